@@ -1,0 +1,1 @@
+//! Tests from outside: the release binary, driven by its command line and its API.
