@@ -1,0 +1,1 @@
+//! The launcher: a small single-threaded process that forks shims.

@@ -1,0 +1,338 @@
+//! The words that daemon, launcher and shim exchange: plain data, and how it goes over a socket.
+//!
+//! All sockets are `SOCK_SEQPACKET`: one message, one packet. A message is JSON. Up to [`INLINE_MAX`] bytes
+//! it is the packet's own body; above, the packet's body is empty and the last file descriptor that comes
+//! with it is a sealed memory file which holds the JSON. Other descriptors come before, in the order that
+//! the message's documentation names.
+//!
+//! The protocol has a version. A newer daemon drives the shims that an older one left: a field is only ever
+//! added, with a default, and what an old shim does not know it refuses by name.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+
+use oci_spec::runtime::{Process, Spec};
+use serde::{Deserialize, Serialize};
+
+use crate::Error;
+
+/// The version that this build speaks.
+pub const VERSION: u32 = 1;
+
+/// The longest JSON that travels in the packet itself, in bytes.
+pub const INLINE_MAX: usize = 64 * 1024;
+
+/// Daemon to launcher: start one container. There is no answer on the launcher's socket; the shim answers
+/// with [`Event::Started`] or [`Event::StartFailed`] on the control socket that came with the request.
+///
+/// Descriptors: the shim's end of the control socket; then `reserved` sockets which the shim merely holds
+/// open until the container ends (bound host ports).
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Launch {
+    /// [`VERSION`] of the daemon.
+    pub version: u32,
+    /// The container's id.
+    pub id: String,
+    /// The container as the OCI runtime specification describes it. Its `linux.seccomp` is only looked at
+    /// with [`Seccomp::Spec`].
+    pub spec: Spec,
+    /// Where the root file system comes from.
+    pub rootfs: Rootfs,
+    /// The system call filter.
+    pub seccomp: Seccomp,
+    /// The standard streams.
+    pub stdio: Stdio,
+    /// Where output is logged.
+    pub log: Log,
+    /// The time after which everything in the container is killed.
+    #[serde(default)]
+    pub limits: Limits,
+    /// The shim's folder in the exec root, made by the daemon: `shim.sock` and `exit.json` live here.
+    pub runtime_dir: PathBuf,
+    /// Whether the first process waits for [`Request::Network`] before it goes on (its network namespace is
+    /// made elsewhere, meanwhile).
+    #[serde(default)]
+    pub awaits_network: bool,
+    /// Whether a small init stands as process 1 in front of the command: it passes signals on and reaps.
+    #[serde(default)]
+    pub init: bool,
+    /// How many of the descriptors after the control socket are reserved ones.
+    #[serde(default)]
+    pub reserved: usize,
+}
+
+/// Where a root file system comes from.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Rootfs {
+    /// It is already there, at the spec's `root.path`.
+    Path,
+    /// An overlay, mounted by the container's first process in its own mount namespace.
+    Overlay {
+        /// Read-only layers, uppermost first.
+        lower: Vec<PathBuf>,
+        /// The container's writable layer.
+        upper: PathBuf,
+        /// overlayfs's work folder, on the same file system as `upper`.
+        work: PathBuf,
+    },
+}
+
+/// Which system call filter a container gets.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Seccomp {
+    /// hull's built-in profile, fitted to the capabilities of the spec's bounding set.
+    Default,
+    /// The spec's `linux.seccomp` section.
+    Spec,
+    /// No filter.
+    Unconfined,
+}
+
+/// The standard streams of a container or of an exec.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+pub struct Stdio {
+    /// A pseudo-terminal of the container's own devpts instead of three pipes.
+    pub terminal: bool,
+    /// Whether standard input is open (otherwise `/dev/null`).
+    pub stdin: bool,
+    /// Whether standard input closes when the first attached client's does.
+    pub stdin_once: bool,
+    /// Width and height of the terminal at the start, in characters.
+    pub size: Option<(u16, u16)>,
+}
+
+/// Where the shim writes what the container prints.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case", tag = "driver")]
+pub enum Log {
+    /// Nowhere.
+    None,
+    /// Docker's json-file format: one JSON object a line.
+    JsonFile(LogFile),
+    /// hull's own compact format (see `shim::log`).
+    Local(LogFile),
+}
+
+/// A log file and when it is rotated.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct LogFile {
+    /// The current file; rotated ones are called `PATH.1`, `PATH.2`, the highest the oldest.
+    pub path: PathBuf,
+    /// A file that has reached this many bytes is rotated; 0: never.
+    pub max_size: u64,
+    /// How many files there are at most, the current one counted; at least 1.
+    pub max_file: u32,
+    /// Extra attributes of each json-file line (`attrs`).
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub attributes: BTreeMap<String, String>,
+    /// Rotated files are compressed with gzip (`PATH.1.gz`).
+    #[serde(default)]
+    pub compress: bool,
+}
+
+/// How long something may run. The shim holds these, so they hold while the daemon is away.
+#[derive(Clone, Copy, Debug, Default, Serialize, Deserialize)]
+pub struct Limits {
+    /// Wall-clock time, in nanoseconds; 0: no limit.
+    #[serde(default)]
+    pub timeout_ns: u64,
+    /// Processor time of everything in the cgroup (of an exec: of its process tree), in nanoseconds; 0: no limit.
+    #[serde(default)]
+    pub cpu_time_ns: u64,
+}
+
+/// Daemon to shim. Each but [`Request::Network`] is answered by one [`Reply`] on the same connection.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Request {
+    /// The network namespace is ready. Descriptor: the namespace. Sent on the control socket of the
+    /// [`Launch`] only.
+    Network,
+    /// The network could not be made: the start is given up, with the reason passed back in
+    /// [`Event::StartFailed`].
+    NetworkFailed(Error),
+    /// Connects a client to the streams. Descriptor: the client's stream socket.
+    Attach(Attach),
+    /// Starts another process in the container. Descriptor: the client's stream socket, if `attach` is set.
+    /// Answered by [`Reply::Started`] once its exec has succeeded.
+    Exec(Box<Exec>),
+    /// Sets the size of a terminal: of the exec with that id, or of the container itself.
+    Resize {
+        /// The exec's id, or none for the container itself.
+        exec: Option<String>,
+        /// Columns.
+        width: u16,
+        /// Rows.
+        height: u16,
+    },
+    /// Sends a signal to the first process of the container or of an exec.
+    Signal {
+        /// The exec's id, or none for the container itself.
+        exec: Option<String>,
+        /// The signal's number.
+        signal: i32,
+    },
+    /// Kills every process in the container's cgroup.
+    KillAll,
+    /// Sets new limits of time, counted from the container's start.
+    SetLimits(Limits),
+    /// What the shim knows; answered by [`Reply::State`].
+    State,
+    /// From now on this connection also receives every [`Event`]. Answered by [`Reply::State`].
+    Subscribe,
+    /// Starts a new log file (the old one is rotated or, when `truncate`, emptied).
+    ReopenLog,
+}
+
+/// How a client is connected to streams.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Attach {
+    /// The exec to attach to, or none for the container itself.
+    #[serde(default)]
+    pub exec: Option<String>,
+    /// What the client sends goes to standard input.
+    pub stdin: bool,
+    /// Standard output goes to the client.
+    pub stdout: bool,
+    /// Standard error goes to the client.
+    pub stderr: bool,
+    /// Output is framed with Docker's 8-byte headers (never with a terminal).
+    pub framed: bool,
+    /// The bytes which, typed by the client, detach it; empty: none.
+    #[serde(default)]
+    pub detach_keys: Vec<u8>,
+    /// Bytes that the client had sent already when its socket was taken over.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub already_read: Vec<u8>,
+    /// Bytes that are written to the client first (the HTTP answer's head).
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub preface: Vec<u8>,
+}
+
+/// Another process in a running container.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Exec {
+    /// The exec's id.
+    pub id: String,
+    /// The process, as the OCI specification describes it.
+    pub process: Process,
+    /// The system call filter.
+    pub seccomp: Seccomp,
+    /// Its standard streams.
+    pub stdio: Stdio,
+    /// How the client that came with the request is attached, if one did.
+    pub attach: Option<Attach>,
+    /// The time after which it and what it started is killed.
+    #[serde(default)]
+    pub limits: Limits,
+}
+
+/// Shim to daemon, in answer to a [`Request`].
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Reply {
+    /// Done.
+    Done,
+    /// An exec runs.
+    Started {
+        /// Its process id in the daemon's namespace.
+        pid: i32,
+    },
+    /// What the shim knows.
+    State(State),
+    /// Not done.
+    Failed(Error),
+}
+
+/// What a shim knows of its container.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct State {
+    /// [`VERSION`] of the shim.
+    pub version: u32,
+    /// The container's id.
+    pub id: String,
+    /// The shim's own process id.
+    pub shim_pid: i32,
+    /// The first process, in the shim's namespace.
+    pub pid: i32,
+    /// When it started, in nanoseconds since 1970.
+    pub started_at_ns: u64,
+    /// The execs that run: their ids and process ids.
+    pub execs: BTreeMap<String, i32>,
+    /// Times the kernel killed a process of this container for memory.
+    pub oom_kills: u64,
+}
+
+/// Shim to daemon, unasked, on subscribed connections and on the control socket of the [`Launch`].
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Event {
+    /// The command has been executed.
+    Started {
+        /// The first process, in the shim's namespace.
+        pid: i32,
+        /// The shim itself.
+        shim_pid: i32,
+        /// When, in nanoseconds since 1970.
+        at_ns: u64,
+        /// What the machine did not grant and the container runs without.
+        warnings: Vec<String>,
+    },
+    /// The container could not be started; nothing of it is left and the shim ends.
+    StartFailed(Error),
+    /// The kernel killed a process for memory.
+    Oom,
+    /// An exec ended.
+    ExecExited {
+        /// The exec's id.
+        id: String,
+        /// How it ended.
+        exit: Exit,
+    },
+    /// The container ended; its streams are drained, its cgroup is removed, and the same record is in
+    /// `exit.json`. The shim ends.
+    Exited(Exit),
+}
+
+/// A message on a connection from the shim: the answer to a request, or an event.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum FromShim {
+    /// The answer to the oldest unanswered request.
+    Reply(Reply),
+    /// An event.
+    Event(Event),
+}
+
+/// How a process ended.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Exit {
+    /// The exit status; 128 + the signal's number when a signal ended it.
+    pub status: i32,
+    /// The signal that ended it.
+    pub signal: Option<i32>,
+    /// Whether the kernel killed any process of it for memory.
+    pub oom_killed: bool,
+    /// Why it ended, where hull ended it.
+    pub reason: EndReason,
+    /// When, in nanoseconds since 1970.
+    pub at_ns: u64,
+}
+
+/// Why a process ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum EndReason {
+    /// It exited by itself.
+    Exited,
+    /// A signal ended it.
+    Signal,
+    /// The kernel killed it for memory.
+    Oom,
+    /// Its wall-clock time was over.
+    Timeout,
+    /// Its processor time was spent.
+    CpuTime,
+}
