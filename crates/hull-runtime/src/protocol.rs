@@ -22,8 +22,32 @@ pub const VERSION: u32 = 1;
 /// The longest JSON that travels in the packet itself, in bytes.
 pub const INLINE_MAX: usize = 64 * 1024;
 
-/// Daemon to launcher: start one container. There is no answer on the launcher's socket; the shim answers
-/// with [`Event::Started`] or [`Event::StartFailed`] on the control socket that came with the request.
+/// Daemon to launcher. There is no answer on the launcher's socket: what was forked answers on the control
+/// socket, which is the first descriptor of each message.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum ToLauncher {
+    /// Start a container.
+    Start(Box<Launch>),
+    /// Mount a container's file system as a start would, and show it.
+    View(Box<View>),
+}
+
+/// A look at the file system of a container that does not run. A short-lived process mounts the root file
+/// system and the spec's mounts of kind bind in a mount namespace of its own, answers [`Event::ViewReady`]
+/// with one descriptor, the root folder, and holds it all until the control socket closes.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct View {
+    /// [`VERSION`] of the daemon.
+    pub version: u32,
+    /// The container, of which root and mounts are looked at.
+    pub spec: Spec,
+    /// Where the root file system comes from.
+    pub rootfs: Rootfs,
+}
+
+/// Start one container. The shim answers with [`Event::Started`] or [`Event::StartFailed`] on the control
+/// socket, which stays a subscribed connection of the shim until it closes.
 ///
 /// Descriptors: the shim's end of the control socket; then `reserved` sockets which the shim merely holds
 /// open until the container ends (bound host ports).
@@ -282,6 +306,8 @@ pub enum Event {
     },
     /// The container could not be started; nothing of it is left and the shim ends.
     StartFailed(Error),
+    /// A [`View`] is mounted. Descriptor: its root folder.
+    ViewReady,
     /// The kernel killed a process for memory.
     Oom,
     /// An exec ended.
