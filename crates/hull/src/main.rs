@@ -1,11 +1,12 @@
 //! The one binary: command line, and dispatch to what else it can be.
+#![allow(unreachable_pub)] // nothing outlives a binary: `pub` here means for the crate
 
 mod cli;
 mod client;
 mod commands;
 mod context;
 mod error;
-mod terminal;
+mod help;
 
 use std::process::ExitCode;
 
