@@ -1,1 +1,25 @@
 //! Tests from outside: the release binary, driven by its command line and its API.
+//!
+//! Here is the harness; the tests are in `tests/`, a file for each subject. A test starts a [`Daemon`] of its own, with
+//! roots, socket and network namespace of its own, so that tests run side by side and beside whatever else runs on the
+//! machine; dropping it removes everything, also when the test failed. A test that was killed leaves a folder behind,
+//! and the next one that starts clears away what belongs to it (see [`sweep`]).
+//!
+//! With `REFERENCE=docker` the same tests drive the machine's dockerd by Docker's own client: a test that fails there
+//! expects something else than Docker does.
+
+mod archive;
+mod census;
+mod cleanup;
+mod daemon;
+mod http;
+mod kernel;
+mod session;
+
+pub use archive::{Kind, Tar, busybox_rootfs};
+pub use census::Census;
+pub use cleanup::{cgroups_of, sweep};
+pub use daemon::{Daemon, Engine, Output};
+pub use http::{Client, PATIENCE, Response, frames};
+pub use kernel::{Pty, private_network, wait_until};
+pub use session::mask;
