@@ -1,1 +1,18 @@
-//! 
+//! The Docker Engine API over HTTP: one file for each resource, thin. Decisions are the engine's.
+//!
+//! - [`daemon`]: `hull daemon`, from its flags to its end.
+//! - `server`: listeners and connections.
+//! - `routes`: the one table of every endpoint, those that are not there yet included.
+//! - `http`: a request as the handlers see it, and the answers that they give.
+
+mod containers;
+pub mod daemon;
+mod exec;
+mod hijack;
+mod http;
+mod images;
+mod networks;
+mod routes;
+mod server;
+mod system;
+mod volumes;

@@ -1,1 +1,20 @@
-//! 
+//! What a container, an image, a network and a volume *is* to a user: the state, its transitions, the events.
+//!
+//! The daemon has one [`Engine`]. Its methods are the Engine API's verbs without HTTP; every decision is
+//! taken here, every mechanism is in hull-runtime, hull-image or hull-network.
+
+pub mod config;
+pub mod container;
+mod database;
+mod engine;
+mod error;
+pub mod events;
+pub mod images;
+pub mod model;
+pub mod networks;
+pub mod system;
+pub mod volumes;
+
+pub use config::DaemonConfig;
+pub use engine::Engine;
+pub use error::{Error, Kind, Result};

@@ -1,0 +1,269 @@
+//! A request as the handlers see it, and the answers that they give.
+
+use std::collections::BTreeMap;
+use std::convert::Infallible;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use futures_util::Stream;
+use http_body_util::combinators::UnsyncBoxBody;
+use http_body_util::{BodyExt, Full, Limited, StreamBody};
+use hull_engine::{Engine, Error, Kind, Result};
+use hyper::body::{Frame, Incoming};
+use hyper::header::{CONTENT_TYPE, HeaderMap, HeaderValue};
+use hyper::{StatusCode, Uri};
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+
+/// The longest JSON body that is read, in bytes.
+pub(crate) const BODY_LIMIT: usize = 8 << 20;
+
+/// The body of an answer.
+pub(crate) type Body = UnsyncBoxBody<Bytes, std::io::Error>;
+
+/// An answer.
+pub(crate) type Response = hyper::Response<Body>;
+
+/// The API's minor version: 41 is 1.41.
+pub(crate) type Version = u32;
+
+/// The oldest and the newest version that is spoken.
+pub(crate) const OLDEST: Version = 24;
+/// See [`OLDEST`].
+pub(crate) const NEWEST: Version = 56;
+
+/// One request, its path taken apart.
+pub(crate) struct Request {
+    /// The engine.
+    pub(crate) engine: Arc<Engine>,
+    /// The version that the path asked for, or the newest.
+    pub(crate) version: Version,
+    /// What stood in the places of the pattern's braces, decoded.
+    pub(crate) captures: Vec<String>,
+    /// The query.
+    pub(crate) query: Query,
+    /// The headers.
+    pub(crate) headers: HeaderMap,
+    /// The body, not read yet.
+    pub(crate) body: Incoming,
+    /// The connection, where the client asked to upgrade it.
+    pub(crate) upgrade: Option<hyper::upgrade::OnUpgrade>,
+}
+
+impl Request {
+    /// The n-th capture of the pattern.
+    pub(crate) fn capture(&self, n: usize) -> &str {
+        self.captures.get(n).map_or("", String::as_str)
+    }
+
+    /// Reads the body as JSON; a `null` is the field's zero value, as in Go.
+    pub(crate) async fn json<T: DeserializeOwned>(&mut self) -> Result<T> {
+        hull_engine::model::parse(&self.bytes().await?)
+    }
+
+    /// The same, where an empty body stands for the type's default.
+    pub(crate) async fn json_or_default<T: DeserializeOwned + Default>(&mut self) -> Result<T> {
+        let bytes = self.bytes().await?;
+        if bytes.is_empty() { Ok(T::default()) } else { hull_engine::model::parse(&bytes) }
+    }
+
+    async fn bytes(&mut self) -> Result<Bytes> {
+        match Limited::new(&mut self.body, BODY_LIMIT).collect().await {
+            Ok(body) => Ok(body.to_bytes()),
+            Err(error) if error.is::<http_body_util::LengthLimitError>() => {
+                Err(Error::invalid(format!("the request's body is longer than {BODY_LIMIT} bytes")))
+            }
+            Err(error) => Err(Error::invalid(format!("the request's body ended early: {error}"))),
+        }
+    }
+}
+
+/// A query, decoded; a name may occur several times.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Query(Vec<(String, String)>);
+
+impl Query {
+    /// Takes the query of an address apart.
+    pub(crate) fn of(uri: &Uri) -> Query {
+        let pairs = uri.query().unwrap_or_default().split('&').filter(|pair| !pair.is_empty());
+        let decoded = |text: &str| decode(&text.replace('+', " "));
+        Query(
+            pairs
+                .map(|pair| {
+                    let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
+                    (decoded(name), decoded(value))
+                })
+                .collect(),
+        )
+    }
+
+    /// The first value of that name.
+    pub(crate) fn get(&self, name: &str) -> Option<&str> {
+        self.0.iter().find(|(key, _)| key == name).map(|(_, value)| value.as_str())
+    }
+
+    /// The first value of that name, where it is not empty.
+    pub(crate) fn text(&self, name: &str) -> Option<&str> {
+        self.get(name).filter(|value| !value.is_empty())
+    }
+
+    /// Every value of that name.
+    pub(crate) fn all<'a>(&'a self, name: &'a str) -> impl Iterator<Item = &'a str> {
+        self.0.iter().filter(move |(key, _)| key == name).map(|(_, value)| value.as_str())
+    }
+
+    /// Whether that switch is on, as Docker reads it: anything but nothing, `0`, `no`, `false`, `none`.
+    pub(crate) fn flag(&self, name: &str) -> bool {
+        self.flag_or(name, false)
+    }
+
+    /// The same, with what holds where the name is not there.
+    pub(crate) fn flag_or(&self, name: &str, absent: bool) -> bool {
+        match self.get(name) {
+            None => absent,
+            Some(value) => {
+                !matches!(value.trim().to_ascii_lowercase().as_str(), "" | "0" | "no" | "false" | "none")
+            }
+        }
+    }
+
+    /// A whole number.
+    pub(crate) fn number<T: std::str::FromStr>(&self, name: &str) -> Result<Option<T>> {
+        match self.text(name) {
+            None => Ok(None),
+            Some(text) => text
+                .parse()
+                .map(Some)
+                .map_err(|_| Error::invalid(format!("the query's {name}={text:?} is not a number that fits"))),
+        }
+    }
+
+    /// The `filters` of list and prune endpoints: name to values. Both shapes are read, `{"a":["b"]}` and
+    /// the older `{"a":{"b":true}}`.
+    pub(crate) fn filters(&self) -> Result<BTreeMap<String, Vec<String>>> {
+        #[derive(serde::Deserialize)]
+        #[serde(untagged)]
+        enum Values {
+            List(Vec<String>),
+            Set(BTreeMap<String, bool>),
+        }
+        let Some(text) = self.text("filters") else { return Ok(BTreeMap::new()) };
+        let filters: BTreeMap<String, Values> = serde_json::from_str(text)
+            .map_err(|error| Error::invalid(format!("invalid filter: {text:?} is not a map of lists: {error}")))?;
+        let values = |values| match values {
+            Values::List(list) => list,
+            Values::Set(set) => set.into_iter().filter(|(_, on)| *on).map(|(value, _)| value).collect(),
+        };
+        Ok(filters.into_iter().map(|(name, set)| (name, values(set))).collect())
+    }
+}
+
+/// Decodes `%41`; what is no such escape stays as it is.
+pub(crate) fn decode(text: &str) -> String {
+    let bytes = text.as_bytes();
+    let mut decoded = Vec::with_capacity(bytes.len());
+    let mut at = 0;
+    while at < bytes.len() {
+        let digits = bytes.get(at + 1..at + 3).and_then(|digits| std::str::from_utf8(digits).ok());
+        match digits.filter(|_| bytes[at] == b'%').and_then(|digits| u8::from_str_radix(digits, 16).ok()) {
+            Some(byte) => {
+                decoded.push(byte);
+                at += 3;
+            }
+            None => {
+                decoded.push(bytes[at]);
+                at += 1;
+            }
+        }
+    }
+    String::from_utf8_lossy(&decoded).into_owned()
+}
+
+/// An answer with a JSON body.
+pub(crate) fn json(status: StatusCode, value: &impl Serialize) -> Result<Response> {
+    let mut body =
+        serde_json::to_vec(value).map_err(|error| Error::system("write the answer as JSON", error))?;
+    body.push(b'\n');
+    Ok(with_type(status, "application/json", full(body)))
+}
+
+/// An answer of 200 with a JSON body.
+pub(crate) fn ok(value: &impl Serialize) -> Result<Response> {
+    json(StatusCode::OK, value)
+}
+
+/// An answer without a body.
+pub(crate) fn empty(status: StatusCode) -> Result<Response> {
+    let mut response = hyper::Response::new(full(Vec::new()));
+    *response.status_mut() = status;
+    Ok(response)
+}
+
+/// An answer whose body comes in pieces.
+pub(crate) fn streamed<S>(status: StatusCode, content_type: &'static str, pieces: S) -> Response
+where
+    S: Stream<Item = std::io::Result<Bytes>> + Send + 'static,
+{
+    use futures_util::StreamExt;
+    with_type(status, content_type, StreamBody::new(pieces.map(|piece| piece.map(Frame::data))).boxed_unsync())
+}
+
+/// An answer of that type.
+pub(crate) fn with_type(status: StatusCode, content_type: &'static str, body: Body) -> Response {
+    let mut response = hyper::Response::new(body);
+    *response.status_mut() = status;
+    response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(content_type));
+    response
+}
+
+/// A body that is all there.
+pub(crate) fn full(bytes: impl Into<Bytes>) -> Body {
+    Full::new(bytes.into()).map_err(|never: Infallible| match never {}).boxed_unsync()
+}
+
+/// The answer to a request that failed: Docker's JSON, Docker's status.
+pub(crate) fn failure(error: &Error) -> Response {
+    let status = match error.kind {
+        Kind::NotFound => StatusCode::NOT_FOUND,
+        Kind::InvalidParameter => StatusCode::BAD_REQUEST,
+        Kind::Conflict => StatusCode::CONFLICT,
+        Kind::NotModified => StatusCode::NOT_MODIFIED,
+        Kind::Forbidden => StatusCode::FORBIDDEN,
+        Kind::NotImplemented => StatusCode::NOT_IMPLEMENTED,
+        Kind::System => StatusCode::INTERNAL_SERVER_ERROR,
+    };
+    if status == StatusCode::NOT_MODIFIED {
+        let mut response = hyper::Response::new(full(Vec::new()));
+        *response.status_mut() = status;
+        return response;
+    }
+    let mut body = serde_json::json!({ "message": error.message }).to_string();
+    body.push('\n');
+    with_type(status, "application/json", full(body))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn query(text: &str) -> Query {
+        Query::of(&format!("http://hull/x?{text}").parse().unwrap())
+    }
+
+    #[test]
+    fn a_query_is_decoded() {
+        let query = query("a=1&b=x%20y+z&b=%2F&c&broken=%zz");
+        assert_eq!(query.get("a"), Some("1"));
+        assert_eq!(query.all("b").collect::<Vec<_>>(), ["x y z", "/"]);
+        assert_eq!(query.get("broken"), Some("%zz"));
+        assert!(query.flag("a") && !query.flag("c") && !query.flag("d") && query.flag_or("d", true));
+    }
+
+    #[test]
+    fn filters_come_in_two_shapes() {
+        let of = |text: &str| query(&format!("filters={text}")).filters();
+        assert_eq!(of(r#"{"label":["a","b"]}"#).unwrap()["label"], ["a", "b"]);
+        assert_eq!(of(r#"{"label":{"a":true,"b":false}}"#).unwrap()["label"], ["a"]);
+        assert!(of("[1]").is_err());
+    }
+}

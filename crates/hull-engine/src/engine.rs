@@ -1,0 +1,103 @@
+//! The engine: what one daemon owns, and how it comes up.
+
+use std::fs;
+use std::io;
+use std::path::Path;
+use std::sync::Arc;
+
+use hull_image::Store;
+use hull_network::Fabric;
+use hull_runtime::launcher::Launcher;
+
+use crate::config::DaemonConfig;
+use crate::container::Containers;
+use crate::database::Database;
+use crate::events::Events;
+use crate::networks::Networks;
+use crate::volumes::Volumes;
+use crate::{Error, Result};
+
+/// What one daemon owns: containers, images, networks, volumes, events.
+pub struct Engine {
+    /// What the daemon was told at its start.
+    pub config: DaemonConfig,
+    /// Stays the same over restarts of the daemon.
+    pub id: String,
+    /// When this daemon started, in nanoseconds since 1970.
+    pub started_at_ns: i64,
+    /// The images and the containers' writable layers.
+    pub images: Arc<Store>,
+    /// The networks and who is on them.
+    pub networks: Networks,
+    /// The volumes and who uses them.
+    pub volumes: Volumes,
+    /// What happened.
+    pub events: Arc<Events>,
+    pub(crate) containers: Containers,
+    pub(crate) database: Arc<Database>,
+    pub(crate) launcher: Launcher,
+}
+
+impl Engine {
+    /// Opens what is in the data root and takes up what an earlier daemon left running.
+    ///
+    /// # Errors
+    /// A folder or the database cannot be opened, or another daemon has them.
+    pub async fn open(config: DaemonConfig, launcher: Launcher) -> Result<Arc<Engine>> {
+        make_private(&config.data_root)?;
+        make_private(&config.exec_root)?;
+        for folder in [config.data_root.join("containers"), config.data_root.join("volumes"), config.exec_root.join("c")] {
+            make_private(&folder)?;
+        }
+        let database = Arc::new(Database::open(&config.data_root.join("hull.db"))?);
+        let images = Store::open(&config.data_root.join("image"))?;
+        let fabric = Arc::new(Fabric::open(&config.instance)?);
+        let events = Arc::new(Events::new());
+        let volumes = Volumes::open(&config, Arc::clone(&database), Arc::clone(&events))?;
+        let networks = Networks::open(&config, fabric, Arc::clone(&database), Arc::clone(&events))?;
+        let engine = Arc::new(Engine {
+            id: daemon_id(&config.data_root)?,
+            started_at_ns: crate::container::now_ns(),
+            images: Arc::new(images),
+            networks,
+            volumes,
+            events,
+            containers: Containers::load(&database)?,
+            database,
+            launcher,
+            config,
+        });
+        engine.take_up().await?;
+        Ok(engine)
+    }
+}
+
+/// Makes a folder that only its owner enters.
+fn make_private(path: &Path) -> Result<()> {
+    use std::os::unix::fs::DirBuilderExt;
+    fs::DirBuilder::new()
+        .recursive(true)
+        .mode(0o710)
+        .create(path)
+        .map_err(|error| Error::system(format_args!("make the folder {}", path.display()), error))
+}
+
+/// The daemon's id, made once for each data root.
+fn daemon_id(data_root: &Path) -> Result<String> {
+    let path = data_root.join("id");
+    let failed = |error: io::Error| Error::system(format_args!("keep the daemon's id in {}", path.display()), error);
+    match fs::read_to_string(&path) {
+        Ok(id) if !id.trim().is_empty() => Ok(id.trim().to_owned()),
+        Ok(_) => write_id(&path).map_err(failed),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => write_id(&path).map_err(failed),
+        Err(error) => Err(failed(error)),
+    }
+}
+
+fn write_id(path: &Path) -> io::Result<String> {
+    let digits = crate::container::random_id();
+    let parts = [&digits[0..8], &digits[8..12], &digits[12..16], &digits[16..20], &digits[20..32]];
+    let id = parts.join("-");
+    fs::write(path, &id)?;
+    Ok(id)
+}

@@ -1,0 +1,77 @@
+//! The error of the engine: a kind, which the API maps to a status, and a sentence for the user.
+
+/// The result of the engine's functions.
+pub type Result<T, E = Error> = std::result::Result<T, E>;
+
+/// What went wrong, in the sense of who has to do something about it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    /// What was named does not exist.
+    NotFound,
+    /// The request makes no sense.
+    InvalidParameter,
+    /// The request makes sense, but not in the present state.
+    Conflict,
+    /// It is like that already.
+    NotModified,
+    /// It is not allowed.
+    Forbidden,
+    /// hull cannot do that (yet).
+    NotImplemented,
+    /// The machine or the engine failed.
+    System,
+}
+
+/// A failed request.
+#[derive(Clone, Debug, thiserror::Error)]
+#[error("{message}")]
+pub struct Error {
+    /// The kind of failure.
+    pub kind: Kind,
+    /// What was asked, what stood in the way, what to do.
+    pub message: String,
+}
+
+impl Error {
+    /// A failure of that kind.
+    pub fn new(kind: Kind, message: impl Into<String>) -> Error {
+        Error { kind, message: message.into() }
+    }
+
+    /// What was named does not exist.
+    pub fn not_found(message: impl Into<String>) -> Error {
+        Error::new(Kind::NotFound, message)
+    }
+
+    /// The request makes no sense.
+    pub fn invalid(message: impl Into<String>) -> Error {
+        Error::new(Kind::InvalidParameter, message)
+    }
+
+    /// The state does not allow it.
+    pub fn conflict(message: impl Into<String>) -> Error {
+        Error::new(Kind::Conflict, message)
+    }
+
+    /// hull has not got it.
+    pub fn unsupported(what: impl std::fmt::Display) -> Error {
+        Error::new(Kind::NotImplemented, format!("{what} is not supported by hull yet"))
+    }
+
+    /// The machine failed while `doing`.
+    pub fn system(doing: impl std::fmt::Display, error: impl std::fmt::Display) -> Error {
+        Error::new(Kind::System, format!("{doing}: {error}"))
+    }
+}
+
+impl From<rusqlite::Error> for Error {
+    fn from(error: rusqlite::Error) -> Error {
+        Error::system("write the engine's database", error)
+    }
+}
+
+impl From<hull_runtime::Error> for Error {
+    fn from(error: hull_runtime::Error) -> Error {
+        Error::new(Kind::System, error.to_string())
+    }
+}
