@@ -1,1 +1,19 @@
-//! 
+//! References, content, layers, snapshots: what an image is, and the folders that containers are made of.
+//!
+//! Synchronous and safe to use from several threads; it knows nothing of containers or of HTTP. What is asked
+//! while a container starts ([`Store::resolve`], [`Store::create_snapshot`]) is answered from memory.
+
+pub mod archive;
+pub mod config;
+mod digest;
+mod error;
+pub mod reference;
+mod store;
+
+pub use config::{ContainerConfig, ImageConfig};
+pub use digest::{Digest, ImageId};
+pub use error::{Error, Kind, Result};
+pub use store::{
+    Change, ChangeKind, Commit, DiskUsage, HistoryEntry, Image, ImageUsage, Import, InUse, Layer, Loaded,
+    Platform, Progress, Removed, Report, Snapshot, Store,
+};

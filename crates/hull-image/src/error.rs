@@ -1,0 +1,73 @@
+//! The error of this crate: a sentence for the user, and the kind that an API maps to a status.
+
+use std::path::Path;
+
+/// The result of this crate's functions.
+pub type Result<T, E = Error> = std::result::Result<T, E>;
+
+/// What a failure is to the one who asked.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Kind {
+    /// What was named is not there (404).
+    NotFound,
+    /// The request, or the archive that came with it, is malformed (400).
+    InvalidParameter,
+    /// The state of things forbids it now (409).
+    Conflict,
+    /// It is never permitted (403).
+    Forbidden,
+    /// It is understood, but not supported (501).
+    NotImplemented,
+    /// The machine failed: a disk that is full, a file that cannot be read (500).
+    System,
+}
+
+/// A failure: its kind and its sentence, in Docker's words where Docker has them.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{message}")]
+pub struct Error {
+    /// What it is to the one who asked.
+    pub kind: Kind,
+    /// What was asked, what stood in the way, and what to do, where that is known.
+    pub message: String,
+}
+
+impl Error {
+    /// An error of a kind with its sentence.
+    pub fn new(kind: Kind, message: impl Into<String>) -> Error {
+        Error { kind, message: message.into() }
+    }
+
+    /// What was named is not there.
+    pub fn not_found(message: impl Into<String>) -> Error {
+        Error::new(Kind::NotFound, message)
+    }
+
+    /// The request or its archive is malformed.
+    pub fn invalid(message: impl Into<String>) -> Error {
+        Error::new(Kind::InvalidParameter, message)
+    }
+
+    /// The state of things forbids it now.
+    pub fn conflict(message: impl Into<String>) -> Error {
+        Error::new(Kind::Conflict, message)
+    }
+
+    /// The machine failed while `doing`, for the reason that the kernel gave.
+    pub fn system(doing: impl std::fmt::Display, reason: impl Into<std::io::Error>) -> Error {
+        let reason = reason.into().to_string();
+        let reason = reason.split(" (os error").next().unwrap_or_default();
+        Error::new(Kind::System, format!("{doing}: {reason}"))
+    }
+
+    /// The machine failed while `doing` something with a file.
+    pub fn file(doing: &str, path: &Path, reason: impl Into<std::io::Error>) -> Error {
+        Error::system(format_args!("{doing} {}", path.display()), reason)
+    }
+}
+
+impl From<rusqlite::Error> for Error {
+    fn from(error: rusqlite::Error) -> Error {
+        Error::new(Kind::System, format!("the image store's database: {error}"))
+    }
+}
