@@ -6,6 +6,7 @@ mod client;
 mod commands;
 mod context;
 mod error;
+mod format;
 mod help;
 
 use std::process::ExitCode;

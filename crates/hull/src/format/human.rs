@@ -54,7 +54,14 @@ fn without_trailing_zeros(number: &str) -> &str {
 
 /// How Go writes what is no number of digits.
 pub(crate) fn go_infinite(value: f64) -> String {
-    if value.is_nan() { "NaN" } else if value > 0.0 { "+Inf" } else { "-Inf" }.to_owned()
+    if value.is_nan() {
+        "NaN"
+    } else if value > 0.0 {
+        "+Inf"
+    } else {
+        "-Inf"
+    }
+    .to_owned()
 }
 
 /// A span of time in words: `2 hours`, `About a minute`, `Less than a second`.
@@ -113,7 +120,9 @@ pub(crate) fn parse_time(text: &str) -> Option<f64> {
 /// A time as lists show it, in the local zone: `2026-11-24 02:01:45 +0000 UTC`.
 pub(crate) fn local_time(seconds: f64) -> String {
     match jiff::Timestamp::from_second(seconds.floor() as i64) {
-        Ok(time) => time.to_zoned(jiff::tz::TimeZone::system()).strftime("%Y-%m-%d %H:%M:%S %z %Z").to_string(),
+        Ok(time) => {
+            time.to_zoned(jiff::tz::TimeZone::system()).strftime("%Y-%m-%d %H:%M:%S %z %Z").to_string()
+        }
         Err(_) => String::new(),
     }
 }
@@ -145,9 +154,13 @@ mod tests {
 
     #[test]
     fn binary_sizes() {
-        for (bytes, expected) in
-            [(0.0, "0B"), (1024.0, "1KiB"), (1_572_864.0, "1.5MiB"), (25_275_876_147.0, "23.54GiB"), (1047.0 * 1024.0, "1.022MiB")]
-        {
+        for (bytes, expected) in [
+            (0.0, "0B"),
+            (1024.0, "1KiB"),
+            (1_572_864.0, "1.5MiB"),
+            (25_275_876_147.0, "23.54GiB"),
+            (1047.0 * 1024.0, "1.022MiB"),
+        ] {
             assert_eq!(size_binary(bytes), expected, "{bytes}");
         }
     }

@@ -101,7 +101,8 @@ mod tests {
     #[test]
     fn a_table_of_ones_own_has_its_header() {
         assert_eq!(
-            listed(Some(r"table {{.Names}}\t{{upper .Status}}\t{{.Label "com.example.tier-one"}}")).unwrap(),
+            listed(Some(r#"table {{.Names}}\t{{upper .Status}}\t{{.Label "com.example.tier-one"}}"#))
+                .unwrap(),
             "NAMES                STATUS       tier one\n\
              web                  UP 2 HOURS   front\n\
              a-much-longer-name   CREATED      \n"
@@ -120,7 +121,10 @@ mod tests {
 
     #[test]
     fn a_plain_template_has_no_header() {
-        assert_eq!(listed(Some(r"{{.ID}}\t{{.Names}}")).unwrap(), "0123456789ab\tweb\nba9876543210\ta-much-longer-name\n");
+        assert_eq!(
+            listed(Some(r"{{.ID}}\t{{.Names}}")).unwrap(),
+            "0123456789ab\tweb\nba9876543210\ta-much-longer-name\n"
+        );
     }
 
     #[test]

@@ -143,16 +143,17 @@ impl<'s> Lexer<'s> {
     /// The tokens of one action; whether the text after it is trimmed.
     fn action(&mut self) -> Result<bool, Fault> {
         let start = self.at;
+        let mut open_parens = 0usize;
         loop {
             let rest = self.rest();
-            if ends_trim(rest) {
-                self.at += 2;
+            let trims = ends_trim(rest);
+            if trims || rest.starts_with("}}") {
+                if open_parens > 0 {
+                    return Err((self.at, "unclosed left paren".to_owned()));
+                }
+                self.at += if trims { 2 } else { 0 };
                 self.push(Kind::Close, 2);
-                return Ok(true);
-            }
-            if rest.starts_with("}}") {
-                self.push(Kind::Close, 2);
-                return Ok(false);
+                return Ok(trims);
             }
             let Some(first) = rest.chars().next() else { return Err((start, "unclosed action".to_owned())) };
             match first {
@@ -166,8 +167,17 @@ impl<'s> Lexer<'s> {
                 }
                 '|' => self.push(Kind::Pipe, 1),
                 ',' => self.push(Kind::Comma, 1),
-                '(' => self.push(Kind::LeftParen, 1),
-                ')' => self.push(Kind::RightParen, 1),
+                '(' => {
+                    open_parens += 1;
+                    self.push(Kind::LeftParen, 1);
+                }
+                ')' => {
+                    let Some(fewer) = open_parens.checked_sub(1) else {
+                        return Err((self.at, "unexpected right paren".to_owned()));
+                    };
+                    open_parens = fewer;
+                    self.push(Kind::RightParen, 1);
+                }
                 '=' => self.push(Kind::Assign, 1),
                 ':' if rest.starts_with(":=") => self.push(Kind::Declare, 2),
                 ':' => return Err((self.at, "expected :=".to_owned())),
@@ -202,7 +212,8 @@ impl<'s> Lexer<'s> {
                 c.is_ascii_alphanumeric()
                     || c == '_'
                     || c == '.'
-                    || (matches!(c, '+' | '-') && (at == 0 || rest[..at].ends_with(['e', 'E']) && !is_hexadecimal(rest)))
+                    || (matches!(c, '+' | '-')
+                        && (at == 0 || rest[..at].ends_with(['e', 'E']) && !is_hexadecimal(rest)))
             })
             .count();
         let text = &rest[..length];
@@ -220,7 +231,8 @@ impl<'s> Lexer<'s> {
             self.push(Kind::Str(body[..end].to_owned()), end + 2);
             return Ok(());
         }
-        let unterminated = if quote == '"' { "unterminated quoted string" } else { "unterminated character constant" };
+        let unterminated =
+            if quote == '"' { "unterminated quoted string" } else { "unterminated character constant" };
         let mut end = None;
         let mut escaped = false;
         for (at, c) in body.char_indices() {
@@ -287,7 +299,9 @@ fn number(text: &str) -> Option<Kind> {
         Some("0x") => (16, &lower[2..]),
         Some("0o") => (8, &lower[2..]),
         Some("0b") => (2, &lower[2..]),
-        Some(octal) if octal.starts_with('0') && lower.bytes().all(|b| b.is_ascii_digit()) => (8, &lower[1..]),
+        Some(octal) if octal.starts_with('0') && lower.bytes().all(|b| b.is_ascii_digit()) => {
+            (8, &lower[1..])
+        }
         _ => (10, lower.as_str()),
     };
     let sign = if negative { "-" } else { "" };
@@ -385,7 +399,10 @@ mod tests {
     #[test]
     fn trimming() {
         let texts = |source: &str| -> String {
-            kinds(source).into_iter().filter_map(|k| if let Kind::Text(t) = k { Some(t) } else { None }).collect()
+            kinds(source)
+                .into_iter()
+                .filter_map(|k| if let Kind::Text(t) = k { Some(t) } else { None })
+                .collect()
         };
         assert_eq!(texts("a  {{- .X -}}  b"), "ab");
         assert_eq!(texts("a  {{ .X }}  b"), "a    b");

@@ -90,8 +90,14 @@ pub(super) struct Tree {
 /// The byte and what is wrong there.
 pub(super) fn parse(source: &str) -> Result<Tree, Fault> {
     let tokens = lex(source)?;
-    let mut parser =
-        Parser { tokens, next: 0, variables: vec!["$".to_owned()], named: HashMap::new(), loops: 0, depth: 0 };
+    let mut parser = Parser {
+        tokens,
+        next: 0,
+        variables: vec!["$".to_owned()],
+        named: HashMap::new(),
+        loops: 0,
+        depth: 0,
+    };
     let (root, end) = parser.nodes()?;
     match end {
         Ending::Eof => Ok(Tree { root, named: parser.named }),
@@ -217,15 +223,21 @@ impl Parser {
                 Ok(if keyword == "break" { Node::Break } else { Node::Continue })
             }
             "template" => {
+                self.skip_space();
                 let at = self.at();
                 let name = self.name("template clause")?;
                 self.skip_space();
-                let argument =
-                    if *self.peek() == Kind::Close { self.take(); None } else { Some(self.pipe("template clause", false)?) };
+                let argument = if *self.peek() == Kind::Close {
+                    self.take();
+                    None
+                } else {
+                    Some(self.pipe("template clause", false)?)
+                };
                 Ok(Node::Template { at, name, argument })
             }
             _ => {
                 // block: a definition and its use in one.
+                self.skip_space();
                 let at = self.at();
                 let name = self.name("block clause")?;
                 self.skip_space();
@@ -328,7 +340,13 @@ impl Parser {
             match self.peek() {
                 kind if kind == end => break,
                 Kind::Word(word) if KEYWORDS.contains(&word.as_str()) => return self.unexpected("operand"),
-                Kind::Close | Kind::RightParen | Kind::Pipe | Kind::Assign | Kind::Declare | Kind::Comma | Kind::End => {
+                Kind::Close
+                | Kind::RightParen
+                | Kind::Pipe
+                | Kind::Assign
+                | Kind::Declare
+                | Kind::Comma
+                | Kind::End => {
                     return self.unexpected(context);
                 }
                 _ => pipe.commands.push(self.command(end)?),
@@ -437,8 +455,8 @@ impl Parser {
             },
             Kind::LeftParen => {
                 self.take();
-                let inner =
-                    self.nested(|parser| parser.pipe_until("parenthesized pipeline", false, &Kind::RightParen))?;
+                let inner = self
+                    .nested(|parser| parser.pipe_until("parenthesized pipeline", false, &Kind::RightParen))?;
                 Term::Pipe(Box::new(inner))
             }
             _ => return self.unexpected("operand"),
@@ -477,7 +495,8 @@ impl Parser {
 
 impl fmt::Display for Operand {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let fields = |f: &mut fmt::Formatter<'_>, names: &[String]| names.iter().try_for_each(|n| write!(f, ".{n}"));
+        let fields =
+            |f: &mut fmt::Formatter<'_>, names: &[String]| names.iter().try_for_each(|n| write!(f, ".{n}"));
         match &self.term {
             Term::Dot => f.write_str("."),
             Term::Nil => f.write_str("nil"),

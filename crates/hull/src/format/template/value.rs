@@ -53,30 +53,102 @@ pub(super) enum Val<'a> {
 
 /// Fields that hold lists; null, and absent where Docker leaves them out, is an empty list.
 const LISTS: &[&str] = &[
-    "Aliases", "Args", "Binds", "CapAdd", "CapDrop", "Cmd", "DNSNames", "Dns", "DnsOptions", "DnsSearch", "Entrypoint",
-    "Env", "ExecIDs", "ExtraHosts", "GroupAdd", "LinkLocalIPs", "Links", "Log", "MaskedPaths", "Mounts", "OnBuild",
-    "ReadonlyPaths", "RepoDigests", "RepoTags", "SecurityOpt", "SecurityOptions", "Shell", "Test", "Ulimits",
-    "VolumesFrom", "Warnings", "Devices", "DeviceCgroupRules", "DeviceRequests", "Layers",
+    "Aliases",
+    "Args",
+    "Binds",
+    "CapAdd",
+    "CapDrop",
+    "Cmd",
+    "DNSNames",
+    "Dns",
+    "DnsOptions",
+    "DnsSearch",
+    "Entrypoint",
+    "Env",
+    "ExecIDs",
+    "ExtraHosts",
+    "GroupAdd",
+    "LinkLocalIPs",
+    "Links",
+    "Log",
+    "MaskedPaths",
+    "Mounts",
+    "OnBuild",
+    "ReadonlyPaths",
+    "RepoDigests",
+    "RepoTags",
+    "SecurityOpt",
+    "SecurityOptions",
+    "Shell",
+    "Test",
+    "Ulimits",
+    "VolumesFrom",
+    "Warnings",
+    "Devices",
+    "DeviceCgroupRules",
+    "DeviceRequests",
+    "Layers",
 ];
 /// Fields that hold maps of strings.
 const STRINGS: &[&str] = &[
-    "Annotations", "AuxiliaryAddresses", "Config", "Data", "DriverOpts", "GwPriority", "Label", "Labels", "Options", "Opts", "Status",
-    "StorageOpt", "Sysctls", "Tmpfs",
+    "Annotations",
+    "AuxiliaryAddresses",
+    "Data",
+    "DriverOpts",
+    "Labels",
+    "Options",
+    "Opts",
+    "Status",
+    "StorageOpt",
+    "Sysctls",
+    "Tmpfs",
 ];
 /// Fields that hold sets.
 const SETS: &[&str] = &["ExposedPorts", "Volumes"];
 /// Fields that hold maps of structures or of lists.
-const MAPS: &[&str] = &["Containers", "IPAMOptions", "Networks", "PortBindings", "Ports", "Runtimes", "Services"];
+const MAPS: &[&str] =
+    &["Containers", "IPAMOptions", "Networks", "PortBindings", "Ports", "Runtimes", "Services"];
 /// Pointers that are left out when they are nil.
 const POINTERS: &[&str] = &[
-    "BindOptions", "ClusterVolume", "Health", "Healthcheck", "IPAMConfig", "Init", "OomKillDisable", "PidsLimit",
-    "SizeRootFs", "SizeRw", "StopTimeout", "TmpfsOptions", "UsageData", "VolumeOptions", "MemorySwappiness",
+    "BindOptions",
+    "ClusterVolume",
+    "Health",
+    "Healthcheck",
+    "IPAMConfig",
+    "Init",
+    "OomKillDisable",
+    "PidsLimit",
+    "SizeRootFs",
+    "SizeRw",
+    "StopTimeout",
+    "TmpfsOptions",
+    "UsageData",
+    "VolumeOptions",
+    "MemorySwappiness",
 ];
 /// Texts that are left out when they are empty.
 const TEXTS: &[&str] = &[
-    "Author", "Comment", "Container", "CreatedAt", "DockerVersion", "EndReason", "GlobalIPv6Address", "IPv6Gateway",
-    "MacAddress", "Message", "Name", "Os", "OsVersion", "Parent", "Runtime", "StopSignal", "Variant", "VolumeDriver",
-    "Driver", "User", "Domainname",
+    "Author",
+    "Comment",
+    "Container",
+    "CreatedAt",
+    "DockerVersion",
+    "EndReason",
+    "GlobalIPv6Address",
+    "IPv6Gateway",
+    "MacAddress",
+    "Message",
+    "Name",
+    "Os",
+    "OsVersion",
+    "Parent",
+    "Runtime",
+    "StopSignal",
+    "Variant",
+    "VolumeDriver",
+    "Driver",
+    "User",
+    "Domainname",
 ];
 /// Truth values that are left out when they are false.
 const BOOLS: &[&str] = &["ArgsEscaped", "AutoRemove", "ConfigOnly", "NetworkDisabled"];
@@ -103,7 +175,9 @@ fn shape_of(name: &str) -> Shape {
 fn zero_of(name: &str) -> Option<Val<'static>> {
     Some(match name {
         _ if LISTS.contains(&name) => Val::Array(&[], Shape::Struct),
-        _ if STRINGS.contains(&name) || SETS.contains(&name) || MAPS.contains(&name) => Val::EmptyMap(shape_of(name)),
+        _ if STRINGS.contains(&name) || SETS.contains(&name) || MAPS.contains(&name) => {
+            Val::EmptyMap(shape_of(name))
+        }
         _ if POINTERS.contains(&name) => Val::Nil,
         _ if TEXTS.contains(&name) => Val::Str(String::new()),
         _ if BOOLS.contains(&name) => Val::Bool(false),
@@ -117,6 +191,10 @@ impl<'a> Val<'a> {
     pub(super) fn named(name: &str, value: &'a Value) -> Self {
         match value {
             Value::Null => zero_of(name).unwrap_or(Val::Nil),
+            // Two things are called so: a container's configuration, and the options of its log driver.
+            Value::Object(map) if name == "Config" && map.values().all(Value::is_string) => {
+                Val::Object(map, Shape::Strings)
+            }
             Value::Object(map) => Val::Object(map, shape_of(name)),
             other => Self::shaped(other, Shape::Struct),
         }
@@ -371,7 +449,15 @@ mod tests {
 
     #[test]
     fn floats_are_gos() {
-        for (f, expected) in [(1.5, "1.5"), (1e20, "100000000000000000000"), (1e21, "1e+21"), (1e30, "1e+30"), (0.0, "0"), (0.00001, "1e-05"), (-2.0, "-2")] {
+        for (f, expected) in [
+            (1.5, "1.5"),
+            (1e20, "100000000000000000000"),
+            (1e21, "1e+21"),
+            (1e30, "1e+30"),
+            (0.0, "0"),
+            (0.00001, "1e-05"),
+            (-2.0, "-2"),
+        ] {
             assert_eq!(go_float(f), expected);
         }
     }
