@@ -43,7 +43,9 @@ pub(crate) fn take(dir: &Path, daemon: u32) -> Census {
         mounts: mountinfo.lines().count(),
         interfaces: printed("ip", &["-o", "link"]).lines().count(),
         cgroups: cgroups_of(&crate::daemon::instance_of(dir)).iter().map(|path| entries(path, true)).sum(),
-        firewall: firewall(&serde_json::from_str(&printed("nft", &["-j", "list", "ruleset"])).unwrap_or(Value::Null)),
+        firewall: firewall(
+            &serde_json::from_str(&printed("nft", &["-j", "list", "ruleset"])).unwrap_or(Value::Null),
+        ),
         files: ["data", "exec"].iter().map(|root| entries(&dir.join(root), false)).sum(),
         descriptors: processes.iter().map(|pid| entries(Path::new(&format!("/proc/{pid}/fd")), false)).sum(),
         processes: processes.len(),
@@ -74,7 +76,8 @@ fn firewall(ruleset: &Value) -> usize {
 }
 
 fn printed(program: &str, args: &[&str]) -> String {
-    let output = Command::new(program).args(args).output().unwrap_or_else(|error| panic!("{program}: {error}"));
+    let output =
+        Command::new(program).args(args).output().unwrap_or_else(|error| panic!("{program}: {error}"));
     String::from_utf8_lossy(&output.stdout).into_owned()
 }
 

@@ -26,7 +26,8 @@ pub fn cgroups_of(instance: &str) -> Vec<PathBuf> {
         .filter_map(|line| {
             let (left, right) = line.split_once(" - ")?;
             let kind = right.split(' ').next()?;
-            matches!(kind, "cgroup" | "cgroup2").then(|| Path::new(left.split(' ').nth(4).unwrap_or("/")).join(instance))
+            matches!(kind, "cgroup" | "cgroup2")
+                .then(|| Path::new(left.split(' ').nth(4).unwrap_or("/")).join(instance))
         })
         .filter(|path| path.is_dir())
         .collect();
@@ -109,7 +110,7 @@ fn kill_all(pids: Vec<i32>) {
     let waiting: Vec<_> = pids
         .into_iter()
         .filter(|&pid| pid != 0)
-        .filter_map(|pid| Pid::from_raw(pid))
+        .filter_map(Pid::from_raw)
         .filter_map(|pid| {
             let pidfd = pidfd_open(pid, PidfdFlags::empty()).ok()?;
             kill_process(pid, Signal::KILL).ok()?;

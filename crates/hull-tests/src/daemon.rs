@@ -31,7 +31,11 @@ pub enum Engine {
 impl Engine {
     /// What the tests run against: hull, unless the environment says `REFERENCE=docker`.
     pub fn under_test() -> Self {
-        if std::env::var_os("REFERENCE").is_some_and(|value| value == "docker") { Self::Docker } else { Self::Hull }
+        if std::env::var_os("REFERENCE").is_some_and(|value| value == "docker") {
+            Self::Docker
+        } else {
+            Self::Hull
+        }
     }
 
     /// The engine's command line program.
@@ -57,7 +61,8 @@ fn hull_binary() -> PathBuf {
         (None, Some(target)) => Path::new(&target).join("release/hull"),
         (None, None) => Path::new(env!("CARGO_MANIFEST_DIR")).join("../../target/release/hull"),
     };
-    path.canonicalize().unwrap_or_else(|_| panic!("{}: not there; run cargo build --release first", path.display()))
+    path.canonicalize()
+        .unwrap_or_else(|_| panic!("{}: not there; run cargo build --release first", path.display()))
 }
 
 /// What a command left.
@@ -162,7 +167,8 @@ impl Daemon {
             .env(MARK, &self.dir)
             .current_dir("/");
         let child = quiet(&mut command, log).spawn().expect("the daemon's program starts");
-        let pidfd = pidfd_open(Pid::from_child(&child), PidfdFlags::empty()).expect("a pidfd of one's own child");
+        let pidfd =
+            pidfd_open(Pid::from_child(&child), PidfdFlags::empty()).expect("a pidfd of one's own child");
         self.process = Some(child);
         let ready = OwnedFd::from(ready);
         let said = loop {
@@ -188,7 +194,8 @@ impl Daemon {
         let rootfs = ROOTFS.get_or_init(|| busybox_rootfs().finish());
         let path = "/images/create?fromSrc=-&repo=busybox&tag=latest\
                     &changes=ENV%20PATH%3D%2Fbin&changes=CMD%20%5B%22sh%22%5D";
-        let response = self.api().send("POST", path, "application/x-tar", rootfs).expect("an answer to import");
+        let response =
+            self.api().send("POST", path, "application/x-tar", rootfs).expect("an answer to import");
         assert!(
             response.status == 200 && !response.text().contains("\"error\""),
             "import of busybox: {} {}",
@@ -228,6 +235,16 @@ impl Daemon {
     /// Counts what belongs to it now.
     pub fn census(&self) -> Census {
         census::take(&self.dir, self.pid())
+    }
+
+    /// The proportional set size of the daemon and of its helpers, not of containers, in KiB.
+    pub fn pss(&self) -> u64 {
+        let of = |pid: i32| -> Option<u64> {
+            let rollup = fs::read_to_string(format!("/proc/{pid}/smaps_rollup")).ok()?;
+            let line = rollup.lines().find_map(|line| line.strip_prefix("Pss:"))?;
+            line.trim().strip_suffix(" kB")?.parse().ok()
+        };
+        cleanup::marked(&self.dir).into_iter().filter_map(of).sum()
     }
 
     /// A command with `hull` on its path, this daemon as its host, and a home and working folder of its own.

@@ -78,8 +78,15 @@ impl Client {
     }
 
     /// Any request with a body of any type (`content_type` empty: no such header).
-    pub fn send(&mut self, method: &str, path: &str, content_type: &str, body: &[u8]) -> io::Result<Response> {
-        let mut head = format!("{method} {path} HTTP/1.1\r\nHost: hull\r\nContent-Length: {}\r\n", body.len());
+    pub fn send(
+        &mut self,
+        method: &str,
+        path: &str,
+        content_type: &str,
+        body: &[u8],
+    ) -> io::Result<Response> {
+        let mut head =
+            format!("{method} {path} HTTP/1.1\r\nHost: hull\r\nContent-Length: {}\r\n", body.len());
         if !content_type.is_empty() {
             head.push_str(&format!("Content-Type: {content_type}\r\n"));
         }
@@ -180,7 +187,8 @@ fn read_response(stream: &mut BufReader<UnixStream>, head_only: bool) -> io::Res
         loop {
             let line = read_line(stream)?;
             let length = line.split(';').next().unwrap_or_default();
-            let length = usize::from_str_radix(length, 16).map_err(|_| bad(format!("no chunk length: {line:?}")))?;
+            let length =
+                usize::from_str_radix(length, 16).map_err(|_| bad(format!("no chunk length: {line:?}")))?;
             let start = response.body.len();
             response.body.resize(start + length, 0);
             stream.read_exact(&mut response.body[start..])?;

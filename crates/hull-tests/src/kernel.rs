@@ -28,7 +28,8 @@ pub fn private_network() {
         return;
     }
     // SAFETY: only the network namespace is unshared, which no memory or descriptor of this process depends on.
-    unsafe { unshare_unsafe(UnshareFlags::NEWNET) }.expect("a network namespace of one's own (the tests run as root)");
+    unsafe { unshare_unsafe(UnshareFlags::NEWNET) }
+        .expect("a network namespace of one's own (the tests run as root)");
     let up = Command::new("ip").args(["link", "set", "lo", "up"]).status().expect("iproute2 is installed");
     assert!(up.success(), "the loopback of the test's network namespace did not come up");
 }
@@ -86,7 +87,8 @@ impl Pty {
     /// # Panics
     /// Where there is no terminal or no such program.
     pub fn start(mut command: Command) -> Self {
-        let master = openpt(OpenptFlags::RDWR | OpenptFlags::NOCTTY | OpenptFlags::CLOEXEC).expect("a terminal");
+        let master =
+            openpt(OpenptFlags::RDWR | OpenptFlags::NOCTTY | OpenptFlags::CLOEXEC).expect("a terminal");
         grantpt(&master).and_then(|()| unlockpt(&master)).expect("the terminal's other side");
         let name = ptsname(&master, Vec::new()).expect("its name").into_string().expect("an ASCII name");
         let size = Winsize { ws_row: 24, ws_col: 80, ws_xpixel: 0, ws_ypixel: 0 };
@@ -102,7 +104,8 @@ impl Pty {
         }
         wrapped.env("TERM", "xterm");
         command = wrapped;
-        let child = command.stdin(slave()).stdout(slave()).stderr(slave()).spawn().expect("setsid of util-linux");
+        let child =
+            command.stdin(slave()).stdout(slave()).stderr(slave()).spawn().expect("setsid of util-linux");
         Self { master: File::from(master), child, seen: Vec::new() }
     }
 
@@ -130,7 +133,11 @@ impl Pty {
                 return String::from_utf8_lossy(&std::mem::replace(&mut self.seen, rest)).into_owned();
             }
             let more = Instant::now() < end && self.read_more(end - Instant::now());
-            assert!(more, "the terminal never showed {text:?}; it showed {:?}", String::from_utf8_lossy(&self.seen));
+            assert!(
+                more,
+                "the terminal never showed {text:?}; it showed {:?}",
+                String::from_utf8_lossy(&self.seen)
+            );
         }
     }
 
@@ -143,7 +150,8 @@ impl Pty {
         while Instant::now() < end && self.read_more(end - Instant::now()) {}
         let status = wait(&mut self.child, crate::PATIENCE);
         let seen = String::from_utf8_lossy(&self.seen).into_owned();
-        let status = status.unwrap_or_else(|| panic!("the command on the terminal does not end; it showed {seen:?}"));
+        let status =
+            status.unwrap_or_else(|| panic!("the command on the terminal does not end; it showed {seen:?}"));
         (seen, status.code().unwrap_or(-1))
     }
 

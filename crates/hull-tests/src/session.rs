@@ -20,8 +20,12 @@ struct Step {
 
 /// Takes a session apart. Indentation that all lines share, and empty lines around commands, mean nothing.
 fn parse(text: &str) -> Vec<Step> {
-    let indent =
-        text.lines().filter(|l| !l.trim().is_empty()).map(|l| l.len() - l.trim_start().len()).min().unwrap_or(0);
+    let indent = text
+        .lines()
+        .filter(|l| !l.trim().is_empty())
+        .map(|l| l.len() - l.trim_start().len())
+        .min()
+        .unwrap_or(0);
     let mut steps: Vec<Step> = Vec::new();
     for line in text.lines().map(|line| line.get(indent..).unwrap_or("").trim_end()) {
         if let Some(command) = line.strip_prefix("$ ") {
@@ -63,7 +67,8 @@ pub(crate) fn play(daemon: &Daemon, text: &str) {
     for (n, step) in steps.iter().enumerate() {
         let at = results.display();
         // The group runs in the shell itself, so that variables last for the session.
-        write!(script, "{{\n{}\n}} >{at}/{n}.out 2>&1\necho $? >{at}/{n}.status\n", step.command).expect("a string");
+        write!(script, "{{\n{}\n}} >{at}/{n}.out 2>&1\necho $? >{at}/{n}.status\n", step.command)
+            .expect("a string");
     }
     let mut child = daemon
         .command("bash")
@@ -218,7 +223,8 @@ mod tests {
     #[test]
     fn what_differs_from_run_to_run_is_masked() {
         let id = "0123456789ab".repeat(6)[..64].to_owned();
-        let text = format!("{id} sha256:{id} 0123456789ab x0123456789ab Up 3 seconds 2024-01-02T03:04:05.6Z /d/f");
+        let text =
+            format!("{id} sha256:{id} 0123456789ab x0123456789ab Up 3 seconds 2024-01-02T03:04:05.6Z /d/f");
         let want = "<id> sha256:<id> <short id> x0123456789ab Up <ago> <time> <dir>/f";
         assert_eq!(mask_with(&text, "/d"), want);
     }

@@ -1,3 +1,48 @@
-//! The project's own commands: test, bench, dist.
+//! The project's own commands: `cargo xtask test`, `bench`, `dist`.
 
-fn main() {}
+mod acceptance;
+mod bench;
+mod dist;
+mod shell;
+mod test;
+
+use std::process::ExitCode;
+
+/// What went wrong, in words for the person at the terminal.
+type Result<T> = std::result::Result<T, Box<dyn std::error::Error>>;
+
+const USAGE: &str = "\
+usage: cargo xtask COMMAND
+
+  test             all checks and tests; installs what they need with apt-get where it may
+      --no-install     installs nothing
+  bench            measures hull, the kernel's floor, and the other engines that are installed
+      --only WORD      the rows whose name holds WORD (may be repeated)
+      --rounds N       how many rounds (default: 20)
+      --long           also what takes minutes: the 1000th container
+      --keep           writes docs/bench.json too
+  dist             a static binary with its unit files, manual pages and completions, in dist/";
+
+fn main() -> ExitCode {
+    let args: Vec<String> = std::env::args().skip(1).collect();
+    let args: Vec<&str> = args.iter().map(String::as_str).collect();
+    let done = match args.as_slice() {
+        ["test", options @ ..] => test::run(options),
+        ["bench", options @ ..] => bench::run(options),
+        ["dist"] => dist::run(),
+        // Not for people: what the others run in a process of its own.
+        ["acceptance", script, client] => acceptance::run_here(script, client),
+        ["floor", options @ ..] => bench::floor::run(options),
+        _ => {
+            eprintln!("{USAGE}");
+            return ExitCode::from(2);
+        }
+    };
+    match done {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("xtask: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}

@@ -1,0 +1,233 @@
+//! What is measured: a row of the table each.
+
+use std::process::Stdio;
+use std::time::Instant;
+
+use serde_json::{Value, json};
+
+use super::contestants::{Api, Contestant};
+use super::report::median;
+use crate::Result;
+
+/// A row of the table.
+pub(crate) struct Row {
+    /// As goals and `--only` name it.
+    pub(crate) name: &'static str,
+    /// As the table names it.
+    pub(crate) title: &'static str,
+    /// Of the figures.
+    pub(crate) unit: &'static str,
+    /// Takes minutes: only with `--long`.
+    pub(crate) long: bool,
+    /// At most this many rounds.
+    most: usize,
+    /// One measurement; `None` where the row does not apply to the contestant.
+    pub(crate) measure: fn(&mut Contestant) -> Result<Option<f64>>,
+}
+
+impl Row {
+    /// How many rounds this row has, of those asked for.
+    pub(crate) fn rounds(&self, asked: usize) -> usize {
+        asked.min(self.most)
+    }
+}
+
+/// The table. What changes a daemon's memory comes last.
+pub(crate) const ROWS: &[Row] = &[
+    Row {
+        name: "memory-daemon",
+        title: "memory of the daemon at rest",
+        unit: "MiB",
+        long: false,
+        most: 1,
+        measure: at_rest,
+    },
+    Row {
+        name: "start-host",
+        title: "create + start + wait + remove, the host's network",
+        unit: "ms",
+        long: false,
+        most: usize::MAX,
+        measure: |who| start(who, "host"),
+    },
+    Row {
+        name: "start-none",
+        title: "create + start + wait + remove, no network",
+        unit: "ms",
+        long: false,
+        most: usize::MAX,
+        measure: |who| start(who, "none"),
+    },
+    Row {
+        name: "start-bridge",
+        title: "create + start + wait + remove, bridge",
+        unit: "ms",
+        long: false,
+        most: usize::MAX,
+        measure: |who| start(who, "bridge"),
+    },
+    Row { name: "exec", title: "exec", unit: "ms", long: false, most: usize::MAX, measure: exec },
+    Row {
+        name: "run",
+        title: "run --rm as a command",
+        unit: "ms",
+        long: false,
+        most: usize::MAX,
+        measure: command,
+    },
+    Row { name: "log", title: "100 MB of output, logged", unit: "ms", long: false, most: 3, measure: log },
+    Row {
+        name: "load",
+        title: "load of an image of 150 MB",
+        unit: "ms",
+        long: false,
+        most: 5,
+        measure: load,
+    },
+    Row {
+        name: "memory-each",
+        title: "memory for each of 50 containers",
+        unit: "MiB",
+        long: false,
+        most: 1,
+        measure: memory_each,
+    },
+    Row {
+        name: "thousandth",
+        title: "the 1000th container's start, in those of the first",
+        unit: "times",
+        long: true,
+        most: 1,
+        measure: thousandth,
+    },
+];
+
+fn milliseconds(start: Instant) -> f64 {
+    start.elapsed().as_secs_f64() * 1000.0
+}
+
+fn start(who: &mut Contestant, network: &str) -> Result<Option<f64>> {
+    let begin = Instant::now();
+    match who {
+        Contestant::Floor(floor) => return floor.container(network != "host").map(Some),
+        Contestant::Api(api) => whole_life(
+            api,
+            &json!({
+                "Image": "busybox", "Cmd": ["true"], "HostConfig": {"NetworkMode": network}
+            }),
+        )?,
+        Contestant::Runtime(runtime) if network == "none" => runtime.container()?,
+        Contestant::Podman(podman) => {
+            podman.run(&["run", "--rm", "--network", network, "localhost/busybox", "true"])?
+        }
+        Contestant::Runtime(_) => return Ok(None),
+    }
+    Ok(Some(milliseconds(begin)))
+}
+
+/// Create, start, wait, remove; the status must be 0.
+fn whole_life(api: &mut Api, body: &Value) -> Result<()> {
+    let id = api.create(body)?;
+    api.expect("POST", &format!("/containers/{id}/start"), &Value::Null, 204)?;
+    let waited = api.expect("POST", &format!("/containers/{id}/wait"), &Value::Null, 200)?;
+    api.expect("DELETE", &format!("/containers/{id}"), &Value::Null, 204)?;
+    if waited["StatusCode"] == 0 { Ok(()) } else { Err(format!("the container ended with {waited}").into()) }
+}
+
+fn exec(who: &mut Contestant) -> Result<Option<f64>> {
+    let Contestant::Api(api) = who else { return Ok(None) };
+    let begin = Instant::now();
+    let path = format!("/containers/{}/exec", api.sleeper);
+    let body = json!({"AttachStdout": true, "AttachStderr": true, "Cmd": ["true"]});
+    let id = api.expect("POST", &path, &body, 201)?["Id"].as_str().ok_or("exec answered no id")?.to_owned();
+    api.stream(&format!("/exec/{id}/start"), &json!({"Detach": false, "Tty": false}))?;
+    let state = api.expect("GET", &format!("/exec/{id}/json"), &Value::Null, 200)?;
+    let took = milliseconds(begin);
+    if state["ExitCode"] == 0 { Ok(Some(took)) } else { Err(format!("the exec ended with {state}").into()) }
+}
+
+/// From the execution of the client to its exit.
+fn command(who: &mut Contestant) -> Result<Option<f64>> {
+    let begin = Instant::now();
+    match who {
+        Contestant::Api(api) => {
+            let mut client = api.daemon.command(api.engine.client());
+            let status = client.args(["run", "--rm", "busybox", "true"]).stdout(Stdio::null()).status()?;
+            if !status.success() {
+                return Err(format!("run --rm: {status}").into());
+            }
+        }
+        Contestant::Podman(podman) => podman.run(&["run", "--rm", "localhost/busybox", "true"])?,
+        Contestant::Floor(_) | Contestant::Runtime(_) => return Ok(None),
+    }
+    Ok(Some(milliseconds(begin)))
+}
+
+fn at_rest(who: &mut Contestant) -> Result<Option<f64>> {
+    let Contestant::Api(api) = who else { return Ok(None) };
+    Ok(Some(api.at_rest))
+}
+
+/// What 50 more containers add to the daemon and its helpers; the containers' own processes are not counted.
+fn memory_each(who: &mut Contestant) -> Result<Option<f64>> {
+    const COUNT: usize = 50;
+    let Contestant::Api(api) = who else { return Ok(None) };
+    let before = api.daemon.pss();
+    let ids = sleepers(api, COUNT)?.0;
+    let after = api.daemon.pss();
+    remove(api, &ids)?;
+    Ok(Some((after as f64 - before as f64) / 1024.0 / COUNT as f64))
+}
+
+/// Starts containers that stay; their ids, and how long each took to create and start.
+fn sleepers(api: &mut Api, count: usize) -> Result<(Vec<String>, Vec<f64>)> {
+    let (mut ids, mut took) = (Vec::new(), Vec::new());
+    for _ in 0..count {
+        let begin = Instant::now();
+        let id = api.create(&json!({"Image": "busybox", "Cmd": ["sleep", "1000000"]}))?;
+        api.expect("POST", &format!("/containers/{id}/start"), &Value::Null, 204)?;
+        took.push(milliseconds(begin));
+        ids.push(id);
+    }
+    Ok((ids, took))
+}
+
+fn remove(api: &mut Api, ids: &[String]) -> Result<()> {
+    for id in ids {
+        api.expect("DELETE", &format!("/containers/{id}?force=1"), &Value::Null, 204)?;
+    }
+    Ok(())
+}
+
+fn thousandth(who: &mut Contestant) -> Result<Option<f64>> {
+    let Contestant::Api(api) = who else { return Ok(None) };
+    if api.name != "hull" {
+        // A thousand containers take dockerd seven minutes, and no goal is set against it.
+        return Ok(None);
+    }
+    let (ids, mut took) = sleepers(api, 1000)?;
+    remove(api, &ids)?;
+    let mut last = took.split_off(took.len() - 50);
+    took.truncate(50);
+    Ok(Some(median(&mut last) / median(&mut took)))
+}
+
+/// From start to the container's end, when all is in the log.
+fn log(who: &mut Contestant) -> Result<Option<f64>> {
+    let Contestant::Api(api) = who else { return Ok(None) };
+    let bind = format!("{}:/log.txt:ro", api.log_file.display());
+    let host = json!({"NetworkMode": "none", "Binds": [bind]});
+    let begin = Instant::now();
+    whole_life(api, &json!({"Image": "busybox", "Cmd": ["cat", "/log.txt"], "HostConfig": host}))?;
+    Ok(Some(milliseconds(begin)))
+}
+
+fn load(who: &mut Contestant) -> Result<Option<f64>> {
+    let Contestant::Api(api) = who else { return Ok(None) };
+    let archive = std::fs::read(&api.image)?;
+    let begin = Instant::now();
+    api.upload("/images/load?quiet=1", "application/x-tar", &archive)?;
+    let took = milliseconds(begin);
+    api.expect("DELETE", "/images/bench/load:latest", &Value::Null, 200)?;
+    Ok(Some(took))
+}
