@@ -1,10 +1,15 @@
 //! One daemon's network in the kernel: its bridges, the endpoints on them, its published ports.
 
+use std::collections::BTreeSet;
 use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
-use std::os::fd::{BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use crate::{Error, Result};
+use crate::firewall::{self, Ports};
+use crate::netlink::{Batch, Socket, route};
+use crate::netns::{self, Maker};
+use crate::{Error, Result, sysctl};
 
 /// A transport protocol whose ports can be published.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -132,72 +137,378 @@ pub fn mac_of(address: Ipv4Addr) -> [u8; 6] {
 }
 
 /// One daemon's network. Thread-safe; every call is synchronous.
+///
+/// It works in the network namespace of the thread that opened it, whichever thread calls.
 #[derive(Debug)]
-pub struct Fabric {}
+pub struct Fabric {
+    instance: String,
+    home: OwnedFd,
+    maker: Maker,
+    links: Mutex<Socket>,
+    firewall: Mutex<Firewall>,
+    /// Bridged packets come to the firewall, so ports must be in hairpin mode. See [`crate::firewall`].
+    hairpin: bool,
+}
 
-fn not_there_yet<T>() -> Result<T> {
-    Err(Error::Invalid("not there yet".into()))
+#[derive(Debug)]
+struct Firewall {
+    socket: Socket,
+    ports: Ports,
+}
+
+/// A poisoned lock is taken all the same: what it guards is a socket whose stale answers are told by their numbers,
+/// and an index that is changed only after the kernel has said yes.
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// The longest name of an interface (IFNAMSIZ less its NUL).
+const LONGEST_NAME: usize = 15;
+
+fn check_name(name: &str) -> Result<()> {
+    let bad = |byte: u8| byte == b'/' || byte == b':' || byte == b'%' || !byte.is_ascii_graphic();
+    if name.is_empty() || name.len() > LONGEST_NAME || matches!(name, "." | "..") || name.bytes().any(bad) {
+        return Err(Error::Invalid(format!(
+            "{name:?} is no name for an interface: 1 to {LONGEST_NAME} printable characters, none of them / : %"
+        )));
+    }
+    Ok(())
 }
 
 impl Fabric {
     /// Opens the network of a daemon: its nftables table `inet <instance>` and IPv4 forwarding. Idempotent; what an
-    /// earlier daemon of the instance left stays and goes on working.
-    pub fn open(_instance: &str) -> Result<Fabric> {
-        not_there_yet()
+    /// earlier daemon of the instance left stays and goes on working, also while this runs. How forwarding is turned
+    /// on without making the machine a router for others: see the page on the firewall in this crate's source.
+    ///
+    /// # Errors
+    /// CAP_NET_ADMIN is missing, or the kernel has no nftables (or not its nat, fib, masquerade parts).
+    pub fn open(instance: &str) -> Result<Fabric> {
+        if instance.is_empty()
+            || instance.len() > 32
+            || !instance.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-')
+        {
+            return Err(Error::Invalid(format!(
+                "{instance:?} is no instance name: letters, digits and -, at most 32"
+            )));
+        }
+        let home = netns::current()?;
+        let links = Socket::route().map_err(|error| Error::kernel("opening a netlink socket", error))?;
+        let mut socket = Socket::netfilter().map_err(|error| {
+            Error::kernel("opening a netfilter socket (does this kernel have nftables?)", error)
+        })?;
+        firewall::open(&mut socket, instance)?;
+        let ports = Ports::read(&mut socket, instance)?;
+        let maker =
+            Maker::new(home.try_clone().map_err(|error| Error::kernel("keeping the namespace", error))?);
+        let hairpin = sysctl::is_on("net.bridge.bridge-nf-call-iptables")
+            || sysctl::is_on("net.bridge.bridge-nf-call-ip6tables");
+        let fabric = Fabric {
+            instance: instance.to_owned(),
+            home,
+            maker,
+            links: Mutex::new(links),
+            firewall: Mutex::new(Firewall { socket, ports }),
+            hairpin,
+        };
+        fabric.forward_ipv4()?;
+        Ok(fabric)
     }
 
-    /// Makes the bridge, or brings an existing one to what is asked.
-    pub fn ensure_bridge(&self, _bridge: &Bridge) -> Result<()> {
-        not_there_yet()
+    fn forward_ipv4(&self) -> Result<()> {
+        if sysctl::is_on("net.ipv4.ip_forward") {
+            return Ok(());
+        }
+        self.keep_closed()?;
+        sysctl::set(self.home.as_fd(), &[("net.ipv4.ip_forward".into(), "1".into())])
+    }
+
+    /// The interfaces of this moment, our bridges excepted, go on not being routed between.
+    fn keep_closed(&self) -> Result<()> {
+        let ours: BTreeSet<String> = self
+            .all_bridges()?
+            .into_iter()
+            .filter(|(_, alias)| alias.starts_with(ALIAS))
+            .map(|(name, _)| name)
+            .collect();
+        let mut names = Vec::new();
+        lock(&self.links).dump(route::list_links(), |_, body| {
+            names.extend(route::interface_of(body).map(|interface| interface.name));
+        })?;
+        names.retain(|name| name != "lo" && !ours.contains(name));
+        firewall::keep_closed(&mut lock(&self.firewall).socket, &names)
+    }
+
+    /// Once the first bridge has IPv6: forwarding, with those interfaces that learn their routes from router
+    /// advertisements set to go on learning (the kernel stops listening to them where it forwards).
+    fn forward_ipv6(&self) -> Result<()> {
+        if sysctl::is_on("net.ipv6.conf.all.forwarding") {
+            return Ok(());
+        }
+        self.keep_closed()?;
+        let mut names = Vec::new();
+        lock(&self.links).dump(route::list_links(), |_, body| {
+            names.extend(route::interface_of(body).map(|interface| interface.name));
+        })?;
+        let mut settings = Vec::new();
+        for name in names {
+            if sysctl::is_on(&format!("net/ipv6/conf/{name}/accept_ra")) {
+                settings.push((format!("net/ipv6/conf/{name}/accept_ra"), "2".to_owned()));
+            }
+        }
+        settings.push(("net.ipv6.conf.all.forwarding".into(), "1".into()));
+        sysctl::set(self.home.as_fd(), &settings)
+    }
+
+    /// Makes the bridge, or brings an existing one to what is asked: addresses, MTU, firewall.
+    ///
+    /// # Errors
+    /// A name that cannot be, or that of an interface which is no bridge; what the kernel refuses.
+    pub fn ensure_bridge(&self, bridge: &Bridge) -> Result<()> {
+        check_name(&bridge.name)?;
+        if bridge.gateway6.is_some() {
+            self.forward_ipv6()?;
+        }
+        let made = self.make_bridge(bridge)?;
+        let configured = self.configure_bridge(bridge);
+        if configured.is_err() && made {
+            // The first error is the one to tell; what is left of the bridge goes.
+            let _ = self.remove_bridge(&bridge.name);
+        }
+        configured
+    }
+
+    /// Whether it was made now.
+    fn make_bridge(&self, bridge: &Bridge) -> Result<bool> {
+        let mac = bridge.gateway4.map(|(address, _)| mac_of(address));
+        let mut batch = Batch::new();
+        route::add_bridge(&mut batch, &bridge.name, mac, bridge.mtu);
+        let mut links = lock(&self.links);
+        match links.send(batch) {
+            Ok(()) => return Ok(true),
+            Err(error) if error.errno() == Some(libc::EEXIST) => {}
+            Err(error) => return Err(error),
+        }
+        drop(links);
+        if self.all_bridges()?.iter().any(|(name, _)| *name == bridge.name) {
+            return Ok(false);
+        }
+        Err(Error::Invalid(format!(
+            "interface {} exists and is no bridge; name another bridge, or remove it",
+            bridge.name
+        )))
+    }
+
+    fn configure_bridge(&self, bridge: &Bridge) -> Result<()> {
+        let name = bridge.name.as_str();
+        // The firewall stands before the bridge is up.
+        firewall::set_bridge(&mut lock(&self.firewall).socket, &self.instance, name, Some(bridge))?;
+        let ipv6 = |key: &str, value: &str| (format!("net/ipv6/conf/{name}/{key}"), value.to_owned());
+        let mut settings = vec![(format!("net/ipv4/conf/{name}/route_localnet"), "1".to_owned())];
+        settings.push(ipv6("accept_ra", "0"));
+        sysctl::set_existing(self.home.as_fd(), &settings)?;
+        let mut links = lock(&self.links);
+        let index = links.index_of(name)?;
+        let mut wanted: Vec<(IpAddr, u8)> = Vec::new();
+        wanted.extend(bridge.gateway4.map(|(address, prefix)| (address.into(), prefix)));
+        wanted.extend(bridge.gateway6.map(|(address, prefix)| (address.into(), prefix)));
+        let mut present = Vec::new();
+        links.dump(route::list_addresses(), |_, body| {
+            present.extend(
+                route::address_of(body).filter(|(of, ..)| *of == index).map(|(_, ip, prefix)| (ip, prefix)),
+            );
+        })?;
+        let mut batch = Batch::new();
+        route::set_link(&mut batch, name, &format!("{ALIAS}{}", self.instance), bridge.mtu);
+        if bridge.gateway6.is_none() {
+            route::quiet_ipv6(&mut batch, index, name);
+        }
+        for (address, prefix) in present.iter().filter(|address| !wanted.contains(address)) {
+            route::delete_address(&mut batch, index, name, *address, *prefix);
+        }
+        for (address, prefix) in &wanted {
+            route::add_address(&mut batch, index, name, *address, *prefix);
+        }
+        route::up(&mut batch, index, name);
+        links.send(batch)
     }
 
     /// Removes a bridge and all the firewall knew of it. One that is already gone is no error.
-    pub fn remove_bridge(&self, _name: &str) -> Result<()> {
-        not_there_yet()
+    pub fn remove_bridge(&self, name: &str) -> Result<()> {
+        check_name(name)?;
+        let mut batch = Batch::new();
+        route::delete_link(&mut batch, name);
+        let removed = match lock(&self.links).send(batch) {
+            Err(error) if error.errno() == Some(libc::ENODEV) => Ok(()),
+            other => other,
+        };
+        // Taken down to the end, whatever the first step said.
+        removed.and(firewall::set_bridge(&mut lock(&self.firewall).socket, &self.instance, name, None))
     }
 
-    /// The names of this instance's bridges.
+    /// The names of this instance's bridges: those whose alias (`ip link` shows it) is "hull network of <instance>".
     pub fn bridges(&self) -> Result<Vec<String>> {
-        not_there_yet()
+        let wanted = format!("{ALIAS}{}", self.instance);
+        Ok(self
+            .all_bridges()?
+            .into_iter()
+            .filter(|(_, alias)| *alias == wanted)
+            .map(|(name, _)| name)
+            .collect())
+    }
+
+    /// Name and alias of every bridge of the machine.
+    fn all_bridges(&self) -> Result<Vec<(String, String)>> {
+        let mut all = Vec::new();
+        lock(&self.links).dump(route::list_bridges(), |_, body| {
+            all.extend(route::bridge_of(body).map(|bridge| (bridge.name, bridge.alias)));
+        })?;
+        Ok(all)
     }
 
     /// A new network namespace with its loopback up, held by the descriptor alone.
     pub fn new_namespace(&self) -> Result<OwnedFd> {
-        not_there_yet()
+        Ok(self.maker.make()?.namespace)
     }
 
-    /// Gives a namespace one more interface on a bridge.
-    pub fn attach(&self, _namespace: BorrowedFd<'_>, _endpoint: &Endpoint) -> Result<Attached> {
-        not_there_yet()
+    /// Gives a namespace one more interface on a bridge. When it fails, nothing of the interface is left.
+    pub fn attach(&self, namespace: BorrowedFd<'_>, endpoint: &Endpoint) -> Result<Attached> {
+        let mut socket = netns::route_socket(namespace)?;
+        self.connect(namespace, &mut socket, endpoint)
     }
 
     /// A new namespace and its first interface: the hot path, in the fewest messages.
-    pub fn attach_new(&self, _endpoint: &Endpoint) -> Result<(OwnedFd, Attached)> {
-        not_there_yet()
+    pub fn attach_new(&self, endpoint: &Endpoint) -> Result<(OwnedFd, Attached)> {
+        let mut made = self.maker.make()?;
+        let attached = self.connect(made.namespace.as_fd(), &mut made.socket, endpoint)?;
+        Ok((made.namespace, attached))
     }
 
-    /// Removes an interface from a namespace that lives on. For one that ends, drop the namespace instead.
-    pub fn detach(&self, _namespace: BorrowedFd<'_>, _container_name: &str) -> Result<()> {
-        not_there_yet()
+    /// Two batches: the pair from this side, the container's end from its own.
+    fn connect(
+        &self,
+        namespace: BorrowedFd<'_>,
+        inside: &mut Socket,
+        endpoint: &Endpoint,
+    ) -> Result<Attached> {
+        check_name(&endpoint.host_name)?;
+        check_name(&endpoint.container_name)?;
+        let host_index = self.add_pair(namespace, endpoint)?;
+        let configured = configure_inside(namespace, inside, endpoint);
+        if configured.is_err() {
+            let mut batch = Batch::new();
+            route::delete_link(&mut batch, &endpoint.host_name);
+            // The first error is the one to tell.
+            let _ = lock(&self.links).send(batch);
+        }
+        Ok(Attached { host_index, container_index: configured? })
     }
 
-    /// Publishes ports, all or none, in one batch. Publishing the same again changes nothing.
-    pub fn publish(&self, _owner: &str, _ports: &[Published]) -> Result<()> {
-        not_there_yet()
+    fn add_pair(&self, namespace: BorrowedFd<'_>, endpoint: &Endpoint) -> Result<u32> {
+        let mut links = lock(&self.links);
+        let bridge_index = links.index_of(&endpoint.bridge)?;
+        let mut batch = Batch::new();
+        route::add_veth(
+            &mut batch,
+            &route::Veth {
+                host_name: &endpoint.host_name,
+                bridge: &endpoint.bridge,
+                bridge_index,
+                container_name: &endpoint.container_name,
+                mac: endpoint.mac,
+                mtu: endpoint.mtu,
+                namespace,
+            },
+        );
+        links.send(batch)?;
+        let mut batch = Batch::new();
+        if self.hairpin || endpoint.isolated {
+            route::set_port(&mut batch, &endpoint.host_name, self.hairpin, endpoint.isolated);
+        }
+        let finished = links.send(batch).and_then(|()| links.index_of(&endpoint.host_name));
+        if finished.is_err() {
+            let mut batch = Batch::new();
+            route::delete_link(&mut batch, &endpoint.host_name);
+            // The first error is the one to tell.
+            let _ = links.send(batch);
+        }
+        finished
+    }
+
+    /// Removes an interface from a namespace that lives on. For one that ends, drop the namespace instead: the
+    /// kernel takes its interfaces down on its own time, and nobody waits. One that is gone is no error.
+    pub fn detach(&self, namespace: BorrowedFd<'_>, container_name: &str) -> Result<()> {
+        check_name(container_name)?;
+        let mut batch = Batch::new();
+        route::delete_link(&mut batch, container_name);
+        match netns::route_socket(namespace)?.send(batch) {
+            Err(error) if error.errno() == Some(libc::ENODEV) => Ok(()),
+            other => other,
+        }
+    }
+
+    /// Publishes ports, all or none, in one transaction of map elements. Publishing the same again changes nothing.
+    ///
+    /// The host port itself is taken by [`crate::ports::reserve`], before; this is the way from there to the container.
+    ///
+    /// # Errors
+    /// [`Error::AlreadyPublished`] when another owner's port, or another target, is in the way; addresses of two
+    /// families.
+    pub fn publish(&self, owner: &str, ports: &[Published]) -> Result<()> {
+        let mut firewall = lock(&self.firewall);
+        let Firewall { socket, ports: held } = &mut *firewall;
+        held.publish(socket, &self.instance, owner, ports)
     }
 
     /// Takes published ports back. One that is already gone is no error; another owner's is left alone.
-    pub fn unpublish(&self, _owner: &str, _ports: &[Published]) -> Result<()> {
-        not_there_yet()
+    pub fn unpublish(&self, owner: &str, ports: &[Published]) -> Result<()> {
+        let mut firewall = lock(&self.firewall);
+        let Firewall { socket, ports: held } = &mut *firewall;
+        held.unpublish(socket, &self.instance, owner, ports)
     }
 
     /// The published ports that the kernel holds, for reconciling at a daemon's start.
     pub fn published(&self) -> Result<Vec<PublishedBy>> {
-        not_there_yet()
+        firewall::published(&mut lock(&self.firewall).socket, &self.instance)
     }
 
-    /// Removes everything of this instance: its bridges and its table.
+    /// Removes everything of this instance: its bridges and its table. IP forwarding stays on, and so does the
+    /// table that keeps other interfaces closed if this turned it on.
     pub fn close(self) -> Result<()> {
-        not_there_yet()
+        let mut result = Ok(());
+        for name in self.bridges()? {
+            result = result.and(self.remove_bridge(&name));
+        }
+        result.and(firewall::close(&mut lock(&self.firewall).socket, &self.instance))
     }
+}
+
+/// A bridge's alias, before the instance's name.
+const ALIAS: &str = "hull network of ";
+
+/// The container's end: everything it needs in one batch. Returns its index.
+fn configure_inside(namespace: BorrowedFd<'_>, socket: &mut Socket, endpoint: &Endpoint) -> Result<u32> {
+    let name = endpoint.container_name.as_str();
+    let index = socket.index_of(name)?;
+    if !endpoint.sysctls.is_empty() {
+        sysctl::set(namespace, &endpoint.sysctls)?;
+    }
+    let mut batch = Batch::new();
+    if endpoint.address6.is_none() {
+        route::quiet_ipv6(&mut batch, index, name);
+    }
+    if let Some((address, prefix)) = endpoint.address4 {
+        route::add_address(&mut batch, index, name, address.into(), prefix);
+    }
+    if let Some((address, prefix)) = endpoint.address6 {
+        route::add_address(&mut batch, index, name, address.into(), prefix);
+    }
+    route::up(&mut batch, index, name);
+    if let Some(gateway) = endpoint.gateway4 {
+        route::add_default_route(&mut batch, index, gateway.into());
+    }
+    if let Some(gateway) = endpoint.gateway6 {
+        route::add_default_route(&mut batch, index, gateway.into());
+    }
+    socket.send(batch)?;
+    Ok(index)
 }

@@ -1,7 +1,7 @@
 //! Subnets and addresses: who has which. Pure; what is taken is told by the engine at its start.
 
 use std::fmt;
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use crate::{Error, Result};
 
@@ -14,13 +14,24 @@ pub struct Subnet {
 
 impl Subnet {
     /// The subnet that holds `address`; its host bits are cleared. A prefix longer than the family's is an error.
-    pub fn new(_address: IpAddr, _prefix: u8) -> Result<Subnet> {
-        Err(Error::Invalid("not there yet".into()))
+    pub fn new(address: IpAddr, prefix: u8) -> Result<Subnet> {
+        let width = width(address);
+        if prefix > width {
+            return Err(Error::Invalid(format!(
+                "{address}/{prefix} is no subnet: its prefix is over {width}"
+            )));
+        }
+        Ok(Subnet { base: of_bits(bits(address) & !host_mask(prefix, width), address.is_ipv4()), prefix })
     }
 
     /// Its first address.
     pub fn base(&self) -> IpAddr {
         self.base
+    }
+
+    /// Its last address: IPv4's broadcast.
+    pub fn last(&self) -> IpAddr {
+        of_bits(bits(self.base) | host_mask(self.prefix, width(self.base)), self.base.is_ipv4())
     }
 
     /// Its prefix length.
@@ -29,14 +40,36 @@ impl Subnet {
     }
 
     /// Whether the address is inside.
-    pub fn contains(&self, _address: IpAddr) -> bool {
-        false
+    pub fn contains(&self, address: IpAddr) -> bool {
+        self.base.is_ipv4() == address.is_ipv4() && self.base <= address && address <= self.last()
     }
 
     /// Whether they have an address in common.
-    pub fn overlaps(&self, _other: &Subnet) -> bool {
-        false
+    pub fn overlaps(&self, other: &Subnet) -> bool {
+        self.contains(other.base) || other.contains(self.base)
     }
+}
+
+/// An address as a number, of either family.
+fn bits(address: IpAddr) -> u128 {
+    match address {
+        IpAddr::V4(address) => u128::from(address.to_bits()),
+        IpAddr::V6(address) => address.to_bits(),
+    }
+}
+
+fn of_bits(bits: u128, ipv4: bool) -> IpAddr {
+    if ipv4 { IpAddr::V4(Ipv4Addr::from_bits(bits as u32)) } else { IpAddr::V6(Ipv6Addr::from_bits(bits)) }
+}
+
+/// How many bits an address of the family has.
+fn width(address: IpAddr) -> u8 {
+    if address.is_ipv4() { 32 } else { 128 }
+}
+
+fn host_mask(prefix: u8, width: u8) -> u128 {
+    let hosts = u32::from(width - prefix);
+    1u128.checked_shl(hosts).map_or(u128::MAX, |size| size - 1)
 }
 
 impl fmt::Display for Subnet {
@@ -49,8 +82,15 @@ impl fmt::Display for Subnet {
 impl std::str::FromStr for Subnet {
     type Err = Error;
 
-    fn from_str(_text: &str) -> Result<Self> {
-        Err(Error::Invalid("not there yet".into()))
+    fn from_str(text: &str) -> Result<Self> {
+        let parsed = text.split_once('/').and_then(|(address, prefix)| {
+            let digits = !prefix.is_empty() && prefix.bytes().all(|byte| byte.is_ascii_digit());
+            Some((address.parse().ok()?, prefix.parse().ok().filter(|_| digits)?))
+        });
+        let (address, prefix) = parsed.ok_or_else(|| {
+            Error::Invalid(format!("invalid subnet \"{text}\": an address, / and a prefix length"))
+        })?;
+        Subnet::new(address, prefix)
     }
 }
 
@@ -67,7 +107,7 @@ impl Pool {
 
     /// The subnet.
     pub fn subnet(&self) -> Subnet {
-        Subnet { base: IpAddr::V4(std::net::Ipv4Addr::UNSPECIFIED), prefix: 0 }
+        Subnet { base: IpAddr::V4(Ipv4Addr::UNSPECIFIED), prefix: 0 }
     }
 
     /// The next free address.

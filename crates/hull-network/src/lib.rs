@@ -18,9 +18,12 @@ pub mod dns;
 mod error;
 mod fabric;
 pub mod files;
+mod firewall;
 pub mod ipam;
+mod netlink;
 pub mod netns;
 pub mod ports;
+mod sysctl;
 
 pub use error::{Error, Result};
 pub use fabric::{Attached, Bridge, Endpoint, Fabric, Protocol, Published, PublishedBy, Subnet, mac_of};

@@ -1,7 +1,19 @@
+#![allow(unsafe_code)] // unshare: rustix marks it unsafe because of CLONE_FILES, which is not used here
 //! Work inside a network namespace, never on the caller's thread.
+//!
+//! A thread that fails between entering a namespace and leaving it would do the next request's work inside a
+//! container. So work in a namespace runs on a thread that ends with it ([`run`]); the one thread that makes
+//! namespaces and comes back ends itself when it cannot come back ([`Maker`]).
 
-use std::os::fd::BorrowedFd;
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::sync::Mutex;
+use std::sync::mpsc::{Receiver, Sender, SyncSender, channel, sync_channel};
 
+use rustix::fs::{Mode, OFlags};
+use rustix::thread::{LinkNameSpaceType, UnshareFlags, move_into_link_name_space};
+
+use crate::netlink::{Batch, Socket, route};
 use crate::{Error, Result};
 
 /// An interface and its counters since it was made.
@@ -29,12 +41,136 @@ pub struct Interface {
     pub tx_dropped: u64,
 }
 
+/// The network namespace of the calling thread.
+pub fn current() -> Result<OwnedFd> {
+    open_current().map_err(|error| Error::kernel("opening /proc/thread-self/ns/net", error))
+}
+
+fn open_current() -> io::Result<OwnedFd> {
+    Ok(rustix::fs::open("/proc/thread-self/ns/net", OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())?)
+}
+
+fn enter(namespace: BorrowedFd<'_>) -> io::Result<()> {
+    Ok(move_into_link_name_space(namespace, Some(LinkNameSpaceType::Network))?)
+}
+
 /// Runs `work` on a thread of its own inside the namespace and hands back what it returned. The thread ends with it.
-pub fn run<T: Send>(_namespace: BorrowedFd<'_>, _work: impl FnOnce() -> T + Send) -> Result<T> {
-    Err(Error::Invalid("not there yet".into()))
+///
+/// # Errors
+/// No thread could be made, or the namespace could not be entered (the descriptor is no network namespace's, or
+/// CAP_SYS_ADMIN is missing). A panic of `work` goes on in the caller.
+pub fn run<T: Send>(namespace: BorrowedFd<'_>, work: impl FnOnce() -> T + Send) -> Result<T> {
+    std::thread::scope(|scope| {
+        let thread = std::thread::Builder::new().name("netns".into()).spawn_scoped(scope, move || {
+            enter(namespace)?;
+            Ok(work())
+        });
+        match thread.map(std::thread::ScopedJoinHandle::join) {
+            Ok(Ok(done)) => done,
+            Ok(Err(panic)) => std::panic::resume_unwind(panic),
+            Err(error) => Err(error),
+        }
+    })
+    .map_err(|error: io::Error| Error::kernel("entering a network namespace", error))
 }
 
 /// The interfaces of a namespace with their counters: one netlink dump.
-pub fn interfaces(_namespace: BorrowedFd<'_>) -> Result<Vec<Interface>> {
-    Err(Error::Invalid("not there yet".into()))
+pub fn interfaces(namespace: BorrowedFd<'_>) -> Result<Vec<Interface>> {
+    let mut socket = route_socket(namespace)?;
+    let mut all = Vec::new();
+    socket.dump(route::list_links(), |_, body| all.extend(route::interface_of(body)))?;
+    Ok(all)
 }
+
+/// A netlink socket that speaks to a namespace from wherever it is used.
+pub(crate) fn route_socket(namespace: BorrowedFd<'_>) -> Result<Socket> {
+    run(namespace, Socket::route)?.map_err(|error| Error::kernel("opening a netlink socket", error))
+}
+
+/// A new namespace, its loopback up, and a socket that speaks to it.
+#[derive(Debug)]
+pub(crate) struct Made {
+    pub(crate) namespace: OwnedFd,
+    pub(crate) socket: Socket,
+}
+
+type Reply = SyncSender<Result<Made>>;
+
+/// The thread that makes namespaces. It is inside a new one for three system calls.
+#[derive(Debug)]
+pub(crate) struct Maker {
+    home: OwnedFd,
+    requests: Mutex<Option<Sender<Reply>>>,
+}
+
+impl Maker {
+    /// `home` is where the thread lives between requests.
+    pub(crate) fn new(home: OwnedFd) -> Self {
+        Maker { home, requests: Mutex::new(None) }
+    }
+
+    pub(crate) fn make(&self) -> Result<Made> {
+        let (reply, answer) = sync_channel(1);
+        self.ask(reply)?;
+        answer.recv().map_err(|_| Error::Invalid("the thread that makes network namespaces ended".into()))?
+    }
+
+    /// Hands the request to the thread; starts one where there is none, or where the last has ended itself.
+    fn ask(&self, reply: Reply) -> Result<()> {
+        let mut requests = self.requests.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        let reply = match requests.as_ref() {
+            Some(sender) => match sender.send(reply) {
+                Ok(()) => return Ok(()),
+                Err(unsent) => unsent.0,
+            },
+            None => reply,
+        };
+        let (sender, receiver) = channel();
+        let failed = |error| Error::kernel("starting the thread that makes network namespaces", error);
+        let home = self.home.try_clone().map_err(failed)?;
+        std::thread::Builder::new()
+            .name("netns-maker".into())
+            .spawn(move || serve(&home, &receiver))
+            .map_err(failed)?;
+        // The receiver lives in the thread just started, so this cannot fail before the thread has served it.
+        let _ = sender.send(reply);
+        *requests = Some(sender);
+        Ok(())
+    }
+}
+
+fn serve(home: &OwnedFd, requests: &Receiver<Reply>) {
+    if enter(home.as_fd()).is_err() {
+        return; // whoever waits learns it from the dropped reply
+    }
+    while let Ok(reply) = requests.recv() {
+        let (made, at_home) = make(home.as_fd());
+        // Who asked may have gone; the namespace goes with its descriptor then.
+        let _ = reply.send(made);
+        if !at_home {
+            return;
+        }
+    }
+}
+
+/// Makes a namespace; the second value says whether the thread is back where it was.
+fn make(home: BorrowedFd<'_>) -> (Result<Made>, bool) {
+    // SAFETY: NEWNET alone; no descriptor table is unshared.
+    if let Err(error) = unsafe { rustix::thread::unshare_unsafe(UnshareFlags::NEWNET) } {
+        return (Err(Error::kernel("making a network namespace", error)), true);
+    }
+    let inside = open_current().and_then(|namespace| Ok((namespace, Socket::route()?)));
+    let at_home = enter(home).is_ok();
+    let made = inside.map_err(|error| Error::kernel("opening a new network namespace", error)).and_then(
+        |(namespace, mut socket)| {
+            let mut batch = Batch::new();
+            route::up(&mut batch, LOOPBACK, "lo");
+            socket.send(batch)?;
+            Ok(Made { namespace, socket })
+        },
+    );
+    (made, at_home)
+}
+
+/// The loopback's index in every namespace (LOOPBACK_IFINDEX).
+const LOOPBACK: u32 = 1;

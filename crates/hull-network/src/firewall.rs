@@ -1,0 +1,605 @@
+//! The firewall: one nftables table for each daemon, `inet <instance>`, with a fixed number of rules.
+//!
+//! What changes (bridges, subnets, published ports) is elements of sets and maps. A thousand published ports are a
+//! thousand elements of a hash map and cost a packet what one does; publishing is one transaction of elements.
+//!
+//! ```text
+//! table inet hull {
+//!   map  ports4       host address . protocol . port → container address . port   -p 192.0.2.1:80:80
+//!   map  wildcard4    protocol . port → container address . port                  -p 80:80
+//!   map  ports6, wildcard6                                                        the same for IPv6
+//!   set  bridges      our bridges
+//!   set  internal     those without a way out or in
+//!   set  neighbours   bridge . bridge: whose containers reach each other
+//!   set  subnets4/6   subnet . bridge: what is behind each bridge
+//!   set  masquerade4/6  subnet . bridge: the same, of the bridges that masquerade
+//!
+//!   chain guard        prerouting, raw:     from a bridge to 127.0.0.0/8: drop                            (1)
+//!   chain prerouting   prerouting, dstnat:  to an address of this machine: translate by map               (2)
+//!   chain output       output, dstnat:      the same for this machine's own connections, 127.0.0.1 too    (2)
+//!   chain postrouting  postrouting, srcnat:
+//!       translated, and leaving into the subnet it came from: masquerade                                  (3)
+//!       leaving into the subnet it came from: as it is
+//!       from a masqueraded subnet through its bridge: masquerade
+//!       from 127.0.0.0/8 to a bridge: masquerade                                                          (4)
+//!   chain forward      forward, filter, policy accept:
+//!       established and related: accept
+//!       neighbours: accept
+//!       from or to an internal bridge: drop
+//!       to a bridge: accept what was translated, drop the rest                                            (5)
+//! }
+//! ```
+//!
+//! 1. Our bridges have `route_localnet`, because (4) needs it; without this rule a container could reach what the
+//!    host serves on 127.0.0.1 (CVE-2020-8558). It stands before conntrack: an answer to (4) is addressed to the
+//!    bridge then.
+//! 2. The maps are asked for local destinations only (`fib daddr type local`), so a port published on every address
+//!    does not catch connections that only pass through. `::1` is left alone: the kernel routes it nowhere else,
+//!    for IPv6 has no `route_localnet`. A program that tries `localhost` as ::1 first is refused at once, since
+//!    the port is bound there and not listening ([`crate::ports`]), and goes on to 127.0.0.1.
+//! 3. A container that talks to itself or a neighbour by the host's port: the answer must come back this way. Where
+//!    br_netfilter hands bridged packets to this table (`net.bridge.bridge-nf-call-iptables` 1), such a packet is sent
+//!    back through the port it came from, so our ports are in hairpin mode then.
+//! 4. The kernel lets no packet from 127.0.0.1 leave by another interface as it is.
+//! 5. From outside only what was published comes in, and between our bridges only what was published passes, as in
+//!    Docker. What neither comes from nor goes to one of our bridges passes untouched.
+//!
+//! **Beside other firewalls.** An accept in one nftables table does not overrule a drop in another. Where Docker runs
+//! on the machine, or firewalld or ufw with a forward policy of drop, forwarded packets of our bridges need leave
+//! there as well: `iptables -I DOCKER-USER -i hull0 -j ACCEPT; iptables -I DOCKER-USER -o hull0 -m conntrack --ctstate
+//! RELATED,ESTABLISHED -j ACCEPT`, or `firewall-cmd --zone=trusted --add-interface=hull0`. This crate edits no table
+//! but its own.
+//!
+//! **Forwarding.** Containers need `net.ipv4.ip_forward`. Where it was off, turning it on would make the machine a
+//! router between its other interfaces too. So before it is turned on, the table `inet hull-forward` is made: the
+//! interfaces of that moment are elements of its set, and packets from one of them to another are dropped.
+//! Interfaces that come later (another engine's bridges, a VPN's) are not in it. The table is shared by all daemons
+//! and stays, as the sysctl does, until the next boot. IPv6 forwarding is turned on when the first bridge with an
+//! IPv6 gateway is made; interfaces that take router advertisements (`accept_ra` 1) are set to go on doing so (2).
+//!
+//! **Connections that exist** when a port is published or taken back keep their way, since the NAT chains see a
+//! connection's first packet only. For UDP, where a peer may send on without a pause, the conntrack entries of the
+//! port are removed.
+
+use std::collections::{BTreeSet, HashMap};
+use std::net::{IpAddr, Ipv6Addr};
+
+use crate::fabric::{Bridge, Protocol, Published, PublishedBy};
+use crate::ipam::Subnet;
+use crate::netlink::Socket;
+use crate::netlink::nft::{
+    self, Base, CT_STATE, CT_STATUS, Element, Expression, Field, Hook, META_IIFNAME, META_L4PROTO,
+    META_NFPROTO, META_OIFNAME, Set, Transaction,
+};
+use crate::{Error, Result};
+
+const PORTS4: Set = Set {
+    name: "ports4",
+    key: &[Field::Address4, Field::Protocol, Field::Port],
+    data: &[Field::Address4, Field::Port],
+    interval: false,
+};
+const PORTS6: Set = Set {
+    name: "ports6",
+    key: &[Field::Address6, Field::Protocol, Field::Port],
+    data: &[Field::Address6, Field::Port],
+    interval: false,
+};
+const WILDCARD4: Set = Set {
+    name: "wildcard4",
+    key: &[Field::Protocol, Field::Port],
+    data: &[Field::Address4, Field::Port],
+    interval: false,
+};
+const WILDCARD6: Set = Set {
+    name: "wildcard6",
+    key: &[Field::Protocol, Field::Port],
+    data: &[Field::Address6, Field::Port],
+    interval: false,
+};
+const BRIDGES: Set = Set { name: "bridges", key: &[Field::Interface], data: &[], interval: false };
+const INTERNAL: Set = Set { name: "internal", key: &[Field::Interface], data: &[], interval: false };
+const NEIGHBOURS: Set =
+    Set { name: "neighbours", key: &[Field::Interface, Field::Interface], data: &[], interval: false };
+const SUBNETS4: Set =
+    Set { name: "subnets4", key: &[Field::Address4, Field::Interface], data: &[], interval: true };
+const SUBNETS6: Set =
+    Set { name: "subnets6", key: &[Field::Address6, Field::Interface], data: &[], interval: true };
+const MASQUERADE4: Set =
+    Set { name: "masquerade4", key: &[Field::Address4, Field::Interface], data: &[], interval: true };
+const MASQUERADE6: Set =
+    Set { name: "masquerade6", key: &[Field::Address6, Field::Interface], data: &[], interval: true };
+
+/// The sets whose elements end with a bridge's name.
+const OF_BRIDGES: [Set; 7] = [BRIDGES, INTERNAL, NEIGHBOURS, SUBNETS4, SUBNETS6, MASQUERADE4, MASQUERADE6];
+const OF_PORTS: [Set; 4] = [PORTS4, PORTS6, WILDCARD4, WILDCARD6];
+
+const PREROUTING: u32 = 0;
+const FORWARD: u32 = 2;
+const OUTPUT: u32 = 3;
+const POSTROUTING: u32 = 4;
+
+const IPV4: Expression<'_> = Expression::Equal { from: 0, value: &[libc::AF_INET as u8] };
+const IPV6: Expression<'_> = Expression::Equal { from: 0, value: &[libc::AF_INET6 as u8] };
+const FAMILY: Expression<'_> = Expression::Meta { key: META_NFPROTO, to: 0 };
+
+/// IPS_DST_NAT: the connection's destination was translated.
+const TRANSLATED: [Expression<'_>; 3] = [
+    Expression::Connection { key: CT_STATUS, to: 0 },
+    Expression::And { register: 0, mask: 1 << 5 },
+    Expression::Differs { from: 0, value: &[0; 4] },
+];
+
+/// Makes the table, or brings the one of an earlier daemon to this version's rules; elements stay.
+/// One transaction: no packet meets half a table.
+pub(crate) fn open(socket: &mut Socket, table: &str) -> Result<()> {
+    let mut transaction = Transaction::new(table);
+    transaction.add_table();
+    for set in OF_PORTS.iter().chain(&OF_BRIDGES) {
+        transaction.add_set(set);
+    }
+    for (name, kind, number, priority) in [
+        ("guard", "filter", PREROUTING, -300),
+        ("prerouting", "nat", PREROUTING, -100),
+        ("output", "nat", OUTPUT, -100),
+        ("postrouting", "nat", POSTROUTING, 100),
+        ("forward", "filter", FORWARD, 0),
+    ] {
+        transaction.fresh_chain(name, Hook { kind, number, priority });
+    }
+    guard(&mut transaction);
+    translate(&mut transaction, "prerouting");
+    translate(&mut transaction, "output");
+    postrouting(&mut transaction);
+    forward(&mut transaction);
+    transaction.commit(socket)
+}
+
+const DESTINATION4: Expression<'_> =
+    Expression::Payload { base: Base::Network, offset: 16, length: 4, to: 0 };
+const DESTINATION6: Expression<'_> =
+    Expression::Payload { base: Base::Network, offset: 24, length: 16, to: 0 };
+const SOURCE4: Expression<'_> = Expression::Payload { base: Base::Network, offset: 12, length: 4, to: 0 };
+const SOURCE6: Expression<'_> = Expression::Payload { base: Base::Network, offset: 8, length: 16, to: 0 };
+
+fn guard(transaction: &mut Transaction<'_>) {
+    transaction.rule(
+        "guard",
+        &[
+            Expression::Meta { key: META_IIFNAME, to: 0 },
+            Expression::Lookup { set: BRIDGES.name, from: 0, to: None },
+            FAMILY,
+            IPV4,
+            Expression::Payload { base: Base::Network, offset: 16, length: 1, to: 0 },
+            Expression::Equal { from: 0, value: &[127] },
+            Expression::Drop,
+        ],
+    );
+}
+
+fn translate(transaction: &mut Transaction<'_>, chain: &str) {
+    const RTN_LOCAL: u32 = 2;
+    const LOOPBACK6: [u8; 16] = Ipv6Addr::LOCALHOST.octets();
+    let protocol = |to| Expression::Meta { key: META_L4PROTO, to };
+    let port = |to| Expression::Payload { base: Base::Transport, offset: 2, length: 2, to };
+    let local = RTN_LOCAL.to_ne_bytes();
+    transaction.rule(
+        chain,
+        &[
+            Expression::DestinationType { to: 0 },
+            Expression::Differs { from: 0, value: &local },
+            Expression::Return,
+        ],
+    );
+    transaction.rule(
+        chain,
+        &[
+            FAMILY,
+            IPV4,
+            DESTINATION4,
+            protocol(1),
+            port(2),
+            Expression::Lookup { set: PORTS4.name, from: 0, to: Some(0) },
+            Expression::TranslateDestination { ipv6: false, address: 0, port: 1 },
+        ],
+    );
+    transaction.rule(
+        chain,
+        &[
+            FAMILY,
+            IPV4,
+            protocol(0),
+            port(1),
+            Expression::Lookup { set: WILDCARD4.name, from: 0, to: Some(0) },
+            Expression::TranslateDestination { ipv6: false, address: 0, port: 1 },
+        ],
+    );
+    transaction.rule(
+        chain,
+        &[FAMILY, IPV6, DESTINATION6, Expression::Equal { from: 0, value: &LOOPBACK6 }, Expression::Return],
+    );
+    transaction.rule(
+        chain,
+        &[
+            FAMILY,
+            IPV6,
+            DESTINATION6,
+            protocol(4),
+            port(5),
+            Expression::Lookup { set: PORTS6.name, from: 0, to: Some(0) },
+            Expression::TranslateDestination { ipv6: true, address: 0, port: 4 },
+        ],
+    );
+    transaction.rule(
+        chain,
+        &[
+            FAMILY,
+            IPV6,
+            protocol(0),
+            port(1),
+            Expression::Lookup { set: WILDCARD6.name, from: 0, to: Some(0) },
+            Expression::TranslateDestination { ipv6: true, address: 0, port: 4 },
+        ],
+    );
+}
+
+fn postrouting(transaction: &mut Transaction<'_>) {
+    let families = [
+        (IPV4, SOURCE4, 1, SUBNETS4.name, MASQUERADE4.name),
+        (IPV6, SOURCE6, 4, SUBNETS6.name, MASQUERADE6.name),
+    ];
+    for (family, source, after, subnets, masquerade) in families {
+        let leaving = [
+            FAMILY,
+            family,
+            source,
+            Expression::Meta { key: META_OIFNAME, to: after },
+            Expression::Lookup { set: subnets, from: 0, to: None },
+        ];
+        let hairpin: Vec<_> =
+            leaving.iter().chain(&TRANSLATED).copied().chain([Expression::Masquerade]).collect();
+        transaction.rule("postrouting", &hairpin);
+        let stays: Vec<_> = leaving.iter().copied().chain([Expression::Return]).collect();
+        transaction.rule("postrouting", &stays);
+        transaction.rule(
+            "postrouting",
+            &[
+                FAMILY,
+                family,
+                source,
+                Expression::Meta { key: META_IIFNAME, to: after },
+                Expression::Lookup { set: masquerade, from: 0, to: None },
+                Expression::Masquerade,
+            ],
+        );
+    }
+    transaction.rule(
+        "postrouting",
+        &[
+            FAMILY,
+            IPV4,
+            Expression::Payload { base: Base::Network, offset: 12, length: 1, to: 0 },
+            Expression::Equal { from: 0, value: &[127] },
+            Expression::Meta { key: META_OIFNAME, to: 0 },
+            Expression::Lookup { set: BRIDGES.name, from: 0, to: None },
+            Expression::Masquerade,
+        ],
+    );
+}
+
+fn forward(transaction: &mut Transaction<'_>) {
+    const ESTABLISHED_RELATED: u32 = 0b110;
+    let from = Expression::Meta { key: META_IIFNAME, to: 0 };
+    let to = Expression::Meta { key: META_OIFNAME, to: 0 };
+    let any_of = |set| Expression::Lookup { set, from: 0, to: None };
+    transaction.rule(
+        "forward",
+        &[
+            Expression::Connection { key: CT_STATE, to: 0 },
+            Expression::And { register: 0, mask: ESTABLISHED_RELATED },
+            Expression::Differs { from: 0, value: &[0; 4] },
+            Expression::Accept,
+        ],
+    );
+    transaction.rule(
+        "forward",
+        &[from, Expression::Meta { key: META_OIFNAME, to: 4 }, any_of(NEIGHBOURS.name), Expression::Accept],
+    );
+    transaction.rule("forward", &[from, any_of(INTERNAL.name), Expression::Drop]);
+    transaction.rule("forward", &[to, any_of(INTERNAL.name), Expression::Drop]);
+    let published: Vec<_> =
+        [to, any_of(BRIDGES.name)].iter().chain(&TRANSLATED).copied().chain([Expression::Accept]).collect();
+    transaction.rule("forward", &published);
+    transaction.rule("forward", &[to, any_of(BRIDGES.name), Expression::Drop]);
+}
+
+/// Removes the table and all in it.
+pub(crate) fn close(socket: &mut Socket, table: &str) -> Result<()> {
+    let mut transaction = Transaction::new(table);
+    transaction.delete_table();
+    ignore_absent(transaction.commit(socket))
+}
+
+fn ignore_absent(result: Result<()>) -> Result<()> {
+    match result {
+        Err(error) if error.errno() == Some(libc::ENOENT) => Ok(()),
+        other => other,
+    }
+}
+
+fn interface_bytes(name: &str) -> [u8; 16] {
+    let mut bytes = [0; 16];
+    let length = name.len().min(15);
+    bytes[..length].copy_from_slice(&name.as_bytes()[..length]);
+    bytes
+}
+
+fn subnet_element(subnet: &Subnet, bridge: &str) -> Element {
+    let with_bridge = |address: IpAddr| {
+        let mut bytes = match address {
+            IpAddr::V4(address) => address.octets().to_vec(),
+            IpAddr::V6(address) => address.octets().to_vec(),
+        };
+        bytes.extend_from_slice(&interface_bytes(bridge));
+        bytes
+    };
+    Element { key: with_bridge(subnet.base()), key_end: with_bridge(subnet.last()), ..Element::default() }
+}
+
+fn wanted_elements(set: &Set, bridge: &Bridge) -> Vec<Element> {
+    let name = interface_bytes(&bridge.name).to_vec();
+    let subnets = |ipv4: bool| {
+        let of_family = bridge.subnets.iter().filter(|subnet| subnet.base().is_ipv4() == ipv4);
+        of_family.map(|subnet| subnet_element(subnet, &bridge.name)).collect()
+    };
+    let when = |condition: bool, key: Vec<u8>| {
+        if condition { vec![Element { key, ..Element::default() }] } else { Vec::new() }
+    };
+    let masquerade = bridge.masquerade && !bridge.internal;
+    match set.name {
+        "bridges" => when(true, name),
+        "internal" => when(bridge.internal, name),
+        "neighbours" => when(bridge.inter_container, [name.clone(), name].concat()),
+        "subnets4" => subnets(true),
+        "subnets6" => subnets(false),
+        "masquerade4" if masquerade => subnets(true),
+        "masquerade6" if masquerade => subnets(false),
+        _ => Vec::new(),
+    }
+}
+
+/// Makes the elements of a bridge what they are to be: none at all for `None`. One transaction.
+pub(crate) fn set_bridge(
+    socket: &mut Socket,
+    table: &str,
+    name: &str,
+    bridge: Option<&Bridge>,
+) -> Result<()> {
+    let last_field = interface_bytes(name);
+    let what = format!("setting the firewall for bridge {name}");
+    let mut transaction = Transaction::new(table);
+    for set in &OF_BRIDGES {
+        let present: BTreeSet<Element> = nft::elements(socket, table, set.name)?
+            .into_iter()
+            .filter(|element| element.key.ends_with(&last_field))
+            .collect();
+        let wanted: BTreeSet<Element> =
+            bridge.map(|bridge| wanted_elements(set, bridge)).unwrap_or_default().into_iter().collect();
+        let stale: Vec<_> = present.difference(&wanted).cloned().collect();
+        let missing: Vec<_> = wanted.difference(&present).cloned().collect();
+        transaction.delete_elements(set.name, &what, &stale);
+        transaction.add_elements(set.name, &what, &missing);
+    }
+    transaction.commit(socket)
+}
+
+fn protocol_number(protocol: Protocol) -> u8 {
+    (match protocol {
+        Protocol::Tcp => libc::IPPROTO_TCP,
+        Protocol::Udp => libc::IPPROTO_UDP,
+        Protocol::Sctp => libc::IPPROTO_SCTP,
+    }) as u8
+}
+
+fn push_address(bytes: &mut Vec<u8>, address: IpAddr) {
+    match address {
+        IpAddr::V4(address) => bytes.extend_from_slice(&address.octets()),
+        IpAddr::V6(address) => bytes.extend_from_slice(&address.octets()),
+    }
+}
+
+/// The map and the element of a published port. The comment is "owner bridge".
+fn port_element(owner: &str, port: &Published) -> Result<(&'static str, Element)> {
+    let address = port.host_address.filter(|address| !address.is_unspecified());
+    let ipv4 = port.container_address.is_ipv4();
+    if port.host_address.is_some_and(|address| address.is_ipv4() != ipv4) {
+        return Err(Error::Invalid(format!(
+            "port {} of {} cannot be published to {}: IPv4 and IPv6 are not translated into each other",
+            port.host_port,
+            port.host_address.map(|address| address.to_string()).unwrap_or_default(),
+            port.container_address
+        )));
+    }
+    if owner.len() + 1 + port.bridge.len() > 120 || owner.contains(' ') || owner.contains('\0') {
+        return Err(Error::Invalid(format!(
+            "{owner:?} cannot own a port: at most 100 bytes, without spaces"
+        )));
+    }
+    let set = match (ipv4, address) {
+        (true, Some(_)) => PORTS4.name,
+        (true, None) => WILDCARD4.name,
+        (false, Some(_)) => PORTS6.name,
+        (false, None) => WILDCARD6.name,
+    };
+    let mut element = Element { comment: format!("{owner} {}", port.bridge), ..Element::default() };
+    if let Some(address) = address {
+        push_address(&mut element.key, address);
+    }
+    element.key.extend_from_slice(&[protocol_number(port.protocol), 0, 0, 0]);
+    element.key.extend_from_slice(&port.host_port.to_be_bytes());
+    element.key.extend_from_slice(&[0, 0]);
+    push_address(&mut element.data, port.container_address);
+    element.data.extend_from_slice(&port.container_port.to_be_bytes());
+    element.data.extend_from_slice(&[0, 0]);
+    Ok((set, element))
+}
+
+/// What an element says, or `None` for one that is not ours to read.
+fn port_of(set: &Set, element: &Element) -> Option<PublishedBy> {
+    fn address(bytes: &[u8], ipv4: bool) -> Option<(IpAddr, &[u8])> {
+        if ipv4 {
+            let (address, rest) = bytes.split_first_chunk::<4>()?;
+            Some((IpAddr::from(*address), rest))
+        } else {
+            let (address, rest) = bytes.split_first_chunk::<16>()?;
+            Some((IpAddr::from(*address), rest))
+        }
+    }
+    let ipv4 = set.data[0] == Field::Address4;
+    let (host_address, key) = if set.key.len() == 3 {
+        let (address, rest) = address(&element.key, ipv4)?;
+        (Some(address), rest)
+    } else {
+        (None, element.key.as_slice())
+    };
+    let protocol = match libc::c_int::from(*key.first()?) {
+        libc::IPPROTO_TCP => Protocol::Tcp,
+        libc::IPPROTO_UDP => Protocol::Udp,
+        libc::IPPROTO_SCTP => Protocol::Sctp,
+        _ => return None,
+    };
+    let (container_address, data) = address(&element.data, ipv4)?;
+    let (owner, bridge) = element.comment.split_once(' ').unwrap_or((&element.comment, ""));
+    let port = Published {
+        protocol,
+        host_address,
+        host_port: u16::from_be_bytes(*key.get(4..)?.first_chunk()?),
+        container_address,
+        container_port: u16::from_be_bytes(*data.first_chunk()?),
+        bridge: bridge.to_owned(),
+    };
+    Some(PublishedBy { owner: owner.to_owned(), port })
+}
+
+/// What the maps hold, kept beside the kernel's copy so that a clash is found and an owner is known without a dump.
+/// This daemon is the table's only writer.
+#[derive(Debug, Default)]
+pub(crate) struct Ports {
+    held: HashMap<(&'static str, Vec<u8>), (String, Published)>,
+}
+
+impl Ports {
+    /// What an earlier daemon left.
+    pub(crate) fn read(socket: &mut Socket, table: &str) -> Result<Ports> {
+        let mut held = HashMap::new();
+        for by in published(socket, table)? {
+            let (set, element) = port_element(&by.owner, &by.port)?;
+            held.insert((set, element.key), (by.owner, by.port));
+        }
+        Ok(Ports { held })
+    }
+
+    /// Adds the ports' elements: all or none. Those that are there already are no error.
+    pub(crate) fn publish(
+        &mut self,
+        socket: &mut Socket,
+        table: &str,
+        owner: &str,
+        ports: &[Published],
+    ) -> Result<()> {
+        let mut new: HashMap<_, (Element, &Published)> = HashMap::new();
+        for port in ports {
+            let (set, element) = port_element(owner, port)?;
+            let key = (set, element.key.clone());
+            let clash = match self.held.get(&key) {
+                Some((holder, held)) if holder == owner && same(held, port) => continue,
+                Some(_) => true,
+                None => new.insert(key, (element, port)).is_some_and(|(_, other)| !same(other, port)),
+            };
+            if clash {
+                return Err(Error::AlreadyPublished {
+                    protocol: port.protocol,
+                    address: port.host_address,
+                    port: port.host_port,
+                });
+            }
+        }
+        let mut transaction = Transaction::new(table);
+        for ((set, _), (element, port)) in &new {
+            let what = format!("publishing port {}/{}", port.host_port, port.protocol);
+            transaction.add_elements(set, &what, std::slice::from_ref(element));
+        }
+        transaction.commit(socket)?;
+        self.held.extend(new.into_iter().map(|(key, (_, port))| (key, (owner.to_owned(), port.clone()))));
+        Ok(())
+    }
+
+    /// Removes the ports' elements as far as they are the owner's.
+    pub(crate) fn unpublish(
+        &mut self,
+        socket: &mut Socket,
+        table: &str,
+        owner: &str,
+        ports: &[Published],
+    ) -> Result<()> {
+        let mut transaction = Transaction::new(table);
+        let mut gone = Vec::new();
+        for port in ports {
+            let (set, element) = port_element(owner, port)?;
+            let key = (set, element.key.clone());
+            if self.held.get(&key).is_some_and(|(holder, held)| holder == owner && same(held, port)) {
+                let what = format!("taking port {}/{} back", port.host_port, port.protocol);
+                transaction.delete_elements(
+                    set,
+                    &what,
+                    &[Element { key: element.key, ..Element::default() }],
+                );
+                gone.push(key);
+            }
+        }
+        ignore_absent(transaction.commit(socket))?;
+        for key in gone {
+            self.held.remove(&key);
+        }
+        Ok(())
+    }
+}
+
+fn same(one: &Published, other: &Published) -> bool {
+    (one.container_address, one.container_port) == (other.container_address, other.container_port)
+}
+
+/// Every published port in the table.
+pub(crate) fn published(socket: &mut Socket, table: &str) -> Result<Vec<PublishedBy>> {
+    let mut all = Vec::new();
+    for set in &OF_PORTS {
+        let elements = nft::elements(socket, table, set.name)?;
+        all.extend(elements.iter().filter_map(|element| port_of(set, element)));
+    }
+    Ok(all)
+}
+
+/// Drops what passes between interfaces that the machine did not forward between before. See "Forwarding" above.
+pub(crate) fn keep_closed(socket: &mut Socket, interfaces: &[String]) -> Result<()> {
+    const CLOSED: Set = Set { name: "closed", key: &[Field::Interface], data: &[], interval: false };
+    let mut transaction = Transaction::new("hull-forward");
+    transaction.add_table();
+    transaction.add_set(&CLOSED);
+    transaction.fresh_chain("forward", Hook { kind: "filter", number: FORWARD, priority: 0 });
+    let elements: Vec<_> = interfaces
+        .iter()
+        .map(|name| Element { key: interface_bytes(name).to_vec(), ..Element::default() })
+        .collect();
+    transaction.add_elements(CLOSED.name, "keeping forwarding closed", &elements);
+    transaction.rule(
+        "forward",
+        &[
+            Expression::Meta { key: META_IIFNAME, to: 0 },
+            Expression::Lookup { set: CLOSED.name, from: 0, to: None },
+            Expression::Meta { key: META_OIFNAME, to: 0 },
+            Expression::Lookup { set: CLOSED.name, from: 0, to: None },
+            Expression::Drop,
+        ],
+    );
+    transaction.commit(socket)
+}
