@@ -1,174 +1,497 @@
 //! Cgroups on v1, v2 and the hybrid of both: make, limit, read, freeze, kill and remove.
 //!
-//! A [`Cgroup`] is one path (`/hull/ID`) in every hierarchy that this machine has.
+//! A [`Cgroup`] is one path (`/hull/ID`) in every hierarchy of this machine that a container needs. It holds no
+//! descriptor and no state: whoever knows the path can open it.
 
-use std::os::fd::OwnedFd;
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
 
 use oci_spec::runtime::LinuxResources;
+use rustix::event::{EventfdFlags, PollFd, PollFlags, Timespec, eventfd, poll};
+use rustix::fs::{Mode, OFlags, inotify};
+use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
 
+use crate::error::Context;
 use crate::{Error, Result};
 
+mod devices;
+mod figures;
+mod files;
+mod hierarchy;
+mod limits;
+#[cfg(test)]
+mod tests;
+
+pub use figures::{Blkio, Figures};
+pub use hierarchy::{Hierarchy, Mode as HierarchyMode, V1, hierarchy};
+
+/// How long the processes of a cgroup are waited for to freeze, or to be gone at its removal.
+const PATIENCE: Duration = Duration::from_secs(10);
+
 /// One path in every hierarchy of this machine.
-#[derive(Clone, Debug)]
-pub struct Cgroup {}
-
-/// How the hierarchies are mounted on this machine.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Mode {
-    /// Every controller has a v1 hierarchy.
-    V1,
-    /// One v2 hierarchy.
-    V2,
-    /// Controllers on v1, and a v2 hierarchy beside them.
-    Hybrid,
-}
-
-/// The hierarchies of this machine, and which controller is in which.
-#[derive(Clone, Debug)]
-pub struct Hierarchy {
-    /// How they are mounted.
-    pub mode: Mode,
-}
-
-/// The hierarchies of this machine; looked up once in a process.
-pub fn hierarchy() -> &'static Hierarchy {
-    static HIERARCHY: Hierarchy = Hierarchy { mode: Mode::Hybrid };
-    &HIERARCHY
-}
-
-/// One line of `blkio`'s lists.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Blkio {
-    /// The device's major number.
-    pub major: u64,
-    /// The device's minor number.
-    pub minor: u64,
-    /// `Read`, `Write`, `Sync`, `Async`, `Discard` or `Total` on v1; `Read`, `Write` on v2.
-    pub op: String,
-    /// Bytes or operations.
-    pub value: u64,
+pub struct Cgroup {
+    path: String,
 }
 
-/// What a cgroup uses: everything that `docker stats` shows.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Figures {
-    /// Processor time, in nanoseconds.
-    pub cpu_total_ns: u64,
-    /// The same in user mode.
-    pub cpu_user_ns: u64,
-    /// The same in kernel mode.
-    pub cpu_kernel_ns: u64,
-    /// The same for each processor; empty on v2.
-    pub cpu_per_cpu_ns: Vec<u64>,
-    /// Periods of CFS bandwidth control that were begun.
-    pub throttling_periods: u64,
-    /// Periods in which the limit was hit.
-    pub throttled_periods: u64,
-    /// Time throttled, in nanoseconds.
-    pub throttled_ns: u64,
-    /// Memory in use, in bytes (page cache included).
-    pub memory_usage: u64,
-    /// The highest `memory_usage`; 0 on v2 kernels without `memory.peak`.
-    pub memory_max_usage: u64,
-    /// The limit, in bytes; `u64::MAX` where there is none.
-    pub memory_limit: u64,
-    /// Times the limit was hit.
-    pub memory_failcnt: u64,
-    /// `memory.stat` as the kernel names it.
-    pub memory_stat: Vec<(String, u64)>,
-    /// Processes and threads.
-    pub pids_current: u64,
-    /// Their limit; 0 where there is none.
-    pub pids_limit: u64,
-    /// Bytes read and written by device.
-    pub io_service_bytes: Vec<Blkio>,
-    /// Operations by device.
-    pub io_serviced: Vec<Blkio>,
-}
-
-fn soon<T>() -> Result<T> {
-    Err(Error::refused("cgroup", "not there yet"))
+/// A folder of a cgroup as the container sees it.
+pub(crate) struct Folder {
+    /// The name of a v1 hierarchy's folder; none for the v2 hierarchy.
+    pub(crate) name: Option<String>,
+    /// Where it is on the host.
+    pub(crate) path: PathBuf,
 }
 
 impl Cgroup {
     /// Makes the folders of `path` in every hierarchy and sets the limits. What the machine does not have is
-    /// a warning in Docker's words.
+    /// a warning in Docker's words. On failure nothing is left.
     pub fn create(path: &str, resources: Option<&LinuxResources>) -> Result<(Cgroup, Vec<String>)> {
-        let _ = (path, resources);
-        soon()
+        let cgroup = Cgroup::at(path)?;
+        let hierarchy = hierarchy();
+        if hierarchy.v1.is_empty() && hierarchy.unified.is_none() {
+            let advice = "no cgroup hierarchy is mounted: mount -t cgroup2 cgroup2 /sys/fs/cgroup";
+            return Err(Error::refused(format!("make the cgroup {path}"), advice));
+        }
+        let make = || {
+            for v1 in hierarchy.used() {
+                cgroup.make_v1(v1)?;
+            }
+            if let Some(unified) = &hierarchy.unified {
+                cgroup.make_unified(unified, &hierarchy.unified_controllers)?;
+            }
+            match resources {
+                Some(resources) => limits::set(&cgroup, resources, limits::When::Create),
+                None => Ok(Vec::new()),
+            }
+        };
+        match make() {
+            Ok(warnings) => Ok((cgroup, warnings)),
+            Err(error) => {
+                // The first error is the one to tell.
+                let _ = cgroup.remove();
+                Err(error)
+            }
+        }
     }
+
     /// The cgroup at `path`, which must be there in at least one hierarchy.
     pub fn open(path: &str) -> Result<Cgroup> {
-        let _ = path;
-        soon()
+        let cgroup = Cgroup::at(path)?;
+        if cgroup.everywhere().any(|folder| folder.is_dir()) {
+            return Ok(cgroup);
+        }
+        Err(Error::kernel(format!("open the cgroup {path}"), io::Error::from_raw_os_error(libc::ENOENT)))
     }
+
+    fn at(path: &str) -> Result<Cgroup> {
+        let parts: Vec<&str> = path.split('/').skip(1).collect();
+        let plain = |part: &&str| !part.is_empty() && *part != "." && *part != "..";
+        if !path.starts_with('/') || parts.is_empty() || !parts.iter().all(plain) {
+            let advice = "a cgroup's path is absolute, below the root, and plain";
+            return Err(Error::refused(format!("cgroup {path:?}"), advice));
+        }
+        Ok(Cgroup { path: path.to_owned() })
+    }
+
     /// Its path, as given.
     pub fn path(&self) -> &str {
-        ""
+        &self.path
     }
-    /// Moves the calling process into it, in every hierarchy.
+
+    fn in_folder(&self, hierarchy: &Path) -> PathBuf {
+        hierarchy.join(&self.path[1..])
+    }
+
+    /// Its folder in a v1 controller's hierarchy, if that is mounted and used.
+    fn v1(&self, controller: &str) -> Option<PathBuf> {
+        hierarchy().v1_of(controller).map(|v1| self.in_folder(&v1.folder))
+    }
+
+    /// Its folder in the v2 hierarchy.
+    fn unified(&self) -> Option<PathBuf> {
+        hierarchy().unified.as_ref().map(|unified| self.in_folder(unified))
+    }
+
+    /// Its folder in the v2 hierarchy, if a controller is there.
+    fn v2(&self, controller: &str) -> Option<PathBuf> {
+        self.unified().filter(|_| hierarchy().is_unified(controller))
+    }
+
+    /// Its folders in all hierarchies, the v2 one first: what waits for its end waits there.
+    fn everywhere(&self) -> impl Iterator<Item = PathBuf> + '_ {
+        let v1 = hierarchy().used().map(|v1| self.in_folder(&v1.folder));
+        self.unified().into_iter().chain(v1)
+    }
+
+    /// Its folders as the container is shown them.
+    pub(crate) fn folders(&self) -> Vec<Folder> {
+        let named = |v1: &V1| {
+            let name = v1.folder.file_name().map(|name| name.to_string_lossy().into_owned());
+            Folder { name, path: self.in_folder(&v1.folder) }
+        };
+        let v1 = hierarchy().used().map(named);
+        v1.chain(self.unified().map(|path| Folder { name: None, path })).collect()
+    }
+
+    fn make_v1(&self, v1: &V1) -> Result<()> {
+        let cpuset = v1.controllers.iter().any(|controller| controller == "cpuset");
+        self.make_in(
+            &v1.folder,
+            |folder, parent| {
+                if cpuset { inherit_cpuset(folder, parent) } else { Ok(()) }
+            },
+        )
+    }
+
+    fn make_unified(&self, unified: &Path, controllers: &[String]) -> Result<()> {
+        // Every folder above the cgroup itself, whose own processes keep it from handing anything down.
+        self.make_in(unified, |folder, parent| {
+            hand_down(parent, controllers)?;
+            hand_down(folder, controllers)
+        })
+    }
+
+    /// Makes the folder; `above` prepares each folder on the way that had to be made as well.
+    fn make_in(&self, hierarchy: &Path, above: impl Fn(&Path, &Path) -> io::Result<()>) -> Result<()> {
+        let folder = self.in_folder(hierarchy);
+        let doing = |folder: &Path| format!("make the cgroup {}", folder.display());
+        let make = |folder: &Path| rustix::fs::mkdir(folder, Mode::from_raw_mode(0o755));
+        match make(&folder) {
+            Ok(()) | Err(rustix::io::Errno::EXIST) => return Ok(()),
+            Err(rustix::io::Errno::NOENT) => {}
+            Err(error) => return Err(Error::kernel(doing(&folder), error)),
+        }
+        let mut here = hierarchy.to_path_buf();
+        let mut parts = self.path[1..].split('/').peekable();
+        while let Some(part) = parts.next() {
+            let parent = here.clone();
+            here.push(part);
+            match make(&here) {
+                Ok(()) | Err(rustix::io::Errno::EXIST) => {}
+                Err(error) => return Err(Error::kernel(doing(&here), error)),
+            }
+            if parts.peek().is_some() {
+                above(&here, &parent).context(|| doing(&here))?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Moves the calling process into it, in every hierarchy. The process must have one thread.
     pub fn join_self(&self) -> Result<()> {
-        soon()
+        self.join_v1_self()?;
+        match self.unified() {
+            Some(folder) => write_process(&folder.join("cgroup.procs"), 0),
+            None => Ok(()),
+        }
     }
+
+    /// Moves the calling thread in the v1 hierarchies. By `tasks` and not by `cgroup.procs`: for a thread that
+    /// moves itself the kernel need not stop all forks and exits of the machine.
+    pub(crate) fn join_v1_self(&self) -> Result<()> {
+        for v1 in hierarchy().used() {
+            write_process(&self.in_folder(&v1.folder).join("tasks"), 0)?;
+        }
+        Ok(())
+    }
+
     /// Moves a process into it, in every hierarchy.
     pub fn add(&self, pid: i32) -> Result<()> {
-        let _ = pid;
-        soon()
+        for folder in self.everywhere() {
+            write_process(&folder.join("cgroup.procs"), pid)?;
+        }
+        Ok(())
     }
-    /// Sets new limits; what `resources` does not name stays.
+
+    /// Its folder in the v2 hierarchy, for `clone3` into it.
+    pub(crate) fn open_unified(&self) -> Result<Option<OwnedFd>> {
+        self.unified().map(|folder| open_folder(&folder)).transpose()
+    }
+
+    /// Sets new limits; what `resources` does not name stays. Device rules are not changed.
     pub fn update(&self, resources: &LinuxResources) -> Result<()> {
-        let _ = resources;
-        soon()
+        limits::set(self, resources, limits::When::Update).map(drop)
     }
+
     /// Stops every process in it, and returns when they stand still.
     pub fn freeze(&self) -> Result<()> {
-        soon()
+        self.set_frozen(true)
     }
+
     /// Lets them run again.
     pub fn thaw(&self) -> Result<()> {
-        soon()
+        self.set_frozen(false)
     }
+
+    fn set_frozen(&self, frozen: bool) -> Result<()> {
+        let doing = || format!("{} the cgroup {}", if frozen { "freeze" } else { "thaw" }, self.path);
+        if let Some(folder) = self.unified() {
+            files::write(&folder.join("cgroup.freeze"), if frozen { "1" } else { "0" }).context(doing)?;
+            return wait_for_event(&folder, "frozen", u64::from(frozen)).context(doing);
+        }
+        let Some(folder) = self.v1("freezer") else {
+            return Err(Error::refused(doing(), "this machine has neither a v2 hierarchy nor the freezer"));
+        };
+        let state = folder.join("freezer.state");
+        let wanted = if frozen { "FROZEN" } else { "THAWED" };
+        let deadline = Instant::now() + PATIENCE;
+        // The v1 freezer tells nobody; a fork may slip through, so the word is repeated until it holds.
+        loop {
+            files::write(&state, wanted).context(doing)?;
+            if files::text(&state).context(doing)?.trim() == wanted {
+                return Ok(());
+            }
+            if Instant::now() > deadline {
+                return Err(Error::refused(doing(), "its processes do not stand still"));
+            }
+            rustix::thread::sched_yield();
+        }
+    }
+
     /// Whether it is frozen.
     pub fn is_frozen(&self) -> Result<bool> {
-        soon()
+        let doing = || format!("look whether the cgroup {} is frozen", self.path);
+        if let Some(folder) = self.unified() {
+            return Ok(files::text(&folder.join("cgroup.freeze")).context(doing)?.trim() == "1");
+        }
+        let Some(folder) = self.v1("freezer") else { return Ok(false) };
+        Ok(files::text(&folder.join("freezer.state")).context(doing)?.trim() != "THAWED")
     }
-    /// Every process in it and in the cgroups below it.
+
+    /// Every process in it and in the cgroups below it, in the order of their ids. A cgroup that is gone has
+    /// none.
     pub fn processes(&self) -> Result<Vec<i32>> {
-        soon()
+        let Some(folder) = self.everywhere().next() else { return Ok(Vec::new()) };
+        let mut pids = Vec::new();
+        processes_below(&folder, &mut pids)
+            .context(|| format!("list the processes of cgroup {}", self.path))?;
+        pids.sort_unstable();
+        Ok(pids)
     }
+
     /// Kills every process in it and below it, frozen ones too. Returns when the signals are sent, not when
     /// they are all gone.
     pub fn kill_all(&self) -> Result<()> {
-        soon()
+        let doing = || format!("kill the processes of cgroup {}", self.path);
+        if let Some(folder) = self.unified() {
+            match files::write(&folder.join("cgroup.kill"), "1") {
+                // Before Linux 5.14, or the cgroup is gone already.
+                Err(error) if error.raw_os_error() == Some(libc::ENOENT) => {}
+                result => return result.context(doing),
+            }
+        }
+        // One by one, until a look finds none that has not been killed: a fork may have slipped through.
+        let mut killed = std::collections::BTreeSet::new();
+        loop {
+            let fresh: Vec<i32> = self.processes()?.into_iter().filter(|pid| !killed.contains(pid)).collect();
+            if fresh.is_empty() {
+                break;
+            }
+            for pid in fresh {
+                kill(pid).context(doing)?;
+                killed.insert(pid);
+            }
+        }
+        // On v1 a frozen process dies only when it thaws.
+        if self.unified().is_none() && self.is_frozen()? { self.thaw() } else { Ok(()) }
     }
+
     /// What it uses.
     pub fn figures(&self) -> Result<Figures> {
-        soon()
+        figures::read(self).context(|| format!("read the figures of cgroup {}", self.path))
     }
+
     /// How many processes the kernel killed here for memory.
     pub fn oom_kills(&self) -> Result<u64> {
-        soon()
+        let file = match (self.v1("memory"), self.v2("memory")) {
+            (Some(folder), _) => folder.join("memory.oom_control"),
+            (None, Some(folder)) => folder.join("memory.events"),
+            (None, None) => return Ok(0),
+        };
+        let text = files::text(&file).context(|| format!("read {}", file.display()))?;
+        Ok(files::keyed(&text, "oom_kill").unwrap_or(0))
     }
+
     /// Processor time used so far, in nanoseconds.
     pub fn cpu_time_ns(&self) -> Result<u64> {
-        soon()
+        figures::cpu_time_ns(self).context(|| format!("read the processor time of cgroup {}", self.path))
     }
+
     /// Removes it from all hierarchies, with the cgroups that were made below it. Its processes must be dead
-    /// or dying.
+    /// or dying: what still dies is waited for, ten seconds at most. One that is not there is removed.
     pub fn remove(&self) -> Result<()> {
-        soon()
+        let deadline = Instant::now() + PATIENCE;
+        let mut first = Ok(());
+        for folder in self.everywhere() {
+            let removed = remove_tree(&folder, deadline).context(|| format!("remove {}", folder.display()));
+            first = first.and(removed);
+        }
+        first
     }
-    /// A descriptor that tells of the kernel's kills for memory.
-    pub fn oom_watch(&self) -> Result<OomWatch> {
-        soon()
+
+    #[cfg(test)]
+    pub(crate) fn remove_if_empty(&self) {
+        for folder in self.everywhere() {
+            let _ = rustix::fs::rmdir(folder);
+        }
+    }
+
+    /// A descriptor that tells of the kernel's kills for memory; none where there is no memory controller.
+    pub fn oom_watch(&self) -> Result<Option<OomWatch>> {
+        let doing = || format!("watch the cgroup {} for kills for memory", self.path);
+        if let Some(folder) = self.v1("memory") {
+            let control = folder.join("memory.oom_control");
+            let control =
+                rustix::fs::open(control, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty()).context(doing)?;
+            let fd = eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK).context(doing)?;
+            use std::os::fd::AsRawFd;
+            let registration = format!("{} {}", fd.as_raw_fd(), control.as_raw_fd());
+            files::write(&folder.join("cgroup.event_control"), &registration).context(doing)?;
+            return Ok(Some(OomWatch { fd, events: PollFlags::IN }));
+        }
+        let Some(folder) = self.v2("memory") else { return Ok(None) };
+        let fd =
+            inotify::init(inotify::CreateFlags::CLOEXEC | inotify::CreateFlags::NONBLOCK).context(doing)?;
+        inotify::add_watch(&fd, folder.join("memory.events"), inotify::WatchFlags::MODIFY).context(doing)?;
+        Ok(Some(OomWatch { fd, events: PollFlags::IN }))
     }
 }
 
 /// Tells of the kernel's kills for memory.
+///
+/// When polled ready, read `fd` empty (it does not block), then ask [`Cgroup::oom_kills`] for the count: not
+/// every event is a kill, and on v1 the event comes just before the kill is counted, so ask once more when a
+/// process has ended. On v1 `fd` is an eventfd (8 bytes a read), which also fires when the cgroup is removed;
+/// on v2 an inotify descriptor.
 #[derive(Debug)]
 pub struct OomWatch {
-    /// Poll this for [`OomWatch::events`]. On v1 it is an eventfd on `memory.oom_control`: after it was
-    /// readable, read its 8 bytes, then ask [`Cgroup::oom_kills`] for the count. On v2 it is an inotify
-    /// descriptor on `memory.events`: read it empty, then ask likewise (not every change is a kill).
+    /// What to poll.
     pub fd: OwnedFd,
+    /// For what to poll it.
+    pub events: PollFlags,
+}
+
+/// The folder, in the v2 hierarchy, of the cgroup that a process is in.
+pub(crate) fn unified_folder_of(pid: i32) -> Result<Option<OwnedFd>> {
+    let Some(unified) = &hierarchy().unified else { return Ok(None) };
+    let file = format!("/proc/{pid}/cgroup");
+    let text = std::fs::read_to_string(&file).context(|| format!("read {file}"))?;
+    let path = text.lines().find_map(|line| line.strip_prefix("0::/"));
+    path.map(|path| open_folder(&unified.join(path))).transpose()
+}
+
+fn open_folder(folder: &Path) -> Result<OwnedFd> {
+    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    rustix::fs::open(folder, flags, Mode::empty()).context(|| format!("open the cgroup {}", folder.display()))
+}
+
+fn write_process(file: &Path, pid: i32) -> Result<()> {
+    files::write(file, &pid.to_string()).context(|| format!("join the cgroup by {}", file.display()))
+}
+
+/// A v1 cpuset begins empty, and nothing runs in an empty one: it gets its parent's, and hands it on to those
+/// made below it.
+fn inherit_cpuset(folder: &Path, parent: &Path) -> io::Result<()> {
+    for file in ["cpuset.cpus", "cpuset.mems"] {
+        if files::text(&folder.join(file))?.trim().is_empty() {
+            files::write(&folder.join(file), files::text(&parent.join(file))?.trim())?;
+        }
+    }
+    files::write(&folder.join("cgroup.clone_children"), "1")
+}
+
+/// Lets the cgroups below `folder` have the controllers that containers use.
+fn hand_down(folder: &Path, controllers: &[String]) -> io::Result<()> {
+    const USED: [&str; 6] = ["cpu", "cpuset", "hugetlb", "io", "memory", "pids"];
+    for controller in controllers.iter().filter(|controller| USED.contains(&controller.as_str())) {
+        files::write(&folder.join("cgroup.subtree_control"), &format!("+{controller}"))?;
+    }
+    Ok(())
+}
+
+fn processes_below(folder: &Path, pids: &mut Vec<i32>) -> io::Result<()> {
+    let text = files::text(&folder.join("cgroup.procs"))?;
+    pids.extend(text.lines().filter_map(|line| line.parse::<i32>().ok()));
+    for below in folders_below(folder)? {
+        processes_below(&below, pids)?;
+    }
+    Ok(())
+}
+
+fn folders_below(folder: &Path) -> io::Result<Vec<PathBuf>> {
+    let mut folders = Vec::new();
+    match std::fs::read_dir(folder) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+        Err(error) => return Err(error),
+        Ok(entries) => {
+            for entry in entries {
+                let entry = entry?;
+                if entry.file_type()?.is_dir() {
+                    folders.push(entry.path());
+                }
+            }
+        }
+    }
+    Ok(folders)
+}
+
+fn kill(pid: i32) -> io::Result<()> {
+    let Some(pid) = Pid::from_raw(pid) else { return Ok(()) };
+    match pidfd_open(pid, PidfdFlags::empty()).and_then(|pidfd| pidfd_send_signal(pidfd, Signal::KILL)) {
+        Ok(()) | Err(rustix::io::Errno::SRCH) => Ok(()),
+        Err(error) => Err(error.into()),
+    }
+}
+
+/// Waits until a key of `cgroup.events` has a value; the kernel tells of every change.
+fn wait_for_event(folder: &Path, key: &str, value: u64) -> io::Result<()> {
+    let file =
+        rustix::fs::open(folder.join("cgroup.events"), OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())?;
+    let deadline = Instant::now() + PATIENCE;
+    loop {
+        let mut text = [0; 256];
+        let length = rustix::io::pread(&file, &mut text, 0)?;
+        if files::keyed(&String::from_utf8_lossy(&text[..length]), key) == Some(value) {
+            return Ok(());
+        }
+        wait_for(file.as_fd(), PollFlags::PRI, deadline)?;
+    }
+}
+
+fn wait_for(fd: BorrowedFd<'_>, events: PollFlags, deadline: Instant) -> io::Result<()> {
+    let left = deadline.saturating_duration_since(Instant::now());
+    let left = Timespec { tv_sec: left.as_secs() as i64, tv_nsec: i64::from(left.subsec_nanos()) };
+    match poll(&mut [PollFd::from_borrowed_fd(fd, events)], Some(&left)) {
+        Ok(0) => Err(io::Error::from_raw_os_error(libc::EBUSY)),
+        Ok(_) | Err(rustix::io::Errno::INTR) => Ok(()),
+        Err(error) => Err(error.into()),
+    }
+}
+
+fn remove_tree(folder: &Path, deadline: Instant) -> io::Result<()> {
+    loop {
+        match rustix::fs::rmdir(folder) {
+            Ok(()) | Err(rustix::io::Errno::NOENT) => return Ok(()),
+            Err(rustix::io::Errno::BUSY | rustix::io::Errno::NOTEMPTY) => {}
+            Err(error) => return Err(error.into()),
+        }
+        for below in folders_below(folder)? {
+            remove_tree(&below, deadline)?;
+        }
+        // Whoever is still in it: the end of one of them is what can change the answer.
+        let text = files::text(&folder.join("cgroup.procs"))?;
+        match text.lines().find_map(|line| line.parse().ok()).and_then(Pid::from_raw) {
+            Some(pid) => match pidfd_open(pid, PidfdFlags::empty()) {
+                Ok(pidfd) => wait_for(pidfd.as_fd(), PollFlags::IN, deadline)?,
+                Err(rustix::io::Errno::SRCH | rustix::io::Errno::INVAL) => {}
+                Err(error) => return Err(error.into()),
+            },
+            None => rustix::thread::sched_yield(),
+        }
+        if Instant::now() > deadline {
+            return Err(io::Error::from_raw_os_error(libc::EBUSY));
+        }
+    }
 }

@@ -3,12 +3,41 @@
 //! [`start`] and [`exec`] run in the shim and return a [`Child`]: the half-started process, which tells what
 //! it has come to over a socket. [`Child::step`] is called until [`Step::Running`].
 
-use std::os::fd::{BorrowedFd, OwnedFd};
+use std::convert::Infallible;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use oci_spec::runtime::{Process, Spec};
+use rustix::process::{Signal, WaitId, WaitIdOptions, pidfd_send_signal, waitid};
 
+use crate::error::Context;
 use crate::protocol::Rootfs;
+use crate::sys::{self, Cloned, sockets};
 use crate::{Error, Result, cgroup, seccomp};
+
+mod capabilities;
+mod copyup;
+mod devices;
+mod diagnose;
+mod first;
+mod hide;
+mod init;
+mod inroot;
+mod joined;
+mod mounts;
+mod namespaces;
+mod options;
+mod process;
+mod report;
+mod root;
+mod streams;
+mod supported;
+mod sysctl;
+#[cfg(test)]
+mod tests;
+
+use namespaces::{Namespaces, PidNamespace};
+use report::Teller;
 
 /// What [`start`] needs.
 pub struct Start<'a> {
@@ -63,8 +92,10 @@ pub enum Step {
 #[derive(Debug)]
 pub struct Child {
     pid: i32,
-    pidfd: OwnedFd,
+    /// None once it was handed out.
+    pidfd: Option<OwnedFd>,
     sync: OwnedFd,
+    running: bool,
 }
 
 impl Child {
@@ -75,36 +106,89 @@ impl Child {
 
     /// Its pidfd: readable when it ends; `waitid(P_PIDFD)` reaps it.
     pub fn pidfd(&self) -> BorrowedFd<'_> {
-        std::os::fd::AsFd::as_fd(&self.pidfd)
+        match &self.pidfd {
+            Some(pidfd) => pidfd.as_fd(),
+            // Only `into_pidfd` takes it, and that takes the child with it.
+            None => unreachable!("a child without its pidfd"),
+        }
     }
 
     /// Readable when [`Child::step`] will not block.
     pub fn sync(&self) -> BorrowedFd<'_> {
-        std::os::fd::AsFd::as_fd(&self.sync)
+        self.sync.as_fd()
     }
 
-    /// Waits for the next thing that the child has to tell. An error is the child's own, or says how it died;
-    /// the child is dead and reaped then.
+    /// Waits for the next thing that the child has to tell. An error is the child's own. A child that was
+    /// killed on its way (by the kernel for memory, by someone's signal) counts as running: the status that it
+    /// is reaped with says what happened. After an error, drop the child: that reaps it.
     pub fn step(&mut self) -> Result<Step> {
-        Err(Error::refused("start the container", "not there yet"))
+        let step = report::hear(self.sync.as_fd())?;
+        self.running = matches!(step, Step::Running);
+        Ok(step)
     }
 
     /// Gives a child that asked with [`Step::NeedsNetwork`] its network namespace.
     pub fn give_network(&mut self, netns: BorrowedFd<'_>) -> Result<()> {
-        let _ = netns;
-        Err(Error::refused("start the container", "not there yet"))
+        report::give_network(self.sync.as_fd(), netns)
     }
 
     /// The pidfd alone, once it runs. The process goes on; who holds the pidfd reaps it.
-    pub fn into_pidfd(self) -> OwnedFd {
-        self.pidfd
+    pub fn into_pidfd(mut self) -> OwnedFd {
+        self.running = true;
+        match self.pidfd.take() {
+            Some(pidfd) => pidfd,
+            None => unreachable!("a child without its pidfd"),
+        }
     }
 }
 
-/// Clones the container's first process into its namespaces.
+impl Drop for Child {
+    fn drop(&mut self) {
+        let Some(pidfd) = self.pidfd.as_ref().filter(|_| !self.running) else { return };
+        // It may have ended by itself; then the signal finds a zombie, and reaping is all there is to do.
+        let _ = pidfd_send_signal(pidfd, Signal::KILL);
+        let _ = rustix::io::retry_on_intr(|| waitid(WaitId::PidFd(pidfd.as_fd()), WaitIdOptions::EXITED));
+    }
+}
+
+/// Clones the container's first process into its namespaces. The caller must be single-threaded.
 pub fn start(start: Start<'_>) -> Result<Child> {
-    let _ = start.spec;
-    Err(Error::refused("start the container", "not there yet"))
+    supported::check(start.spec)?;
+    let namespaces = Namespaces::of(start.spec, start.awaits_network)?;
+    sysctl::check(start.spec, &namespaces)?;
+    let folder = start.cgroup.open_unified()?;
+    let pid = namespaces.pid.as_ref().map(PidNamespace::enter).transpose()?;
+    let child = clone(namespaces.new, folder.as_ref().map(AsFd::as_fd), |teller| {
+        first::run(&start, &namespaces, teller)
+    });
+    drop(pid);
+    child.context(|| "clone the container's first process".into())
+}
+
+/// Clones a process which runs `main` and never returns from it.
+fn clone(
+    namespaces: i32,
+    cgroup: Option<BorrowedFd<'_>>,
+    main: impl FnOnce(&Teller) -> Result<Infallible>,
+) -> std::io::Result<Child> {
+    let (sync, childs) = sockets::packet_pair()?;
+    match sys::clone3(namespaces, cgroup)? {
+        Cloned::Parent { pid, pidfd } => Ok(Child { pid, pidfd: Some(pidfd), sync, running: false }),
+        Cloned::Child => {
+            drop(sync);
+            be_child(&Teller::new(childs), main)
+        }
+    }
+}
+
+fn be_child(teller: &Teller, main: impl FnOnce(&Teller) -> Result<Infallible>) -> ! {
+    let error = match catch_unwind(AssertUnwindSafe(|| main(teller))) {
+        Ok(Err(error)) => error,
+        Ok(Ok(never)) => match never {},
+        Err(_) => Error::refused("start the process", "hull itself failed on the way; this is a bug"),
+    };
+    teller.failed(&error);
+    sys::exit_now(i32::from(error.exit_status))
 }
 
 /// What [`exec`] needs.
@@ -123,16 +207,36 @@ pub struct ExecIn<'a> {
     pub cgroup: &'a cgroup::Cgroup,
 }
 
-/// Starts another process in a running container. It is a child of the caller, who reaps it.
+/// Starts another process in a running container. It is a child of the caller, who reaps it and must be
+/// single-threaded.
 pub fn exec(exec: ExecIn<'_>) -> Result<Child> {
-    let _ = exec.process;
-    Err(Error::refused("execute in the container", "not there yet"))
+    supported::check_process(exec.process)?;
+    let doing = || "clone a process into the container".to_owned();
+    let main = |teller: &Teller| joined::run(&exec, teller);
+    let folder = exec.cgroup.open_unified()?;
+    let pid = PidNamespace::enter(exec.target_pidfd)?;
+    let child = match clone(0, folder.as_ref().map(AsFd::as_fd), main) {
+        // On v2 a cgroup that hands controllers to cgroups below it holds no process itself: the container
+        // has moved its own into one of these, and the new one joins its first process there.
+        Err(error) if error.raw_os_error() == Some(libc::EBUSY) => {
+            let folder = cgroup::unified_folder_of(exec.target_pid)?;
+            clone(0, folder.as_ref().map(AsFd::as_fd), main)
+        }
+        child => child,
+    };
+    drop(pid);
+    child.context(doing)
 }
 
 /// Mounts a container's root file system and bind mounts in a mount namespace of the calling process's own,
 /// and returns the root folder. The caller is a process forked for this: it does not come back to its old
-/// namespace.
+/// namespace, and what it shows is there as long as it lives.
 pub fn view(spec: &Spec, rootfs: &Rootfs) -> Result<OwnedFd> {
-    let _ = (spec, rootfs);
-    Err(Error::refused("view the container", "not there yet"))
+    sys::unshare_namespaces(libc::CLONE_NEWNS).context(|| "make a mount namespace".into())?;
+    root::cut_propagation(spec)?;
+    let root = root::assemble(spec, rootfs)?;
+    for bind in mounts::prepare_binds(spec)? {
+        bind.attach(root.as_fd())?;
+    }
+    Ok(root)
 }

@@ -9,7 +9,19 @@ use crate::{Error, Result};
 
 /// A compiled filter: classic BPF as `seccomp(2)` takes it.
 #[derive(Clone, Debug)]
-pub struct Filter {}
+pub struct Filter {
+    program: Vec<libc::sock_filter>,
+    flags: u64,
+}
+
+impl Filter {
+    /// Installs it for the calling thread.
+    pub(crate) fn install(&self) -> Result<()> {
+        use crate::error::Context;
+        crate::sys::install_filter(&self.program, self.flags)
+            .context(|| "install the filter of system calls".into())
+    }
+}
 
 /// hull's built-in profile (Docker's default in meaning), fitted to the capabilities in `bounding`.
 pub fn default_filter(bounding: &[Capability]) -> Result<Filter> {

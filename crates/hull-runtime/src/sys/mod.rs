@@ -1,2 +1,340 @@
-//! The thin typed kernel calls that rustix lacks. Unsafe code of this crate is here and in `container`.
+//! The thin typed kernel calls that rustix lacks: one function, one system call. Nothing here decides.
+//!
+//! Unsafe code of this crate is here and in the places of `container` that fork and exec.
 #![allow(unsafe_code)]
+
+use std::ffi::{CStr, CString};
+use std::io;
+use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
+
+pub mod sockets;
+
+/// `CLONE_INTO_CGROUP`, since Linux 5.7.
+const CLONE_INTO_CGROUP: u64 = 0x2_0000_0000;
+
+fn check(result: libc::c_long) -> io::Result<libc::c_long> {
+    if result < 0 { Err(io::Error::last_os_error()) } else { Ok(result) }
+}
+
+/// Which process returned from [`clone3`].
+pub(crate) enum Cloned {
+    /// The caller, with the new process.
+    Parent {
+        /// The new process's id in the caller's namespace.
+        pid: i32,
+        /// Its pidfd, close-on-exec.
+        pidfd: OwnedFd,
+    },
+    /// The new process.
+    Child,
+}
+
+/// A fork with namespaces: `clone3(flags | CLONE_PIDFD)`, into the cgroup (v2) of `cgroup` if there is one.
+///
+/// The child is a copy of the calling thread alone. In a process with several threads, what their locks
+/// guarded stays locked in the child for ever: call this from single-threaded processes only.
+pub(crate) fn clone3(flags: libc::c_int, cgroup: Option<BorrowedFd<'_>>) -> io::Result<Cloned> {
+    let mut pidfd: RawFd = -1;
+    // SAFETY: clone_args is plain integers; all zero is valid.
+    let mut arguments: libc::clone_args = unsafe { std::mem::zeroed() };
+    arguments.flags = flags as u32 as u64 | libc::CLONE_PIDFD as u64;
+    arguments.pidfd = &raw mut pidfd as u64;
+    arguments.exit_signal = libc::SIGCHLD as u64;
+    if let Some(cgroup) = cgroup {
+        arguments.flags |= CLONE_INTO_CGROUP;
+        arguments.cgroup = cgroup.as_raw_fd() as u64;
+    }
+    // SAFETY: the structure lives through the call, and without CLONE_VM the child has memory of its own.
+    let pid = check(unsafe {
+        libc::syscall(libc::SYS_clone3, &raw mut arguments, std::mem::size_of::<libc::clone_args>())
+    })?;
+    if pid == 0 {
+        return Ok(Cloned::Child);
+    }
+    // SAFETY: the kernel has just made this descriptor for us.
+    let pidfd = unsafe { OwnedFd::from_raw_fd(pidfd) };
+    Ok(Cloned::Parent { pid: pid as i32, pidfd })
+}
+
+/// A plain fork. See [`clone3`] about threads.
+pub(crate) fn fork() -> io::Result<Option<i32>> {
+    // SAFETY: the child has memory of its own; the callers are single-threaded.
+    let pid = check(unsafe { libc::fork() } as libc::c_long)?;
+    Ok((pid != 0).then_some(pid as i32))
+}
+
+/// Ends the process at once, without destructors or buffers.
+pub(crate) fn exit_now(status: i32) -> ! {
+    // SAFETY: does not return.
+    unsafe { libc::_exit(status) }
+}
+
+/// `unshare` of namespaces (never of the file table, which is what makes rustix's call unsafe).
+pub(crate) fn unshare_namespaces(flags: libc::c_int) -> io::Result<()> {
+    // SAFETY: the flags are namespaces'; no memory is involved.
+    check(unsafe { libc::unshare(flags & !(libc::CLONE_FILES)) } as libc::c_long).map(drop)
+}
+
+/// `setns`: into one namespace by its file, or into several at once by a pidfd.
+pub(crate) fn setns(fd: BorrowedFd<'_>, flags: libc::c_int) -> io::Result<()> {
+    // SAFETY: no memory is involved.
+    check(unsafe { libc::setns(fd.as_raw_fd(), flags) } as libc::c_long).map(drop)
+}
+
+/// What [`mount_setattr`] changes.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[repr(C)]
+pub(crate) struct MountAttr {
+    /// `MOUNT_ATTR_*` to set.
+    pub(crate) set: u64,
+    /// `MOUNT_ATTR_*` to clear.
+    pub(crate) clear: u64,
+    /// `MS_SHARED`, `MS_SLAVE`, `MS_PRIVATE`, `MS_UNBINDABLE` or 0 for no change.
+    pub(crate) propagation: u64,
+    userns: u64,
+}
+
+impl MountAttr {
+    /// Attributes to set and to clear.
+    pub(crate) fn flags(set: u64, clear: u64) -> MountAttr {
+        MountAttr { set, clear, ..MountAttr::default() }
+    }
+    /// A new propagation.
+    pub(crate) fn propagation(propagation: u64) -> MountAttr {
+        MountAttr { propagation, ..MountAttr::default() }
+    }
+}
+
+/// `mount_setattr` on the mount at `fd`, and with `recursive` on all below.
+pub(crate) fn mount_setattr(fd: BorrowedFd<'_>, recursive: bool, attr: &MountAttr) -> io::Result<()> {
+    let flags = libc::AT_EMPTY_PATH | if recursive { libc::AT_RECURSIVE } else { 0 };
+    // SAFETY: the path is a NUL-terminated constant and `attr` a structure of the size given.
+    check(unsafe {
+        libc::syscall(
+            libc::SYS_mount_setattr,
+            fd.as_raw_fd(),
+            c"".as_ptr(),
+            flags,
+            std::ptr::from_ref(attr),
+            std::mem::size_of::<MountAttr>(),
+        )
+    })
+    .map(drop)
+}
+
+/// Marks every descriptor from `first` on close-on-exec.
+pub(crate) fn close_on_exec_from(first: u32) -> io::Result<()> {
+    // SAFETY: nothing is closed now, so no owner loses its descriptor.
+    check(unsafe {
+        libc::syscall(libc::SYS_close_range, first, u32::MAX, libc::CLOSE_RANGE_CLOEXEC as libc::c_uint)
+    })
+    .map(drop)
+}
+
+/// Gives every signal its default action and unblocks all: a Rust program ignores SIGPIPE, and what is
+/// ignored stays so over exec.
+pub(crate) fn reset_signals() -> io::Result<()> {
+    // SAFETY: an all-zero sigaction is SIG_DFL with an empty mask; sets are initialised by sigemptyset.
+    unsafe {
+        let default: libc::sigaction = std::mem::zeroed();
+        for signal in 1..=64 {
+            // Fails for SIGKILL, SIGSTOP and the two that the C library keeps: none of them can be ignored.
+            libc::sigaction(signal, &raw const default, std::ptr::null_mut());
+        }
+        let mut none: libc::sigset_t = std::mem::zeroed();
+        libc::sigemptyset(&raw mut none);
+        check(libc::sigprocmask(libc::SIG_SETMASK, &raw const none, std::ptr::null_mut()) as libc::c_long)
+            .map(drop)
+    }
+}
+
+/// Blocks every signal, so that [`wait_signal`] takes them one by one.
+pub(crate) fn block_signals() -> io::Result<()> {
+    // SAFETY: the set is initialised by sigfillset.
+    unsafe {
+        let mut all: libc::sigset_t = std::mem::zeroed();
+        libc::sigfillset(&raw mut all);
+        check(libc::sigprocmask(libc::SIG_SETMASK, &raw const all, std::ptr::null_mut()) as libc::c_long)
+            .map(drop)
+    }
+}
+
+/// Waits for any blocked signal and takes it.
+pub(crate) fn wait_signal() -> io::Result<i32> {
+    // SAFETY: the set is initialised; the information about the signal is not asked for.
+    let signal = unsafe {
+        let mut all: libc::sigset_t = std::mem::zeroed();
+        libc::sigfillset(&raw mut all);
+        libc::sigwaitinfo(&raw const all, std::ptr::null_mut())
+    };
+    check(signal as libc::c_long).map(|signal| signal as i32)
+}
+
+/// `kill`, with any signal number.
+pub(crate) fn kill(pid: i32, signal: i32) -> io::Result<()> {
+    // SAFETY: no memory is involved.
+    check(unsafe { libc::kill(pid, signal) } as libc::c_long).map(drop)
+}
+
+/// Reaps one child that has ended, any one: its id and wait status; nothing when all live on.
+pub(crate) fn reap() -> io::Result<Option<(i32, i32)>> {
+    let mut status = 0;
+    // SAFETY: the status lives through the call.
+    let pid = check(unsafe { libc::waitpid(-1, &raw mut status, libc::WNOHANG) } as libc::c_long)?;
+    Ok((pid > 0).then_some((pid as i32, status)))
+}
+
+/// `prctl` with one integer argument.
+pub(crate) fn prctl(option: libc::c_int, argument: libc::c_ulong) -> io::Result<i32> {
+    // SAFETY: the callers use options whose arguments are integers.
+    check(unsafe { libc::prctl(option, argument, 0, 0, 0) } as libc::c_long).map(|value| value as i32)
+}
+
+/// Raises one capability in the ambient set.
+pub(crate) fn raise_ambient(capability: u32) -> io::Result<()> {
+    // SAFETY: integer arguments.
+    check(unsafe {
+        libc::prctl(libc::PR_CAP_AMBIENT, libc::PR_CAP_AMBIENT_RAISE, capability as libc::c_ulong, 0, 0)
+    } as libc::c_long)
+    .map(drop)
+}
+
+/// A new session keyring of a name: the host's keys are not reachable from it.
+pub(crate) fn join_session_keyring(name: &CStr) -> io::Result<()> {
+    const KEYCTL_JOIN_SESSION_KEYRING: libc::c_long = 1;
+    // SAFETY: the name is NUL-terminated.
+    check(unsafe { libc::syscall(libc::SYS_keyctl, KEYCTL_JOIN_SESSION_KEYRING, name.as_ptr()) }).map(drop)
+}
+
+/// `personality`.
+pub(crate) fn personality(persona: libc::c_ulong) -> io::Result<()> {
+    // SAFETY: no memory is involved.
+    check(unsafe { libc::personality(persona) } as libc::c_long).map(drop)
+}
+
+/// `ioprio_set` of the calling process.
+pub(crate) fn ioprio_set(class: u32, level: u32) -> io::Result<()> {
+    const IOPRIO_WHO_PROCESS: libc::c_int = 1;
+    const IOPRIO_CLASS_SHIFT: u32 = 13;
+    let value = (class << IOPRIO_CLASS_SHIFT) | level;
+    // SAFETY: no memory is involved.
+    check(unsafe { libc::syscall(libc::SYS_ioprio_set, IOPRIO_WHO_PROCESS, 0, value) }).map(drop)
+}
+
+/// Sets one resource limit of the calling process; `u64::MAX` is infinity.
+pub(crate) fn set_limit(resource: u32, soft: u64, hard: u64) -> io::Result<()> {
+    let limit = libc::rlimit64 { rlim_cur: soft, rlim_max: hard };
+    // SAFETY: the structure lives through the call.
+    check(unsafe { libc::prlimit64(0, resource as _, &raw const limit, std::ptr::null_mut()) } as libc::c_long)
+        .map(drop)
+}
+
+/// Soft and hard value of one resource limit of the calling process.
+pub(crate) fn get_limit(resource: u32) -> io::Result<(u64, u64)> {
+    let mut limit = libc::rlimit64 { rlim_cur: 0, rlim_max: 0 };
+    // SAFETY: the structure lives through the call.
+    check(unsafe { libc::prlimit64(0, resource as _, std::ptr::null(), &raw mut limit) } as libc::c_long)?;
+    Ok((limit.rlim_cur, limit.rlim_max))
+}
+
+/// Installs a seccomp filter for the calling thread.
+pub(crate) fn install_filter(program: &[libc::sock_filter], flags: u64) -> io::Result<()> {
+    let Ok(len) = u16::try_from(program.len()) else { return Err(io::Error::from_raw_os_error(libc::E2BIG)) };
+    let program = libc::sock_fprog { len, filter: program.as_ptr().cast_mut() };
+    // SAFETY: the kernel reads `len` instructions and copies them.
+    check(unsafe {
+        libc::syscall(libc::SYS_seccomp, libc::SECCOMP_SET_MODE_FILTER, flags, &raw const program)
+    })
+    .map(drop)
+}
+
+/// A list of strings as exec takes them, built before the last steps so that these do not allocate.
+pub(crate) struct Strings {
+    _owned: Vec<CString>,
+    pointers: Vec<*const libc::c_char>,
+}
+
+impl Strings {
+    /// Takes the strings.
+    pub(crate) fn new(strings: Vec<CString>) -> Strings {
+        let mut pointers: Vec<_> = strings.iter().map(|string| string.as_ptr()).collect();
+        pointers.push(std::ptr::null());
+        Strings { _owned: strings, pointers }
+    }
+}
+
+/// `execve`; returns only when it fails.
+pub(crate) fn execve(path: &CStr, arguments: &Strings, environment: &Strings) -> io::Error {
+    // SAFETY: both lists end with a null pointer and own what they point at.
+    unsafe { libc::execve(path.as_ptr(), arguments.pointers.as_ptr(), environment.pointers.as_ptr()) };
+    io::Error::last_os_error()
+}
+
+/// The fields of `bpf_attr` for `BPF_PROG_LOAD` that a device filter uses.
+#[derive(Default)]
+#[repr(C)]
+struct ProgramLoad {
+    kind: u32,
+    count: u32,
+    instructions: u64,
+    license: u64,
+    log_level: u32,
+    log_size: u32,
+    log: u64,
+    kernel: u32,
+    flags: u32,
+    name: [u8; 16],
+}
+
+/// The fields of `bpf_attr` for `BPF_PROG_ATTACH`.
+#[repr(C)]
+struct ProgramAttach {
+    target: u32,
+    program: u32,
+    kind: u32,
+    flags: u32,
+}
+
+/// Loads a cgroup device program (eBPF instructions of 8 bytes each).
+pub(crate) fn load_device_program(instructions: &[u64]) -> io::Result<OwnedFd> {
+    const BPF_PROG_LOAD: libc::c_int = 5;
+    const BPF_PROG_TYPE_CGROUP_DEVICE: u32 = 15;
+    let load = ProgramLoad {
+        kind: BPF_PROG_TYPE_CGROUP_DEVICE,
+        count: instructions.len() as u32,
+        instructions: instructions.as_ptr() as u64,
+        license: c"Apache-2.0".as_ptr() as u64,
+        ..ProgramLoad::default()
+    };
+    // SAFETY: the structure and what it points at live through the call.
+    let fd = check(unsafe {
+        libc::syscall(libc::SYS_bpf, BPF_PROG_LOAD, &raw const load, std::mem::size_of::<ProgramLoad>())
+    })?;
+    // SAFETY: the kernel has just made this descriptor for us.
+    Ok(unsafe { OwnedFd::from_raw_fd(fd as RawFd) })
+}
+
+/// Attaches a device program to a cgroup (v2), beside those that are there.
+pub(crate) fn attach_device_program(cgroup: BorrowedFd<'_>, program: BorrowedFd<'_>) -> io::Result<()> {
+    const BPF_PROG_ATTACH: libc::c_int = 8;
+    const BPF_CGROUP_DEVICE: u32 = 6;
+    const BPF_F_ALLOW_MULTI: u32 = 2;
+    let attach = ProgramAttach {
+        target: cgroup.as_raw_fd() as u32,
+        program: program.as_raw_fd() as u32,
+        kind: BPF_CGROUP_DEVICE,
+        flags: BPF_F_ALLOW_MULTI,
+    };
+    // SAFETY: the structure lives through the call.
+    check(unsafe {
+        libc::syscall(libc::SYS_bpf, BPF_PROG_ATTACH, &raw const attach, std::mem::size_of::<ProgramAttach>())
+    })
+    .map(drop)
+}
+
+/// Closes every descriptor from `first` on. For a process that goes on without returning to whoever owned
+/// them.
+pub(crate) fn close_from(first: u32) -> io::Result<()> {
+    // SAFETY: the caller never again touches an owner of these descriptors.
+    check(unsafe { libc::syscall(libc::SYS_close_range, first, u32::MAX, 0) }).map(drop)
+}

@@ -1,0 +1,101 @@
+//! Capabilities: the configuration's names as the kernel's bits, cut to what this process has itself.
+
+use oci_spec::runtime::{Capabilities, Capability, LinuxCapabilities};
+use rustix::thread::{CapabilitySet, capabilities, configure_capability_in_ambient_set};
+use rustix::thread::{capability_is_in_bounding_set, remove_capability_from_bounding_set};
+
+use crate::Result;
+use crate::error::Context;
+
+/// The five sets of a process.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Wanted {
+    pub(super) bounding: CapabilitySet,
+    pub(super) effective: CapabilitySet,
+    pub(super) permitted: CapabilitySet,
+    pub(super) inheritable: CapabilitySet,
+    pub(super) ambient: CapabilitySet,
+}
+
+/// What of the asked-for sets this process can give, and the names of what it cannot. No sets: none.
+pub(super) fn granted(asked: Option<&LinuxCapabilities>) -> Result<(Wanted, Vec<String>)> {
+    let own = capabilities(None).context(|| "read this process's capabilities".into())?;
+    let set = |names: Option<&Option<Capabilities>>| bits(names.and_then(Option::as_ref));
+    let mut wanted = Wanted {
+        bounding: set(asked.map(LinuxCapabilities::bounding)),
+        effective: set(asked.map(LinuxCapabilities::effective)),
+        permitted: set(asked.map(LinuxCapabilities::permitted)),
+        inheritable: set(asked.map(LinuxCapabilities::inheritable)),
+        ambient: set(asked.map(LinuxCapabilities::ambient)),
+    };
+    let all = wanted.bounding | wanted.effective | wanted.permitted | wanted.inheritable | wanted.ambient;
+    let mut cut = Vec::new();
+    for capability in all.difference(own.permitted).iter() {
+        cut.push(name(capability));
+    }
+    let Wanted { bounding, effective, permitted, inheritable, ambient } = &mut wanted;
+    for set in [bounding, effective, permitted, inheritable, ambient] {
+        *set &= own.permitted;
+    }
+    // The kernel's rules, which would otherwise fail the call: effective within permitted, ambient within
+    // both permitted and inheritable.
+    wanted.effective &= wanted.permitted;
+    wanted.ambient &= wanted.permitted & wanted.inheritable;
+    Ok((wanted, cut))
+}
+
+fn bits(names: Option<&Capabilities>) -> CapabilitySet {
+    names.into_iter().flatten().fold(CapabilitySet::empty(), |set, capability| set | bit(*capability))
+}
+
+fn name(capability: CapabilitySet) -> String {
+    match TABLE.iter().find(|(bit, _)| *bit == capability) {
+        Some((_, known)) => format!("CAP_{known}"),
+        None => format!("capability {}", capability.bits().trailing_zeros()),
+    }
+}
+
+/// Takes everything but `bounding` out of the bounding set.
+pub(super) fn bound(bounding: CapabilitySet) -> Result<()> {
+    for (capability, _) in TABLE {
+        // A kernel older than a capability says so: then there is nothing to take out.
+        if !bounding.contains(capability) && capability_is_in_bounding_set(capability).unwrap_or(false) {
+            remove_capability_from_bounding_set(capability)
+                .context(|| format!("drop {} from the bounding set", name(capability)))?;
+        }
+    }
+    Ok(())
+}
+
+/// Raises the ambient set.
+pub(super) fn ambient(ambient: CapabilitySet) -> Result<()> {
+    for capability in ambient.iter() {
+        configure_capability_in_ambient_set(capability, true)
+            .context(|| format!("raise {} in the ambient set", name(capability)))?;
+    }
+    Ok(())
+}
+
+macro_rules! table {
+    ($($variant:ident $constant:ident),* $(,)?) => {
+        const TABLE: [(CapabilitySet, &str); 41] = [$((CapabilitySet::$constant, stringify!($constant))),*];
+
+        fn bit(capability: Capability) -> CapabilitySet {
+            match capability {
+                $(Capability::$variant => CapabilitySet::$constant),*
+            }
+        }
+    };
+}
+
+table! {
+    Chown CHOWN, DacOverride DAC_OVERRIDE, DacReadSearch DAC_READ_SEARCH, Fowner FOWNER, Fsetid FSETID,
+    Kill KILL, Setgid SETGID, Setuid SETUID, Setpcap SETPCAP, LinuxImmutable LINUX_IMMUTABLE,
+    NetBindService NET_BIND_SERVICE, NetBroadcast NET_BROADCAST, NetAdmin NET_ADMIN, NetRaw NET_RAW,
+    IpcLock IPC_LOCK, IpcOwner IPC_OWNER, SysModule SYS_MODULE, SysRawio SYS_RAWIO, SysChroot SYS_CHROOT,
+    SysPtrace SYS_PTRACE, SysPacct SYS_PACCT, SysAdmin SYS_ADMIN, SysBoot SYS_BOOT, SysNice SYS_NICE,
+    SysResource SYS_RESOURCE, SysTime SYS_TIME, SysTtyConfig SYS_TTY_CONFIG, Mknod MKNOD, Lease LEASE,
+    AuditWrite AUDIT_WRITE, AuditControl AUDIT_CONTROL, Setfcap SETFCAP, MacOverride MAC_OVERRIDE,
+    MacAdmin MAC_ADMIN, Syslog SYSLOG, WakeAlarm WAKE_ALARM, BlockSuspend BLOCK_SUSPEND,
+    AuditRead AUDIT_READ, Perfmon PERFMON, Bpf BPF, CheckpointRestore CHECKPOINT_RESTORE,
+}

@@ -1,0 +1,95 @@
+//! The container's first process, from its birth in its namespaces to exec: read it from top to bottom.
+
+use std::convert::Infallible;
+use std::os::fd::AsFd;
+use std::path::Path;
+
+use oci_spec::runtime::{LinuxNamespaceType, Process};
+
+use super::devices::{self, Terminal};
+use super::hide::Masks;
+use super::namespaces::Namespaces;
+use super::process::Privileges;
+use super::report::Teller;
+use super::{Start, Streams, init, mounts, process, root, streams, sysctl};
+use crate::error::Context;
+use crate::sys;
+use crate::{Error, Result};
+
+/// Runs in the new process. Everything that does not need the network comes before it is waited for.
+pub(super) fn run(start: &Start<'_>, namespaces: &Namespaces, teller: &Teller) -> Result<Infallible> {
+    let process = process_of(start)?;
+    process::shield()?;
+    start.cgroup.join_v1_self()?;
+    namespaces.enter()?;
+    process::new_session()?;
+
+    // The file system, while the host's is still there to take from.
+    root::cut_propagation(start.spec)?;
+    let root = root::assemble(start.spec, start.rootfs)?;
+    let mounts = mounts::prepare_all(start.spec, start.cgroup)?;
+    for mount in mounts.now {
+        mount.attach(root.as_fd())?;
+    }
+    if !mounts::binds_dev(start.spec) {
+        devices::make(start.spec, root.as_fd())?;
+    }
+    let terminal = terminal(start, teller, &root)?;
+    let waiting: Vec<_> = mounts.with_network;
+    let is_later = |path: &Path| waiting.iter().any(|mount| path.starts_with(mount.destination()));
+    let mut masks = Masks::new();
+    masks.hide(start.spec, root.as_fd(), |path| !is_later(path))?;
+    root::pivot(root.as_fd())?;
+    name_the_machine(start, namespaces)?;
+    sysctl::set(start.spec, false)?;
+    process::prepare(process, teller)?;
+    let privileges = Privileges::of(process, start.filter, teller)?;
+
+    // The network, and what shows it.
+    if start.awaits_network {
+        let netns = teller.network()?;
+        sys::setns(netns.as_fd(), libc::CLONE_NEWNET).context(|| "join the network namespace".into())?;
+    }
+    let later: Vec<_> = waiting.iter().map(|mount| mount.destination().to_path_buf()).collect();
+    for mount in waiting {
+        mount.attach(root.as_fd())?;
+    }
+    masks.hide(start.spec, root.as_fd(), |path| later.iter().any(|mount| path.starts_with(mount)))?;
+    sysctl::set(start.spec, true)?;
+    root::finish(start.spec, root.as_fd())?;
+
+    // The process.
+    streams::place(&start.streams, terminal.map(|terminal| terminal.slave))?;
+    if start.init {
+        init::stand_in_front(&privileges, matches!(start.streams, Streams::Terminal { .. }))?;
+    }
+    process::execute(&privileges, teller)
+}
+
+fn process_of<'a>(start: &Start<'a>) -> Result<&'a Process> {
+    let process = start.spec.process().as_ref();
+    process.ok_or_else(|| Error::refused("start the container", "its configuration has no process"))
+}
+
+fn terminal(start: &Start<'_>, teller: &Teller, root: impl AsFd) -> Result<Option<Terminal>> {
+    let Streams::Terminal { size } = start.streams else { return Ok(None) };
+    let terminal = devices::open_terminal(root.as_fd(), size)?;
+    devices::console(&terminal, root.as_fd())?;
+    teller.terminal(terminal.master.as_fd())?;
+    Ok(Some(terminal))
+}
+
+fn name_the_machine(start: &Start<'_>, namespaces: &Namespaces) -> Result<()> {
+    let (host, domain) = (start.spec.hostname(), start.spec.domainname());
+    if (host.is_some() || domain.is_some()) && !namespaces.is_own(LinuxNamespaceType::Uts) {
+        let advice = "it is not allowed while the container is in the host's uts namespace";
+        return Err(Error::refused("set the hostname", advice));
+    }
+    if let Some(name) = host {
+        rustix::system::sethostname(name.as_bytes()).context(|| format!("set the hostname {name}"))?;
+    }
+    if let Some(name) = domain {
+        rustix::system::setdomainname(name.as_bytes()).context(|| format!("set the domain name {name}"))?;
+    }
+    Ok(())
+}

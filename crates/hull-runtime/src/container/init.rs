@@ -1,0 +1,72 @@
+//! The small init of `--init`: process 1 which starts the command as its child, passes signals on to it, reaps
+//! whatever is orphaned, and ends as the command does. It is a fork of the first process, not a program.
+
+use rustix::process::{Pid, getpid, setpgid};
+use rustix::stdio;
+
+use super::process::Privileges;
+use crate::error::Context;
+use crate::sys;
+use crate::{Error, Result};
+
+/// Forks. Returns in the command's process; the init itself never returns.
+pub(super) fn stand_in_front(privileges: &Privileges<'_>, terminal: bool) -> Result<()> {
+    // Blocked before the fork, so that no signal falls between.
+    sys::block_signals().context(|| "block the init's signals".into())?;
+    match sys::fork().context(|| "fork the command from its init".into())? {
+        Some(command) => be_init(command, privileges),
+        None => {
+            setpgid(None, None).context(|| "give the command a process group".into())?;
+            if terminal {
+                let group: Pid = getpid();
+                rustix::termios::tcsetpgrp(stdio::stdin(), group)
+                    .context(|| "give the command its terminal".into())?;
+            }
+            Ok(())
+        }
+    }
+}
+
+fn be_init(command: i32, privileges: &Privileges<'_>) -> ! {
+    // A failure here ends the init, and with it the pid namespace and the command.
+    let status = match become_init(privileges).and_then(|()| serve(command)) {
+        Ok(status) => status,
+        Err(_) => 125,
+    };
+    sys::exit_now(status)
+}
+
+fn become_init(privileges: &Privileges<'_>) -> Result<()> {
+    rustix::thread::set_name(c"docker-init").context(|| "name the init".into())?;
+    // What is not the command's own pid namespace does not hand its orphans to us by itself.
+    sys::prctl(libc::PR_SET_CHILD_SUBREAPER, 1).context(|| "become the reaper".into())?;
+    privileges.drop_all()?;
+    super::process::die_with_parent()?;
+    // The report to the shim must end with the command's exec, and no descriptor of the host's may stay.
+    sys::close_from(3).context(|| "close the init's descriptors".into())
+}
+
+fn serve(command: i32) -> Result<i32> {
+    loop {
+        let signal = sys::wait_signal();
+        match signal {
+            Ok(libc::SIGCHLD) => {
+                while let Ok(Some((pid, status))) = sys::reap() {
+                    if pid == command {
+                        return Ok(exit_status(status));
+                    }
+                }
+            }
+            // The terminal's words to background processes are not for passing on.
+            Ok(libc::SIGTTIN | libc::SIGTTOU) => {}
+            // A command that has just ended is reaped by the SIGCHLD that follows.
+            Ok(signal) => drop(sys::kill(command, signal)),
+            Err(error) if error.raw_os_error() == Some(libc::EINTR) => {}
+            Err(error) => return Err(Error::kernel("wait for signals", error)),
+        }
+    }
+}
+
+fn exit_status(status: i32) -> i32 {
+    if libc::WIFSIGNALED(status) { 128 + libc::WTERMSIG(status) } else { libc::WEXITSTATUS(status) }
+}

@@ -1,0 +1,40 @@
+//! Another process in a container that runs: into its namespaces at once, then the last stretch that it has in
+//! common with the first process.
+
+use std::convert::Infallible;
+use std::os::fd::AsFd;
+
+use rustix::fs::{Mode, OFlags};
+
+use super::process::Privileges;
+use super::report::Teller;
+use super::{ExecIn, Streams, devices, process, streams};
+use crate::error::Context;
+use crate::{Result, sys};
+
+/// Every namespace that a container may have; the pid namespace is the clone's own doing.
+const NAMESPACES: i32 =
+    libc::CLONE_NEWNS | libc::CLONE_NEWUTS | libc::CLONE_NEWIPC | libc::CLONE_NEWNET | libc::CLONE_NEWCGROUP;
+
+/// Runs in the new process, which was born into the container's pid namespace.
+pub(super) fn run(exec: &ExecIn<'_>, teller: &Teller) -> Result<Infallible> {
+    // Before it can be seen from inside: it holds the shim's memory and descriptors.
+    process::shield()?;
+    exec.cgroup.join_v1_self()?;
+    sys::setns(exec.target_pidfd, NAMESPACES).context(|| "join the container's namespaces".into())?;
+    process::new_session()?;
+    let terminal = match exec.streams {
+        Streams::Pipes { .. } => None,
+        Streams::Terminal { size } => {
+            let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+            let root = rustix::fs::open("/", flags, Mode::empty()).context(|| "open the root".into())?;
+            let terminal = devices::open_terminal(root.as_fd(), size)?;
+            teller.terminal(terminal.master.as_fd())?;
+            Some(terminal.slave)
+        }
+    };
+    process::prepare(exec.process, teller)?;
+    let privileges = Privileges::of(exec.process, exec.filter, teller)?;
+    streams::place(&exec.streams, terminal)?;
+    process::execute(&privileges, teller)
+}

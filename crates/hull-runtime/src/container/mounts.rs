@@ -1,0 +1,261 @@
+//! The mounts of the configuration. Each is made detached ([`prepare`]), while the host's paths are still
+//! there, and then moved onto its destination, which is resolved beneath the root ([`Prepared::attach`]).
+
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::path::{Path, PathBuf};
+
+use oci_spec::runtime::{Mount, Spec};
+use rustix::fs::{CWD, Mode};
+use rustix::mount::{
+    FsMountFlags, FsOpenFlags, MountAttrFlags, OpenTreeFlags, fsconfig_create, fsconfig_set_flag,
+    fsconfig_set_string, fsmount, fsopen, open_tree,
+};
+use rustix::{fs, io};
+
+use super::inroot::{self, Kind};
+use super::options::{self, NODEV, NOEXEC, NOSUID, Options, RDONLY};
+use super::{copyup, root};
+use crate::cgroup::Cgroup;
+use crate::error::Context;
+use crate::sys::{self, MountAttr};
+use crate::{Error, Result};
+
+/// A mount that has a destination, but is not there yet.
+pub(super) struct Prepared {
+    destination: PathBuf,
+    kind: Kind,
+    tree: Tree,
+    options: Options,
+}
+
+enum Tree {
+    /// A detached mount.
+    Detached(OwnedFd),
+    /// A file system of which the context must be made in the network namespace: made when it is attached.
+    Sysfs,
+    /// A tmpfs, and a read-only view of the container's own cgroup in each v1 hierarchy.
+    Cgroups { tmpfs: OwnedFd, views: Vec<(PathBuf, OwnedFd)> },
+}
+
+/// Mounts which can be attached at once, and those which wait for the network namespace: `sysfs`, which shows
+/// the namespace that it is mounted in, and what lies below it.
+pub(super) struct Sorted {
+    pub(super) now: Vec<Prepared>,
+    pub(super) with_network: Vec<Prepared>,
+}
+
+/// Prepares every mount of the configuration, in its order.
+pub(super) fn prepare_all(spec: &Spec, cgroup: &Cgroup) -> Result<Sorted> {
+    let mut sorted = Sorted { now: Vec::new(), with_network: Vec::new() };
+    let mut sysfs: Option<PathBuf> = None;
+    for mount in spec.mounts().iter().flatten() {
+        let prepared = prepare(mount, cgroup)?;
+        if matches!(prepared.tree, Tree::Sysfs) {
+            sysfs = Some(prepared.destination.clone());
+        }
+        match &sysfs {
+            Some(above) if prepared.destination.starts_with(above) => sorted.with_network.push(prepared),
+            _ => sorted.now.push(prepared),
+        }
+    }
+    Ok(sorted)
+}
+
+/// Prepares the bind mounts alone, for a look at a container that does not run.
+pub(super) fn prepare_binds(spec: &Spec) -> Result<Vec<Prepared>> {
+    let mut binds = Vec::new();
+    for mount in spec.mounts().iter().flatten() {
+        let options = options::parse(mount.options().as_deref().unwrap_or_default())?;
+        if is_bind(mount, &options) {
+            binds.push(bind(mount, options)?);
+        }
+    }
+    Ok(binds)
+}
+
+/// Whether the configuration binds something to `/dev` itself; then nothing is added to it.
+pub(super) fn binds_dev(spec: &Spec) -> bool {
+    spec.mounts().iter().flatten().any(|mount| {
+        mount.destination().components().eq(Path::new("/dev").components())
+            && (mount.typ().as_deref() == Some("bind")
+                || mount.options().iter().flatten().any(|option| option == "bind" || option == "rbind"))
+    })
+}
+
+fn is_bind(mount: &Mount, options: &Options) -> bool {
+    options.bind.is_some() || mount.typ().as_deref() == Some("bind")
+}
+
+fn prepare(mount: &Mount, cgroup: &Cgroup) -> Result<Prepared> {
+    let options = options::parse(mount.options().as_deref().unwrap_or_default())?;
+    let destination = mount.destination();
+    if destination.components().eq(Path::new("/").components()) {
+        return Err(Error::refused("mount on /", "a mount cannot replace the container's root"));
+    }
+    if is_bind(mount, &options) {
+        return bind(mount, options);
+    }
+    let kind = Kind::Folder;
+    let destination = destination.clone();
+    let tree = match mount.typ().as_deref().unwrap_or_default() {
+        "" => {
+            return Err(Error::refused(doing("a mount", &destination), "it has neither a type nor a source"));
+        }
+        "sysfs" => Tree::Sysfs,
+        "cgroup" | "cgroup2" => cgroups(&destination, &options, cgroup)?,
+        kind => Tree::Detached(file_system(kind, mount.source().as_deref(), &destination, &options)?),
+    };
+    Ok(Prepared { destination, kind, tree, options })
+}
+
+fn doing(what: &str, destination: &Path) -> String {
+    format!("mount {what} on {}", destination.display())
+}
+
+/// A detached mount of a new file system.
+fn file_system(kind: &str, source: Option<&Path>, destination: &Path, options: &Options) -> Result<OwnedFd> {
+    let doing = || doing(kind, destination);
+    let context = fsopen(kind, FsOpenFlags::FSOPEN_CLOEXEC).context(doing)?;
+    let failed = |error: io::Errno| Error::kernel(doing(), error).advise(root::said(context.as_fd()));
+    if let Some(source) = source {
+        fsconfig_set_string(&context, "source", source).map_err(failed)?;
+    }
+    for (key, value) in &options.data {
+        let set = match value {
+            Some(value) => fsconfig_set_string(&context, key.as_str(), value.as_str()),
+            None => fsconfig_set_flag(&context, key.as_str()),
+        };
+        set.map_err(|error| {
+            let word = value.as_ref().map_or(key.clone(), |value| format!("{key}={value}"));
+            Error::kernel(format!("{}, option {word:?}", doing()), error).advise(root::said(context.as_fd()))
+        })?;
+    }
+    fsconfig_create(&context).map_err(failed)?;
+    // A tmpfs that starts with a copy must be written first; see `Prepared::attach`.
+    let later = if options.copy_up { RDONLY } else { 0 };
+    let attributes = MountAttrFlags::from_bits_retain((options.attributes.set & !later) as u32);
+    fsmount(&context, FsMountFlags::FSMOUNT_CLOEXEC, attributes).map_err(failed)
+}
+
+/// A detached copy of a part of the host's tree.
+fn bind(mount: &Mount, options: Options) -> Result<Prepared> {
+    let destination = mount.destination().clone();
+    let Some(source) = mount.source() else {
+        return Err(Error::refused(doing("a bind", &destination), "it has no source"));
+    };
+    let doing = || doing(&source.display().to_string(), &destination);
+    let mut flags = OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC;
+    if options.bind.unwrap_or(true) {
+        flags |= OpenTreeFlags::AT_RECURSIVE;
+    }
+    let tree = open_tree(CWD, source, flags).context(doing)?;
+    for (attributes, recursive) in [(options.attributes, false), (options.recursive, true)] {
+        if !attributes.is_empty() {
+            sys::mount_setattr(tree.as_fd(), recursive, &MountAttr::flags(attributes.set, attributes.clear))
+                .context(doing)?;
+        }
+    }
+    if let Some((word, _)) = options.data.first() {
+        return Err(Error::refused(
+            format!("{}, option {word:?}", doing()),
+            "a bind mount has no such option",
+        ));
+    }
+    let kind = if inroot::is_folder(&tree).context(doing)? { Kind::Folder } else { Kind::File };
+    Ok(Prepared { destination, kind, tree: Tree::Detached(tree), options })
+}
+
+/// The container's own cgroups: on v2 its folder; with v1 hierarchies a tmpfs with a folder for each, named as
+/// on the host. They are binds of its folders and not new mounts of the hierarchies: the same view from inside
+/// a cgroup namespace at a third of the cost, and the right one from outside of one.
+fn cgroups(destination: &Path, options: &Options, cgroup: &Cgroup) -> Result<Tree> {
+    let attributes = options.attributes.set | NOSUID | NODEV | NOEXEC;
+    let view = |path: &Path| -> Result<OwnedFd> {
+        let doing = || doing(&format!("the cgroup {}", path.display()), destination);
+        let flags = OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC;
+        let tree = open_tree(CWD, path, flags).context(doing)?;
+        sys::mount_setattr(
+            tree.as_fd(),
+            false,
+            &MountAttr::flags(attributes, options.attributes.clear & !attributes),
+        )
+        .context(doing)?;
+        Ok(tree)
+    };
+    let folders = cgroup.folders();
+    if let [only] = folders.as_slice()
+        && only.name.is_none()
+    {
+        return Ok(Tree::Detached(view(&only.path)?));
+    }
+    let parameters =
+        [("mode".to_owned(), Some("755".to_owned())), ("size".to_owned(), Some("64k".to_owned()))];
+    let writable = Options { data: parameters.to_vec(), ..Options::default() };
+    let tmpfs = file_system("tmpfs", None, destination, &writable)?;
+    let making = || format!("make the folders of the cgroups on {}", destination.display());
+    let mut views = Vec::with_capacity(folders.len());
+    for folder in &folders {
+        let name = folder.name.as_deref().unwrap_or("unified");
+        fs::mkdirat(&tmpfs, name, Mode::from_raw_mode(0o755)).context(making)?;
+        // Co-mounted controllers: cpu -> cpu,cpuacct.
+        for link in name.split(',').filter(|link| *link != name) {
+            fs::symlinkat(name, &tmpfs, link).context(making)?;
+        }
+        views.push((destination.join(name), view(&folder.path)?));
+    }
+    let sealed = MountAttr::flags(attributes, 0);
+    sys::mount_setattr(tmpfs.as_fd(), false, &sealed).context(making)?;
+    Ok(Tree::Cgroups { tmpfs, views })
+}
+
+impl Prepared {
+    /// Where it goes.
+    pub(super) fn destination(&self) -> &Path {
+        &self.destination
+    }
+
+    /// Moves the mount onto its destination, which is created where it is missing.
+    pub(super) fn attach(self, root: BorrowedFd<'_>) -> Result<()> {
+        let at = inroot::ensure(root, &self.destination, self.kind)?;
+        let tree = match &self.tree {
+            Tree::Detached(tree) => tree,
+            Tree::Cgroups { tmpfs, .. } => tmpfs,
+            Tree::Sysfs => &file_system("sysfs", Some(Path::new("sysfs")), &self.destination, &self.options)?,
+        };
+        if self.options.copy_up {
+            self.copy_up(tree.as_fd(), at.as_fd())?;
+        }
+        let doing = || format!("put the mount on {}", self.destination.display());
+        root::attach_at(tree.as_fd(), at.as_fd()).map_err(|error| {
+            let advice = match error {
+                io::Errno::NOTDIR => {
+                    "are you trying to mount a directory onto a file (or vice-versa)? Check if the specified \
+                     host path exists and is the expected type"
+                }
+                _ => "",
+            };
+            Error::kernel(doing(), error).advise(advice)
+        })?;
+        for (propagation, recursive) in &self.options.propagation {
+            sys::mount_setattr(tree.as_fd(), *recursive, &MountAttr::propagation(*propagation))
+                .context(|| format!("set the propagation of {}", self.destination.display()))?;
+        }
+        if let Tree::Cgroups { views, .. } = &self.tree {
+            for (destination, view) in views {
+                let at = inroot::ensure(root, destination, Kind::Folder)?;
+                root::attach_at(view.as_fd(), at.as_fd())
+                    .context(|| format!("put the cgroup on {}", destination.display()))?;
+            }
+        }
+        Ok(())
+    }
+
+    fn copy_up(&self, tmpfs: BorrowedFd<'_>, from: BorrowedFd<'_>) -> Result<()> {
+        let doing = || format!("copy {} into its tmpfs", self.destination.display());
+        copyup::copy(from, tmpfs).context(doing)?;
+        if self.options.attributes.set & RDONLY != 0 {
+            sys::mount_setattr(tmpfs, false, &MountAttr::flags(RDONLY, 0)).context(doing)?;
+        }
+        Ok(())
+    }
+}

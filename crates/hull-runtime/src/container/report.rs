@@ -1,0 +1,99 @@
+//! What the new process tells its parent, and the parent it: packets over a socket pair that both got at the
+//! clone. The child's end is close-on-exec, so its end of file says that exec has succeeded.
+//!
+//! ```text
+//! child:  Warning*  Terminal?  Warning*  NeedsNetwork?  Warning*  (Failed | end of file)
+//! parent:                                   Network
+//! ```
+
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+
+use super::Step;
+use crate::error::Context;
+use crate::sys::sockets;
+use crate::{Error, Result};
+
+const WARNING: u8 = b'W';
+const TERMINAL: u8 = b'T';
+const NEEDS_NETWORK: u8 = b'N';
+const FAILED: u8 = b'F';
+const NETWORK: u8 = b'n';
+
+/// The longest packet; a longer text is cut.
+const PACKET_MAX: usize = 16 * 1024;
+
+/// The child's end.
+pub(super) struct Teller {
+    socket: OwnedFd,
+}
+
+impl Teller {
+    pub(super) fn new(socket: OwnedFd) -> Teller {
+        Teller { socket }
+    }
+
+    fn tell(&self, what: u8, text: &[u8], fd: Option<BorrowedFd<'_>>) -> Result<()> {
+        let mut packet = Vec::with_capacity(1 + text.len());
+        packet.push(what);
+        packet.extend_from_slice(&text[..text.len().min(PACKET_MAX - 1)]);
+        sockets::send(self.socket.as_fd(), &packet, fd).context(|| "report to the shim".into())
+    }
+
+    /// Something is not granted and is done without.
+    pub(super) fn warn(&self, text: &str) -> Result<()> {
+        self.tell(WARNING, text.as_bytes(), None)
+    }
+
+    /// The master of the new terminal.
+    pub(super) fn terminal(&self, master: BorrowedFd<'_>) -> Result<()> {
+        self.tell(TERMINAL, &[], Some(master))
+    }
+
+    /// Asks for the network namespace and waits for it.
+    pub(super) fn network(&self) -> Result<OwnedFd> {
+        self.tell(NEEDS_NETWORK, &[], None)?;
+        let mut packet = [0];
+        let received = sockets::receive(self.socket.as_fd(), &mut packet);
+        match received.context(|| "wait for the network namespace".into())? {
+            (1, Some(netns)) if packet[0] == NETWORK => Ok(netns),
+            _ => Err(Error::refused("wait for the network namespace", "the shim gave none")),
+        }
+    }
+
+    /// The start has failed.
+    pub(super) fn failed(&self, error: &Error) {
+        // If even this cannot be told, the parent sees the end of file and the exit status.
+        let text = serde_json::to_vec(error).unwrap_or_default();
+        let _ = self.tell(FAILED, &text, None);
+    }
+
+    /// Whether the parent is gone.
+    pub(super) fn is_alone(&self) -> bool {
+        use rustix::event::{PollFd, PollFlags, poll};
+        let mut socket = [PollFd::new(&self.socket, PollFlags::empty())];
+        let now = rustix::event::Timespec { tv_sec: 0, tv_nsec: 0 };
+        matches!(poll(&mut socket, Some(&now)), Ok(1..)) && socket[0].revents().contains(PollFlags::HUP)
+    }
+}
+
+/// Waits for the child's next word.
+pub(super) fn hear(socket: BorrowedFd<'_>) -> Result<Step> {
+    let mut packet = vec![0; PACKET_MAX];
+    let received = sockets::receive(socket, &mut packet).context(|| "hear from the first process".into())?;
+    match received {
+        (0, _) => Ok(Step::Running),
+        (1, Some(master)) if packet[0] == TERMINAL => Ok(Step::Terminal(master)),
+        (1, None) if packet[0] == NEEDS_NETWORK => Ok(Step::NeedsNetwork),
+        (length, None) if packet[0] == WARNING => {
+            Ok(Step::Warning(String::from_utf8_lossy(&packet[1..length]).into_owned()))
+        }
+        (length, None) if packet[0] == FAILED => Err(serde_json::from_slice(&packet[1..length])
+            .unwrap_or_else(|_| Error::refused("start the process", "it failed with an unreadable report"))),
+        _ => Err(Error::refused("hear from the first process", "it said what is no part of the handshake")),
+    }
+}
+
+/// Hands the child its network namespace.
+pub(super) fn give_network(socket: BorrowedFd<'_>, netns: BorrowedFd<'_>) -> Result<()> {
+    sockets::send(socket, &[NETWORK], Some(netns)).context(|| "hand over the network namespace".into())
+}

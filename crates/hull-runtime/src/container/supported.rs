@@ -1,0 +1,46 @@
+//! What of the runtime specification hull does not do: refused by name, before anything is made.
+
+use oci_spec::runtime::{Process, Spec};
+
+use crate::{Error, Result};
+
+fn refuse(what: &str, asked: bool) -> Result<()> {
+    if asked { Err(Error::refused(what, "it is not supported yet")) } else { Ok(()) }
+}
+
+/// Checks a container's configuration.
+pub(super) fn check(spec: &Spec) -> Result<()> {
+    if let Some(process) = spec.process() {
+        check_process(process)?;
+    }
+    if let Some(hooks) = spec.hooks() {
+        refuse(
+            "hooks",
+            serde_json::to_value(hooks).is_ok_and(|hooks| hooks.as_object().is_some_and(|h| !h.is_empty())),
+        )?;
+    }
+    let Some(linux) = spec.linux() else { return Ok(()) };
+    let some =
+        |list: &Option<Vec<oci_spec::runtime::LinuxIdMapping>>| list.as_ref().is_some_and(|l| !l.is_empty());
+    refuse("user namespaces (linux.uidMappings)", some(linux.uid_mappings()) || some(linux.gid_mappings()))?;
+    refuse("linux.timeOffsets", linux.time_offsets().as_ref().is_some_and(|offsets| !offsets.is_empty()))?;
+    refuse("linux.intelRdt", linux.intel_rdt().is_some())?;
+    refuse("linux.memoryPolicy", linux.memory_policy().is_some())?;
+    refuse("linux.personality", linux.personality().is_some())?;
+    refuse("linux.netDevices", linux.net_devices().as_ref().is_some_and(|devices| !devices.is_empty()))?;
+    refuse("linux.mountLabel", linux.mount_label().as_ref().is_some_and(|label| !label.is_empty()))?;
+    for mount in spec.mounts().iter().flatten() {
+        refuse("id-mapped mounts", some(mount.uid_mappings()) || some(mount.gid_mappings()))?;
+    }
+    Ok(())
+}
+
+/// Checks a process.
+pub(super) fn check_process(process: &Process) -> Result<()> {
+    let named = |label: &Option<String>| label.as_ref().is_some_and(|label| !label.is_empty());
+    let apparmor = process.apparmor_profile();
+    refuse("AppArmor profiles", named(apparmor) && apparmor.as_deref() != Some("unconfined"))?;
+    refuse("SELinux labels", named(process.selinux_label()))?;
+    refuse("process.scheduler", process.scheduler().is_some())?;
+    refuse("process.execCPUAffinity", process.exec_cpu_affinity().is_some())
+}

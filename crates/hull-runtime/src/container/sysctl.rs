@@ -1,0 +1,131 @@
+//! Kernel parameters of the container's namespaces.
+
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::path::PathBuf;
+
+use oci_spec::runtime::{LinuxNamespaceType, Spec};
+use rustix::fs::{self, Mode, OFlags, ResolveFlags};
+use rustix::mount::{FsMountFlags, FsOpenFlags, MountAttrFlags, fsconfig_create, fsmount, fsopen};
+
+use super::namespaces::Namespaces;
+use crate::error::Context;
+use crate::{Error, Result};
+
+/// A procfs of one's own, mounted nowhere: no path of the container leads through it, so nothing in there can
+/// redirect what is written by it.
+pub(super) fn own_procfs() -> Result<OwnedFd> {
+    let open = || {
+        let context = fsopen("proc", FsOpenFlags::FSOPEN_CLOEXEC)?;
+        fsconfig_create(&context)?;
+        fsmount(&context, FsMountFlags::FSMOUNT_CLOEXEC, MountAttrFlags::empty())
+    };
+    open().context(|| "mount a procfs to write to".into())
+}
+
+/// Writes to a file of [`own_procfs`].
+pub(super) fn write(procfs: BorrowedFd<'_>, path: &str, value: &str) -> rustix::io::Result<()> {
+    let flags = OFlags::WRONLY | OFlags::CLOEXEC;
+    let resolve = ResolveFlags::BENEATH | ResolveFlags::NO_MAGICLINKS | ResolveFlags::NO_XDEV;
+    let file = fs::openat2(procfs, path, flags, Mode::empty(), resolve)?;
+    rustix::io::write(&file, value.as_bytes()).map(drop)
+}
+
+/// Sets the kernel parameters of the configuration that belong to the network, or those that do not.
+pub(super) fn set(spec: &Spec, network: bool) -> Result<()> {
+    let parameters = spec.linux().as_ref().and_then(|linux| linux.sysctl().as_ref());
+    let mut chosen =
+        parameters.into_iter().flatten().filter(|(name, _)| is_network(name) == network).peekable();
+    if chosen.peek().is_none() {
+        return Ok(());
+    }
+    let procfs = own_procfs()?;
+    for (name, value) in chosen {
+        let path = PathBuf::from("sys").join(path(name));
+        write(procfs.as_fd(), &path.to_string_lossy(), value)
+            .context(|| format!("set the kernel parameter {name} to {value:?}"))?;
+    }
+    Ok(())
+}
+
+/// Refuses a parameter that is not of a namespace which is the container's own: it would be the host's.
+pub(super) fn check(spec: &Spec, namespaces: &Namespaces) -> Result<()> {
+    let parameters = spec.linux().as_ref().and_then(|linux| linux.sysctl().as_ref());
+    for (name, value) in parameters.into_iter().flatten() {
+        let path = path(name);
+        if path.split('/').any(|part| part.is_empty() || part == "..") {
+            return Err(Error::refused(
+                format!("set the kernel parameter {name:?}"),
+                "this is no name of one",
+            ));
+        }
+        let Some(kind) = owner(&path) else {
+            let advice =
+                "it is not in a separate kernel namespace: it is the whole machine's, set it on the host";
+            return Err(Error::refused(format!("set the kernel parameter {name} to {value:?}"), advice));
+        };
+        if !namespaces.is_own(kind) {
+            let advice = format!("it is not allowed while the container is in the host's {kind} namespace");
+            return Err(Error::refused(format!("set the kernel parameter {name} to {value:?}"), advice));
+        }
+    }
+    Ok(())
+}
+
+/// `net.ipv4.conf.eth0.x` or `net/ipv4/conf/eth0.1/x` as a path: as sysctl(8) does, the first separator
+/// decides which of the two is meant.
+fn path(name: &str) -> String {
+    match name.find(['.', '/']).map(|at| name.as_bytes()[at]) {
+        Some(b'.') => name
+            .chars()
+            .map(|c| {
+                if c == '.' {
+                    '/'
+                } else if c == '/' {
+                    '.'
+                } else {
+                    c
+                }
+            })
+            .collect(),
+        _ => name.to_owned(),
+    }
+}
+
+fn is_network(name: &str) -> bool {
+    name.starts_with("net.") || name.starts_with("net/")
+}
+
+/// The namespace that a parameter belongs to.
+fn owner(path: &str) -> Option<LinuxNamespaceType> {
+    const IPC: [&str; 8] = [
+        "kernel/msgmax",
+        "kernel/msgmnb",
+        "kernel/msgmni",
+        "kernel/sem",
+        "kernel/shmall",
+        "kernel/shmmax",
+        "kernel/shmmni",
+        "kernel/shm_rmid_forced",
+    ];
+    match path {
+        path if path.starts_with("net/") => Some(LinuxNamespaceType::Network),
+        path if IPC.contains(&path) || path.starts_with("fs/mqueue/") => Some(LinuxNamespaceType::Ipc),
+        "kernel/domainname" | "kernel/hostname" => Some(LinuxNamespaceType::Uts),
+        _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_and_their_namespaces() {
+        assert_eq!(path("net.ipv4.ip_forward"), "net/ipv4/ip_forward");
+        assert_eq!(path("net/ipv4/conf/eth0.1/forwarding"), "net/ipv4/conf/eth0.1/forwarding");
+        assert_eq!(path("net.ipv4.conf.eth0/1.forwarding"), "net/ipv4/conf/eth0.1/forwarding");
+        assert_eq!(owner("kernel/sem"), Some(LinuxNamespaceType::Ipc));
+        assert_eq!(owner("kernel/panic"), None);
+        assert_eq!(owner("vm/swappiness"), None);
+    }
+}
