@@ -75,12 +75,19 @@ macro_rules! entry {
 pub(crate) use entry;
 
 mod container;
+mod image;
+mod network;
+mod shared;
+mod system;
+mod unsupported;
+mod volume;
 
 /// The commands at the root, in tables: the first that has a name wins.
-pub const ROOT: &[&[Entry]] = &[container::ROOT];
+pub const ROOT: &[&[Entry]] = &[container::ROOT, image::ROOT, system::ROOT, unsupported::ROOT];
 
 /// The management commands, in the order in which the help lists them.
-pub const MANAGEMENT: &[Management] = &[container::MANAGEMENT];
+pub const MANAGEMENT: &[Management] =
+    &[container::MANAGEMENT, image::MANAGEMENT, network::MANAGEMENT, system::MANAGEMENT, volume::MANAGEMENT];
 
 /// The root's command of that name or alias.
 pub fn find_root(name: &str) -> Option<&'static Entry> {

@@ -92,6 +92,7 @@ const LISTS: &[&str] = &[
 /// Fields that hold maps of strings.
 const STRINGS: &[&str] = &[
     "Annotations",
+    "Attributes",
     "AuxiliaryAddresses",
     "Data",
     "DriverOpts",
@@ -234,6 +235,8 @@ impl<'a> Val<'a> {
     pub(super) fn get(map: &'a serde_json::Map<String, Value>, shape: Shape, key: &str) -> Option<Self> {
         match (map.get(key), shape) {
             (Some(value), _) => Some(Self::entry(shape, key, value)),
+            // Go's field is called ID; in some of the API's answers it is Id.
+            (None, Shape::Struct) if key == "ID" => map.get("Id").map(|id| Self::entry(shape, "Id", id)),
             (None, Shape::Struct) => zero_of(key),
             (None, Shape::HealthCheck) if HEALTH_DURATIONS.contains(&key) => Some(Val::Duration(0)),
             (None, Shape::HealthCheck) => zero_of(key),
@@ -357,7 +360,9 @@ impl<'a> Val<'a> {
                 }
                 let inner: Vec<String> =
                     entries.iter().map(|(k, v)| format!("{}:{v}", Value::from(k.as_str()))).collect();
-                format!("{{{}}}", inner.join(","))
+                let text = format!("{{{}}}", inner.join(","));
+                // Docker's client encodes rows with Go's own encoder, which is wary of HTML.
+                if *shape == Shape::Row { escape_html(&text) } else { text }
             }
             Val::EmptyMap(_) => "null".to_owned(),
             Val::Unit => "{}".to_owned(),
@@ -367,6 +372,10 @@ impl<'a> Val<'a> {
 
 /// A row's entry that is a method with an argument in Docker's client: `{{.Label "key"}}`.
 pub(super) const METHOD_LABEL: &str = "Label";
+
+fn escape_html(json: &str) -> String {
+    json.replace('<', "\\u003c").replace('>', "\\u003e").replace('&', "\\u0026")
+}
 
 fn bracketed(open: &str, items: impl Iterator<Item = String>, close: &str) -> String {
     format!("{open}{}{close}", items.collect::<Vec<_>>().join(" "))

@@ -1,0 +1,206 @@
+//! Images: `hull image …` and its twins at the root.
+
+mod list;
+mod registry;
+mod remove;
+mod transfer;
+
+use super::{Entry, Management, entry};
+
+pub use registry::pull_image;
+pub use remove::prune_images;
+
+/// Which of docker's words lead to an image command at the root.
+pub const ROOT: &[Entry] = &[
+    entry!("images", [], Common, "List images", "[OPTIONS] [REPOSITORY[:TAG]]", list::ListArgs, list::list),
+    entry!(
+        "pull",
+        [],
+        Common,
+        "Download an image from a registry",
+        "[OPTIONS] NAME[:TAG|@DIGEST]",
+        registry::PullArgs,
+        registry::pull
+    ),
+    entry!(
+        "push",
+        [],
+        Common,
+        "Upload an image to a registry",
+        "[OPTIONS] NAME[:TAG]",
+        registry::PushArgs,
+        registry::push
+    ),
+    entry!(
+        "search",
+        [],
+        Common,
+        "Search a registry for images",
+        "[OPTIONS] TERM",
+        registry::SearchArgs,
+        registry::search
+    ),
+    entry!(
+        "history",
+        [],
+        Commands,
+        "Show the history of an image",
+        "[OPTIONS] IMAGE",
+        list::HistoryArgs,
+        list::history
+    ),
+    entry!(
+        "import",
+        [],
+        Commands,
+        "Import the contents from a tarball to create a filesystem image",
+        "[OPTIONS] file|- [REPOSITORY[:TAG]]",
+        transfer::ImportArgs,
+        transfer::import
+    ),
+    entry!(
+        "load",
+        [],
+        Commands,
+        "Load an image from a tar archive or STDIN",
+        "[OPTIONS]",
+        transfer::LoadArgs,
+        transfer::load
+    ),
+    entry!(
+        "rmi",
+        [],
+        Commands,
+        "Remove one or more images",
+        "[OPTIONS] IMAGE [IMAGE...]",
+        remove::RemoveArgs,
+        remove::remove
+    ),
+    entry!(
+        "save",
+        [],
+        Commands,
+        "Save one or more images to a tar archive (streamed to STDOUT by default)",
+        "[OPTIONS] IMAGE [IMAGE...]",
+        transfer::SaveArgs,
+        transfer::save
+    ),
+    entry!(
+        "tag",
+        [],
+        Commands,
+        "Create a tag TARGET_IMAGE that refers to SOURCE_IMAGE",
+        "SOURCE_IMAGE[:TAG] TARGET_IMAGE[:TAG]",
+        list::TagArgs,
+        list::tag
+    ),
+];
+
+const ENTRIES: &[Entry] = &[
+    entry!(
+        "bootstrap",
+        [],
+        Commands,
+        "Make a base image from a distribution's own packages, without a registry",
+        "REFERENCE",
+        registry::BootstrapArgs,
+        registry::bootstrap
+    ),
+    entry!(
+        "history",
+        [],
+        Commands,
+        "Show the history of an image",
+        "[OPTIONS] IMAGE",
+        list::HistoryArgs,
+        list::history
+    ),
+    entry!(
+        "import",
+        [],
+        Commands,
+        "Import the contents from a tarball to create a filesystem image",
+        "[OPTIONS] file|- [REPOSITORY[:TAG]]",
+        transfer::ImportArgs,
+        transfer::import
+    ),
+    entry!(
+        "inspect",
+        [],
+        Commands,
+        "Display detailed information on one or more images",
+        "[OPTIONS] IMAGE [IMAGE...]",
+        list::InspectArgs,
+        list::inspect
+    ),
+    entry!(
+        "load",
+        [],
+        Commands,
+        "Load an image from a tar archive or STDIN",
+        "[OPTIONS]",
+        transfer::LoadArgs,
+        transfer::load
+    ),
+    entry!(
+        "ls",
+        ["list"],
+        Commands,
+        "List images",
+        "[OPTIONS] [REPOSITORY[:TAG]]",
+        list::ListArgs,
+        list::list
+    ),
+    entry!("prune", [], Commands, "Remove unused images", "[OPTIONS]", remove::PruneArgs, remove::prune),
+    entry!(
+        "pull",
+        [],
+        Commands,
+        "Download an image from a registry",
+        "[OPTIONS] NAME[:TAG|@DIGEST]",
+        registry::PullArgs,
+        registry::pull
+    ),
+    entry!(
+        "push",
+        [],
+        Commands,
+        "Upload an image to a registry",
+        "[OPTIONS] NAME[:TAG]",
+        registry::PushArgs,
+        registry::push
+    ),
+    entry!(
+        "rm",
+        ["remove"],
+        Commands,
+        "Remove one or more images",
+        "[OPTIONS] IMAGE [IMAGE...]",
+        remove::RemoveArgs,
+        remove::remove
+    ),
+    entry!(
+        "save",
+        [],
+        Commands,
+        "Save one or more images to a tar archive (streamed to STDOUT by default)",
+        "[OPTIONS] IMAGE [IMAGE...]",
+        transfer::SaveArgs,
+        transfer::save
+    ),
+    entry!(
+        "tag",
+        [],
+        Commands,
+        "Create a tag TARGET_IMAGE that refers to SOURCE_IMAGE",
+        "SOURCE_IMAGE[:TAG] TARGET_IMAGE[:TAG]",
+        list::TagArgs,
+        list::tag
+    ),
+];
+
+/// `hull image`.
+pub const MANAGEMENT: Management = Management { name: "image", about: "Manage images", entries: ENTRIES };
+
+/// The rows of images as `system df -v` shows them too.
+pub use list::{HEADERS as IMAGE_HEADERS, rows as image_rows};

@@ -1,0 +1,235 @@
+//! Images from elsewhere: `pull`, `push`, `search`, and `bootstrap` from a distribution's packages.
+
+use base64::Engine as _;
+use clap::Args;
+use hyper::Method;
+use serde_json::{Value, json};
+
+use super::list::split_tag;
+use crate::client::{Query, empty, segment};
+use crate::commands::shared::{platform_json, print_list, progress, require_version};
+use crate::context::Context;
+use crate::error::{Error, ExitStatus};
+use crate::format::human;
+use crate::outln;
+
+/// `pull`.
+#[derive(Args, Debug)]
+pub struct PullArgs {
+    /// Download all tagged images in the repository
+    #[arg(short, long)]
+    all_tags: bool,
+    /// Set platform if server is multi-platform capable
+    #[arg(long, value_name = "os[/arch[/variant]]")]
+    platform: Option<String>,
+    /// Suppress verbose output
+    #[arg(short, long)]
+    quiet: bool,
+    #[arg(value_name = "NAME[:TAG|@DIGEST]")]
+    name: String,
+}
+
+/// No credentials: what a request to a registry carries until there is `login`.
+fn anonymous() -> String {
+    base64::engine::general_purpose::URL_SAFE.encode("{}")
+}
+
+/// `hull pull`.
+pub async fn pull(args: PullArgs, context: &Context) -> Result<ExitStatus, Error> {
+    let (_, tag) = split_tag(&args.name);
+    let exact = tag.is_some() || args.name.contains('@');
+    if args.all_tags && exact {
+        return Err(Error::new("tag can't be used with --all-tags/-a"));
+    }
+    if !exact && !args.all_tags && !args.quiet {
+        outln!("Using default tag: latest")?;
+    }
+    pull_image(context, &args.name, args.platform.as_deref(), args.all_tags, args.quiet).await?;
+    let reference = canonical(&args.name, args.all_tags);
+    outln!("{reference}")?;
+    Ok(ExitStatus::SUCCESS)
+}
+
+/// Pulls `name` (its tag `latest` where it has none, unless `all_tags`), and shows the progress unless `quiet`.
+pub async fn pull_image(
+    context: &Context,
+    name: &str,
+    platform: Option<&str>,
+    all_tags: bool,
+    quiet: bool,
+) -> Result<(), Error> {
+    let (repository, tag) = match name.split_once('@') {
+        Some((repository, digest)) => (split_tag(repository).0, Some(digest)),
+        None => {
+            let (repository, tag) = split_tag(name);
+            (repository, tag.or((!all_tags).then_some("latest")))
+        }
+    };
+    let path = Query::new("/images/create")
+        .with("fromImage", repository)
+        .with_some("tag", tag)
+        .with_some("platform", platform);
+    let credentials = anonymous();
+    let headers = [("x-registry-auth", credentials.as_str())];
+    let mut stream = context.client.request(Method::POST, &path, &headers, empty()).await?.json_stream();
+    if quiet { progress::drain(&mut stream).await } else { progress::show(&mut stream).await }
+}
+
+/// The full name of what was pulled, as Docker prints it last.
+fn canonical(name: &str, all_tags: bool) -> String {
+    let first = name.split('/').next().unwrap_or_default();
+    let has_registry = name.contains('/') && (first.contains(['.', ':']) || first == "localhost");
+    let prefix = match (has_registry, name.contains('/')) {
+        (true, _) => "",
+        (false, true) => "docker.io/",
+        (false, false) => "docker.io/library/",
+    };
+    let exact = name.contains('@') || split_tag(name).1.is_some();
+    format!("{prefix}{name}{}", if exact || all_tags { "" } else { ":latest" })
+}
+
+/// `push`.
+#[derive(Args, Debug)]
+pub struct PushArgs {
+    /// Push all tags of an image to the repository
+    #[arg(short, long)]
+    all_tags: bool,
+    /// Push a platform-specific manifest as a single-platform image to the registry
+    #[arg(long, value_name = "os[/arch[/variant]]")]
+    platform: Option<String>,
+    /// Suppress verbose output
+    #[arg(short, long)]
+    quiet: bool,
+    #[arg(value_name = "NAME[:TAG]")]
+    name: String,
+}
+
+/// `hull push`.
+pub async fn push(args: PushArgs, context: &Context) -> Result<ExitStatus, Error> {
+    let (repository, tag) = split_tag(&args.name);
+    if args.all_tags && tag.is_some() {
+        return Err(Error::new("tag can't be used with --all-tags/-a"));
+    }
+    if args.name.contains('@') {
+        return Err(Error::new("cannot push a digest reference"));
+    }
+    if tag.is_none() && !args.all_tags && !args.quiet {
+        outln!("Using default tag: latest")?;
+    }
+    let platform = args.platform.as_deref().map(platform_json).transpose()?;
+    if platform.is_some() {
+        require_version(context, "--platform", (1, 46)).await?;
+    }
+    let tag = if args.all_tags { None } else { Some(tag.unwrap_or("latest")) };
+    let path = Query::new(format!("/images/{}/push", segment(repository)))
+        .with_some("tag", tag)
+        .with_some("platform", platform);
+    let credentials = anonymous();
+    let headers = [("x-registry-auth", credentials.as_str())];
+    let mut stream = context.client.request(Method::POST, &path, &headers, empty()).await?.json_stream();
+    if args.quiet {
+        progress::drain(&mut stream).await?;
+        outln!("{}", canonical(&args.name, args.all_tags))?;
+    } else {
+        progress::show(&mut stream).await?;
+    }
+    Ok(ExitStatus::SUCCESS)
+}
+
+/// `search`.
+#[derive(Args, Debug)]
+pub struct SearchArgs {
+    /// Filter output based on conditions provided
+    #[arg(short, long, value_name = "filter")]
+    filter: Vec<String>,
+    /// Pretty-print search using a Go template
+    #[arg(long, value_name = "string")]
+    format: Option<String>,
+    /// Max number of search results
+    #[arg(long, value_name = "int")]
+    limit: Option<u32>,
+    /// Don't truncate output
+    #[arg(long)]
+    no_trunc: bool,
+    #[arg(value_name = "TERM")]
+    term: String,
+}
+
+/// `hull search`.
+pub async fn search(args: SearchArgs, context: &Context) -> Result<ExitStatus, Error> {
+    /// As wide as Docker shows a description.
+    const DESCRIPTION: usize = 45;
+    let path = Query::new("/images/search")
+        .with("term", &args.term)
+        .with_some("limit", args.limit.map(|n| n.to_string()))
+        .with_filters(&args.filter)?;
+    let results: Vec<Value> = context.client.get_json(&path).await?;
+    let yes = |value: &Value| if value.as_bool() == Some(true) { "[OK]" } else { "" };
+    let rows: Vec<Value> = results
+        .iter()
+        .map(|result| {
+            let description = result["description"].as_str().unwrap_or_default().replace(['\n', '\r'], " ");
+            let shown = if args.no_trunc { description } else { human::ellipsis(&description, DESCRIPTION) };
+            json!({
+                "Name": result["name"],
+                "Description": shown,
+                "StarCount": result["star_count"].to_string(),
+                "IsOfficial": yes(&result["is_official"]),
+                "IsAutomated": yes(&result["is_automated"]),
+            })
+        })
+        .collect();
+    let headers = [
+        ("Name", "NAME"),
+        ("Description", "DESCRIPTION"),
+        ("StarCount", "STARS"),
+        ("IsOfficial", "OFFICIAL"),
+        ("IsAutomated", "AUTOMATED"),
+    ];
+    print_list(
+        args.format.as_deref(),
+        "{{.Name}}\t{{.Description}}\t{{.StarCount}}\t{{.IsOfficial}}",
+        &headers,
+        &rows,
+    )?;
+    Ok(ExitStatus::SUCCESS)
+}
+
+/// `image bootstrap`.
+#[derive(Args, Debug)]
+#[command(after_help = "Examples:
+  hull image bootstrap debian:bookworm
+  hull image bootstrap ubuntu:noble
+  hull image bootstrap busybox")]
+pub struct BootstrapArgs {
+    /// What to make: debian:SUITE, ubuntu:SUITE or busybox
+    #[arg(value_name = "REFERENCE")]
+    reference: String,
+}
+
+/// `hull image bootstrap`: hull's own. The daemon makes the image with the distribution's own tools.
+pub async fn bootstrap(args: BootstrapArgs, context: &Context) -> Result<ExitStatus, Error> {
+    let path = Query::new("/hull/images/bootstrap").with("reference", &args.reference);
+    let response = context.client.request(Method::POST, &path, &[], empty()).await?;
+    progress::show(&mut response.json_stream()).await?;
+    Ok(ExitStatus::SUCCESS)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_in_full() {
+        for (name, expected) in [
+            ("a", "docker.io/library/a:latest"),
+            ("a:1", "docker.io/library/a:1"),
+            ("u/a", "docker.io/u/a:latest"),
+            ("localhost/a", "localhost/a:latest"),
+            ("r:5000/a", "r:5000/a:latest"),
+            ("r.example/a@sha256:00", "r.example/a@sha256:00"),
+        ] {
+            assert_eq!(canonical(name, false), expected);
+        }
+    }
+}

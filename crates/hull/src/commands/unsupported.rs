@@ -1,0 +1,36 @@
+//! Docker's commands that are not there yet, refused by their names.
+
+use clap::Args;
+
+use super::{Entry, entry};
+use crate::context::Context;
+use crate::error::{Error, ExitStatus};
+
+/// The commands, hidden in the help.
+pub const ROOT: &[Entry] = &[
+    entry!("build", [], Hidden, "Build an image from a Dockerfile", "[ARG...]", Anything, refuse),
+    entry!("builder", [], Hidden, "Manage builds", "[ARG...]", Anything, refuse),
+    entry!("buildx", [], Hidden, "Build with BuildKit", "[ARG...]", Anything, refuse),
+    entry!(
+        "compose",
+        [],
+        Hidden,
+        "Define and run applications of several containers",
+        "[ARG...]",
+        Anything,
+        refuse
+    ),
+    entry!("login", [], Hidden, "Authenticate to a registry", "[ARG...]", Anything, refuse),
+    entry!("logout", [], Hidden, "Log out from a registry", "[ARG...]", Anything, refuse),
+];
+
+/// Whatever was typed behind the name.
+#[derive(Args, Debug)]
+pub struct Anything {
+    #[arg(trailing_var_arg = true, allow_hyphen_values = true, hide = true)]
+    _words: Vec<String>,
+}
+
+async fn refuse(_: Anything, context: &Context) -> Result<ExitStatus, Error> {
+    Err(Error::new(format!("{} is not supported yet", context.command)))
+}
