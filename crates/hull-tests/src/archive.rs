@@ -4,20 +4,35 @@
 use std::path::Path;
 use std::process::{Command, Stdio};
 
-/// The kind of an entry, as its type flag in the header.
+/// The kind of an entry.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-#[repr(u8)]
 pub enum Kind {
-    /// A regular file.
-    File = b'0',
+    /// A regular file, 0644.
+    File,
+    /// A regular file, 0755.
+    Program,
     /// A hard link to the entry's link name.
-    HardLink = b'1',
+    HardLink,
     /// A symbolic link.
-    SymLink = b'2',
+    SymLink,
     /// A character device, 1:3 (null).
-    CharDevice = b'3',
-    /// A directory.
-    Directory = b'5',
+    CharDevice,
+    /// A directory, 0755.
+    Directory,
+}
+
+impl Kind {
+    /// The type flag and the mode, as a header has them.
+    fn in_header(self) -> (u8, &'static [u8]) {
+        match self {
+            Self::File => (b'0', b"0000644\0"),
+            Self::Program => (b'0', b"0000755\0"),
+            Self::HardLink => (b'1', b"0000644\0"),
+            Self::SymLink => (b'2', b"0000777\0"),
+            Self::CharDevice => (b'3', b"0000666\0"),
+            Self::Directory => (b'5', b"0000755\0"),
+        }
+    }
 }
 
 /// A tar archive in the making.
@@ -30,9 +45,14 @@ impl Tar {
         Self::default()
     }
 
-    /// Adds a regular file, 0755.
+    /// Adds a regular file, 0644.
     pub fn file(self, name: &str, content: &[u8]) -> Self {
         self.entry(Kind::File, name, "", content)
+    }
+
+    /// Adds a regular file, 0755.
+    pub fn program(self, name: &str, content: &[u8]) -> Self {
+        self.entry(Kind::Program, name, "", content)
     }
 
     /// Adds a directory, 0755.
@@ -66,15 +86,16 @@ impl Tar {
     }
 
     fn header(&mut self, kind: Kind, name: &str, link: &str, size: u64) {
+        let (flag, mode) = kind.in_header();
         let mut header = [0u8; 512];
         let mut put = |at: usize, bytes: &[u8]| header[at..at + bytes.len()].copy_from_slice(bytes);
         put(0, name.as_bytes());
-        put(100, if kind == Kind::SymLink { b"0000777\0" } else { b"0000755\0" });
+        put(100, mode);
         put(108, b"0000000\0");
         put(116, b"0000000\0");
         put(124, format!("{size:011o}\0").as_bytes());
         put(136, b"14000000000\0");
-        put(156, &[kind as u8]);
+        put(156, &[flag]);
         put(157, link.as_bytes());
         put(257, b"ustar\x0000");
         if kind == Kind::CharDevice {
@@ -103,7 +124,7 @@ pub fn busybox_rootfs() -> Tar {
     for directory in ["bin/", "dev/", "etc/", "proc/", "root/", "sys/", "tmp/"] {
         tar = tar.directory(directory);
     }
-    tar = tar.file("bin/busybox", &std::fs::read(busybox).expect("busybox is readable"));
+    tar = tar.program("bin/busybox", &std::fs::read(busybox).expect("busybox is readable"));
     for applet in String::from_utf8_lossy(&list.stdout).lines().filter(|applet| *applet != "busybox") {
         tar = tar.entry(Kind::SymLink, &format!("bin/{applet}"), "busybox", &[]);
     }

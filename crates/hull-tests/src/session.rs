@@ -2,14 +2,23 @@
 
 use std::fmt::Write as _;
 use std::fs;
+use std::os::unix::process::CommandExt;
 use std::process::Stdio;
 use std::time::Duration;
+
+use rustix::process::{Pid, Signal, kill_process_group};
 
 use crate::Daemon;
 use crate::kernel::wait;
 
 /// How long a whole session may take.
-const PATIENCE: Duration = Duration::from_secs(180);
+const PATIENCE: Duration = Duration::from_secs(90);
+
+/// What a session has besides bash and its tools: `eventually COMMAND…` tries for ten seconds, silently.
+const PRELUDE: &str = "eventually() {
+    local n; for n in {1..500}; do \"$@\" >/dev/null 2>&1 && return; sleep 0.02; done; return 1
+}
+";
 
 /// One command of a session and what it is to print.
 #[derive(Debug, Default, PartialEq, Eq)]
@@ -63,7 +72,7 @@ pub(crate) fn play(daemon: &Daemon, text: &str) {
     let steps = parse(text);
     let results = daemon.dir().join("session");
     fs::create_dir_all(&results).expect("a folder for what the session prints");
-    let mut script = String::new();
+    let mut script = String::from(PRELUDE);
     for (n, step) in steps.iter().enumerate() {
         let at = results.display();
         // The group runs in the shell itself, so that variables last for the session.
@@ -76,11 +85,13 @@ pub(crate) fn play(daemon: &Daemon, text: &str) {
         .arg(&script)
         .stdout(Stdio::null())
         .stderr(Stdio::null())
+        .process_group(0)
         .spawn()
         .expect("bash is there");
     let ended = wait(&mut child, PATIENCE).is_some();
     if !ended {
-        child.kill().and_then(|()| child.wait()).expect("one's own child can be killed");
+        kill_process_group(Pid::from_child(&child), Signal::KILL).expect("one's own children can be killed");
+        child.wait().expect("and waited for");
     }
     let (mut want, mut got) = (String::new(), String::new());
     for (n, step) in steps.iter().enumerate() {
@@ -89,8 +100,8 @@ pub(crate) fn play(daemon: &Daemon, text: &str) {
         let mut printed = mask(&String::from_utf8_lossy(&printed), daemon);
         match status.trim() {
             "0" => {}
-            "" => printed.push_str("\n[it did not end]"),
-            status => write!(printed, "\n[{status}]").expect("a string"),
+            "" => printed = format!("{}\n[it did not end]", printed.trim_end()),
+            status => printed = format!("{}\n[{status}]", printed.trim_end()),
         }
         for (text, outcome) in [(&mut want, &step.expected), (&mut got, &tidy(&printed))] {
             writeln!(text, "$ {}", step.command.replace('\n', "\n> ")).expect("a string");
