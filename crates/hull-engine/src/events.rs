@@ -99,7 +99,7 @@ impl Events {
             action: action.into(),
             id: id.to_owned(),
             attributes,
-            time_ns: crate::system::now_ns(),
+            time_ns: crate::container::now_ns(),
         });
         if ring.len() == KEPT {
             ring.pop_front();

@@ -9,6 +9,7 @@ mod database;
 mod engine;
 mod error;
 pub mod events;
+pub mod filter;
 pub mod images;
 pub mod model;
 pub mod networks;

@@ -1,170 +1,557 @@
 //! Networks: what they are to a user, who is on them, and who resolves whom.
 //!
-//! Three words for a container's place on networks: [`Networks::allocate`] decides (memory and `bind(2)`),
+//! Three words for a container's way onto its networks: [`Networks::allocate`] decides (memory and `bind(2)`),
 //! [`Networks::realise`] tells the kernel, [`Networks::running`] makes its names known.
+//!
+//! | file | what lives there |
+//! |---|---|
+//! | `create` | what a network is asked to be, checked and completed; pure |
+//! | `endpoint` | what a container asks of its place on one; pure |
+//! | `ports` | published ports |
+//! | `names` | who resolves whom |
+//! | `files` | /etc/hosts and /etc/resolv.conf |
+//! | `allocate` | a container's places, from the decision to their end |
+//! | `live` | connect and disconnect while it runs, and a daemon that comes back |
 
-use std::collections::BTreeMap;
-use std::os::fd::OwnedFd;
-use std::sync::Arc;
+mod allocate;
+mod create;
+mod endpoint;
+mod files;
+mod live;
+mod names;
+mod ports;
 
-use hull_network::Fabric;
+use std::collections::{BTreeMap, HashMap};
+use std::net::{IpAddr, SocketAddr};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use hull_network::ipam::{DefaultPool, Pool, Pools};
+use hull_network::{Fabric, PublishedBy, Subnet};
+use serde_json::{Map, Value, json};
+
+pub(crate) use allocate::{Allocation, Joiner};
+pub use create::{Ipam, IpamConfig, Network, NetworkCreate};
+pub(crate) use files::Resolving;
+pub(crate) use live::Live;
 
 use crate::config::DaemonConfig;
-use crate::database::Database;
-use crate::events::Events;
-use crate::model::{EndpointSettings, PortBinding};
-use crate::{Error, Result};
+use crate::container::{now_ns, random_id, rfc3339};
+use crate::database::{Database, Table};
+use crate::events::{self, Events};
+use crate::filter::Filters;
+use crate::model::EndpointSettings;
+use crate::{Error, Kind, Result};
 
-/// A network.
-#[derive(Clone, Debug, PartialEq)]
-pub struct Network {
-    /// Its name.
-    pub name: String,
-    /// Its id.
-    pub id: String,
-    /// `bridge`, `host` or `null`.
-    pub driver: String,
-}
-
-/// A container that joins its networks.
-pub(crate) struct Joiner<'a> {
-    /// Its id.
-    pub(crate) id: &'a str,
-    /// Its name, without a slash.
-    pub(crate) name: &'a str,
-    /// Its host name.
-    pub(crate) hostname: &'a str,
-    /// By the network's name, as [`Networks::check`] gave it.
-    pub(crate) endpoints: &'a BTreeMap<String, EndpointSettings>,
-    /// What is to be published where.
-    pub(crate) port_bindings: &'a BTreeMap<String, Vec<PortBinding>>,
-    /// What it listens on: `80/tcp`, also ranges.
-    pub(crate) exposed: &'a [String],
-    /// All of that is published at ports of the engine's choice.
-    pub(crate) publish_all: bool,
-}
-
-/// A container's place on its networks. Dropped before [`Networks::running`], it undoes what was made; dropped later,
-/// it leaves the kernel as it is (the daemon ends, the container does not).
-pub(crate) struct Allocation {
-    /// As inspect shows them, by the network's name.
-    pub(crate) endpoints: BTreeMap<String, EndpointSettings>,
-    /// `NetworkSettings.Ports`: an empty list is a port that is exposed and not published (`null` on the wire).
-    pub(crate) ports: BTreeMap<String, Vec<PortBinding>>,
-    /// The published host ports, bound: the shim holds them as long as the container runs.
-    pub(crate) reserved: Vec<OwnedFd>,
-}
-
-/// A container that runs, as [`Networks::connect`] needs to know it.
-pub(crate) struct Live<'a> {
-    /// Its id.
-    pub(crate) id: &'a str,
-    /// Its name, without a slash.
-    pub(crate) name: &'a str,
-    /// Its host name.
-    pub(crate) hostname: &'a str,
-    /// Its first process, on the host.
-    pub(crate) pid: i32,
-}
-
-/// What a container's /etc/resolv.conf depends on.
-pub(crate) struct Resolving<'a> {
-    /// The names of its networks.
-    pub(crate) networks: &'a [&'a str],
-    /// `--dns`.
-    pub(crate) dns: &'a [String],
-    /// `--dns-search`.
-    pub(crate) search: &'a [String],
-    /// `--dns-option`.
-    pub(crate) options: &'a [String],
+impl From<hull_network::Error> for Error {
+    fn from(error: hull_network::Error) -> Error {
+        let kind = match &error {
+            hull_network::Error::Invalid(_) | hull_network::Error::OutsideSubnet { .. } => {
+                Kind::InvalidParameter
+            }
+            hull_network::Error::AddressInUse { .. } => Kind::Forbidden,
+            _ => Kind::System,
+        };
+        Error::new(kind, error.to_string())
+    }
 }
 
 /// The networks.
-pub struct Networks {}
+pub struct Networks {
+    inner: Arc<Inner>,
+}
+
+/// What the networks share with every container's [`Allocation`].
+struct Inner {
+    state: Mutex<State>,
+    directory: Arc<names::Directory>,
+    fabric: Arc<Fabric>,
+    database: Arc<Database>,
+    events: Arc<Events>,
+    pools: Pools,
+    /// The daemon's own `--dns` and its companions.
+    dns: Vec<IpAddr>,
+    dns_options: Vec<String>,
+    dns_search: Vec<String>,
+    /// What the kernel had published when the daemon came, until [`Networks::settle`].
+    found: Mutex<Vec<PublishedBy>>,
+}
+
+#[derive(Default)]
+struct State {
+    by_id: BTreeMap<String, Entry>,
+    by_name: HashMap<String, String>,
+}
+
+/// A network and who is on it.
+struct Entry {
+    network: Arc<Network>,
+    /// None: `host` and `none` have no bridge and no addresses.
+    bridge: Option<Arc<create::Plan>>,
+    pool4: Option<Pool>,
+    pool6: Option<Pool>,
+    /// By the container's id.
+    attached: BTreeMap<String, Attachment>,
+}
+
+/// A container on a network, as its inspect shows it.
+struct Attachment {
+    name: String,
+    endpoint: String,
+    mac: String,
+    address4: String,
+    address6: String,
+}
 
 impl Networks {
-    /// Opens the networks and makes the kernel have their bridges.
+    /// Opens the networks and makes the kernel have their bridges. What the kernel has of networks that are no more is
+    /// removed.
+    ///
+    /// # Errors
+    /// A row, a setting of the daemon or a bridge cannot be.
     pub(crate) fn open(
-        _config: &DaemonConfig,
-        _fabric: Arc<Fabric>,
-        _database: Arc<Database>,
-        _events: Arc<Events>,
+        config: &DaemonConfig,
+        fabric: Arc<Fabric>,
+        database: Arc<Database>,
+        events: Arc<Events>,
     ) -> Result<Networks> {
-        Ok(Networks {})
+        let pools = match config.address_pools.as_slice() {
+            [] => Pools::docker(),
+            texts => {
+                Pools::new(texts.iter().map(|text| text.parse::<DefaultPool>()).collect::<Result<_, _>>()?)
+            }
+        };
+        let inner = Arc::new(Inner {
+            state: Mutex::default(),
+            directory: Arc::default(),
+            found: Mutex::new(fabric.published()?),
+            fabric,
+            database,
+            events,
+            pools,
+            dns: config.dns.clone(),
+            dns_options: config.dns_options.clone(),
+            dns_search: config.dns_search.clone(),
+        });
+        for network in inner.database.all::<Network>(Table::Networks)? {
+            inner.state().insert(Arc::new(network))?;
+        }
+        inner.ensure_predefined(config)?;
+        inner.ensure_bridges()?;
+        Ok(Networks { inner })
+    }
+
+    /// After every container that runs was restored: what the kernel publishes for others is taken back.
+    ///
+    /// # Errors
+    /// The kernel refuses.
+    pub(crate) fn settle(&self) -> Result<()> {
+        let found = std::mem::take(&mut *self.inner.found());
+        for PublishedBy { owner, port } in found {
+            tracing::info!(%owner, ?port, "a published port of a container that does not run is taken back");
+            self.inner.fabric.unpublish(&owner, std::slice::from_ref(&port))?;
+        }
+        Ok(())
     }
 
     /// The network of that name, id or beginning of an id.
-    pub fn resolve(&self, _name: &str) -> Result<Arc<Network>> {
-        Err(Error::unsupported("this"))
+    ///
+    /// # Errors
+    /// There is none, or the beginning is that of several.
+    pub fn resolve(&self, name: &str) -> Result<Arc<Network>> {
+        Ok(Arc::clone(&self.inner.state().find(name)?.network))
     }
 
     /// Whether a container may be on that network with those settings; the network's name.
-    pub(crate) fn check(&self, _network: &str, _settings: &EndpointSettings) -> Result<String> {
-        Err(Error::unsupported("this"))
+    ///
+    /// # Errors
+    /// There is no such network, or the settings cannot be, in Docker's words.
+    pub(crate) fn check(&self, network: &str, settings: &EndpointSettings) -> Result<String> {
+        let network = self.resolve(network)?;
+        let within =
+            |error: Error| Error::new(error.kind, format!("invalid endpoint settings:\n{}", error.message));
+        endpoint::check(&network, settings).map_err(within)?;
+        Ok(network.name.clone())
     }
 
-    /// Decides about addresses and ports. Pure memory and `bind(2)`.
-    pub(crate) fn allocate(&self, _joiner: &Joiner<'_>) -> Result<Allocation> {
-        Err(Error::unsupported("this"))
+    /// Makes a network. The second value is a warning, or empty.
+    ///
+    /// # Errors
+    /// The name is taken (409), it is one of those that are always there, subnets overlap (403), a setting cannot be.
+    pub fn create(&self, create: NetworkCreate) -> Result<Arc<Network>> {
+        let taken = |name: &str| Error::conflict(format!("network with name {name} already exists"));
+        let routes = hull_network::ipam::routes()?;
+        let network = {
+            let mut state = self.inner.state();
+            if !create.name.is_empty()
+                && !create::PREDEFINED.contains(&create.name.as_str())
+                && state.by_name.contains_key(&create.name)
+            {
+                return Err(taken(&create.name));
+            }
+            let used = state.subnets();
+            let created = rfc3339(now_ns());
+            let network =
+                Arc::new(create.complete(random_id(), created, &self.inner.pools, &used, &routes)?);
+            state.check_bridge_name(&network)?;
+            // In memory first, which keeps the name and the subnet; the row comes last.
+            state.insert(Arc::clone(&network))?;
+            network
+        };
+        if let Err(error) = self.inner.build(&network) {
+            self.inner.state().remove(&network.id);
+            return Err(error);
+        }
+        self.inner.publish("create", &network, None);
+        Ok(network)
     }
 
-    /// Makes the namespace, its interfaces and the published ports. Blocks for a few milliseconds. Not for `host`.
-    pub(crate) fn realise(&self, _allocation: &Allocation) -> Result<OwnedFd> {
-        Err(Error::unsupported("this"))
+    /// Removes a network that nobody is on.
+    ///
+    /// # Errors
+    /// There is none, it is one of those that are always there, or containers are on it (403).
+    pub fn remove(&self, name: &str) -> Result<()> {
+        let network = {
+            let mut state = self.inner.state();
+            let entry = state.find(name)?;
+            let network = Arc::clone(&entry.network);
+            if create::PREDEFINED.contains(&network.name.as_str()) {
+                let message = format!("{} is a pre-defined network and cannot be removed", network.name);
+                return Err(Error::new(Kind::Forbidden, message));
+            }
+            if !entry.attached.is_empty() {
+                let endpoint = |at: &Attachment| format!("name:{:?} id:{:?}", at.name, &at.endpoint[..12]);
+                let endpoints: Vec<String> = entry.attached.values().map(endpoint).collect();
+                return Err(Error::new(
+                    Kind::Forbidden,
+                    format!(
+                        "error while removing network: network {} has active endpoints ({})",
+                        network.name,
+                        endpoints.join(", ")
+                    ),
+                ));
+            }
+            state.remove(&network.id);
+            network
+        };
+        // The row first: a bridge without a row is removed when the daemon starts.
+        self.inner.database.delete(Table::Networks, &network.id)?;
+        let plan = create::plan(&network)?;
+        self.inner.fabric.remove_bridge(&plan.bridge.name)?;
+        self.inner.publish("destroy", &network, None);
+        Ok(())
     }
 
-    /// The container runs: its names resolve, and it is answered where it asks. Called within the runtime.
-    pub(crate) fn running(&self, _id: &str, _allocation: &Allocation, _pid: i32) -> Result<()> {
-        Err(Error::unsupported("this"))
+    /// The networks that pass the filters `dangling`, `driver`, `id`, `label`, `name`, `scope` and `type`, in the API's
+    /// shape, by name.
+    ///
+    /// # Errors
+    /// A filter that is not known.
+    pub fn list(&self, filters: &Filters) -> Result<Vec<Value>> {
+        filters.only(&["dangling", "driver", "id", "label", "name", "scope", "type"])?;
+        let dangling = filters.boolean("dangling")?;
+        if let Some(kind) =
+            filters.values("type").iter().find(|kind| !matches!(kind.as_str(), "builtin" | "custom"))
+        {
+            return Err(Error::invalid(format!("invalid filter 'type={kind}'")));
+        }
+        let state = self.inner.state();
+        let passes = |entry: &&Entry| {
+            let network = &entry.network;
+            let predefined = create::PREDEFINED.contains(&network.name.as_str());
+            filters.any_exact("driver", &network.driver)
+                && filters.any_match("id", &network.id)
+                && filters.any_match("name", &network.name)
+                && filters.any_exact("scope", "local")
+                && filters.any_exact("type", if predefined { "builtin" } else { "custom" })
+                && filters.labels(&network.labels)
+                && dangling.is_none_or(|dangling| dangling == (entry.attached.is_empty() && !predefined))
+        };
+        let mut entries: Vec<&Entry> = state.by_id.values().filter(passes).collect();
+        entries.sort_by(|one, other| one.network.name.cmp(&other.network.name));
+        Ok(entries.into_iter().map(Entry::summary).collect())
     }
 
-    /// A container that an earlier daemon left running takes its place again. Called within the runtime.
-    pub(crate) fn restore(
-        &self,
-        _live: &Live<'_>,
-        _endpoints: &BTreeMap<String, EndpointSettings>,
-        _ports: &BTreeMap<String, Vec<PortBinding>>,
-    ) -> Result<Allocation> {
-        Err(Error::unsupported("this"))
+    /// A network in the API's shape, with the containers that are on it.
+    ///
+    /// # Errors
+    /// There is none, or the beginning of an id is that of several.
+    pub fn inspect(&self, name: &str) -> Result<Value> {
+        let state = self.inner.state();
+        Ok(state.find(name)?.inspect())
     }
 
-    /// The container ended: its ports, addresses and names are free again.
-    pub(crate) fn release(&self, _id: &str, _allocation: Allocation) -> Result<()> {
-        Err(Error::unsupported("this"))
+    /// Removes the networks that nobody is on and that pass the filters `label`, `label!` and `until`; their names.
+    ///
+    /// # Errors
+    /// A filter that is not known, or the kernel refuses.
+    pub fn prune(&self, filters: &Filters) -> Result<Vec<String>> {
+        filters.only(&["label", "label!", "until"])?;
+        let until = filters.until()?;
+        let candidates: Vec<Arc<Network>> = {
+            let state = self.inner.state();
+            let passes = |entry: &&Entry| {
+                entry.attached.is_empty()
+                    && !create::PREDEFINED.contains(&entry.network.name.as_str())
+                    && filters.labels(&entry.network.labels)
+                    && until.is_none_or(|until| crate::system::parse_rfc3339(&entry.network.created) < until)
+            };
+            state.by_id.values().filter(passes).map(|entry| Arc::clone(&entry.network)).collect()
+        };
+        let mut removed = Vec::new();
+        for network in candidates {
+            match self.remove(&network.id) {
+                Ok(()) => removed.push(network.name.clone()),
+                // Someone joined or removed it meanwhile.
+                Err(error) if matches!(error.kind, Kind::Forbidden | Kind::NotFound) => {}
+                Err(error) => return Err(error),
+            }
+        }
+        self.inner.events.publish(
+            events::Kind::Network,
+            "prune",
+            "",
+            BTreeMap::from([("reclaimed".to_owned(), "0".to_owned())]),
+        );
+        removed.sort();
+        Ok(removed)
+    }
+}
+
+impl Inner {
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// The container has another name now.
-    pub(crate) fn renamed(&self, _allocation: &mut Allocation, _name: &str) {}
-
-    /// Puts a running container on one more network; the engine keeps what is returned. Blocks for milliseconds.
-    pub(crate) fn connect(
-        &self,
-        _network: &str,
-        _live: &Live<'_>,
-        _settings: &EndpointSettings,
-        _allocation: &mut Allocation,
-    ) -> Result<EndpointSettings> {
-        Err(Error::unsupported("this"))
+    fn found(&self) -> MutexGuard<'_, Vec<PublishedBy>> {
+        self.found.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Takes a running container off a network. Blocks for milliseconds.
-    pub(crate) fn disconnect(&self, _network: &str, _live: &Live<'_>, _allocation: &mut Allocation) -> Result<()> {
-        Err(Error::unsupported("this"))
+    /// Makes the rows of the networks that are always there. The default one keeps its subnet over the daemon's
+    /// starts, for the containers that still run on it, unless the daemon is told another.
+    fn ensure_predefined(&self, config: &DaemonConfig) -> Result<()> {
+        for (name, driver) in [("host", "host"), ("none", "null")] {
+            if !self.state().by_name.contains_key(name) {
+                self.keep(Network::plain(name, driver))?;
+            }
+        }
+        let known = self.state().by_name.get("bridge").cloned();
+        let known = known.and_then(|id| self.state().by_id.get(&id).map(|entry| Arc::clone(&entry.network)));
+        let options = create::default_options(&config.bridge_name());
+        let ipam = match (&config.bip, &known) {
+            (Some(bip), _) => vec![bridge_ip(bip)?],
+            (None, Some(known)) => known.ipam.config.clone(),
+            (None, None) => {
+                let busy = [self.state().subnets(), hull_network::ipam::routes()?].concat();
+                let subnet = self.pools.choose4(&busy)?.to_string();
+                let gateway = Pool::new(subnet.parse()?, None)?.allocate()?.to_string();
+                vec![IpamConfig { subnet, gateway, ..IpamConfig::default() }]
+            }
+        };
+        let mut network = match &known {
+            Some(known) => Network::clone(known),
+            None => Network::plain("bridge", "bridge"),
+        };
+        network.ipam.config = ipam;
+        network.options = options;
+        if known.is_none_or(|known| *known != network) {
+            self.state().remove(&network.id);
+            self.keep(network)?;
+        }
+        Ok(())
     }
 
-    /// The text of /etc/resolv.conf.
-    pub(crate) fn resolv_conf(&self, _resolving: &Resolving<'_>) -> Result<String> {
-        Err(Error::unsupported("this"))
+    fn keep(&self, network: Network) -> Result<()> {
+        self.state().insert(Arc::new(network.clone()))?;
+        self.database.put(Table::Networks, &network.id, &network)
     }
 
-    /// The text of /etc/hosts for a container with these endpoints (empty for `none` and `host`).
-    pub(crate) fn hosts(
-        &self,
-        _endpoints: &BTreeMap<String, EndpointSettings>,
-        _hostname: &str,
-        _domainname: &str,
-        _extra: &[String],
-    ) -> Result<String> {
-        Err(Error::unsupported("this"))
+    /// Makes the kernel have the bridges of all networks, and no others of this instance.
+    fn ensure_bridges(&self) -> Result<()> {
+        let plans: Vec<Arc<create::Plan>> =
+            self.state().by_id.values().filter_map(|entry| entry.bridge.clone()).collect();
+        for name in self.fabric.bridges()? {
+            if !plans.iter().any(|plan| plan.bridge.name == name) {
+                tracing::info!(bridge = name, "a bridge of no network is removed");
+                self.fabric.remove_bridge(&name)?;
+            }
+        }
+        plans.iter().try_for_each(|plan| Ok(self.fabric.ensure_bridge(&plan.bridge)?))
     }
+
+    /// The kernel's part of a new network, then its row.
+    fn build(&self, network: &Network) -> Result<()> {
+        let plan = create::plan(network)?;
+        self.fabric.ensure_bridge(&plan.bridge)?;
+        self.database.put(Table::Networks, &network.id, network).inspect_err(|_| {
+            if let Err(error) = self.fabric.remove_bridge(&plan.bridge.name) {
+                tracing::error!(bridge = plan.bridge.name, %error, "a bridge that no row names stays behind");
+            }
+        })
+    }
+
+    fn publish(&self, action: &str, network: &Network, container: Option<&str>) {
+        let mut attributes = BTreeMap::from([
+            ("name".to_owned(), network.name.clone()),
+            ("type".to_owned(), network.driver.clone()),
+        ]);
+        attributes.extend(container.map(|id| ("container".to_owned(), id.to_owned())));
+        self.events.publish(events::Kind::Network, action, &network.id, attributes);
+    }
+
+    /// Who is asked for names that are not ours: the container's `--dns`, the daemon's, or the host's.
+    fn upstreams(&self, dns: &[String]) -> Result<Vec<SocketAddr>> {
+        let own = files::servers(dns)?;
+        let servers = match (own.is_empty(), self.dns.is_empty()) {
+            (false, _) => own,
+            (true, false) => self.dns.clone(),
+            (true, true) => hull_network::dns::host_resolvers().nameservers,
+        };
+        Ok(servers.into_iter().map(|server| SocketAddr::new(server, 53)).collect())
+    }
+}
+
+impl State {
+    fn insert(&mut self, network: Arc<Network>) -> Result<()> {
+        let (mut pool4, mut pool6) = (None, None);
+        let bridge = match network.driver.as_str() {
+            "bridge" => {
+                let mut plan = create::plan(&network)?;
+                (pool4, pool6) = (plan.pool4.take(), plan.pool6.take());
+                Some(Arc::new(plan))
+            }
+            _ => None,
+        };
+        self.by_name.insert(network.name.clone(), network.id.clone());
+        self.by_id
+            .insert(network.id.clone(), Entry { network, bridge, pool4, pool6, attached: BTreeMap::new() });
+        Ok(())
+    }
+
+    fn remove(&mut self, id: &str) {
+        if let Some(entry) = self.by_id.remove(id) {
+            self.by_name.remove(&entry.network.name);
+        }
+    }
+
+    fn find(&self, name: &str) -> Result<&Entry> {
+        // Clients call the default network so, too.
+        let name = if name == "default" { "bridge" } else { name };
+        if let Some(entry) =
+            self.by_name.get(name).or(Some(&name.to_owned())).and_then(|id| self.by_id.get(id))
+        {
+            return Ok(entry);
+        }
+        let mut alike = self.by_id.range(name.to_owned()..).take_while(|(id, _)| id.starts_with(name));
+        match (alike.next(), alike.next()) {
+            (Some((_, entry)), None) if !name.is_empty() => Ok(entry),
+            (Some(_), Some(_)) if !name.is_empty() => Err(Error::invalid(format!(
+                "network {name} is ambiguous: it is the beginning of several ids"
+            ))),
+            _ => Err(Error::not_found(format!("network {name} not found"))),
+        }
+    }
+
+    fn find_mut(&mut self, name: &str) -> Result<&mut Entry> {
+        let id = self.find(name)?.network.id.clone();
+        self.by_id.get_mut(&id).ok_or_else(|| Error::not_found(format!("network {name} not found")))
+    }
+
+    fn subnets(&self) -> Vec<Subnet> {
+        let bridges = self.by_id.values().filter_map(|entry| entry.bridge.as_deref());
+        bridges.flat_map(|plan| plan.bridge.subnets.iter().copied()).collect()
+    }
+
+    fn check_bridge_name(&self, network: &Network) -> Result<()> {
+        let name = create::plan(network)?.bridge.name;
+        let has = |entry: &&Entry| entry.bridge.as_deref().is_some_and(|plan| plan.bridge.name == name);
+        match self.by_id.values().find(has) {
+            None => Ok(()),
+            Some(other) => Err(Error::new(
+                Kind::Forbidden,
+                format!(
+                    "the bridge {name} is the network {}'s; choose another bridge name",
+                    other.network.name
+                ),
+            )),
+        }
+    }
+}
+
+impl Entry {
+    fn summary(&self) -> Value {
+        let mut members = match serde_json::to_value(&*self.network) {
+            Ok(Value::Object(members)) => members,
+            _ => Map::new(),
+        };
+        members.shift_remove("hull.Configured");
+        members.insert("Scope".to_owned(), json!("local"));
+        members.insert("Ingress".to_owned(), json!(false));
+        members.insert("ConfigFrom".to_owned(), json!({ "Network": "" }));
+        members.insert("ConfigOnly".to_owned(), json!(false));
+        members.insert("Containers".to_owned(), json!({}));
+        Value::Object(members)
+    }
+
+    fn inspect(&self) -> Value {
+        let mut value = self.summary();
+        let containers: Map<String, Value> =
+            self.attached.iter().map(|(id, attachment)| (id.clone(), attachment.shown())).collect();
+        value["Containers"] = Value::Object(containers);
+        let status = |pool: &Pool| {
+            let subnet = pool.subnet();
+            let bits = (if subnet.base().is_ipv6() { 128u32 } else { 32 }) - u32::from(subnet.prefix());
+            let all = 1u64.checked_shl(bits).unwrap_or(u64::MAX);
+            // The network's own address and, with IPv4, the broadcast's are never given.
+            let used = pool.taken().saturating_add(if subnet.base().is_ipv6() { 1 } else { 2 });
+            (subnet.to_string(), json!({ "IPsInUse": used, "DynamicIPsAvailable": all.saturating_sub(used) }))
+        };
+        let subnets: Map<String, Value> = self.pool4.iter().chain(&self.pool6).map(status).collect();
+        value["Status"] = json!({ "IPAM": { "Subnets": subnets } });
+        value
+    }
+}
+
+impl Attachment {
+    fn shown(&self) -> Value {
+        json!({
+            "Name": self.name,
+            "EndpointID": self.endpoint,
+            "MacAddress": self.mac,
+            "IPv4Address": self.address4,
+            "IPv6Address": self.address6,
+        })
+    }
+}
+
+impl Network {
+    fn plain(name: &str, driver: &str) -> Network {
+        Network {
+            name: name.to_owned(),
+            id: random_id(),
+            created: rfc3339(now_ns()),
+            driver: driver.to_owned(),
+            enable_ipv4: true,
+            enable_ipv6: false,
+            ipam: Ipam { driver: "default".to_owned(), options: None, config: Vec::new() },
+            internal: false,
+            attachable: false,
+            options: BTreeMap::new(),
+            labels: BTreeMap::new(),
+            configured: false,
+        }
+    }
+}
+
+/// `--bip 10.1.2.3/24`: the bridge's own address, and by that its subnet.
+fn bridge_ip(text: &str) -> Result<IpamConfig> {
+    let invalid = || {
+        Error::invalid(format!("invalid --bip {text:?}: an IPv4 address and a prefix length are expected"))
+    };
+    let (address, _) = text.split_once('/').ok_or_else(invalid)?;
+    let subnet: Subnet = text.parse().map_err(|_| invalid())?;
+    let gateway: std::net::Ipv4Addr = address.parse().map_err(|_| invalid())?;
+    let config =
+        IpamConfig { subnet: subnet.to_string(), gateway: gateway.to_string(), ..IpamConfig::default() };
+    create::pool(&config)?;
+    Ok(config)
 }

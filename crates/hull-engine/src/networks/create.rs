@@ -1,0 +1,539 @@
+//! What a network is asked to be, checked and completed: names, subnets, the bridge's options.
+
+use std::collections::BTreeMap;
+use std::net::{IpAddr, Ipv4Addr};
+
+use hull_network::ipam::{Pool, Pools};
+use hull_network::{Bridge, Subnet};
+use serde::{Deserialize, Serialize};
+
+use crate::{Error, Kind, Result};
+
+/// A network: the row in the database, and the API's words for it.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Network {
+    /// Its name.
+    #[serde(rename = "Name")]
+    pub name: String,
+    /// Its id.
+    #[serde(rename = "Id")]
+    pub id: String,
+    /// When it was made, RFC 3339.
+    #[serde(rename = "Created")]
+    pub created: String,
+    /// `bridge`, `host` or `null`.
+    #[serde(rename = "Driver")]
+    pub driver: String,
+    /// It has IPv4 addresses.
+    #[serde(rename = "EnableIPv4")]
+    pub enable_ipv4: bool,
+    /// It has IPv6 addresses.
+    #[serde(rename = "EnableIPv6")]
+    pub enable_ipv6: bool,
+    /// Its subnets.
+    #[serde(rename = "IPAM")]
+    pub ipam: Ipam,
+    /// Nothing leaves it and nothing comes in.
+    #[serde(rename = "Internal")]
+    pub internal: bool,
+    /// Swarm's word, kept.
+    #[serde(rename = "Attachable")]
+    pub attachable: bool,
+    /// The driver's options.
+    #[serde(rename = "Options")]
+    pub options: BTreeMap<String, String>,
+    /// Labels.
+    #[serde(rename = "Labels")]
+    pub labels: BTreeMap<String, String>,
+    /// The subnet was asked for, so that containers may ask for addresses in it.
+    #[serde(rename = "hull.Configured", default)]
+    pub configured: bool,
+}
+
+/// Who gives addresses, and of what.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "PascalCase", default)]
+pub struct Ipam {
+    /// Always `default`.
+    pub driver: String,
+    /// Options of that driver: none are known.
+    pub options: Option<BTreeMap<String, String>>,
+    /// One subnet, or one of each family.
+    pub config: Vec<IpamConfig>,
+}
+
+/// A subnet.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct IpamConfig {
+    /// `172.20.0.0/16`.
+    #[serde(rename = "Subnet", skip_serializing_if = "String::is_empty")]
+    pub subnet: String,
+    /// Where addresses come from that nobody asks for by name.
+    #[serde(rename = "IPRange", skip_serializing_if = "String::is_empty")]
+    pub ip_range: String,
+    /// The bridge's own address; empty: the first.
+    #[serde(rename = "Gateway", skip_serializing_if = "String::is_empty")]
+    pub gateway: String,
+    /// Addresses that are other things' on this network.
+    #[serde(rename = "AuxiliaryAddresses", skip_serializing_if = "BTreeMap::is_empty")]
+    pub auxiliary_addresses: BTreeMap<String, String>,
+}
+
+/// The body of `POST /networks/create`.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(default)]
+pub struct NetworkCreate {
+    /// Its name.
+    #[serde(rename = "Name")]
+    pub name: String,
+    /// The driver; empty: `bridge`.
+    #[serde(rename = "Driver")]
+    pub driver: String,
+    /// `local`, or nothing.
+    #[serde(rename = "Scope")]
+    pub scope: String,
+    /// Nothing leaves it and nothing comes in.
+    #[serde(rename = "Internal")]
+    pub internal: bool,
+    /// Swarm's word, kept.
+    #[serde(rename = "Attachable")]
+    pub attachable: bool,
+    /// Swarm's: refused.
+    #[serde(rename = "Ingress")]
+    pub ingress: bool,
+    /// Configurations without a network: refused.
+    #[serde(rename = "ConfigOnly")]
+    pub config_only: bool,
+    /// The same.
+    #[serde(rename = "ConfigFrom")]
+    pub config_from: BTreeMap<String, String>,
+    /// Its subnets.
+    #[serde(rename = "IPAM")]
+    pub ipam: Ipam,
+    /// IPv4 addresses; they are there unless that is false.
+    #[serde(rename = "EnableIPv4")]
+    pub enable_ipv4: Option<bool>,
+    /// IPv6 addresses.
+    #[serde(rename = "EnableIPv6")]
+    pub enable_ipv6: bool,
+    /// The driver's options.
+    #[serde(rename = "Options")]
+    pub options: BTreeMap<String, String>,
+    /// Labels.
+    #[serde(rename = "Labels")]
+    pub labels: BTreeMap<String, String>,
+    /// Clients before API 1.44 ask that a name be free; later ones need not.
+    #[serde(rename = "CheckDuplicate")]
+    pub check_duplicate: bool,
+}
+
+/// The names of the networks that are always there.
+pub(super) const PREDEFINED: [&str; 3] = ["bridge", "host", "none"];
+
+/// The options that the bridge driver knows.
+mod option {
+    pub(super) const NAME: &str = "com.docker.network.bridge.name";
+    pub(super) const MASQUERADE: &str = "com.docker.network.bridge.enable_ip_masquerade";
+    pub(super) const ICC: &str = "com.docker.network.bridge.enable_icc";
+    pub(super) const HOST_BINDING: &str = "com.docker.network.bridge.host_binding_ipv4";
+    pub(super) const DEFAULT_BRIDGE: &str = "com.docker.network.bridge.default_bridge";
+    pub(super) const MTU: &str = "com.docker.network.driver.mtu";
+    pub(super) const PREFIX: &str = "com.docker.network.container_iface_prefix";
+}
+
+/// What the kernel is to make of a network, and the addresses that it gives.
+#[derive(Debug)]
+pub(super) struct Plan {
+    pub(super) bridge: Bridge,
+    pub(super) host_binding: Option<Ipv4Addr>,
+    /// `eth`, as in `eth0`.
+    pub(super) interface_prefix: String,
+    pub(super) pool4: Option<Pool>,
+    pub(super) pool6: Option<Pool>,
+}
+
+impl NetworkCreate {
+    /// Completes what was asked: `id` and `created` are the caller's, subnets that nobody named come from `pools` and
+    /// overlap nothing of `networks` and `routes`.
+    ///
+    /// # Errors
+    /// Something in it cannot be, or overlaps; the sentence is Docker's where Docker has one.
+    pub(super) fn complete(
+        self,
+        id: String,
+        created: String,
+        pools: &Pools,
+        networks: &[Subnet],
+        routes: &[Subnet],
+    ) -> Result<Network> {
+        self.check()?;
+        let configured = self.ipam.config.iter().any(|config| !config.subnet.is_empty());
+        let enable_ipv4 = self.enable_ipv4.unwrap_or(true);
+        let config = subnets(self.ipam.config, (enable_ipv4, self.enable_ipv6), pools, networks, routes)?;
+        let ipam = Ipam {
+            driver: "default".to_owned(),
+            options: self.ipam.options.filter(|options| !options.is_empty()).or(Some(BTreeMap::new())),
+            config,
+        };
+        Ok(Network {
+            name: self.name,
+            id,
+            created,
+            driver: "bridge".to_owned(),
+            enable_ipv4,
+            enable_ipv6: self.enable_ipv6,
+            ipam,
+            internal: self.internal,
+            attachable: self.attachable,
+            options: self.options,
+            labels: self.labels,
+            configured,
+        })
+    }
+
+    fn check(&self) -> Result<()> {
+        check_name(&self.name)?;
+        match self.driver.as_str() {
+            "" | "bridge" | "default" => {}
+            driver @ ("host" | "null") => {
+                let message = format!("only one instance of \"{driver}\" network is allowed");
+                return Err(Error::new(Kind::Forbidden, message));
+            }
+            driver @ ("macvlan" | "ipvlan" | "overlay") => {
+                return Err(Error::unsupported(format_args!("the network driver \"{driver}\"")));
+            }
+            driver => {
+                return Err(Error::not_found(format!(
+                    "could not find plugin {driver} in v1 plugin registry: plugin not found"
+                )));
+            }
+        }
+        let refused = [
+            (!matches!(self.scope.as_str(), "" | "local"), "a network scope other than \"local\""),
+            (self.ingress, "an ingress network"),
+            (self.config_only, "a config-only network"),
+            (
+                self.config_from.values().any(|from| !from.is_empty()),
+                "a network made of a config-only network",
+            ),
+            (!matches!(self.ipam.driver.as_str(), "" | "default"), "an IPAM driver other than \"default\""),
+            (
+                self.ipam.options.as_ref().is_some_and(|options| !options.is_empty()),
+                "an option of the IPAM driver",
+            ),
+        ];
+        if let Some((_, what)) = refused.iter().find(|(asked, _)| *asked) {
+            return Err(Error::unsupported(what));
+        }
+        if self.enable_ipv4 == Some(false) && !self.enable_ipv6 {
+            return Err(Error::invalid("IPv4 or IPv6 must be enabled"));
+        }
+        Ok(())
+    }
+}
+
+fn check_name(name: &str) -> Result<()> {
+    if PREDEFINED.contains(&name) || name == "default" {
+        let message = format!("operation is not permitted on predefined {name} network");
+        return Err(Error::new(Kind::Forbidden, message));
+    }
+    let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"_.-".contains(&byte);
+    let starts = name.bytes().next().is_some_and(|byte| byte.is_ascii_alphanumeric());
+    if !starts || !name.bytes().all(plain) {
+        return Err(Error::invalid(format!(
+            "invalid network name {name:?}: only [a-zA-Z0-9][a-zA-Z0-9_.-]* are allowed"
+        )));
+    }
+    Ok(())
+}
+
+/// Completes the subnets: one of each family that is there.
+fn subnets(
+    asked: Vec<IpamConfig>,
+    (enable_ipv4, enable_ipv6): (bool, bool),
+    pools: &Pools,
+    networks: &[Subnet],
+    routes: &[Subnet],
+) -> Result<Vec<IpamConfig>> {
+    let (mut four, mut six) = (None, None);
+    for config in asked {
+        let subnet = match config.subnet.as_str() {
+            "" => None,
+            text => Some(subnet(text)?),
+        };
+        let is_ipv6 = subnet.is_some_and(|subnet| subnet.base().is_ipv6());
+        if !(if is_ipv6 { enable_ipv6 } else { enable_ipv4 }) {
+            let (family, flag) = if is_ipv6 { ("IPv6", "--ipv6") } else { ("IPv4", "--ipv4") };
+            return Err(Error::invalid(format!(
+                "invalid network config: subnet {} needs {family}: enable it with {flag}",
+                config.subnet
+            )));
+        }
+        let place = if is_ipv6 { &mut six } else { &mut four };
+        if place.is_some() {
+            return Err(Error::invalid("bridge driver does not support more than one subnet of a family"));
+        }
+        *place = Some((config, subnet));
+    }
+    let mut used = networks.to_vec();
+    let mut complete = Vec::new();
+    for (enabled, asked, is_ipv6) in [(enable_ipv4, four, false), (enable_ipv6, six, true)] {
+        if !enabled {
+            continue;
+        }
+        let (mut config, subnet) = asked.unwrap_or_default();
+        let subnet = match subnet {
+            Some(subnet) if used.iter().any(|other| other.overlaps(&subnet)) => {
+                let message = "invalid pool request: Pool overlaps with other one on this address space";
+                return Err(Error::new(Kind::Forbidden, message));
+            }
+            Some(subnet) => subnet,
+            None => {
+                let busy = [used.as_slice(), routes].concat();
+                if is_ipv6 { pools.choose6(&busy)? } else { pools.choose4(&busy)? }
+            }
+        };
+        used.push(subnet);
+        config.subnet = subnet.to_string();
+        if config.gateway.is_empty() {
+            config.gateway = first_address(subnet)?.to_string();
+        }
+        // `10.1.0.1/16` is as good as `10.1.0.1`.
+        config.gateway = config.gateway.split('/').next().unwrap_or_default().to_owned();
+        pool(&config)?;
+        complete.push(config);
+    }
+    Ok(complete)
+}
+
+fn subnet(text: &str) -> Result<Subnet> {
+    let invalid = || Error::invalid(format!("invalid network config: invalid subnet {text}: no such prefix"));
+    let (address, prefix) = text.split_once('/').ok_or_else(invalid)?;
+    let address: IpAddr = address.parse().map_err(|_| invalid())?;
+    let prefix: u8 = prefix.parse().map_err(|_| invalid())?;
+    let subnet = Subnet::new(address, prefix).map_err(|_| invalid())?;
+    if subnet.base() != address {
+        return Err(Error::invalid(format!(
+            "invalid network config: invalid subnet {text}: it should be {subnet}"
+        )));
+    }
+    Ok(subnet)
+}
+
+fn first_address(subnet: Subnet) -> Result<IpAddr> {
+    Ok(Pool::new(subnet, None)?.allocate()?)
+}
+
+/// The addresses that a subnet gives: its gateway and its auxiliary addresses are taken.
+pub(super) fn pool(config: &IpamConfig) -> Result<Pool> {
+    let subnet = subnet(&config.subnet)?;
+    let range = match config.ip_range.as_str() {
+        "" => None,
+        text => {
+            let range: Subnet = text
+                .parse()
+                .map_err(|_| Error::invalid(format!("invalid network config: invalid ip-range {text}")))?;
+            if !subnet.contains(range.base()) || range.prefix() < subnet.prefix() {
+                return Err(Error::invalid(format!(
+                    "invalid network config: invalid ip-range {text}: parent subnet {subnet} doesn't contain ip-range"
+                )));
+            }
+            Some(range)
+        }
+    };
+    let mut pool = Pool::new(subnet, range)?;
+    let named = std::iter::once(("gateway", &config.gateway))
+        .chain(config.auxiliary_addresses.iter().map(|(name, address)| (name.as_str(), address)));
+    for (name, text) in named {
+        let invalid = |why: &dyn std::fmt::Display| {
+            Error::invalid(format!("invalid network config: invalid address {text} ({name}): {why}"))
+        };
+        let address: IpAddr = text.parse().map_err(|error| invalid(&error))?;
+        if !subnet.contains(address) {
+            return Err(invalid(&format_args!("parent subnet {subnet} doesn't contain it")));
+        }
+        pool.take(address).map_err(|error| invalid(&error))?;
+    }
+    Ok(pool)
+}
+
+/// What the kernel is to make of a network.
+///
+/// # Errors
+/// An option that is not known, or not as it should be.
+pub(super) fn plan(network: &Network) -> Result<Plan> {
+    let mut bridge = Bridge {
+        name: format!("br-{}", &network.id[..12]),
+        internal: network.internal,
+        inter_container: true,
+        masquerade: !network.internal,
+        ..Bridge::default()
+    };
+    let mut host_binding = None;
+    let mut interface_prefix = "eth".to_owned();
+    for (name, value) in &network.options {
+        let invalid = || Error::invalid(format!("invalid value {value:?} of the network option {name}"));
+        match name.as_str() {
+            option::NAME if interface_name(value) => bridge.name.clone_from(value),
+            option::PREFIX if interface_name(value) && value.len() <= 12 => {
+                interface_prefix.clone_from(value)
+            }
+            option::NAME | option::PREFIX => return Err(invalid()),
+            option::MASQUERADE => {
+                bridge.masquerade = boolean(value).ok_or_else(invalid)? && !network.internal
+            }
+            option::ICC => bridge.inter_container = boolean(value).ok_or_else(invalid)?,
+            option::HOST_BINDING => {
+                let address: Ipv4Addr = value.parse().map_err(|_| invalid())?;
+                host_binding = Some(address).filter(|address| !address.is_unspecified());
+            }
+            option::MTU => {
+                let mtu: u32 = value.parse().map_err(|_| invalid())?;
+                bridge.mtu = Some(mtu).filter(|mtu| *mtu != 0);
+                if bridge.mtu.is_some_and(|mtu| !(68..=65535).contains(&mtu)) {
+                    return Err(invalid());
+                }
+            }
+            // What inspect shows of the default network; a client may hand it back.
+            option::DEFAULT_BRIDGE if network.name == "bridge" => {}
+            other => return Err(Error::unsupported(format_args!("the network option {other}"))),
+        }
+    }
+    let (mut pool4, mut pool6) = (None, None);
+    for config in &network.ipam.config {
+        let pool = pool(config)?;
+        let subnet = pool.subnet();
+        bridge.subnets.push(subnet);
+        match config.gateway.parse() {
+            Ok(IpAddr::V4(gateway)) => {
+                (bridge.gateway4, pool4) = (Some((gateway, subnet.prefix())), Some(pool))
+            }
+            Ok(IpAddr::V6(gateway)) => {
+                (bridge.gateway6, pool6) = (Some((gateway, subnet.prefix())), Some(pool))
+            }
+            Err(_) => return Err(Error::invalid(format!("invalid gateway {:?}", config.gateway))),
+        }
+    }
+    Ok(Plan { bridge, host_binding, interface_prefix, pool4, pool6 })
+}
+
+/// Go's `strconv.ParseBool`.
+fn boolean(text: &str) -> Option<bool> {
+    match text {
+        "1" | "t" | "T" | "TRUE" | "true" | "True" => Some(true),
+        "0" | "f" | "F" | "FALSE" | "false" | "False" => Some(false),
+        _ => None,
+    }
+}
+
+/// Whether the kernel would take it as an interface's name.
+pub(super) fn interface_name(name: &str) -> bool {
+    let fine = |byte: u8| byte.is_ascii_graphic() && !b"/:%".contains(&byte);
+    (1..=15).contains(&name.len()) && name != "." && name != ".." && name.bytes().all(fine)
+}
+
+/// The options that the default network shows.
+pub(super) fn default_options(bridge: &str) -> BTreeMap<String, String> {
+    [
+        (option::DEFAULT_BRIDGE, "true"),
+        (option::ICC, "true"),
+        (option::MASQUERADE, "true"),
+        (option::HOST_BINDING, "0.0.0.0"),
+        (option::NAME, bridge),
+        (option::MTU, "1500"),
+    ]
+    .into_iter()
+    .map(|(name, value)| (name.to_owned(), value.to_owned()))
+    .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn complete(body: serde_json::Value, used: &[&str]) -> Result<Network> {
+        let body: NetworkCreate = serde_json::from_value(body).unwrap();
+        let used: Vec<Subnet> = used.iter().map(|text| text.parse().unwrap()).collect();
+        body.complete("a".repeat(64), "now".into(), &Pools::docker(), &used, &[])
+    }
+
+    #[test]
+    fn what_nobody_names_is_chosen() {
+        let network = complete(serde_json::json!({"Name": "n"}), &["172.17.0.0/16"]).unwrap();
+        assert_eq!(network.ipam.config[0].subnet, "172.18.0.0/16");
+        assert_eq!(network.ipam.config[0].gateway, "172.18.0.1");
+        assert!(!network.configured);
+        let plan = plan(&network).unwrap();
+        assert_eq!(plan.bridge.name, "br-aaaaaaaaaaaa");
+        assert_eq!(plan.bridge.gateway4, Some(("172.18.0.1".parse().unwrap(), 16)));
+        assert!(plan.bridge.masquerade && plan.bridge.inter_container);
+        assert_eq!(plan.pool4.unwrap().allocate().unwrap().to_string(), "172.18.0.2");
+    }
+
+    #[test]
+    fn what_is_named_is_taken() {
+        let network = complete(
+            serde_json::json!({"Name": "n", "Internal": true, "EnableIPv6": true, "IPAM": {"Config": [
+                {"Subnet": "10.9.0.0/16", "IPRange": "10.9.8.0/24", "AuxiliaryAddresses": {"router": "10.9.8.0"}},
+                {"Subnet": "fd00:9::/64", "Gateway": "fd00:9::9"}]},
+                "Options": {"com.docker.network.bridge.enable_icc": "false", "com.docker.network.driver.mtu": "1400",
+                    "com.docker.network.bridge.name": "mine"}}),
+            &[],
+        )
+        .unwrap();
+        assert!(network.configured);
+        let mut plan = plan(&network).unwrap();
+        assert_eq!((plan.bridge.name.as_str(), plan.bridge.mtu), ("mine", Some(1400)));
+        assert!(!plan.bridge.inter_container && !plan.bridge.masquerade);
+        assert_eq!(plan.pool4.as_mut().unwrap().allocate().unwrap().to_string(), "10.9.8.1");
+        assert_eq!(plan.bridge.gateway6, Some(("fd00:9::9".parse().unwrap(), 64)));
+    }
+
+    #[test]
+    fn what_cannot_be_is_refused() {
+        let refused =
+            |body: serde_json::Value| complete(body, &["10.5.0.0/16"]).map(|_| ()).unwrap_err().kind;
+        let with = |name: &str, value: serde_json::Value| {
+            let mut body = serde_json::json!({"Name": "n"});
+            body[name] = value;
+            body
+        };
+        let ipam = |config: serde_json::Value| with("IPAM", serde_json::json!({"Config": [config]}));
+        for name in ["", "a b", "a/b", "-a", "a\n"] {
+            assert_eq!(refused(serde_json::json!({ "Name": name })), Kind::InvalidParameter, "{name:?}");
+        }
+        for name in ["bridge", "host", "none", "default"] {
+            assert_eq!(refused(serde_json::json!({ "Name": name })), Kind::Forbidden, "{name}");
+        }
+        assert_eq!(refused(with("Driver", "host".into())), Kind::Forbidden);
+        assert_eq!(refused(with("Driver", "macvlan".into())), Kind::NotImplemented);
+        assert_eq!(refused(with("Driver", "weave".into())), Kind::NotFound);
+        assert_eq!(refused(with("ConfigOnly", true.into())), Kind::NotImplemented);
+        assert_eq!(refused(with("EnableIPv4", false.into())), Kind::InvalidParameter);
+        assert_eq!(refused(ipam(serde_json::json!({"Subnet": "10.5.1.0/24"}))), Kind::Forbidden);
+        for config in [
+            serde_json::json!({"Subnet": "10.6.0.1/24"}),
+            serde_json::json!({"Subnet": "10.6.0.0"}),
+            serde_json::json!({"Subnet": "10.6.0.0/33"}),
+            serde_json::json!({"Subnet": "fd00::/64"}),
+            serde_json::json!({"Subnet": "10.6.0.0/24", "Gateway": "10.7.0.1"}),
+            serde_json::json!({"Subnet": "10.6.0.0/24", "IPRange": "10.7.0.0/25"}),
+            serde_json::json!({"Subnet": "10.6.0.0/24", "IPRange": "10.6.0.0/16"}),
+            serde_json::json!({"Subnet": "10.6.0.0/24", "AuxiliaryAddresses": {"a": "10.6.0.1"}}),
+        ] {
+            assert_eq!(refused(ipam(config.clone())), Kind::InvalidParameter, "{config}");
+        }
+        let two = serde_json::json!({"Config": [{"Subnet": "10.6.0.0/24"}, {"Subnet": "10.7.0.0/24"}]});
+        assert_eq!(refused(with("IPAM", two)), Kind::InvalidParameter);
+    }
+
+    #[test]
+    fn an_option_that_is_not_known_is_refused_by_name() {
+        let mut network = complete(serde_json::json!({"Name": "n"}), &[]).unwrap();
+        network.options.insert("com.docker.network.bridge.gateway_mode_ipv4".into(), "routed".into());
+        assert!(plan(&network).unwrap_err().message.contains("gateway_mode_ipv4"));
+        network.options = BTreeMap::from([("com.docker.network.bridge.name".into(), "a/b".into())]);
+        assert_eq!(plan(&network).unwrap_err().kind, Kind::InvalidParameter);
+    }
+}

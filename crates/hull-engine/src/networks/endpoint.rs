@@ -1,0 +1,220 @@
+//! A container's place on a network, as it is asked for: checked before anything is made.
+
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+
+use super::create::{Network, interface_name};
+use crate::model::EndpointSettings;
+use crate::{Error, Result};
+
+/// What [`check`] read.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(super) struct Asked {
+    pub(super) address4: Option<Ipv4Addr>,
+    pub(super) address6: Option<Ipv6Addr>,
+    pub(super) mac: Option<[u8; 6]>,
+    /// The container end's name.
+    pub(super) interface: Option<String>,
+    /// `net.ipv4.conf.IFNAME.forwarding`, `1`.
+    pub(super) sysctls: Vec<(String, String)>,
+}
+
+/// Whether a container may be on that network with those settings.
+///
+/// # Errors
+/// What of it cannot be, in Docker's words where Docker has them.
+pub(super) fn check(network: &Network, settings: &EndpointSettings) -> Result<Asked> {
+    let user_defined = network.driver == "bridge" && network.name != "bridge";
+    if settings.links.as_ref().is_some_and(|links| !links.is_empty()) {
+        return Err(Error::unsupported(
+            "a link: containers on a network of one's own resolve each other, so that --link",
+        ));
+    }
+    if !user_defined && settings.aliases.as_ref().is_some_and(|aliases| !aliases.is_empty()) {
+        return Err(Error::invalid(
+            "network-scoped alias is supported only for containers in user defined networks",
+        ));
+    }
+    let mut asked = Asked::default();
+    if let Some(ipam) = &settings.ipam_config {
+        if !ipam.link_local_ips.is_empty() {
+            return Err(Error::unsupported("--link-local-ip"));
+        }
+        asked.address4 = address(network, user_defined, &ipam.ipv4_address, "IPv4")?;
+        asked.address6 = address(network, user_defined, &ipam.ipv6_address, "IPv6")?;
+    }
+    if !settings.mac_address.is_empty() {
+        let mac = mac(&settings.mac_address);
+        asked.mac = Some(
+            mac.ok_or_else(|| Error::invalid(format!("invalid MAC address {:?}", settings.mac_address)))?,
+        );
+    }
+    for (name, value) in settings.driver_opts.iter().flatten() {
+        match name.as_str() {
+            "com.docker.network.endpoint.ifname" if interface_name(value) && value != "lo" => {
+                asked.interface = Some(value.clone());
+            }
+            "com.docker.network.endpoint.ifname" => {
+                return Err(Error::invalid(format!("invalid interface name {value:?}")));
+            }
+            "com.docker.network.endpoint.sysctls" => asked.sysctls = sysctls(value)?,
+            other => return Err(Error::unsupported(format_args!("the endpoint option {other}"))),
+        }
+    }
+    Ok(asked)
+}
+
+fn address<A: std::str::FromStr + Into<IpAddr> + Copy>(
+    network: &Network,
+    user_defined: bool,
+    text: &str,
+    family: &str,
+) -> Result<Option<A>> {
+    if text.is_empty() {
+        return Ok(None);
+    }
+    if !user_defined {
+        return Err(Error::invalid("user specified IP address is supported on user defined networks only"));
+    }
+    let address: A = text.parse().map_err(|_| Error::invalid(format!("invalid {family} address: {text}")))?;
+    if !network.configured {
+        return Err(Error::invalid(
+            "user specified IP address is supported only when connecting to networks with user configured subnets",
+        ));
+    }
+    let inside = |subnet: &str| {
+        subnet.parse::<hull_network::Subnet>().is_ok_and(|subnet| subnet.contains(address.into()))
+    };
+    if !network.ipam.config.iter().any(|config| inside(&config.subnet)) {
+        return Err(Error::invalid(format!(
+            "no configured subnet or ip-range contain the IP address {text}"
+        )));
+    }
+    Ok(Some(address))
+}
+
+/// `02:42:ac:11:00:02`, or with hyphens.
+pub(super) fn mac(text: &str) -> Option<[u8; 6]> {
+    let mut bytes = [0; 6];
+    let mut parts = text.split([':', '-']);
+    for byte in &mut bytes {
+        let part = parts.next().filter(|part| part.len() == 2 && !part.starts_with('+'))?;
+        *byte = u8::from_str_radix(part, 16).ok()?;
+    }
+    // A group's address cannot be an interface's own.
+    (parts.next().is_none() && bytes[0] & 1 == 0).then_some(bytes)
+}
+
+/// The usual writing of a MAC address.
+pub(super) fn mac_text(mac: [u8; 6]) -> String {
+    let [a, b, c, d, e, f] = mac;
+    format!("{a:02x}:{b:02x}:{c:02x}:{d:02x}:{e:02x}:{f:02x}")
+}
+
+/// `net.ipv4.conf.IFNAME.log_martians=1,…`: of the endpoint's own interface only.
+fn sysctls(text: &str) -> Result<Vec<(String, String)>> {
+    let one = |pair: &str| {
+        let invalid = || {
+            Error::invalid(format!("invalid endpoint sysctl {pair:?}: net.X.Y.IFNAME.Z=VALUE is expected"))
+        };
+        let (name, value) = pair.split_once('=').ok_or_else(invalid)?;
+        let parts: Vec<&str> = name.trim().split('.').collect();
+        let plain =
+            |part: &&str| !part.is_empty() && part.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_');
+        let shape =
+            matches!(parts.as_slice(), ["net", "ipv4" | "ipv6" | "mpls", "conf" | "neigh", "IFNAME", _]);
+        if !shape || !parts.iter().all(plain) {
+            return Err(invalid());
+        }
+        Ok((name.trim().to_owned(), value.to_owned()))
+    };
+    text.split(',').filter(|pair| !pair.is_empty()).map(one).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::EndpointIpam;
+    use std::collections::BTreeMap;
+
+    fn network(name: &str, configured: bool) -> Network {
+        let ipam = serde_json::json!({"Driver": "default", "Config": [{"Subnet": "10.1.0.0/16", "Gateway": "10.1.0.1"}]});
+        Network {
+            name: name.into(),
+            id: "a".repeat(64),
+            created: String::new(),
+            driver: "bridge".into(),
+            enable_ipv4: true,
+            enable_ipv6: false,
+            ipam: serde_json::from_value(ipam).unwrap(),
+            internal: false,
+            attachable: false,
+            options: BTreeMap::new(),
+            labels: BTreeMap::new(),
+            configured,
+        }
+    }
+
+    fn at(address: &str) -> EndpointSettings {
+        let ipam = EndpointIpam { ipv4_address: address.into(), ..EndpointIpam::default() };
+        EndpointSettings { ipam_config: Some(ipam), ..EndpointSettings::default() }
+    }
+
+    #[test]
+    fn addresses_are_for_networks_whose_subnet_was_named() {
+        let refused = |network: &Network, address: &str| check(network, &at(address)).unwrap_err().message;
+        let own = network("own", true);
+        assert_eq!(check(&own, &at("10.1.2.3")).unwrap().address4, "10.1.2.3".parse().ok());
+        assert_eq!(
+            refused(&own, "10.2.0.1"),
+            "no configured subnet or ip-range contain the IP address 10.2.0.1"
+        );
+        assert_eq!(refused(&own, "10.2.0"), "invalid IPv4 address: 10.2.0");
+        assert!(refused(&network("bridge", true), "10.1.0.9").contains("user defined networks only"));
+        assert!(refused(&network("own", false), "10.1.0.9").contains("user configured subnets"));
+    }
+
+    #[test]
+    fn aliases_are_for_networks_of_ones_own() {
+        let aliases = EndpointSettings { aliases: Some(vec!["db".into()]), ..EndpointSettings::default() };
+        assert!(check(&network("own", false), &aliases).is_ok());
+        assert!(
+            check(&network("bridge", false), &aliases).unwrap_err().message.contains("network-scoped alias")
+        );
+    }
+
+    #[test]
+    fn hardware_addresses() {
+        assert_eq!(mac("02:42:ac:11:00:02"), Some([2, 0x42, 0xac, 0x11, 0, 2]));
+        assert_eq!(mac("02-42-AC-11-00-02"), Some([2, 0x42, 0xac, 0x11, 0, 2]));
+        for text in [
+            "",
+            "02:42",
+            "02:42:ac:11:00:02:03",
+            "03:42:ac:11:00:02",
+            "2:42:ac:11:00:02",
+            "zz:42:ac:11:00:02",
+        ] {
+            assert_eq!(mac(text), None, "{text}");
+        }
+        assert_eq!(mac_text([2, 0x42, 0xac, 0x11, 0, 2]), "02:42:ac:11:00:02");
+    }
+
+    #[test]
+    fn options_of_an_endpoint() {
+        let with = |name: &str, value: &str| EndpointSettings {
+            driver_opts: Some(BTreeMap::from([(name.to_owned(), value.to_owned())])),
+            ..EndpointSettings::default()
+        };
+        let of = |name: &str, value: &str| check(&network("own", false), &with(name, value));
+        assert_eq!(
+            of("com.docker.network.endpoint.ifname", "lan").unwrap().interface.as_deref(),
+            Some("lan")
+        );
+        assert!(of("com.docker.network.endpoint.ifname", "a/b").is_err());
+        let sysctls =
+            of("com.docker.network.endpoint.sysctls", "net.ipv4.conf.IFNAME.log_martians=1").unwrap().sysctls;
+        assert_eq!(sysctls, [("net.ipv4.conf.IFNAME.log_martians".to_owned(), "1".to_owned())]);
+        assert!(of("com.docker.network.endpoint.sysctls", "kernel.panic=1").is_err());
+        assert!(of("other", "1").unwrap_err().message.contains("other"));
+    }
+}

@@ -1,0 +1,247 @@
+//! Connect and disconnect while a container runs, and the return of a daemon that was away.
+
+use std::collections::BTreeMap;
+use std::fs::File;
+use std::net::IpAddr;
+use std::os::fd::AsFd;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use hull_network::{Published, dns};
+
+use super::allocate::{Allocation, Answering, Leg, all_names};
+use super::{Networks, endpoint, ports};
+use crate::model::{EndpointSettings, PortBinding};
+use crate::{Error, Kind, Result};
+
+/// A container that runs.
+pub(crate) struct Live<'a> {
+    /// Its id.
+    pub(crate) id: &'a str,
+    /// Its name, without a slash.
+    pub(crate) name: &'a str,
+    /// Its host name.
+    pub(crate) hostname: &'a str,
+    /// Its first process, on the host.
+    pub(crate) pid: i32,
+    /// `--dns`.
+    pub(crate) dns: &'a [String],
+}
+
+impl Networks {
+    /// A container that an earlier daemon left running takes its places again: its addresses and ports are marked, its
+    /// names resolve, it is answered again, and what of its ports the kernel no longer publishes is published. Called
+    /// within the runtime.
+    ///
+    /// # Errors
+    /// One of its networks is gone, or its namespace cannot be entered.
+    pub(crate) fn restore(
+        &self,
+        live: &Live<'_>,
+        endpoints: &BTreeMap<String, EndpointSettings>,
+        ports: &BTreeMap<String, Vec<PortBinding>>,
+    ) -> Result<Allocation> {
+        let mut allocation = Allocation::empty(&self.inner, live.id, live.name, live.dns);
+        // Whatever fails from here on, the container runs: nothing of it may be undone.
+        allocation.live.store(true, Ordering::Relaxed);
+        for (name, settings) in endpoints {
+            allocation.rejoin(name, settings)?;
+        }
+        allocation.legs.sort_by(|one, other| one.order().cmp(&other.order()));
+        allocation.name_interfaces();
+        allocation.ports.clone_from(ports);
+        if let Some(leg) = allocation.publisher() {
+            allocation.published = ports::again(ports, &leg.target())?;
+        }
+        self.adopt(&allocation)?;
+        allocation.enter_names();
+        if allocation.resolves() {
+            allocation.listen(live.pid)?;
+            allocation.serve();
+        }
+        Ok(allocation)
+    }
+
+    /// Publishes what of a container's ports the kernel has not, and forgets what it has among those that
+    /// [`Networks::settle`] takes back.
+    fn adopt(&self, allocation: &Allocation) -> Result<()> {
+        let mut missing: Vec<Published> = Vec::new();
+        {
+            let mut found = self.inner.found();
+            for port in &allocation.published {
+                match found.iter().position(|by| by.owner == allocation.id && same(&by.port, port)) {
+                    Some(index) => drop(found.swap_remove(index)),
+                    None => missing.push(port.clone()),
+                }
+            }
+        }
+        if !missing.is_empty() {
+            tracing::warn!(
+                container = allocation.id,
+                ports = missing.len(),
+                "published again what the kernel had lost"
+            );
+            self.inner.fabric.publish(&allocation.id, &missing)?;
+        }
+        Ok(())
+    }
+
+    /// Puts a running container on one more network; the engine keeps what is returned. Blocks for milliseconds.
+    /// Called within the runtime.
+    ///
+    /// # Errors
+    /// There is no such network, the container is on it already (403), the settings cannot be, or the kernel refuses.
+    pub(crate) fn connect(
+        &self,
+        network: &str,
+        live: &Live<'_>,
+        settings: &EndpointSettings,
+        allocation: &mut Allocation,
+    ) -> Result<EndpointSettings> {
+        let network = self.resolve(network)?;
+        if network.driver != "bridge" || allocation.legs.iter().any(|leg| leg.network.driver == "host") {
+            return Err(Error::new(
+                Kind::Forbidden,
+                "container cannot be disconnected from host network or connected to host network",
+            ));
+        }
+        allocation.join(&network.name, settings, all_names(live.name, live.id, live.hostname, settings))?;
+        allocation.name_interfaces();
+        if let Err(error) = allocation.attach_last(live.pid) {
+            allocation.part(&network.name);
+            return Err(error);
+        }
+        allocation.legs.sort_by(|one, other| one.order().cmp(&other.order()));
+        allocation.enter_names();
+        allocation.serve();
+        let settings = allocation.endpoints.get(&network.name).cloned();
+        settings.ok_or_else(|| Error::not_found(format!("network {} not found", network.name)))
+    }
+
+    /// Takes a running container off a network. Blocks for milliseconds.
+    ///
+    /// # Errors
+    /// There is no such network, the container is not on it, it is the host's, or the kernel refuses.
+    pub(crate) fn disconnect(
+        &self,
+        network: &str,
+        live: &Live<'_>,
+        allocation: &mut Allocation,
+    ) -> Result<()> {
+        let network = self.resolve(network)?;
+        if network.driver == "host" {
+            return Err(Error::new(
+                Kind::Forbidden,
+                "container cannot be disconnected from host network or connected to host network",
+            ));
+        }
+        let Some(leg) = allocation.legs.iter().find(|leg| leg.network.id == network.id) else {
+            return Err(Error::new(
+                Kind::Forbidden,
+                format!("container {} is not connected to network {}", live.id, network.name),
+            ));
+        };
+        let interface = leg.interface.clone();
+        let publishes = allocation.publisher().is_some_and(|leg| leg.network.id == network.id);
+        if leg.bridge.is_some() {
+            self.inner.fabric.detach(namespace(live.pid)?.as_fd(), &interface)?;
+        }
+        if publishes {
+            let gone = std::mem::take(&mut allocation.published);
+            self.inner.fabric.unpublish(live.id, &gone)?;
+        }
+        allocation.part(&network.name);
+        if publishes && let Some(leg) = allocation.publisher() {
+            let published = ports::again(&allocation.ports, &leg.target())?;
+            self.inner.fabric.publish(live.id, &published)?;
+            allocation.published = published;
+        }
+        allocation.enter_names();
+        if !allocation.resolves() {
+            allocation.fall_silent();
+        }
+        Ok(())
+    }
+}
+
+impl Allocation {
+    /// Takes a place again that was taken before, with the addresses that inspect showed.
+    fn rejoin(&mut self, network: &str, settings: &EndpointSettings) -> Result<()> {
+        let leg = {
+            let mut state = self.inner.state();
+            let entry = state.find_mut(network)?;
+            let asked =
+                endpoint::check(&entry.network, &EndpointSettings { links: None, ..settings.clone() });
+            let asked = asked.unwrap_or_default();
+            let leg = Leg {
+                network: Arc::clone(&entry.network),
+                bridge: entry.bridge.clone(),
+                endpoint_id: settings.endpoint_id.clone(),
+                interface: asked.interface.unwrap_or_default(),
+                mac: endpoint::mac(&settings.mac_address).unwrap_or_default(),
+                address4: settings.ip_address.parse().ok().map(|address| (address, settings.ip_prefix_len)),
+                address6: (settings.global_ipv6_address.parse().ok())
+                    .map(|address| (address, settings.global_ipv6_prefix_len)),
+                sysctls: asked.sysctls,
+                priority: settings.gw_priority,
+                names: settings.dns_names.clone().unwrap_or_default(),
+            };
+            for (pool, address) in [
+                (&mut entry.pool4, leg.address4.map(|(address, _)| IpAddr::V4(address))),
+                (&mut entry.pool6, leg.address6.map(|(address, _)| IpAddr::V6(address))),
+            ] {
+                if let (Some(pool), Some(address)) = (pool, address)
+                    && let Err(error) = pool.take(address)
+                {
+                    tracing::warn!(container = self.id, %address, %error, "a running container's address is not its own");
+                }
+            }
+            entry.attached.insert(self.id.clone(), leg.attachment(&self.name));
+            leg
+        };
+        self.endpoints.insert(leg.network.name.clone(), settings.clone());
+        self.legs.push(leg);
+        Ok(())
+    }
+
+    /// Makes the interface of the network that was joined last.
+    fn attach_last(&mut self, pid: i32) -> Result<()> {
+        let namespace = namespace(pid)?;
+        let first_way_out = self.published.is_empty() && !self.ports.is_empty();
+        if let Some(endpoint) = self.legs.last().and_then(|leg| self.endpoint(leg)) {
+            self.inner.fabric.attach(namespace.as_fd(), &endpoint)?;
+        }
+        if self.resolves() && matches!(*self.answering(), Answering::Not) {
+            self.listen(pid)?;
+        }
+        if first_way_out && let Some(leg) = self.publisher() {
+            let published = ports::again(&self.ports, &leg.target())?;
+            self.inner.fabric.publish(&self.id, &published)?;
+            self.published = published;
+        }
+        Ok(())
+    }
+
+    /// Binds the sockets of its name responder.
+    fn listen(&self, pid: i32) -> Result<()> {
+        *self.answering() = Answering::Bound(dns::listen(namespace(pid)?.as_fd())?);
+        Ok(())
+    }
+}
+
+/// A running container's network namespace.
+fn namespace(pid: i32) -> Result<File> {
+    let path = format!("/proc/{pid}/ns/net");
+    File::open(&path)
+        .map_err(|error| Error::system(format_args!("open the container's network namespace {path}"), error))
+}
+
+/// Whether the kernel's published port is this one: it knows no difference between no address and the unspecified one.
+fn same(kernels: &Published, ours: &Published) -> bool {
+    let specific = |address: Option<IpAddr>| address.filter(|address| !address.is_unspecified());
+    specific(kernels.host_address) == specific(ours.host_address)
+        && kernels.protocol == ours.protocol
+        && kernels.host_port == ours.host_port
+        && kernels.container_address == ours.container_address
+        && kernels.container_port == ours.container_port
+}

@@ -1,0 +1,359 @@
+//! Published ports: what was asked for, and what the host could give.
+
+use std::collections::BTreeMap;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::os::fd::OwnedFd;
+
+use hull_network::ports::{PortRange, reserve};
+use hull_network::{Protocol, Published};
+
+use crate::model::PortBinding;
+use crate::{Error, Kind, Result};
+
+/// A port of a container.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) struct Port {
+    number: u16,
+    protocol: Protocol,
+}
+
+impl std::fmt::Display for Port {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(formatter, "{}/{}", self.number, self.protocol)
+    }
+}
+
+/// One place on the host that a port is to be reached at.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Wanted {
+    address: Option<IpAddr>,
+    range: PortRange,
+}
+
+/// What is asked for each port; an empty list is a port that is exposed and not published.
+pub(super) type Plan = BTreeMap<Port, Vec<Wanted>>;
+
+/// What a container's ports came to.
+#[derive(Default)]
+pub(super) struct Taken {
+    pub(super) shown: BTreeMap<String, Vec<PortBinding>>,
+    pub(super) published: Vec<Published>,
+    pub(super) sockets: Vec<OwnedFd>,
+}
+
+/// Where ports lead to.
+pub(super) struct Target<'a> {
+    pub(super) bridge: &'a str,
+    pub(super) address4: Option<Ipv4Addr>,
+    pub(super) address6: Option<Ipv6Addr>,
+    /// The network's `com.docker.network.bridge.host_binding_ipv4`.
+    pub(super) host_binding: Option<Ipv4Addr>,
+}
+
+/// Reads what was asked.
+///
+/// # Errors
+/// A port, range, protocol or address that is none.
+pub(super) fn plan(
+    bindings: &BTreeMap<String, Vec<PortBinding>>,
+    exposed: &[String],
+    publish_all: bool,
+) -> Result<Plan> {
+    let mut plan = Plan::new();
+    for text in exposed {
+        for port in ports(text)? {
+            plan.entry(port).or_default();
+        }
+    }
+    for (text, places) in bindings {
+        let mut ports = ports(text)?;
+        let port = ports.next().ok_or_else(|| no_port(text))?;
+        if ports.next().is_some() {
+            return Err(Error::invalid(format!(
+                "invalid port specification: \"{text}\": name each of the range's ports with its binding"
+            )));
+        }
+        let wanted = places.iter().map(wanted).collect::<Result<Vec<_>>>()?;
+        let place = plan.entry(port).or_default();
+        place.extend(wanted);
+        if places.is_empty() {
+            place.push(Wanted { address: None, range: PortRange::ANY });
+        }
+    }
+    if publish_all {
+        for places in plan.values_mut().filter(|places| places.is_empty()) {
+            places.push(Wanted { address: None, range: PortRange::ANY });
+        }
+    }
+    Ok(plan)
+}
+
+/// Takes the host's ports. What is taken already is given back by its drop when one cannot be had.
+///
+/// # Errors
+/// A port of the host is another's; the sentence is Docker's.
+pub(super) fn take(plan: &Plan, target: &Target<'_>, endpoint: (&str, &str)) -> Result<Taken> {
+    let mut taken = Taken::default();
+    for (port, places) in plan {
+        let mut shown = Vec::new();
+        for place in places {
+            let address = place.address.or(target.host_binding.map(IpAddr::V4));
+            let reserved = reserve(port.protocol, address, place.range)
+                .map_err(|error| refused(&error, endpoint, address, place.range))?;
+            for (host_address, container_address) in target.pairs(address)? {
+                shown.push(PortBinding {
+                    host_ip: host_address.to_string(),
+                    host_port: reserved.port.to_string(),
+                });
+                taken.published.push(published(
+                    *port,
+                    host_address,
+                    reserved.port,
+                    container_address,
+                    target,
+                ));
+            }
+            taken.sockets.extend(reserved.sockets);
+        }
+        taken.shown.insert(port.to_string(), shown);
+    }
+    Ok(taken)
+}
+
+/// The ports of a container that nothing is published of: each is shown with an empty list.
+pub(super) fn unpublished(plan: &Plan) -> Taken {
+    let shown = plan.keys().map(|port| (port.to_string(), Vec::new())).collect();
+    Taken { shown, ..Taken::default() }
+}
+
+/// What is published, from what inspect shows of it: for a container that an earlier daemon started, or one whose
+/// address changed.
+pub(super) fn again(
+    shown: &BTreeMap<String, Vec<PortBinding>>,
+    target: &Target<'_>,
+) -> Result<Vec<Published>> {
+    let mut all = Vec::new();
+    for (text, places) in shown {
+        for (port, place) in ports(text)?.flat_map(|port| places.iter().map(move |place| (port, place))) {
+            let host: IpAddr = address(&place.host_ip)?.unwrap_or(IpAddr::V4(Ipv4Addr::UNSPECIFIED));
+            let number = number(&place.host_port).ok_or_else(|| no_port(&place.host_port))?;
+            let pairs = target.pairs(Some(host))?;
+            all.extend(
+                pairs.into_iter().map(|(host, container)| published(port, host, number, container, target)),
+            );
+        }
+    }
+    Ok(all)
+}
+
+fn published(port: Port, host: IpAddr, host_port: u16, container: IpAddr, target: &Target<'_>) -> Published {
+    Published {
+        protocol: port.protocol,
+        host_address: Some(host).filter(|address| !address.is_unspecified()),
+        host_port,
+        container_address: container,
+        container_port: port.number,
+        bridge: target.bridge.to_owned(),
+    }
+}
+
+impl Target<'_> {
+    /// The host's address and the container's that it leads to; two where no address was asked for and both families
+    /// are there.
+    fn pairs(&self, host: Option<IpAddr>) -> Result<Vec<(IpAddr, IpAddr)>> {
+        let four = |host: Ipv4Addr| self.address4.map(|address| (IpAddr::V4(host), IpAddr::V4(address)));
+        let six = |host: Ipv6Addr| self.address6.map(|address| (IpAddr::V6(host), IpAddr::V6(address)));
+        let pairs: Vec<_> = match host {
+            None => four(Ipv4Addr::UNSPECIFIED).into_iter().chain(six(Ipv6Addr::UNSPECIFIED)).collect(),
+            Some(IpAddr::V4(host)) => four(host).into_iter().collect(),
+            Some(IpAddr::V6(host)) => six(host).into_iter().collect(),
+        };
+        if pairs.is_empty() {
+            let family = if host.is_some_and(|host| host.is_ipv6()) { "IPv6" } else { "IPv4" };
+            return Err(Error::invalid(format!(
+                "cannot publish a port on an {family} address: the container's network has no {family}"
+            )));
+        }
+        Ok(pairs)
+    }
+}
+
+/// `80`, `80/tcp`, `8000-8010/udp`.
+fn ports(text: &str) -> Result<impl Iterator<Item = Port> + use<>> {
+    let (numbers, protocol) = text.split_once('/').unwrap_or((text, "tcp"));
+    let protocol: Protocol = protocol
+        .parse()
+        .map_err(|_| Error::invalid(format!("invalid port specification: \"{text}\": invalid protocol")))?;
+    let range = range(numbers).filter(|range| range.first > 0).ok_or_else(|| no_port(text))?;
+    Ok((range.first..=range.last).map(move |number| Port { number, protocol }))
+}
+
+fn wanted(binding: &PortBinding) -> Result<Wanted> {
+    let range = match binding.host_port.as_str() {
+        "" | "0" => PortRange::ANY,
+        text => range(text)
+            .filter(|range| range.first > 0)
+            .ok_or_else(|| Error::invalid(format!("invalid port specification: \"{text}\"")))?,
+    };
+    Ok(Wanted { address: address(&binding.host_ip)?, range })
+}
+
+fn address(text: &str) -> Result<Option<IpAddr>> {
+    if text.is_empty() {
+        return Ok(None);
+    }
+    let bare = text.strip_prefix('[').and_then(|text| text.strip_suffix(']')).unwrap_or(text);
+    bare.parse()
+        .map(Some)
+        .map_err(|_| Error::invalid(format!("invalid IP address in port binding: {text:?}")))
+}
+
+/// `3000` or `3000-3010`.
+fn range(text: &str) -> Option<PortRange> {
+    let (first, last) = text.split_once('-').unwrap_or((text, text));
+    let (first, last) = (number(first)?, number(last)?);
+    (first <= last).then_some(PortRange { first, last })
+}
+
+fn number(text: &str) -> Option<u16> {
+    // `parse` alone would take a sign.
+    text.bytes().all(|byte| byte.is_ascii_digit()).then(|| text.parse().ok())?
+}
+
+fn no_port(text: &str) -> Error {
+    Error::invalid(format!("invalid port specification: \"{text}\": a port is a number from 1 to 65535"))
+}
+
+fn refused(
+    error: &hull_network::Error,
+    (name, id): (&str, &str),
+    address: Option<IpAddr>,
+    range: PortRange,
+) -> Error {
+    let address = address.unwrap_or(IpAddr::V4(Ipv4Addr::UNSPECIFIED));
+    let reason = match error {
+        hull_network::Error::PortTaken { port, holder, .. } => {
+            let host = std::net::SocketAddr::new(address, *port);
+            let by = holder.as_ref().map(|holder| format!(" (by {holder})")).unwrap_or_default();
+            format!("Bind for {host} failed: port is already allocated{by}")
+        }
+        hull_network::Error::NoPortFree { .. } if range != PortRange::ANY => {
+            let (first, last) = (range.first, range.last);
+            format!("Bind for {address}:{first}-{last} failed: all ports are allocated")
+        }
+        other => other.to_string(),
+    };
+    let message =
+        format!("driver failed programming external connectivity on endpoint {name} ({id}): {reason}");
+    Error::new(Kind::System, message)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn bindings(list: &[(&str, &str, &str)]) -> BTreeMap<String, Vec<PortBinding>> {
+        let mut map = BTreeMap::<String, Vec<PortBinding>>::new();
+        for (port, host_ip, host_port) in list {
+            let binding = PortBinding { host_ip: (*host_ip).into(), host_port: (*host_port).into() };
+            map.entry((*port).into()).or_default().push(binding);
+        }
+        map
+    }
+
+    fn shown(plan: &Plan) -> Vec<String> {
+        let place = |place: &Wanted| {
+            let address = place.address.map(|address| address.to_string()).unwrap_or_default();
+            format!("{address}:{}-{}", place.range.first, place.range.last)
+        };
+        let line = |(port, places): (&Port, &Vec<Wanted>)| {
+            format!("{port} {}", places.iter().map(place).collect::<Vec<_>>().join(" "))
+        };
+        plan.iter().map(line).collect()
+    }
+
+    #[test]
+    fn what_is_asked_for_is_read() {
+        let asked = bindings(&[
+            ("80/tcp", "127.0.0.1", "3000"),
+            ("80/tcp", "", "3001-3003"),
+            ("53/udp", "[::1]", "0"),
+            ("90", "", ""),
+        ]);
+        let plan = plan(&asked, &["443/tcp".into(), "80".into()], false).unwrap();
+        assert_eq!(
+            shown(&plan),
+            ["53/udp ::1:0-0", "80/tcp 127.0.0.1:3000-3000 :3001-3003", "90/tcp :0-0", "443/tcp "]
+        );
+    }
+
+    #[test]
+    fn publish_all_publishes_what_is_exposed() {
+        let plan = plan(&bindings(&[("80/tcp", "", "80")]), &["80/tcp".into(), "7000-7001/udp".into()], true)
+            .unwrap();
+        assert_eq!(shown(&plan), ["80/tcp :80-80", "7000/udp :0-0", "7001/udp :0-0"]);
+    }
+
+    #[test]
+    fn what_is_no_port_is_refused() {
+        for (port, address, host_port) in [
+            ("0/tcp", "", ""),
+            ("80/http", "", ""),
+            ("65536", "", ""),
+            ("+80", "", ""),
+            ("", "", ""),
+            ("9-8", "", ""),
+            ("80-81", "", ""),
+            ("80", "300.0.0.1", ""),
+            ("80", "", "70000"),
+            ("80", "", "a"),
+            ("80", "", "9-8"),
+        ] {
+            let refused = plan(&bindings(&[(port, address, host_port)]), &[], false);
+            assert_eq!(
+                refused.map_err(|error| error.kind),
+                Err(Kind::InvalidParameter),
+                "{port} {host_port}"
+            );
+        }
+    }
+
+    #[test]
+    fn both_families_are_published_where_both_are_there() {
+        let four = "10.0.0.2".parse().ok();
+        let six = "fd00::2".parse().ok();
+        let target = |address4, address6| Target { bridge: "b", address4, address6, host_binding: None };
+        assert_eq!(target(four, None).pairs(None).unwrap().len(), 1);
+        assert_eq!(target(four, six).pairs(None).unwrap().len(), 2);
+        assert_eq!(target(four, six).pairs(Some("::1".parse().unwrap())).unwrap().len(), 1);
+        assert!(target(four, None).pairs(Some("::1".parse().unwrap())).is_err());
+    }
+
+    #[test]
+    fn what_was_published_is_known_again_from_what_is_shown() {
+        let target =
+            Target { bridge: "b", address4: "10.0.0.2".parse().ok(), address6: None, host_binding: None };
+        let all = again(&bindings(&[("80/tcp", "0.0.0.0", "3000"), ("81/udp", "127.0.0.1", "9")]), &target)
+            .unwrap();
+        assert_eq!(all[0].host_address, None);
+        assert_eq!((all[0].host_port, all[0].container_port), (3000, 80));
+        assert_eq!(all[1].host_address, Some("127.0.0.1".parse().unwrap()));
+        assert_eq!(all[1].protocol, Protocol::Udp);
+    }
+
+    #[test]
+    fn a_port_in_use_is_refused_in_dockers_words() {
+        let error = hull_network::Error::PortTaken {
+            protocol: Protocol::Tcp,
+            address: None,
+            port: 3000,
+            holder: None,
+        };
+        let refused = refused(&error, ("web", "e1"), None, PortRange::exactly(3000));
+        assert_eq!(
+            refused.message,
+            "driver failed programming external connectivity on endpoint web (e1): \
+             Bind for 0.0.0.0:3000 failed: port is already allocated"
+        );
+    }
+}
