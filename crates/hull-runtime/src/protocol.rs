@@ -9,18 +9,35 @@
 //! added, with a default, and what an old shim does not know it refuses by name.
 
 use std::collections::BTreeMap;
+use std::io::{IoSlice, IoSliceMut};
+use std::mem::MaybeUninit;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::PathBuf;
 
 use oci_spec::runtime::{Process, Spec};
+use rustix::fs::{MemfdFlags, SealFlags};
+use rustix::io::Errno;
+use rustix::net::{
+    AddressFamily, RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, ReturnFlags, SendAncillaryBuffer,
+    SendAncillaryMessage, SendFlags, SocketFlags, SocketType,
+};
+use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
-use crate::Error;
+use crate::error::Context;
+use crate::{Error, Result};
 
 /// The version that this build speaks.
 pub const VERSION: u32 = 1;
 
 /// The longest JSON that travels in the packet itself, in bytes.
 pub const INLINE_MAX: usize = 64 * 1024;
+
+/// The longest JSON that is accepted at all, in bytes.
+pub const MESSAGE_MAX: usize = 16 << 20;
+
+/// The most descriptors that a message may carry, the memory file counted (the kernel's `SCM_MAX_FD`).
+pub const DESCRIPTORS_MAX: usize = 253;
 
 /// Daemon to launcher. There is no answer on the launcher's socket: what was forked answers on the control
 /// socket, which is the first descriptor of each message.
@@ -50,7 +67,7 @@ pub struct View {
 /// socket, which stays a subscribed connection of the shim until it closes.
 ///
 /// Descriptors: the shim's end of the control socket; then `reserved` sockets which the shim merely holds
-/// open until the container ends (bound host ports).
+/// open until the container ends (bound host ports); then one client's stream socket for each of `attach`.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Launch {
     /// [`VERSION`] of the daemon.
@@ -83,6 +100,10 @@ pub struct Launch {
     /// How many of the descriptors after the control socket are reserved ones.
     #[serde(default)]
     pub reserved: usize,
+    /// Clients that are attached before the first byte is printed, each with a descriptor after the reserved
+    /// ones. Should the start fail, their sockets are shut and nothing is written to them.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub attach: Vec<Attach>,
 }
 
 /// Where a root file system comes from.
@@ -362,3 +383,152 @@ pub enum EndReason {
     /// Its processor time was spent.
     CpuTime,
 }
+
+/// Two connected ends, close-on-exec and blocking.
+pub fn pair() -> Result<(OwnedFd, OwnedFd)> {
+    rustix::net::socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC, None)
+        .context(|| "make a pair of sockets".into())
+}
+
+/// Sends one message with its descriptors. A blocking socket waits for room; a full non-blocking one is an
+/// error with `EAGAIN` as its `errno`, and nothing was sent.
+pub fn send<T: Serialize>(
+    socket: BorrowedFd<'_>,
+    message: &T,
+    descriptors: &[BorrowedFd<'_>],
+) -> Result<()> {
+    let doing = || "send a message".to_owned();
+    let json = serde_json::to_vec(message).map_err(|error| Error::refused(doing(), error.to_string()))?;
+    let mut fds = descriptors.to_vec();
+    let memory = if json.len() > INLINE_MAX { Some(memory_file(&json).context(doing)?) } else { None };
+    fds.extend(memory.as_ref().map(AsFd::as_fd));
+    if fds.len() > DESCRIPTORS_MAX || json.len() > MESSAGE_MAX {
+        let (bytes, count) = (json.len(), fds.len());
+        let reason = format!(
+            "{bytes} bytes with {count} descriptors are too much: {MESSAGE_MAX} bytes and {DESCRIPTORS_MAX} \
+             descriptors may travel at once"
+        );
+        return Err(Error::refused(doing(), reason));
+    }
+    let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(DESCRIPTORS_MAX))];
+    let mut ancillary = SendAncillaryBuffer::new(&mut space);
+    if !fds.is_empty() {
+        ancillary.push(SendAncillaryMessage::ScmRights(&fds));
+    }
+    let body = if memory.is_some() { &[][..] } else { &json[..] };
+    rustix::io::retry_on_intr(|| {
+        rustix::net::sendmsg(socket, &[IoSlice::new(body)], &mut ancillary, SendFlags::NOSIGNAL)
+    })
+    .context(doing)?;
+    Ok(())
+}
+
+fn memory_file(bytes: &[u8]) -> std::io::Result<OwnedFd> {
+    let file = rustix::fs::memfd_create("message", MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING)?;
+    let mut written = 0;
+    while written < bytes.len() {
+        written += rustix::io::write(&file, &bytes[written..])?;
+    }
+    rustix::fs::fcntl_add_seals(&file, SealFlags::WRITE | SealFlags::SHRINK | SealFlags::GROW)?;
+    Ok(file)
+}
+
+/// Why [`receive`] has no message.
+#[derive(Debug, thiserror::Error)]
+pub enum ReceiveError {
+    /// The socket is non-blocking and nothing is there yet.
+    #[error("nothing is there yet")]
+    WouldBlock,
+    /// The packet could not be received or is none of this protocol. The connection is of no use any more.
+    #[error(transparent)]
+    Broken(#[from] Error),
+}
+
+/// Receives one message with its descriptors (close-on-exec); none when the other end is closed.
+pub fn receive<T: DeserializeOwned>(
+    socket: BorrowedFd<'_>,
+) -> Result<Option<(T, Vec<OwnedFd>)>, ReceiveError> {
+    let Some((body, descriptors)) = receive_packet(socket)? else { return Ok(None) };
+    let (json, descriptors) = unpack(body, descriptors)?;
+    Ok(Some((parse(&json)?, descriptors)))
+}
+
+/// A packet as it came: its body, and all descriptors. The launcher hands it to what it forks unread.
+pub(crate) fn receive_packet(
+    socket: BorrowedFd<'_>,
+) -> Result<Option<(Vec<u8>, Vec<OwnedFd>)>, ReceiveError> {
+    let doing = || "receive a message".to_owned();
+    let broken = |error: Errno| match error {
+        Errno::AGAIN => ReceiveError::WouldBlock,
+        error => ReceiveError::Broken(Error::kernel(doing(), error)),
+    };
+    // The length first, so that no larger buffer is touched than is needed. The packet stays, so this is not
+    // the end of the connection even when it says 0.
+    let look = || rustix::net::recv(socket, &mut [0_u8; 0], RecvFlags::PEEK | RecvFlags::TRUNC);
+    let (_, length) = rustix::io::retry_on_intr(look).map_err(broken)?;
+    if length > INLINE_MAX {
+        let reason = format!("a packet of {length} bytes is longer than {INLINE_MAX}");
+        return Err(ReceiveError::Broken(Error::refused(doing(), reason)));
+    }
+    let mut body = vec![0; length];
+    let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(DESCRIPTORS_MAX))];
+    let mut ancillary = RecvAncillaryBuffer::new(&mut space);
+    let received = rustix::io::retry_on_intr(|| {
+        let body = &mut [IoSliceMut::new(&mut body)];
+        rustix::net::recvmsg(socket, body, &mut ancillary, RecvFlags::CMSG_CLOEXEC)
+    })
+    .map_err(broken)?;
+    let mut descriptors = Vec::new();
+    for message in ancillary.drain() {
+        if let RecvAncillaryMessage::ScmRights(fds) = message {
+            descriptors.extend(fds);
+        }
+    }
+    if received.flags.intersects(ReturnFlags::TRUNC | ReturnFlags::CTRUNC) {
+        let reason = "the packet was cut: too many descriptors came, or too many files are open";
+        return Err(ReceiveError::Broken(Error::refused(doing(), reason)));
+    }
+    if received.bytes == 0 && descriptors.is_empty() {
+        return Ok(None);
+    }
+    body.truncate(received.bytes);
+    Ok(Some((body, descriptors)))
+}
+
+/// The JSON of a packet and its other descriptors.
+pub(crate) fn unpack(body: Vec<u8>, mut descriptors: Vec<OwnedFd>) -> Result<(Vec<u8>, Vec<OwnedFd>)> {
+    if !body.is_empty() {
+        return Ok((body, descriptors));
+    }
+    let doing = || "read a message from its memory file".to_owned();
+    let Some(memory) = descriptors.pop() else {
+        return Err(Error::refused(doing(), "an empty packet came without one"));
+    };
+    // Unsealed, the sender could change it while it is read.
+    let needed = SealFlags::WRITE | SealFlags::SHRINK | SealFlags::GROW;
+    let length = rustix::fs::fstat(&memory).context(doing)?.st_size as usize;
+    let sealed = rustix::fs::fcntl_get_seals(&memory).is_ok_and(|seals| seals.contains(needed));
+    if !sealed || length > MESSAGE_MAX {
+        return Err(Error::refused(doing(), "it is not sealed, or too long"));
+    }
+    let mut json = vec![0; length];
+    let mut read = 0;
+    while read < length {
+        match rustix::io::pread(&memory, &mut json[read..], read as u64).context(doing)? {
+            0 => return Err(Error::refused(doing(), "it ends early")),
+            more => read += more,
+        }
+    }
+    Ok((json, descriptors))
+}
+
+/// Parses a message's JSON.
+pub(crate) fn parse<T: DeserializeOwned>(json: &[u8]) -> Result<T> {
+    serde_json::from_slice(json).map_err(|error| {
+        let reason = format!("{error}; this build speaks version {VERSION} of the protocol");
+        Error::refused("understand a message", reason)
+    })
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,137 @@
+//! The kernel calls of launcher and shim that rustix lacks.
+#![allow(unsafe_code)]
+
+use std::io;
+use std::os::fd::{FromRawFd, OwnedFd, RawFd};
+use std::time::Duration;
+
+/// One descriptor that is waited for, and what has become of it.
+pub(crate) type Interest = libc::pollfd;
+
+/// `ppoll`: waits until one of `interests` is ready; for ever without a timeout.
+pub(crate) fn poll(interests: &mut [Interest], timeout: Option<Duration>) -> io::Result<()> {
+    let timeout = timeout.map(|timeout| libc::timespec {
+        tv_sec: timeout.as_secs().min(i32::MAX as u64) as libc::time_t,
+        tv_nsec: timeout.subsec_nanos().into(),
+    });
+    let timeout = timeout.as_ref().map_or(std::ptr::null(), std::ptr::from_ref);
+    // SAFETY: slice and timeout live through the call.
+    let ready = unsafe {
+        libc::ppoll(interests.as_mut_ptr(), interests.len() as libc::nfds_t, timeout, std::ptr::null())
+    };
+    match ready {
+        0.. => Ok(()),
+        _ => Err(io::Error::last_os_error()),
+    }
+}
+
+/// What a launcher does with signals, and shims after it: a terminal's ctrl-c is not for them, a closed
+/// connection is found by its error, and ended shims need no reaping.
+pub(crate) fn ignore_signals() {
+    for signal in [libc::SIGINT, libc::SIGQUIT, libc::SIGHUP, libc::SIGTSTP, libc::SIGPIPE, libc::SIGCHLD] {
+        // SAFETY: ignoring a signal runs no code.
+        unsafe { libc::signal(signal, libc::SIG_IGN) };
+    }
+}
+
+/// Children are reaped by this process again, and their ends are told by the descriptor, which does not block.
+pub(crate) fn child_signals() -> io::Result<OwnedFd> {
+    // SAFETY: the set is initialised by sigemptyset; the default action of SIGCHLD runs no code.
+    let fd = unsafe {
+        libc::signal(libc::SIGCHLD, libc::SIG_DFL);
+        let mut set: libc::sigset_t = std::mem::zeroed();
+        libc::sigemptyset(&raw mut set);
+        libc::sigaddset(&raw mut set, libc::SIGCHLD);
+        if libc::sigprocmask(libc::SIG_BLOCK, &raw const set, std::ptr::null_mut()) < 0 {
+            return Err(io::Error::last_os_error());
+        }
+        libc::signalfd(-1, &raw const set, libc::SFD_CLOEXEC | libc::SFD_NONBLOCK)
+    };
+    owned(fd)
+}
+
+/// A new pidfd-directed signal of any number (rustix knows the named ones only).
+pub(crate) fn signal_by_pidfd(pidfd: RawFd, signal: i32) -> io::Result<()> {
+    // SAFETY: no memory is involved.
+    let result = unsafe {
+        libc::syscall(libc::SYS_pidfd_send_signal, pidfd, signal, std::ptr::null::<libc::siginfo_t>(), 0)
+    };
+    if result < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
+}
+
+/// Gives freed memory back to the kernel.
+pub(crate) fn trim_heap() {
+    #[cfg(target_env = "gnu")]
+    // SAFETY: touches only the allocator's own free memory.
+    unsafe {
+        libc::malloc_trim(0);
+    }
+}
+
+/// Where the kernel shows this process's arguments from: an address and a length.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Title {
+    start: usize,
+    length: usize,
+}
+
+impl Title {
+    /// Finds it; none where /proc does not say.
+    pub(crate) fn find() -> Option<Title> {
+        let stat = std::fs::read_to_string("/proc/self/stat").ok()?;
+        // Behind the name, which may hold anything: state is field 3; arg_start and arg_end are 48 and 49.
+        let mut fields = stat.rsplit_once(')')?.1.split_ascii_whitespace().skip(45);
+        let start: usize = fields.next()?.parse().ok()?;
+        let end: usize = fields.next()?.parse().ok()?;
+        (start != 0 && end > start).then_some(Title { start, length: end - start })
+    }
+
+    /// Writes `title` there, cut to what fits, for `ps`.
+    pub(crate) fn set(self, title: &str) {
+        let bytes = &title.as_bytes()[..title.len().min(self.length - 1)];
+        // SAFETY: the kernel laid the arguments out in this range of our own writable stack and said so in
+        // /proc/self/stat; nothing in this process reads them after its start.
+        unsafe {
+            let area = self.start as *mut u8;
+            area.copy_from_nonoverlapping(bytes.as_ptr(), bytes.len());
+            area.add(bytes.len()).write_bytes(0, self.length - bytes.len());
+        }
+    }
+}
+
+/// Runs `program` as a launcher: `socket` is its descriptor 3.
+pub(crate) fn spawn_launcher(program: &str, socket: OwnedFd) -> io::Result<std::process::Child> {
+    use std::os::fd::AsRawFd;
+    use std::os::unix::process::CommandExt;
+    let mut command = std::process::Command::new(program);
+    // The blanks are room for the title of a shim.
+    command.arg0("hull").arg("launcher").arg(" ".repeat(16)).current_dir("/");
+    command.stdin(std::process::Stdio::null());
+    // SAFETY: only dup3 and fcntl are called between fork and exec; the number 3 may be in use by a
+    // descriptor of the parent, whose copy is overwritten in the child alone.
+    unsafe {
+        command.pre_exec(move || {
+            let from = socket.as_raw_fd();
+            let result = match from {
+                3 => libc::fcntl(3, libc::F_SETFD, 0),
+                from => libc::dup2(from, 3),
+            };
+            if result < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
+        });
+    }
+    command.spawn()
+}
+
+/// The socket that [`spawn_launcher`] put at descriptor 3.
+pub(crate) fn launcher_socket() -> OwnedFd {
+    // SAFETY: called once, first thing in the launcher, which was started with it.
+    unsafe { OwnedFd::from_raw_fd(3) }
+}
+
+fn owned(fd: RawFd) -> io::Result<OwnedFd> {
+    if fd < 0 {
+        return Err(io::Error::last_os_error());
+    }
+    // SAFETY: the kernel has just made this descriptor for us.
+    Ok(unsafe { OwnedFd::from_raw_fd(fd) })
+}
