@@ -7,7 +7,7 @@ use serde_json::{Map, Value, json};
 
 use super::shared::{self, confirm, labels_text, natural_order, pairs, print_list};
 use super::volume::print_removed;
-use super::{Entry, Management, entry};
+use super::{Entry, Management};
 use crate::cli::parse_bool;
 use crate::client::{Query, empty, segment};
 use crate::context::Context;

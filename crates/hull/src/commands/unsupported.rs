@@ -2,7 +2,7 @@
 
 use clap::Args;
 
-use super::{Entry, entry};
+use super::Entry;
 use crate::context::Context;
 use crate::error::{Error, ExitStatus};
 

@@ -4,7 +4,7 @@ use clap::Args;
 use serde_json::{Value, json};
 
 use super::shared::{self, confirm, labels_text, natural_order, pairs, print_list};
-use super::{Entry, Management, entry};
+use super::{Entry, Management};
 use crate::client::{Query, empty, segment};
 use crate::context::Context;
 use crate::error::{Error, ExitStatus};

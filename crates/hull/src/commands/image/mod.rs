@@ -5,7 +5,7 @@ mod registry;
 mod remove;
 mod transfer;
 
-use super::{Entry, Management, entry};
+use super::{Entry, Management};
 
 pub use registry::pull_image;
 pub use remove::prune_images;

@@ -9,6 +9,9 @@ use crate::error::{Error, ExitStatus};
 use crate::format::Template;
 use crate::{errln, outln};
 
+/// Docker's exit status for a template that cannot be parsed.
+const WRONG_TEMPLATE: u8 = 64;
+
 /// Fetches each of `names` and prints what was found; then says which were not. The status tells whether all were.
 ///
 /// # Errors
@@ -21,7 +24,10 @@ pub async fn each<F>(
 where
     F: Future<Output = Result<Value, Error>>,
 {
-    let template = spec.filter(|s| !s.is_empty()).map(Template::parse).transpose().map_err(Error::new)?;
+    let spec = spec.filter(|s| !s.is_empty());
+    let compact = spec == Some("json");
+    let template = spec.filter(|_| !compact).map(Template::parse).transpose();
+    let template = template.map_err(|why| Error::new(why).with_status(WRONG_TEMPLATE))?;
     let mut found = Vec::new();
     let mut failures = Vec::new();
     for name in names {
@@ -32,11 +38,13 @@ where
         }
     }
     match template {
+        None if compact => outln!("{}", Value::Array(found))?,
         None => outln!("{}", pretty(&Value::Array(found))?)?,
         Some(template) => {
             for object in &found {
                 outln!("{}", template.render(object).map_err(Error::new)?)?;
             }
+            // A script that reads one line for each call gets one.
             if found.is_empty() {
                 outln!()?;
             }

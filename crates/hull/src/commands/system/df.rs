@@ -116,7 +116,7 @@ impl Usage {
     /// Every object, as `-v` shows them to a template.
     fn items(&self) -> Value {
         json!({
-            "Images": image_rows(&self.images.items, true, false),
+            "Images": one_row_each(&self.images.items, true),
             "Containers": container_rows(&self.containers.items, true),
             "Volumes": volume_rows(&self.volumes.items),
             "BuildCache": cache_rows(&self.build_cache.items, true),
@@ -205,6 +205,14 @@ fn build_cache(items: Vec<Value>) -> Share {
     }
 }
 
+/// An image takes its room once, whatever number of names it has: the first one is shown.
+fn one_row_each(images: &[Value], no_trunc: bool) -> Vec<Value> {
+    images
+        .iter()
+        .filter_map(|image| image_rows(std::slice::from_ref(image), no_trunc, false).into_iter().next())
+        .collect()
+}
+
 fn container_rows(containers: &[Value], no_trunc: bool) -> Vec<Value> {
     /// As wide as Docker shows a command.
     const COMMAND: usize = 20;
@@ -274,7 +282,7 @@ fn details(usage: &Usage) -> Result<(), Error> {
         None,
         "{{.Repository}}\t{{.Tag}}\t{{.ID}}\t{{.CreatedSince}}\t{{.Size}}\t{{.SharedSize}}\t{{.UniqueSize}}\t{{.Containers}}",
         IMAGE_HEADERS,
-        &image_rows(&usage.images.items, false, false),
+        &one_row_each(&usage.images.items, false),
     )?;
     outln!("\nContainers space usage:\n")?;
     print_list(

@@ -33,7 +33,7 @@ pub async fn info(args: InfoArgs, context: &Context) -> Result<ExitStatus, Error
         return Ok(ExitStatus::SUCCESS);
     }
     out!(
-        "Client:\n Version:    {}\n Context:    default\n Debug Mode: {}\n\nServer:\n{}",
+        "Client:\n Version:    {}\n Context:    default\n Debug Mode: {}\n\nServer:\n{}\n",
         env!("CARGO_PKG_VERSION"),
         context.debug,
         server(&info)

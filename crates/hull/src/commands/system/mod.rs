@@ -7,7 +7,7 @@ mod prune;
 mod stop;
 mod version;
 
-use super::{Entry, Management, entry};
+use super::{Entry, Management};
 
 /// The system's commands at the root.
 pub const ROOT: &[Entry] = &[

@@ -1,16 +1,16 @@
 //! `system stop`, hull's own: the end of the daemon. And `system dial-stdio`, the far end of ssh.
 
-use std::os::fd::AsFd as _;
+use std::os::fd::{AsFd as _, OwnedFd};
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use clap::Args;
 use futures_util::future::join_all;
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
 use serde_json::Value;
 use tokio::io::AsyncWriteExt as _;
-use tokio::io::unix::AsyncFd;
 
 use crate::client::{empty, segment};
 use crate::context::Context;
@@ -52,19 +52,34 @@ pub async fn stop(args: StopArgs, context: &Context) -> Result<ExitStatus, Error
             Error::from(std::io::Error::from(other)).context(format!("cannot end the daemon (pid {daemon})"))
         }
     })?;
-    let watched = AsyncFd::new(pidfd)?;
-    // A pidfd can be read from when its process has ended.
-    match tokio::time::timeout(PATIENCE, watched.readable()).await {
-        Ok(ended) => drop(ended?),
-        Err(_) => {
-            return Err(Error::new(format!(
-                "the daemon (pid {daemon}) was asked to end and still runs after {} s; see its log",
-                PATIENCE.as_secs()
-            )));
-        }
+    if !ends_within(&pidfd, PATIENCE)? {
+        return Err(Error::new(format!(
+            "the daemon (pid {daemon}) was asked to end and still runs after {} s; see its log",
+            PATIENCE.as_secs()
+        )));
     }
     outln!("The daemon has stopped.")?;
     Ok(ExitStatus::SUCCESS)
+}
+
+/// Waits for a process; whether it ended in time. Blocks: nothing else is left to do meanwhile.
+fn ends_within(pidfd: &OwnedFd, patience: Duration) -> Result<bool, Error> {
+    let deadline = Instant::now() + patience;
+    loop {
+        let left = deadline.saturating_duration_since(Instant::now());
+        let timeout = Timespec { tv_sec: left.as_secs() as i64, tv_nsec: i64::from(left.subsec_nanos()) };
+        // A pidfd can be read from when its process has ended.
+        match poll(&mut [PollFd::new(pidfd, PollFlags::IN)], Some(&timeout)) {
+            Ok(0) => return Ok(false),
+            Ok(_) => return Ok(true),
+            Err(rustix::io::Errno::INTR) => {}
+            Err(error) => {
+                return Err(
+                    Error::from(std::io::Error::from(error)).context("cannot wait for the daemon's end")
+                );
+            }
+        }
+    }
 }
 
 fn socket_path(context: &Context) -> Result<PathBuf, Error> {

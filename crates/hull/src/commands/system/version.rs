@@ -109,7 +109,7 @@ fn server_block(server: &Value) -> String {
             ("API version", detail("ApiVersion").map(|v| format!("{v}{minimum}"))),
             ("Go version", detail("GoVersion").map(str::to_owned)),
             ("Git commit", detail("GitCommit").map(str::to_owned)),
-            ("Built", detail("BuildTime").map(str::to_owned)),
+            ("Built", detail("BuildTime").map(built)),
             ("OS/Arch", detail("Os").zip(detail("Arch")).map(|(os, arch)| format!("{os}/{arch}"))),
             ("Experimental", detail("Experimental").map(str::to_owned)),
         ];
@@ -121,6 +121,14 @@ fn server_block(server: &Value) -> String {
         }
     }
     text
+}
+
+/// A time of RFC 3339 as Docker shows when something was built; what is none stays as it is.
+fn built(text: &str) -> String {
+    match text.parse::<jiff::Timestamp>() {
+        Ok(time) => time.strftime("%a %b %e %H:%M:%S %Y").to_string(),
+        Err(_) => text.to_owned(),
+    }
 }
 
 /// The blocks' values, in one column as Docker has it.
@@ -136,6 +144,12 @@ fn columns(text: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn times_of_building() {
+        assert_eq!(built("2026-05-07T21:09:36.000000000+00:00"), "Thu May  7 21:09:36 2026");
+        assert_eq!(built("lately"), "lately");
+    }
 
     #[test]
     fn the_servers_block() {

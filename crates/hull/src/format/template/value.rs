@@ -55,6 +55,7 @@ pub(super) enum Val<'a> {
 const LISTS: &[&str] = &[
     "Aliases",
     "Args",
+    "Authorization",
     "Binds",
     "CapAdd",
     "CapDrop",
@@ -95,6 +96,7 @@ const STRINGS: &[&str] = &[
     "Attributes",
     "AuxiliaryAddresses",
     "Data",
+    "Details",
     "DriverOpts",
     "Labels",
     "Options",
@@ -411,7 +413,7 @@ pub(super) fn go_duration(nanoseconds: i64) -> String {
     let fraction = |value: u64, unit: u64, suffix: &str| {
         let digits = unit.ilog10() as usize;
         let mut text = format!("{}", value / unit);
-        if value % unit != 0 {
+        if !value.is_multiple_of(unit) {
             let decimals = format!("{:0digits$}", value % unit);
             let _ = write!(text, ".{}", decimals.trim_end_matches('0'));
         }
