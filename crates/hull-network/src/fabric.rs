@@ -319,14 +319,15 @@ impl Fabric {
         })?;
         let mut batch = Batch::new();
         route::set_link(&mut batch, name, &format!("{ALIAS}{}", self.instance), bridge.mtu);
-        if bridge.gateway6.is_none() {
-            route::quiet_ipv6(&mut batch, index, name);
-        }
+        route::quiet_ipv6(&mut batch, index, name);
         for (address, prefix) in present.iter().filter(|address| !wanted.contains(address)) {
             route::delete_address(&mut batch, index, name, *address, *prefix);
         }
         for (address, prefix) in &wanted {
             route::add_address(&mut batch, index, name, *address, *prefix);
+        }
+        if bridge.gateway6.is_some() {
+            route::add_address(&mut batch, index, name, BRIDGE_LINK_LOCAL.into(), 64);
         }
         route::up(&mut batch, index, name);
         links.send(batch)
@@ -421,9 +422,8 @@ impl Fabric {
         );
         links.send(batch)?;
         let mut batch = Batch::new();
-        if self.hairpin || endpoint.isolated {
-            route::set_port(&mut batch, &endpoint.host_name, self.hairpin, endpoint.isolated);
-        }
+        route::set_port(&mut batch, &endpoint.host_name, self.hairpin, endpoint.isolated);
+        route::up_port(&mut batch, &endpoint.host_name);
         let finished = links.send(batch).and_then(|()| links.index_of(&endpoint.host_name));
         if finished.is_err() {
             let mut batch = Batch::new();
@@ -482,6 +482,16 @@ impl Fabric {
     }
 }
 
+/// The link-local address of a bridge with IPv6. The kernel's own would be tentative for a second or two (duplicate
+/// address detection), and until then the bridge cannot solicit its containers' MAC addresses.
+const BRIDGE_LINK_LOCAL: Ipv6Addr = Ipv6Addr::new(0xfe80, 0, 0, 0, 0, 0, 0, 1);
+
+/// The link-local address that the kernel would make of a MAC address (RFC 4291, appendix A).
+fn link_local_of([a, b, c, d, e, f]: [u8; 6]) -> Ipv6Addr {
+    let pair = |high, low| u16::from_be_bytes([high, low]);
+    Ipv6Addr::new(0xfe80, 0, 0, 0, pair(a ^ 2, b), pair(c, 0xff), pair(0xfe, d), pair(e, f))
+}
+
 /// A bridge's alias, before the instance's name.
 const ALIAS: &str = "hull network of ";
 
@@ -493,14 +503,13 @@ fn configure_inside(namespace: BorrowedFd<'_>, socket: &mut Socket, endpoint: &E
         sysctl::set(namespace, &endpoint.sysctls)?;
     }
     let mut batch = Batch::new();
-    if endpoint.address6.is_none() {
-        route::quiet_ipv6(&mut batch, index, name);
-    }
+    route::quiet_ipv6(&mut batch, index, name);
     if let Some((address, prefix)) = endpoint.address4 {
         route::add_address(&mut batch, index, name, address.into(), prefix);
     }
     if let Some((address, prefix)) = endpoint.address6 {
         route::add_address(&mut batch, index, name, address.into(), prefix);
+        route::add_address(&mut batch, index, name, link_local_of(endpoint.mac).into(), 64);
     }
     route::up(&mut batch, index, name);
     if let Some(gateway) = endpoint.gateway4 {

@@ -8,7 +8,7 @@
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::Mutex;
-use std::sync::mpsc::{Receiver, Sender, SyncSender, channel, sync_channel};
+use std::sync::mpsc::{Receiver, Sender, SyncSender, TryRecvError, channel, sync_channel};
 
 use rustix::fs::{Mode, OFlags};
 use rustix::thread::{LinkNameSpaceType, UnshareFlags, move_into_link_name_space};
@@ -143,8 +143,24 @@ fn serve(home: &OwnedFd, requests: &Receiver<Reply>) {
     if enter(home.as_fd()).is_err() {
         return; // whoever waits learns it from the dropped reply
     }
-    while let Ok(reply) = requests.recv() {
-        let (made, at_home) = make(home.as_fd());
+    let mut spare = None;
+    loop {
+        // While nobody waits, one is made ahead: half of what an endpoint costs is paid before it is asked for.
+        let request = match requests.try_recv() {
+            Err(TryRecvError::Empty) => {
+                if spare.is_none() {
+                    let (made, at_home) = make(home.as_fd());
+                    if !at_home {
+                        return;
+                    }
+                    spare = made.ok(); // what failed is tried again, and told, when somebody asks
+                }
+                requests.recv().ok()
+            }
+            other => other.ok(),
+        };
+        let Some(reply) = request else { return };
+        let (made, at_home) = spare.take().map_or_else(|| make(home.as_fd()), |spare| (Ok(spare), true));
         // Who asked may have gone; the namespace goes with its descriptor then.
         let _ = reply.send(made);
         if !at_home {

@@ -5,7 +5,7 @@ mod machine;
 use std::net::{IpAddr, Ipv4Addr};
 use std::os::fd::AsFd;
 
-use hull_network::{Error, Fabric, Protocol, Published, netns};
+use hull_network::{Bridge, Endpoint, Error, Fabric, Protocol, Published, netns};
 use machine::*;
 
 #[test]
@@ -21,5 +21,333 @@ fn two_containers_on_a_bridge_reach_each_other_and_the_host() {
         serve(&netns::current().unwrap(), 81);
         assert_eq!(ask(&one, v4(20, 1), 81).as_deref(), Ok("10.20.0.2"));
         assert_eq!(ask(&netns::current().unwrap(), v4(20, 3), 80).as_deref(), Ok("10.20.0.1"));
+    });
+}
+
+/// The machine itself.
+fn host() -> std::os::fd::OwnedFd {
+    netns::current().unwrap()
+}
+
+fn tcp(host_address: Option<IpAddr>, host_port: u16, container: impl Into<IpAddr>) -> Published {
+    Published {
+        protocol: Protocol::Tcp,
+        host_address,
+        host_port,
+        container_address: container.into(),
+        container_port: 80,
+        bridge: "hull0".into(),
+    }
+}
+
+#[test]
+fn what_leaves_takes_the_hosts_address_and_nothing_comes_in_unasked() {
+    on_a_machine(|| {
+        let outside = outside();
+        let fabric = Fabric::open("hull").unwrap();
+        let net = bridge("hull0", 20);
+        fabric.ensure_bridge(&net).unwrap();
+        let one = container(&fabric, &net, 2);
+        serve(&outside, 80);
+        serve(&one, 80);
+        assert_eq!(ask(&one, [198, 51, 100, 2], 80).as_deref(), Ok("198.51.100.1"));
+        assert_eq!(ask_udp(&one, [198, 51, 100, 2], 80).as_deref(), Ok("198.51.100.1"));
+        assert_eq!(ask(&one, "fd00:51::2".parse::<IpAddr>().unwrap(), 80).as_deref(), Ok("fd00:51::1"));
+        assert!(ask(&outside, v4(20, 2), 80).is_err(), "the outside has a route and must be kept out");
+        assert!(ask(&outside, v6(20, 2), 80).is_err());
+        // Without masquerading the packet leaves as it is.
+        fabric.ensure_bridge(&Bridge { masquerade: false, ..net.clone() }).unwrap();
+        assert_eq!(ask(&one, [198, 51, 100, 2], 80).as_deref(), Ok("10.20.0.2"));
+    });
+}
+
+#[test]
+fn a_published_port_is_reached_from_everywhere() {
+    for bridge_netfilter in ["0", "1"] {
+        on_a_machine(|| {
+            set_bridge_netfilter(bridge_netfilter);
+            let outside = outside();
+            let fabric = Fabric::open("hull").unwrap();
+            let (net, other) = (bridge("hull0", 20), bridge("br-other", 21));
+            fabric.ensure_bridge(&net).unwrap();
+            fabric.ensure_bridge(&other).unwrap();
+            let (one, two) = (container(&fabric, &net, 2), container(&fabric, &net, 3));
+            let three = container(&fabric, &other, 2);
+            serve(&one, 80);
+            let mut ports = vec![tcp(None, 8080, v4(20, 2)), tcp(None, 8080, v6(20, 2))];
+            ports.push(tcp(Some(Ipv4Addr::LOCALHOST.into()), 8081, v4(20, 2)));
+            ports.push(Published { protocol: Protocol::Udp, ..tcp(None, 8080, v4(20, 2)) });
+            fabric.publish("c1", &ports).unwrap();
+            let out: IpAddr = [198, 51, 100, 1].into();
+            let out6: IpAddr = "fd00:51::1".parse().unwrap();
+            // From outside, with the peer's own address.
+            assert_eq!(ask(&outside, out, 8080).as_deref(), Ok("198.51.100.2"));
+            assert_eq!(ask_udp(&outside, out, 8080).as_deref(), Ok("198.51.100.2"));
+            assert_eq!(ask(&outside, out6, 8080).as_deref(), Ok("fd00:51::2"));
+            assert!(ask(&outside, out, 8081).is_err(), "published on 127.0.0.1 alone");
+            // From the host.
+            assert_eq!(ask(&host(), out, 8080).as_deref(), Ok("198.51.100.1"));
+            assert_eq!(ask(&host(), Ipv4Addr::LOCALHOST, 8080).as_deref(), Ok("10.20.0.1"));
+            assert_eq!(ask(&host(), Ipv4Addr::LOCALHOST, 8081).as_deref(), Ok("10.20.0.1"));
+            assert_eq!(ask_udp(&host(), Ipv4Addr::LOCALHOST, 8080).as_deref(), Ok("10.20.0.1"));
+            assert_eq!(ask(&host(), out6, 8080).as_deref(), Ok("fd00:51::1"));
+            // From itself, its neighbour, and a container of another bridge.
+            for (from, who) in [(&one, "itself"), (&two, "a neighbour"), (&three, "another bridge")] {
+                for address in [out, v4(20, 1).into(), out6] {
+                    let answer = ask(from, address, 8080);
+                    assert!(
+                        answer.is_ok(),
+                        "{who} by {address}, bridge netfilter {bridge_netfilter}: {answer:?}"
+                    );
+                }
+                assert!(
+                    ask_udp(from, out, 8080).is_ok(),
+                    "{who} by UDP, bridge netfilter {bridge_netfilter}"
+                );
+            }
+            // Taken back, and only by its owner.
+            fabric.unpublish("c2", &ports).unwrap();
+            assert!(ask(&outside, out, 8080).is_ok());
+            fabric.unpublish("c1", &ports).unwrap();
+            assert!(ask(&outside, out, 8080).is_err());
+            assert!(ask_udp(&outside, out, 8080).is_err());
+            assert!(ask(&host(), Ipv4Addr::LOCALHOST, 8081).is_err());
+        });
+    }
+}
+
+fn set_bridge_netfilter(value: &str) {
+    for name in ["iptables", "ip6tables"] {
+        // A kernel without br_netfilter has no such file, and behaves as with 0.
+        let _ = std::fs::write(format!("/proc/sys/net/bridge/bridge-nf-call-{name}"), value);
+    }
+}
+
+#[test]
+fn bridges_are_apart_and_internal_ones_closed() {
+    for bridge_netfilter in ["0", "1"] {
+        on_a_machine(|| {
+            set_bridge_netfilter(bridge_netfilter);
+            let outside = outside();
+            let fabric = Fabric::open("hull").unwrap();
+            let (net, other) = (bridge("hull0", 20), bridge("br-other", 21));
+            let internal = Bridge { internal: true, ..bridge("br-int", 22) };
+            let lonely = Bridge { inter_container: false, ..bridge("br-lonely", 23) };
+            for bridge in [&net, &other, &internal, &lonely] {
+                fabric.ensure_bridge(bridge).unwrap();
+            }
+            let (one, three) = (container(&fabric, &net, 2), container(&fabric, &other, 2));
+            let (inside, beside) = (container(&fabric, &internal, 2), container(&fabric, &internal, 3));
+            let (alone, neighbour) = (container(&fabric, &lonely, 2), container(&fabric, &lonely, 3));
+            for namespace in [&one, &three, &inside, &beside, &alone, &neighbour, &outside] {
+                serve(namespace, 80);
+            }
+            assert!(ask(&one, v4(21, 2), 80).is_err(), "another bridge");
+            assert!(ask(&one, v6(21, 2), 80).is_err(), "another bridge, IPv6");
+            assert_eq!(
+                ask(&inside, v4(22, 3), 80).as_deref(),
+                Ok("10.22.0.2"),
+                "a neighbour on an internal one"
+            );
+            netns::run(inside.as_fd(), || ip("route add default via 10.22.0.1")).unwrap();
+            assert!(ask(&inside, [198, 51, 100, 2], 80).is_err(), "out of an internal one");
+            assert!(ask(&inside, v4(20, 2), 80).is_err(), "from an internal one to another");
+            assert!(ask(&one, v4(22, 2), 80).is_err(), "into an internal one");
+            assert!(ask(&alone, v4(23, 3), 80).is_err(), "no talk between containers");
+            assert!(ask(&alone, v6(23, 3), 80).is_err(), "no talk between containers, IPv6");
+            assert!(ask(&alone, [198, 51, 100, 2], 80).is_ok(), "but out");
+            assert!(ask(&one, [198, 51, 100, 2], 80).is_ok());
+        });
+    }
+}
+
+#[test]
+fn the_hosts_loopback_is_out_of_a_containers_reach() {
+    on_a_machine(|| {
+        let fabric = Fabric::open("hull").unwrap();
+        let net = bridge("hull0", 20);
+        fabric.ensure_bridge(&net).unwrap();
+        let one = container(&fabric, &net, 2);
+        serve(&host(), 80);
+        let reach = || {
+            netns::run(one.as_fd(), || {
+                std::fs::write("/proc/sys/net/ipv4/conf/eth0/route_localnet", "1").unwrap();
+                ip("route replace 127.9.9.9/32 via 10.20.0.1");
+                ip("rule add pref 2 lookup local");
+                ip("rule add pref 1 to 127.9.9.9 lookup main");
+                ip("rule del pref 0");
+            })
+            .unwrap();
+            let answer = ask(&one, [127, 9, 9, 9], 80);
+            netns::run(one.as_fd(), || {
+                ip("rule add pref 0 lookup local");
+                ip("rule del pref 1");
+                ip("rule del pref 2");
+            })
+            .unwrap();
+            answer
+        };
+        assert!(reach().is_err());
+        // That the attack itself is right shows without the rule.
+        assert_eq!(output("nft", "flush chain inet hull guard"), "");
+        assert!(reach().is_ok(), "the attack must work where nothing stands against it");
+    });
+}
+
+#[test]
+fn a_second_daemon_finds_what_the_first_left_and_ports_go_on_answering() {
+    on_a_machine(|| {
+        let outside = outside();
+        let net = bridge("hull0", 20);
+        let ports = [tcp(None, 8080, v4(20, 2)), tcp(Some([198, 51, 100, 1].into()), 8081, v4(20, 2))];
+        let first = Fabric::open("hull").unwrap();
+        first.ensure_bridge(&net).unwrap();
+        let one = container(&first, &net, 2);
+        serve(&one, 80);
+        first.publish("c1", &ports).unwrap();
+        drop(first);
+        assert!(ask(&outside, [198, 51, 100, 1], 8080).is_ok(), "while no daemon is there");
+        let second = Fabric::open("hull").unwrap();
+        assert!(ask(&outside, [198, 51, 100, 1], 8080).is_ok());
+        assert_eq!(second.bridges().unwrap(), ["hull0"]);
+        let mut held = second.published().unwrap();
+        held.sort();
+        let mut wanted: Vec<_> = ports.iter().map(|port| ("c1".to_owned(), port.clone())).collect();
+        wanted.sort();
+        assert_eq!(held.into_iter().map(|by| (by.owner, by.port)).collect::<Vec<_>>(), wanted);
+        second.ensure_bridge(&net).unwrap();
+        second.publish("c1", &ports).unwrap();
+        let clash = second.publish("c2", &[tcp(None, 9999, v4(20, 3)), tcp(None, 8080, v4(20, 3))]);
+        assert!(matches!(clash, Err(Error::AlreadyPublished { port: 8080, .. })), "{clash:?}");
+        assert_eq!(second.published().unwrap().len(), 2, "all or none");
+        second.unpublish("c1", &ports).unwrap();
+        second.unpublish("c1", &ports).unwrap();
+        assert!(second.published().unwrap().is_empty());
+    });
+}
+
+#[test]
+fn nothing_is_left() {
+    on_a_machine(|| {
+        let links = || output("ip", "-o link").lines().count();
+        let before = links();
+        let fabric = Fabric::open("hull").unwrap();
+        let net = bridge("hull0", 20);
+        fabric.ensure_bridge(&net).unwrap();
+        let descriptors = || std::fs::read_dir("/proc/self/fd").unwrap().count();
+        drop(container(&fabric, &net, 2));
+        let (first, mut last) = (descriptors(), 0);
+        for round in 0..50 {
+            let namespace = container(&fabric, &net, 3 + round);
+            let second =
+                Endpoint { container_name: "eth1".into(), host_name: "second".into(), ..endpoint(&net, 99) };
+            let second = Endpoint { gateway4: None, gateway6: None, ..second };
+            fabric.attach(namespace.as_fd(), &second).unwrap();
+            fabric.detach(namespace.as_fd(), "eth1").unwrap();
+            fabric.detach(namespace.as_fd(), "eth1").unwrap();
+            last = descriptors();
+        }
+        assert!(last <= first + 2, "{first} descriptors, then {last}");
+        // An endpoint that fails half-way leaves no interface.
+        let wrong = Endpoint { gateway4: Some([192, 0, 2, 99].into()), ..endpoint(&net, 77) };
+        let error = fabric.attach_new(&wrong).unwrap_err().to_string();
+        assert!(error.contains("default route by 192.0.2.99"), "{error}");
+        assert!(!output("ip", "-o link").contains(&wrong.host_name));
+        let absent = fabric.attach_new(&Endpoint { bridge: "nosuch".into(), ..endpoint(&net, 77) });
+        assert!(absent.unwrap_err().to_string().contains("nosuch"));
+        let twice = [endpoint(&net, 78), endpoint(&net, 78)].map(|endpoint| fabric.attach_new(&endpoint));
+        assert!(twice[0].is_ok() && twice[1].is_err());
+        assert!(output("ip", "-o link").contains("v20x78"), "the one that was there stays");
+        drop(twice);
+        fabric.close().unwrap();
+        // The kernel takes the pairs down on its own time; removing the bridge did not wait for it.
+        while links() > before {
+            std::thread::yield_now();
+        }
+        assert!(!output("nft", "list tables").contains("inet hull\n"));
+    });
+}
+
+#[test]
+fn forwarding_is_opened_for_containers_alone() {
+    on_a_machine(|| {
+        std::fs::write("/proc/sys/net/ipv4/ip_forward", "0").unwrap();
+        let outside = outside();
+        // A second interface that was there before, and one that comes later.
+        let beyond = |name: &str, net: u8| {
+            let far = Fabric::open("other").unwrap().new_namespace().unwrap();
+            let path = format!("/proc/{}/fd/{}", std::process::id(), std::os::fd::AsRawFd::as_raw_fd(&far));
+            ip(&format!("link add {name} type veth peer name eth0 netns {path}"));
+            ip(&format!("addr add 10.{net}.0.1/24 dev {name}"));
+            ip(&format!("link set {name} up"));
+            netns::run(far.as_fd(), || {
+                ip(&format!("addr add 10.{net}.0.2/24 dev eth0"));
+                ip("link set eth0 up");
+                ip(&format!("route add default via 10.{net}.0.1"));
+            })
+            .unwrap();
+            serve(&far, 80);
+            far
+        };
+        let before = {
+            let (sender, receiver) = std::sync::mpsc::channel();
+            on_a_machine(|| sender.send(netns::current().unwrap()).unwrap());
+            receiver.recv().unwrap()
+        };
+        let path = format!("/proc/{}/fd/{}", std::process::id(), std::os::fd::AsRawFd::as_raw_fd(&before));
+        ip(&format!("link add eth-before type veth peer name eth0 netns {path}"));
+        ip("addr add 10.41.0.1/24 dev eth-before");
+        ip("link set eth-before up");
+        netns::run(before.as_fd(), || {
+            ip("addr add 10.41.0.2/24 dev eth0");
+            ip("link set eth0 up");
+            ip("route add default via 10.41.0.1");
+        })
+        .unwrap();
+        serve(&before, 80);
+        let fabric = Fabric::open("hull").unwrap();
+        let net = bridge("hull0", 20);
+        fabric.ensure_bridge(&net).unwrap();
+        let one = container(&fabric, &net, 2);
+        assert!(ask(&one, [10, 41, 0, 2], 80).is_ok(), "a container gets out");
+        assert!(ask(&outside, [10, 41, 0, 2], 80).is_err(), "the machine is no router between the two");
+        let _later = beyond("eth-later", 42);
+        assert!(ask(&outside, [10, 42, 0, 2], 80).is_ok(), "what comes later is not hull's to close");
+    });
+}
+
+#[test]
+fn settings_of_a_namespace_are_set_there() {
+    on_a_machine(|| {
+        let fabric = Fabric::open("hull").unwrap();
+        let net = bridge("hull0", 20);
+        fabric.ensure_bridge(&net).unwrap();
+        let settings = [("net.ipv4.ip_forward", "0"), ("net.ipv4.conf.eth0.log_martians", "1")];
+        let settings = settings.map(|(key, value)| (key.to_owned(), value.to_owned())).to_vec();
+        let with = Endpoint { sysctls: settings, mtu: Some(1400), ..endpoint(&net, 2) };
+        let (namespace, attached) = fabric.attach_new(&with).unwrap();
+        let read = |path: &str| std::fs::read_to_string(path).unwrap().trim().to_owned();
+        netns::run(namespace.as_fd(), || {
+            assert_eq!(read("/proc/sys/net/ipv4/ip_forward"), "0");
+            assert_eq!(read("/proc/sys/net/ipv4/conf/eth0/log_martians"), "1");
+            assert_eq!(read("/proc/sys/net/ipv6/conf/eth0/mtu"), "1400");
+        })
+        .unwrap();
+        assert_eq!(read("/proc/sys/net/ipv4/ip_forward"), "1", "and nowhere else");
+        let outside = [("kernel.hostname".to_owned(), "x".to_owned())].to_vec();
+        assert!(fabric.attach_new(&Endpoint { sysctls: outside, ..endpoint(&net, 3) }).is_err());
+        let inside = netns::interfaces(namespace.as_fd()).unwrap();
+        let eth0 = inside.iter().find(|interface| interface.name == "eth0").unwrap();
+        assert_eq!(eth0.index, attached.container_index);
+        let before = eth0.rx_bytes;
+        serve(&namespace, 80);
+        assert!(ask(&host(), v4(20, 2), 80).is_ok());
+        let after = netns::interfaces(namespace.as_fd()).unwrap();
+        assert!(after.iter().any(|interface| interface.name == "eth0" && interface.rx_bytes > before));
+        // An IPv4 endpoint has no IPv6 address at all.
+        let (plain, _) =
+            fabric.attach_new(&Endpoint { address6: None, gateway6: None, ..endpoint(&net, 4) }).unwrap();
+        let addresses = netns::run(plain.as_fd(), || output("ip", "-6 -o addr show dev eth0")).unwrap();
+        assert_eq!(addresses, "");
     });
 }

@@ -18,6 +18,8 @@ const IFLA_IFALIAS: u16 = 20;
 const IFLA_STATS64: u16 = 23;
 const IFLA_AF_SPEC: u16 = 26;
 const IFLA_NET_NS_FD: u16 = 28;
+const IFLA_NUM_TX_QUEUES: u16 = 31;
+const IFLA_NUM_RX_QUEUES: u16 = 32;
 const IFLA_EXT_MASK: u16 = 29;
 const RTEXT_FILTER_SKIP_STATS: u32 = 1 << 3;
 const IFLA_INFO_KIND: u16 = 1;
@@ -56,7 +58,9 @@ fn link(index: u32, flags: u32, change: u32) -> [u8; 16] {
     header
 }
 
-/// A veth pair: the host's end on its bridge and up, the other made directly in `namespace`.
+/// A veth pair: the host's end on its bridge, the other made directly in `namespace`. Both are down.
+///
+/// One queue each: the kernel would make one for each processor, with its folders in sysfs, and use one.
 pub(crate) struct Veth<'a> {
     pub(crate) host_name: &'a str,
     pub(crate) bridge: &'a str,
@@ -69,8 +73,9 @@ pub(crate) struct Veth<'a> {
 
 pub(crate) fn add_veth(batch: &mut Batch, veth: &Veth<'_>) {
     let what = format!("making interface {} on bridge {}", veth.host_name, veth.bridge);
-    batch.message(what, libc::RTM_NEWLINK, NLM_F_CREATE | NLM_F_EXCL, &link(0, UP, UP), |attributes| {
+    batch.message(what, libc::RTM_NEWLINK, NLM_F_CREATE | NLM_F_EXCL, &link(0, 0, 0), |attributes| {
         attributes.text(IFLA_IFNAME, veth.host_name).u32(IFLA_MASTER, veth.bridge_index);
+        attributes.u32(IFLA_NUM_TX_QUEUES, 1).u32(IFLA_NUM_RX_QUEUES, 1);
         if let Some(mtu) = veth.mtu {
             attributes.u32(IFLA_MTU, mtu);
         }
@@ -79,7 +84,9 @@ pub(crate) fn add_veth(batch: &mut Batch, veth: &Veth<'_>) {
                 data.nest_with(VETH_INFO_PEER, &link(0, 0, 0), |peer| {
                     peer.text(IFLA_IFNAME, veth.container_name)
                         .bytes(IFLA_ADDRESS, &veth.mac)
-                        .u32(IFLA_NET_NS_FD, veth.namespace.as_raw_fd() as u32);
+                        .u32(IFLA_NET_NS_FD, veth.namespace.as_raw_fd() as u32)
+                        .u32(IFLA_NUM_TX_QUEUES, 1)
+                        .u32(IFLA_NUM_RX_QUEUES, 1);
                     if let Some(mtu) = veth.mtu {
                         peer.u32(IFLA_MTU, mtu);
                     }
@@ -89,15 +96,30 @@ pub(crate) fn add_veth(batch: &mut Batch, veth: &Veth<'_>) {
     });
 }
 
-/// Settings of a bridge's port, named instead of numbered so that the message fits behind the one that makes it.
+/// Settings of a bridge's port before it comes up. Without an IPv6 address of its own it sends no router solicitations and
+/// multicast reports, which the bridge would carry to each of a thousand containers.
 pub(crate) fn set_port(batch: &mut Batch, name: &str, hairpin: bool, isolated: bool) {
     let what = format!("setting bridge port {name}");
     batch.message(what, libc::RTM_NEWLINK, 0, &link(0, 0, 0), |attributes| {
-        attributes.text(IFLA_IFNAME, name).nest(IFLA_LINKINFO, |info| {
-            info.text(IFLA_INFO_SLAVE_KIND, "bridge").nest(IFLA_INFO_SLAVE_DATA, |data| {
-                data.u8(IFLA_BRPORT_MODE, u8::from(hairpin)).u8(IFLA_BRPORT_ISOLATED, u8::from(isolated));
+        attributes
+            .text(IFLA_IFNAME, name)
+            .nest(IFLA_AF_SPEC, |families| {
+                families.nest(libc::AF_INET6 as u16, |inet6| {
+                    inet6.u8(IFLA_INET6_ADDR_GEN_MODE, IN6_ADDR_GEN_MODE_NONE);
+                });
+            })
+            .nest(IFLA_LINKINFO, |info| {
+                info.text(IFLA_INFO_SLAVE_KIND, "bridge").nest(IFLA_INFO_SLAVE_DATA, |data| {
+                    data.u8(IFLA_BRPORT_MODE, u8::from(hairpin)).u8(IFLA_BRPORT_ISOLATED, u8::from(isolated));
+                });
             });
-        });
+    });
+}
+
+/// Brings a link up that is known by its name.
+pub(crate) fn up_port(batch: &mut Batch, name: &str) {
+    batch.message(format!("bringing {name} up"), libc::RTM_NEWLINK, 0, &link(0, UP, UP), |attributes| {
+        attributes.text(IFLA_IFNAME, name);
     });
 }
 

@@ -54,6 +54,9 @@ pub fn outside() -> OwnedFd {
     ip(&format!("link add eth-out type veth peer name eth0 netns {path}"));
     ip("addr add 198.51.100.1/24 dev eth-out");
     ip("addr add fd00:51::1/64 dev eth-out nodad");
+    // A link-local address that needs no second of duplicate detection: a router solicits with it.
+    ip("link set eth-out addrgenmode none");
+    ip("addr add fe80::51/64 dev eth-out nodad");
     ip("link set eth-out up");
     netns::run(namespace.as_fd(), || {
         ip("link set lo up");

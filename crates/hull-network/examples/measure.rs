@@ -1,0 +1,95 @@
+//! Where a network's time goes, in microseconds at the median. As root, in a namespace of its own:
+//! `unshare -n target/release/examples/measure [endpoints already there]`
+
+use std::net::Ipv4Addr;
+use std::os::fd::AsFd;
+use std::time::Instant;
+
+use hull_network::{Bridge, Endpoint, Fabric, Protocol, Published, mac_of};
+
+fn median(mut times: Vec<u128>) -> String {
+    times.sort_unstable();
+    format!("{:>8.1} {:>8.1}", times[times.len() / 2] as f64 / 1e3, times[times.len() * 9 / 10] as f64 / 1e3)
+}
+
+fn measure(name: &str, rounds: u32, mut work: impl FnMut(u32)) {
+    let times = (0..rounds)
+        .map(|round| {
+            let start = Instant::now();
+            work(round);
+            start.elapsed().as_nanos()
+        })
+        .collect();
+    println!("{name:<50} {}", median(times));
+}
+
+fn endpoint(number: u32) -> Endpoint {
+    let address = Ipv4Addr::from_bits(0x0a14_0000 + 2 + number);
+    Endpoint {
+        bridge: "hull0".into(),
+        host_name: format!("v{number:07x}"),
+        container_name: "eth0".into(),
+        mac: mac_of(address),
+        address4: Some((address, 16)),
+        gateway4: Some(Ipv4Addr::new(10, 20, 0, 1)),
+        ..Endpoint::default()
+    }
+}
+
+fn port(number: u32) -> Published {
+    Published {
+        protocol: Protocol::Tcp,
+        host_address: None,
+        host_port: 1024 + number as u16,
+        container_address: Ipv4Addr::new(10, 20, 0, 2).into(),
+        container_port: 80,
+        bridge: "hull0".into(),
+    }
+}
+
+fn main() -> hull_network::Result<()> {
+    let already: u32 = std::env::args().nth(1).and_then(|text| text.parse().ok()).unwrap_or(0);
+    const ROUNDS: u32 = 200;
+    println!("{:<50} {:>8} {:>8}   µs, {already} endpoints and ports there", "", "median", "90 %");
+    let start = Instant::now();
+    let fabric = Fabric::open("hull")?;
+    println!("{:<50} {:>8.1}", "open", start.elapsed().as_secs_f64() * 1e6);
+    let net = Bridge {
+        name: "hull0".into(),
+        gateway4: Some((Ipv4Addr::new(10, 20, 0, 1), 16)),
+        subnets: vec!["10.20.0.0/16".parse()?],
+        inter_container: true,
+        masquerade: true,
+        ..Bridge::default()
+    };
+    let start = Instant::now();
+    fabric.ensure_bridge(&net)?;
+    println!("{:<50} {:>8.1}", "ensure_bridge", start.elapsed().as_secs_f64() * 1e6);
+    let mut there = Vec::new();
+    for number in 0..already {
+        there.push(fabric.attach_new(&endpoint(100_000 % 60_000 + number))?);
+        fabric.publish("already", &[port(30_000 + number)])?;
+    }
+    let mut kept = Vec::new();
+    measure("new_namespace", ROUNDS, |_| kept.push(fabric.new_namespace().unwrap()));
+    let namespaces = std::mem::take(&mut kept);
+    measure("attach to an existing namespace", ROUNDS, |round| {
+        fabric.attach(namespaces[round as usize].as_fd(), &endpoint(1000 + round)).unwrap();
+    });
+    measure("drop a namespace with its interface", 1, |_| {});
+    drop(namespaces);
+    measure("attach_new, each kept", ROUNDS, |round| {
+        kept.push(fabric.attach_new(&endpoint(2000 + round)).unwrap().0);
+    });
+    kept.clear();
+    measure("attach_new and drop, one after the other", ROUNDS, |round| {
+        drop(fabric.attach_new(&endpoint(3000 + round)).unwrap());
+    });
+    measure("publish", ROUNDS, |round| fabric.publish("owner", &[port(round)]).unwrap());
+    measure("unpublish", ROUNDS, |round| fabric.unpublish("owner", &[port(round)]).unwrap());
+    let ten = |round: u32| (0..10).map(|number| port(round * 10 + number)).collect::<Vec<_>>();
+    measure("publish ten at once", ROUNDS, |round| fabric.publish("owner", &ten(round)).unwrap());
+    measure("unpublish ten at once", ROUNDS, |round| fabric.unpublish("owner", &ten(round)).unwrap());
+    drop(there);
+    fabric.close()
+}
