@@ -1,8 +1,13 @@
-//! From the limits of a configuration to writes into files.
+//! From the limits of a configuration to writes into the files of a cgroup. What the configuration does not
+//! name is not touched. What the machine does not have is left out with a warning in Docker's words.
 
-use super::Cgroup;
-use crate::Result;
-use oci_spec::runtime::LinuxResources;
+use std::io;
+use std::path::PathBuf;
+
+use oci_spec::runtime::{LinuxBlockIo, LinuxCpu, LinuxMemory, LinuxResources, LinuxThrottleDevice};
+
+use super::{Cgroup, devices, files};
+use crate::{Error, Result};
 
 /// When limits are set.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -13,6 +18,444 @@ pub(super) enum When {
     Update,
 }
 
-pub(super) fn set(_cgroup: &Cgroup, _resources: &LinuxResources, _when: When) -> Result<Vec<String>> {
-    Ok(Vec::new())
+/// One value for one file, as v1 and v2 call it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Write {
+    /// The controller on v1, and its file there; tried in turn until one is there.
+    v1: (&'static str, Vec<String>),
+    /// The value for v1; none: there is nothing to write there.
+    v1_value: Option<String>,
+    /// The controller on v2, and its file there.
+    v2: (&'static str, String),
+    /// The value for v2; none: there is nothing to write there.
+    v2_value: Option<String>,
+    /// What Docker says where the machine has no such limit.
+    lacking: &'static str,
+}
+
+/// Sets the limits and returns the warnings.
+pub(super) fn set(cgroup: &Cgroup, resources: &LinuxResources, when: When) -> Result<Vec<String>> {
+    refuse_unsupported(resources)?;
+    let mut warnings = Vec::new();
+    if when == When::Create
+        && let Some(rules) = resources.devices()
+    {
+        devices::set(cgroup, rules)?;
+    }
+    if let Some(limits) = resources.memory() {
+        memory(cgroup, limits, &mut warnings)?;
+    }
+    let mut writes = Vec::new();
+    if let Some(limits) = resources.cpu() {
+        cpu(limits, &mut writes);
+    }
+    if let Some(pids) = resources.pids() {
+        writes.push(number_of_processes(pids.limit()));
+    }
+    if let Some(limits) = resources.block_io() {
+        block_io(limits, &mut writes);
+    }
+    for limit in resources.hugepage_limits().iter().flatten() {
+        let size = limit.page_size();
+        writes.push(Write {
+            v1: ("hugetlb", vec![format!("hugetlb.{size}.limit_in_bytes")]),
+            v1_value: Some(limit.limit().to_string()),
+            v2: ("hugetlb", format!("hugetlb.{size}.max")),
+            v2_value: Some(limit.limit().to_string()),
+            lacking: "Your kernel does not support hugetlb limits or the cgroup is not mounted. Limit discarded.",
+        });
+    }
+    for write in &writes {
+        apply(cgroup, write, &mut warnings)?;
+    }
+    unified(cgroup, resources)?;
+    Ok(warnings)
+}
+
+fn refuse_unsupported(resources: &LinuxResources) -> Result<()> {
+    let network = resources.network().as_ref();
+    let network = network.is_some_and(|network| {
+        network.class_id().is_some() || network.priorities().as_ref().is_some_and(|list| !list.is_empty())
+    });
+    if network {
+        return Err(Error::refused("linux.resources.network", "it is not supported yet"));
+    }
+    if resources.rdma().as_ref().is_some_and(|rdma| !rdma.is_empty()) {
+        return Err(Error::refused("linux.resources.rdma", "it is not supported yet"));
+    }
+    Ok(())
+}
+
+fn apply(cgroup: &Cgroup, write: &Write, warnings: &mut Vec<String>) -> Result<()> {
+    let (targets, value): (Vec<PathBuf>, _) = match (cgroup.v1(write.v1.0), cgroup.v2(write.v2.0)) {
+        (Some(folder), _) => (write.v1.1.iter().map(|file| folder.join(file)).collect(), &write.v1_value),
+        (None, Some(folder)) => (vec![folder.join(&write.v2.1)], &write.v2_value),
+        (None, None) => (Vec::new(), &write.v1_value),
+    };
+    let Some(value) = value else { return Ok(()) };
+    for target in targets {
+        match files::write(&target, value) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+            Err(error) => return Err(failed(&target, value, error)),
+            Ok(()) => return Ok(()),
+        }
+    }
+    warn(warnings, write.lacking);
+    Ok(())
+}
+
+fn failed(target: &std::path::Path, value: &str, error: io::Error) -> Error {
+    let doing = format!("set the limit {} to {value}", target.display());
+    let advice = match error.raw_os_error() {
+        Some(libc::EBUSY) => "more than that is in use now",
+        Some(libc::EINVAL) => "the kernel does not take this value here",
+        Some(libc::ERANGE) => "the value is out of range",
+        _ => "",
+    };
+    Error::kernel(doing, error).advise(advice)
+}
+
+fn warn(warnings: &mut Vec<String>, text: &str) {
+    if !warnings.iter().any(|warning| warning == text) {
+        warnings.push(text.to_owned());
+    }
+}
+
+fn same(v1: (&'static str, &str), v2: (&'static str, &str), value: String, lacking: &'static str) -> Write {
+    Write {
+        v1: (v1.0, vec![v1.1.to_owned()]),
+        v1_value: Some(value.clone()),
+        v2: (v2.0, v2.1.to_owned()),
+        v2_value: Some(value),
+        lacking,
+    }
+}
+
+/// `-1` is no limit.
+fn or_max(limit: i64) -> String {
+    if limit < 0 { "max".to_owned() } else { limit.to_string() }
+}
+
+fn number_of_processes(limit: i64) -> Write {
+    // Docker: 0 and -1 are no limit.
+    let value = if limit <= 0 { "max".to_owned() } else { limit.to_string() };
+    let lacking = "Your kernel does not support PIDs limit capabilities or the cgroup is not mounted. PIDs limit \
+                   discarded.";
+    same(("pids", "pids.max"), ("pids", "pids.max"), value, lacking)
+}
+
+/// Memory is set by hand: on v1 the limits with and without swap bound each other, so their order depends on
+/// which way they go.
+fn memory(cgroup: &Cgroup, limits: &LinuxMemory, warnings: &mut Vec<String>) -> Result<()> {
+    const NO_MEMORY: &str = "Your kernel does not support memory limit capabilities or the cgroup is not mounted. \
+                             Limitation discarded.";
+    const NO_SWAP: &str = "Your kernel does not support swap limit capabilities or the cgroup is not mounted. \
+                           Memory limited without swap.";
+    const NO_RESERVATION: &str = "Your kernel does not support memory soft limit capabilities or the cgroup is not \
+                                  mounted. Limitation discarded.";
+    const NO_SWAPPINESS: &str = "Your kernel does not support memory swappiness capabilities or the cgroup is not \
+                                 mounted. Memory swappiness discarded.";
+    const NO_OOM_DISABLE: &str = "Your kernel does not support OomKillDisable. OomKillDisable discarded.";
+    let (limit, swap) = (limits.limit().filter(|l| *l != 0), limits.swap().filter(|s| *s != 0));
+    let swappiness = limits.swappiness().filter(|value| i64::try_from(*value).is_ok());
+    let oom_disable = limits.disable_oom_killer() == Some(true);
+    let mut put = |folder: &PathBuf, file: &str, value: String, lacking: &str| {
+        let target = folder.join(file);
+        match files::write(&target, &value) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                warn(warnings, lacking);
+                Ok(())
+            }
+            result => result.map_err(|error| failed(&target, &value, error)),
+        }
+    };
+    if let Some(folder) = cgroup.v1("memory") {
+        let limit_write = limit.map(|limit| ("memory.limit_in_bytes", limit.to_string(), NO_MEMORY));
+        let swap_write = swap.map(|swap| ("memory.memsw.limit_in_bytes", swap.to_string(), NO_SWAP));
+        let mut order = [limit_write, swap_write];
+        if let (Some(_), Some(swap)) = (limit, swap) {
+            let file = folder.join("memory.memsw.limit_in_bytes");
+            let now = files::number(&file).map_err(|error| failed(&file, "", error))?.unwrap_or(u64::MAX);
+            // Raised: the outer limit first; lowered: the inner one.
+            if swap < 0 || now < swap as u64 {
+                order.reverse();
+            }
+        }
+        for (file, value, lacking) in order.into_iter().flatten() {
+            put(&folder, file, value, lacking)?;
+        }
+        if let Some(reservation) = limits.reservation().filter(|value| *value != 0) {
+            put(&folder, "memory.soft_limit_in_bytes", reservation.to_string(), NO_RESERVATION)?;
+        }
+        if let Some(swappiness) = swappiness {
+            put(&folder, "memory.swappiness", swappiness.to_string(), NO_SWAPPINESS)?;
+        }
+        if oom_disable {
+            put(&folder, "memory.oom_control", "1".into(), NO_OOM_DISABLE)?;
+        }
+        #[allow(deprecated)]
+        let kernel = limits.kernel();
+        if let Some(kernel) = kernel.filter(|value| *value != 0) {
+            put(&folder, "memory.kmem.limit_in_bytes", kernel.to_string(), NO_MEMORY)?;
+        }
+        if let Some(tcp) = limits.kernel_tcp().filter(|value| *value != 0) {
+            put(&folder, "memory.kmem.tcp.limit_in_bytes", tcp.to_string(), NO_MEMORY)?;
+        }
+    } else if let Some(folder) = cgroup.v2("memory") {
+        if let Some(limit) = limit {
+            put(&folder, "memory.max", or_max(limit), NO_MEMORY)?;
+        }
+        if let Some(value) = swap_alone(limit, swap)? {
+            put(&folder, "memory.swap.max", value, NO_SWAP)?;
+        }
+        if let Some(reservation) = limits.reservation().filter(|value| *value != 0) {
+            put(&folder, "memory.low", or_max(reservation), NO_RESERVATION)?;
+        }
+        if swappiness.is_some() {
+            warn(warnings, NO_SWAPPINESS);
+        }
+        if oom_disable {
+            warn(warnings, NO_OOM_DISABLE);
+        }
+    } else if limit.is_some() || swap.is_some() || limits.reservation().is_some_and(|value| value != 0) {
+        warn(warnings, NO_MEMORY);
+    }
+    Ok(())
+}
+
+/// v2 limits swap alone, the configuration memory and swap together.
+fn swap_alone(limit: Option<i64>, swap: Option<i64>) -> Result<Option<String>> {
+    match (limit, swap) {
+        (_, None) => Ok(None),
+        (_, Some(-1)) => Ok(Some("max".into())),
+        (Some(limit), Some(swap)) if limit > 0 && swap >= limit => Ok(Some((swap - limit).to_string())),
+        (limit, Some(swap)) => {
+            let doing = format!("set memory and swap together to {swap}");
+            let advice = match limit {
+                Some(limit) => format!("that is less than the memory's limit, {limit}"),
+                None => "the memory's limit must be set as well".to_owned(),
+            };
+            Err(Error::refused(doing, advice))
+        }
+    }
+}
+
+fn cpu(limits: &LinuxCpu, writes: &mut Vec<Write>) {
+    const NO_SHARES: &str =
+        "Your kernel does not support CPU shares or the cgroup is not mounted. Shares discarded.";
+    const NO_CFS: &str = "Your kernel does not support CPU CFS scheduler. CPU period/quota discarded.";
+    const NO_REALTIME: &str =
+        "Your kernel does not support CPU realtime scheduler. CPU realtime limits discarded.";
+    const NO_CPUSET: &str =
+        "Your kernel does not support cpuset or the cgroup is not mounted. Cpuset discarded.";
+    let v1_only = |file: &str, value: String, lacking: &'static str| Write {
+        v1: ("cpu", vec![file.to_owned()]),
+        v1_value: Some(value),
+        v2: ("cpu", String::new()),
+        v2_value: None,
+        lacking,
+    };
+    if let Some(shares) = limits.shares().filter(|shares| *shares != 0) {
+        writes.push(Write {
+            v1: ("cpu", vec!["cpu.shares".into()]),
+            v1_value: Some(shares.to_string()),
+            v2: ("cpu", "cpu.weight".into()),
+            v2_value: Some(weight_of_shares(shares).to_string()),
+            lacking: NO_SHARES,
+        });
+    }
+    // The quota is checked against the period, so a period goes first.
+    let period = limits.period().filter(|period| *period != 0);
+    let quota = limits.quota().filter(|quota| *quota != 0);
+    if let Some(period) = period {
+        writes.push(v1_only("cpu.cfs_period_us", period.to_string(), NO_CFS));
+    }
+    if let Some(quota) = quota {
+        writes.push(v1_only("cpu.cfs_quota_us", quota.to_string(), NO_CFS));
+    }
+    if period.is_some() || quota.is_some() {
+        let mut value = quota.map_or("max".to_owned(), or_max);
+        if let Some(period) = period {
+            value.push_str(&format!(" {period}"));
+        }
+        writes.push(Write {
+            v1: ("cpu", Vec::new()),
+            v1_value: None,
+            v2: ("cpu", "cpu.max".into()),
+            v2_value: Some(value),
+            lacking: NO_CFS,
+        });
+    }
+    if let Some(burst) = limits.burst() {
+        writes.push(same(("cpu", "cpu.cfs_burst_us"), ("cpu", "cpu.max.burst"), burst.to_string(), NO_CFS));
+    }
+    if let Some(idle) = limits.idle() {
+        writes.push(same(("cpu", "cpu.idle"), ("cpu", "cpu.idle"), idle.to_string(), NO_SHARES));
+    }
+    if let Some(period) = limits.realtime_period().filter(|period| *period != 0) {
+        writes.push(v1_only("cpu.rt_period_us", period.to_string(), NO_REALTIME));
+    }
+    if let Some(runtime) = limits.realtime_runtime().filter(|runtime| *runtime != 0) {
+        writes.push(v1_only("cpu.rt_runtime_us", runtime.to_string(), NO_REALTIME));
+    }
+    for (file, value) in [("cpuset.cpus", limits.cpus()), ("cpuset.mems", limits.mems())] {
+        if let Some(value) = value.as_ref().filter(|value| !value.is_empty()) {
+            writes.push(same(("cpuset", file), ("cpuset", file), value.clone(), NO_CPUSET));
+        }
+    }
+}
+
+/// v1 shares (2 to 262144, 1024 the middle) as a v2 weight (1 to 10000), the way runc and crun convert them.
+fn weight_of_shares(shares: u64) -> u64 {
+    1 + (shares.clamp(2, 262_144) - 2) * 9_999 / 262_142
+}
+
+fn block_io(limits: &LinuxBlockIo, writes: &mut Vec<Write>) {
+    const NO_WEIGHT: &str = "Your kernel does not support Block I/O weight or the cgroup is not mounted. Weight \
+                             discarded.";
+    const NO_WEIGHT_DEVICE: &str = "Your kernel does not support Block I/O weight_device or the cgroup is not \
+                                    mounted. Weight-device discarded.";
+    let weight_files = |name: &str| vec![format!("blkio.{name}"), format!("blkio.bfq.{name}")];
+    if let Some(weight) = limits.weight().filter(|weight| *weight != 0) {
+        writes.push(Write {
+            v1: ("blkio", weight_files("weight")),
+            v1_value: Some(weight.to_string()),
+            v2: ("io", "io.weight".into()),
+            v2_value: Some(format!("default {}", io_weight(weight))),
+            lacking: NO_WEIGHT,
+        });
+    }
+    for device in limits.weight_device().iter().flatten() {
+        let Some(weight) = device.weight() else { continue };
+        let number = format!("{}:{}", device.major(), device.minor());
+        writes.push(Write {
+            v1: ("blkio", weight_files("weight_device")),
+            v1_value: Some(format!("{number} {weight}")),
+            v2: ("io", "io.weight".into()),
+            v2_value: Some(format!("{number} {}", io_weight(weight))),
+            lacking: NO_WEIGHT_DEVICE,
+        });
+    }
+    let throttles: [(&Option<Vec<LinuxThrottleDevice>>, &str, &str, &'static str); 4] = [
+        (
+            limits.throttle_read_bps_device(),
+            "read_bps_device",
+            "rbps",
+            "Your kernel does not support BPS Block I/O read limit or the cgroup is not mounted. Block I/O BPS \
+             read limit discarded.",
+        ),
+        (
+            limits.throttle_write_bps_device(),
+            "write_bps_device",
+            "wbps",
+            "Your kernel does not support BPS Block I/O write limit or the cgroup is not mounted. Block I/O BPS \
+             write limit discarded.",
+        ),
+        (
+            limits.throttle_read_iops_device(),
+            "read_iops_device",
+            "riops",
+            "Your kernel does not support IOPS Block read limit or the cgroup is not mounted. Block I/O IOPS read \
+             limit discarded.",
+        ),
+        (
+            limits.throttle_write_iops_device(),
+            "write_iops_device",
+            "wiops",
+            "Your kernel does not support IOPS Block write limit or the cgroup is not mounted. Block I/O IOPS \
+             write limit discarded.",
+        ),
+    ];
+    for (devices, v1, v2, lacking) in throttles {
+        for device in devices.iter().flatten() {
+            let number = format!("{}:{}", device.major(), device.minor());
+            writes.push(Write {
+                v1: ("blkio", vec![format!("blkio.throttle.{v1}")]),
+                v1_value: Some(format!("{number} {}", device.rate())),
+                v2: ("io", "io.max".into()),
+                v2_value: Some(format!("{number} {v2}={}", device.rate())),
+                lacking,
+            });
+        }
+    }
+}
+
+/// blkio's weight (10 to 1000) as io's (1 to 10000).
+fn io_weight(weight: u16) -> u64 {
+    1 + (u64::from(weight).clamp(10, 1000) - 10) * 9_999 / 990
+}
+
+/// The configuration's own words for v2.
+fn unified(cgroup: &Cgroup, resources: &LinuxResources) -> Result<()> {
+    for (file, value) in resources.unified().iter().flatten() {
+        let doing = || format!("set the limit {file} to {value:?}");
+        if file.contains('/') || file.starts_with("cgroup.") {
+            return Err(Error::refused(doing(), "this is no file of a controller"));
+        }
+        let controller = file.split('.').next().unwrap_or_default();
+        let Some(folder) = cgroup.v2(controller) else {
+            let advice = format!("this machine does not have the controller {controller} on cgroup v2");
+            return Err(Error::refused(doing(), advice));
+        };
+        let target = folder.join(file);
+        for line in value.lines() {
+            files::write(&target, line).map_err(|error| failed(&target, line, error))?;
+        }
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn resources(json: &str) -> LinuxResources {
+        serde_json::from_str(json).unwrap()
+    }
+
+    #[test]
+    fn weights_are_converted_at_their_ends() {
+        assert_eq!([2, 1024, 262_144].map(weight_of_shares), [1, 39, 10_000]);
+        assert_eq!([10, 500, 1000].map(io_weight), [1, 4950, 10_000]);
+    }
+
+    #[test]
+    fn swap_on_v2_is_without_memory() {
+        assert_eq!(swap_alone(Some(100), Some(150)).unwrap().as_deref(), Some("50"));
+        assert_eq!(swap_alone(Some(100), Some(-1)).unwrap().as_deref(), Some("max"));
+        assert_eq!(swap_alone(Some(100), None).unwrap(), None);
+        assert!(swap_alone(Some(100), Some(50)).is_err());
+        assert!(swap_alone(None, Some(50)).is_err());
+    }
+
+    #[test]
+    fn processor_limits_name_their_files() {
+        let resources =
+            resources(r#"{"cpu": {"shares": 512, "quota": 50000, "period": 100000, "cpus": "0-1"}}"#);
+        let mut writes = Vec::new();
+        cpu(resources.cpu().as_ref().unwrap(), &mut writes);
+        let v1: Vec<_> =
+            writes.iter().filter_map(|w| Some((w.v1.1.first()?.as_str(), w.v1_value.as_deref()?))).collect();
+        assert_eq!(
+            v1,
+            [
+                ("cpu.shares", "512"),
+                ("cpu.cfs_period_us", "100000"),
+                ("cpu.cfs_quota_us", "50000"),
+                ("cpuset.cpus", "0-1"),
+            ]
+        );
+        let v2: Vec<_> =
+            writes.iter().filter_map(|w| Some((w.v2.1.as_str(), w.v2_value.as_deref()?))).collect();
+        assert_eq!(v2, [("cpu.weight", "20"), ("cpu.max", "50000 100000"), ("cpuset.cpus", "0-1")]);
+    }
+
+    #[test]
+    fn what_is_not_named_is_not_written() {
+        let empty = resources(r#"{"cpu": {}, "blockIO": {}}"#);
+        let mut writes = Vec::new();
+        cpu(empty.cpu().as_ref().unwrap(), &mut writes);
+        block_io(empty.block_io().as_ref().unwrap(), &mut writes);
+        assert_eq!(writes, []);
+    }
 }

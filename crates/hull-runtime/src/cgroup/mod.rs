@@ -139,41 +139,27 @@ impl Cgroup {
         let cpuset = v1.controllers.iter().any(|controller| controller == "cpuset");
         self.make_in(
             &v1.folder,
-            |folder, parent| {
-                if cpuset { inherit_cpuset(folder, parent) } else { Ok(()) }
-            },
+            |folder, parent| if cpuset { inherit_cpuset(folder, parent) } else { Ok(()) },
         )
     }
 
     fn make_unified(&self, unified: &Path, controllers: &[String]) -> Result<()> {
-        // Every folder above the cgroup itself, whose own processes keep it from handing anything down.
-        self.make_in(unified, |folder, parent| {
-            hand_down(parent, controllers)?;
-            hand_down(folder, controllers)
-        })
+        self.make_in(unified, |_, parent| hand_down(parent, controllers))
     }
 
-    /// Makes the folder; `above` prepares each folder on the way that had to be made as well.
-    fn make_in(&self, hierarchy: &Path, above: impl Fn(&Path, &Path) -> io::Result<()>) -> Result<()> {
+    /// Makes the folder, with those above it, each of which `fit` fits to its parent. On the way of a container
+    /// only the last is made.
+    fn make_in(&self, hierarchy: &Path, fit: impl Fn(&Path, &Path) -> io::Result<()>) -> Result<()> {
         let folder = self.in_folder(hierarchy);
         let doing = |folder: &Path| format!("make the cgroup {}", folder.display());
         let make = |folder: &Path| rustix::fs::mkdir(folder, Mode::from_raw_mode(0o755));
-        match make(&folder) {
-            Ok(()) | Err(rustix::io::Errno::EXIST) => return Ok(()),
-            Err(rustix::io::Errno::NOENT) => {}
-            Err(error) => return Err(Error::kernel(doing(&folder), error)),
-        }
-        let mut here = hierarchy.to_path_buf();
-        let mut parts = self.path[1..].split('/').peekable();
-        while let Some(part) = parts.next() {
-            let parent = here.clone();
-            here.push(part);
-            match make(&here) {
-                Ok(()) | Err(rustix::io::Errno::EXIST) => {}
-                Err(error) => return Err(Error::kernel(doing(&here), error)),
-            }
-            if parts.peek().is_some() {
-                above(&here, &parent).context(|| doing(&here))?;
+        let mut todo = vec![folder.as_path()];
+        while let Some(folder) = todo.pop() {
+            let parent = folder.parent().unwrap_or(hierarchy);
+            match make(folder) {
+                Ok(()) | Err(rustix::io::Errno::EXIST) => fit(folder, parent).context(|| doing(folder))?,
+                Err(rustix::io::Errno::NOENT) if parent != hierarchy => todo.extend([folder, parent]),
+                Err(error) => return Err(Error::kernel(doing(folder), error)),
             }
         }
         Ok(())
@@ -391,22 +377,33 @@ fn write_process(file: &Path, pid: i32) -> Result<()> {
     files::write(file, &pid.to_string()).context(|| format!("join the cgroup by {}", file.display()))
 }
 
-/// A v1 cpuset begins empty, and nothing runs in an empty one: it gets its parent's, and hands it on to those
-/// made below it.
+/// A v1 cpuset begins empty, and nothing runs in an empty one: it gets its parent's, and hands it on by itself
+/// to those made below it.
 fn inherit_cpuset(folder: &Path, parent: &Path) -> io::Result<()> {
+    let is_empty = |file: &str| Ok::<bool, io::Error>(files::text(&folder.join(file))?.trim().is_empty());
+    // Both come from the parent or neither does.
+    if !is_empty("cpuset.cpus")? {
+        return Ok(());
+    }
     for file in ["cpuset.cpus", "cpuset.mems"] {
-        if files::text(&folder.join(file))?.trim().is_empty() {
+        if is_empty(file)? {
             files::write(&folder.join(file), files::text(&parent.join(file))?.trim())?;
         }
     }
     files::write(&folder.join("cgroup.clone_children"), "1")
 }
 
-/// Lets the cgroups below `folder` have the controllers that containers use.
-fn hand_down(folder: &Path, controllers: &[String]) -> io::Result<()> {
+/// Lets the cgroups below `parent` have the controllers that containers use.
+fn hand_down(parent: &Path, controllers: &[String]) -> io::Result<()> {
     const USED: [&str; 6] = ["cpu", "cpuset", "hugetlb", "io", "memory", "pids"];
+    let file = parent.join("cgroup.subtree_control");
+    let handed = files::text(&file)?;
+    let is_handed =
+        |controller: &&String| handed.split_whitespace().any(|handed| handed == controller.as_str());
     for controller in controllers.iter().filter(|controller| USED.contains(&controller.as_str())) {
-        files::write(&folder.join("cgroup.subtree_control"), &format!("+{controller}"))?;
+        if !is_handed(&controller) {
+            files::write(&file, &format!("+{controller}"))?;
+        }
     }
     Ok(())
 }

@@ -1,1 +1,166 @@
+//! Cgroups of this machine's kernel. Needs root.
 
+use std::fs;
+use std::process::{Child, Command};
+
+use super::*;
+
+/// A cgroup of the test's own, removed with it.
+struct Own(Cgroup);
+
+impl Own {
+    fn new(name: &str, resources: &str) -> (Own, Vec<String>) {
+        let path = format!("/hull-cgroup-test-{}-{name}", std::process::id());
+        let resources: LinuxResources = serde_json::from_str(resources).unwrap();
+        let (cgroup, warnings) = Cgroup::create(&path, Some(&resources)).unwrap();
+        (Own(cgroup), warnings)
+    }
+
+    /// A limit's file, wherever this machine has it: by its v1 or its v2 name.
+    fn file(&self, v1: (&str, &str), v2: (&str, &str)) -> String {
+        let path = match self.0.v1(v1.0) {
+            Some(folder) => folder.join(v1.1),
+            None => self.0.v2(v2.0).unwrap().join(v2.1),
+        };
+        fs::read_to_string(path).unwrap().trim().to_owned()
+    }
+}
+
+impl Drop for Own {
+    fn drop(&mut self) {
+        let _ = self.0.kill_all();
+        let _ = self.0.remove();
+    }
+}
+
+/// A process that is killed and reaped with the test.
+struct Sleeper(Child);
+
+impl Sleeper {
+    fn new() -> Sleeper {
+        Sleeper(Command::new("/usr/bin/busybox").args(["sleep", "1000"]).spawn().unwrap())
+    }
+
+    fn pid(&self) -> i32 {
+        self.0.id() as i32
+    }
+}
+
+impl Drop for Sleeper {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+#[test]
+fn limits_are_set_and_changed() {
+    let (own, warnings) = Own::new(
+        "limits",
+        r#"{"memory": {"limit": 33554432, "swap": 33554432}, "cpu": {"quota": 50000, "period": 100000},
+            "pids": {"limit": 20}}"#,
+    );
+    assert_eq!(warnings, [] as [&str; 0]);
+    assert_eq!(own.file(("memory", "memory.limit_in_bytes"), ("memory", "memory.max")), "33554432");
+    assert_eq!(own.file(("pids", "pids.max"), ("pids", "pids.max")), "20");
+    let figures = own.0.figures().unwrap();
+    assert_eq!((figures.memory_limit, figures.pids_limit), (33_554_432, 20));
+    for size in [67_108_864, 16_777_216] {
+        // Up, where the outer limit must go first, and down, where the inner one must.
+        let changed = format!(r#"{{"memory": {{"limit": {size}, "swap": {size}}}}}"#);
+        own.0.update(&serde_json::from_str(&changed).unwrap()).unwrap();
+        assert_eq!(own.0.figures().unwrap().memory_limit, size);
+    }
+    assert_eq!(own.file(("pids", "pids.max"), ("pids", "pids.max")), "20");
+}
+
+#[test]
+fn a_value_that_the_kernel_refuses_is_an_error_and_leaves_nothing() {
+    let path = format!("/hull-cgroup-test-{}-refused", std::process::id());
+    let resources = serde_json::from_str(r#"{"cpu": {"cpus": "4000-4001"}}"#).unwrap();
+    let error = Cgroup::create(&path, Some(&resources)).unwrap_err();
+    assert!(error.to_string().contains("cpuset.cpus to 4000-4001"), "{error}");
+    assert!(Cgroup::open(&path).is_err());
+}
+
+#[test]
+fn paths_that_leave_the_hierarchy_are_refused() {
+    for path in ["", "x", "/", "/../x", "/x/../../y", "/x//y"] {
+        assert!(Cgroup::create(path, None).is_err(), "{path:?}");
+    }
+}
+
+#[test]
+fn processes_freeze_thaw_and_die() {
+    let (own, _) = Own::new("freeze", "{}");
+    let mut sleeper = Sleeper::new();
+    own.0.add(sleeper.pid()).unwrap();
+    assert_eq!(own.0.processes().unwrap(), [sleeper.pid()]);
+    own.0.freeze().unwrap();
+    assert!(own.0.is_frozen().unwrap());
+    own.0.thaw().unwrap();
+    assert!(!own.0.is_frozen().unwrap());
+    own.0.freeze().unwrap();
+    own.0.kill_all().unwrap();
+    assert!(!sleeper.0.wait().unwrap().success());
+    assert_eq!(own.0.processes().unwrap(), [] as [i32; 0]);
+}
+
+#[test]
+fn removing_waits_for_the_dying_and_takes_what_is_below() {
+    let (own, _) = Own::new("remove", "{}");
+    let folders: Vec<_> = own.0.everywhere().collect();
+    for folder in &folders {
+        fs::create_dir(folder.join("below")).unwrap();
+    }
+    let sleeper = Sleeper::new();
+    own.0.add(sleeper.pid()).unwrap();
+    own.0.kill_all().unwrap();
+    own.0.remove().unwrap();
+    assert!(!folders.iter().any(|folder| folder.exists()));
+    own.0.remove().unwrap();
+}
+
+#[test]
+fn device_rules_hold() {
+    let (own, _) = Own::new("devices", r#"{"devices": [{"allow": false, "access": "rwm"}]}"#);
+    // A shell that joins, and then may read /dev/zero and not /dev/kmsg (1:11).
+    let join: Vec<String> =
+        own.0.everywhere().map(|folder| format!("echo 0 >{}/cgroup.procs", folder.display())).collect();
+    let script = format!(
+        "{}; head -c 1 /dev/zero >/dev/null || exit 1; head -c 1 /dev/kmsg >/dev/null 2>&1 && exit 2; exit 0",
+        join.join("; ")
+    );
+    let status = Command::new("/usr/bin/busybox").args(["sh", "-c", &script]).status().unwrap();
+    assert_eq!(status.code(), Some(0));
+}
+
+#[test]
+fn processor_time_is_counted() {
+    let (own, _) = Own::new("time", "{}");
+    let mut burner =
+        Sleeper(Command::new("/usr/bin/busybox").args(["sh", "-c", "while :; do :; done"]).spawn().unwrap());
+    own.0.add(burner.pid()).unwrap();
+    let deadline = Instant::now() + Duration::from_secs(20);
+    while own.0.cpu_time_ns().unwrap() < 10_000_000 {
+        assert!(Instant::now() < deadline, "no processor time is counted");
+        rustix::thread::sched_yield();
+    }
+    let figures = own.0.figures().unwrap();
+    assert!(figures.cpu_total_ns >= 10_000_000 && figures.pids_current == 1, "{figures:?}");
+    assert!(figures.memory_stat.iter().any(|(key, _)| key.contains("cache") || key.contains("file")));
+    burner.0.kill().unwrap();
+}
+
+#[test]
+fn kills_for_memory_are_told_and_counted() {
+    let (own, _) = Own::new("oom", r#"{"memory": {"limit": 8388608, "swap": 8388608}}"#);
+    let watch = own.0.oom_watch().unwrap().unwrap();
+    let join: Vec<String> =
+        own.0.everywhere().map(|folder| format!("echo 0 >{}/cgroup.procs", folder.display())).collect();
+    let script = format!("{}; exec busybox tail -n 1 /dev/zero", join.join("; "));
+    let status = Command::new("/usr/bin/busybox").args(["sh", "-c", &script]).status().unwrap();
+    assert!(!status.success());
+    wait_for(watch.fd.as_fd(), watch.events, Instant::now() + PATIENCE).unwrap();
+    assert_eq!(own.0.oom_kills().unwrap(), 1);
+}
