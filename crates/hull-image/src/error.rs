@@ -71,3 +71,13 @@ impl From<rusqlite::Error> for Error {
         Error::new(Kind::System, format!("the image store's database: {error}"))
     }
 }
+
+impl Error {
+    /// Reading an archive failed: what it says is malformed, or the machine could not read it.
+    pub(crate) fn archive(error: std::io::Error) -> Error {
+        match error.raw_os_error() {
+            Some(_) => Error::system("read the archive", error),
+            None => Error::invalid(error.to_string()),
+        }
+    }
+}

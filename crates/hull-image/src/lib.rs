@@ -7,8 +7,11 @@ pub mod archive;
 pub mod config;
 mod digest;
 mod error;
+pub mod instruction;
+mod layer;
 pub mod reference;
 mod store;
+mod tar;
 
 pub use config::{ContainerConfig, ImageConfig};
 pub use digest::{Digest, ImageId};

@@ -1,287 +1,254 @@
 //! The store: images, their layers, and the snapshots that containers write to.
+//!
+//! Beneath the root: `layers/<number>` are the extracted layers, `split/<number>` what is in their archives besides
+//! the files' bytes, `snapshots/<key>` the containers' writable folders, `tmp` what is being made, `trash` what is
+//! being removed, `image.db` the rows. A folder without a row is removed when the store opens; rows come last.
+//!
+//! Who changes rows holds the database's lock, then changes the state in memory; who reads asks the state only.
 
+mod database;
+mod images;
+mod import;
+mod snapshot;
+mod state;
+mod trash;
+mod types;
+
+use std::collections::HashSet;
 use std::io::{Read, Write};
 use std::path::{Path, PathBuf};
-use std::str::FromStr;
-use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
-use serde::{Deserialize, Serialize};
-
-use crate::{ContainerConfig, Digest, Error, ImageConfig, ImageId, Kind, Result};
-
-/// An image and its names. A value is a view of one moment: a later tag is in a later value.
-#[derive(Clone, Debug, PartialEq)]
-pub struct Image {
-    /// The digest of the configuration.
-    pub id: ImageId,
-    /// The configuration.
-    pub config: ImageConfig,
-    /// The configuration's very bytes, which the id is the digest of.
-    pub raw_config: Arc<[u8]>,
-    /// The sum of its layers, in bytes.
-    pub size: u64,
-    /// `busybox:latest`, sorted, as people write them.
-    pub repo_tags: Vec<String>,
-    /// `busybox@sha256:…`, sorted.
-    pub repo_digests: Vec<String>,
-    /// The layers, lowest first.
-    pub layers: Vec<Layer>,
-    /// The image that this one was committed from, if it is known here.
-    pub parent: Option<ImageId>,
-    /// When it was made, in seconds of Unix time; 0 where the configuration does not say.
-    pub created: i64,
-    /// When it was last tagged, in nanoseconds of Unix time; 0: never.
-    pub last_tagged: i64,
-}
-
-impl Image {
-    /// What a container of it runs; empty where the configuration has none.
-    pub fn container_config(&self) -> ContainerConfig {
-        self.config.config.clone().unwrap_or_default()
-    }
-
-    /// Whether no tag and no digest names it.
-    pub fn is_dangling(&self) -> bool {
-        self.repo_tags.is_empty() && self.repo_digests.is_empty()
-    }
-}
-
-/// One layer of an image.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Layer {
-    /// Its diff id and all that lies below it.
-    pub chain_id: Digest,
-    /// The digest of its uncompressed archive.
-    pub diff_id: Digest,
-    /// The bytes of its files.
-    pub size: u64,
-}
-
-/// A container's file system, to be mounted as an overlay.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Snapshot {
-    /// The folders below, uppermost first.
-    pub lower: Vec<PathBuf>,
-    /// The writable folder.
-    pub upper: PathBuf,
-    /// The overlay's working folder.
-    pub work: PathBuf,
-}
-
-/// What happened to a path, in the numbers of Docker's API.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
-pub enum ChangeKind {
-    /// It was there and is another.
-    Modified = 0,
-    /// It is new.
-    Added = 1,
-    /// It is gone.
-    Deleted = 2,
-}
-
-/// A path that differs from the image.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub struct Change {
-    /// The path, from `/`.
-    pub path: String,
-    /// What happened to it.
-    pub kind: ChangeKind,
-}
-
-/// A step of something long: `current` of `total` bytes (0: not known).
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Progress {
-    /// What it is about: a layer's short id, or empty.
-    pub id: String,
-    /// `Loading layer`, `Importing`, `Extracting`, `Verifying` …
-    pub status: &'static str,
-    /// Bytes done.
-    pub current: u64,
-    /// Bytes in all; 0 where that is not known.
-    pub total: u64,
-}
-
-/// Where progress is told. It is called from several threads, a few times a second for each layer.
-pub type Report<'a> = &'a (dyn Fn(Progress) + Sync);
-
-/// What an image is for: `os/architecture[/variant]`.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Platform {
-    /// `linux`.
-    pub os: String,
-    /// `amd64`.
-    pub architecture: String,
-    /// `v8`, or empty.
-    pub variant: String,
-}
-
-impl FromStr for Platform {
-    type Err = Error;
-
-    fn from_str(text: &str) -> Result<Platform> {
-        let parts: Vec<&str> = text.split('/').collect();
-        let part = |index: usize| parts.get(index).copied().unwrap_or_default().to_ascii_lowercase();
-        let known = |word: &str| word.bytes().all(|b| b.is_ascii_alphanumeric() || b"_.-()".contains(&b));
-        if parts.len() > 3 || parts.iter().any(|part| part.is_empty() || !known(part)) {
-            return Err(Error::invalid(format!(
-                "{text:?} is an invalid platform: os/architecture[/variant] is expected, as in linux/amd64"
-            )));
-        }
-        if parts.len() == 1 {
-            let mut host = Platform::host();
-            match part(0).as_str() {
-                "linux" => {}
-                architecture => (host.architecture, host.variant) = (architecture.to_owned(), String::new()),
-            }
-            return Ok(host);
-        }
-        Ok(Platform { os: part(0), architecture: part(1), variant: part(2) })
-    }
-}
-
-impl Platform {
-    /// This machine's own.
-    pub fn host() -> Platform {
-        let architecture = match std::env::consts::ARCH {
-            "x86_64" => "amd64",
-            "aarch64" => "arm64",
-            "x86" => "386",
-            "powerpc64" => "ppc64le",
-            other => other,
-        };
-        Platform { os: "linux".into(), architecture: architecture.into(), variant: String::new() }
-    }
-}
-
-/// How [`Store::import`] makes an image of a root file system.
-#[derive(Clone, Debug, Default)]
-pub struct Import {
-    /// Instructions as in a Dockerfile: `CMD ["sh"]`, `ENV A=b` …
-    pub changes: Vec<String>,
-    /// The image's comment; empty: `Imported from -`.
-    pub message: String,
-    /// What it is for; this machine's platform where it is not said.
-    pub platform: Option<Platform>,
-    /// The name it gets.
-    pub reference: Option<String>,
-}
-
-/// How [`Store::commit`] makes an image of a snapshot.
-#[derive(Clone, Debug, Default)]
-pub struct Commit {
-    /// The author.
-    pub author: String,
-    /// The comment.
-    pub comment: String,
-    /// The container's configuration, which becomes the image's.
-    pub config: ContainerConfig,
-    /// Instructions as in a Dockerfile, applied to it.
-    pub changes: Vec<String>,
-    /// The name it gets.
-    pub reference: Option<String>,
-    /// The command that the history shows.
-    pub created_by: String,
-}
-
-/// What [`Store::load`] brought in: `Loaded image: …` or `Loaded image ID: …`.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Loaded {
-    /// A reference that now names an image.
-    Reference(String),
-    /// An image without a name.
-    Id(ImageId),
-}
-
-/// A container that uses an image.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct InUse {
-    /// The container's id.
-    pub container: String,
-    /// Whether it runs.
-    pub running: bool,
-}
-
-/// One thing that a removal removed.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Removed {
-    /// A reference.
-    Untagged(String),
-    /// An image or a layer, by its full digest.
-    Deleted(String),
-}
-
-/// A line of `docker history`, newest first.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct HistoryEntry {
-    /// The image's id, or `<missing>`.
-    pub id: String,
-    /// Seconds of Unix time; 0 where it is not known.
-    pub created: i64,
-    /// The command.
-    pub created_by: String,
-    /// The tags of that image.
-    pub tags: Vec<String>,
-    /// The bytes of the layer; 0 where it made none.
-    pub size: u64,
-    /// The comment.
-    pub comment: String,
-}
-
-/// What the images take, for `docker system df`.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct DiskUsage {
-    /// All layers, each counted once.
-    pub layers_size: u64,
-    /// Each image.
-    pub images: Vec<ImageUsage>,
-}
-
-/// What one image takes.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct ImageUsage {
-    /// Which.
-    pub id: ImageId,
-    /// The sum of its layers.
-    pub size: u64,
-    /// The part that other images have too.
-    pub shared: u64,
-    /// The part that is this image's alone.
-    pub unique: u64,
-}
+use self::database::{Database, LayerRow};
+use self::state::{State, base36};
+use self::trash::Trash;
+pub use self::types::*;
+use crate::layer::unpack::Place;
+use crate::{Digest, Error, ImageId, Kind, Result};
 
 /// The store of images, layers and snapshots beneath one folder.
 #[derive(Debug)]
 pub struct Store {
-    _root: PathBuf,
+    root: PathBuf,
+    database: Arc<Mutex<Database>>,
+    state: RwLock<State>,
+    trash: Trash,
+    /// The next number of a layer or of a temporary folder.
+    number: AtomicU64,
+    /// This boot's id: what was written during another is on the disk, or lost.
+    boot: String,
+    /// Held: one daemon has the store.
+    _lock: std::fs::File,
 }
+
+impl Store {
+    /// Opens the store beneath `root` (`<data-root>/image`), making it where it is not there. What a crash left half
+    /// made is removed. `hide` are folders that `hull/host` must not show: the data root and the exec root.
+    pub fn open(root: &Path, hide: &[PathBuf]) -> Result<Store> {
+        for folder in ["", "layers", "split", "snapshots"] {
+            let folder = root.join(folder);
+            std::fs::create_dir_all(&folder).map_err(|error| Error::file("create", &folder, error))?;
+        }
+        let root = root.canonicalize().map_err(|error| Error::file("open", root, error))?;
+        rustix::fs::chmod(&root, rustix::fs::Mode::from(0o710))
+            .map_err(|error| Error::file("open", &root, error))?;
+        let lock = lock(&root)?;
+        let trash = Trash::open(&root.join("trash"))?;
+        trash.take(&root.join("tmp"))?;
+        let temporary = root.join("tmp");
+        std::fs::create_dir(&temporary).map_err(|error| Error::file("create", &temporary, error))?;
+        let database = Database::open(&root.join("image.db"))?;
+        let boot = std::fs::read_to_string("/proc/sys/kernel/random/boot_id")
+            .map_err(|error| Error::file("read", Path::new("/proc/sys/kernel/random/boot_id"), error))?;
+        let number = AtomicU64::new(database.last_number()? + 1);
+        let store = Store {
+            root,
+            database: Arc::new(Mutex::new(database)),
+            state: RwLock::default(),
+            trash,
+            number,
+            boot: boot.trim().to_owned(),
+            _lock: lock,
+        };
+        store.read_rows()?;
+        store.read_snapshots()?;
+        store.remove_strays()?;
+        store.collect_all()?;
+        store.make_init_layer()?;
+        store.open_host(hide)?;
+        Ok(store)
+    }
+
+    /// Reads layers, images and names. Layers that a crash of the machine may have lost go, with what stands on them.
+    fn read_rows(&self) -> Result<()> {
+        let database = self.database();
+        let mut state = self.state_mut();
+        for row in database.layers()? {
+            let lost = row.unsynced.as_ref().is_some_and(|boot| *boot != self.boot)
+                || row.parent.is_some_and(|parent| !state.layers.contains_key(&parent))
+                || !self.layer_place(row.number).tree.is_dir();
+            if lost {
+                tracing::warn!(
+                    "layer {} was not written to the disk before the machine went down",
+                    row.chain_id
+                );
+                database.remove_layer(row.number)?;
+            } else {
+                state.add_layer(row);
+            }
+        }
+        for row in database.images()? {
+            if let Err(error) = state.add_image(row.id, row.config.into(), row.parent, row.last_tagged) {
+                tracing::warn!("{error}; the image is removed, load it again");
+                database.remove_image(&row.id)?;
+            }
+        }
+        for (name, image) in database.names()? {
+            if state.images.contains_key(&image) {
+                state.set_name(name, image);
+            } else {
+                database.remove_name(&name)?;
+            }
+        }
+        drop(state);
+        drop(database);
+        let state = self.state();
+        let unsynced = state.layers.values().filter(|layer| layer.row.unsynced.is_some());
+        self.sync_behind(unsynced.map(|layer| layer.row.number).collect());
+        Ok(())
+    }
+
+    /// Removes the folders of layers that have no row.
+    fn remove_strays(&self) -> Result<()> {
+        let known: HashSet<String> = self
+            .state()
+            .layers
+            .values()
+            .map(|layer| base36(layer.row.number))
+            .chain(["0".to_owned()])
+            .collect();
+        for folder in ["layers", "split"] {
+            let folder = self.root.join(folder);
+            for entry in std::fs::read_dir(&folder).map_err(|error| Error::file("read", &folder, error))? {
+                let entry = entry.map_err(|error| Error::file("read", &folder, error))?;
+                let name = entry.file_name();
+                let number = name.to_str().map(|name| name.trim_end_matches(".kept"));
+                if number.is_none_or(|number| !known.contains(number)) {
+                    self.trash.take(&entry.path())?;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Removes layers that neither an image nor a snapshot uses.
+    fn collect_all(&self) -> Result<()> {
+        let unused: Vec<Digest> = {
+            let state = self.state();
+            state.layers.iter().filter(|(_, layer)| layer.users == 0).map(|(chain_id, _)| *chain_id).collect()
+        };
+        unused.into_iter().try_for_each(|chain_id| self.collect(chain_id).map(|_| ()))
+    }
+
+    /// Removes a layer that nothing uses, and those below it that nothing uses then. Returns them, uppermost first.
+    fn collect(&self, chain_id: Digest) -> Result<Vec<LayerRow>> {
+        let database = self.database();
+        let rows = self.state_mut().take_unused(chain_id);
+        database.transaction(|database| rows.iter().try_for_each(|row| database.remove_layer(row.number)))?;
+        for row in &rows {
+            let place = self.layer_place(row.number);
+            for path in [&place.tree, &place.split, &place.kept] {
+                self.trash.take(path)?;
+            }
+        }
+        Ok(rows)
+    }
+
+    /// Writes the layers to the disk, behind; then their rows say so.
+    fn sync_behind(&self, numbers: Vec<u64>) {
+        if numbers.is_empty() {
+            return;
+        }
+        let (layers, database) = (self.root.join("layers"), Arc::clone(&self.database));
+        let sync = move || -> Result<()> {
+            let fail = |error| Error::file("sync", &layers, error);
+            let folder = std::fs::File::open(&layers).map_err(fail)?;
+            rustix::fs::syncfs(&folder).map_err(|errno| Error::file("sync", &layers, errno))?;
+            let database = database.lock().unwrap_or_else(PoisonError::into_inner);
+            numbers.iter().try_for_each(|number| database.layer_synced(*number))
+        };
+        let run = move || {
+            if let Err(error) = sync() {
+                tracing::warn!("{error}; the layers are taken for lost should the machine go down now");
+            }
+        };
+        if let Err(error) = std::thread::Builder::new().name("image-sync".to_owned()).spawn(run) {
+            tracing::warn!("start the thread that syncs layers: {error}");
+        }
+    }
+
+    fn layer_place(&self, number: u64) -> Place {
+        let name = base36(number);
+        Place {
+            tree: self.root.join("layers").join(&name),
+            split: self.root.join("split").join(&name),
+            kept: self.root.join("split").join(name + ".kept"),
+        }
+    }
+
+    fn next_number(&self) -> u64 {
+        self.number.fetch_add(1, Ordering::Relaxed)
+    }
+
+    /// A new temporary folder. What is in it is lost when the store opens again.
+    fn temporary(&self) -> Result<PathBuf> {
+        let folder = self.root.join("tmp").join(base36(self.next_number()));
+        std::fs::create_dir(&folder).map_err(|error| Error::file("create", &folder, error))?;
+        Ok(folder)
+    }
+
+    fn discard(&self, folder: &Path) {
+        if let Err(error) = self.trash.take(folder) {
+            tracing::warn!("{error}; it is removed at the next start");
+        }
+    }
+
+    fn database(&self) -> MutexGuard<'_, Database> {
+        self.database.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn state(&self) -> RwLockReadGuard<'_, State> {
+        self.state.read().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn state_mut(&self) -> RwLockWriteGuard<'_, State> {
+        self.state.write().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// One daemon at a time.
+fn lock(root: &Path) -> Result<std::fs::File> {
+    let path = root.join("lock");
+    let file = std::fs::File::create(&path).map_err(|error| Error::file("create", &path, error))?;
+    match rustix::fs::flock(&file, rustix::fs::FlockOperation::NonBlockingLockExclusive) {
+        Ok(()) => Ok(file),
+        Err(rustix::io::Errno::WOULDBLOCK) => Err(Error::conflict(format!(
+            "{} is in use by another daemon: end it, or choose another --data-root",
+            root.display()
+        ))),
+        Err(errno) => Err(Error::file("lock", &path, errno)),
+    }
+}
+
+/// The reference of the built-in image, in full.
+const HOST_NAME: &str = "docker.io/hull/host:latest";
 
 fn not_yet<T>() -> Result<T> {
     Err(Error::new(Kind::NotImplemented, "not there yet"))
 }
 
 impl Store {
-    /// Opens the store beneath `root` (`<data-root>/image`), making it where it is not there. What a crash left half
-    /// made is removed. `hide` are folders that `hull/host` must not show: the data root and the exec root.
-    pub fn open(_root: &Path, _hide: &[PathBuf]) -> Result<Store> {
-        not_yet()
-    }
-
-    /// The image that `name` means: `busybox`, `repo:tag`, `repo@sha256:…`, an id, or the unambiguous beginning of
-    /// one; a tag wins over an id.
-    pub fn resolve(&self, _name: &str) -> Result<Arc<Image>> {
-        not_yet()
-    }
-
-    /// All images but the built-in one... newest first.
-    pub fn images(&self) -> Vec<Arc<Image>> {
-        Vec::new()
-    }
-
-    /// Makes an image of one layer from a root file system's tar, plain or compressed by gzip, zstd or xz.
-    pub fn import(&self, _tar: &mut dyn Read, _options: Import, _progress: Report<'_>) -> Result<Arc<Image>> {
-        not_yet()
-    }
-
     /// Takes in the images of an archive: Docker's (new and old) or an OCI layout, plain or compressed. Where an OCI
     /// index holds several platforms, `platform` chooses; this machine's where it is not said.
     pub fn load(
@@ -298,8 +265,14 @@ impl Store {
         not_yet()
     }
 
-    /// Gives the image `source` the name `target`.
-    pub fn tag(&self, _source: &str, _target: &str) -> Result<()> {
+    /// Removes the images that no container uses, no other image stands on and `filter` lets pass: only those
+    /// without a name, or all. The bytes that were given back are the second value.
+    pub fn prune(
+        &self,
+        _dangling_only: bool,
+        _filter: &dyn Fn(&Image) -> bool,
+        _in_use: &dyn Fn(&ImageId) -> Option<InUse>,
+    ) -> Result<(Vec<Removed>, u64)> {
         not_yet()
     }
 
@@ -314,39 +287,8 @@ impl Store {
         not_yet()
     }
 
-    /// Removes the images that no container uses, no other image stands on and `filter` lets pass: only those
-    /// without a name, or all. The bytes that were given back are the second value.
-    pub fn prune(
-        &self,
-        _dangling_only: bool,
-        _filter: &dyn Fn(&Image) -> bool,
-        _in_use: &dyn Fn(&ImageId) -> Option<InUse>,
-    ) -> Result<(Vec<Removed>, u64)> {
-        not_yet()
-    }
-
-    /// How an image came to be, newest first.
-    pub fn history(&self, _image: &Image) -> Vec<HistoryEntry> {
-        Vec::new()
-    }
-
     /// Makes an image of what a snapshot changed. `parent` is the image that the snapshot was made of.
     pub fn commit(&self, _snapshot: &str, _parent: Option<&Image>, _options: Commit) -> Result<Arc<Image>> {
-        not_yet()
-    }
-
-    /// Makes the writable folder of a container.
-    pub fn create_snapshot(&self, _key: &str, _image: Option<&Image>) -> Result<Snapshot> {
-        not_yet()
-    }
-
-    /// The folders of a snapshot.
-    pub fn snapshot(&self, _key: &str) -> Result<Snapshot> {
-        not_yet()
-    }
-
-    /// Removes a snapshot: at once for the caller; its bytes are removed behind.
-    pub fn remove_snapshot(&self, _key: &str) -> Result<()> {
         not_yet()
     }
 
@@ -360,18 +302,30 @@ impl Store {
         not_yet()
     }
 
-    /// The bytes of all layers.
-    pub fn layers_size(&self) -> u64 {
-        0
-    }
-
-    /// What the images take; kept in memory, not walked.
-    pub fn disk_usage(&self) -> DiskUsage {
-        DiskUsage::default()
-    }
-
     /// Makes an image from a package archive: `debian:bookworm`, `ubuntu:noble` (by mmdebstrap) or `busybox`.
     pub fn bootstrap(&self, _what: &str, _progress: Report<'_>) -> Result<Arc<Image>> {
+        not_yet()
+    }
+
+    /// How an image came to be, newest first.
+    pub fn history(&self, _image: &Image) -> Vec<HistoryEntry> {
+        Vec::new()
+    }
+
+    fn make_init_layer(&self) -> Result<()> {
+        let folder = self.init_layer();
+        std::fs::create_dir_all(&folder).map_err(|error| Error::file("create", &folder, error))
+    }
+
+    fn init_layer(&self) -> PathBuf {
+        self.root.join("layers/0")
+    }
+
+    fn open_host(&self, _hide: &[PathBuf]) -> Result<()> {
+        Ok(())
+    }
+
+    fn host_lower(&self) -> Result<Vec<PathBuf>> {
         not_yet()
     }
 }

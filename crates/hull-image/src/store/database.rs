@@ -1,0 +1,198 @@
+//! What is known of images, layers and names, on disk. All of it is read once, when the store opens.
+
+use std::path::Path;
+
+use rusqlite::{Connection, OptionalExtension, params};
+
+use crate::{Digest, Error, ImageId, Kind, Result};
+
+/// The version of the tables below.
+const VERSION: i64 = 1;
+
+/// A layer as it is stored.
+#[derive(Clone, Debug)]
+pub(super) struct LayerRow {
+    /// The name of its folder, in base 36.
+    pub(super) number: u64,
+    pub(super) chain_id: Digest,
+    pub(super) diff_id: Digest,
+    /// The chain id of the layer below.
+    pub(super) parent: Option<Digest>,
+    /// The bytes of its files, and of its archive.
+    pub(super) size: u64,
+    pub(super) archive_size: u64,
+    /// The boot during which it was written, until it is known to be on the disk.
+    pub(super) unsynced: Option<String>,
+}
+
+/// An image as it is stored.
+pub(super) struct ImageRow {
+    pub(super) id: ImageId,
+    pub(super) config: Vec<u8>,
+    pub(super) parent: Option<ImageId>,
+    pub(super) last_tagged: i64,
+}
+
+/// The database. One connection; the caller serialises.
+#[derive(Debug)]
+pub(super) struct Database {
+    connection: Connection,
+}
+
+impl Database {
+    pub(super) fn open(path: &Path) -> Result<Database> {
+        let connection = Connection::open(path)?;
+        connection.pragma_update(None, "journal_mode", "WAL")?;
+        connection.pragma_update(None, "synchronous", "NORMAL")?;
+        let version: i64 = connection.query_row("PRAGMA user_version", [], |row| row.get(0))?;
+        if version > VERSION {
+            return Err(Error::new(
+                Kind::System,
+                format!(
+                    "{} was written by a newer hull (version {version}; {VERSION} is known)",
+                    path.display()
+                ),
+            ));
+        }
+        connection.execute_batch(&format!(
+            "BEGIN;
+             CREATE TABLE IF NOT EXISTS layers (
+                 number INTEGER PRIMARY KEY AUTOINCREMENT, chain_id TEXT NOT NULL UNIQUE, diff_id TEXT NOT NULL,
+                 parent TEXT, size INTEGER NOT NULL, archive_size INTEGER NOT NULL, unsynced TEXT);
+             CREATE TABLE IF NOT EXISTS images (
+                 id TEXT PRIMARY KEY, config BLOB NOT NULL, parent TEXT, last_tagged INTEGER NOT NULL);
+             CREATE TABLE IF NOT EXISTS names (reference TEXT PRIMARY KEY, image TEXT NOT NULL);
+             PRAGMA user_version = {VERSION};
+             COMMIT;"
+        ))?;
+        Ok(Database { connection })
+    }
+
+    /// Runs `work` as one transaction, which is undone where it fails.
+    pub(super) fn transaction<T>(&self, work: impl FnOnce(&Database) -> Result<T>) -> Result<T> {
+        let transaction = self.connection.unchecked_transaction()?;
+        let value = work(self)?;
+        transaction.commit()?;
+        Ok(value)
+    }
+
+    pub(super) fn layers(&self) -> Result<Vec<LayerRow>> {
+        let mut statement = self.connection.prepare(
+            "SELECT number, chain_id, diff_id, parent, size, archive_size, unsynced FROM layers ORDER BY number",
+        )?;
+        let rows = statement.query_map([], |row| {
+            Ok(LayerRow {
+                number: row.get::<_, i64>(0)?.cast_unsigned(),
+                chain_id: digest(row, 1)?,
+                diff_id: digest(row, 2)?,
+                parent: optional_digest(row, 3)?,
+                size: row.get::<_, i64>(4)?.cast_unsigned(),
+                archive_size: row.get::<_, i64>(5)?.cast_unsigned(),
+                unsynced: row.get(6)?,
+            })
+        })?;
+        Ok(rows.collect::<rusqlite::Result<_>>()?)
+    }
+
+    pub(super) fn images(&self) -> Result<Vec<ImageRow>> {
+        let mut statement = self.connection.prepare("SELECT id, config, parent, last_tagged FROM images")?;
+        let rows = statement.query_map([], |row| {
+            Ok(ImageRow {
+                id: digest(row, 0)?,
+                config: row.get(1)?,
+                parent: optional_digest(row, 2)?,
+                last_tagged: row.get(3)?,
+            })
+        })?;
+        Ok(rows.collect::<rusqlite::Result<_>>()?)
+    }
+
+    pub(super) fn names(&self) -> Result<Vec<(String, ImageId)>> {
+        let mut statement = self.connection.prepare("SELECT reference, image FROM names")?;
+        let rows = statement.query_map([], |row| Ok((row.get(0)?, digest(row, 1)?)))?;
+        Ok(rows.collect::<rusqlite::Result<_>>()?)
+    }
+
+    /// The highest number that a layer ever had.
+    pub(super) fn last_number(&self) -> Result<u64> {
+        let query = "SELECT seq FROM sqlite_sequence WHERE name = 'layers'";
+        let last: Option<i64> = self.connection.query_row(query, [], |row| row.get(0)).optional()?;
+        Ok(last.unwrap_or_default().cast_unsigned())
+    }
+
+    pub(super) fn put_layer(&self, layer: &LayerRow) -> Result<()> {
+        self.connection.execute(
+            "INSERT INTO layers (number, chain_id, diff_id, parent, size, archive_size, unsynced)
+             VALUES (?, ?, ?, ?, ?, ?, ?)",
+            params![
+                layer.number.cast_signed(),
+                layer.chain_id.to_string(),
+                layer.diff_id.to_string(),
+                layer.parent.map(|parent| parent.to_string()),
+                layer.size.cast_signed(),
+                layer.archive_size.cast_signed(),
+                layer.unsynced,
+            ],
+        )?;
+        Ok(())
+    }
+
+    pub(super) fn layer_synced(&self, number: u64) -> Result<()> {
+        self.connection
+            .execute("UPDATE layers SET unsynced = NULL WHERE number = ?", [number.cast_signed()])?;
+        Ok(())
+    }
+
+    pub(super) fn remove_layer(&self, number: u64) -> Result<()> {
+        self.connection.execute("DELETE FROM layers WHERE number = ?", [number.cast_signed()])?;
+        Ok(())
+    }
+
+    pub(super) fn put_image(&self, id: &ImageId, config: &[u8], parent: Option<&ImageId>) -> Result<()> {
+        self.connection.execute(
+            "INSERT INTO images (id, config, parent, last_tagged) VALUES (?, ?, ?, 0) ON CONFLICT DO NOTHING",
+            params![id.to_string(), config, parent.map(|parent| parent.to_string())],
+        )?;
+        Ok(())
+    }
+
+    pub(super) fn set_last_tagged(&self, id: &ImageId, time: i64) -> Result<()> {
+        self.connection
+            .execute("UPDATE images SET last_tagged = ? WHERE id = ?", params![time, id.to_string()])?;
+        Ok(())
+    }
+
+    pub(super) fn remove_image(&self, id: &ImageId) -> Result<()> {
+        self.connection.execute("DELETE FROM names WHERE image = ?", [id.to_string()])?;
+        self.connection.execute("UPDATE images SET parent = NULL WHERE parent = ?", [id.to_string()])?;
+        self.connection.execute("DELETE FROM images WHERE id = ?", [id.to_string()])?;
+        Ok(())
+    }
+
+    pub(super) fn put_name(&self, reference: &str, image: &ImageId) -> Result<()> {
+        self.connection.execute(
+            "INSERT OR REPLACE INTO names (reference, image) VALUES (?, ?)",
+            [reference, &image.to_string()],
+        )?;
+        Ok(())
+    }
+
+    pub(super) fn remove_name(&self, reference: &str) -> Result<()> {
+        self.connection.execute("DELETE FROM names WHERE reference = ?", [reference])?;
+        Ok(())
+    }
+}
+
+fn digest(row: &rusqlite::Row<'_>, index: usize) -> rusqlite::Result<Digest> {
+    let text: String = row.get(index)?;
+    text.parse().map_err(|error: Error| {
+        rusqlite::Error::FromSqlConversionFailure(index, rusqlite::types::Type::Text, Box::new(error))
+    })
+}
+
+fn optional_digest(row: &rusqlite::Row<'_>, index: usize) -> rusqlite::Result<Option<Digest>> {
+    match row.get_ref(index)? {
+        rusqlite::types::ValueRef::Null => Ok(None),
+        _ => digest(row, index).map(Some),
+    }
+}

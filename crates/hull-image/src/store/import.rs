@@ -1,0 +1,145 @@
+//! A root file system's archive as an image of one layer; and how any new image is entered.
+
+use std::io::Read;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use super::database::LayerRow;
+use super::{Image, Import, Platform, Progress, Report, Store};
+use crate::config::{History, RootFs};
+use crate::layer::stream::Passed;
+use crate::layer::unpack::{Place, unpack};
+use crate::reference::Reference;
+use crate::{ContainerConfig, Digest, Error, ImageConfig, ImageId, Result, instruction};
+
+/// A layer that was unpacked and has no place yet. Dropped, it is removed.
+pub(super) struct Unpacked<'a> {
+    store: &'a Store,
+    folder: PathBuf,
+    pub(super) passed: Passed<u64>,
+}
+
+impl Drop for Unpacked<'_> {
+    fn drop(&mut self) {
+        self.store.discard(&self.folder);
+    }
+}
+
+impl Store {
+    /// Makes an image of one layer from a root file system's tar, plain or compressed by gzip, zstd or xz.
+    pub fn import(&self, tar: &mut dyn Read, options: Import, progress: Report<'_>) -> Result<Arc<Image>> {
+        let reference = options.reference.as_deref().map(Reference::parse_tag).transpose()?;
+        self.check_not_builtin(reference.as_ref())?;
+        let mut config = ContainerConfig::default();
+        instruction::apply(&mut config, &options.changes)?;
+        let layer = self.unpack(tar, true, &|current| {
+            progress(Progress { id: String::new(), status: "Importing", current, total: 0 });
+        })?;
+        let message = if options.message.is_empty() { "Imported from -".to_owned() } else { options.message };
+        let now = jiff::Timestamp::now().to_string();
+        let platform = options.platform.unwrap_or_else(Platform::host);
+        let config = ImageConfig {
+            architecture: platform.architecture,
+            variant: platform.variant,
+            os: platform.os,
+            comment: message.clone(),
+            created: Some(now.clone()),
+            config: Some(config),
+            history: vec![History { created: Some(now), comment: message, ..History::default() }],
+            rootfs: RootFs { diff_ids: vec![layer.passed.diff_id], ..RootFs::default() },
+            ..ImageConfig::default()
+        };
+        self.enter(&serialise(&config)?, vec![layer], None, reference.as_slice())
+    }
+
+    /// Unpacks a layer into a temporary folder.
+    pub(super) fn unpack(
+        &self,
+        tar: &mut dyn Read,
+        end_required: bool,
+        progress: &dyn Fn(u64),
+    ) -> Result<Unpacked<'_>> {
+        let folder = self.temporary()?;
+        match unpack(tar, &Place::beneath(&folder), end_required, progress) {
+            Ok(passed) => Ok(Unpacked { store: self, folder, passed }),
+            Err(error) => {
+                self.discard(&folder);
+                Err(error)
+            }
+        }
+    }
+
+    /// Enters an image: gives its new layers their places, lowest first, then writes all rows at once. A layer that
+    /// is known already is not among `unpacked`, or is dropped.
+    pub(super) fn enter(
+        &self,
+        raw_config: &[u8],
+        unpacked: Vec<Unpacked<'_>>,
+        parent: Option<ImageId>,
+        names: &[Reference],
+    ) -> Result<Arc<Image>> {
+        let id = Digest::of(raw_config);
+        let config: ImageConfig = serde_json::from_slice(raw_config)
+            .map_err(|error| Error::invalid(format!("invalid image configuration: {error}")))?;
+        let database = self.database();
+        let mut rows: Vec<LayerRow> = Vec::new();
+        let mut below = None;
+        for &diff_id in &config.rootfs.diff_ids {
+            let chain_id = Digest::chain(below, diff_id);
+            if !self.state().layers.contains_key(&chain_id)
+                && !rows.iter().any(|row| row.chain_id == chain_id)
+            {
+                let layer = unpacked.iter().find(|layer| layer.passed.diff_id == diff_id);
+                let layer = layer.ok_or_else(|| Error::invalid(format!("layer {diff_id} is missing")))?;
+                rows.push(LayerRow {
+                    number: self.place(layer)?,
+                    chain_id,
+                    diff_id,
+                    parent: below,
+                    size: layer.passed.value,
+                    archive_size: layer.passed.length,
+                    unsynced: Some(self.boot.clone()),
+                });
+            }
+            below = Some(chain_id);
+        }
+        database.transaction(|database| {
+            rows.iter().try_for_each(|row| database.put_layer(row))?;
+            database.put_image(&id, raw_config, parent.as_ref())
+        })?;
+        {
+            let mut state = self.state_mut();
+            self.sync_behind(rows.iter().map(|row| row.number).collect());
+            rows.into_iter().for_each(|row| state.add_layer(row));
+            state.add_image(id, raw_config.into(), parent, 0)?;
+        }
+        drop(database);
+        for name in names {
+            self.set_name(name, &id)?;
+        }
+        self.image(&id)
+    }
+
+    /// Moves an unpacked layer to the place that it will have for good.
+    fn place(&self, layer: &Unpacked<'_>) -> Result<u64> {
+        let number = self.next_number();
+        let from = Place::beneath(&layer.folder);
+        let to = self.layer_place(number);
+        let rename = |from: &PathBuf, to: &PathBuf| match std::fs::rename(from, to) {
+            Err(error) => Err(Error::file("create", to, error)),
+            Ok(()) => Ok(()),
+        };
+        rename(&from.split, &to.split)?;
+        if from.kept.exists() {
+            rename(&from.kept, &to.kept)?;
+        }
+        rename(&from.tree, &to.tree)?;
+        Ok(number)
+    }
+}
+
+/// The bytes of a configuration, which are hashed.
+pub(super) fn serialise(config: &ImageConfig) -> Result<Vec<u8>> {
+    serde_json::to_vec(config)
+        .map_err(|error| Error::invalid(format!("write the image's configuration: {error}")))
+}

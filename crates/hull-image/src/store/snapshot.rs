@@ -1,0 +1,170 @@
+//! Snapshots: what containers write to, above the layers of their images.
+//!
+//! A snapshot is a folder `snapshots/<key>` with `upper`, `work`, and the link `base`, which is made last: it says
+//! what the snapshot stands on, and that the folder is complete.
+
+use std::os::unix::ffi::OsStrExt;
+use std::path::PathBuf;
+
+use rustix::fs::{CWD, Mode, mkdirat, symlinkat};
+use rustix::io::Errno;
+
+use super::state::{Base, State, base36};
+use super::{Image, Snapshot, Store};
+use crate::{Error, Result};
+
+impl Store {
+    /// Makes the writable folder of a container: three folders and a link. The key is the container's id.
+    ///
+    /// The overlay is to be mounted with `redirect_dir=off` and `metacopy=off`, where these are not off by default:
+    /// what a snapshot changed is read from its folder alone.
+    pub fn create_snapshot(&self, key: &str, image: Option<&Image>) -> Result<Snapshot> {
+        check_key(key)?;
+        let base = match image {
+            None => Base::Nothing,
+            Some(image) if image.builtin => Base::Host,
+            Some(image) => image.layers.last().map_or(Base::Nothing, |top| Base::Layer(top.chain_id)),
+        };
+        let (lower, link) = {
+            let mut state = self.state_mut();
+            if state.snapshots.contains_key(key) {
+                return Err(Error::conflict(format!("snapshot {key} exists already")));
+            }
+            let link = self.link(&state, &base)?;
+            if let Base::Layer(top) = &base {
+                let layer = state.layers.get_mut(top);
+                layer.ok_or_else(|| Error::not_found("the image was removed meanwhile"))?.users += 1;
+            }
+            state.snapshots.insert(key.to_owned(), base.clone());
+            (self.lower(&state, &base)?, link)
+        };
+        let folder = self.snapshot_folder(key);
+        if let Err(error) = make(&folder, &link) {
+            self.forget_snapshot(key)?;
+            self.trash.take(&folder)?;
+            return Err(error);
+        }
+        Ok(Snapshot { lower, upper: folder.join("upper"), work: folder.join("work") })
+    }
+
+    /// The folders of a snapshot.
+    pub fn snapshot(&self, key: &str) -> Result<Snapshot> {
+        let state = self.state();
+        let base = state.snapshots.get(key).ok_or_else(|| no_such(key))?;
+        let folder = self.snapshot_folder(key);
+        Ok(Snapshot {
+            lower: self.lower(&state, base)?,
+            upper: folder.join("upper"),
+            work: folder.join("work"),
+        })
+    }
+
+    /// The keys of all snapshots: a daemon that starts removes those whose container it does not know.
+    pub fn snapshots(&self) -> Vec<String> {
+        self.state().snapshots.keys().cloned().collect()
+    }
+
+    /// Removes a snapshot: a rename for the caller; its bytes are removed behind. It must not be mounted any more.
+    /// Layers that only it still used go with it.
+    pub fn remove_snapshot(&self, key: &str) -> Result<()> {
+        if !self.state().snapshots.contains_key(key) {
+            return Err(no_such(key));
+        }
+        self.trash.take(&self.snapshot_folder(key))?;
+        self.forget_snapshot(key)
+    }
+
+    fn forget_snapshot(&self, key: &str) -> Result<()> {
+        let unused = {
+            let mut state = self.state_mut();
+            let Some(Base::Layer(top)) = state.snapshots.remove(key) else { return Ok(()) };
+            state.release(&top);
+            state.layers.get(&top).is_some_and(|layer| layer.users == 0).then_some(top)
+        };
+        match unused {
+            Some(top) => self.collect(top).map(|_| ()),
+            None => Ok(()),
+        }
+    }
+
+    fn snapshot_folder(&self, key: &str) -> PathBuf {
+        self.root.join("snapshots").join(key)
+    }
+
+    fn link(&self, state: &State, base: &Base) -> Result<String> {
+        Ok(match base {
+            Base::Nothing => "nothing".to_owned(),
+            Base::Host => "host".to_owned(),
+            Base::Layer(top) => {
+                let layer = state.layers.get(top);
+                let layer = layer.ok_or_else(|| Error::not_found("the image was removed meanwhile"))?;
+                format!("../../layers/{}", base36(layer.row.number))
+            }
+        })
+    }
+
+    fn lower(&self, state: &State, base: &Base) -> Result<Vec<PathBuf>> {
+        let mut lower = match base {
+            Base::Nothing => Vec::new(),
+            Base::Layer(top) => state.folders(top, &self.root.join("layers")),
+            Base::Host => return self.host_lower(),
+        };
+        lower.push(self.init_layer());
+        Ok(lower)
+    }
+
+    /// Reads the snapshots from the disk; half-made ones go.
+    pub(super) fn read_snapshots(&self) -> Result<()> {
+        let folder = self.root.join("snapshots");
+        let mut state = self.state_mut();
+        let by_number: std::collections::HashMap<String, crate::Digest> =
+            state.layers.iter().map(|(chain, layer)| (base36(layer.row.number), *chain)).collect();
+        for entry in std::fs::read_dir(&folder).map_err(|error| Error::file("read", &folder, error))? {
+            let entry = entry.map_err(|error| Error::file("read", &folder, error))?;
+            let link = std::fs::read_link(entry.path().join("base")).ok();
+            let base = link.as_ref().and_then(|link| match link.as_os_str().as_bytes() {
+                b"nothing" => Some(Base::Nothing),
+                b"host" => Some(Base::Host),
+                _ => Some(Base::Layer(*by_number.get(link.file_name()?.to_str()?)?)),
+            });
+            let (Ok(key), Some(base)) = (entry.file_name().into_string(), base) else {
+                if let Some(link) = link {
+                    let key = entry.file_name();
+                    tracing::warn!("the layer {} of snapshot {key:?} is lost: it is removed", link.display());
+                }
+                self.trash.take(&entry.path())?;
+                continue;
+            };
+            if let Base::Layer(top) = &base {
+                if let Some(layer) = state.layers.get_mut(top) {
+                    layer.users += 1;
+                }
+            }
+            state.snapshots.insert(key, base);
+        }
+        Ok(())
+    }
+}
+
+fn make(folder: &std::path::Path, link: &str) -> Result<()> {
+    let fail = |errno: Errno| Error::file("create the snapshot", folder, errno);
+    mkdirat(CWD, folder, Mode::from(0o710)).map_err(fail)?;
+    let opened =
+        rustix::fs::open(folder, rustix::fs::OFlags::PATH | rustix::fs::OFlags::CLOEXEC, Mode::empty());
+    let opened = opened.map_err(fail)?;
+    mkdirat(&opened, "upper", Mode::from(0o755)).map_err(fail)?;
+    mkdirat(&opened, "work", Mode::from(0o700)).map_err(fail)?;
+    symlinkat(link, &opened, "base").map_err(fail)
+}
+
+fn check_key(key: &str) -> Result<()> {
+    let plain = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_' | b'.');
+    if key.is_empty() || key.len() > 255 || key.starts_with('.') || !key.bytes().all(plain) {
+        return Err(Error::invalid(format!("invalid snapshot key {key:?}")));
+    }
+    Ok(())
+}
+
+fn no_such(key: &str) -> Error {
+    Error::not_found(format!("no such snapshot: {key}"))
+}
