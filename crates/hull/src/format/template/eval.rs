@@ -328,7 +328,9 @@ fn field<'a>(value: Val<'a>, name: &str) -> Result<Val<'a>, Refusal> {
         Val::Object(map, shape) => match (Val::get(map, shape, name), shape) {
             (Some(value), _) => Ok(value),
             (None, Shape::Row) => Err(format!("can't evaluate field {name} in this list")),
-            (None, Shape::Struct | Shape::HealthCheck) => Err(format!("map has no entry for key {name:?}")),
+            (None, Shape::Struct | Shape::HealthCheck | Shape::Ulimit) => {
+                Err(format!("map has no entry for key {name:?}"))
+            }
             (None, Shape::Strings | Shape::Set | Shape::Map) => Ok(Val::Missing),
         },
         // A key of a map that is not there, and whatever is asked of that, is no value, as in Go.

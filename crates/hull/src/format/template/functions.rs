@@ -209,7 +209,7 @@ fn absent(shape: Shape) -> Val<'static> {
         Shape::Strings => Val::Str(String::new()),
         Shape::Set => Val::Unit,
         Shape::Map => Val::Array(&[], Shape::Struct),
-        Shape::Struct | Shape::HealthCheck | Shape::Row => Val::Missing,
+        Shape::Struct | Shape::HealthCheck | Shape::Ulimit | Shape::Row => Val::Missing,
     }
 }
 

@@ -30,6 +30,11 @@ fn image() -> Value {
             "Ports": {"80/tcp": [{"HostIp": "0.0.0.0", "HostPort": "3000"}], "53/udp": null},
             "Networks": {"bridge": {"IPAddress": "172.17.0.2", "IPAMConfig": null}, "a_net": {"IPAddress": "10.0.0.2"}},
         },
+        "HostConfig": {"Ulimits": [{"Name": "nofile", "Hard": 20, "Soft": 10}], "LogConfig": {"Type": "json-file", "Config": {"max-size": "10m"}}},
+        "Mounts": [
+            {"Type": "volume", "Name": "v", "Source": "/s", "Destination": "/d", "Driver": "local", "Mode": "z", "RW": true, "Propagation": ""},
+            {"Type": "bind", "Source": "/tmp", "Destination": "/h", "Mode": "ro", "RW": false, "Propagation": "rslave"},
+        ],
         "State": {"Running": true, "Pid": 42, "ExitCode": 0},
     })
 }
@@ -70,6 +75,16 @@ fn fields_and_how_go_prints_values() {
         ("{{.NetworkSettings.Ports}}", "map[53/udp:[] 80/tcp:[{0.0.0.0 3000}]]"),
         ("{{.NetworkSettings.Networks.a_net.IPAddress}}", "10.0.0.2"),
         ("{{.GraphDriver}}", "{map[LowerDir:/l UpperDir:/u] overlay2}"),
+        ("{{.Mounts}}", "[{volume v /s /d local z true } {bind  /tmp /h  ro false rslave}]"),
+        ("{{range .Mounts}}{{.Type}} {{.Name}},{{end}}", "volume v,bind ,"),
+        (
+            "{{.HostConfig.Ulimits}} {{json .HostConfig.Ulimits}}",
+            "[nofile=10:20] [{\"Name\":\"nofile\",\"Hard\":20,\"Soft\":10}]",
+        ),
+        (
+            "{{.HostConfig.LogConfig}} {{.HostConfig.LogConfig.Config.none}}",
+            "{json-file map[max-size:10m]} <no value>",
+        ),
         ("{{$.Os}} {{($).Os}} {{(.Config).User}}|", "linux linux |"),
     ]);
 }

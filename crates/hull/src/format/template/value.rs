@@ -23,6 +23,8 @@ pub(super) enum Shape {
     Set,
     /// A map with structures, or lists of them, as values.
     Map,
+    /// A limit of a process, which prints as `nofile=1024:2048`.
+    Ulimit,
     /// One row of a listing command.
     Row,
 }
@@ -78,6 +80,8 @@ const LISTS: &[&str] = &[
     "ReadonlyPaths",
     "RepoDigests",
     "RepoTags",
+    "SecondaryIPAddresses",
+    "SecondaryIPv6Addresses",
     "SecurityOpt",
     "SecurityOptions",
     "Shell",
@@ -163,6 +167,10 @@ const HEALTH_DURATIONS: &[&str] = &["Interval", "Timeout", "StartPeriod", "Start
 /// A health check's fields as Go has them.
 const HEALTH_FIELDS: &[&str] = &["Test", "Interval", "Timeout", "StartPeriod", "StartInterval", "Retries"];
 
+/// A container's mount's fields as Go has them.
+const MOUNT_FIELDS: &[&str] =
+    &["Type", "Name", "Source", "Destination", "Driver", "Mode", "RW", "Propagation"];
+
 /// What an object under the field `name` stands for.
 fn shape_of(name: &str) -> Shape {
     match name {
@@ -170,6 +178,7 @@ fn shape_of(name: &str) -> Shape {
         _ if SETS.contains(&name) => Shape::Set,
         _ if MAPS.contains(&name) => Shape::Map,
         "Healthcheck" => Shape::HealthCheck,
+        "Ulimits" => Shape::Ulimit,
         _ => Shape::Struct,
     }
 }
@@ -199,7 +208,7 @@ impl<'a> Val<'a> {
                 Val::Object(map, Shape::Strings)
             }
             Value::Object(map) => Val::Object(map, shape_of(name)),
-            other => Self::shaped(other, Shape::Struct),
+            other => Self::shaped(other, shape_of(name)),
         }
     }
 
@@ -242,7 +251,7 @@ impl<'a> Val<'a> {
             (None, Shape::Struct) => zero_of(key),
             (None, Shape::HealthCheck) if HEALTH_DURATIONS.contains(&key) => Some(Val::Duration(0)),
             (None, Shape::HealthCheck) => zero_of(key),
-            (None, Shape::Strings | Shape::Set | Shape::Map | Shape::Row) => None,
+            (None, Shape::Strings | Shape::Set | Shape::Map | Shape::Ulimit | Shape::Row) => None,
         }
     }
 
@@ -272,7 +281,9 @@ impl<'a> Val<'a> {
             Val::Str(s) => !s.is_empty(),
             Val::Array(items, _) => !items.is_empty(),
             Val::List(items) => !items.is_empty(),
-            Val::Object(_, Shape::Struct | Shape::HealthCheck | Shape::Row) | Val::Unit => true,
+            Val::Object(_, Shape::Struct | Shape::HealthCheck | Shape::Ulimit | Shape::Row) | Val::Unit => {
+                true
+            }
             Val::Object(map, _) => !map.is_empty(),
         }
     }
@@ -322,6 +333,19 @@ impl<'a> Val<'a> {
                 HEALTH_FIELDS.iter().filter_map(|f| Some((*f, Val::get(map, Shape::HealthCheck, f)?))),
                 names,
             ),
+            Val::Object(map, Shape::Ulimit) => {
+                let name = map.get("Name").and_then(Value::as_str).unwrap_or_default();
+                let limit = |key| map.get(key).and_then(Value::as_i64).unwrap_or_default();
+                format!("{name}={}:{}", limit("Soft"), limit("Hard"))
+            }
+            // A container's mount leaves out what a bind does not have.
+            Val::Object(map, Shape::Struct) if map.contains_key("Destination") && map.contains_key("RW") => {
+                let field = |name: &'static str| {
+                    let value = map.get(name).map(|value| Val::named(name, value));
+                    (name, value.unwrap_or(Val::Str(String::new())))
+                };
+                structure(MOUNT_FIELDS.iter().map(|name| field(name)), names)
+            }
             Val::Object(map, Shape::Struct) => {
                 structure(map.iter().map(|(k, v)| (k.as_str(), Val::entry(Shape::Struct, k, v))), names)
             }
