@@ -1,0 +1,145 @@
+//! Networks: names, published ports, kinds of networks, and that they end.
+
+use hull_tests::Daemon;
+
+#[test]
+fn a_published_port() {
+    Daemon::start().session(
+        r#"
+        $ mkdir www; echo 'it works' >www/index.html
+        $ hull run -d --name web -p 127.0.0.1:3000:8080 -v ./www:/www:ro busybox httpd -f -p 8080 -h /www
+        <id>
+        $ eventually curl -sf http://127.0.0.1:3000/; curl -sf --max-time 2 http://127.0.0.1:3000/
+        it works
+        $ hull port web
+        8080/tcp -> 127.0.0.1:3000
+        $ hull port web 8080
+        127.0.0.1:3000
+        $ hull ps --format '{{.Ports}}'
+        127.0.0.1:3000->8080/tcp
+        $ hull run --rm -p 127.0.0.1:3000:1 busybox true 2>/dev/null
+        [125]
+        $ hull stop -t 0 web; curl -sf --max-time 1 http://127.0.0.1:3000/
+        web
+        [7]
+        $ hull start web; eventually curl -sf http://127.0.0.1:3000/; curl -sf --max-time 2 http://127.0.0.1:3000/
+        web
+        it works
+        $ hull rm -f web; curl -sf --max-time 1 http://127.0.0.1:3000/
+        web
+        [7]
+        "#,
+    );
+}
+
+#[test]
+fn udp_ranges_and_ports_of_the_engines_choice() {
+    Daemon::start().session(
+        r#"
+        $ hull run -d --name udp -p 127.0.0.1:5000:5000/udp busybox nc -u -l -p 5000 -e cat
+        <id>
+        $ answers() { echo ping | timeout 1 socat -t 0.5 - UDP:127.0.0.1:5000 | grep ping; }; eventually answers
+        $ hull run -d --name many -p 127.0.0.1:7000-7002:80-82 -p 127.0.0.1::90 busybox sleep 600
+        <id>
+        $ hull port many | sort | head -n 3
+        80/tcp -> 127.0.0.1:7000
+        81/tcp -> 127.0.0.1:7001
+        82/tcp -> 127.0.0.1:7002
+        $ hull port many 90 | grep -Ec '^127.0.0.1:[1-9][0-9]{3,4}$'
+        1
+        $ hull run -d --name all --expose 99 -P busybox sleep 600
+        <id>
+        $ hull port all | grep -c '^99/tcp -> 0.0.0.0:'
+        1
+        $ socat TCP-LISTEN:7100,fork,reuseaddr /dev/null & eventually sh -c 'ss -Hltn | grep :7100'
+        $ hull run --rm -p 7100:1 busybox true 2>&1 | grep -c 7100
+        1
+        $ kill %1
+        $ hull create -p 70000:1 busybox true 2>/dev/null
+        [125]
+        "#,
+    );
+}
+
+#[test]
+fn names_on_a_network_of_ones_own() {
+    Daemon::start().session(
+        r#"
+        $ hull network create --subnet 10.201.0.0/24 one
+        <id>
+        $ hull run -d --name aa --network one --network-alias first busybox sleep 600
+        <id>
+        $ hull run -d --name bb --network one --ip 10.201.0.77 --add-host other:192.0.2.9 --dns-search example.test busybox sleep 600
+        <id>
+        $ hull exec bb ping -c 1 -W 2 aa >/dev/null; hull exec bb ping -c 1 -W 2 first >/dev/null
+        $ hull exec aa ping -c 1 -W 2 bb | head -n 1
+        PING bb (10.201.0.77): 56 data bytes
+        $ hull inspect -f '{{(index .NetworkSettings.Networks "one").IPAddress}}' bb
+        10.201.0.77
+        $ hull exec bb grep other /etc/hosts | tr '\t' ' '
+        192.0.2.9 other
+        $ hull exec bb grep -E 'search|nameserver' /etc/resolv.conf
+        search example.test
+        nameserver 127.0.0.11
+        $ timeout 8 hull exec bb nslookup no-such-name >/dev/null 2>&1
+        [1]
+        $ hull network rm one 2>/dev/null
+        [1]
+        $ hull network create --subnet 10.201.0.0/16 over 2>/dev/null
+        [1]
+        $ hull network create two
+        <id>
+        $ hull run -d --name cc --network two busybox sleep 600
+        <id>
+        $ hull exec cc ping -c 1 -W 1 aa >/dev/null 2>&1
+        [1]
+        $ hull network connect --alias between two aa; hull exec cc ping -c 1 -W 2 between >/dev/null
+        $ hull network disconnect two aa; hull exec cc ping -c 1 -W 1 between >/dev/null 2>&1
+        [1]
+        $ hull restart -t 0 aa; hull exec bb ping -c 1 -W 2 aa >/dev/null
+        aa
+        $ hull rm -f aa bb cc >/dev/null; hull network rm one two
+        one
+        two
+        $ hull network ls --format '{{.Name}} {{.Driver}}'
+        bridge bridge
+        host host
+        none null
+        $ hull network rm bridge 2>/dev/null
+        [1]
+        "#,
+    );
+}
+
+#[test]
+fn kinds_of_networks() {
+    Daemon::start().session(
+        r#"
+        $ hull run --rm --network none busybox ls /sys/class/net
+        lo
+        $ hull run --rm busybox ls /sys/class/net
+        eth0
+        lo
+        $ test "$(hull run --rm --network host busybox readlink /proc/self/ns/net)" = "$(readlink /proc/self/ns/net)"
+        $ hull run -d --name shared busybox sleep 600
+        <id>
+        $ test "$(hull run --rm --network container:shared busybox ip -o addr)" = "$(hull exec shared ip -o addr)"
+        $ hull run --rm --network no-such busybox true 2>/dev/null
+        [125]
+        $ hull network create -d no-such-driver nn 2>/dev/null
+        [1]
+        $ hull network create --internal inside
+        <id>
+        $ hull run --rm --network inside busybox ip route | grep -c default
+        0
+        [1]
+        $ hull run --rm --mac-address 02:42:ac:11:99:99 busybox cat /sys/class/net/eth0/address
+        02:42:ac:11:99:99
+        $ hull run --rm --dns 192.0.2.53 --dns-option ndots:3 busybox cat /etc/resolv.conf | grep -E 'nameserver|options'
+        nameserver 192.0.2.53
+        options ndots:3
+        $ hull run --rm --sysctl net.ipv4.ip_forward=1 busybox cat /proc/sys/net/ipv4/ip_forward
+        1
+        "#,
+    );
+}

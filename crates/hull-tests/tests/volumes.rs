@@ -1,0 +1,119 @@
+//! Volumes, binds and tmpfs.
+
+use hull_tests::Daemon;
+
+#[test]
+fn named_volumes() {
+    Daemon::start().session(
+        r#"
+        $ hull volume create data
+        data
+        $ hull run --rm -v data:/data busybox sh -c 'echo kept >/data/file'
+        $ hull run --rm -v data:/data:ro busybox cat /data/file
+        kept
+        $ hull run --rm -v data:/data:ro busybox touch /data/new 2>&1
+        touch: /data/new: Read-only file system
+        [1]
+        $ hull run --rm -v fresh:/etc busybox cat /etc/group
+        root:x:0:
+        $ hull run --rm -v bare:/etc:nocopy busybox ls /etc | grep passwd
+        [1]
+        $ hull volume ls -q
+        bare
+        data
+        fresh
+        $ hull volume ls --filter name=dat --format '{{.Name}} {{.Driver}} {{.Scope}}'
+        data local local
+        $ hull volume inspect -f '{{.Name}} {{.Driver}} {{.Mountpoint}}' data
+        data local <dir>/data/volumes/data/_data
+        $ hull create --name user -v data:/data busybox true
+        <id>
+        $ hull volume rm data 2>/dev/null
+        [1]
+        $ hull volume ls -q --filter dangling=true
+        bare
+        fresh
+        $ hull rm user; hull volume rm data bare fresh
+        user
+        data
+        bare
+        fresh
+        $ hull volume inspect data 2>/dev/null
+        []
+        [1]
+        $ hull volume create 'no/slash' 2>/dev/null
+        [1]
+        "#,
+    );
+}
+
+#[test]
+fn anonymous_volumes_go_with_their_container() {
+    Daemon::start().session(
+        r#"
+        $ hull run --rm -v /data busybox touch /data/file
+        $ hull volume ls -q
+        $ hull run --name keeps -v /data busybox touch /data/file; hull volume ls -q
+        <id>
+        $ hull run --rm --volumes-from keeps busybox ls /data
+        file
+        $ hull run --rm --volumes-from keeps:ro busybox touch /data/more 2>&1
+        touch: /data/more: Read-only file system
+        [1]
+        $ hull rm -v keeps; hull volume ls -q
+        keeps
+        $ hull run --name drops -v /data busybox true; hull rm drops; hull volume ls -q
+        drops
+        <id>
+        $ hull volume prune -f | head -n 2
+        Deleted Volumes:
+        <id>
+        "#,
+    );
+}
+
+#[test]
+fn binds() {
+    Daemon::start().session(
+        r#"
+        $ mkdir share; echo host >share/a
+        $ hull run --rm -v ./share:/data busybox sh -c 'cat /data/a; echo container >/data/b'
+        host
+        $ cat share/b
+        container
+        $ hull run --rm -v ./share/a:/etc/one:ro busybox cat /etc/one
+        host
+        $ hull run --rm -v $PWD/made:/data busybox ls -d /data; ls -d made
+        /data
+        made
+        $ hull run --rm --mount type=bind,src=$PWD/missing,dst=/data busybox true 2>/dev/null
+        [125]
+        $ ls -d missing 2>/dev/null
+        [2]
+        $ hull run --rm --mount type=bind,src=$PWD/share,dst=/data,readonly busybox touch /data/c 2>&1
+        touch: /data/c: Read-only file system
+        [1]
+        $ hull create -v relative/path:/data busybox true 2>/dev/null
+        [1]
+        $ hull create -v $PWD/share:relative busybox true 2>/dev/null
+        [1]
+        $ hull ps -aq
+        "#,
+    );
+}
+
+#[test]
+fn tmpfs() {
+    Daemon::start().session(
+        r#"
+        $ hull run --rm --tmpfs /scratch:size=1m busybox sh -c 'grep -c "tmpfs /scratch .*size=1024k" /proc/mounts'
+        1
+        $ hull run --rm --tmpfs /scratch:size=1m busybox dd if=/dev/zero of=/scratch/f bs=64k count=32 2>&1 | grep -o 'No space left'
+        No space left
+        $ hull run --rm --mount type=tmpfs,dst=/scratch,tmpfs-mode=700 busybox stat -c %a /scratch
+        700
+        $ hull run --rm --shm-size 2m busybox sh -c 'grep -c "/dev/shm .*size=2048k" /proc/mounts'
+        1
+        "#,
+    );
+}
