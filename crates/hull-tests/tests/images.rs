@@ -42,11 +42,10 @@ fn save_and_load_give_the_same_image() {
         $ hull commit -c 'LABEL k=v' -c 'USER 7' changed child
         sha256:<id>
         $ before=$(hull image inspect -f '{{.Id}}' child); hull save child >plain.tar; hull save -o both.tar child busybox
-        $ gzip -k plain.tar; xz -k plain.tar; zstd -q -k plain.tar 2>/dev/null || cp plain.tar plain.tar.zst
+        $ gzip -k plain.tar; xz -k plain.tar
         $ hull rm changed; hull rmi child busybox >/dev/null; hull images -q
         changed
-        $ for f in plain.tar plain.tar.gz plain.tar.xz plain.tar.zst; do hull load -q <$f; test "$before" = "$(hull image inspect -f '{{.Id}}' child)" && hull rmi child >/dev/null; done
-        Loaded image: child:latest
+        $ for f in plain.tar plain.tar.gz plain.tar.xz; do hull load -q <$f; test "$before" = "$(hull image inspect -f '{{.Id}}' child)" && hull rmi child >/dev/null; done
         Loaded image: child:latest
         Loaded image: child:latest
         Loaded image: child:latest
@@ -75,12 +74,12 @@ fn commit_changes_and_export() {
     Daemon::start().session(
         r#"
         $ hull run --name changed busybox sh -c 'echo x >/new; rm /etc/group; echo y >>/etc/passwd; mkdir /dir; touch /dir/f'
-        $ hull diff changed
-        C /etc
-        C /etc/passwd
-        D /etc/group
+        $ hull diff changed | sort -k 2
         A /dir
         A /dir/f
+        C /etc
+        D /etc/group
+        C /etc/passwd
         A /new
         "#,
     );

