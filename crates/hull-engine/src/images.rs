@@ -13,3 +13,8 @@ impl From<hull_image::Error> for crate::Error {
         crate::Error::new(kind, error.message)
     }
 }
+
+/// The store's error as the engine's.
+pub(crate) fn error(error: hull_image::Error) -> crate::Error {
+    error.into()
+}

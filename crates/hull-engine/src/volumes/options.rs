@@ -1,0 +1,233 @@
+//! The options of a volume, `type`, `device` and `o`, as `mount(8)` would take them: read, mounted, unmounted.
+
+use std::collections::BTreeMap;
+use std::ffi::CString;
+use std::net::{IpAddr, ToSocketAddrs};
+
+use rustix::fs::{AtFlags, CWD, StatxAttributes, StatxFlags, statx};
+use rustix::io::Errno;
+use rustix::mount::{MountFlags, MountPropagationFlags, UnmountFlags};
+
+use super::Volume;
+use crate::{Error, Result};
+
+/// What `o` says.
+#[derive(Debug, PartialEq, Eq)]
+struct Options {
+    flags: MountFlags,
+    bind: bool,
+    propagation: Option<MountPropagationFlags>,
+    /// What the file system itself is to read.
+    data: Vec<String>,
+}
+
+/// Whether the options are such as can be mounted.
+///
+/// # Errors
+/// One that is not known, or one that another needs is missing; in Docker's words.
+pub(super) fn check(options: &BTreeMap<String, String>) -> Result<()> {
+    if options.contains_key("size") {
+        return Err(Error::unsupported("a volume's quota (the option \"size\")"));
+    }
+    if let Some(name) = options.keys().find(|name| !matches!(name.as_str(), "type" | "device" | "o")) {
+        return Err(Error::invalid(format!("invalid option: {name:?}")));
+    }
+    let needs: [(&str, &[&str]); 3] =
+        [("device", &["type"]), ("type", &["device"]), ("o", &["device", "type"])];
+    for (name, needed) in needs.iter().filter(|(name, _)| options.contains_key(*name)) {
+        if let Some(missing) = needed.iter().find(|needed| !options.contains_key(**needed)) {
+            return Err(Error::invalid(format!(
+                "missing required option: {missing:?} (for the option {name:?})"
+            )));
+        }
+    }
+    if let Some(text) = options.get("o") {
+        let parsed = parse(text)?;
+        let device = options.get("device").map(String::as_str).unwrap_or_default();
+        if parsed.bind && !device.starts_with('/') {
+            return Err(Error::invalid(format!("invalid device {device:?}: a bind needs an absolute path")));
+        }
+    }
+    Ok(())
+}
+
+/// Mounts what the options name over the volume's folder, unless it is mounted there already.
+pub(super) fn mount(volume: &Volume) -> Result<()> {
+    let option = |name: &str| volume.options.get(name).map(String::as_str).unwrap_or_default();
+    let (device, kind) = (option("device"), option("type"));
+    if device.is_empty() || is_mounted(volume)? {
+        return Ok(());
+    }
+    let options = parse(option("o"))?;
+    let target = volume.mountpoint.as_path();
+    let failed = |error: Errno| {
+        let kind = if options.bind { "bind" } else { kind };
+        Error::system(
+            format_args!(
+                "failed to mount local volume: mount {device}:{} ({kind}), flags: {:#x}, data: {}",
+                target.display(),
+                options.flags.bits(),
+                options.data.join(",")
+            ),
+            error,
+        )
+    };
+    let data = resolve(&options.data, kind)?.join(",");
+    let data = CString::new(data).map_err(|_| Error::invalid("a volume option has a zero byte"))?;
+    if options.bind {
+        let recursive = options.flags.contains(MountFlags::from_bits_retain(REC));
+        let bound = if recursive {
+            rustix::mount::mount_bind_recursive(device, target)
+        } else {
+            rustix::mount::mount_bind(device, target)
+        };
+        bound.map_err(failed)?;
+        let rest = options.flags - MountFlags::from_bits_retain(REC);
+        if !rest.is_empty() {
+            // A bind takes its flags in a second step.
+            let again = MountFlags::BIND | rest;
+            if let Err(error) = rustix::mount::mount_remount(target, again, c"") {
+                unmount(volume)?;
+                return Err(failed(error));
+            }
+        }
+    } else {
+        rustix::mount::mount(device, target, kind, options.flags, data.as_c_str()).map_err(failed)?;
+    }
+    if let Some(propagation) = options.propagation
+        && let Err(error) = rustix::mount::mount_change(target, propagation)
+    {
+        unmount(volume)?;
+        return Err(failed(error));
+    }
+    Ok(())
+}
+
+/// Unmounts it, if it is mounted.
+pub(super) fn unmount(volume: &Volume) -> Result<()> {
+    if !is_mounted(volume)? {
+        return Ok(());
+    }
+    rustix::mount::unmount(volume.mountpoint.as_path(), UnmountFlags::DETACH)
+        .map_err(|error| Error::system(format_args!("unmount the volume {}", volume.name), error))
+}
+
+/// Whether something is mounted over the volume's folder.
+fn is_mounted(volume: &Volume) -> Result<bool> {
+    match statx(CWD, volume.mountpoint.as_path(), AtFlags::SYMLINK_NOFOLLOW, StatxFlags::BASIC_STATS) {
+        Ok(found) => Ok(found.stx_attributes.contains(StatxAttributes::MOUNT_ROOT)),
+        Err(Errno::NOENT) => Ok(false),
+        Err(error) => Err(Error::system(
+            format_args!("look at the volume's folder {}", volume.mountpoint.display()),
+            error,
+        )),
+    }
+}
+
+/// `MS_REC`.
+const REC: u32 = 0x4000;
+
+/// Reads `o`: the words that `mount(2)` knows as flags, and what is left for the file system.
+fn parse(text: &str) -> Result<Options> {
+    let mut options =
+        Options { flags: MountFlags::empty(), bind: false, propagation: None, data: Vec::new() };
+    for word in text.split(',').map(str::trim).filter(|word| !word.is_empty()) {
+        let propagation = |flags| Some(Some(flags));
+        let flag = match word {
+            "ro" => MountFlags::RDONLY,
+            "nosuid" => MountFlags::NOSUID,
+            "nodev" => MountFlags::NODEV,
+            "noexec" => MountFlags::NOEXEC,
+            "sync" => MountFlags::SYNCHRONOUS,
+            "dirsync" => MountFlags::DIRSYNC,
+            "noatime" => MountFlags::NOATIME,
+            "nodiratime" => MountFlags::NODIRATIME,
+            "relatime" => MountFlags::RELATIME,
+            "strictatime" => MountFlags::STRICTATIME,
+            "bind" => {
+                options.bind = true;
+                continue;
+            }
+            "rbind" => {
+                options.bind = true;
+                MountFlags::from_bits_retain(REC)
+            }
+            // What holds anyway.
+            "rw" | "defaults" | "suid" | "dev" | "exec" | "async" | "atime" | "diratime" => continue,
+            "remount" => return Err(Error::invalid("invalid option: \"o\": a volume cannot be remounted")),
+            other => {
+                let change = match other {
+                    "private" => propagation(MountPropagationFlags::PRIVATE),
+                    "rprivate" => propagation(MountPropagationFlags::PRIVATE | MountPropagationFlags::REC),
+                    "shared" => propagation(MountPropagationFlags::SHARED),
+                    "rshared" => propagation(MountPropagationFlags::SHARED | MountPropagationFlags::REC),
+                    "slave" => propagation(MountPropagationFlags::DOWNSTREAM),
+                    "rslave" => propagation(MountPropagationFlags::DOWNSTREAM | MountPropagationFlags::REC),
+                    _ => None,
+                };
+                match change {
+                    Some(change) => options.propagation = change,
+                    None => options.data.push(other.to_owned()),
+                }
+                continue;
+            }
+        };
+        options.flags |= flag;
+    }
+    if options.bind && !options.data.is_empty() {
+        return Err(Error::invalid(format!(
+            "invalid option: \"o\": a bind does not know {:?}",
+            options.data.join(",")
+        )));
+    }
+    Ok(options)
+}
+
+/// The kernel wants a server's address where the user may write its name: `addr=` of network file systems.
+fn resolve(data: &[String], kind: &str) -> Result<Vec<String>> {
+    let needs = matches!(kind, "nfs" | "nfs4" | "cifs");
+    let one = |word: &String| match word.strip_prefix("addr=").filter(|_| needs) {
+        Some(name) if name.parse::<IpAddr>().is_err() => {
+            let mut found = (name, 0)
+                .to_socket_addrs()
+                .map_err(|error| Error::system(format_args!("resolve the volume's server {name}"), error))?;
+            let found = found
+                .next()
+                .ok_or_else(|| Error::invalid(format!("the volume's server {name} has no address")))?;
+            Ok(format!("addr={}", found.ip()))
+        }
+        _ => Ok(word.clone()),
+    };
+    data.iter().map(one).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn options(list: &[(&str, &str)]) -> BTreeMap<String, String> {
+        list.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect()
+    }
+
+    #[test]
+    fn what_mount_knows_is_taken_apart() {
+        let parsed = parse("ro,nosuid,size=1m, rw,uid=5").unwrap();
+        assert_eq!(parsed.flags, MountFlags::RDONLY | MountFlags::NOSUID);
+        assert_eq!(parsed.data, ["size=1m", "uid=5"]);
+        let bind = parse("rbind,rslave").unwrap();
+        assert!(bind.bind && bind.propagation.is_some() && bind.flags.bits() == REC);
+        assert!(parse("bind,size=1m").is_err() && parse("remount").is_err());
+    }
+
+    #[test]
+    fn options_need_each_other() {
+        let refused = |list: &[(&str, &str)]| check(&options(list)).unwrap_err().message;
+        assert!(check(&options(&[])).is_ok());
+        assert!(check(&options(&[("type", "none"), ("device", "/srv"), ("o", "bind")])).is_ok());
+        assert!(refused(&[("type", "tmpfs")]).contains("missing required option: \"device\""));
+        assert!(refused(&[("o", "bind"), ("device", "/srv")]).contains("\"type\""));
+        assert!(refused(&[("colour", "red")]).contains("invalid option: \"colour\""));
+        assert!(refused(&[("size", "1g")]).contains("not supported"));
+        assert!(refused(&[("type", "none"), ("device", "srv"), ("o", "bind")]).contains("absolute path"));
+    }
+}
