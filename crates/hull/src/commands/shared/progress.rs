@@ -1,12 +1,11 @@
 //! Progress: bars on a terminal for what takes over a second, and Docker's streams of JSON messages.
 
-use std::collections::HashMap;
-use std::io::IsTerminal as _;
+use std::io::{IsTerminal as _, Write as _};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use indicatif::{MultiProgress, ProgressBar, ProgressDrawTarget, ProgressStyle};
+use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use serde_json::Value;
 
 use crate::client::JsonStream;
@@ -79,7 +78,12 @@ pub async fn show(stream: &mut JsonStream) -> Result<(), Error> {
             return Err(error);
         }
         match &mut screen {
-            Some(screen) => screen.show(&message)?,
+            Some(screen) => {
+                if let Some(text) = screen.drawn(&message) {
+                    out!("{text}")?;
+                    std::io::stdout().flush()?;
+                }
+            }
             None => {
                 if let Some(line) = plain_line(&message) {
                     out!("{line}")?;
@@ -128,69 +132,83 @@ fn has_progress(message: &Value) -> bool {
     detail["current"].as_u64().is_some_and(|n| n > 0) || detail["total"].as_u64().is_some_and(|n| n > 0)
 }
 
-/// The lines that change in place.
+/// The lines that change in place: one for each id, in the order in which they came. The cursor rests below them.
 struct Screen {
-    all: MultiProgress,
-    lines: HashMap<String, ProgressBar>,
+    ids: Vec<String>,
+    rows: usize,
+    columns: usize,
 }
 
 impl Screen {
     fn new() -> Self {
-        Self { all: MultiProgress::with_draw_target(ProgressDrawTarget::stdout()), lines: HashMap::new() }
+        let size = rustix::termios::tcgetwinsize(std::io::stdout());
+        let (rows, columns) = size.map_or((0, 0), |size| (size.ws_row.into(), size.ws_col.into()));
+        // A terminal that does not know its size says 0.
+        let or = |known: usize, usual| if known == 0 { usual } else { known };
+        Self { ids: Vec::new(), rows: or(rows, 24), columns: or(columns, 80) }
     }
 
-    fn show(&mut self, message: &Value) -> Result<(), Error> {
-        let id = message["id"].as_str().filter(|id| !id.is_empty());
-        let status = message["status"].as_str().unwrap_or_default();
-        let Some(id) = id else {
-            // Text may end without a newline (a build's output); it is not for the bars to break it.
-            return match plain_line(message) {
-                Some(text) => self.all.suspend(|| out!("{text}")),
-                None => Ok(()),
+    /// What to write so that the screen shows the message; none for one that says nothing.
+    fn drawn(&mut self, message: &Value) -> Option<String> {
+        let Some(id) = message["id"].as_str().filter(|id| !id.is_empty()) else {
+            // The lines above stay as they are; what follows begins anew below this one.
+            self.ids.clear();
+            return match amounts(message, self.bar_width()) {
+                Some(amounts) => Some(format!("\r\x1b[2K{}\r", self.cut(&amounts))),
+                None => plain_line(message),
             };
         };
-        let line = self.lines.entry(id.to_owned()).or_insert_with(|| {
-            let line = self.all.add(ProgressBar::new(0));
-            line.set_style(style("{prefix}: {msg}"));
-            line.set_prefix(id.to_owned());
-            line
-        });
-        let detail = &message["progressDetail"];
-        let (current, total) =
-            (detail["current"].as_u64().unwrap_or(0), detail["total"].as_u64().unwrap_or(0));
-        let amounts = match total {
-            0 if current == 0 => None,
-            0 => Some(human::size(current as f64)),
-            _ => Some(format!("{}/{}", human::size(current as f64), human::size(total as f64))),
+        let status = message["status"].as_str().unwrap_or_default();
+        let line = match amounts(message, self.bar_width()) {
+            Some(amounts) => format!("{id}: {status} {amounts}"),
+            None => format!("{id}: {status}"),
         };
-        line.set_message(match amounts {
-            Some(amounts) if total > 0 => format!("{status} {} {amounts}", bar(current, total)),
-            Some(amounts) => format!("{status} {amounts}"),
-            None => status.to_owned(),
+        let mut text = String::new();
+        let index = self.ids.iter().position(|known| known == id).unwrap_or_else(|| {
+            text.push('\n');
+            self.ids.push(id.to_owned());
+            self.ids.len() - 1
         });
-        line.tick();
-        Ok(())
-    }
-}
-
-impl Drop for Screen {
-    fn drop(&mut self) {
-        // What was reached stays to be seen.
-        for line in self.lines.values() {
-            line.abandon();
+        let up = self.ids.len() - index;
+        if up >= self.rows {
+            // Scrolled out of sight: nothing there can be drawn over.
+            return (!text.is_empty()).then_some(text);
         }
+        text.push_str(&format!("\x1b[{up}A\r\x1b[2K{}\r\x1b[{up}B", self.cut(&line)));
+        Some(text)
+    }
+
+    /// A bar leaves room for the id, the status and the numbers.
+    fn bar_width(&self) -> usize {
+        if self.columns < 110 { 20 } else { 40 }
+    }
+
+    /// As much as fits on one line: a line that wraps could not be drawn over.
+    fn cut(&self, line: &str) -> String {
+        line.chars().filter(|c| !c.is_control()).take(self.columns.saturating_sub(1)).collect()
     }
 }
 
-fn bar(current: u64, total: u64) -> String {
-    const WIDTH: u64 = 40;
-    let done = (u128::from(current.min(total)) * u128::from(WIDTH) / u128::from(total.max(1))) as usize;
-    format!(
-        "[{}{}{}]",
-        "=".repeat(done),
-        if done < WIDTH as usize { ">" } else { "" },
-        " ".repeat((WIDTH as usize).saturating_sub(done + 1))
-    )
+/// How far a message's work has come, with a bar where the end is known.
+fn amounts(message: &Value, width: usize) -> Option<String> {
+    if !has_progress(message) {
+        return None;
+    }
+    let detail = &message["progressDetail"];
+    let number = |field: &str| detail[field].as_u64().unwrap_or(0);
+    let (current, total) = (number("current"), number("total"));
+    let size = |bytes: u64| human::size_in_digits(bytes as f64, 4);
+    Some(match total {
+        0 => size(current),
+        _ => format!("{} {}/{}", bar(current, total, width), size(current), size(total)),
+    })
+}
+
+fn bar(current: u64, total: u64, width: usize) -> String {
+    let share = u128::from(current.min(total)) * width as u128 / u128::from(total.max(1));
+    let done = usize::try_from(share).unwrap_or(width);
+    let tip = if done < width { ">" } else { "" };
+    format!("[{}{tip}{}]", "=".repeat(done), " ".repeat(width.saturating_sub(done + 1)))
 }
 
 #[cfg(test)]
@@ -226,10 +244,32 @@ mod tests {
     }
 
     #[test]
+    fn lines_are_drawn_over() {
+        let mut screen = Screen { ids: Vec::new(), rows: 3, columns: 30 };
+        let message = |id: &str, status: &str| json!({"id": id, "status": status});
+        let mut draw = |message: Value| screen.drawn(&message).unwrap_or_default();
+        assert_eq!(draw(message("a", "one")), "\n\x1b[1A\r\x1b[2Ka: one\r\x1b[1B");
+        assert_eq!(draw(message("b", "two")), "\n\x1b[1A\r\x1b[2Kb: two\r\x1b[1B");
+        assert_eq!(draw(message("a", "three")), "\x1b[2A\r\x1b[2Ka: three\r\x1b[2B");
+        // The third line leaves no room for the first.
+        assert_eq!(draw(message("c", "four")), "\n\x1b[1A\r\x1b[2Kc: four\r\x1b[1B");
+        assert_eq!(draw(message("a", "five")), "");
+        assert_eq!(draw(json!({"stream": "done\n"})), "done\n");
+        assert_eq!(
+            draw(message("a", "a line that is much too long for it")),
+            "\n\x1b[1A\r\x1b[2Ka: a line that is much too lo\r\x1b[1B"
+        );
+        let progress = json!({"id": "a", "status": "x", "progressDetail": {"current": 1500}});
+        assert_eq!(draw(progress), "\x1b[1A\r\x1b[2Ka: x 1.5kB\r\x1b[1B");
+        // What a daemon sends does not move the cursor.
+        assert_eq!(draw(message("a", "\x1b[9A")), "\x1b[1A\r\x1b[2Ka: [9A\r\x1b[1B");
+    }
+
+    #[test]
     fn bars() {
-        assert_eq!(bar(0, 0).len(), 42);
-        assert_eq!(bar(20, 40), format!("[{}>{}]", "=".repeat(20), " ".repeat(19)));
-        assert_eq!(bar(50, 40), format!("[{}]", "=".repeat(40)));
+        assert_eq!(bar(0, 0, 40).len(), 42);
+        assert_eq!(bar(20, 40, 40), format!("[{}>{}]", "=".repeat(20), " ".repeat(19)));
+        assert_eq!(bar(50, 40, 40), format!("[{}]", "=".repeat(40)));
     }
 
     #[test]
@@ -237,7 +277,6 @@ mod tests {
         for template in [
             "{msg} [{bar:40}] {bytes}/{total_bytes} {bytes_per_sec}",
             "{spinner} {msg} {bytes} {bytes_per_sec}",
-            "{prefix}: {msg}",
         ] {
             assert!(ProgressStyle::with_template(template).is_ok(), "{template}");
         }
