@@ -271,7 +271,7 @@ async fn list(args: ListArgs, context: &Context) -> Result<ExitStatus, Error> {
                 "Internal": truth(&network["Internal"]),
                 "Labels": labels_text(&network["Labels"]),
                 "Label": network["Labels"],
-                "CreatedAt": go_time(network["Created"].as_str().unwrap_or_default()),
+                "CreatedAt": human::go_time(network["Created"].as_str().unwrap_or_default()),
             })
         })
         .collect();
@@ -293,14 +293,6 @@ async fn list(args: ListArgs, context: &Context) -> Result<ExitStatus, Error> {
     };
     print_list(spec, table, &headers, &rows)?;
     Ok(ExitStatus::SUCCESS)
-}
-
-/// A time of the API as Go prints one: `2026-11-24 02:01:45.85 +0000 UTC`. What is no time stays as it is.
-fn go_time(text: &str) -> String {
-    match text.strip_suffix('Z').and_then(|time| time.split_once('T')) {
-        Some((day, clock)) => format!("{day} {clock} +0000 UTC"),
-        None => text.to_owned(),
-    }
 }
 
 /// `network inspect`.
@@ -516,11 +508,5 @@ mod tests {
         assert!(ipam(&["--subnet=1.2"]).is_err());
         assert!(ipam(&["--subnet=1.2.3.4/33"]).is_err());
         assert!(ipam(&["--subnet=10.0.0.0/8", "--gateway=x"]).is_err());
-    }
-
-    #[test]
-    fn times_are_gos() {
-        assert_eq!(go_time("2026-11-24T02:01:45.85Z"), "2026-11-24 02:01:45.85 +0000 UTC");
-        assert_eq!(go_time(""), "");
     }
 }

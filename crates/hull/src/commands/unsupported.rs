@@ -22,6 +22,17 @@ pub const ROOT: &[Entry] = &[
     ),
     entry!("login", [], Hidden, "Authenticate to a registry", "[ARG...]", Anything, refuse),
     entry!("logout", [], Hidden, "Log out from a registry", "[ARG...]", Anything, refuse),
+    entry!("checkpoint", [], Hidden, "Manage checkpoints", "[ARG...]", Anything, refuse),
+    entry!("config", [], Hidden, "Manage Swarm configs", "[ARG...]", Anything, refuse),
+    entry!("context", [], Hidden, "Manage contexts", "[ARG...]", Anything, refuse),
+    entry!("manifest", [], Hidden, "Manage image manifests and manifest lists", "[ARG...]", Anything, refuse),
+    entry!("node", [], Hidden, "Manage Swarm nodes", "[ARG...]", Anything, refuse),
+    entry!("plugin", [], Hidden, "Manage plugins", "[ARG...]", Anything, refuse),
+    entry!("secret", [], Hidden, "Manage Swarm secrets", "[ARG...]", Anything, refuse),
+    entry!("service", [], Hidden, "Manage Swarm services", "[ARG...]", Anything, refuse),
+    entry!("stack", [], Hidden, "Manage Swarm stacks", "[ARG...]", Anything, refuse),
+    entry!("swarm", [], Hidden, "Manage Swarm", "[ARG...]", Anything, refuse),
+    entry!("trust", [], Hidden, "Manage trust on images", "[ARG...]", Anything, refuse),
 ];
 
 /// Whatever was typed behind the name.
@@ -31,6 +42,6 @@ pub struct Anything {
     _words: Vec<String>,
 }
 
-async fn refuse(_: Anything, context: &Context) -> Result<ExitStatus, Error> {
+pub async fn refuse(_: Anything, context: &Context) -> Result<ExitStatus, Error> {
     Err(Error::new(format!("{} is not supported yet", context.command)))
 }

@@ -127,6 +127,14 @@ pub(crate) fn local_time(seconds: f64) -> String {
     }
 }
 
+/// A time of the API as Go prints one: `2026-11-24 02:01:45.85 +0000 UTC`. What is no time in UTC stays as it is.
+pub(crate) fn go_time(text: &str) -> String {
+    match text.strip_suffix('Z').and_then(|time| time.split_once('T')) {
+        Some((day, clock)) => format!("{day} {clock} +0000 UTC"),
+        None => text.to_owned(),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -223,5 +231,7 @@ mod tests {
         assert_eq!(parse_time("1970-01-01T00:01:00.5Z"), Some(60.5));
         assert_eq!(parse_time("0001-01-01T00:00:00Z"), None);
         assert_eq!(parse_time("yesterday"), None);
+        assert_eq!(go_time("2026-11-24T02:01:45.85Z"), "2026-11-24 02:01:45.85 +0000 UTC");
+        assert_eq!(go_time("Z"), "Z");
     }
 }

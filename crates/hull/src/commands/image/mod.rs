@@ -107,6 +107,15 @@ const ENTRIES: &[Entry] = &[
         registry::bootstrap
     ),
     entry!(
+        "build",
+        [],
+        Hidden,
+        "Build an image from a Dockerfile",
+        "[ARG...]",
+        super::unsupported::Anything,
+        super::unsupported::refuse
+    ),
+    entry!(
         "history",
         [],
         Commands,

@@ -91,19 +91,8 @@ impl<'t, 'a> Evaluation<'t, 'a> {
     fn range(&mut self, branch: &'t Branch, dot: &Val<'a>) -> Result<Flow, Failure> {
         let visible = self.variables.len();
         let over = self.commands(&branch.pipe, dot)?;
-        let entries: Vec<(Val<'a>, Val<'a>)> = match &over {
-            Val::Missing | Val::Nil | Val::EmptyMap(_) => Vec::new(),
-            Val::Int(count) => (0..*count).map(|i| (Val::Int(i), Val::Int(i))).collect(),
-            Val::Object(map, shape) => {
-                let entries = Val::sorted(map, *shape).into_iter();
-                entries.map(|(k, v)| (Val::Str(k.to_owned()), v)).collect()
-            }
-            other => match other.items() {
-                Some(items) => (0..).map(Val::Int).zip(items).collect(),
-                None => return Err(range_failure(&branch.pipe, other)),
-            },
-        };
-        if entries.is_empty() {
+        let mut entries = entries(&over).ok_or_else(|| range_failure(&branch.pipe, &over))?.peekable();
+        if entries.peek().is_none() {
             let flow = self.nodes(&branch.otherwise, dot);
             self.variables.truncate(visible);
             return flow;
@@ -315,6 +304,19 @@ impl<'t, 'a> Evaluation<'t, 'a> {
         let found = row.get(METHOD_LABEL).and_then(|labels| labels.get(key)).and_then(|label| label.as_str());
         Ok(Val::Str(found.unwrap_or_default().to_owned()))
     }
+}
+
+/// What a range goes over: indices or keys, and items. None for what it cannot go over.
+fn entries<'a>(over: &Val<'a>) -> Option<Box<dyn Iterator<Item = (Val<'a>, Val<'a>)> + 'a>> {
+    Some(match over {
+        Val::Missing | Val::Nil | Val::EmptyMap(_) => Box::new(std::iter::empty()),
+        // Counted and not collected: a template may well say a billion, and break.
+        Val::Int(count) => Box::new((0..*count).map(|i| (Val::Int(i), Val::Int(i)))),
+        Val::Object(map, shape) => {
+            Box::new(Val::sorted(map, *shape).into_iter().map(|(k, v)| (Val::Str(k.to_owned()), v)))
+        }
+        other => Box::new((0..).map(Val::Int).zip(other.items()?)),
+    })
 }
 
 fn range_failure(pipe: &Pipe, over: &Val<'_>) -> Failure {

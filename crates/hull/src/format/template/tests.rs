@@ -130,6 +130,7 @@ fn control() {
         ),
         ("{{range .RepoDigests}}x{{else}}none{{end}}", "none"),
         ("{{range 3}}{{.}}{{end}}", "012"),
+        ("{{range $i := 9000000000000000000}}{{if eq $i 2}}{{break}}{{end}}{{$i}}{{end}}", "01"),
         (
             "{{range $i := 5}}{{if eq $i 1}}{{continue}}{{end}}{{if gt $i 3}}{{break}}{{end}}{{$i}}{{end}}",
             "023",
@@ -312,4 +313,99 @@ fn nesting_has_a_limit_and_no_stack_overflow() {
     assert!(render(&deep).unwrap_err().contains("nested deeper"));
     let deep = "{{if true}}a{{else ".repeat(50_000);
     assert!(render(&deep).is_err());
+}
+
+/// Words of the language, for what a person would never put together.
+const WORDS: &[&str] = &[
+    "{{",
+    "}}",
+    "{{-",
+    "-}}",
+    " ",
+    "\n",
+    ".",
+    ".Config",
+    ".Mounts",
+    ".Size",
+    ".Os",
+    "$",
+    "$x",
+    ":=",
+    "=",
+    ",",
+    "|",
+    "(",
+    ")",
+    "if",
+    "else",
+    "end",
+    "range",
+    "with",
+    "define",
+    "template",
+    "block",
+    "break",
+    "continue",
+    "nil",
+    "true",
+    "\"a\"",
+    "`b`",
+    "'c'",
+    "1",
+    "-2",
+    "0x",
+    "1.5e",
+    "9e99",
+    "é",
+    "\"\\x\"",
+    "/*",
+    "*/",
+    "index",
+    "len",
+    "slice",
+    "printf",
+    "\"%d%s%*.*f%[3]v\"",
+    "json",
+    "eq",
+    "lt",
+    "and",
+    "not",
+    "join",
+    "split",
+    "pad",
+    "truncate",
+    "print",
+    "title",
+    "foo",
+];
+
+#[test]
+fn no_text_makes_it_panic() {
+    let image = image();
+    // A small generator of its own (xorshift), so that every run tries the same.
+    let mut state = 0x2545_f491_4f6c_dd1d_u64;
+    let mut next = |below: usize| {
+        state ^= state << 13;
+        state ^= state >> 7;
+        state ^= state << 17;
+        (state % below as u64) as usize
+    };
+    let mut rendered = 0;
+    for _ in 0..60_000 {
+        let length = 1 + next(12);
+        let mut source = String::from("{{");
+        for _ in 0..length {
+            source.push_str(WORDS[next(WORDS.len())]);
+            if next(2) == 0 {
+                source.push(' ');
+            }
+        }
+        source.push_str("}}");
+        let result = Template::parse(&source).and_then(|template| template.render(&image));
+        rendered += usize::from(result.is_ok());
+        if let Err(message) = result {
+            assert!(message.starts_with("template parsing error: template: :"), "{source}: {message}");
+        }
+    }
+    assert!(rendered > 100, "only {rendered} were templates at all");
 }

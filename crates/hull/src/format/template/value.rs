@@ -245,6 +245,9 @@ impl<'a> Val<'a> {
     /// known field. None where nothing does.
     pub(super) fn get(map: &'a serde_json::Map<String, Value>, shape: Shape, key: &str) -> Option<Self> {
         match (map.get(key), shape) {
+            (Some(Value::String(time)), Shape::Struct) if is_time(map, key) => {
+                Some(Val::Str(human::go_time(time)))
+            }
             (Some(value), _) => Some(Self::entry(shape, key, value)),
             // Go's field is called ID; in some of the API's answers it is Id.
             (None, Shape::Struct) if key == "ID" => map.get("Id").map(|id| Self::entry(shape, "Id", id)),
@@ -398,6 +401,16 @@ impl<'a> Val<'a> {
 
 /// A row's entry that is a method with an argument in Docker's client: `{{.Label "key"}}`.
 pub(super) const METHOD_LABEL: &str = "Label";
+
+/// Whether Docker's client decodes this field into a time, which prints in a form of its own. Most times of the API
+/// stay the texts that they are: a network's creation and a health check's runs do not.
+fn is_time(map: &serde_json::Map<String, Value>, key: &str) -> bool {
+    match key {
+        "Created" => map.contains_key("IPAM"),
+        "Start" | "End" => map.contains_key("ExitCode") && map.contains_key("Output"),
+        _ => false,
+    }
+}
 
 fn escape_html(json: &str) -> String {
     json.replace('<', "\\u003c").replace('>', "\\u003e").replace('&', "\\u0026")
