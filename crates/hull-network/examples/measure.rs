@@ -85,6 +85,27 @@ fn main() -> hull_network::Result<()> {
     measure("attach_new and drop, one after the other", ROUNDS, |round| {
         drop(fabric.attach_new(&endpoint(3000 + round)).unwrap());
     });
+    let listener = std::net::TcpListener::bind("10.20.0.1:9").expect("the bridge's own address");
+    std::thread::spawn(move || while listener.accept().is_ok() {});
+    let mut times = Vec::new();
+    for round in 0..ROUNDS {
+        let namespace = fabric.attach_new(&endpoint(4000 + round))?.0;
+        let start = Instant::now();
+        hull_network::netns::run(namespace.as_fd(), || {
+            std::net::TcpStream::connect("10.20.0.1:9").map(drop)
+        })?
+        .expect("reaching the bridge");
+        times.push(start.elapsed().as_nanos());
+        kept.push(namespace);
+    }
+    println!("{:<50} {}", "first connection from a new container", median(times.clone()));
+    println!(
+        "{:<50} {:>8}",
+        "  of them slower than 10 ms",
+        times.iter().filter(|time| **time > 10_000_000).count()
+    );
+    println!("{:<50} {:>8.1}", "  the slowest", times.iter().max().map_or(0.0, |time| *time as f64 / 1e3));
+    kept.clear();
     measure("publish", ROUNDS, |round| fabric.publish("owner", &[port(round)]).unwrap());
     measure("unpublish", ROUNDS, |round| fabric.unpublish("owner", &[port(round)]).unwrap());
     let ten = |round: u32| (0..10).map(|number| port(round * 10 + number)).collect::<Vec<_>>();

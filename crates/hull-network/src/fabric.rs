@@ -394,7 +394,13 @@ impl Fabric {
         check_name(&endpoint.host_name)?;
         check_name(&endpoint.container_name)?;
         let host_index = self.add_pair(namespace, endpoint)?;
-        let configured = configure_inside(namespace, inside, endpoint);
+        let configured = configure_inside(namespace, inside, endpoint).and_then(|index| {
+            let mut batch = Batch::new();
+            route::settle(&mut batch, &endpoint.host_name);
+            route::settle(&mut batch, &endpoint.bridge);
+            lock(&self.links).send(batch)?;
+            Ok(index)
+        });
         if configured.is_err() {
             let mut batch = Batch::new();
             route::delete_link(&mut batch, &endpoint.host_name);
@@ -518,6 +524,7 @@ fn configure_inside(namespace: BorrowedFd<'_>, socket: &mut Socket, endpoint: &E
     if let Some(gateway) = endpoint.gateway6 {
         route::add_default_route(&mut batch, index, gateway.into());
     }
+    route::settle(&mut batch, name);
     socket.send(batch)?;
     Ok(index)
 }

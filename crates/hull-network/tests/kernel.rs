@@ -277,7 +277,7 @@ fn forwarding_is_opened_for_containers_alone() {
         let beyond = |name: &str, net: u8| {
             let far = Fabric::open("other").unwrap().new_namespace().unwrap();
             let path = format!("/proc/{}/fd/{}", std::process::id(), std::os::fd::AsRawFd::as_raw_fd(&far));
-            ip(&format!("link add {name} type veth peer name eth0 netns {path}"));
+            ip(&format!("link add {name} index 1002 type veth peer name eth0 netns {path}"));
             ip(&format!("addr add 10.{net}.0.1/24 dev {name}"));
             ip(&format!("link set {name} up"));
             netns::run(far.as_fd(), || {
@@ -295,7 +295,7 @@ fn forwarding_is_opened_for_containers_alone() {
             receiver.recv().unwrap()
         };
         let path = format!("/proc/{}/fd/{}", std::process::id(), std::os::fd::AsRawFd::as_raw_fd(&before));
-        ip(&format!("link add eth-before type veth peer name eth0 netns {path}"));
+        ip(&format!("link add eth-before index 1001 type veth peer name eth0 netns {path}"));
         ip("addr add 10.41.0.1/24 dev eth-before");
         ip("link set eth-before up");
         netns::run(before.as_fd(), || {

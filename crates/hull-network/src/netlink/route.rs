@@ -116,6 +116,15 @@ pub(crate) fn set_port(batch: &mut Batch, name: &str, hairpin: bool, isolated: b
     });
 }
 
+/// Asks for a link, for what asking does: the kernel carries out at once what its link watch has queued (rtnl_getlink,
+/// since Linux 6.8). Until then a bridge does not forward to a port that is up, and the first packet of a container,
+/// most often an ARP request, is lost for a second. Measured: about 1 in 100 first connections took 1.02 s.
+pub(crate) fn settle(batch: &mut Batch, name: &str) {
+    batch.message(format!("asking for {name}"), libc::RTM_GETLINK, 0, &link(0, 0, 0), |attributes| {
+        attributes.u32(IFLA_EXT_MASK, RTEXT_FILTER_SKIP_STATS).text(IFLA_IFNAME, name);
+    });
+}
+
 /// Brings a link up that is known by its name.
 pub(crate) fn up_port(batch: &mut Batch, name: &str) {
     batch.message(format!("bringing {name} up"), libc::RTM_NEWLINK, 0, &link(0, UP, UP), |attributes| {

@@ -51,7 +51,9 @@ pub fn outside() -> OwnedFd {
     });
     let namespace = receiver.recv().unwrap();
     let path = format!("/proc/{}/fd/{}", std::process::id(), std::os::fd::AsRawFd::as_raw_fd(&namespace));
-    ip(&format!("link add eth-out type veth peer name eth0 netns {path}"));
+    // Where both ends have one index, the kernel takes the pair for an ordinary device and tells of its carrier once
+    // a second only (linkwatch_urgent_event); on a real machine they differ.
+    ip(&format!("link add eth-out index 1000 type veth peer name eth0 netns {path}"));
     ip("addr add 198.51.100.1/24 dev eth-out");
     ip("addr add fd00:51::1/64 dev eth-out nodad");
     // A link-local address that needs no second of duplicate detection: a router solicits with it.
