@@ -104,6 +104,20 @@ pub struct Launch {
     /// ones. Should the start fail, their sockets are shut and nothing is written to them.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub attach: Vec<Attach>,
+    /// Whom the command runs as, looked up inside; none: the spec's numeric user.
+    #[serde(default)]
+    pub user: Option<UserLookup>,
+}
+
+/// A user and groups as they were written: the new process looks them up in the container's own /etc/passwd
+/// and /etc/group, which is where names mean something. It wins over the process's numeric user.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct UserLookup {
+    /// `user[:group]`, by name or number; empty: root.
+    pub user: String,
+    /// Further groups, by name or number.
+    #[serde(default)]
+    pub groups: Vec<String>,
 }
 
 /// Where a root file system comes from.
@@ -272,6 +286,9 @@ pub struct Exec {
     /// The time after which it and what it started is killed.
     #[serde(default)]
     pub limits: Limits,
+    /// Whom it runs as, looked up inside; none: the process's numeric user.
+    #[serde(default)]
+    pub user: Option<UserLookup>,
 }
 
 /// Shim to daemon, in answer to a [`Request`].
