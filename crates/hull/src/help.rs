@@ -24,7 +24,8 @@ pub fn print_root() -> Result<(), Error> {
 /// `hull container --help`.
 pub fn print_management(management: &Management) -> Result<(), Error> {
     let mut page = format!("Usage:  hull {} COMMAND\n\n{}\n", management.name, management.about);
-    section(&mut page, "Commands", management.entries.iter().map(|e| (e.name, e.about)).collect());
+    let shown = management.entries.iter().filter(|entry| entry.group != Group::Hidden);
+    section(&mut page, "Commands", shown.map(|entry| (entry.name, entry.about)).collect());
     page.push_str(&format!(
         "\nRun 'hull {} COMMAND --help' for more information on a command.\n",
         management.name

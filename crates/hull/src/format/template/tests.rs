@@ -35,6 +35,7 @@ fn image() -> Value {
             {"Type": "volume", "Name": "v", "Source": "/s", "Destination": "/d", "Driver": "local", "Mode": "z", "RW": true, "Propagation": ""},
             {"Type": "bind", "Source": "/tmp", "Destination": "/h", "Mode": "ro", "RW": false, "Propagation": "rslave"},
         ],
+        "IPAM": {"Config": [{"Subnet": "10.0.0.0/24", "Gateway": "10.0.0.1"}]},
         "State": {"Running": true, "Pid": 42, "ExitCode": 0},
     })
 }
@@ -76,6 +77,7 @@ fn fields_and_how_go_prints_values() {
         ("{{.NetworkSettings.Networks.a_net.IPAddress}}", "10.0.0.2"),
         ("{{.GraphDriver}}", "{map[LowerDir:/l UpperDir:/u] overlay2}"),
         ("{{.Mounts}}", "[{volume v /s /d local z true } {bind  /tmp /h  ro false rslave}]"),
+        ("{{.IPAM.Config}} {{(index .IPAM.Config 0).IPRange}}|", "[{10.0.0.0/24  10.0.0.1 map[]}] |"),
         ("{{range .Mounts}}{{.Type}} {{.Name}},{{end}}", "volume v,bind ,"),
         (
             "{{.HostConfig.Ulimits}} {{json .HostConfig.Ulimits}}",

@@ -141,7 +141,9 @@ const TEXTS: &[&str] = &[
     "CreatedAt",
     "DockerVersion",
     "EndReason",
+    "Gateway",
     "GlobalIPv6Address",
+    "IPRange",
     "IPv6Gateway",
     "MacAddress",
     "Message",
@@ -170,6 +172,17 @@ const HEALTH_FIELDS: &[&str] = &["Test", "Interval", "Timeout", "StartPeriod", "
 /// A container's mount's fields as Go has them.
 const MOUNT_FIELDS: &[&str] =
     &["Type", "Name", "Source", "Destination", "Driver", "Mode", "RW", "Propagation"];
+/// The fields of a network's address range.
+const SUBNET_FIELDS: &[&str] = &["Subnet", "IPRange", "Gateway", "AuxiliaryAddresses"];
+
+/// All fields of a structure of which an answer leaves some out, where it can be told by those that it has.
+fn known_fields(map: &serde_json::Map<String, Value>) -> Option<&'static [&'static str]> {
+    match () {
+        () if map.contains_key("Destination") && map.contains_key("RW") => Some(MOUNT_FIELDS),
+        () if map.contains_key("Subnet") => Some(SUBNET_FIELDS),
+        () => None,
+    }
+}
 
 /// What an object under the field `name` stands for.
 fn shape_of(name: &str) -> Shape {
@@ -341,13 +354,12 @@ impl<'a> Val<'a> {
                 let limit = |key| map.get(key).and_then(Value::as_i64).unwrap_or_default();
                 format!("{name}={}:{}", limit("Soft"), limit("Hard"))
             }
-            // A container's mount leaves out what a bind does not have.
-            Val::Object(map, Shape::Struct) if map.contains_key("Destination") && map.contains_key("RW") => {
+            Val::Object(map, Shape::Struct) if known_fields(map).is_some() => {
                 let field = |name: &'static str| {
-                    let value = map.get(name).map(|value| Val::named(name, value));
+                    let value = Val::get(map, Shape::Struct, name);
                     (name, value.unwrap_or(Val::Str(String::new())))
                 };
-                structure(MOUNT_FIELDS.iter().map(|name| field(name)), names)
+                structure(known_fields(map).into_iter().flatten().map(|name| field(name)), names)
             }
             Val::Object(map, Shape::Struct) => {
                 structure(map.iter().map(|(k, v)| (k.as_str(), Val::entry(Shape::Struct, k, v))), names)
