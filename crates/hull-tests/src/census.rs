@@ -11,7 +11,7 @@ use crate::cleanup::{cgroups_of, marked};
 /// How many of each there are, belonging to one daemon.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Census {
-    /// Mounts in the daemon's mount namespace.
+    /// Mounts in the daemon's mount namespace that have to do with its folder.
     pub mounts: usize,
     /// Network interfaces.
     pub interfaces: usize,
@@ -40,7 +40,7 @@ pub(crate) fn take(dir: &Path, daemon: u32) -> Census {
     let processes = marked(dir);
     let mountinfo = std::fs::read_to_string(format!("/proc/{daemon}/mountinfo")).unwrap_or_default();
     Census {
-        mounts: mountinfo.lines().count(),
+        mounts: mountinfo.lines().filter(|line| line.contains(dir.to_string_lossy().as_ref())).count(),
         interfaces: printed("ip", &["-o", "link"]).lines().count(),
         cgroups: cgroups_of(&crate::daemon::instance_of(dir)).iter().map(|path| entries(path, true)).sum(),
         firewall: firewall(

@@ -25,11 +25,12 @@ fn every_version_is_served_and_no_other() {
     }
     for version in ["v1.57", "v1.99", "v2.0", "v1.23", "v1.0"] {
         if Engine::under_test() == Engine::Docker && version == "v1.23" {
+            // Served by the old dockerd of this distribution.
             continue;
         }
         let response = api.get(&format!("/{version}/info")).expect("an answer");
         assert_eq!(response.status, 400, "/{version}/info: {}", response.text());
-        assert!(response.message().contains("version"), "/{version}/info: {}", response.text());
+        assert!(response.text().contains("version"), "/{version}/info: {}", response.text());
     }
     let ping = api.send("HEAD", "/_ping", "", &[]).expect("an answer");
     assert_eq!(ping.status, 200);
