@@ -283,6 +283,9 @@ impl<'t, 'a> Evaluation<'t, 'a> {
             (Val::Object(row, Shape::Row), [key]) if final_name == METHOD_LABEL => {
                 self.label(row, key).map_err(fail)
             }
+            (Val::Object(_, Shape::Row), _) if final_name == METHOD_LABEL => {
+                Err(fail(format!("wrong number of args for {METHOD_LABEL}: want 1 got {}", given.len())))
+            }
             (_, []) => field(value, final_name).map_err(fail),
             _ => Err(fail(format!("{final_name} is not a method but has arguments"))),
         }

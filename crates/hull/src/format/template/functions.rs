@@ -34,7 +34,7 @@ pub(super) fn check(name: &str) -> Result<(), Refusal> {
 /// # Errors
 /// Why it cannot be called with these arguments.
 pub(super) fn call<'a>(name: &str, arguments: Vec<Val<'a>>, header: bool) -> Result<Val<'a>, Refusal> {
-    if header && let "json" | "split" | "join" | "title" | "lower" | "upper" | "pad" | "truncate" = name {
+    if header && let "json" | "split" | "join" | "title" | "lower" | "upper" | "truncate" = name {
         return arguments
             .into_iter()
             .find(|a| matches!(a, Val::Str(_)))

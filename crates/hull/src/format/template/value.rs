@@ -77,6 +77,7 @@ const LISTS: &[&str] = &[
     "MaskedPaths",
     "Mounts",
     "OnBuild",
+    "Peers",
     "ReadonlyPaths",
     "RepoDigests",
     "RepoTags",
