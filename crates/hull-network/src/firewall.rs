@@ -67,6 +67,7 @@ use std::net::{IpAddr, Ipv6Addr};
 use crate::fabric::{Bridge, Protocol, Published, PublishedBy};
 use crate::ipam::Subnet;
 use crate::netlink::Socket;
+use crate::netlink::conntrack;
 use crate::netlink::nft::{
     self, Base, CT_STATE, CT_STATUS, Element, Expression, Field, Hook, META_IIFNAME, META_L4PROTO,
     META_NFPROTO, META_OIFNAME, Set, Transaction,
@@ -530,8 +531,10 @@ impl Ports {
             transaction.add_elements(set, &what, std::slice::from_ref(element));
         }
         transaction.commit(socket)?;
-        self.held.extend(new.into_iter().map(|(key, (_, port))| (key, (owner.to_owned(), port.clone()))));
-        Ok(())
+        let added: Vec<_> = new.values().map(|(_, port)| *port).collect();
+        self.held
+            .extend(new.iter().map(|(key, (_, port))| (key.clone(), (owner.to_owned(), (*port).clone()))));
+        forget_udp(socket, &added)
     }
 
     /// Removes the ports' elements as far as they are the owner's.
@@ -554,15 +557,23 @@ impl Ports {
                     &what,
                     &[Element { key: element.key, ..Element::default() }],
                 );
-                gone.push(key);
+                gone.push((key, port));
             }
         }
         ignore_absent(transaction.commit(socket))?;
-        for key in gone {
-            self.held.remove(&key);
+        for (key, _) in &gone {
+            self.held.remove(key);
         }
-        Ok(())
+        forget_udp(socket, &gone.into_iter().map(|(_, port)| port).collect::<Vec<_>>())
     }
+}
+
+/// See "Connections that exist" above.
+fn forget_udp(socket: &mut Socket, ports: &[&Published]) -> Result<()> {
+    for port in ports.iter().filter(|port| port.protocol == Protocol::Udp) {
+        conntrack::forget_udp(socket, port.container_address.is_ipv4(), port.host_port)?;
+    }
+    Ok(())
 }
 
 fn same(one: &Published, other: &Published) -> bool {
