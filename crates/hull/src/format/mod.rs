@@ -134,7 +134,9 @@ mod tests {
             "template parsing error: template: :1:2: executing \"\" at <.Nothing>: can't evaluate field Nothing in this list"
         );
         assert!(listed(Some("table {{.Nothing}}")).is_err());
-        assert!(listed(Some("{{.Label}}")).unwrap_err().ends_with("wrong number of args for Label: want 1 got 0"));
+        assert!(
+            listed(Some("{{.Label}}")).unwrap_err().ends_with("wrong number of args for Label: want 1 got 0")
+        );
     }
 
     #[test]
