@@ -1,36 +1,151 @@
-//! System call filters: the default profile, and the compiler from OCI profiles to BPF.
+//! System call filters: the built-in profile, and the compiler from OCI profiles to BPF.
 //!
-//! A [`Filter`] is compiled once (in the launcher or the shim) and installed by the container's first process
-//! as the last thing before exec.
+//! A [`Filter`] is compiled in the launcher or the shim and installed by the new process just before exec.
 
-use oci_spec::runtime::{Capability, LinuxSeccomp};
+use std::sync::{Arc, Mutex, PoisonError};
 
-use crate::{Error, Result};
+use oci_spec::runtime::{Arch, Capability, LinuxSeccomp, LinuxSeccompFilterFlag};
 
-/// A compiled filter: classic BPF as `seccomp(2)` takes it.
+use crate::error::Context;
+use crate::{Error, Result, sys};
+
+mod compiler;
+mod numbers;
+mod profile;
+mod rules;
+#[cfg(test)]
+mod tests;
+
+use compiler::Section;
+use rules::Action;
+
+/// A compiled filter: classic BPF as `seccomp(2)` takes it. A clone shares the program.
 #[derive(Clone, Debug)]
 pub struct Filter {
-    program: Vec<libc::sock_filter>,
+    program: Arc<[libc::sock_filter]>,
     flags: u64,
 }
 
 impl Filter {
     /// Installs it for the calling thread.
     pub(crate) fn install(&self) -> Result<()> {
-        use crate::error::Context;
-        crate::sys::install_filter(&self.program, self.flags)
-            .context(|| "install the filter of system calls".into())
+        sys::install_filter(&self.program, self.flags).context(|| "install the filter of system calls".into())
+    }
+}
+
+/// An architecture that a filter can speak of.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Architecture {
+    X86_64,
+    X86,
+    Aarch64,
+    Arm,
+}
+
+impl Architecture {
+    /// This machine's.
+    fn native() -> Result<Architecture> {
+        if cfg!(target_arch = "x86_64") {
+            Ok(Architecture::X86_64)
+        } else if cfg!(target_arch = "aarch64") {
+            Ok(Architecture::Aarch64)
+        } else {
+            let advice = "hull knows the system calls of x86_64 and aarch64; run with seccomp=unconfined";
+            Err(Error::refused("compile a seccomp filter for this machine", advice))
+        }
+    }
+
+    /// What else a program on this machine can be built for.
+    fn below(self) -> Option<Architecture> {
+        match self {
+            Architecture::X86_64 => Some(Architecture::X86),
+            Architecture::Aarch64 => Some(Architecture::Arm),
+            Architecture::X86 | Architecture::Arm => None,
+        }
+    }
+
+    /// `AUDIT_ARCH_…`: the ELF machine, with bits for 64 and for little-endian.
+    fn audit(self) -> u32 {
+        match self {
+            Architecture::X86_64 => 0xc000_003e,
+            Architecture::X86 => 0x4000_0003,
+            Architecture::Aarch64 => 0xc000_00b7,
+            Architecture::Arm => 0x4000_0028,
+        }
     }
 }
 
 /// hull's built-in profile (Docker's default in meaning), fitted to the capabilities in `bounding`.
+///
+/// What was compiled is kept: a launcher that calls this once, before it forks, has compiled it for all shims.
 pub fn default_filter(bounding: &[Capability]) -> Result<Filter> {
-    let _ = bounding;
-    Err(Error::refused("seccomp", "not there yet"))
+    static COMPILED: Mutex<Vec<(Vec<Capability>, Filter)>> = Mutex::new(Vec::new());
+    let mut compiled = COMPILED.lock().unwrap_or_else(PoisonError::into_inner);
+    let is_same = |other: &[Capability]| {
+        other.len() == bounding.len() && bounding.iter().all(|capability| other.contains(capability))
+    };
+    if let Some((_, filter)) = compiled.iter().find(|(other, _)| is_same(other)) {
+        return Ok(filter.clone());
+    }
+    let filter = build_default(bounding)?;
+    compiled.push((bounding.to_vec(), filter.clone()));
+    Ok(filter)
 }
 
-/// Compiles a profile of the OCI runtime specification.
+fn build_default(bounding: &[Capability]) -> Result<Filter> {
+    let native = Architecture::native()?;
+    let section = |architecture| Section {
+        architecture,
+        with_x32: true,
+        rules: profile::rules(architecture, bounding),
+    };
+    let sections: Vec<Section> = [Some(native), native.below()].into_iter().flatten().map(section).collect();
+    let program = compiler::compile(&sections, Action::Errno(libc::EPERM as u16))?;
+    Ok(Filter { program: program.into(), flags: libc::SECCOMP_FILTER_FLAG_SPEC_ALLOW })
+}
+
+/// Compiles a profile of the OCI runtime specification. This machine's own architecture is always in it.
+/// Names of calls that no architecture has are left out, as with runc: profiles list what newer and older
+/// kernels have.
 pub fn compile(profile: &LinuxSeccomp) -> Result<Filter> {
-    let _ = profile;
-    Err(Error::refused("seccomp", "not there yet"))
+    if profile.listener_path().is_some() {
+        return Err(Error::refused("compile the seccomp profile", "listenerPath is not supported yet"));
+    }
+    let native = Architecture::native()?;
+    let listed = profile.architectures().as_deref().unwrap_or_default();
+    let mut rules = Vec::new();
+    for entry in profile.syscalls().iter().flatten() {
+        rules.extend(rules::of(entry)?.into_iter().filter(|rule| numbers::is_known(&rule.name)));
+    }
+    let is_listed = |architecture: Architecture| match architecture {
+        Architecture::X86 => listed.contains(&Arch::ScmpArchX86),
+        Architecture::Arm => listed.contains(&Arch::ScmpArchArm),
+        Architecture::X86_64 | Architecture::Aarch64 => true,
+    };
+    let with_x32 = listed.contains(&Arch::ScmpArchX32);
+    let sections: Vec<Section> = [Some(native), native.below()]
+        .into_iter()
+        .flatten()
+        .filter(|architecture| is_listed(*architecture))
+        .map(|architecture| Section { architecture, with_x32, rules: rules.clone() })
+        .collect();
+    let otherwise = Action::of(profile.default_action(), profile.default_errno_ret())?;
+    let program = compiler::compile(&sections, otherwise)?;
+    Ok(Filter { program: program.into(), flags: flags(profile)? })
+}
+
+fn flags(profile: &LinuxSeccomp) -> Result<u64> {
+    let Some(listed) = profile.flags() else { return Ok(libc::SECCOMP_FILTER_FLAG_SPEC_ALLOW) };
+    listed.iter().try_fold(0, |flags, flag| {
+        Ok(flags
+            | match flag {
+                LinuxSeccompFilterFlag::SeccompFilterFlagLog => libc::SECCOMP_FILTER_FLAG_LOG,
+                LinuxSeccompFilterFlag::SeccompFilterFlagTsync => libc::SECCOMP_FILTER_FLAG_TSYNC,
+                LinuxSeccompFilterFlag::SeccompFilterFlagSpecAllow => libc::SECCOMP_FILTER_FLAG_SPEC_ALLOW,
+                LinuxSeccompFilterFlag::SeccompFilterFlagWaitKillableRecv => {
+                    let advice = "SECCOMP_FILTER_FLAG_WAIT_KILLABLE_RECV is not supported yet";
+                    return Err(Error::refused("compile the seccomp profile", advice));
+                }
+            })
+    })
 }
