@@ -13,7 +13,7 @@ fn an_import_keeps_what_the_archive_says() {
     let tar = shell_tar(
         scratch.path(),
         "mkdir -p a/b; echo hello >a/b/f; ln a/b/f a/hard; ln -s ../x a/sym; mkfifo a/fifo; mknod a/dev c 1 3;
-         chmod 4755 a/b/f; chown 12:34 a/hard; chmod 1777 a; touch -d @1234567890.5 a/b; truncate -s 5M a/sparse;
+         chown 12:34 a/hard; chmod 4755 a/b/f; chmod 1777 a; touch -d @1234567890.5 a/b; truncate -s 5M a/sparse;
          echo end >>a/sparse",
         "--format=posix --xattrs",
     );

@@ -36,8 +36,8 @@ pub(crate) enum Rules<'a> {
     Container {
         /// A folder and what is none do not replace each other.
         no_overwrite_dir_non_dir: bool,
-        /// Owners are the archive's, not root.
-        owners: bool,
+        /// Everything gets this owner; `None`: the archive's.
+        owner: Option<(u32, u32)>,
     },
 }
 
@@ -392,7 +392,7 @@ impl<'a> Extractor<'a> {
 
     fn owner(&self, entry: &Entry) -> (u32, u32) {
         match self.rules {
-            Rules::Container { owners: false, .. } => (0, 0),
+            Rules::Container { owner: Some(owner), .. } => owner,
             _ => (entry.uid, entry.gid),
         }
     }

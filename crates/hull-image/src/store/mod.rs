@@ -7,8 +7,11 @@
 //! Who changes rows holds the database's lock, then changes the state in memory; who reads asks the state only.
 
 mod database;
+mod history;
 mod images;
 mod import;
+mod init;
+mod remove;
 mod snapshot;
 mod state;
 mod trash;
@@ -265,28 +268,6 @@ impl Store {
         not_yet()
     }
 
-    /// Removes the images that no container uses, no other image stands on and `filter` lets pass: only those
-    /// without a name, or all. The bytes that were given back are the second value.
-    pub fn prune(
-        &self,
-        _dangling_only: bool,
-        _filter: &dyn Fn(&Image) -> bool,
-        _in_use: &dyn Fn(&ImageId) -> Option<InUse>,
-    ) -> Result<(Vec<Removed>, u64)> {
-        not_yet()
-    }
-
-    /// Removes a name, and the image with it when it was the last, by Docker's rules.
-    pub fn remove(
-        &self,
-        _name: &str,
-        _force: bool,
-        _prune_parents: bool,
-        _in_use: &dyn Fn(&ImageId) -> Option<InUse>,
-    ) -> Result<Vec<Removed>> {
-        not_yet()
-    }
-
     /// Makes an image of what a snapshot changed. `parent` is the image that the snapshot was made of.
     pub fn commit(&self, _snapshot: &str, _parent: Option<&Image>, _options: Commit) -> Result<Arc<Image>> {
         not_yet()
@@ -305,20 +286,6 @@ impl Store {
     /// Makes an image from a package archive: `debian:bookworm`, `ubuntu:noble` (by mmdebstrap) or `busybox`.
     pub fn bootstrap(&self, _what: &str, _progress: Report<'_>) -> Result<Arc<Image>> {
         not_yet()
-    }
-
-    /// How an image came to be, newest first.
-    pub fn history(&self, _image: &Image) -> Vec<HistoryEntry> {
-        Vec::new()
-    }
-
-    fn make_init_layer(&self) -> Result<()> {
-        let folder = self.init_layer();
-        std::fs::create_dir_all(&folder).map_err(|error| Error::file("create", &folder, error))
-    }
-
-    fn init_layer(&self) -> PathBuf {
-        self.root.join("layers/0")
     }
 
     fn open_host(&self, _hide: &[PathBuf]) -> Result<()> {

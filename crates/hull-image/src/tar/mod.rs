@@ -3,8 +3,10 @@
 mod header;
 mod pax;
 mod read;
+mod write;
 
 pub(crate) use read::{Reader, Record};
+pub(crate) use write::Writer;
 
 /// The size of tar's blocks.
 pub(crate) const BLOCK: usize = 512;

@@ -1,0 +1,217 @@
+//! What an image holds at a volume's place, into the empty volume.
+
+use std::collections::HashMap;
+use std::ffi::OsStr;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::os::unix::ffi::OsStrExt;
+
+use rustix::fs::{
+    self, AtFlags, CWD, FileType, Gid, Mode, OFlags, SeekFrom, Stat, Timespec, Timestamps, Uid, XattrFlags,
+};
+use rustix::io::Errno;
+
+use super::lstat;
+use super::pack::{by_number, names, reading, xattrs};
+use super::resolve::open_in_root;
+use crate::{Error, Result};
+
+const DEPTH: usize = 400;
+
+/// Copies what is at `path` beneath `root` into the empty folder `destination`, with owners, modes, times, extended
+/// attributes, hard links and holes. The folder itself gets the owner and mode of what was copied. Where `path` is
+/// not there or is no folder, or `destination` is not empty, nothing happens.
+pub fn copy_up(root: BorrowedFd<'_>, path: &str, destination: BorrowedFd<'_>) -> Result<()> {
+    let shown = path.as_bytes();
+    let source = match open_in_root(root, shown, OFlags::RDONLY | OFlags::DIRECTORY) {
+        Ok(source) => source,
+        Err(Errno::NOENT | Errno::NOTDIR) => return Ok(()),
+        Err(errno) => return Err(reading(shown, errno)),
+    };
+    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    let destination =
+        fs::openat(destination, ".", flags, Mode::empty()).map_err(|errno| writing(b".", errno))?;
+    if !names(destination.as_fd()).map_err(|errno| writing(b".", errno))?.is_empty() {
+        return Ok(());
+    }
+    let mut copy = Copy { links: HashMap::new(), destination: destination.as_fd() };
+    copy.folder(&source, &destination, b"", 0)
+}
+
+struct Copy<'a> {
+    /// Files with several names, by device and inode: their first name in the destination.
+    links: HashMap<(u64, u64), Vec<u8>>,
+    destination: BorrowedFd<'a>,
+}
+
+impl Copy<'_> {
+    fn folder(&mut self, source: &OwnedFd, destination: &OwnedFd, path: &[u8], depth: usize) -> Result<()> {
+        if depth > DEPTH {
+            return Err(Error::invalid(format!(
+                "folders are nested deeper than {DEPTH}: the volume is not filled"
+            )));
+        }
+        for name in names(source.as_fd()).map_err(|errno| reading(path, errno))? {
+            let name = name.as_bytes();
+            let path = if path.is_empty() { name.to_vec() } else { [path, b"/", name].concat() };
+            self.entry(source, destination, name, &path, depth)?;
+        }
+        let stat = fs::fstat(source).map_err(|errno| reading(path, errno))?;
+        dress(source, destination, &stat).map_err(|errno| writing(path, errno))
+    }
+
+    fn entry(
+        &mut self,
+        source: &OwnedFd,
+        destination: &OwnedFd,
+        name: &[u8],
+        path: &[u8],
+        depth: usize,
+    ) -> Result<()> {
+        let stat = match lstat(source.as_fd(), name) {
+            Ok(stat) => stat,
+            Err(Errno::NOENT) => return Ok(()),
+            Err(errno) => return Err(reading(path, errno)),
+        };
+        let kind = FileType::from_raw_mode(stat.st_mode);
+        let written = |result: Result<(), Errno>| result.map_err(|errno| writing(path, errno));
+        if kind == FileType::Directory {
+            let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+            let from =
+                fs::openat(source, name, flags, Mode::empty()).map_err(|errno| reading(path, errno))?;
+            written(fs::mkdirat(destination, name, Mode::RWXU))?;
+            let to =
+                fs::openat(destination, name, flags, Mode::empty()).map_err(|errno| writing(path, errno))?;
+            return self.folder(&from, &to, path, depth + 1);
+        }
+        if stat.st_nlink > 1 {
+            if let Some(first) = self.links.get(&(stat.st_dev, stat.st_ino)) {
+                return written(fs::linkat(
+                    self.destination,
+                    &first[..],
+                    destination,
+                    name,
+                    AtFlags::empty(),
+                ));
+            }
+            self.links.insert((stat.st_dev, stat.st_ino), path.to_vec());
+        }
+        match kind {
+            FileType::RegularFile => {
+                let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
+                let from =
+                    fs::openat(source, name, flags, Mode::empty()).map_err(|errno| reading(path, errno))?;
+                let flags =
+                    OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+                let to = fs::openat(destination, name, flags, Mode::RUSR | Mode::WUSR);
+                let to = to.map_err(|errno| writing(path, errno))?;
+                let stat = fs::fstat(&from).map_err(|errno| reading(path, errno))?;
+                written(contents(&from, &to, stat.st_size.cast_unsigned()))?;
+                written(dress(&from, &to, &stat))
+            }
+            FileType::Symlink => {
+                let link = fs::readlinkat(source, name, Vec::new()).map_err(|errno| reading(path, errno))?;
+                written(fs::symlinkat(link.as_c_str(), destination, name))?;
+                written(dress_name(source, destination, name, &stat))
+            }
+            FileType::CharacterDevice | FileType::BlockDevice | FileType::Fifo => {
+                written(fs::mknodat(destination, name, kind, Mode::empty(), stat.st_rdev))?;
+                written(dress_name(source, destination, name, &stat))
+            }
+            // A socket's other end is not in an image.
+            _ => Ok(()),
+        }
+    }
+}
+
+/// Copies what is not a hole, within the kernel.
+fn contents(from: &OwnedFd, to: &OwnedFd, size: u64) -> Result<(), Errno> {
+    fs::ftruncate(to, size)?;
+    let mut position = 0;
+    while position < size {
+        let start = match fs::seek(from, SeekFrom::Data(position)) {
+            Ok(start) => start,
+            Err(Errno::NXIO) => return Ok(()),
+            Err(Errno::INVAL) => position,
+            Err(errno) => return Err(errno),
+        };
+        let end = fs::seek(from, SeekFrom::Hole(start)).unwrap_or(size).clamp(start, size);
+        copy_range(from, to, start, end)?;
+        position = end.max(start + 1);
+    }
+    Ok(())
+}
+
+fn copy_range(from: &OwnedFd, to: &OwnedFd, start: u64, end: u64) -> Result<(), Errno> {
+    let (mut read, mut write) = (start, start);
+    while read < end {
+        let length = usize::try_from(end - read).unwrap_or(usize::MAX).min(1 << 30);
+        match fs::copy_file_range(from, Some(&mut read), to, Some(&mut write), length) {
+            Ok(0) => return Ok(()),
+            Ok(_) | Err(Errno::INTR) => {}
+            // Not between these two file systems.
+            Err(Errno::XDEV | Errno::OPNOTSUPP | Errno::INVAL | Errno::NOSYS) => break,
+            Err(errno) => return Err(errno),
+        }
+    }
+    let mut buffer = vec![0; 128 * 1024];
+    while read < end {
+        let wanted = buffer.len().min(usize::try_from(end - read).unwrap_or(usize::MAX));
+        let count = rustix::io::pread(from, &mut buffer[..wanted], read)?;
+        if count == 0 {
+            return Ok(());
+        }
+        let mut done = 0;
+        while done < count {
+            done += rustix::io::pwrite(to, &buffer[done..count], read + done as u64)?;
+        }
+        read += count as u64;
+    }
+    Ok(())
+}
+
+/// Owner, mode, attributes and times, from what is open to what is open.
+fn dress(from: &OwnedFd, to: &OwnedFd, stat: &Stat) -> Result<(), Errno> {
+    fs::fchown(to, Some(Uid::from_raw(stat.st_uid)), Some(Gid::from_raw(stat.st_gid)))?;
+    fs::fchmod(to, Mode::from_raw_mode(stat.st_mode & 0o7777))?;
+    for (name, value) in xattrs(&by_number(from))? {
+        allowed(&name, fs::fsetxattr(to, OsStr::from_bytes(&name), &value, XattrFlags::empty()))?;
+    }
+    fs::futimens(to, &times(stat))
+}
+
+/// The same for what is not opened: links, devices, fifos. The volume is nobody else's yet.
+fn dress_name(from: &OwnedFd, to: &OwnedFd, name: &[u8], stat: &Stat) -> Result<(), Errno> {
+    let (uid, gid) = (Some(Uid::from_raw(stat.st_uid)), Some(Gid::from_raw(stat.st_gid)));
+    fs::chownat(to, name, uid, gid, AtFlags::SYMLINK_NOFOLLOW)?;
+    if FileType::from_raw_mode(stat.st_mode) != FileType::Symlink {
+        let node = fs::openat(to, name, OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC, Mode::empty())?;
+        fs::chmodat(CWD, by_number(&node), Mode::from_raw_mode(stat.st_mode & 0o7777), AtFlags::empty())?;
+        let source =
+            fs::openat(from, name, OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC, Mode::empty())?;
+        let source = format!("/proc/self/fd/{}", source.as_raw_fd());
+        for (name, value) in xattrs(&source)? {
+            allowed(
+                &name,
+                fs::setxattr(by_number(&node), OsStr::from_bytes(&name), &value, XattrFlags::empty()),
+            )?;
+        }
+    }
+    fs::utimensat(to, name, &times(stat), AtFlags::SYMLINK_NOFOLLOW)
+}
+
+/// A volume's file system may not know some attributes; a file's capabilities are not lost in silence.
+fn allowed(name: &[u8], result: Result<(), Errno>) -> Result<(), Errno> {
+    match result {
+        Err(Errno::OPNOTSUPP) if name != b"security.capability" => Ok(()),
+        other => other,
+    }
+}
+
+fn times(stat: &Stat) -> Timestamps {
+    let time = Timespec { tv_sec: stat.st_mtime, tv_nsec: stat.st_mtime_nsec.cast_signed() };
+    Timestamps { last_access: time, last_modification: time }
+}
+
+fn writing(path: &[u8], errno: Errno) -> Error {
+    Error::system(format_args!("write {:?} in the volume", String::from_utf8_lossy(path)), errno)
+}

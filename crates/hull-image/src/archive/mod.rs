@@ -1,0 +1,158 @@
+//! The files of a container as archives: for `docker cp`, `export`, and a volume's first filling.
+//!
+//! All is resolved beneath a root that is given as a descriptor; the container may run and change things meanwhile.
+
+mod copy_up;
+pub(crate) mod pack;
+mod resolve;
+
+use std::io::{BufReader, Read, Write};
+use std::os::fd::{AsFd, BorrowedFd};
+
+use rustix::fs::{AtFlags, FileType, OFlags, statat};
+use serde::{Deserialize, Serialize};
+
+pub use self::copy_up::copy_up;
+use self::pack::Packer;
+use self::resolve::{Resolved, open_in_root, resolve, through_links};
+use crate::layer::extract::{Extractor, Rules};
+use crate::layer::stream::Compression;
+use crate::tar::Reader;
+use crate::{Error, Result};
+
+/// What a path is, as Docker's `X-Docker-Container-Path-Stat` header says it: serialise it to JSON, then base64.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PathStat {
+    /// The last element of the path.
+    pub name: String,
+    /// Bytes.
+    pub size: i64,
+    /// Go's `os.FileMode` bits.
+    pub mode: u32,
+    /// RFC 3339.
+    pub mtime: String,
+    /// Where a symbolic link leads, resolved within the root; empty where it is none.
+    #[serde(rename = "linkTarget")]
+    pub link_target: String,
+}
+
+/// How [`put`] treats what is there, and owners.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Put {
+    /// A folder is not replaced by what is none, nor the other way round: an error instead.
+    pub no_overwrite_dir_non_dir: bool,
+    /// Everything gets this owner, user and group. `None`: the owners that the archive names, as Docker does where
+    /// `copyUIDGID` is not asked for, or the container runs as root.
+    pub owner: Option<(u32, u32)>,
+}
+
+/// What is at `path` beneath `root`; its last element is not followed.
+///
+/// # Errors
+/// `NotFound`: `Could not find the file <path>`; the caller knows in which container.
+pub fn stat(root: BorrowedFd<'_>, path: &str) -> Result<PathStat> {
+    let resolved = resolve(root, path)?;
+    let link_target = match FileType::from_raw_mode(resolved.stat.st_mode) {
+        FileType::Symlink => through_links(root, path)?,
+        _ => String::new(),
+    };
+    let mtime = jiff::Timestamp::new(resolved.stat.st_mtime, resolved.stat.st_mtime_nsec as i32);
+    Ok(PathStat {
+        name: resolved.name,
+        size: resolved.stat.st_size,
+        mode: go_mode(resolved.stat.st_mode),
+        mtime: mtime.unwrap_or_default().to_string(),
+        link_target,
+    })
+}
+
+/// Writes the file or folder at `path` as a tar, as Docker's `GET /containers/{id}/archive`: the entries begin with
+/// the last element of the path; `/` and what ends in `/.` give the contents of the folder.
+pub fn get(root: BorrowedFd<'_>, path: &str, out: &mut dyn Write) -> Result<()> {
+    let Resolved { parent, base, name, .. } = resolve(root, path)?;
+    let mut packer = Packer::new(out, false);
+    packer.pack(parent.as_fd(), &base, name.as_bytes())?;
+    packer.finish()?;
+    Ok(())
+}
+
+/// Unpacks a tar (plain or compressed) into the folder at `path`, links in which are followed beneath the root.
+///
+/// # Errors
+/// `NotFound` where there is nothing at `path`, `InvalidParameter` where it is no folder, or for what the archive or
+/// [`Put`] forbids. What was unpacked before an error stays.
+pub fn put(root: BorrowedFd<'_>, path: &str, tar: &mut dyn Read, options: Put) -> Result<()> {
+    let folder =
+        open_in_root(root, path.as_bytes(), OFlags::PATH).map_err(|errno| resolve::failed(path, errno))?;
+    let stat = rustix::fs::fstat(&folder).map_err(|errno| resolve::failed(path, errno))?;
+    if FileType::from_raw_mode(stat.st_mode) != FileType::Directory {
+        return Err(Error::invalid("extraction point is not a directory"));
+    }
+    let rules =
+        Rules::Container { no_overwrite_dir_non_dir: options.no_overwrite_dir_non_dir, owner: options.owner };
+    let mut extractor = Extractor::new(root, path.as_bytes(), rules);
+    let mut source = BufReader::with_capacity(128 * 1024, tar);
+    let start = std::io::BufRead::fill_buf(&mut source).map_err(Error::archive)?;
+    let compression = Compression::sniff(start)?;
+    let decoded = compression.decoder(source).map_err(Error::archive)?;
+    let mut reader = Reader::new(BufReader::with_capacity(128 * 1024, decoded), ());
+    while let Some(entry) = reader.next().map_err(Error::archive)? {
+        extractor.entry(entry, &mut reader, |()| 0)?;
+    }
+    if !reader.finish().map_err(Error::archive)?.0 {
+        return Err(Error::invalid("invalid tar archive: it is truncated (it has no end-of-archive marker)"));
+    }
+    extractor.finish()?;
+    Ok(())
+}
+
+/// Writes the whole tree as a tar; what is mounted in it is left out.
+pub fn export(root: BorrowedFd<'_>, out: &mut dyn Write) -> Result<()> {
+    let mut packer = Packer::new(out, true);
+    // As in Docker there is no entry for the root itself.
+    for name in
+        pack::names(open_in_root(root, b"/", OFlags::RDONLY | OFlags::DIRECTORY).map_err(whole)?.as_fd())
+            .map_err(whole)?
+    {
+        packer.pack(root, name.as_bytes(), name.as_bytes())?;
+    }
+    packer.finish()?;
+    Ok(())
+}
+
+fn whole(errno: rustix::io::Errno) -> Error {
+    pack::reading(b"/", errno)
+}
+
+/// The mode as Go's `os.FileMode` has it.
+fn go_mode(mode: u32) -> u32 {
+    let kind = match FileType::from_raw_mode(mode) {
+        FileType::Directory => 1 << 31,
+        FileType::Symlink => 1 << 27,
+        FileType::BlockDevice => 1 << 26,
+        FileType::CharacterDevice => 1 << 26 | 1 << 21,
+        FileType::Fifo => 1 << 25,
+        FileType::Socket => 1 << 24,
+        _ => 0,
+    };
+    let bit = |unix: u32, go: u32| if mode & unix != 0 { 1 << go } else { 0 };
+    kind | bit(0o4000, 23) | bit(0o2000, 22) | bit(0o1000, 20) | mode & 0o777
+}
+
+/// What is at a name, not followed.
+pub(crate) fn lstat(folder: BorrowedFd<'_>, name: &[u8]) -> rustix::io::Result<rustix::fs::Stat> {
+    statat(folder, name, AtFlags::SYMLINK_NOFOLLOW)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::go_mode;
+
+    #[test]
+    fn modes_are_gos() {
+        assert_eq!(go_mode(0o100_644), 0o644);
+        assert_eq!(go_mode(0o041_777), 1 << 31 | 1 << 20 | 0o777);
+        assert_eq!(go_mode(0o104_755), 1 << 23 | 0o755);
+        assert_eq!(go_mode(0o120_777), 1 << 27 | 0o777);
+    }
+}

@@ -1,0 +1,310 @@
+//! A tree as an archive, walked by descriptor while others may change it.
+
+use std::collections::HashMap;
+use std::ffi::CString;
+use std::io::{self, Write};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+
+use rustix::fs::{self, AtFlags, Dir, FileType, Mode, OFlags, ResolveFlags, SeekFrom, Stat, openat2};
+use rustix::io::Errno;
+
+use crate::tar::{Entry, Kind, Writer};
+use crate::{Error, Result};
+
+/// Folders deeper than this are refused: each takes a descriptor.
+const DEPTH: usize = 900;
+
+/// Writes trees to an archive.
+pub(crate) struct Packer<W> {
+    out: Writer<W>,
+    /// Files with several names, by device and inode: the name that was written first.
+    links: HashMap<(u64, u64), Vec<u8>>,
+    /// What is mounted in the tree is left out.
+    one_file_system: bool,
+    buffer: Vec<u8>,
+}
+
+impl<W: Write> Packer<W> {
+    pub(crate) fn new(out: W, one_file_system: bool) -> Packer<W> {
+        Packer { out: Writer::new(out), links: HashMap::new(), one_file_system, buffer: vec![0; 128 * 1024] }
+    }
+
+    /// Ends the archive.
+    pub(crate) fn finish(self) -> Result<W> {
+        self.out.finish().map_err(sending)
+    }
+
+    /// Writes what is at `name` in `folder`, under the name `path`, with all that is beneath it.
+    pub(crate) fn pack(&mut self, folder: BorrowedFd<'_>, name: &[u8], path: &[u8]) -> Result<()> {
+        self.tree(folder, name, path, 0)
+    }
+
+    fn tree(&mut self, folder: BorrowedFd<'_>, name: &[u8], path: &[u8], depth: usize) -> Result<()> {
+        let Some(inner) = self.one(folder, name, path)? else { return Ok(()) };
+        if depth >= DEPTH {
+            return Err(Error::invalid(format!(
+                "folders are nested deeper than {DEPTH}: the archive is not made"
+            )));
+        }
+        let path =
+            if path.is_empty() || path.ends_with(b"/") { path.to_vec() } else { [path, b"/"].concat() };
+        for name in names(inner.as_fd()).map_err(|errno| reading(&path, errno))? {
+            self.tree(inner.as_fd(), name.as_bytes(), &[&path, name.as_bytes()].concat(), depth + 1)?;
+        }
+        Ok(())
+    }
+
+    /// Writes one entry; a folder is returned open, for what is in it.
+    pub(crate) fn one(
+        &mut self,
+        folder: BorrowedFd<'_>,
+        name: &[u8],
+        path: &[u8],
+    ) -> Result<Option<OwnedFd>> {
+        let stat = match fs::statat(folder, name, AtFlags::SYMLINK_NOFOLLOW) {
+            Ok(stat) => stat,
+            // It went while the folder was read.
+            Err(Errno::NOENT) => return Ok(None),
+            Err(errno) => return Err(reading(path, errno)),
+        };
+        match FileType::from_raw_mode(stat.st_mode) {
+            FileType::Directory => self.folder(folder, name, path, &stat),
+            FileType::RegularFile => self.file(folder, name, path, &stat).map(|()| None),
+            _ => self.special(folder, name, path, &stat).map(|()| None),
+        }
+    }
+
+    fn folder(
+        &mut self,
+        parent: BorrowedFd<'_>,
+        name: &[u8],
+        path: &[u8],
+        stat: &Stat,
+    ) -> Result<Option<OwnedFd>> {
+        let path = if path.ends_with(b"/") { path.to_vec() } else { [path, b"/"].concat() };
+        match self.open(parent, name, OFlags::RDONLY | OFlags::DIRECTORY) {
+            Ok(folder) => {
+                let stat = fs::fstat(&folder).map_err(|errno| reading(&path, errno))?;
+                let mut entry = entry(&path, Kind::Directory, &stat);
+                entry.xattrs = xattrs(&by_number(&folder)).map_err(|errno| reading(&path, errno))?;
+                self.out.header(&entry).map_err(sending)?;
+                Ok(Some(folder))
+            }
+            Err(Errno::XDEV) => {
+                self.out.header(&entry(&path, Kind::Directory, stat)).map_err(sending)?;
+                Ok(None)
+            }
+            Err(Errno::NOENT | Errno::NOTDIR | Errno::LOOP) => Ok(None),
+            Err(errno) => Err(reading(&path, errno)),
+        }
+    }
+
+    fn file(&mut self, parent: BorrowedFd<'_>, name: &[u8], path: &[u8], stat: &Stat) -> Result<()> {
+        let file = match self.open(parent, name, OFlags::RDONLY | OFlags::NONBLOCK) {
+            Ok(file) => file,
+            Err(Errno::XDEV) => {
+                // Beneath the mount is an empty file, made to be mounted on.
+                let entry = Entry { size: 0, ..entry(path, Kind::File, stat) };
+                return self.out.header(&entry).map_err(sending);
+            }
+            Err(Errno::NOENT | Errno::LOOP | Errno::NXIO) => return Ok(()),
+            Err(errno) => return Err(reading(path, errno)),
+        };
+        let stat = fs::fstat(&file).map_err(|errno| reading(path, errno))?;
+        if FileType::from_raw_mode(stat.st_mode) != FileType::RegularFile {
+            return Ok(());
+        }
+        if self.known_link(&stat, path)? {
+            return Ok(());
+        }
+        let mut entry = entry(path, Kind::File, &stat);
+        entry.size = u64::try_from(stat.st_size).unwrap_or(0);
+        entry.xattrs = xattrs(&by_number(&file)).map_err(|errno| reading(path, errno))?;
+        entry.sparse = pieces(&file, &stat);
+        self.out.header(&entry).map_err(sending)?;
+        let whole = [(0, entry.size)];
+        let mut stored = 0;
+        for &(offset, length) in entry.sparse.as_deref().unwrap_or(&whole) {
+            self.contents(&file, path, offset, length)?;
+            stored += length;
+        }
+        self.out.pad(stored).map_err(sending)
+    }
+
+    /// A file that shrinks meanwhile is filled with zeros: its header is written already.
+    fn contents(&mut self, file: &OwnedFd, path: &[u8], offset: u64, length: u64) -> Result<()> {
+        let mut done = 0;
+        while done < length {
+            let wanted = self.buffer.len().min(usize::try_from(length - done).unwrap_or(usize::MAX));
+            let mut count = match rustix::io::pread(file, &mut self.buffer[..wanted], offset + done) {
+                Ok(count) => count,
+                Err(Errno::INTR) => continue,
+                Err(errno) => return Err(reading(path, errno)),
+            };
+            if count == 0 {
+                self.buffer[..wanted].fill(0);
+                count = wanted;
+            }
+            self.out.contents(&self.buffer[..count]).map_err(sending)?;
+            done += count as u64;
+        }
+        Ok(())
+    }
+
+    /// Symbolic links, devices and fifos. Sockets are not kept in archives.
+    fn special(&mut self, parent: BorrowedFd<'_>, name: &[u8], path: &[u8], stat: &Stat) -> Result<()> {
+        let kind = match FileType::from_raw_mode(stat.st_mode) {
+            FileType::Symlink => Kind::Symlink,
+            FileType::CharacterDevice => Kind::Character,
+            FileType::BlockDevice => Kind::Block,
+            FileType::Fifo => Kind::Fifo,
+            _ => return Ok(()),
+        };
+        let mut entry = entry(path, kind, stat);
+        if kind == Kind::Symlink {
+            entry.link = match fs::readlinkat(parent, name, Vec::new()) {
+                Ok(link) => link.into_bytes(),
+                Err(Errno::NOENT | Errno::INVAL) => return Ok(()),
+                Err(errno) => return Err(reading(path, errno)),
+            };
+        } else if self.known_link(stat, path)? {
+            return Ok(());
+        }
+        if matches!(kind, Kind::Character | Kind::Block) {
+            entry.device = (fs::major(stat.st_rdev), fs::minor(stat.st_rdev));
+        }
+        self.out.header(&entry).map_err(sending)
+    }
+
+    /// Writes a further name of a file that was written before.
+    fn known_link(&mut self, stat: &Stat, path: &[u8]) -> Result<bool> {
+        if stat.st_nlink < 2 {
+            return Ok(false);
+        }
+        let Some(first) = self.links.get(&(stat.st_dev, stat.st_ino)) else {
+            self.links.insert((stat.st_dev, stat.st_ino), path.to_vec());
+            return Ok(false);
+        };
+        let entry = Entry { link: first.clone(), ..entry(path, Kind::HardLink, stat) };
+        self.out.header(&entry).map_err(sending)?;
+        Ok(true)
+    }
+
+    /// Writes an entry of one's own making.
+    pub(crate) fn entry(&mut self, entry: &Entry) -> Result<()> {
+        self.out.header(entry).map_err(sending)
+    }
+
+    fn open(&self, folder: BorrowedFd<'_>, name: &[u8], flags: OFlags) -> Result<OwnedFd, Errno> {
+        let flags = flags | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        if !self.one_file_system || name == b"." {
+            return fs::openat(folder, name, flags, Mode::empty());
+        }
+        openat2(folder, name, flags, Mode::empty(), ResolveFlags::NO_XDEV)
+    }
+}
+
+/// An entry of what a file is. Times are cut to seconds, as Docker does.
+pub(super) fn entry(path: &[u8], kind: Kind, stat: &Stat) -> Entry {
+    Entry {
+        path: path.to_vec(),
+        kind,
+        mode: stat.st_mode & 0o7777,
+        uid: stat.st_uid,
+        gid: stat.st_gid,
+        size: 0,
+        mtime: (stat.st_mtime, 0),
+        link: Vec::new(),
+        device: (0, 0),
+        xattrs: Vec::new(),
+        sparse: None,
+    }
+}
+
+/// Where a file with holes has data; `None` where it has no holes worth the name.
+fn pieces(file: &OwnedFd, stat: &Stat) -> Option<Vec<(u64, u64)>> {
+    let size = u64::try_from(stat.st_size).ok()?;
+    if size < 64 * 1024 || stat.st_blocks.cast_unsigned() * 512 + 32 * 1024 > size {
+        return None;
+    }
+    let mut pieces = Vec::new();
+    let mut position = 0;
+    while position < size && pieces.len() < 10_000 {
+        let data = match fs::seek(file, SeekFrom::Data(position)) {
+            Ok(data) => data,
+            Err(Errno::NXIO) => {
+                // Nothing but a hole up to the end, which the map marks with an empty piece.
+                pieces.push((size, 0));
+                return Some(pieces);
+            }
+            Err(_) => return None,
+        };
+        let hole = fs::seek(file, SeekFrom::Hole(data)).ok()?.min(size);
+        if data >= size || hole <= data {
+            pieces.push((size, 0));
+            return Some(pieces);
+        }
+        pieces.push((data, hole - data));
+        position = hole;
+    }
+    (position >= size).then_some(pieces)
+}
+
+/// The extended attributes of what is at a path; overlayfs's own are left out.
+pub(crate) fn xattrs(path: &str) -> Result<Vec<(Vec<u8>, Vec<u8>)>, Errno> {
+    let mut list = vec![0; 1024];
+    let length = loop {
+        match fs::listxattr(path, &mut list[..]) {
+            Ok(length) => break length,
+            Err(Errno::RANGE) if list.len() < 1 << 20 => list.resize(list.len() * 4, 0),
+            Err(Errno::OPNOTSUPP | Errno::NOENT) => return Ok(Vec::new()),
+            Err(errno) => return Err(errno),
+        }
+    };
+    let mut found = Vec::new();
+    for name in list[..length].split(|&byte| byte == 0) {
+        if name.is_empty() || name.starts_with(b"trusted.overlay.") || name == b"security.selinux" {
+            continue;
+        }
+        let mut value = vec![0; 256];
+        loop {
+            match fs::getxattr(path, name, &mut value[..]) {
+                Ok(length) => {
+                    value.truncate(length);
+                    found.push((name.to_vec(), value));
+                    break;
+                }
+                Err(Errno::RANGE) if value.len() < 1 << 20 => value.resize(value.len() * 8, 0),
+                Err(Errno::NODATA | Errno::OPNOTSUPP) => break,
+                Err(errno) => return Err(errno),
+            }
+        }
+    }
+    found.sort();
+    Ok(found)
+}
+
+pub(crate) fn by_number(file: &OwnedFd) -> String {
+    format!("/proc/self/fd/{}", file.as_raw_fd())
+}
+
+/// The names in a folder, sorted.
+pub(crate) fn names(folder: BorrowedFd<'_>) -> Result<Vec<CString>, Errno> {
+    let mut names = Vec::new();
+    for entry in Dir::read_from(folder)? {
+        let entry = entry?;
+        if !matches!(entry.file_name().to_bytes(), b"." | b"..") {
+            names.push(entry.file_name().to_owned());
+        }
+    }
+    names.sort();
+    Ok(names)
+}
+
+pub(crate) fn reading(path: &[u8], errno: Errno) -> Error {
+    Error::system(format_args!("read {:?}", String::from_utf8_lossy(path)), errno)
+}
+
+fn sending(error: io::Error) -> Error {
+    Error::system("write the archive", error)
+}

@@ -1,0 +1,224 @@
+//! Removing images: Docker's rules, in Docker's words.
+
+use super::images::key;
+use super::{Image, InUse, Removed, Store};
+use crate::reference::Reference;
+use crate::{Error, ImageId, Kind, Result};
+
+/// Tells which container uses an image; one that runs before one that does not.
+type Using<'a> = &'a dyn Fn(&ImageId) -> Option<InUse>;
+
+/// Why an image may not be removed.
+struct Obstacle {
+    /// Force does not help.
+    hard: bool,
+    /// A container uses it.
+    used: bool,
+    message: String,
+}
+
+impl Obstacle {
+    fn told(self, id: &ImageId) -> Error {
+        let force = if self.hard { "cannot be forced" } else { "must be forced" };
+        Error::conflict(format!("conflict: unable to delete {} ({force}) - {}", id.short(), self.message))
+    }
+}
+
+impl Store {
+    /// Removes a name, and the image with it when it was the last, by Docker's rules. `in_use` tells a container that
+    /// uses an image: one that runs, if there is one.
+    pub fn remove(
+        &self,
+        name: &str,
+        force: bool,
+        prune_parents: bool,
+        in_use: Using<'_>,
+    ) -> Result<Vec<Removed>> {
+        let image = self.resolve(name)?;
+        if image.builtin {
+            return Err(Error::new(
+                Kind::Forbidden,
+                "hull/host is this machine itself, built in: nothing of it is stored that could be removed",
+            ));
+        }
+        let id = image.id;
+        let mut removed = Vec::new();
+        let mut quiet = false;
+        if id.to_string().starts_with(name) || id.hex().starts_with(name) {
+            self.remove_by_id(&id, force, in_use, &mut removed)?;
+        } else {
+            let reference = Reference::parse(name)?.or_latest();
+            self.remove_by_name(&reference, &id, force, in_use, &mut removed)?;
+            if !self.state().names_of(&id).is_empty() {
+                return Ok(removed);
+            }
+            quiet = true;
+        }
+        self.delete(&id, force, prune_parents, quiet, in_use, &mut removed)?;
+        Ok(removed)
+    }
+
+    /// A name alone goes without force when the image has others, or when no container uses it.
+    fn remove_by_name(
+        &self,
+        reference: &Reference,
+        id: &ImageId,
+        force: bool,
+        in_use: Using<'_>,
+        removed: &mut Vec<Removed>,
+    ) -> Result<()> {
+        if !force && is_single(&self.state().names_of(id)) {
+            if let Some(InUse { container, .. }) = in_use(id) {
+                return Err(Error::conflict(format!(
+                    "conflict: unable to remove repository reference \"{}\" (must force) - container {} is using its \
+                     referenced image {}",
+                    reference.familiar(),
+                    short(&container),
+                    id.short()
+                )));
+            }
+        }
+        self.untag(reference, removed)?;
+        // Digests alone do not keep a repository's image.
+        let rest = self.state().names_of(id);
+        let same = |name: &&Reference| name.name() == reference.name();
+        if reference.digest.is_none() && !rest.iter().filter(same).any(|name| name.digest.is_none()) {
+            for name in rest.iter().filter(same) {
+                self.untag(name, removed)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// An id stands for all names, where these are of one repository.
+    fn remove_by_id(
+        &self,
+        id: &ImageId,
+        force: bool,
+        in_use: Using<'_>,
+        removed: &mut Vec<Removed>,
+    ) -> Result<()> {
+        let names = self.state().names_of(id);
+        if !is_single(&names) {
+            return Ok(());
+        }
+        if let Some(obstacle) = self.obstacle(id, force, true, in_use) {
+            return Err(obstacle.told(id));
+        }
+        names.iter().try_for_each(|name| self.untag(name, removed))
+    }
+
+    fn untag(&self, reference: &Reference, removed: &mut Vec<Removed>) -> Result<()> {
+        let database = self.database();
+        let name = key(reference);
+        database.remove_name(&name)?;
+        self.state_mut().remove_name(&name);
+        removed.push(Removed::Untagged(reference.familiar()));
+        Ok(())
+    }
+
+    /// Removes an image with all its names, the layers that nothing else uses, and the parents that lose their last
+    /// reason to be. What forbids it is not told where a name was removed already: that was what was asked.
+    fn delete(
+        &self,
+        id: &ImageId,
+        force: bool,
+        prune_parents: bool,
+        quiet: bool,
+        in_use: Using<'_>,
+        removed: &mut Vec<Removed>,
+    ) -> Result<()> {
+        if let Some(obstacle) = self.obstacle(id, force, false, in_use) {
+            let dangling = self.state().names_of(id).is_empty() && !self.has_children(id);
+            return match quiet && (!dangling || obstacle.used) {
+                true => Ok(()),
+                false => Err(obstacle.told(id)),
+            };
+        }
+        let image = self.image(id)?;
+        for name in self.state().names_of(id) {
+            self.untag(&name, removed)?;
+        }
+        {
+            let database = self.database();
+            database.transaction(|database| database.remove_image(id))?;
+            self.state_mut().remove_image(id);
+        }
+        removed.push(Removed::Deleted(id.to_string()));
+        if let Some(top) = image.layers.last() {
+            let layers = self.collect(top.chain_id)?;
+            removed.extend(layers.into_iter().map(|layer| Removed::Deleted(layer.chain_id.to_string())));
+        }
+        match image.parent {
+            Some(parent) if prune_parents && self.state().images.contains_key(&parent) => {
+                match self.state().names_of(&parent).is_empty() {
+                    true => self.delete(&parent, false, true, true, in_use, removed),
+                    false => Ok(()),
+                }
+            }
+            _ => Ok(()),
+        }
+    }
+
+    fn obstacle(&self, id: &ImageId, force: bool, names_may_be: bool, in_use: Using<'_>) -> Option<Obstacle> {
+        if self.has_children(id) {
+            let message = "image has dependent child images".to_owned();
+            return Some(Obstacle { hard: true, used: false, message });
+        }
+        let user = in_use(id);
+        if let Some(InUse { container, running: true }) = &user {
+            let message = format!("image is being used by running container {}", short(container));
+            return Some(Obstacle { hard: true, used: true, message });
+        }
+        if !force && !names_may_be && !self.state().names_of(id).is_empty() {
+            let message = "image is referenced in multiple repositories".to_owned();
+            return Some(Obstacle { hard: false, used: false, message });
+        }
+        match user {
+            Some(InUse { container, .. }) if !force => {
+                let message = format!("image is being used by stopped container {}", short(&container));
+                Some(Obstacle { hard: false, used: true, message })
+            }
+            _ => None,
+        }
+    }
+
+    /// Removes the images that no container uses, no other image stands on and `filter` lets pass: only those
+    /// without a name, or all. The bytes that were given back are the second value.
+    pub fn prune(
+        &self,
+        dangling_only: bool,
+        filter: &dyn Fn(&Image) -> bool,
+        in_use: Using<'_>,
+    ) -> Result<(Vec<Removed>, u64)> {
+        let before = self.layers_size();
+        let mut removed = Vec::new();
+        for image in self.images() {
+            let names = self.state().names_of(&image.id);
+            let wanted = !image.builtin
+                && (names.is_empty() || !dangling_only)
+                && !self.has_children(&image.id)
+                && in_use(&image.id).is_none()
+                && filter(&image);
+            // It may have gone meanwhile, with a child of it or by another's hand.
+            if !wanted || !self.state().images.contains_key(&image.id) {
+                continue;
+            }
+            for name in &names {
+                self.untag(name, &mut removed)?;
+            }
+            self.delete(&image.id, false, true, true, in_use, &mut removed)?;
+        }
+        Ok((removed, before.saturating_sub(self.layers_size())))
+    }
+}
+
+/// At most one tag, and all digests of the same repository.
+fn is_single(names: &[Reference]) -> bool {
+    let tags = names.iter().filter(|name| name.digest.is_none()).count();
+    tags <= 1 && names.iter().all(|name| name.name() == names[0].name())
+}
+
+fn short(container: &str) -> &str {
+    container.get(..12).unwrap_or(container)
+}
