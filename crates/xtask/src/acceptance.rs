@@ -12,6 +12,9 @@ use crate::shell::{find, heading, root, run_command, target};
 
 const SOCKET: &str = "/run/hull/hull.sock";
 
+/// The default data root and exec root.
+const ROOTS: [&str; 2] = ["/var/lib/hull", "/run/hull"];
+
 /// Where the scripts are, if they are.
 fn scripts() -> PathBuf {
     root().join("../shared/acceptance")
@@ -40,6 +43,9 @@ pub(crate) fn run(left_out: &mut Vec<String>) -> Result<()> {
         Some(_) => clients.push("docker"),
         None => left_out.push("the acceptance script with Docker's client: it is not installed".to_owned()),
     }
+    // What the daemon's own are mounted on, where there are none yet.
+    let made: Vec<&str> = ROOTS.into_iter().filter(|place| !Path::new(place).exists()).collect();
+    ROOTS.iter().try_for_each(fs::create_dir_all)?;
     let mut failed = Vec::new();
     for client in clients {
         heading(&format!("acceptance: workshop.sh with CLI={client}"));
@@ -52,6 +58,7 @@ pub(crate) fn run(left_out: &mut Vec<String>) -> Result<()> {
             failed.push(client);
         }
     }
+    made.iter().try_for_each(fs::remove_dir)?;
     if failed.is_empty() {
         Ok(())
     } else {
@@ -64,12 +71,12 @@ pub(crate) fn run_here(script: &str, client: &str) -> Result<()> {
     let binary = target().join("release/hull");
     let scratch = target().join("acceptance/roots");
     let _removed = Scratch::new(&scratch)?;
-    for (name, place) in [("data", "/var/lib/hull"), ("exec", "/run/hull")] {
-        let source = scratch.join(name);
-        fs::create_dir_all(&source)?;
-        fs::create_dir_all(place)?;
-        rustix::mount::mount_bind(&source, place).map_err(|error| format!("an empty {place}: {error}"))?;
-    }
+    let data = scratch.join("data");
+    fs::create_dir_all(&data)?;
+    let no_flags = rustix::mount::MountFlags::empty();
+    rustix::mount::mount_bind(&data, ROOTS[0])
+        .and_then(|()| rustix::mount::mount("tmpfs", ROOTS[1], "tmpfs", no_flags, None))
+        .map_err(|error| format!("empty folders at {}: {error}", ROOTS.join(" and ")))?;
     let daemon = DefaultDaemon::start(&binary, &scratch)?;
     let path = std::env::var("PATH").unwrap_or_default();
     let ran = run_command(
@@ -100,7 +107,7 @@ impl Scratch {
 
 impl Drop for Scratch {
     fn drop(&mut self) {
-        for place in ["/run/hull", "/var/lib/hull"] {
+        for place in ROOTS {
             rustix::mount::unmount(place, rustix::mount::UnmountFlags::DETACH).ok();
         }
         if let Err(error) = fs::remove_dir_all(&self.0) {
