@@ -109,6 +109,11 @@ impl Events {
         let _ = self.sender.send(event);
     }
 
+    /// How many listen.
+    pub fn listeners(&self) -> usize {
+        self.sender.receiver_count()
+    }
+
     /// What happened since a time (nanoseconds since 1970; none: nothing of the past), and what happens from now on.
     pub fn subscribe(&self, since_ns: Option<i64>) -> Subscription {
         let ring = self.ring.lock().unwrap_or_else(PoisonError::into_inner);

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+pub use crate::system::moment_ns;
 use crate::{Error, Result};
 
 /// A request's filters.
@@ -76,7 +77,7 @@ impl Filters {
     pub fn until(&self) -> Result<Option<i64>> {
         match self.values("until") {
             [] => Ok(None),
-            [one] => crate::system::parse_time(one, crate::container::now_ns()).map(Some),
+            [one] => moment_ns(one, crate::container::now_ns()).map(Some),
             _ => Err(Error::invalid("more than one until filter specified")),
         }
     }

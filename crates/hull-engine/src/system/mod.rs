@@ -1,5 +1,10 @@
 //! The engine about itself: `info`, `version`, what takes up the disk; and times as the API writes them.
 
+mod disk;
+mod info;
 mod time;
 
-pub use time::{parse_rfc3339, parse_time};
+pub use disk::DiskQuery;
+pub use info::STORAGE_DRIVER;
+
+pub use time::{moment_ns, parse_rfc3339};

@@ -18,7 +18,7 @@ pub fn parse_rfc3339(text: &str) -> i64 {
 ///
 /// # Errors
 /// It is none of these, or too far away.
-pub fn parse_time(text: &str, now_ns: i64) -> Result<i64> {
+pub fn moment_ns(text: &str, now_ns: i64) -> Result<i64> {
     let ago = |duration: i64| now_ns.checked_sub(duration);
     seconds(text)
         .or_else(|| duration(text).and_then(ago))
@@ -88,7 +88,7 @@ mod tests {
 
     #[test]
     fn every_way_to_write_a_time() {
-        let of = |text: &str| parse_time(text, NOW).unwrap();
+        let of = |text: &str| moment_ns(text, NOW).unwrap();
         assert_eq!(of("1700000000"), NOW);
         assert_eq!(of("1700000000.5"), NOW + 500_000_000);
         assert_eq!(of("1700000000.000000001"), NOW + 1);
@@ -106,7 +106,7 @@ mod tests {
     #[test]
     fn what_is_no_time_is_refused() {
         for text in ["", "x", "10", "1.2.3", "m", "10y", "-", "99999999999999999999", "2023-13-01", "."] {
-            let parsed = parse_time(text, NOW);
+            let parsed = moment_ns(text, NOW);
             assert!(parsed.is_err() || text == "10", "{text:?} {parsed:?}");
         }
         assert_eq!(parse_rfc3339("nonsense"), 0);

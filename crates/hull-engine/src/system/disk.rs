@@ -1,0 +1,180 @@
+//! What takes up the disk: `GET /system/df`.
+
+use std::collections::HashMap;
+
+use serde_json::{Value, json};
+
+use crate::engine::Engine;
+use crate::{Error, Result};
+
+/// What of the disk's usage is asked for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct DiskQuery {
+    /// The containers' writable layers.
+    pub containers: bool,
+    /// The images' layers.
+    pub images: bool,
+    /// The volumes.
+    pub volumes: bool,
+    /// The builder's cache.
+    pub build_cache: bool,
+    /// Each thing, not sums alone (in the shapes from API 1.52 on).
+    pub verbose: bool,
+}
+
+impl DiskQuery {
+    /// The query for the named types; without any, for all.
+    ///
+    /// # Errors
+    /// A type that is not known.
+    pub fn of<'a>(types: impl Iterator<Item = &'a str>, verbose: bool) -> Result<DiskQuery> {
+        let mut query =
+            DiskQuery { containers: false, images: false, volumes: false, build_cache: false, verbose };
+        let mut any = false;
+        for kind in types {
+            any = true;
+            match kind {
+                "container" => query.containers = true,
+                "image" => query.images = true,
+                "volume" => query.volumes = true,
+                "build-cache" => query.build_cache = true,
+                other => return Err(Error::invalid(format!("unknown object type: {other}"))),
+            }
+        }
+        if any {
+            return Ok(query);
+        }
+        Ok(DiskQuery { containers: true, images: true, volumes: true, build_cache: true, verbose })
+    }
+}
+
+impl Engine {
+    /// What takes up the disk: the sums of API 1.52 and later, and beside them the lists of those before.
+    ///
+    /// # Errors
+    /// A container's writable layer cannot be looked at.
+    pub fn disk_usage(&self, query: DiskQuery, version: u32) -> Result<Value> {
+        let mut usage = json!({});
+        if query.images {
+            let layers = self.images.layers_size();
+            let (items, active, used) = self.image_usage(version);
+            usage["LayersSize"] = json!(layers);
+            add(
+                &mut usage,
+                ("Images", "ImageUsage"),
+                items,
+                active,
+                layers,
+                layers.saturating_sub(used),
+                query.verbose,
+            );
+        }
+        if query.containers {
+            let items = self.container_disk_usage()?;
+            let size = |item: &Value| item["SizeRw"].as_u64().unwrap_or_default();
+            let runs =
+                |item: &&Value| matches!(item["State"].as_str(), Some("running" | "paused" | "restarting"));
+            let (total, active) = (items.iter().map(size).sum(), items.iter().filter(runs).count());
+            let in_use: u64 = items.iter().filter(runs).map(size).sum();
+            add(
+                &mut usage,
+                ("Containers", "ContainerUsage"),
+                items,
+                active,
+                total,
+                total - in_use,
+                query.verbose,
+            );
+        }
+        if query.volumes {
+            let volumes = self.volumes.disk_usage();
+            let total = volumes.iter().map(|(_, size, _)| size).sum();
+            let unused = volumes.iter().filter(|(_, _, users)| *users == 0).map(|(_, size, _)| size).sum();
+            let active = volumes.iter().filter(|(_, _, users)| *users > 0).count();
+            let item = |(volume, size, users): &(std::sync::Arc<crate::volumes::Volume>, u64, usize)| {
+                let mut value = volume.shown();
+                value["UsageData"] = json!({ "Size": size, "RefCount": users });
+                value
+            };
+            let items = volumes.iter().map(item).collect();
+            add(&mut usage, ("Volumes", "VolumeUsage"), items, active, total, unused, query.verbose);
+        }
+        if query.build_cache {
+            usage["BuilderSize"] = json!(0);
+            add(&mut usage, ("BuildCache", "BuildCacheUsage"), Vec::new(), 0, 0, 0, query.verbose);
+        }
+        Ok(usage)
+    }
+
+    /// The images with what they share and how many containers use them; how many are used; the bytes which are
+    /// theirs alone of those that are used.
+    fn image_usage(&self, version: u32) -> (Vec<Value>, usize, u64) {
+        let shared: HashMap<_, _> = self
+            .images
+            .disk_usage()
+            .images
+            .into_iter()
+            .map(|usage| (usage.id, (usage.shared, usage.unique)))
+            .collect();
+        let (mut items, mut active, mut used) = (Vec::new(), 0, 0);
+        for image in self.images.images() {
+            let users = self.containers_using(&image.id.to_string()).len();
+            let (shares, own) = shared.get(&image.id).copied().unwrap_or_default();
+            if users > 0 {
+                active += 1;
+                used += own;
+            }
+            items.push(crate::images::used(&image, shares, users, version));
+        }
+        (items, active, used)
+    }
+}
+
+/// Adds one kind of thing, in both shapes.
+fn add(
+    usage: &mut Value,
+    (list, sums): (&str, &str),
+    items: Vec<Value>,
+    active: usize,
+    total: u64,
+    reclaimable: u64,
+    verbose: bool,
+) {
+    usage[sums] = json!({
+        "ActiveCount": active,
+        "TotalCount": items.len(),
+        "TotalSize": total,
+        "Reclaimable": reclaimable,
+    });
+    if verbose {
+        usage[sums]["Items"] = json!(items);
+    }
+    usage[list] = Value::Array(items);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn types_are_named_or_all() {
+        let all = DiskQuery::of(std::iter::empty(), false).unwrap();
+        assert!(all.containers && all.images && all.volumes && all.build_cache);
+        let some = DiskQuery::of(["volume", "image"].into_iter(), true).unwrap();
+        assert!(!some.containers && some.images && some.volumes && !some.build_cache && some.verbose);
+        assert_eq!(DiskQuery::of(["x"].into_iter(), false).unwrap_err().message, "unknown object type: x");
+    }
+
+    #[test]
+    fn both_shapes_are_there() {
+        let mut usage = json!({});
+        add(&mut usage, ("Volumes", "VolumeUsage"), vec![json!({"Name": "a"})], 1, 10, 4, false);
+        assert_eq!(usage["Volumes"][0]["Name"], "a");
+        assert_eq!(
+            usage["VolumeUsage"],
+            json!({"ActiveCount": 1, "TotalCount": 1, "TotalSize": 10, "Reclaimable": 4})
+        );
+        add(&mut usage, ("Volumes", "VolumeUsage"), vec![json!({"Name": "a"})], 1, 10, 4, true);
+        assert_eq!(usage["VolumeUsage"]["Items"][0]["Name"], "a");
+    }
+}

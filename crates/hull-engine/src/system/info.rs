@@ -1,0 +1,279 @@
+//! `info` and `version`: what this machine is, and what hull makes of it.
+
+use std::fs;
+
+use hull_image::Platform;
+use hull_runtime::cgroup::{Hierarchy, HierarchyMode as Mode, hierarchy};
+use serde_json::{Value, json};
+
+use crate::container::{now_ns, rfc3339};
+use crate::engine::Engine;
+
+/// How images and containers are stored, as clients read it: the name that Docker has for overlayfs mounts over a
+/// content store. `overlay2` would promise the folders of Docker's own driver.
+pub const STORAGE_DRIVER: &str = "overlayfs";
+
+/// hull's version.
+const VERSION: &str = env!("CARGO_PKG_VERSION");
+
+impl Engine {
+    /// The body of `GET /info`.
+    pub fn info(&self) -> Value {
+        let (running, paused, stopped) = self.container_counts();
+        let system = rustix::system::uname();
+        let kernel = system.release().to_string_lossy().into_owned();
+        let os = OsRelease::read();
+        let cgroups = hierarchy();
+        let limits = Limits::of(cgroups);
+        let pools: Vec<Value> = self.config.address_pools.iter().filter_map(|text| pool(text)).collect();
+        let mut info = json!({
+            "ID": self.id,
+            "Containers": running + paused + stopped,
+            "ContainersRunning": running,
+            "ContainersPaused": paused,
+            "ContainersStopped": stopped,
+            "Images": self.images.images().len(),
+            "Driver": STORAGE_DRIVER,
+            "DriverStatus": [
+                ["Backing Filesystem", backing(&self.config.data_root)],
+                ["Supports d_type", "true"],
+                ["Using metacopy", "false"],
+                ["Native Overlay Diff", "true"],
+                ["userxattr", "false"],
+            ],
+            "Plugins": {
+                "Volume": ["local"],
+                "Network": ["bridge", "host", "null"],
+                "Authorization": null,
+                "Log": ["json-file", "local", "none"],
+            },
+            "MemoryLimit": limits.memory,
+            "SwapLimit": limits.swap,
+            "KernelMemoryTCP": false,
+            "CpuCfsPeriod": limits.cpu,
+            "CpuCfsQuota": limits.cpu,
+            "CPUShares": limits.cpu,
+            "CPUSet": cgroups.has("cpuset"),
+            "PidsLimit": cgroups.has("pids"),
+            "OomKillDisable": cgroups.v1_of("memory").is_some(),
+            "IPv4Forwarding": read("/proc/sys/net/ipv4/ip_forward") == "1",
+            "BridgeNfIptables": false,
+            "BridgeNfIp6tables": false,
+        });
+        let more = json!({
+            "Debug": self.config.debug,
+            "NFd": fs::read_dir("/proc/self/fd").map_or(0, Iterator::count),
+            "NGoroutines": 0,
+            "SystemTime": rfc3339(now_ns()),
+            "LoggingDriver": match self.config.log.driver.as_str() { "" => "json-file", driver => driver },
+            "CgroupDriver": "cgroupfs",
+            "CgroupVersion": if cgroups.mode == Mode::V2 { "2" } else { "1" },
+            "NEventsListener": self.events.listeners(),
+            "KernelVersion": kernel,
+            "OperatingSystem": os.pretty_name,
+            "OSVersion": os.version_id,
+            "OSType": "linux",
+            "Architecture": system.machine().to_string_lossy(),
+            "NCPU": std::thread::available_parallelism().map_or(1, usize::from),
+            "MemTotal": memory_total(&read("/proc/meminfo")),
+            "IndexServerAddress": "https://index.docker.io/v1/",
+            "RegistryConfig": {
+                "InsecureRegistryCIDRs": ["127.0.0.0/8", "::1/128"],
+                "IndexConfigs": {
+                    "docker.io": { "Name": "docker.io", "Mirrors": [], "Secure": true, "Official": true },
+                },
+                "Mirrors": null,
+            },
+            "GenericResources": null,
+        });
+        let rest = json!({
+            "DockerRootDir": self.config.data_root,
+            "HttpProxy": "",
+            "HttpsProxy": "",
+            "NoProxy": "",
+            "Name": system.nodename().to_string_lossy(),
+            "Labels": self.config.labels,
+            "ExperimentalBuild": false,
+            "ServerVersion": VERSION,
+            "Runtimes": { "hull": { "path": std::env::current_exe().unwrap_or_default() } },
+            "DefaultRuntime": "hull",
+            "Swarm": {
+                "NodeID": "",
+                "NodeAddr": "",
+                "LocalNodeState": "inactive",
+                "ControlAvailable": false,
+                "Error": "",
+                "RemoteManagers": null,
+            },
+            "LiveRestoreEnabled": true,
+            "Isolation": "",
+            "InitBinary": "hull",
+            "ContainerdCommit": { "ID": "" },
+            "RuncCommit": { "ID": "" },
+            "InitCommit": { "ID": "" },
+            "SecurityOptions": security(cgroups),
+            "FirewallBackend": { "Driver": "nftables" },
+            "CDISpecDirs": [],
+            "Warnings": limits.warnings(cgroups),
+        });
+        // In three pieces, for the macro's sake.
+        for (name, value) in [more, rest].into_iter().flat_map(|piece| match piece {
+            Value::Object(members) => members,
+            _ => serde_json::Map::new(),
+        }) {
+            info[name] = value;
+        }
+        if !pools.is_empty() {
+            info["DefaultAddressPools"] = Value::Array(pools);
+        }
+        info
+    }
+
+    /// The body of `GET /version`. `versions` are the oldest and the newest version of the API, `1.24`.
+    pub fn version(&self, versions: (&str, &str)) -> Value {
+        let (oldest, newest) = versions;
+        let kernel = rustix::system::uname().release().to_string_lossy().into_owned();
+        let architecture = Platform::host().architecture;
+        json!({
+            "Platform": { "Name": "hull" },
+            "Components": [{
+                "Name": "Engine",
+                "Version": VERSION,
+                "Details": {
+                    "ApiVersion": newest,
+                    "Arch": architecture,
+                    "BuildTime": "",
+                    "Experimental": "false",
+                    "GitCommit": "",
+                    "GoVersion": "",
+                    "KernelVersion": kernel,
+                    "MinAPIVersion": oldest,
+                    "Os": "linux",
+                },
+            }],
+            "Version": VERSION,
+            "ApiVersion": newest,
+            "MinAPIVersion": oldest,
+            "GitCommit": "",
+            "GoVersion": "",
+            "Os": "linux",
+            "Arch": architecture,
+            "KernelVersion": kernel,
+            "BuildTime": "",
+        })
+    }
+}
+
+/// What containers can be limited in here.
+struct Limits {
+    memory: bool,
+    swap: bool,
+    cpu: bool,
+}
+
+impl Limits {
+    fn of(cgroups: &Hierarchy) -> Limits {
+        let swap = match cgroups.v1_of("memory") {
+            Some(memory) => memory.folder.join("memory.memsw.limit_in_bytes").exists(),
+            None => cgroups.is_unified("memory"),
+        };
+        Limits { memory: cgroups.has("memory"), swap, cpu: cgroups.has("cpu") }
+    }
+
+    fn warnings(&self, cgroups: &Hierarchy) -> Value {
+        let all = [
+            (self.memory, "WARNING: No memory limit support"),
+            (self.swap, "WARNING: No swap limit support"),
+            (self.cpu, "WARNING: No cpu cfs quota support"),
+            (cgroups.has("cpuset"), "WARNING: No cpuset support"),
+            (cgroups.has("pids"), "WARNING: No pids limit support"),
+        ];
+        let missing: Vec<&str> =
+            all.iter().filter(|(is_there, _)| !is_there).map(|(_, warning)| *warning).collect();
+        if missing.is_empty() { Value::Null } else { json!(missing) }
+    }
+}
+
+fn security(cgroups: &Hierarchy) -> Vec<&'static str> {
+    let mut options = vec!["name=seccomp,profile=builtin"];
+    if cgroups.mode == Mode::V2 {
+        options.push("name=cgroupns");
+    }
+    options
+}
+
+/// What `/etc/os-release` says.
+#[derive(Debug, Default, PartialEq, Eq)]
+struct OsRelease {
+    pretty_name: String,
+    version_id: String,
+}
+
+impl OsRelease {
+    fn read() -> OsRelease {
+        let text =
+            fs::read_to_string("/etc/os-release").or_else(|_| fs::read_to_string("/usr/lib/os-release"));
+        OsRelease::parse(&text.unwrap_or_default())
+    }
+
+    fn parse(text: &str) -> OsRelease {
+        let mut release = OsRelease { pretty_name: "Linux".to_owned(), version_id: String::new() };
+        for (name, value) in text.lines().filter_map(|line| line.split_once('=')) {
+            let value = value.trim().trim_matches(['"', '\'']).to_owned();
+            match name.trim() {
+                "PRETTY_NAME" => release.pretty_name = value,
+                "VERSION_ID" => release.version_id = value,
+                _ => {}
+            }
+        }
+        release
+    }
+}
+
+/// The bytes of memory, of `/proc/meminfo`'s text.
+fn memory_total(meminfo: &str) -> u64 {
+    let line = meminfo.lines().find_map(|line| line.strip_prefix("MemTotal:"));
+    let kilobytes: Option<u64> = line.and_then(|line| line.split_whitespace().next()?.parse().ok());
+    kilobytes.unwrap_or_default() * 1024
+}
+
+/// `base=10.10.0.0/16,size=24` as info shows it.
+fn pool(text: &str) -> Option<Value> {
+    let pool: hull_network::ipam::DefaultPool = text.parse().ok()?;
+    Some(json!({ "Base": pool.base.to_string(), "Size": pool.size }))
+}
+
+/// The file system of the data root, in Docker's words.
+fn backing(path: &std::path::Path) -> String {
+    let Ok(found) = rustix::fs::statfs(path) else { return "<unknown>".to_owned() };
+    match found.f_type as u64 & 0xffff_ffff {
+        0xef53 => "extfs".to_owned(),
+        0x5846_5342 => "xfs".to_owned(),
+        0x9123_683e => "btrfs".to_owned(),
+        0x0102_1994 => "tmpfs".to_owned(),
+        0x794c_7630 => "overlayfs".to_owned(),
+        0x2fc1_2fc1 => "zfs".to_owned(),
+        0xf2f5_2010 => "f2fs".to_owned(),
+        other => format!("<unknown> ({other:#x})"),
+    }
+}
+
+fn read(path: &str) -> String {
+    fs::read_to_string(path).unwrap_or_default().trim().to_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_machine_is_read() {
+        let release =
+            OsRelease::parse("NAME=x\nPRETTY_NAME=\"Debian GNU/Linux 12 (bookworm)\"\nVERSION_ID=\"12\"\n");
+        assert_eq!(release.pretty_name, "Debian GNU/Linux 12 (bookworm)");
+        assert_eq!(release.version_id, "12");
+        assert_eq!(OsRelease::parse("").pretty_name, "Linux");
+        assert_eq!(memory_total("MemFree: 1 kB\nMemTotal:       2048 kB\n"), 2048 * 1024);
+        assert_eq!(memory_total("nonsense"), 0);
+    }
+}
