@@ -15,3 +15,12 @@ pub struct Context {
     /// `--debug`: more words on standard error.
     pub debug: bool,
 }
+
+impl Context {
+    /// A setting of the client's `config.json` (`detachKeys`, `psFormat`, ...); none where the file has it not.
+    pub fn config_value(&self, name: &str) -> Option<serde_json::Value> {
+        let text = std::fs::read(self.config_dir.join("config.json")).ok()?;
+        let config: serde_json::Value = serde_json::from_slice(&text).ok()?;
+        config.get(name).cloned()
+    }
+}

@@ -8,6 +8,8 @@ mod context;
 mod error;
 mod format;
 mod help;
+mod stream;
+mod terminal;
 
 use std::process::ExitCode;
 

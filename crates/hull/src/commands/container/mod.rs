@@ -1,11 +1,33 @@
 //! Containers: `hull container …` and its twins at the root.
 
+mod foreground;
 mod lifecycle;
+mod options;
+mod run;
+mod signals;
 
-use super::{Entry, Management, entry};
+use super::{Entry, Management};
 
 /// The container commands that stand at the root as well.
 pub const ROOT: &[Entry] = &[
+    entry!(
+        "run",
+        [],
+        Common,
+        "Create and run a new container from an image",
+        "[OPTIONS] IMAGE [COMMAND] [ARG...]",
+        run::RunArgs,
+        run::run
+    ),
+    entry!(
+        "create",
+        [],
+        Commands,
+        "Create a new container",
+        "[OPTIONS] IMAGE [COMMAND] [ARG...]",
+        run::CreateArgs,
+        run::create
+    ),
     entry!(
         "kill",
         [],

@@ -114,7 +114,7 @@ fn error_of(message: &Value) -> Option<Error> {
 }
 
 /// What a message says where nothing can be drawn over; none for mere progress.
-fn plain_line(message: &Value) -> Option<String> {
+pub fn plain_line(message: &Value) -> Option<String> {
     if has_progress(message) {
         return None;
     }
