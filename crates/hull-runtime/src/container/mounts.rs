@@ -5,7 +5,7 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
 use oci_spec::runtime::{Mount, Spec};
-use rustix::fs::{CWD, Mode};
+use rustix::fs::{CWD, Mode, OFlags};
 use rustix::mount::{
     FsMountFlags, FsOpenFlags, MountAttrFlags, OpenTreeFlags, fsconfig_create, fsconfig_set_flag,
     fsconfig_set_string, fsmount, fsopen, open_tree,
@@ -227,12 +227,12 @@ impl Prepared {
         }
         let doing = || format!("put the mount on {}", self.destination.display());
         root::attach_at(tree.as_fd(), at.as_fd()).map_err(|error| {
-            let advice = match error {
-                io::Errno::NOTDIR => {
-                    "are you trying to mount a directory onto a file (or vice-versa)? Check if the specified \
-                     host path exists and is the expected type"
-                }
-                _ => "",
+            let is_folder = inroot::is_folder(&at).unwrap_or(false);
+            let advice = if is_folder == (self.kind == Kind::Folder) {
+                ""
+            } else {
+                "not a directory: are you trying to mount a directory onto a file (or vice-versa)? Check if the \
+                 specified host path exists and is the expected type"
             };
             Error::kernel(doing(), error).advise(advice)
         })?;
@@ -252,7 +252,10 @@ impl Prepared {
 
     fn copy_up(&self, tmpfs: BorrowedFd<'_>, from: BorrowedFd<'_>) -> Result<()> {
         let doing = || format!("copy {} into its tmpfs", self.destination.display());
-        copyup::copy(from, tmpfs).context(doing)?;
+        // The mount's own descriptor is a mere handle.
+        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+        let folder = fs::openat(tmpfs, ".", flags, Mode::empty()).context(doing)?;
+        copyup::copy(from, folder.as_fd()).context(doing)?;
         if self.options.attributes.set & RDONLY != 0 {
             sys::mount_setattr(tmpfs, false, &MountAttr::flags(RDONLY, 0)).context(doing)?;
         }

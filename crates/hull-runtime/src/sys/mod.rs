@@ -190,26 +190,11 @@ pub(crate) fn prctl(option: libc::c_int, argument: libc::c_ulong) -> io::Result<
     check(unsafe { libc::prctl(option, argument, 0, 0, 0) } as libc::c_long).map(|value| value as i32)
 }
 
-/// Raises one capability in the ambient set.
-pub(crate) fn raise_ambient(capability: u32) -> io::Result<()> {
-    // SAFETY: integer arguments.
-    check(unsafe {
-        libc::prctl(libc::PR_CAP_AMBIENT, libc::PR_CAP_AMBIENT_RAISE, capability as libc::c_ulong, 0, 0)
-    } as libc::c_long)
-    .map(drop)
-}
-
 /// A new session keyring of a name: the host's keys are not reachable from it.
 pub(crate) fn join_session_keyring(name: &CStr) -> io::Result<()> {
     const KEYCTL_JOIN_SESSION_KEYRING: libc::c_long = 1;
     // SAFETY: the name is NUL-terminated.
     check(unsafe { libc::syscall(libc::SYS_keyctl, KEYCTL_JOIN_SESSION_KEYRING, name.as_ptr()) }).map(drop)
-}
-
-/// `personality`.
-pub(crate) fn personality(persona: libc::c_ulong) -> io::Result<()> {
-    // SAFETY: no memory is involved.
-    check(unsafe { libc::personality(persona) } as libc::c_long).map(drop)
 }
 
 /// `ioprio_set` of the calling process.

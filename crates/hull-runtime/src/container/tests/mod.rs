@@ -4,7 +4,7 @@
 
 use std::fs::File;
 use std::io::{Read, Write};
-use std::os::fd::{AsFd, FromRawFd, OwnedFd};
+use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -16,6 +16,8 @@ use serde_json::{Value, json};
 use super::*;
 use crate::cgroup::Cgroup;
 
+mod exec;
+mod failing;
 mod running;
 
 /// A root file system of busybox and what it needs to be one.
@@ -37,9 +39,9 @@ pub(super) struct Outcome {
     pub(super) error: Option<Error>,
 }
 
-const APPLETS: [&str; 24] = [
+const APPLETS: [&str; 25] = [
     "sh", "cat", "ls", "echo", "id", "mount", "readlink", "stat", "hostname", "tty", "touch", "true",
-    "sleep", "ps", "grep", "chmod", "umount", "mkdir", "kill", "env", "pwd", "mknod", "stty", "wc",
+    "sleep", "ps", "grep", "chmod", "umount", "mkdir", "kill", "env", "pwd", "mknod", "stty", "wc", "cut",
 ];
 
 impl Bench {
