@@ -409,11 +409,7 @@ pub fn pair() -> Result<(OwnedFd, OwnedFd)> {
 
 /// Sends one message with its descriptors. A blocking socket waits for room; a full non-blocking one is an
 /// error with `EAGAIN` as its `errno`, and nothing was sent.
-pub fn send<T: Serialize>(
-    socket: BorrowedFd<'_>,
-    message: &T,
-    descriptors: &[BorrowedFd<'_>],
-) -> Result<()> {
+pub fn send<T: Serialize>(socket: BorrowedFd<'_>, message: &T, descriptors: &[BorrowedFd<'_>]) -> Result<()> {
     let doing = || "send a message".to_owned();
     let json = serde_json::to_vec(message).map_err(|error| Error::refused(doing(), error.to_string()))?;
     let mut fds = descriptors.to_vec();

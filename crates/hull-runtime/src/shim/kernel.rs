@@ -59,6 +59,12 @@ pub(crate) fn signal_by_pidfd(pidfd: RawFd, signal: i32) -> io::Result<()> {
     if result < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
 }
 
+/// How many processors the machine has.
+pub(crate) fn processors() -> u64 {
+    // SAFETY: no memory is involved.
+    u64::try_from(unsafe { libc::sysconf(libc::_SC_NPROCESSORS_ONLN) }).unwrap_or(1).max(1)
+}
+
 /// Gives freed memory back to the kernel.
 pub(crate) fn trim_heap() {
     #[cfg(target_env = "gnu")]

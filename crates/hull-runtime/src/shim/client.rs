@@ -1,0 +1,255 @@
+//! One attached client: its socket, what it wants, and what it has not taken yet.
+
+use std::borrow::Cow;
+use std::io::IoSlice;
+use std::mem::MaybeUninit;
+use std::os::fd::{AsRawFd, OwnedFd};
+
+use rustix::io::Errno;
+use rustix::net::{RecvFlags, SendAncillaryBuffer, SendFlags, Shutdown};
+
+use super::log::Stream;
+use crate::protocol::Attach;
+
+/// A client of a container's or an exec's streams.
+#[derive(Debug)]
+pub(super) struct Client {
+    socket: OwnedFd,
+    stdout: bool,
+    stderr: bool,
+    framed: bool,
+    /// What it sends goes to standard input, and it has not ended that.
+    pub(super) sends: bool,
+    /// What it was sent and has not taken, from `taken` on.
+    pending: Vec<u8>,
+    taken: usize,
+    keys: DetachKeys,
+    /// It cannot be written to any more; what it sent before is still read.
+    gone: bool,
+    /// It is to be dropped.
+    done: bool,
+}
+
+/// What came from a client.
+pub(super) enum Input<'b> {
+    /// Nothing now.
+    Nothing,
+    /// Bytes for standard input.
+    Bytes(Cow<'b, [u8]>),
+    /// It sends no more.
+    End,
+}
+
+impl Client {
+    /// A new client, which gets its preface first.
+    pub(super) fn new(attach: Attach, socket: OwnedFd, terminal: bool) -> Client {
+        let mut client = Client {
+            socket,
+            stdout: attach.stdout,
+            stderr: attach.stderr,
+            framed: attach.framed && !terminal,
+            sends: attach.stdin,
+            pending: Vec::new(),
+            taken: 0,
+            keys: DetachKeys::new(attach.detach_keys),
+            gone: false,
+            done: false,
+        };
+        client.send(&[], &attach.preface);
+        client
+    }
+
+    /// Sends what was printed, if the client wants it.
+    pub(super) fn print(&mut self, stream: Stream, bytes: &[u8]) {
+        let wanted = match stream {
+            Stream::Stdout => self.stdout,
+            Stream::Stderr => self.stderr,
+        };
+        if !wanted || self.gone {
+            return;
+        }
+        if !self.framed {
+            return self.send(&[], bytes);
+        }
+        let mut head = [stream as u8, 0, 0, 0, 0, 0, 0, 0];
+        head[4..].copy_from_slice(&(bytes.len() as u32).to_be_bytes());
+        self.send(&head, bytes);
+    }
+
+    fn send(&mut self, head: &[u8], bytes: &[u8]) {
+        let mut sent = 0;
+        if self.pending.is_empty() {
+            match self.try_send(&[IoSlice::new(head), IoSlice::new(bytes)]) {
+                Some(more) => sent = more,
+                None => return,
+            }
+        }
+        self.pending.extend_from_slice(&head[sent.min(head.len())..]);
+        self.pending.extend_from_slice(&bytes[sent.saturating_sub(head.len())..]);
+    }
+
+    /// How many bytes the socket took; none when the client is gone.
+    fn try_send(&mut self, parts: &[IoSlice<'_>]) -> Option<usize> {
+        if parts.iter().all(|part| part.is_empty()) {
+            return Some(0);
+        }
+        let flags = SendFlags::NOSIGNAL | SendFlags::DONTWAIT;
+        let mut none: [MaybeUninit<u8>; 0] = [];
+        let mut none = SendAncillaryBuffer::new(&mut none);
+        match rustix::io::retry_on_intr(|| rustix::net::sendmsg(&self.socket, parts, &mut none, flags)) {
+            Ok(sent) => Some(sent),
+            Err(Errno::AGAIN) => Some(0),
+            Err(_) => {
+                self.lose();
+                None
+            }
+        }
+    }
+
+    /// Sends what is pending, as far as the socket takes it.
+    pub(super) fn flush(&mut self) {
+        let pending = std::mem::take(&mut self.pending);
+        let sent = self.try_send(&[IoSlice::new(&pending[self.taken..])]);
+        let Some(sent) = sent else { return };
+        self.taken += sent;
+        if self.taken < pending.len() {
+            self.pending = pending;
+        } else {
+            self.taken = 0;
+        }
+    }
+
+    /// It cannot be written to any more.
+    fn lose(&mut self) {
+        self.gone = true;
+        self.pending = Vec::new();
+        self.taken = 0;
+        // What it had sent before it went may still be wanted by the container.
+        self.done |= !self.sends;
+    }
+
+    /// Whether it must take something before there may be more for it.
+    pub(super) fn is_behind(&self) -> bool {
+        !self.pending.is_empty()
+    }
+
+    /// Whether it is to be dropped.
+    pub(super) fn is_done(&self) -> bool {
+        self.done
+    }
+
+    /// What to wait for on its socket; none while nothing that can happen there matters.
+    pub(super) fn interest(&self, input_has_room: bool) -> Option<(i32, i16)> {
+        let input = if self.sends && input_has_room { libc::POLLIN } else { 0 };
+        let output = if self.is_behind() { libc::POLLOUT } else { 0 };
+        // That a client is gone is reported without being asked for, and would be again and again.
+        (!self.gone || input != 0).then(|| (self.socket.as_raw_fd(), input | output))
+    }
+
+    /// Reads what the client sends.
+    pub(super) fn receive<'b>(&mut self, buffer: &'b mut [u8]) -> Input<'b> {
+        let received =
+            rustix::io::retry_on_intr(|| rustix::net::recv(&self.socket, &mut *buffer, RecvFlags::DONTWAIT));
+        match received {
+            Ok((0, _)) => self.end_of_input(),
+            Ok((length, _)) => Input::Bytes(self.sift(&buffer[..length])),
+            Err(Errno::AGAIN) => Input::Nothing,
+            Err(_) => {
+                self.lose();
+                self.end_of_input()
+            }
+        }
+    }
+
+    fn end_of_input(&mut self) -> Input<'static> {
+        self.sends = false;
+        self.done |= self.gone;
+        Input::End
+    }
+
+    /// What of `bytes` goes to standard input. The keys that detach the client make it done.
+    pub(super) fn sift<'b>(&mut self, bytes: &'b [u8]) -> Cow<'b, [u8]> {
+        if self.keys.keys.is_empty() {
+            return Cow::Borrowed(bytes);
+        }
+        let (bytes, detach) = self.keys.sift(bytes);
+        self.done |= detach;
+        Cow::Owned(bytes)
+    }
+
+    /// Its socket has hung up or failed.
+    pub(super) fn hang_up(&mut self) {
+        if !self.gone {
+            self.lose();
+        }
+    }
+}
+
+impl Drop for Client {
+    fn drop(&mut self) {
+        // The daemon may hold the socket as well, so closing it here would not end the connection.
+        let _ = rustix::net::shutdown(&self.socket, Shutdown::Both);
+        // Closed with unread input, the socket would greet the client with an error instead of the end.
+        let mut rest = [0; 4096];
+        for _ in 0..256 {
+            match rustix::net::recv(&self.socket, &mut rest, RecvFlags::DONTWAIT) {
+                Ok((1.., _)) => {}
+                _ => break,
+            }
+        }
+    }
+}
+
+/// The keys that detach a client, and how many of them it has typed.
+#[derive(Debug)]
+struct DetachKeys {
+    keys: Vec<u8>,
+    typed: usize,
+}
+
+impl DetachKeys {
+    fn new(keys: Vec<u8>) -> DetachKeys {
+        DetachKeys { keys, typed: 0 }
+    }
+
+    /// What of `bytes` goes to the container, and whether all keys have been typed. Keys that turn out not to
+    /// be followed by the others go to the container after all.
+    fn sift(&mut self, bytes: &[u8]) -> (Vec<u8>, bool) {
+        let mut out = Vec::with_capacity(bytes.len() + self.typed);
+        for &byte in bytes {
+            if byte != self.keys[self.typed] {
+                out.extend_from_slice(&self.keys[..self.typed]);
+                self.typed = 0;
+            }
+            if byte != self.keys[self.typed] {
+                out.push(byte);
+                continue;
+            }
+            self.typed += 1;
+            if self.typed == self.keys.len() {
+                self.typed = 0;
+                return (out, true);
+            }
+        }
+        (out, false)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn keys_detach_when_all_are_typed() {
+        let keys = || DetachKeys::new(vec![16, 17]);
+        assert_eq!(keys().sift(b"abc"), (b"abc".to_vec(), false));
+        assert_eq!(keys().sift(b"ab\x10\x11c"), (b"ab".to_vec(), true));
+        assert_eq!(keys().sift(b"\x11\x10"), (b"\x11".to_vec(), false));
+        let mut one_by_one = keys();
+        assert_eq!(one_by_one.sift(b"\x10"), (vec![], false));
+        assert_eq!(one_by_one.sift(b"x"), (b"\x10x".to_vec(), false));
+        assert_eq!(one_by_one.sift(b"\x10"), (vec![], false));
+        assert_eq!(one_by_one.sift(b"\x10"), (b"\x10".to_vec(), false));
+        assert_eq!(one_by_one.sift(b"\x11"), (vec![], true));
+    }
+}

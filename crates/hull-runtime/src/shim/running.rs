@@ -1,0 +1,428 @@
+//! Running: one round of the loop for whatever happens.
+
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::time::{Duration, Instant};
+
+use super::control::Connection;
+use super::interests::{Interests, Part};
+use super::kernel;
+use super::limits::Clock;
+use super::log::Writer;
+use super::start::Started;
+use super::streams::{READ_MAX, Streams};
+use crate::cgroup::{Cgroup, OomWatch};
+use crate::container::{Child, Step};
+use crate::launcher::Warm;
+use crate::protocol::{EndReason, Event, Exec, Exit, Reply};
+use crate::{Result, seccomp, sys};
+
+/// How long the output of an exec that has ended is waited for, where something it left behind holds the
+/// other end.
+const EXEC_LINGERS: Duration = Duration::from_secs(2);
+
+/// A shim whose container runs.
+pub(super) struct Shim<'w> {
+    pub(super) warm: &'w Warm,
+    pub(super) id: String,
+    pub(super) folder: OwnedFd,
+    pub(super) listener: Option<OwnedFd>,
+    pub(super) connections: Vec<Connection>,
+    pub(super) cgroup: Cgroup,
+    /// The container's first process.
+    pub(super) first: Running,
+    pub(super) at_ns: u64,
+    pub(super) init: bool,
+    pub(super) log: Option<Writer>,
+    pub(super) execs: Vec<RunningExec>,
+    pub(super) starting: Vec<StartingExec>,
+    /// Cgroups of execs with limits whose first process has ended before what it started.
+    pub(super) left: Vec<(Cgroup, Clock)>,
+    pub(super) filter: Option<seccomp::Filter>,
+    pub(super) reserved: Vec<OwnedFd>,
+    pub(super) memory: Option<OomWatch>,
+    pub(super) oom_kills: u64,
+    /// Someone asked for SIGKILL, so that it is not the kernel's for memory.
+    pub(super) killed: bool,
+    children: Option<OwnedFd>,
+    pub(super) interests: Interests,
+    pub(super) buffer: Vec<u8>,
+}
+
+/// A process that runs, and its streams.
+pub(super) struct Running {
+    pub(super) pid: i32,
+    pub(super) pidfd: OwnedFd,
+    pub(super) streams: Streams,
+    pub(super) clock: Clock,
+    /// Its wait status, and when it was reaped.
+    pub(super) ended: Option<(i32, u64, Instant)>,
+}
+
+/// An exec that runs, or whose client has not taken everything yet.
+pub(super) struct RunningExec {
+    pub(super) id: String,
+    pub(super) process: Running,
+    /// Its own cgroup, where it has limits.
+    pub(super) cgroup: Option<Cgroup>,
+    /// Its end has been told.
+    pub(super) told: bool,
+}
+
+/// An exec on its way.
+pub(super) struct StartingExec {
+    pub(super) exec: Box<Exec>,
+    pub(super) child: Child,
+    pub(super) streams: Streams,
+    pub(super) client: Option<OwnedFd>,
+    pub(super) cgroup: Option<Cgroup>,
+    /// The connection that waits for the answer.
+    pub(super) asker: u64,
+}
+
+impl<'w> Shim<'w> {
+    /// Takes over from the start, and tells the daemon.
+    pub(super) fn new(started: Started<'w>, control: OwnedFd) -> Shim<'w> {
+        let event = Event::Started {
+            pid: started.pid,
+            shim_pid: rustix::process::getpid().as_raw_nonzero().get(),
+            at_ns: started.at_ns,
+            warnings: started.warnings,
+        };
+        let mut connections = Vec::new();
+        // So that a daemon which reads nothing cannot hold up the container.
+        if started.control_open && rustix::io::ioctl_fionbio(&control, true).is_ok() {
+            connections.push(Connection::new(0, control, true));
+        }
+        let mut shim = Shim {
+            warm: started.warm,
+            id: started.id,
+            folder: started.folder,
+            listener: Some(started.listener),
+            connections,
+            first: Running {
+                pid: started.pid,
+                pidfd: started.pidfd,
+                streams: started.streams,
+                clock: Clock::new(started.limits),
+                ended: None,
+            },
+            at_ns: started.at_ns,
+            init: started.init,
+            log: started.log,
+            execs: Vec::new(),
+            starting: Vec::new(),
+            left: Vec::new(),
+            filter: started.filter,
+            reserved: started.reserved,
+            memory: None,
+            oom_kills: 0,
+            killed: false,
+            children: None,
+            interests: Interests::default(),
+            buffer: Vec::with_capacity(READ_MAX),
+            cgroup: started.cgroup,
+        };
+        shim.tell(event);
+        // Not before the daemon knows: nobody waits for these.
+        shim.memory = shim.cgroup.oom_watch().ok().flatten();
+        shim.children = kernel::child_signals().ok();
+        kernel::trim_heap();
+        shim
+    }
+
+    /// Runs until the container has ended, and everyone has been told.
+    pub(super) fn run(mut self) {
+        // It may have ended before its signals were listened to.
+        self.reap();
+        while self.first.ended.is_none() {
+            self.round(None);
+        }
+        self.end();
+    }
+
+    /// Waits for something to happen, at most until `until`, and does what follows from it.
+    pub(super) fn round(&mut self, until: Option<Instant>) {
+        let mut interests = std::mem::take(&mut self.interests);
+        self.gather(&mut interests);
+        let until = self.due().into_iter().chain(until).min();
+        interests.wait(until.map(|until| until.saturating_duration_since(Instant::now())));
+        for index in 0..interests.len() {
+            if let Some((part, ready)) = interests.ready(index) {
+                self.happened(part, ready);
+            }
+        }
+        self.interests = interests;
+        self.check_limits();
+        self.finish_execs();
+        self.sweep();
+    }
+
+    fn gather(&self, interests: &mut Interests) {
+        interests.clear();
+        if let Some(children) = &self.children {
+            interests.add(children.as_raw_fd(), libc::POLLIN, Part::Children);
+        }
+        if let Some(listener) = &self.listener {
+            interests.add(listener.as_raw_fd(), libc::POLLIN, Part::Listener);
+        }
+        if let Some(memory) = &self.memory {
+            interests.add(memory.fd.as_raw_fd(), memory.events.bits() as i16, Part::Memory);
+        }
+        for (index, connection) in self.connections.iter().enumerate() {
+            if let Some(fd) = connection.listens() {
+                interests.add(fd, libc::POLLIN, Part::Connection(index));
+            }
+        }
+        for (index, starting) in self.starting.iter().enumerate() {
+            interests.add(starting.child.sync().as_raw_fd(), libc::POLLIN, Part::Starting(index));
+        }
+        self.first.streams.interests(0, interests);
+        for (index, exec) in self.execs.iter().enumerate() {
+            exec.process.streams.interests(index + 1, interests);
+        }
+    }
+
+    fn happened(&mut self, part: Part, ready: i16) {
+        match part {
+            Part::Listener => self.accept(),
+            Part::Children => {
+                self.empty_children();
+                self.reap();
+            }
+            Part::Memory => self.memory_event(),
+            Part::Connection(index) => self.serve(index),
+            Part::Starting(index) => self.step(index),
+            Part::Output(owner, stream) => {
+                let mut buffer = std::mem::take(&mut self.buffer);
+                if owner == 0 {
+                    self.first.streams.output(stream, &mut buffer, self.log.as_mut());
+                } else if let Some(streams) = self.streams(owner) {
+                    streams.output(stream, &mut buffer, None);
+                }
+                self.buffer = buffer;
+            }
+            Part::Input(owner) => {
+                if let Some(streams) = self.streams(owner) {
+                    streams.input_ready();
+                }
+            }
+            Part::Client(owner, index) => {
+                if let Some(streams) = self.streams(owner) {
+                    streams.client_ready(index, ready);
+                }
+            }
+        }
+    }
+
+    fn streams(&mut self, owner: usize) -> Option<&mut Streams> {
+        match owner {
+            0 => Some(&mut self.first.streams),
+            owner => self.execs.get_mut(owner - 1).map(|exec| &mut exec.process.streams),
+        }
+    }
+
+    fn empty_children(&self) {
+        // The signals themselves say nothing: who has ended is asked for.
+        if let Some(children) = &self.children {
+            let mut signals = [0_u8; 512];
+            while rustix::io::read(children, &mut signals).is_ok() {}
+        }
+    }
+
+    /// Reaps whoever has ended.
+    pub(super) fn reap(&mut self) {
+        // One that is on its way to its exec is reaped by its handle; it is looked at again when it has come
+        // through.
+        if !self.starting.is_empty() {
+            return;
+        }
+        while let Ok(Some((pid, status))) = sys::reap() {
+            let ended = Some((status, super::now_ns(), Instant::now()));
+            if pid == self.first.pid {
+                self.first.ended = ended;
+            } else if let Some(exec) =
+                self.execs.iter_mut().find(|exec| exec.process.pid == pid && exec.process.ended.is_none())
+            {
+                exec.process.ended = ended;
+                exec.process.streams.end_input();
+            }
+        }
+    }
+
+    /// Asks whether the kernel has killed for memory, and tells of it.
+    fn memory_event(&mut self) {
+        if let Some(memory) = &self.memory {
+            let mut events = [0_u8; 512];
+            // Of what is there: an eventfd's 8 bytes, or inotify's records.
+            let _ = rustix::io::read(&memory.fd, &mut events);
+        }
+        self.count_oom_kills();
+    }
+
+    /// Counts the kernel's kills for memory, and tells of new ones.
+    pub(super) fn count_oom_kills(&mut self) {
+        let Ok(kills) = self.cgroup.oom_kills() else { return };
+        if kills > self.oom_kills {
+            self.oom_kills = kills;
+            self.tell(Event::Oom);
+        }
+    }
+
+    /// An exec on its way has something to tell.
+    fn step(&mut self, index: usize) {
+        let Some(starting) = self.starting.get_mut(index) else { return };
+        let done = loop {
+            match starting.child.step() {
+                // A warning of an exec has no one to be shown to: the container's own start told the same.
+                Ok(Step::Warning(_)) => {}
+                Ok(Step::NeedsNetwork) => {}
+                Ok(Step::Terminal(master)) => {
+                    if let Err(error) = starting.streams.set_terminal(master) {
+                        break Err(error);
+                    }
+                }
+                Ok(Step::Running) => break Ok(()),
+                Err(error) => break Err(error),
+            }
+            if !is_readable(&starting.child) {
+                return;
+            }
+        };
+        let starting = self.starting.remove(index);
+        let asker = starting.asker;
+        let reply = match done {
+            Ok(()) => {
+                let pid = starting.child.pid();
+                self.execs.push(starting.running());
+                Reply::Started { pid }
+            }
+            Err(error) => {
+                drop(starting.child);
+                if let Some(cgroup) = &starting.cgroup {
+                    // Nothing is in it; what cannot be removed goes with the container's.
+                    let _ = cgroup.remove();
+                }
+                Reply::Failed(error)
+            }
+        };
+        self.answer_later(asker, reply);
+        self.reap();
+    }
+
+    /// When a limit must be looked at, or an exec's streams are given up.
+    fn due(&self) -> Option<Instant> {
+        let execs = self.execs.iter().filter(|exec| !exec.told);
+        let clocks =
+            execs.clone().map(|exec| &exec.process.clock).chain(self.left.iter().map(|(_, clock)| clock));
+        let clocks = clocks.chain(std::iter::once(&self.first.clock).filter(|_| self.first.ended.is_none()));
+        let lingering = execs.filter_map(|exec| exec.process.ended.map(|(_, _, at)| at + EXEC_LINGERS));
+        clocks.filter_map(Clock::due).chain(lingering).min()
+    }
+
+    fn check_limits(&mut self) {
+        let now = Instant::now();
+        if self.first.ended.is_none() {
+            self.first.clock.check(now, &self.cgroup);
+        }
+        for exec in &mut self.execs {
+            if let Some(cgroup) = exec.cgroup.as_ref().filter(|_| exec.process.ended.is_none()) {
+                exec.process.clock.check(now, cgroup);
+            }
+        }
+        self.left.retain_mut(|(cgroup, clock)| {
+            clock.check(now, cgroup);
+            let over = clock.hit.is_some() || cgroup.processes().is_ok_and(|processes| processes.is_empty());
+            // What cannot be removed goes with the container's.
+            !(over && cgroup.remove().is_ok())
+        });
+    }
+
+    /// Tells of execs that have ended and have been read to their end.
+    pub(super) fn finish_execs(&mut self) {
+        for index in 0..self.execs.len() {
+            let exec = &mut self.execs[index];
+            let Some((status, at_ns, at)) = exec.process.ended.filter(|_| !exec.told) else { continue };
+            let over = exec.process.streams.ended() || !exec.process.streams.has_clients();
+            if !over && at.elapsed() < EXEC_LINGERS {
+                continue;
+            }
+            exec.told = true;
+            let mut buffer = std::mem::take(&mut self.buffer);
+            exec.process.streams.give_up(&mut buffer, None);
+            self.buffer = buffer;
+            exec.process.streams.drain();
+            exec.process.streams.release();
+            let (id, hit) = (exec.id.clone(), exec.process.clock.hit);
+            if let Some(cgroup) = exec.cgroup.take() {
+                let empty = cgroup.processes().is_ok_and(|processes| processes.is_empty());
+                if !(empty || hit.is_some()) || cgroup.remove().is_err() {
+                    let clock = std::mem::replace(&mut exec.process.clock, Clock::new(Default::default()));
+                    self.left.push((cgroup, clock));
+                }
+            }
+            self.count_oom_kills();
+            let exit = self.exit(status, at_ns, hit, false);
+            self.tell(Event::ExecExited { id, exit });
+        }
+    }
+
+    /// How a process ended, in the daemon's words.
+    pub(super) fn exit(&self, status: i32, at_ns: u64, hit: Option<EndReason>, init: bool) -> Exit {
+        let signal = libc::WIFSIGNALED(status).then(|| libc::WTERMSIG(status));
+        let code = signal.map_or_else(|| libc::WEXITSTATUS(status), |signal| 128 + signal);
+        // hull's own init passes on how the command ended by its status.
+        let killed = signal == Some(libc::SIGKILL) || (init && code == 128 + libc::SIGKILL);
+        let reason = match (hit, signal) {
+            (Some(hit), _) => hit,
+            _ if killed && self.oom_kills > 0 && !self.killed => EndReason::Oom,
+            (None, Some(_)) => EndReason::Signal,
+            (None, None) => EndReason::Exited,
+        };
+        Exit { status: code, signal, oom_killed: self.oom_kills > 0, reason, at_ns }
+    }
+
+    fn sweep(&mut self) {
+        self.first.streams.sweep();
+        self.execs.retain_mut(|exec| {
+            exec.process.streams.sweep();
+            if exec.told {
+                exec.process.streams.release();
+            }
+            !(exec.told && !exec.process.streams.has_clients())
+        });
+        self.connections.retain(|connection| !connection.closed);
+    }
+}
+
+impl StartingExec {
+    fn running(mut self) -> RunningExec {
+        if let (Some(attach), Some(socket)) = (self.exec.attach.take(), self.client.take()) {
+            self.streams.attach(attach, socket);
+        }
+        RunningExec {
+            process: Running {
+                pid: self.child.pid(),
+                pidfd: self.child.into_pidfd(),
+                streams: self.streams,
+                clock: Clock::new(self.exec.limits),
+                ended: None,
+            },
+            id: self.exec.id,
+            cgroup: self.cgroup,
+            told: false,
+        }
+    }
+}
+
+fn is_readable(child: &Child) -> bool {
+    let sync = child.sync().as_fd().as_raw_fd();
+    let mut interest = [kernel::Interest { fd: sync, events: libc::POLLIN, revents: 0 }];
+    kernel::poll(&mut interest, Some(Duration::ZERO)).is_ok() && interest[0].revents != 0
+}
+
+/// Sends a signal of any number to a process that runs.
+pub(super) fn signal(process: &Running, signal: i32) -> Result<()> {
+    use crate::error::Context;
+    kernel::signal_by_pidfd(process.pidfd.as_raw_fd(), signal)
+        .context(|| format!("send signal {signal} to process {}", process.pid))
+}

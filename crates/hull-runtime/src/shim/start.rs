@@ -1,0 +1,247 @@
+//! Starting: from the launch message to the exec of the first process.
+
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+
+use oci_spec::runtime::{Process, Spec};
+
+use super::kernel::{self, Interest};
+use super::log::Writer;
+use super::streams::{self, Streams};
+use crate::cgroup::Cgroup;
+use crate::container::{Child, Start, Step};
+use crate::error::Context;
+use crate::launcher::Warm;
+use crate::protocol::{self, Attach, FromShim, Launch, ReceiveError, Reply, Request, Seccomp};
+use crate::{Error, Result, container, seccomp};
+
+/// A container whose first process has been executed.
+pub(super) struct Started<'w> {
+    pub(super) warm: &'w Warm,
+    pub(super) id: String,
+    pub(super) folder: OwnedFd,
+    pub(super) listener: OwnedFd,
+    pub(super) cgroup: Cgroup,
+    pub(super) streams: Streams,
+    pub(super) log: Option<Writer>,
+    pub(super) pid: i32,
+    pub(super) pidfd: OwnedFd,
+    pub(super) init: bool,
+    pub(super) at_ns: u64,
+    pub(super) limits: protocol::Limits,
+    pub(super) reserved: Vec<OwnedFd>,
+    pub(super) warnings: Vec<String>,
+    /// The filter that the spec asks for, for execs of its kind.
+    pub(super) filter: Option<seccomp::Filter>,
+    /// The control socket is still open.
+    pub(super) control_open: bool,
+}
+
+/// What a failed start takes back.
+struct Undo {
+    folder: OwnedFd,
+    cgroup: Option<Cgroup>,
+    armed: bool,
+}
+
+impl Drop for Undo {
+    fn drop(&mut self) {
+        if !self.armed {
+            return;
+        }
+        // The error of the start is the one to tell.
+        let _ = super::remove(self.folder.as_fd(), super::SOCKET);
+        if let Some(cgroup) = &self.cgroup {
+            let _ = cgroup.remove();
+        }
+    }
+}
+
+/// Clients that are attached once the container runs. Should it never, their connections end: the daemon may
+/// hold the sockets as well, so closing them would not do that.
+struct Waiting(Vec<(Attach, OwnedFd)>);
+
+impl Drop for Waiting {
+    fn drop(&mut self) {
+        for (_, socket) in &self.0 {
+            let _ = rustix::net::shutdown(socket, rustix::net::Shutdown::Both);
+        }
+    }
+}
+
+/// Starts the container. On failure nothing of it is left.
+pub(super) fn start<'w>(
+    launch: Launch,
+    control: &OwnedFd,
+    mut others: Vec<OwnedFd>,
+    warm: &'w Warm,
+) -> Result<Started<'w>> {
+    if others.len() != launch.reserved + launch.attach.len() {
+        let (reserved, clients) = (launch.reserved, launch.attach.len());
+        let reason = format!("{} descriptors came for {reserved} ports and {clients} clients", others.len());
+        return Err(Error::refused("start the container", reason));
+    }
+    let mut clients = Waiting(launch.attach.into_iter().zip(others.split_off(launch.reserved)).collect());
+    clients.0.iter().try_for_each(|(attach, _)| streams::check(attach))?;
+    detach_from_launcher()?;
+    let doing = || format!("prepare {}", launch.runtime_dir.display());
+    let folder = super::open_folder(&launch.runtime_dir).context(doing)?;
+    super::remove(folder.as_fd(), super::EXIT).context(doing)?;
+    let listener = super::listen(folder.as_fd()).context(doing)?;
+    let folder_kept = folder.try_clone().context(doing)?;
+    let mut undo = Undo { folder, cgroup: None, armed: true };
+
+    let mut spec = launch.spec;
+    // Inherited from the launcher, the shim's own protection would protect the container as well.
+    if let Some(process) = spec.process_mut() {
+        default_score(process);
+    }
+    let (cgroup, warnings) = make_cgroup(&spec, &launch.id)?;
+    undo.cgroup = Some(cgroup.clone());
+    let log = Writer::open(launch.log)?;
+    let filter = match launch.seccomp {
+        Seccomp::Default => Some(warm.default_filter(&bounding(spec.process().as_ref()))?),
+        Seccomp::Spec => spec
+            .linux()
+            .as_ref()
+            .and_then(|linux| linux.seccomp().as_ref())
+            .map(seccomp::compile)
+            .transpose()?,
+        Seccomp::Unconfined => None,
+    };
+    let owner = spec.process().as_ref().map_or(0, |process| process.user().uid());
+    let (mut streams, theirs) = Streams::new(launch.stdio, owner)?;
+    let mut child = container::start(Start {
+        spec: &spec,
+        rootfs: &launch.rootfs,
+        filter: filter.as_ref(),
+        streams: theirs,
+        cgroup: &cgroup,
+        init: launch.init,
+        awaits_network: launch.awaits_network,
+    })?;
+    let mut handshake = Handshake { streams: &mut streams, warnings, network: None, control_open: true };
+    handshake.run(&mut child, control, launch.awaits_network)?;
+    let Handshake { warnings, control_open, .. } = handshake;
+    for (attach, socket) in std::mem::take(&mut clients.0) {
+        streams.attach(attach, socket);
+    }
+    undo.armed = false;
+    Ok(Started {
+        warm,
+        id: launch.id,
+        folder: folder_kept,
+        listener,
+        cgroup,
+        streams,
+        log,
+        pid: child.pid(),
+        pidfd: child.into_pidfd(),
+        init: launch.init,
+        at_ns: super::now_ns(),
+        limits: launch.limits,
+        reserved: others,
+        warnings,
+        filter: if launch.seccomp == Seccomp::Spec { filter } else { None },
+        control_open,
+    })
+}
+
+/// What a forked shim has of its launcher and must not keep.
+fn detach_from_launcher() -> Result<()> {
+    let doing = || "leave the launcher".to_owned();
+    rustix::process::chdir("/").context(doing)?;
+    rustix::process::umask(rustix::fs::Mode::from_raw_mode(0o022));
+    // Whoever waits for the end of the daemon's output must not wait for containers.
+    let null = std::fs::OpenOptions::new().read(true).write(true).open("/dev/null").context(doing)?;
+    rustix::stdio::dup2_stdin(&null).context(doing)?;
+    rustix::stdio::dup2_stdout(&null).context(doing)?;
+    rustix::stdio::dup2_stderr(&null).context(doing)?;
+    // What an exec leaves behind in the host's pid namespace comes here to be reaped.
+    rustix::process::set_child_subreaper(Some(rustix::process::getpid())).context(doing)
+}
+
+/// A process that asks for no score of its own gets 0.
+pub(super) fn default_score(process: &mut Process) {
+    if process.oom_score_adj().is_none() {
+        process.set_oom_score_adj(Some(0));
+    }
+}
+
+fn make_cgroup(spec: &Spec, id: &str) -> Result<(Cgroup, Vec<String>)> {
+    let linux = spec.linux().as_ref();
+    let path = linux.and_then(|linux| linux.cgroups_path().as_ref()).and_then(|path| path.to_str());
+    let path = path.map_or_else(|| format!("/hull/{id}"), str::to_owned);
+    Cgroup::create(&path, linux.and_then(|linux| linux.resources().as_ref()))
+}
+
+/// The capabilities of a process's bounding set.
+pub(super) fn bounding(process: Option<&Process>) -> Vec<oci_spec::runtime::Capability> {
+    let capabilities = process.and_then(|process| process.capabilities().as_ref());
+    let bounding = capabilities.and_then(|capabilities| capabilities.bounding().as_ref());
+    bounding.into_iter().flatten().copied().collect()
+}
+
+/// Leads the first process to its exec, with what the daemon has to say meanwhile.
+struct Handshake<'s> {
+    streams: &'s mut Streams,
+    warnings: Vec<String>,
+    network: Option<OwnedFd>,
+    control_open: bool,
+}
+
+impl Handshake<'_> {
+    fn run(&mut self, child: &mut Child, control: &OwnedFd, awaits_network: bool) -> Result<()> {
+        let mut asked = false;
+        loop {
+            let mut both = [
+                Interest { fd: child.sync().as_raw_fd(), events: libc::POLLIN, revents: 0 },
+                Interest { fd: control.as_raw_fd(), events: libc::POLLIN, revents: 0 },
+            ];
+            let watched = if self.control_open { 2 } else { 1 };
+            if kernel::poll(&mut both[..watched], None).is_err() {
+                continue;
+            }
+            if both[1].revents != 0 {
+                self.hear_daemon(control)?;
+                if !self.control_open && awaits_network && self.network.is_none() {
+                    return Err(Error::refused(
+                        "start the container",
+                        "the daemon ended before its network was made",
+                    ));
+                }
+            }
+            if both[0].revents != 0 {
+                match child.step()? {
+                    Step::Warning(warning) => self.warnings.push(warning),
+                    Step::NeedsNetwork => asked = true,
+                    Step::Terminal(master) => self.streams.set_terminal(master)?,
+                    Step::Running => return Ok(()),
+                }
+            }
+            if let Some(network) = self.network.take_if(|_| asked) {
+                child.give_network(network.as_fd())?;
+                asked = false;
+            }
+        }
+    }
+
+    fn hear_daemon(&mut self, control: &OwnedFd) -> Result<()> {
+        match protocol::receive::<Request>(control.as_fd()) {
+            Ok(Some((Request::Network, mut descriptors))) => match descriptors.pop() {
+                Some(network) => self.network = Some(network),
+                None => {
+                    return Err(Error::refused("join the network", "the message came without a namespace"));
+                }
+            },
+            Ok(Some((Request::NetworkFailed(error), _))) => return Err(error),
+            Ok(Some(_)) => {
+                let error = Error::refused("ask the shim", "the container is starting");
+                // A daemon that does not take the answer is found gone at the next look.
+                let _ = protocol::send(control.as_fd(), &FromShim::Reply(Reply::Failed(error)), &[]);
+            }
+            Ok(None) | Err(ReceiveError::Broken(_)) => self.control_open = false,
+            Err(ReceiveError::WouldBlock) => {}
+        }
+        Ok(())
+    }
+}

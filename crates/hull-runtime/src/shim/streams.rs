@@ -1,0 +1,335 @@
+//! The streams of a container or an exec: what it prints goes to the log and to its clients, what they send
+//! goes to its standard input.
+//!
+//! Nothing is read that cannot be passed on: while a client has not taken what was printed, the stream is not
+//! read, and the container waits, as it would for a terminal. While standard input is full, clients are not
+//! read.
+
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+
+use rustix::buffer::spare_capacity;
+use rustix::fs::{Mode, OFlags};
+use rustix::io::Errno;
+use rustix::pipe::PipeFlags;
+use rustix::termios::Winsize;
+
+use super::client::{Client, Input};
+use super::interests::{Interests, Part};
+use super::log::{Stream, Writer};
+use crate::error::Context;
+use crate::protocol::{Attach, Stdio};
+use crate::{Error, Result, container};
+
+/// How much is read at once, in bytes.
+pub(super) const READ_MAX: usize = 64 * 1024;
+
+/// How much of a client's input is read at once, in bytes.
+const INPUT_MAX: usize = 8 * 1024;
+
+/// How many bytes the keys that detach may be.
+const DETACH_KEYS_MAX: usize = 64;
+
+/// The shim's ends of the streams, and who is attached to them.
+#[derive(Debug)]
+pub(super) struct Streams {
+    stdin: Option<OwnedFd>,
+    stdout: Option<OwnedFd>,
+    stderr: Option<OwnedFd>,
+    /// The terminal's master, which stands for all three.
+    terminal: Option<OwnedFd>,
+    /// The terminal has not ended.
+    terminal_open: bool,
+    stdio: Stdio,
+    /// What standard input has not taken yet.
+    input: Vec<u8>,
+    /// No more input will come.
+    input_ends: bool,
+    clients: Vec<Client>,
+    /// Nothing is held back for slow clients any more: the process has ended, and what it left is little.
+    draining: bool,
+}
+
+impl Streams {
+    /// Makes the streams, and the ends that the new process gets. `owner` may open them anew by their names
+    /// in /proc.
+    pub(super) fn new(stdio: Stdio, owner: u32) -> Result<(Streams, container::Streams)> {
+        let doing = || "make the pipes of the standard streams".to_owned();
+        let mut streams = Streams {
+            stdin: None,
+            stdout: None,
+            stderr: None,
+            terminal: None,
+            terminal_open: false,
+            stdio,
+            input: Vec::new(),
+            input_ends: false,
+            clients: Vec::new(),
+            draining: false,
+        };
+        if streams.stdio.terminal {
+            let size = streams.stdio.size;
+            return Ok((streams, container::Streams::Terminal { size }));
+        }
+        let stdin = if streams.stdio.stdin {
+            let (theirs, ours) = pipe(owner).context(doing)?;
+            rustix::io::ioctl_fionbio(&ours, true).context(doing)?;
+            streams.stdin = Some(ours);
+            theirs
+        } else {
+            null(OFlags::RDONLY)?
+        };
+        let (stdout_ours, stdout) = pipe(owner).context(doing)?;
+        let (stderr_ours, stderr) = pipe(owner).context(doing)?;
+        rustix::io::ioctl_fionbio(&stdout_ours, true).context(doing)?;
+        rustix::io::ioctl_fionbio(&stderr_ours, true).context(doing)?;
+        (streams.stdout, streams.stderr) = (Some(stdout_ours), Some(stderr_ours));
+        Ok((streams, container::Streams::Pipes { stdin, stdout, stderr }))
+    }
+
+    /// No streams at all, for a process whose output nobody will ever see.
+    pub(super) fn none() -> Result<(Streams, container::Streams)> {
+        let streams = Streams {
+            stdin: None,
+            stdout: None,
+            stderr: None,
+            terminal: None,
+            terminal_open: false,
+            stdio: Stdio::default(),
+            input: Vec::new(),
+            input_ends: true,
+            clients: Vec::new(),
+            draining: false,
+        };
+        let (stdin, stdout) = (null(OFlags::RDONLY)?, null(OFlags::WRONLY)?);
+        let stderr = null(OFlags::WRONLY)?;
+        Ok((streams, container::Streams::Pipes { stdin, stdout, stderr }))
+    }
+
+    /// The terminal's master has come.
+    pub(super) fn set_terminal(&mut self, master: OwnedFd) -> Result<()> {
+        rustix::io::ioctl_fionbio(&master, true).context(|| "set up the terminal".into())?;
+        self.terminal = Some(master);
+        self.terminal_open = true;
+        Ok(())
+    }
+
+    /// Sets the terminal's size; false when there is no terminal.
+    pub(super) fn resize(&self, width: u16, height: u16) -> Result<bool> {
+        let Some(terminal) = &self.terminal else { return Ok(false) };
+        let size = Winsize { ws_col: width, ws_row: height, ws_xpixel: 0, ws_ypixel: 0 };
+        rustix::termios::tcsetwinsize(terminal, size).context(|| "set the terminal's size".into())?;
+        Ok(true)
+    }
+
+    /// Connects a client.
+    pub(super) fn attach(&mut self, mut attach: Attach, socket: OwnedFd) {
+        let already = std::mem::take(&mut attach.already_read);
+        let mut client = Client::new(attach, socket, self.stdio.terminal);
+        if client.sends {
+            self.feed(&client.sift(&already));
+        }
+        self.clients.push(client);
+    }
+
+    /// Whether anyone is attached.
+    pub(super) fn has_clients(&self) -> bool {
+        !self.clients.is_empty()
+    }
+
+    fn source(&self, stream: Stream) -> Option<BorrowedFd<'_>> {
+        match stream {
+            Stream::Stdout if self.terminal_open => self.terminal.as_ref().map(AsFd::as_fd),
+            Stream::Stdout => self.stdout.as_ref().map(AsFd::as_fd),
+            Stream::Stderr => self.stderr.as_ref().map(AsFd::as_fd),
+        }
+    }
+
+    fn sink(&self) -> Option<BorrowedFd<'_>> {
+        if self.terminal_open && self.stdio.stdin {
+            return self.terminal.as_ref().map(AsFd::as_fd);
+        }
+        self.stdin.as_ref().map(AsFd::as_fd)
+    }
+
+    /// Whether nothing more can be printed.
+    pub(super) fn ended(&self) -> bool {
+        self.source(Stream::Stdout).is_none() && self.source(Stream::Stderr).is_none()
+    }
+
+    /// Whether every client has taken everything.
+    pub(super) fn delivered(&self) -> bool {
+        !self.clients.iter().any(Client::is_behind)
+    }
+
+    /// The process has ended: from now on nothing is held back for slow clients.
+    pub(super) fn drain(&mut self) {
+        self.draining = true;
+    }
+
+    /// Adds what these streams wait for.
+    pub(super) fn interests(&self, owner: usize, interests: &mut Interests) {
+        if self.draining || self.delivered() {
+            for stream in [Stream::Stdout, Stream::Stderr] {
+                if let Some(fd) = self.source(stream) {
+                    interests.add(fd.as_raw_fd(), libc::POLLIN, Part::Output(owner, stream));
+                }
+            }
+        }
+        if let Some(fd) = self.sink().filter(|_| !self.input.is_empty()) {
+            interests.add(fd.as_raw_fd(), libc::POLLOUT, Part::Input(owner));
+        }
+        for (index, client) in self.clients.iter().enumerate() {
+            if let Some((fd, events)) = client.interest(self.input.is_empty()) {
+                interests.add(fd, events, Part::Client(owner, index));
+            }
+        }
+    }
+
+    /// Reads a stream once and passes it on; whether there may be more at once.
+    pub(super) fn output(&mut self, stream: Stream, buffer: &mut Vec<u8>, log: Option<&mut Writer>) -> bool {
+        let Some(source) = self.source(stream) else { return false };
+        buffer.clear();
+        match rustix::io::retry_on_intr(|| rustix::io::read(source, spare_capacity(buffer))) {
+            Err(Errno::AGAIN) => false,
+            // A terminal fails so when nobody has it open any more.
+            Ok(0) | Err(_) => {
+                self.end_output(stream, log);
+                false
+            }
+            Ok(_) => {
+                if let Some(log) = log {
+                    log.write(stream, buffer, super::now_ns());
+                }
+                for client in &mut self.clients {
+                    client.print(stream, buffer);
+                }
+                true
+            }
+        }
+    }
+
+    /// The stream has ended, or is given up.
+    fn end_output(&mut self, stream: Stream, log: Option<&mut Writer>) {
+        match stream {
+            Stream::Stdout => (self.terminal_open, self.stdout) = (false, None),
+            Stream::Stderr => self.stderr = None,
+        }
+        if let Some(log) = log {
+            log.end(stream, super::now_ns());
+        }
+    }
+
+    /// Reads what is there and then ends both streams, whoever still holds them.
+    pub(super) fn give_up(&mut self, buffer: &mut Vec<u8>, mut log: Option<&mut Writer>) {
+        for stream in [Stream::Stdout, Stream::Stderr] {
+            // A pipe holds a mebibyte at most; whoever fills it faster than it is read is not waited for.
+            for _ in 0..64 {
+                if !self.output(stream, buffer, log.as_deref_mut()) {
+                    break;
+                }
+            }
+            if self.source(stream).is_some() {
+                self.end_output(stream, log.as_deref_mut());
+            }
+        }
+    }
+
+    /// Standard input can take more.
+    pub(super) fn input_ready(&mut self) {
+        let input = std::mem::take(&mut self.input);
+        self.feed(&input);
+    }
+
+    /// Writes to standard input; what it does not take is kept.
+    fn feed(&mut self, bytes: &[u8]) {
+        // Where nothing is left to write to, input goes nowhere, as it does into a closed pipe.
+        if let Some(sink) = self.sink() {
+            let mut written = 0;
+            if self.input.is_empty() {
+                while written < bytes.len() {
+                    match rustix::io::retry_on_intr(|| rustix::io::write(sink, &bytes[written..])) {
+                        Ok(more) => written += more,
+                        Err(Errno::AGAIN) => break,
+                        Err(_) => {
+                            self.stdin = None;
+                            return;
+                        }
+                    }
+                }
+            }
+            self.input.extend_from_slice(&bytes[written..]);
+        }
+        if self.input.is_empty() && self.input_ends {
+            self.stdin = None;
+        }
+    }
+
+    /// Something has happened at a client's socket.
+    pub(super) fn client_ready(&mut self, index: usize, ready: i16) {
+        let Some(client) = self.clients.get_mut(index) else { return };
+        if ready & libc::POLLOUT != 0 {
+            client.flush();
+        }
+        if ready & libc::POLLIN != 0 && client.sends {
+            let mut buffer = [0; INPUT_MAX];
+            match client.receive(&mut buffer) {
+                Input::Nothing => {}
+                Input::Bytes(bytes) => self.feed(&bytes),
+                Input::End => self.client_sends_no_more(),
+            }
+        } else if ready & (libc::POLLHUP | libc::POLLERR | libc::POLLNVAL) != 0 {
+            client.hang_up();
+            if client.is_done() && self.clients[index].sends {
+                self.client_sends_no_more();
+            }
+        }
+    }
+
+    fn client_sends_no_more(&mut self) {
+        if self.stdio.stdin_once && !self.stdio.terminal {
+            self.input_ends = true;
+            self.feed(&[]);
+        }
+    }
+
+    /// Forgets clients that have detached or are gone.
+    pub(super) fn sweep(&mut self) {
+        self.clients.retain(|client| !client.is_done());
+    }
+
+    /// Disconnects those clients that have everything.
+    pub(super) fn release(&mut self) {
+        self.clients.retain(|client| client.is_behind() && !client.is_done());
+    }
+
+    /// The process has ended: clients send nothing any more.
+    pub(super) fn end_input(&mut self) {
+        self.stdin = None;
+        self.input = Vec::new();
+        for client in &mut self.clients {
+            client.sends = false;
+        }
+    }
+}
+
+/// Whether a client may be attached so.
+pub(super) fn check(attach: &Attach) -> Result<()> {
+    if attach.detach_keys.len() > DETACH_KEYS_MAX {
+        let reason = format!("more than {DETACH_KEYS_MAX} bytes of keys to detach");
+        return Err(Error::refused("attach a client", reason));
+    }
+    Ok(())
+}
+
+/// A pipe: the end to read and the end to write, close-on-exec.
+fn pipe(owner: u32) -> std::io::Result<(OwnedFd, OwnedFd)> {
+    let (read, write) = rustix::pipe::pipe_with(PipeFlags::CLOEXEC)?;
+    if owner != 0 {
+        rustix::fs::fchown(&write, Some(rustix::fs::Uid::from_raw(owner)), None)?;
+    }
+    Ok((read, write))
+}
+
+fn null(access: OFlags) -> Result<OwnedFd> {
+    rustix::fs::open("/dev/null", access | OFlags::CLOEXEC, Mode::empty()).context(|| "open /dev/null".into())
+}
