@@ -336,9 +336,19 @@ impl Podman {
         let (root, state) = (self.dir.join("root"), self.dir.join("run"));
         let mut all =
             vec!["--root", text(&root)?, "--runroot", text(&state)?, "--cgroup-manager", "cgroupfs"];
+        if find("runc").is_some() {
+            // crun takes no machine that mounts cgroups of both versions.
+            all.extend(["--runtime", "runc"]);
+        }
         all.extend_from_slice(args);
         output("podman", &all)?;
         Ok(())
+    }
+
+    /// `podman run --rm`, with limits that root may set without CAP_SYS_RESOURCE too.
+    pub(crate) fn container(&self, network: &str) -> Result<()> {
+        let limits = ["run", "--rm", "--ulimit", "nofile=1024:4096", "--ulimit", "nproc=1024:4096"];
+        self.run(&[&limits[..], &["--network", network, "localhost/busybox", "true"]].concat())
     }
 }
 
@@ -354,5 +364,12 @@ impl Drop for Podman {
             .stderr(Stdio::null())
             .status()
             .ok();
+        for cgroup in cgroups_of("libpod_parent") {
+            Command::new("find")
+                .arg(cgroup)
+                .args(["-depth", "-type", "d", "-exec", "rmdir", "{}", "+"])
+                .status()
+                .ok();
+        }
     }
 }

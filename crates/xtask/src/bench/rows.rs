@@ -117,9 +117,7 @@ fn start(who: &mut Contestant, network: &str) -> Result<Option<f64>> {
             }),
         )?,
         Contestant::Runtime(runtime) if network == "none" => runtime.container()?,
-        Contestant::Podman(podman) => {
-            podman.run(&["run", "--rm", "--network", network, "localhost/busybox", "true"])?
-        }
+        Contestant::Podman(podman) => podman.container(network)?,
         Contestant::Runtime(_) => return Ok(None),
     }
     Ok(Some(milliseconds(begin)))
@@ -157,7 +155,7 @@ fn command(who: &mut Contestant) -> Result<Option<f64>> {
                 return Err(format!("run --rm: {status}").into());
             }
         }
-        Contestant::Podman(podman) => podman.run(&["run", "--rm", "localhost/busybox", "true"])?,
+        Contestant::Podman(podman) => podman.container("bridge")?,
         Contestant::Floor(_) | Contestant::Runtime(_) => return Ok(None),
     }
     Ok(Some(milliseconds(begin)))
