@@ -3,8 +3,10 @@
 //! - [`daemon`]: `hull daemon`, from its flags to its end.
 //! - `server`: listeners and connections.
 //! - `routes`: the one table of every endpoint, those that are not there yet included.
+//! - `blocking`: work that blocks, bodies as readers and writers.
 //! - `http`: a request as the handlers see it, and the answers that they give.
 
+mod blocking;
 mod containers;
 pub mod daemon;
 mod exec;
@@ -15,4 +17,5 @@ mod networks;
 mod routes;
 mod server;
 mod system;
+mod tls;
 mod volumes;

@@ -49,11 +49,11 @@ pub(crate) static ROUTES: &[Route] = &[
     route!(POST "/containers/create" containers::create),
     route!(POST "/containers/prune" containers::prune),
     route!(GET "/containers/{}/json" containers::inspect),
-    route!(GET "/containers/{}/top" containers::top),
-    route!(GET "/containers/{}/logs" containers::logs),
-    route!(GET "/containers/{}/changes" containers::changes),
-    route!(GET "/containers/{}/export" containers::export),
-    route!(GET "/containers/{}/stats" containers::stats),
+    route!(GET "/containers/{}/top"),
+    route!(GET "/containers/{}/logs"),
+    route!(GET "/containers/{}/changes"),
+    route!(GET "/containers/{}/export"),
+    route!(GET "/containers/{}/stats"),
     route!(POST "/containers/{}/resize" containers::resize),
     route!(POST "/containers/{}/start" containers::start),
     route!(POST "/containers/{}/stop" containers::stop),
@@ -64,13 +64,13 @@ pub(crate) static ROUTES: &[Route] = &[
     route!(POST "/containers/{}/pause" containers::pause),
     route!(POST "/containers/{}/unpause" containers::unpause),
     route!(POST "/containers/{}/attach" containers::attach),
-    route!(GET "/containers/{}/attach/ws" containers::attach_websocket),
+    route!(GET "/containers/{}/attach/ws"),
     route!(POST "/containers/{}/wait" containers::wait),
     route!(DELETE "/containers/{}" containers::remove),
-    route!(HEAD "/containers/{}/archive" containers::archive_stat),
-    route!(GET "/containers/{}/archive" containers::archive_get),
-    route!(PUT "/containers/{}/archive" containers::archive_put),
-    route!(POST "/commit" containers::commit),
+    route!(HEAD "/containers/{}/archive"),
+    route!(GET "/containers/{}/archive"),
+    route!(PUT "/containers/{}/archive"),
+    route!(POST "/commit"),
     // Exec.
     route!(POST "/containers/{}/exec" exec::create),
     route!(POST "/exec/{}/start" exec::start),
@@ -186,7 +186,8 @@ fn captures(pattern: &str, segments: &[&str]) -> Option<Vec<String>> {
     let mut rest = segments;
     for (index, part) in parts.iter().enumerate() {
         let behind = parts.len() - index - 1;
-        let count = if *part == "{*}" { rest.len().checked_sub(behind).filter(|count| *count > 0)? } else { 1 };
+        let count =
+            if *part == "{*}" { rest.len().checked_sub(behind).filter(|count| *count > 0)? } else { 1 };
         let (here, after) = rest.split_at_checked(count)?;
         let text = here.join("/");
         match *part {

@@ -67,7 +67,8 @@ impl Database {
 
     /// Writes a document, whether it is there or not.
     pub(crate) fn put(&self, table: Table, key: &str, document: &impl Serialize) -> Result<()> {
-        let text = serde_json::to_string(document).map_err(|error| Error::system("write a document", error))?;
+        let text =
+            serde_json::to_string(document).map_err(|error| Error::system("write a document", error))?;
         let connection = self.connection.lock().unwrap_or_else(PoisonError::into_inner);
         connection
             .prepare_cached(&format!("INSERT OR REPLACE INTO {} VALUES (?1, ?2)", table.name()))?
@@ -90,8 +91,9 @@ impl Database {
         let mut documents = Vec::new();
         for row in rows {
             let (key, text) = row?;
-            let document = serde_json::from_str(&text)
-                .map_err(|error| Error::system(format_args!("read {} {key} from the database", table.name()), error))?;
+            let document = serde_json::from_str(&text).map_err(|error| {
+                Error::system(format_args!("read {} {key} from the database", table.name()), error)
+            })?;
             documents.push(document);
         }
         Ok(documents)

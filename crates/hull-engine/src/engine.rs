@@ -46,11 +46,19 @@ impl Engine {
     pub async fn open(config: DaemonConfig, launcher: Launcher) -> Result<Arc<Engine>> {
         make_private(&config.data_root)?;
         make_private(&config.exec_root)?;
-        for folder in [config.data_root.join("containers"), config.data_root.join("volumes"), config.exec_root.join("c")] {
+        for folder in [
+            config.data_root.join("containers"),
+            config.data_root.join("volumes"),
+            config.exec_root.join("c"),
+        ] {
             make_private(&folder)?;
         }
         let database = Arc::new(Database::open(&config.data_root.join("hull.db"))?);
-        let images = Store::open(&config.data_root.join("image"))?;
+        let images = Store::open(
+            &config.data_root.join("image"),
+            &[config.data_root.clone(), config.exec_root.clone()],
+        )
+        .map_err(crate::images::error)?;
         let fabric = Arc::new(Fabric::open(&config.instance)?);
         let events = Arc::new(Events::new());
         let volumes = Volumes::open(&config, Arc::clone(&database), Arc::clone(&events))?;
@@ -85,7 +93,8 @@ fn make_private(path: &Path) -> Result<()> {
 /// The daemon's id, made once for each data root.
 fn daemon_id(data_root: &Path) -> Result<String> {
     let path = data_root.join("id");
-    let failed = |error: io::Error| Error::system(format_args!("keep the daemon's id in {}", path.display()), error);
+    let failed =
+        |error: io::Error| Error::system(format_args!("keep the daemon's id in {}", path.display()), error);
     match fs::read_to_string(&path) {
         Ok(id) if !id.trim().is_empty() => Ok(id.trim().to_owned()),
         Ok(_) => write_id(&path).map_err(failed),

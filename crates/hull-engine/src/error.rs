@@ -30,12 +30,14 @@ pub struct Error {
     pub kind: Kind,
     /// What was asked, what stood in the way, what to do.
     pub message: String,
+    /// The exit status that a container has which could not be started for this: 126, 127, or 128.
+    pub exit_status: u8,
 }
 
 impl Error {
     /// A failure of that kind.
     pub fn new(kind: Kind, message: impl Into<String>) -> Error {
-        Error { kind, message: message.into() }
+        Error { kind, message: message.into(), exit_status: 128 }
     }
 
     /// What was named does not exist.

@@ -7,7 +7,11 @@ use std::collections::{BTreeMap, VecDeque};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use serde::Serialize;
+use serde_json::{Value, json};
 use tokio::sync::broadcast;
+
+use crate::Result;
+use crate::filter::Filters;
 
 /// How many past events are kept for `since`.
 const KEPT: usize = 1024;
@@ -56,6 +60,93 @@ pub struct Event {
     pub attributes: BTreeMap<String, String>,
     /// When, in nanoseconds since 1970.
     pub time_ns: i64,
+}
+
+/// The filters that events know.
+const FILTERS: [&str; 14] = [
+    "config",
+    "container",
+    "daemon",
+    "event",
+    "image",
+    "label",
+    "network",
+    "node",
+    "plugin",
+    "scope",
+    "secret",
+    "service",
+    "type",
+    "volume",
+];
+
+/// Refuses a filter that events do not know.
+///
+/// # Errors
+/// Names it.
+pub fn check_filters(filters: &Filters) -> Result<()> {
+    filters.only(&FILTERS)
+}
+
+impl Event {
+    /// Whether the filters let it through. What is named of a kind is an id or a name, or the beginning of one.
+    pub fn passes(&self, filters: &Filters) -> bool {
+        let action = self.action.split_once(':').map_or(self.action.as_str(), |(action, _)| action);
+        let any = |name: &str, passes: &dyn Fn(&str) -> bool| {
+            let values = filters.values(name);
+            values.is_empty() || values.iter().any(|value| passes(value))
+        };
+        let called = |value: &str| {
+            self.id.starts_with(value)
+                || self.attributes.get("name").is_some_and(|name| name.starts_with(value))
+        };
+        let of_kind = |kind: Kind| move |value: &str| self.kind == kind && called(value);
+        any("event", &|value| value == self.action || value == action)
+            && any("type", &|value| value == self.kind.name())
+            && any("scope", &|value| value == "local")
+            && any("container", &of_kind(Kind::Container))
+            && any("network", &of_kind(Kind::Network))
+            && any("volume", &of_kind(Kind::Volume))
+            && any("daemon", &of_kind(Kind::Daemon))
+            && any("image", &|value| self.is_of_image(value))
+            && filters.labels(&self.attributes)
+            // Swarm's, of which nothing ever happens here.
+            && ["config", "node", "plugin", "secret", "service"].iter().all(|name| filters.values(name).is_empty())
+    }
+
+    /// Whether it is about that image, or about a container of it; the image's tag may be left out.
+    fn is_of_image(&self, value: &str) -> bool {
+        let without_tag = |name: &str| match name.rsplit_once(':') {
+            Some((name, tag)) if !tag.contains('/') => name.to_owned(),
+            _ => name.to_owned(),
+        };
+        let names = match self.kind {
+            Kind::Image => [Some(&self.id), self.attributes.get("name")],
+            Kind::Container => [self.attributes.get("image"), None],
+            _ => return false,
+        };
+        names.into_iter().flatten().any(|name| name == value || without_tag(name) == value)
+    }
+
+    /// The event in the API's shape.
+    pub fn shown(&self, version: u32) -> Value {
+        let mut shown = json!({});
+        // The words of before 1.22, which were there until 1.52.
+        if version < 52 && matches!(self.kind, Kind::Container | Kind::Image) {
+            shown["status"] = json!(self.action);
+            shown["id"] = json!(self.id);
+            if let Some(image) = self.attributes.get("image") {
+                shown["from"] = json!(image);
+            }
+        }
+        shown["Type"] = json!(self.kind.name());
+        shown["Action"] = json!(self.action);
+        shown["Actor"] = json!({ "ID": self.id, "Attributes": self.attributes });
+        shown["scope"] = json!("local");
+        shown["time"] = json!(self.time_ns / 1_000_000_000);
+        shown["timeNano"] = json!(self.time_ns);
+        shown
+    }
 }
 
 /// The daemon's events.
@@ -122,5 +213,103 @@ impl Events {
             Some(since) => ring.iter().filter(|event| event.time_ns >= since).cloned().collect(),
         };
         Subscription { past, receiver: self.sender.subscribe() }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn attributes(list: &[(&str, &str)]) -> BTreeMap<String, String> {
+        list.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect()
+    }
+
+    fn event(kind: Kind, action: &str, id: &str, list: &[(&str, &str)]) -> Event {
+        Event {
+            kind,
+            action: action.into(),
+            id: id.into(),
+            attributes: attributes(list),
+            time_ns: 1_500_000_000,
+        }
+    }
+
+    fn passes(event: &Event, list: &[(&str, &str)]) -> bool {
+        let mut filters = BTreeMap::<String, Vec<String>>::new();
+        for (name, value) in list {
+            filters.entry((*name).to_owned()).or_default().push((*value).to_owned());
+        }
+        let filters = Filters::from(filters);
+        check_filters(&filters).unwrap();
+        event.passes(&filters)
+    }
+
+    #[test]
+    fn filters_of_a_kind_are_or_and_of_different_kinds_and() {
+        let exec = event(
+            Kind::Container,
+            "exec_create: ls -l",
+            "c0ffee",
+            &[("name", "web"), ("image", "workshop/busybox:1"), ("tier", "front")],
+        );
+        for list in [
+            &[][..],
+            &[("event", "exec_create")],
+            &[("event", "exec_create: ls -l")],
+            &[("event", "die"), ("event", "exec_create")],
+            &[("container", "c0f")],
+            &[("container", "web"), ("type", "container")],
+            &[("image", "workshop/busybox")],
+            &[("image", "workshop/busybox:1")],
+            &[("label", "tier=front")],
+            &[("scope", "local")],
+        ] {
+            assert!(passes(&exec, list), "{list:?}");
+        }
+        for list in [
+            &[("event", "exec")][..],
+            &[("event", "die")],
+            &[("container", "db")],
+            &[("container", "web"), ("type", "image")],
+            &[("network", "web")],
+            &[("image", "busybox")],
+            &[("label", "tier=back")],
+            &[("scope", "swarm")],
+            &[("service", "web")],
+        ] {
+            assert!(!passes(&exec, list), "{list:?}");
+        }
+        let unknown = Filters::from(BTreeMap::from([("colour".to_owned(), vec!["red".to_owned()])]));
+        assert_eq!(check_filters(&unknown).unwrap_err().message, "invalid filter 'colour'");
+    }
+
+    #[test]
+    fn shapes_differ_by_version() {
+        let event = event(Kind::Container, "start", "c1", &[("image", "a")]);
+        let new = event.shown(56);
+        assert_eq!(
+            (&new["Type"], &new["time"], &new["timeNano"]),
+            (&json!("container"), &json!(1), &json!(1_500_000_000))
+        );
+        assert!(new.get("status").is_none());
+        let old = event.shown(41);
+        assert_eq!((&old["status"], &old["id"], &old["from"]), (&json!("start"), &json!("c1"), &json!("a")));
+    }
+
+    #[test]
+    fn no_event_is_lost_between_past_and_future_and_the_slow_are_told() {
+        let events = Events::new();
+        events.publish(Kind::Volume, "create", "a", BTreeMap::new());
+        let mut all = events.subscribe(Some(0));
+        let mut future = events.subscribe(None);
+        events.publish(Kind::Volume, "create", "b", BTreeMap::new());
+        assert_eq!(all.past.iter().map(|event| event.id.as_str()).collect::<Vec<_>>(), ["a"]);
+        assert_eq!(all.receiver.try_recv().unwrap().id, "b");
+        assert!(future.past.is_empty() && future.receiver.try_recv().unwrap().id == "b");
+        for _ in 0..=BEHIND {
+            events.publish(Kind::Volume, "create", "c", BTreeMap::new());
+        }
+        assert!(matches!(future.receiver.try_recv(), Err(broadcast::error::TryRecvError::Lagged(_))));
+        assert_eq!(events.subscribe(Some(0)).past.len(), KEPT);
     }
 }

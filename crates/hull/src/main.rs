@@ -16,10 +16,9 @@ use std::process::ExitCode;
 fn main() -> ExitCode {
     // Looked at before anything else is set up: these are processes of their own kind, with a start of their own.
     // The launcher in particular must still be single-threaded and small.
-    #[allow(clippy::match_single_binding)] // the arms come with the crates that they call
     match std::env::args_os().nth(1).as_deref().and_then(|first| first.to_str()) {
-        // INTEGRATOR: Some("launcher") => hull_runtime::launcher::main(),
-        // INTEGRATOR: Some("daemon") => hull_api::daemon::main(std::env::args_os().skip(2)),
+        Some("launcher") => hull_runtime::launcher::main(),
+        Some("daemon") => hull_api::daemon::main(std::env::args_os().skip(2)),
         _ => cli::main(),
     }
 }

@@ -34,7 +34,10 @@ fn without_nulls(value: &mut Value) {
                     _ => continue,
                 };
                 if let Value::Object(named) = member {
-                    named.values_mut().filter(|value| value.is_null()).for_each(|value| *value = zero.clone());
+                    named
+                        .values_mut()
+                        .filter(|value| value.is_null())
+                        .for_each(|value| *value = zero.clone());
                 }
             }
             members.retain(|_, member| !member.is_null());

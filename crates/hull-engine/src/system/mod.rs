@@ -8,3 +8,8 @@ pub use disk::DiskQuery;
 pub use info::STORAGE_DRIVER;
 
 pub use time::{moment_ns, parse_rfc3339};
+
+/// Nanoseconds since 1970.
+pub fn now_ns() -> i64 {
+    crate::container::now_ns()
+}

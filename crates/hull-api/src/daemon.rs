@@ -1,0 +1,543 @@
+//! `hull daemon`, from its flags to its end.
+
+use std::collections::BTreeMap;
+use std::ffi::OsString;
+use std::fs;
+use std::net::{IpAddr, SocketAddr};
+use std::os::fd::{FromRawFd, OwnedFd};
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+use std::sync::Arc;
+
+use clap::Parser;
+use hull_engine::model::{LogConfig, Ulimit};
+use hull_engine::{DaemonConfig, Engine, Error, Result};
+use hull_runtime::launcher::{self, Launcher};
+use serde::Deserialize;
+use tokio::signal::unix::{SignalKind, signal};
+
+use crate::server::{self, Listener};
+use crate::tls;
+
+/// Runs the engine that clients talk to.
+///
+/// Containers do not depend on the daemon's life: end it, start it again, and they run on.
+#[derive(Clone, Debug, Default, Parser, Deserialize)]
+#[command(name = "hull daemon", no_binary_name = true)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields, default)]
+pub struct Flags {
+    /// Where clients connect: unix://PATH, tcp://ADDRESS:PORT, fd:// (several are possible)
+    #[arg(short = 'H', long = "host", value_name = "ADDRESS")]
+    hosts: Vec<String>,
+    /// State that survives a reboot
+    #[arg(long, value_name = "FOLDER")]
+    data_root: Option<PathBuf>,
+    /// State of this boot
+    #[arg(long, value_name = "FOLDER")]
+    exec_root: Option<PathBuf>,
+    /// The file that holds the daemon's process id
+    #[arg(long, value_name = "FILE")]
+    pidfile: Option<PathBuf>,
+    /// The group that may use the unix socket, by name or number
+    #[arg(short = 'G', long, value_name = "GROUP")]
+    group: Option<String>,
+    /// A JSON file with Docker's keys [default: /etc/hull/daemon.json, if it is there]
+    #[arg(long, alias = "config-file", value_name = "FILE")]
+    #[serde(skip)]
+    config: Option<PathBuf>,
+    /// What is logged: debug, info, warn, error
+    #[arg(short = 'l', long, value_name = "LEVEL")]
+    log_level: Option<String>,
+    /// Logs what the daemon does in detail
+    #[arg(short = 'D', long)]
+    debug: bool,
+    /// A limit of containers that set none: NAME=SOFT[:HARD]
+    #[arg(long = "default-ulimit", value_name = "LIMIT")]
+    #[serde(skip)]
+    default_ulimit: Vec<String>,
+    /// The same, from the file
+    #[arg(skip)]
+    default_ulimits: BTreeMap<String, FileUlimit>,
+    /// The log driver of containers that choose none: json-file, local, none
+    #[arg(long, value_name = "DRIVER")]
+    log_driver: Option<String>,
+    /// An option of the log driver: NAME=VALUE
+    #[arg(long = "log-opt", value_name = "OPTION")]
+    #[serde(skip)]
+    log_opt: Vec<String>,
+    /// The same, from the file
+    #[arg(skip)]
+    log_opts: BTreeMap<String, String>,
+    /// How layers lie on the disk: overlayfs (also called overlay2)
+    #[arg(short = 's', long, value_name = "NAME")]
+    storage_driver: Option<String>,
+    /// Address and prefix length of the default bridge
+    #[arg(long, value_name = "ADDRESS")]
+    bip: Option<String>,
+    /// Where networks take their subnets from: base=SUBNET,size=BITS (several are possible)
+    #[arg(long = "default-address-pool", value_name = "POOL")]
+    #[serde(skip)]
+    default_address_pool: Vec<String>,
+    /// The same, from the file
+    #[arg(skip)]
+    default_address_pools: Vec<FilePool>,
+    /// A name server of containers that set none
+    #[arg(long, value_name = "ADDRESS")]
+    dns: Vec<IpAddr>,
+    /// An option of their resolv.conf
+    #[arg(long = "dns-opt", value_name = "OPTION")]
+    #[serde(rename = "dns-opts")]
+    dns_opt: Vec<String>,
+    /// A domain in which they search names
+    #[arg(long, value_name = "DOMAIN")]
+    dns_search: Vec<String>,
+    /// A label of the daemon: NAME=VALUE
+    #[arg(long = "label", value_name = "LABEL")]
+    labels: Vec<String>,
+    /// TLS on tcp://, without asking clients who they are
+    #[arg(long)]
+    tls: bool,
+    /// TLS on tcp://, for clients whose certificate the authority has signed
+    #[arg(long)]
+    tlsverify: bool,
+    /// The authority's certificate
+    #[arg(long, value_name = "FILE")]
+    tlscacert: Option<PathBuf>,
+    /// The daemon's certificate
+    #[arg(long, value_name = "FILE")]
+    tlscert: Option<PathBuf>,
+    /// The daemon's key
+    #[arg(long, value_name = "FILE")]
+    tlskey: Option<PathBuf>,
+    /// Lets everyone who reaches tcp:// have this machine: no TLS beyond loopback
+    #[arg(long)]
+    allow_root_to_anyone_on_the_network: bool,
+}
+
+/// A limit as Docker's file writes it.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(rename_all = "PascalCase", deny_unknown_fields)]
+struct FileUlimit {
+    name: String,
+    hard: i64,
+    soft: i64,
+}
+
+/// A pool as Docker's file writes it.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct FilePool {
+    base: String,
+    size: u8,
+}
+
+/// The place of the daemon's socket where nothing else is said.
+pub const DEFAULT_SOCKET: &str = "/run/hull/hull.sock";
+
+/// What a daemon is, all told.
+struct Settings {
+    engine: DaemonConfig,
+    hosts: Vec<String>,
+    pidfile: PathBuf,
+    group: Option<u32>,
+    tls: Option<tokio_rustls::TlsAcceptor>,
+    level: tracing::Level,
+}
+
+/// Runs the daemon until it is told to end.
+pub fn main(arguments: impl Iterator<Item = OsString>) -> ExitCode {
+    let flags = match Flags::try_parse_from(arguments) {
+        Ok(flags) => flags,
+        Err(error) => {
+            // Printing to a closed terminal is no reason to fail differently.
+            let _ = error.print();
+            return ExitCode::from(if error.use_stderr() { 125 } else { 0 });
+        }
+    };
+    match start(flags) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("hull daemon: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// The daemon's flags, for help, manual pages and completions.
+pub fn command() -> clap::Command {
+    <Flags as clap::CommandFactory>::command()
+}
+
+fn start(flags: Flags) -> Result<()> {
+    if !rustix::process::geteuid().is_root() {
+        return Err(Error::new(
+            hull_engine::Kind::Forbidden,
+            "the daemon needs root: start it with `sudo hull daemon`",
+        ));
+    }
+    let settings = settle(flags)?;
+    log_to_standard_error(settings.level);
+    fs::create_dir_all(&settings.engine.exec_root).map_err(|error| {
+        Error::system(format_args!("make the folder {}", settings.engine.exec_root.display()), error)
+    })?;
+    let _pidfile = Pidfile::write(&settings.pidfile)?;
+    // Before there are threads: the launcher is a fork of a small process.
+    let launcher = launcher::start()?;
+    let workers = std::thread::available_parallelism().map_or(2, std::num::NonZero::get).clamp(2, 8);
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(workers)
+        .max_blocking_threads(64)
+        .thread_name("hull")
+        .thread_stack_size(512 << 10)
+        .enable_all()
+        .build()
+        .map_err(|error| Error::system("start the daemon's threads", error))?;
+    let result = runtime.block_on(run(settings, launcher));
+    // What still copies bytes for clients ends with the daemon.
+    runtime.shutdown_background();
+    result
+}
+
+async fn run(settings: Settings, launcher: Launcher) -> Result<()> {
+    let engine = Engine::open(settings.engine, launcher).await?;
+    let mut tasks = tokio::task::JoinSet::new();
+    for host in &settings.hosts {
+        for listener in listeners(host, settings.group, settings.tls.clone()).await? {
+            tasks.spawn(listener.serve(Arc::clone(&engine)));
+        }
+        tracing::info!(host, "listening");
+    }
+    tell_ready();
+    tracing::info!(version = env!("CARGO_PKG_VERSION"), "the daemon is ready");
+    let failed = |error: std::io::Error| Error::system("wait for signals", error);
+    let mut terminate = signal(SignalKind::terminate()).map_err(failed)?;
+    let mut interrupt = signal(SignalKind::interrupt()).map_err(failed)?;
+    let mut hang_up = signal(SignalKind::hangup()).map_err(failed)?;
+    loop {
+        tokio::select! {
+            _ = terminate.recv() => break,
+            _ = interrupt.recv() => break,
+            _ = hang_up.recv() => tracing::info!("a hang-up is no reason to end; the configuration is read at the start"),
+        }
+    }
+    tracing::info!("the daemon ends; containers run on");
+    // Listeners go first, so that nobody is half served.
+    tasks.shutdown().await;
+    Ok(())
+}
+
+/// Lays flags over the file over the defaults.
+fn settle(mut flags: Flags) -> Result<Settings> {
+    let file = read_file(flags.config.take())?;
+    let exec_root = absolute(flags.exec_root.or(file.exec_root).unwrap_or_else(|| "/run/hull".into()))?;
+    let data_root = absolute(flags.data_root.or(file.data_root).unwrap_or_else(|| "/var/lib/hull".into()))?;
+    let tls_files = tls::Files {
+        verify: flags.tlsverify || file.tlsverify,
+        authority: flags.tlscacert.or(file.tlscacert),
+        certificate: flags.tlscert.or(file.tlscert),
+        key: flags.tlskey.or(file.tlskey),
+    };
+    let use_tls = flags.tls || file.tls || tls_files.verify;
+    let both = |mut flags: Vec<String>, file: Vec<String>| {
+        flags.extend(file);
+        flags
+    };
+    let mut hosts = both(flags.hosts, file.hosts);
+    if hosts.is_empty() {
+        hosts.push(format!("unix://{}", exec_root.join("hull.sock").display()));
+    }
+    let open = flags.allow_root_to_anyone_on_the_network || file.allow_root_to_anyone_on_the_network;
+    for host in &hosts {
+        check_host(host, use_tls, open)?;
+    }
+    let debug = flags.debug || file.debug;
+    let level = match flags.log_level.or(file.log_level).as_deref() {
+        None if debug => tracing::Level::DEBUG,
+        None | Some("info") => tracing::Level::INFO,
+        Some("debug") => tracing::Level::DEBUG,
+        Some("warn") => tracing::Level::WARN,
+        Some("error" | "fatal") => tracing::Level::ERROR,
+        Some(other) => {
+            return Err(Error::invalid(format!("unknown log level {other:?}: debug, info, warn or error")));
+        }
+    };
+    match flags.storage_driver.as_deref().or(file.storage_driver.as_deref()) {
+        None | Some("overlayfs" | "overlay2" | "overlay") => {}
+        Some(other) => {
+            return Err(Error::unsupported(format_args!(
+                "the storage driver {other}: there is overlayfs; that driver"
+            )));
+        }
+    }
+    let log = log_config(flags.log_driver.or(file.log_driver), &flags.log_opt, file.log_opts)?;
+    let pools = pools(flags.default_address_pool, file.default_address_pools);
+    let group = group_id(flags.group.or(file.group).as_deref())?;
+    Ok(Settings {
+        pidfile: flags.pidfile.or(file.pidfile).unwrap_or_else(|| exec_root.join("hull.pid")),
+        group,
+        tls: use_tls.then(|| tls::acceptor(&tls_files)).transpose()?,
+        level,
+        hosts,
+        engine: DaemonConfig {
+            instance: DaemonConfig::instance_of(&exec_root),
+            data_root,
+            exec_root,
+            debug,
+            default_ulimits: ulimits(&flags.default_ulimit, file.default_ulimits)?,
+            log,
+            bip: flags.bip.or(file.bip),
+            address_pools: pools,
+            dns: if flags.dns.is_empty() { file.dns } else { flags.dns },
+            dns_options: both(flags.dns_opt, file.dns_opt),
+            dns_search: both(flags.dns_search, file.dns_search),
+            labels: both(flags.labels, file.labels),
+            storage_driver: None,
+        },
+    })
+}
+
+fn read_file(path: Option<PathBuf>) -> Result<Flags> {
+    let (path, asked) = match path {
+        Some(path) => (path, true),
+        None => (PathBuf::from("/etc/hull/daemon.json"), false),
+    };
+    let text = match fs::read_to_string(&path) {
+        Ok(text) => text,
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound && !asked => return Ok(Flags::default()),
+        Err(error) => {
+            return Err(Error::system(format_args!("read the configuration {}", path.display()), error));
+        }
+    };
+    serde_json::from_str(&text)
+        .map_err(|error| Error::invalid(format!("the configuration {}: {error}", path.display())))
+}
+
+fn absolute(path: PathBuf) -> Result<PathBuf> {
+    std::path::absolute(&path)
+        .map_err(|error| Error::system(format_args!("use the folder {}", path.display()), error))
+}
+
+/// Plain TCP is for this machine alone.
+fn check_host(host: &str, tls: bool, open: bool) -> Result<()> {
+    let Some(address) = host.strip_prefix("tcp://") else {
+        if host.starts_with("unix://") || host.starts_with("fd://") || host.starts_with('/') {
+            return Ok(());
+        }
+        return Err(Error::invalid(format!(
+            "cannot listen on {host:?}: it is unix://PATH, tcp://ADDRESS:PORT or fd://"
+        )));
+    };
+    let loopback = match address.parse::<SocketAddr>() {
+        Ok(address) => address.ip().is_loopback(),
+        Err(_) => address.split(':').next() == Some("localhost"),
+    };
+    if loopback || tls || open {
+        return Ok(());
+    }
+    Err(Error::new(
+        hull_engine::Kind::Forbidden,
+        format!(
+            "{host} without TLS would give root on this machine to everyone who reaches it: use --tlsverify with \
+             certificates, listen on 127.0.0.1, or say --allow-root-to-anyone-on-the-network"
+        ),
+    ))
+}
+
+async fn listeners(
+    host: &str,
+    group: Option<u32>,
+    tls: Option<tokio_rustls::TlsAcceptor>,
+) -> Result<Vec<Listener>> {
+    if let Some(path) = host.strip_prefix("unix://").or(host.starts_with('/').then_some(host)) {
+        return Ok(vec![server::listen_unix(Path::new(path), group)?]);
+    }
+    if let Some(address) = host.strip_prefix("tcp://") {
+        let address = if address.contains(':') {
+            address.to_owned()
+        } else {
+            format!("{address}:{}", if tls.is_some() { 2376 } else { 2375 })
+        };
+        let listener = tokio::net::TcpListener::bind(&address)
+            .await
+            .map_err(|error| Error::system(format_args!("listen on tcp://{address}"), error))?;
+        return Ok(vec![Listener::Tcp(listener, tls)]);
+    }
+    let descriptors = inherited();
+    if descriptors.is_empty() {
+        return Err(Error::invalid(
+            "fd:// is for sockets that systemd hands over, and none was: LISTEN_FDS is not set for this process",
+        ));
+    }
+    descriptors.into_iter().map(|descriptor| server::listen_inherited(descriptor, tls.clone())).collect()
+}
+
+/// The descriptors that systemd hands over: from 3 on, LISTEN_FDS of them (sd_listen_fds(3)).
+#[allow(unsafe_code)]
+fn inherited() -> Vec<OwnedFd> {
+    let number = |name: &str| std::env::var(name).ok().and_then(|text| text.parse::<i32>().ok());
+    if number("LISTEN_PID") != i32::try_from(std::process::id()).ok() {
+        return Vec::new();
+    }
+    let count = number("LISTEN_FDS").unwrap_or(0).clamp(0, 64);
+    // SAFETY: systemd says by LISTEN_PID and LISTEN_FDS that these descriptors are open and this process's own;
+    // nobody else in it has been told of them.
+    (3..3 + count).map(|descriptor| unsafe { OwnedFd::from_raw_fd(descriptor) }).collect()
+}
+
+fn log_config(
+    driver: Option<String>,
+    flags: &[String],
+    mut options: BTreeMap<String, String>,
+) -> Result<LogConfig> {
+    for option in flags {
+        let (name, value) = option
+            .split_once('=')
+            .ok_or_else(|| Error::invalid(format!("--log-opt {option}: it is NAME=VALUE")))?;
+        options.insert(name.to_owned(), value.to_owned());
+    }
+    let config = LogConfig { driver: driver.unwrap_or_else(|| "json-file".to_owned()), config: options };
+    hull_engine::container::check_log_config(&config)?;
+    Ok(config)
+}
+
+fn ulimits(flags: &[String], file: BTreeMap<String, FileUlimit>) -> Result<BTreeMap<String, Ulimit>> {
+    let mut ulimits: BTreeMap<String, Ulimit> = file
+        .into_iter()
+        .map(|(key, FileUlimit { name, hard, soft })| {
+            let name = if name.is_empty() { key.clone() } else { name };
+            (key, Ulimit { name, hard, soft })
+        })
+        .collect();
+    for text in flags {
+        let invalid = || Error::invalid(format!("--default-ulimit {text}: it is NAME=SOFT[:HARD]"));
+        let (name, limits) = text.split_once('=').ok_or_else(invalid)?;
+        let (soft, hard) = limits.split_once(':').unwrap_or((limits, limits));
+        let number = |text: &str| text.parse::<i64>().map_err(|_| invalid());
+        let ulimit = Ulimit { name: name.to_owned(), soft: number(soft)?, hard: number(hard)? };
+        ulimits.insert(name.to_owned(), ulimit);
+    }
+    Ok(ulimits)
+}
+
+fn pools(flags: Vec<String>, file: Vec<FilePool>) -> Vec<String> {
+    let mut pools = flags;
+    pools.extend(file.into_iter().map(|FilePool { base, size }| format!("base={base},size={size}")));
+    pools
+}
+
+/// The group of the socket: the one asked for, or `hull` if the machine has it.
+fn group_id(asked: Option<&str>) -> Result<Option<u32>> {
+    let name = asked.unwrap_or("hull");
+    if let Ok(number) = name.parse() {
+        return Ok(Some(number));
+    }
+    // Read directly: a static binary has no name service switch.
+    let groups = fs::read_to_string("/etc/group").unwrap_or_default();
+    let found = groups.lines().find_map(|line| {
+        let mut fields = line.split(':');
+        (fields.next() == Some(name)).then(|| fields.nth(1)?.parse().ok()).flatten()
+    });
+    if found.is_none() && asked.is_some() {
+        return Err(Error::invalid(format!(
+            "there is no group {name} on this machine: make it with `groupadd {name}`"
+        )));
+    }
+    Ok(found)
+}
+
+fn log_to_standard_error(level: tracing::Level) {
+    use std::io::IsTerminal;
+    let subscriber = tracing_subscriber::fmt()
+        .with_max_level(level)
+        .with_target(false)
+        .with_ansi(std::io::stderr().is_terminal())
+        .with_writer(std::io::stderr);
+    if subscriber.try_init().is_err() {
+        eprintln!("hull daemon: messages were set up before");
+    }
+}
+
+/// Tells whoever started the daemon that it serves (sd_notify(3)).
+fn tell_ready() {
+    let Some(path) = std::env::var_os("NOTIFY_SOCKET") else { return };
+    let told = std::os::unix::net::UnixDatagram::unbound().and_then(|socket| {
+        use std::os::linux::net::SocketAddrExt;
+        use std::os::unix::ffi::OsStrExt;
+        match path.as_bytes().strip_prefix(b"@") {
+            Some(name) => {
+                let address = std::os::unix::net::SocketAddr::from_abstract_name(name)?;
+                socket.send_to_addr(b"READY=1", &address)
+            }
+            None => socket.send_to(b"READY=1", &path),
+        }
+    });
+    if let Err(error) = told {
+        tracing::warn!(%error, "nobody could be told that the daemon is ready");
+    }
+}
+
+/// The file with the daemon's process id; removed at its end.
+struct Pidfile(PathBuf);
+
+impl Pidfile {
+    fn write(path: &Path) -> Result<Pidfile> {
+        if let Ok(text) = fs::read_to_string(path)
+            && let Ok(pid) = text.trim().parse::<u32>()
+            && pid != std::process::id()
+            && is_daemon(pid)
+        {
+            return Err(Error::conflict(format!(
+                "process {pid} is a daemon with the same pidfile {}: end it with `hull system stop`, or give this one \
+                 roots and a pidfile of its own (--data-root, --exec-root, --pidfile)",
+                path.display()
+            )));
+        }
+        fs::write(path, format!("{}\n", std::process::id()))
+            .map_err(|error| Error::system(format_args!("write the pidfile {}", path.display()), error))?;
+        Ok(Pidfile(path.to_owned()))
+    }
+}
+
+impl Drop for Pidfile {
+    fn drop(&mut self) {
+        // It may have been removed with its folder.
+        let _ = fs::remove_file(&self.0);
+    }
+}
+
+/// Whether that process is a daemon of hull's, and not another that got the number later.
+fn is_daemon(pid: u32) -> bool {
+    let Ok(command) = fs::read(format!("/proc/{pid}/cmdline")) else { return false };
+    let mut words = command.split(|byte| *byte == 0);
+    let program = words.next().unwrap_or_default();
+    program.ends_with(b"hull") && words.next() == Some(b"daemon")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn plain_tcp_is_for_loopback() {
+        for host in ["unix:///x", "/x", "fd://", "tcp://127.0.0.1:1", "tcp://[::1]:1", "tcp://localhost:1"] {
+            check_host(host, false, false).unwrap();
+        }
+        assert!(check_host("tcp://0.0.0.0:2375", false, false).unwrap_err().message.contains("--tlsverify"));
+        check_host("tcp://0.0.0.0:2376", true, false).unwrap();
+        check_host("tcp://0.0.0.0:2375", false, true).unwrap();
+        assert!(check_host("http://x", false, false).is_err());
+    }
+
+    #[test]
+    fn an_unknown_key_is_named() {
+        let error = serde_json::from_str::<Flags>(r#"{"data-root": "/x", "storage-optz": []}"#).unwrap_err();
+        assert!(error.to_string().contains("storage-optz"), "{error}");
+        let file: Flags = serde_json::from_str(
+            r#"{"hosts": ["fd://"], "log-opts": {"max-size": "1m"}, "default-ulimits": {"nofile": {"Name": "nofile", "Hard": 2, "Soft": 1}},
+                "default-address-pools": [{"base": "10.0.0.0/8", "size": 24}], "debug": true}"#,
+        )
+        .unwrap();
+        assert_eq!(ulimits(&["core=1:2".to_owned()], file.default_ulimits).unwrap().len(), 2);
+        assert_eq!(pools(Vec::new(), file.default_address_pools), ["base=10.0.0.0/8,size=24"]);
+    }
+}

@@ -1,0 +1,66 @@
+//! /exec and /containers/{id}/exec.
+
+use hull_engine::Result;
+use hull_engine::container::ExecStart;
+use hull_engine::model::ExecConfig;
+use hyper::StatusCode;
+use serde::Deserialize;
+
+use crate::hijack;
+use crate::http::{self, Request, Response};
+
+pub(crate) async fn create(mut request: Request) -> Result<Response> {
+    let config: ExecConfig = request.json().await?;
+    let container = request.engine.container(request.capture(0))?;
+    let exec = request.engine.create_exec(&container, config)?;
+    http::json(StatusCode::CREATED, &serde_json::json!({ "Id": exec.id }))
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(rename_all = "PascalCase", default)]
+struct StartBody {
+    detach: bool,
+    /// Said again; the exec knows it.
+    #[serde(rename = "Tty")]
+    _tty: bool,
+    console_size: Option<[u16; 2]>,
+}
+
+pub(crate) async fn start(mut request: Request) -> Result<Response> {
+    let body: StartBody = request.json_or_default().await?;
+    let engine = request.engine.clone();
+    let (container, exec) = engine.exec(request.capture(0))?;
+    engine.claim_exec(&container, &exec)?;
+    if body.detach {
+        let start = ExecStart { detach: true, client: None, console_size: body.console_size };
+        engine.start_exec(&container, &exec, start).await?;
+        return http::empty(StatusCode::OK);
+    }
+    let framed = exec.framed();
+    hijack::hijack(request.upgrade, request.body, framed, request.version, move |client| async move {
+        // A copy of the connection for the last words, should the command not be executable.
+        let copy = client.socket.try_clone();
+        let start = ExecStart { detach: false, client: Some(client), console_size: body.console_size };
+        if let Err(error) = engine.start_exec(&container, &exec, start).await {
+            let words = format!(
+                "OCI runtime exec failed: exec failed: unable to start container process: {error}\r\n"
+            );
+            let words = if framed { hijack::frame(2, words.as_bytes()) } else { words.into_bytes() };
+            if let Ok(socket) = copy {
+                hijack::last_words(socket, &words).await;
+            }
+        }
+    })
+}
+
+pub(crate) async fn resize(request: Request) -> Result<Response> {
+    let (width, height) = crate::containers::size(&request)?;
+    let (container, exec) = request.engine.exec(request.capture(0))?;
+    request.engine.resize_exec(&container, &exec, width, height).await?;
+    http::empty(StatusCode::OK)
+}
+
+pub(crate) async fn inspect(request: Request) -> Result<Response> {
+    let (container, exec) = request.engine.exec(request.capture(0))?;
+    http::ok(&exec.inspect(&container))
+}

@@ -1,0 +1,234 @@
+//! Listeners and connections: who may connect, which version is spoken, and a panic that ends one request alone.
+
+use std::convert::Infallible;
+use std::os::fd::OwnedFd;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use hull_engine::{Engine, Error, Result};
+use hyper::body::Incoming;
+use hyper::header::{HeaderValue, SERVER};
+use hyper::server::conn::http1;
+use hyper::service::service_fn;
+use hyper_util::rt::{TokioIo, TokioTimer};
+use tokio::net::{TcpListener, UnixListener};
+use tokio_rustls::TlsAcceptor;
+
+use crate::http::{self, NEWEST, OLDEST, Query, Request, Response, Version};
+use crate::routes;
+
+/// One place where clients connect.
+pub(crate) enum Listener {
+    /// A unix socket; its file is removed when the listener ends, if it was made here.
+    Unix(UnixListener, Option<PathBuf>),
+    /// TCP, with TLS or, on loopback or where asked for, without.
+    Tcp(TcpListener, Option<TlsAcceptor>),
+}
+
+/// Makes a unix socket that only root and a group may use.
+///
+/// # Errors
+/// Another daemon listens there, or the file cannot be made.
+pub(crate) fn listen_unix(path: &Path, group: Option<u32>) -> Result<Listener> {
+    use std::os::unix::fs::{PermissionsExt, chown};
+    let failed =
+        |error: std::io::Error| Error::system(format_args!("listen on unix://{}", path.display()), error);
+    if std::os::unix::net::UnixStream::connect(path).is_ok() {
+        return Err(Error::conflict(format!(
+            "another daemon listens on unix://{}: stop it with `hull system stop`, or choose another place with -H",
+            path.display()
+        )));
+    }
+    if let Some(folder) = path.parent() {
+        std::fs::create_dir_all(folder).map_err(failed)?;
+    }
+    match std::fs::remove_file(path) {
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => return Err(failed(error)),
+        _ => {}
+    }
+    // Made unreachable for others from its first moment, whatever the caller's mask is.
+    let mask = rustix::process::umask(rustix::fs::Mode::from_raw_mode(0o177));
+    let listener = UnixListener::bind(path);
+    rustix::process::umask(mask);
+    let listener = listener.map_err(failed)?;
+    if group.is_some() {
+        chown(path, None, group).map_err(failed)?;
+    }
+    std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o660)).map_err(failed)?;
+    Ok(Listener::Unix(listener, Some(path.to_owned())))
+}
+
+impl Listener {
+    /// Answers every client until the future is dropped.
+    pub(crate) async fn serve(self, engine: Arc<Engine>) {
+        loop {
+            match &self {
+                Listener::Unix(listener, _) => match listener.accept().await {
+                    Ok((stream, _)) => {
+                        tokio::spawn(connection(TokioIo::new(stream), Arc::clone(&engine)));
+                    }
+                    Err(error) => accept_failed(&error).await,
+                },
+                Listener::Tcp(listener, tls) => match listener.accept().await {
+                    Ok((stream, _)) => {
+                        // Small answers leave at once.
+                        if let Err(error) = stream.set_nodelay(true) {
+                            tracing::debug!(%error, "a connection keeps Nagle's algorithm");
+                        }
+                        let (engine, tls) = (Arc::clone(&engine), tls.clone());
+                        tokio::spawn(async move {
+                            match tls {
+                                None => connection(TokioIo::new(stream), engine).await,
+                                Some(tls) => match tls.accept(stream).await {
+                                    Ok(stream) => connection(TokioIo::new(stream), engine).await,
+                                    Err(error) => {
+                                        tracing::info!(%error, "a client could not prove who it is")
+                                    }
+                                },
+                            }
+                        });
+                    }
+                    Err(error) => accept_failed(&error).await,
+                },
+            }
+        }
+    }
+}
+
+impl Drop for Listener {
+    fn drop(&mut self) {
+        if let Listener::Unix(_, Some(path)) = self {
+            // A daemon that came after may have removed it.
+            let _ = std::fs::remove_file(path);
+        }
+    }
+}
+
+/// Out of descriptors: those that are open must close first, and nothing tells when.
+async fn accept_failed(error: &std::io::Error) {
+    tracing::warn!(%error, "a client could not connect");
+    tokio::time::sleep(std::time::Duration::from_millis(50)).await;
+}
+
+/// Answers one client's requests, one after the other.
+async fn connection<I>(io: TokioIo<I>, engine: Arc<Engine>)
+where
+    I: tokio::io::AsyncRead + tokio::io::AsyncWrite + Unpin + Send + 'static,
+{
+    let service = service_fn(move |request| answer(Arc::clone(&engine), request));
+    let mut server = http1::Builder::new();
+    server.timer(TokioTimer::new()).half_close(true);
+    let served = server.serve_connection(io, service).with_upgrades().await;
+    if let Err(error) = served {
+        tracing::debug!(%error, "a client's connection ended early");
+    }
+}
+
+/// Answers one request, whatever happens.
+async fn answer(
+    engine: Arc<Engine>,
+    request: hyper::Request<Incoming>,
+) -> std::result::Result<Response, Infallible> {
+    let (method, path) = (request.method().clone(), request.uri().path().to_owned());
+    // A task of its own: a panic ends it and nothing else. Dropped with the client, it is ended too.
+    let mut task = AbortOnDrop(tokio::spawn(dispatch(engine, request)));
+    let mut response = match (&mut task.0).await {
+        Ok(Ok(response)) => response,
+        Ok(Err(error)) => {
+            tracing::debug!(%method, path, %error, "refused");
+            http::failure(&error)
+        }
+        Err(panic) => {
+            tracing::error!(%method, path, %panic, "a request failed in a way that nobody foresaw");
+            http::failure(&Error::system(
+                format_args!("{method} {path}"),
+                "an error inside hull; its log has more",
+            ))
+        }
+    };
+    let headers = response.headers_mut();
+    headers.insert("Api-Version", HeaderValue::from_static("1.56"));
+    headers.insert("Docker-Experimental", HeaderValue::from_static("false"));
+    headers.insert("Ostype", HeaderValue::from_static("linux"));
+    headers.insert(SERVER, HeaderValue::from_static(concat!("hull/", env!("CARGO_PKG_VERSION"), " (linux)")));
+    Ok(response)
+}
+
+struct AbortOnDrop(tokio::task::JoinHandle<Result<Response>>);
+
+impl Drop for AbortOnDrop {
+    fn drop(&mut self) {
+        self.0.abort();
+    }
+}
+
+async fn dispatch(engine: Arc<Engine>, mut request: hyper::Request<Incoming>) -> Result<Response> {
+    let (version, path) = version_of(request.uri().path())?;
+    let (route, captures) = routes::find(request.method(), path)?;
+    let Some(handler) = route.handler else {
+        return Err(Error::unsupported(format_args!("the endpoint {}", route.name())));
+    };
+    let wants_upgrade = request.headers().contains_key(hyper::header::UPGRADE);
+    let upgrade = wants_upgrade.then(|| hyper::upgrade::on(&mut request));
+    let query = Query::of(request.uri());
+    let (parts, body) = request.into_parts();
+    handler(Request { engine, version, captures, query, headers: parts.headers, body, upgrade }).await
+}
+
+/// Takes `/v1.41` off a path.
+///
+/// # Errors
+/// The version is one that is not spoken.
+fn version_of(path: &str) -> Result<(Version, &str)> {
+    let newest = Ok((NEWEST, path));
+    let Some(rest) = path.strip_prefix("/v") else { return newest };
+    let end = rest.find('/').unwrap_or(rest.len());
+    let (version, path) = rest.split_at(end);
+    let Some((major, minor)) = version.split_once('.') else { return newest };
+    let (Ok(major), Ok(minor)) = (major.parse::<u32>(), minor.parse::<u32>()) else { return newest };
+    if (major, minor) < (1, OLDEST) {
+        return Err(Error::invalid(format!(
+            "client version {version} is too old. Minimum supported API version is 1.{OLDEST}, please upgrade your \
+             client to a newer version"
+        )));
+    }
+    if (major, minor) > (1, NEWEST) {
+        return Err(Error::invalid(format!(
+            "client version {version} is too new. Maximum supported API version is 1.{NEWEST}"
+        )));
+    }
+    Ok((minor, path))
+}
+
+/// A descriptor that another process handed over, as a listener.
+///
+/// # Errors
+/// It is no listening unix or TCP socket.
+pub(crate) fn listen_inherited(descriptor: OwnedFd, tls: Option<TlsAcceptor>) -> Result<Listener> {
+    let failed = |error: std::io::Error| Error::system("take over a socket with fd://", error);
+    let family = rustix::net::sockopt::socket_domain(&descriptor).map_err(|error| failed(error.into()))?;
+    if family == rustix::net::AddressFamily::UNIX {
+        let listener = std::os::unix::net::UnixListener::from(descriptor);
+        listener.set_nonblocking(true).map_err(failed)?;
+        return Ok(Listener::Unix(UnixListener::from_std(listener).map_err(failed)?, None));
+    }
+    let listener = std::net::TcpListener::from(descriptor);
+    listener.set_nonblocking(true).map_err(failed)?;
+    Ok(Listener::Tcp(TcpListener::from_std(listener).map_err(failed)?, tls))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_version_is_taken_off_the_path() {
+        assert_eq!(version_of("/v1.41/info").unwrap(), (41, "/info"));
+        assert_eq!(version_of("/info").unwrap(), (NEWEST, "/info"));
+        assert_eq!(version_of("/volumes/v").unwrap(), (NEWEST, "/volumes/v"));
+        assert_eq!(version_of("/version").unwrap(), (NEWEST, "/version"));
+        assert!(version_of("/v1.23/info").unwrap_err().message.contains("too old"));
+        assert!(version_of("/v1.57/info").unwrap_err().message.contains("too new"));
+        assert!(version_of("/v2.0/info").is_err());
+    }
+}

@@ -1,0 +1,185 @@
+//! Clients at a container's streams. The client's own socket is handed to the shim: no byte passes the daemon.
+
+use std::os::fd::{AsFd, OwnedFd};
+use std::sync::Arc;
+
+use hull_runtime::protocol::{Attach, Request};
+use tokio::sync::oneshot;
+
+use super::{Container, Status, locked};
+use crate::{Engine, Error, Result};
+
+/// How a client wants to be attached.
+#[derive(Clone, Debug)]
+pub struct AttachRequest {
+    /// What it sends goes to standard input.
+    pub stdin: bool,
+    /// It gets standard output.
+    pub stdout: bool,
+    /// It gets standard error.
+    pub stderr: bool,
+    /// Output comes in Docker's frames, where there is no terminal.
+    pub framed: bool,
+    /// The keys that detach, as `ctrl-p,ctrl-q`; empty: those.
+    pub detach_keys: String,
+    /// The client asked for output as it comes; without it only what is logged already is wanted.
+    pub stream: bool,
+}
+
+/// A client's connection, taken over from HTTP.
+pub struct ClientStream {
+    /// Its stream socket.
+    pub socket: OwnedFd,
+    /// What it had sent already.
+    pub already_read: Vec<u8>,
+}
+
+/// A client that attached before the container runs.
+pub(super) struct Waiting {
+    request: AttachRequest,
+    client: oneshot::Receiver<ClientStream>,
+}
+
+/// A place at a container's streams, reserved before the client's connection is taken over: a start that
+/// comes in between waits for it, so that the client loses no byte.
+pub struct AttachPlace {
+    container: Arc<Container>,
+    request: AttachRequest,
+    /// Set where the container does not run yet.
+    waiting: Option<oneshot::Sender<ClientStream>>,
+}
+
+impl Engine {
+    /// Reserves a place at a container's streams.
+    ///
+    /// # Errors
+    /// The container cannot be attached to in its state, or the keys are no keys.
+    pub fn attach(&self, container: &Arc<Container>, request: AttachRequest) -> Result<AttachPlace> {
+        detach_keys(&request.detach_keys)?;
+        let record = container.record();
+        match record.state.status {
+            Status::Paused => {
+                return Err(Error::conflict(format!(
+                    "Container {} is paused, unpause the container before attach",
+                    container.id
+                )));
+            }
+            Status::Restarting => {
+                return Err(Error::conflict(format!(
+                    "Container {} is restarting, wait until the container is running",
+                    container.id
+                )));
+            }
+            _ => {}
+        }
+        let waiting = if record.is_running() {
+            None
+        } else {
+            let (sender, client) = oneshot::channel();
+            locked(&container.waiting_clients).push(Waiting { request: request.clone(), client });
+            Some(sender)
+        };
+        drop(record);
+        Ok(AttachPlace { container: Arc::clone(container), request, waiting })
+    }
+}
+
+impl AttachPlace {
+    /// Whether output is to be framed: never with a terminal.
+    pub fn framed(&self) -> bool {
+        self.request.framed && !self.container.record().config.tty
+    }
+
+    /// Gives the client's connection to the container.
+    ///
+    /// # Errors
+    /// The container has ended meanwhile.
+    pub async fn take(self, client: ClientStream) -> Result<()> {
+        let AttachPlace { container, request, waiting } = self;
+        match waiting {
+            Some(waiting) => {
+                waiting.send(client).map_err(|_| Error::conflict("the container was removed meanwhile"))
+            }
+            None => {
+                let shim = container.shim()?;
+                let attach = protocol_attach(&container, &request, client.already_read, None)?;
+                shim.ask(&Request::Attach(attach), &[client.socket.as_fd()]).await.map(drop)
+            }
+        }
+    }
+}
+
+impl Container {
+    /// The clients that attached before the start, once their connections have been taken over.
+    pub(super) async fn waited_clients(&self) -> Result<Vec<(Attach, OwnedFd)>> {
+        let waiting = std::mem::take(&mut *locked(&self.waiting_clients));
+        let mut clients = Vec::with_capacity(waiting.len());
+        for Waiting { request, client } in waiting {
+            // A client that went away before it had the connection is no client.
+            let Ok(client) = client.await else { continue };
+            clients.push((protocol_attach(self, &request, client.already_read, None)?, client.socket));
+        }
+        Ok(clients)
+    }
+}
+
+/// The request as the shim understands it.
+pub(super) fn protocol_attach(
+    container: &Container,
+    request: &AttachRequest,
+    already_read: Vec<u8>,
+    exec: Option<String>,
+) -> Result<Attach> {
+    let record = container.record();
+    let terminal = record.config.tty;
+    Ok(Attach {
+        exec,
+        stdin: request.stdin && record.config.open_stdin,
+        stdout: request.stdout,
+        // A terminal has one stream.
+        stderr: request.stderr && !terminal,
+        framed: request.framed && !terminal,
+        detach_keys: if terminal { detach_keys(&request.detach_keys)? } else { Vec::new() },
+        already_read,
+        preface: Vec::new(),
+    })
+}
+
+/// Reads `ctrl-p,ctrl-q` or `a,b`.
+///
+/// # Errors
+/// A part is neither a character nor ctrl- and one.
+pub(super) fn detach_keys(text: &str) -> Result<Vec<u8>> {
+    if text.is_empty() {
+        return Ok(vec![16, 17]);
+    }
+    text.split(',')
+        .map(|key| match (key.as_bytes(), key.strip_prefix("ctrl-").map(str::as_bytes)) {
+            ([byte], _) => Ok(*byte),
+            (_, Some([byte @ b'a'..=b'z'])) => Ok(byte - b'a' + 1),
+            (_, Some(b"@")) => Ok(0),
+            (_, Some(b"[")) => Ok(27),
+            (_, Some(b"\\")) => Ok(28),
+            (_, Some(b"]")) => Ok(29),
+            (_, Some(b"^")) => Ok(30),
+            (_, Some(b"_")) => Ok(31),
+            _ => Err(Error::invalid(format!(
+                "Invalid detach keys ({text}) provided: unknown character: '{key}'"
+            ))),
+        })
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn keys_are_characters_or_control_characters() {
+        assert_eq!(detach_keys("").unwrap(), [16, 17]);
+        assert_eq!(detach_keys("ctrl-a,x,ctrl-]").unwrap(), [1, b'x', 29]);
+        for wrong in ["ctrl-A", "xy", "a,", "ctrl-"] {
+            assert!(detach_keys(wrong).is_err(), "{wrong}");
+        }
+    }
+}

@@ -1,0 +1,533 @@
+//! Creating a container: everything is validated before anything is made, and its row is written last.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::sync::Arc;
+
+use hull_image::{Image, config::ContainerConfig};
+
+use super::mounts::{MountKind, MountPlan, Wanted};
+use super::{Container, Record, State, command, names, now_ns, random_id, resources, rfc3339};
+use crate::database::Table;
+use crate::model::{Config, CreateBody, EndpointSettings, Healthcheck, HostConfig, LogConfig};
+use crate::{Engine, Error, Kind, Result};
+
+/// The answer to a creation.
+pub struct Created {
+    /// The container's id.
+    pub id: String,
+    /// What is not as it was asked for.
+    pub warnings: Vec<String>,
+}
+
+/// A creation that has been looked through: what is left to do can only fail on the machine.
+struct Checked {
+    record: Record,
+    image: Option<Arc<Image>>,
+    wanted: Vec<Wanted>,
+    warnings: Vec<String>,
+}
+
+impl Engine {
+    /// Creates a container.
+    ///
+    /// # Errors
+    /// The image is not there, the name is taken, or something that was asked for cannot be.
+    pub async fn create_container(self: &Arc<Self>, name: Option<&str>, body: CreateBody) -> Result<Created> {
+        let checked = self.check(name, body)?;
+        self.make(checked).await
+    }
+
+    /// Looks a creation through.
+    fn check(&self, name: Option<&str>, body: CreateBody) -> Result<Checked> {
+        let CreateBody { mut config, mut host_config, networking_config } = body;
+        let id = random_id();
+        let name = name.map(names::checked).transpose()?.unwrap_or_default().to_owned();
+        let image = self.image_of(&config)?;
+        if let Some(image) = &image {
+            inherit(&mut config, &image.container_config());
+        }
+        check_config(&config)?;
+        let command = command::of(&config)?;
+        let mut warnings = Vec::new();
+        self.fill_defaults(&mut host_config)?;
+        resources::check(&host_config, &mut warnings)?;
+        check_modes(self, &host_config, &config)?;
+        let wanted = self.wanted_mounts(&config, &host_config)?;
+        let endpoints = self.endpoints(&config, &mut host_config, networking_config.endpoints_config)?;
+        check_ports(&host_config)?;
+        let record = Record {
+            id,
+            name,
+            created: rfc3339(now_ns()),
+            image_id: image.as_ref().map(|image| image.id.to_string()).unwrap_or_default(),
+            command,
+            config,
+            host_config,
+            mounts: Vec::new(),
+            endpoints,
+            ports: BTreeMap::new(),
+            state: State::default(),
+            restart_count: 0,
+            stopped_by_user: false,
+        };
+        Ok(Checked { record, image, wanted, warnings })
+    }
+
+    /// Makes what was looked through: name, volumes, snapshot, folders; the row last. A failure undoes it.
+    async fn make(self: &Arc<Self>, checked: Checked) -> Result<Created> {
+        let Checked { mut record, image, wanted, warnings } = checked;
+        let id = record.id.clone();
+        let taken = if record.name.is_empty() {
+            let (name, taken) = self.take_random_name(&id)?;
+            record.name = name;
+            taken
+        } else {
+            self.containers.take_name(&record.name, &id)?
+        };
+        let undo = Undo { engine: self, id: &id, kept: false };
+        let mut fresh = Vec::new();
+        record.mounts = self.acquire_mounts(&id, wanted, &mut fresh)?;
+        self.images.create_snapshot(&id, image.as_deref()).map_err(crate::images::error)?;
+        let folder = self.container_dir(&id);
+        fs::create_dir(&folder).map_err(|error| {
+            Error::system(format_args!("make the container's folder {}", folder.display()), error)
+        })?;
+        if !fresh.is_empty() {
+            self.fill_volumes(&record, &fresh).await?;
+        }
+        self.database.put(Table::Containers, &id, &record)?;
+        let container = Arc::new(Container::new(record));
+        let mut undo = undo;
+        undo.kept = true;
+        drop(undo);
+        self.containers.insert(taken, Arc::clone(&container));
+        self.tell(&container, "create");
+        Ok(Created { id, warnings })
+    }
+
+    fn image_of(&self, config: &Config) -> Result<Option<Arc<Image>>> {
+        if config.image.is_empty() {
+            return Err(Error::invalid(
+                "config cannot be empty in order to create a container: it names no image",
+            ));
+        }
+        match self.images.resolve(&config.image) {
+            Ok(image) => Ok(Some(image)),
+            Err(error) => Err(crate::images::error(error)),
+        }
+    }
+
+    fn take_random_name(&self, id: &str) -> Result<(String, super::registry::NameTaken<'_>)> {
+        for attempt in 0..16 {
+            let name = names::random(attempt);
+            if let Ok(taken) = self.containers.take_name(&name, id) {
+                return Ok((name, taken));
+            }
+        }
+        // So many containers that a name is never free: the id's digits are.
+        let name = id[..12].to_owned();
+        let taken = self.containers.take_name(&name, id)?;
+        Ok((name, taken))
+    }
+
+    /// What the daemon says where the container says nothing.
+    fn fill_defaults(&self, host: &mut HostConfig) -> Result<()> {
+        if host.log_config.driver.is_empty() {
+            let LogConfig { driver, config } = &self.config.log;
+            host.log_config.driver.clone_from(driver);
+            if host.log_config.config.is_empty() {
+                host.log_config.config.clone_from(config);
+            }
+        }
+        super::logs::check(&host.log_config)?;
+        let network_mode = &mut host.network_mode;
+        if network_mode.is_empty() || network_mode == "default" {
+            *network_mode = "bridge".to_owned();
+        }
+        if host.ipc_mode.is_empty() {
+            host.ipc_mode = "private".to_owned();
+        }
+        if host.cgroupns_mode.is_empty() {
+            host.cgroupns_mode = if host.privileged { "host" } else { "private" }.to_owned();
+        }
+        if host.shm_size == 0 {
+            host.shm_size = 64 << 20;
+        }
+        if host.shm_size < 0 {
+            return Err(Error::invalid("SHM size can not be less than 0"));
+        }
+        match host.runtime.as_str() {
+            "" | "hull" | "runc" => host.runtime = "hull".to_owned(),
+            other => return Err(Error::invalid(format!("unknown or invalid runtime name: {other}"))),
+        }
+        let policy = &mut host.restart_policy;
+        match policy.name.as_str() {
+            "" => policy.name = "no".to_owned(),
+            "no" | "always" | "unless-stopped" | "on-failure" => {}
+            other => return Err(Error::invalid(format!("invalid restart policy: unknown policy '{other}'"))),
+        }
+        if policy.maximum_retry_count != 0 && policy.name != "on-failure" {
+            return Err(Error::invalid(format!(
+                "invalid restart policy: maximum retry count can only be used with 'on-failure', not with '{}'",
+                policy.name
+            )));
+        }
+        if policy.maximum_retry_count < 0 {
+            return Err(Error::invalid("invalid restart policy: maximum retry count cannot be negative"));
+        }
+        if host.auto_remove && policy.name != "no" {
+            return Err(Error::invalid("can't create 'AutoRemove' container with restart policy"));
+        }
+        host.masked_paths
+            .get_or_insert_with(|| if host.privileged { Vec::new() } else { super::spec::masked_paths() });
+        host.readonly_paths
+            .get_or_insert_with(|| if host.privileged { Vec::new() } else { super::spec::read_only_paths() });
+        Ok(())
+    }
+
+    /// The networks that a container will be on, by their names.
+    fn endpoints(
+        &self,
+        config: &Config,
+        host: &mut HostConfig,
+        asked: BTreeMap<String, EndpointSettings>,
+    ) -> Result<BTreeMap<String, EndpointSettings>> {
+        let mode = host.network_mode.clone();
+        let exclusive =
+            config.network_disabled || mode == "host" || mode == "none" || mode.starts_with("container:");
+        if let Some(other) = mode.strip_prefix("container:") {
+            if !config.hostname.is_empty() {
+                return Err(Error::invalid("conflicting options: hostname and the network mode"));
+            }
+            if host.port_bindings.as_ref().is_some_and(|ports| !ports.is_empty()) || host.publish_all_ports {
+                return Err(Error::invalid(
+                    "conflicting options: port publishing and the container type network mode",
+                ));
+            }
+            if host.dns.as_ref().is_some_and(|dns| !dns.is_empty()) {
+                return Err(Error::invalid("conflicting options: dns and the network mode"));
+            }
+            // Its id, so that a rename of the other changes nothing.
+            let other = self.container(other)?;
+            host.network_mode = format!("container:{}", other.id);
+            return Ok(BTreeMap::new());
+        }
+        let mut endpoints = BTreeMap::new();
+        if config.network_disabled {
+            return Ok(endpoints);
+        }
+        let mode_network = self.networks.resolve(&mode)?;
+        for (network, mut settings) in asked {
+            let name = if network == "default" {
+                "bridge".to_owned()
+            } else {
+                self.networks.resolve(&network)?.name.clone()
+            };
+            if exclusive && name != mode_network.name {
+                return Err(Error::invalid(format!(
+                    "conflicting options: cannot attach the network {name} to a container with network mode {mode}"
+                )));
+            }
+            if name == mode_network.name && settings.mac_address.is_empty() {
+                settings.mac_address.clone_from(&config.mac_address);
+            }
+            self.networks.check(&name, &settings)?;
+            endpoints.insert(name, settings);
+        }
+        if !endpoints.contains_key(&mode_network.name) {
+            let settings =
+                EndpointSettings { mac_address: config.mac_address.clone(), ..EndpointSettings::default() };
+            self.networks.check(&mode_network.name, &settings)?;
+            endpoints.insert(mode_network.name.clone(), settings);
+        }
+        // Aliases: what the user wrote, and the short id so that it resolves as in Docker.
+        Ok(endpoints)
+    }
+
+    /// Makes the volumes and sources that mounts need. `fresh` gets the places of volumes that may be filled.
+    fn acquire_mounts(
+        &self,
+        id: &str,
+        wanted: Vec<Wanted>,
+        fresh: &mut Vec<usize>,
+    ) -> Result<Vec<MountPlan>> {
+        let mut plans = Vec::new();
+        for Wanted { mut plan, volume, create_source } in wanted {
+            if let Some(volume) = volume {
+                let name = Some(plan.name.as_str()).filter(|name| !name.is_empty());
+                let made = self.volumes.acquire(name, &volume.driver, &volume.options, &volume.labels, id)?;
+                plan.name.clone_from(&made.name);
+                if !plan.no_copy && plan.subpath.is_empty() {
+                    fresh.push(plans.len());
+                }
+            }
+            if plan.kind == MountKind::Bind && create_source && fs::symlink_metadata(&plan.source).is_err() {
+                fs::create_dir_all(&plan.source).map_err(|error| {
+                    Error::new(
+                        Kind::System,
+                        format!("error while creating mount source path '{}': {error}", plan.source),
+                    )
+                })?;
+            }
+            plans.push(plan);
+        }
+        Ok(plans)
+    }
+}
+
+/// Undoes a creation that failed half-way.
+struct Undo<'a> {
+    engine: &'a Arc<Engine>,
+    id: &'a str,
+    kept: bool,
+}
+
+impl Drop for Undo<'_> {
+    fn drop(&mut self) {
+        if self.kept {
+            return;
+        }
+        // Each may have nothing to undo; the first failure has been told already.
+        let _ = self.engine.images.remove_snapshot(self.id);
+        let _ = self.engine.volumes.release(self.id, true);
+        let _ = fs::remove_dir_all(self.engine.container_dir(self.id));
+    }
+}
+
+/// What a container inherits from its image, field by field as Docker merges them.
+fn inherit(config: &mut Config, image: &ContainerConfig) {
+    if config.user.is_empty() {
+        config.user.clone_from(&image.user);
+    }
+    for port in image.exposed_ports.keys() {
+        config.exposed_ports.get_or_insert_default().entry(port.clone()).or_default();
+    }
+    let env = config.env.get_or_insert_default();
+    let name_of = |entry: &str| entry.split('=').next().unwrap_or_default().to_owned();
+    for entry in &image.env {
+        if !env.iter().any(|present| name_of(present) == name_of(entry)) {
+            env.push(entry.clone());
+        }
+    }
+    // A user's bare NAME takes the image's out.
+    env.retain(|entry| entry.contains('='));
+    for (label, value) in &image.labels {
+        config.labels.get_or_insert_default().entry(label.clone()).or_insert_with(|| value.clone());
+    }
+    // The image's command belongs to the image's entry point: with another entry point it is forgotten.
+    let has = |words: &Option<Vec<String>>| words.as_ref().is_some_and(|words| !words.is_empty());
+    if !has(&config.entrypoint) {
+        if !has(&config.cmd) {
+            config.cmd.clone_from(&image.cmd);
+        }
+        if config.entrypoint.is_none() {
+            config.entrypoint.clone_from(&image.entrypoint);
+        }
+    }
+    // `--entrypoint ""` is one empty word: no entry point at all.
+    if config.entrypoint.as_ref().is_some_and(|words| words.iter().all(String::is_empty)) {
+        config.entrypoint = None;
+    }
+    if config.working_dir.is_empty() {
+        config.working_dir.clone_from(&image.working_dir);
+    }
+    for place in image.volumes.keys() {
+        config.volumes.get_or_insert_default().entry(place.clone()).or_default();
+    }
+    if config.stop_signal.is_empty() {
+        config.stop_signal.clone_from(&image.stop_signal);
+    }
+    if config.stop_timeout.is_none() {
+        config.stop_timeout = image.stop_timeout;
+    }
+    if config.shell.is_none() {
+        config.shell.clone_from(&image.shell);
+    }
+    if config.on_build.is_none() && !image.on_build.is_empty() {
+        config.on_build = Some(image.on_build.clone());
+    }
+    if let Some(check) = &image.healthcheck {
+        inherit_health(config.healthcheck.get_or_insert_default(), check);
+    }
+}
+
+fn inherit_health(own: &mut Healthcheck, image: &hull_image::config::Healthcheck) {
+    if own.test.as_ref().is_none_or(Vec::is_empty) {
+        own.test = Some(image.test.clone());
+    }
+    let pairs = [
+        (&mut own.interval, image.interval),
+        (&mut own.timeout, image.timeout),
+        (&mut own.start_period, image.start_period),
+        (&mut own.start_interval, image.start_interval),
+        (&mut own.retries, image.retries),
+    ];
+    for (own, image) in pairs {
+        if *own == 0 {
+            *own = image;
+        }
+    }
+}
+
+fn check_config(config: &Config) -> Result<()> {
+    let place = &config.working_dir;
+    if !place.is_empty() && !place.starts_with('/') {
+        return Err(Error::invalid(format!(
+            "the working directory '{place}' is invalid, it needs to be an absolute path"
+        )));
+    }
+    for entry in config.env.iter().flatten() {
+        if entry.is_empty() || entry.starts_with('=') || entry.contains('\0') {
+            return Err(Error::invalid(format!("invalid environment variable: {entry:?}")));
+        }
+    }
+    for (what, name) in [("hostname", &config.hostname), ("domainname", &config.domainname)] {
+        if name.len() > 64 || name.bytes().any(|byte| byte.is_ascii_control() || matches!(byte, b'/' | b' '))
+        {
+            return Err(Error::invalid(format!("invalid {what}: {name:?}")));
+        }
+    }
+    for port in config.exposed_ports.iter().flatten().map(|(port, _)| port) {
+        check_port(port)?;
+    }
+    if !config.stop_signal.is_empty() {
+        super::lifecycle::signal(&config.stop_signal)?;
+    }
+    if let Some(check) = &config.healthcheck {
+        super::health::check(check)?;
+    }
+    Ok(())
+}
+
+/// A container's port: `80`, `80/tcp`, `8000-8010/udp`.
+fn check_port(port: &str) -> Result<()> {
+    let invalid = || Error::invalid(format!("invalid port specification: \"{port}\""));
+    let (numbers, protocol) = port.split_once('/').unwrap_or((port, "tcp"));
+    if !matches!(protocol, "tcp" | "udp" | "sctp") {
+        return Err(invalid());
+    }
+    let (first, last) = numbers.split_once('-').unwrap_or((numbers, numbers));
+    let number = |text: &str| text.parse::<u16>().map_err(|_| invalid());
+    if number(first)? > number(last)? { Err(invalid()) } else { Ok(()) }
+}
+
+fn check_ports(host: &HostConfig) -> Result<()> {
+    for (port, bindings) in host.port_bindings.iter().flatten() {
+        check_port(port)?;
+        for binding in bindings {
+            let address = &binding.host_ip;
+            if !address.is_empty() && address.parse::<std::net::IpAddr>().is_err() {
+                return Err(Error::invalid(format!("invalid IP address: {address}")));
+            }
+            if !binding.host_port.is_empty() {
+                check_port(&binding.host_port).map_err(|_| {
+                    Error::invalid(format!("invalid port specification: \"{}\"", binding.host_port))
+                })?;
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Namespaces and what else is chosen by a word; what hull has not is refused by name.
+fn check_modes(engine: &Engine, host: &HostConfig, config: &Config) -> Result<()> {
+    let container =
+        |mode: &str| mode.strip_prefix("container:").map(|name| engine.container(name)).transpose();
+    match host.pid_mode.as_str() {
+        "" | "private" | "host" => {}
+        mode if container(mode)?.is_some() => {}
+        other => return Err(Error::invalid(format!("invalid PID mode: {other}"))),
+    }
+    match host.ipc_mode.as_str() {
+        "private" | "shareable" | "host" | "none" => {}
+        mode if container(mode)?.is_some() => {}
+        other => return Err(Error::invalid(format!("invalid IPC mode: {other}"))),
+    }
+    match host.uts_mode.as_str() {
+        "" | "private" => {}
+        "host" if !config.hostname.is_empty() => {
+            return Err(Error::invalid("conflicting options: hostname and the UTS mode"));
+        }
+        "host" => {}
+        other => return Err(Error::invalid(format!("invalid UTS mode: {other}"))),
+    }
+    match host.userns_mode.as_str() {
+        "" | "host" => {}
+        other => return Err(Error::invalid(format!("invalid user namespace mode: {other}"))),
+    }
+    match host.cgroupns_mode.as_str() {
+        "private" | "host" => {}
+        other => return Err(Error::invalid(format!("invalid cgroup namespace mode: {other}"))),
+    }
+    if !matches!(host.isolation.as_str(), "" | "default") {
+        return Err(Error::invalid(format!("invalid isolation: {} is of Windows only", host.isolation)));
+    }
+    if host.links.as_ref().is_some_and(|links| !links.is_empty()) {
+        return Err(Error::unsupported(
+            "--link: put the containers on a network of your own, where names resolve; a link",
+        ));
+    }
+    if host.storage_opt.as_ref().is_some_and(|options| !options.is_empty()) {
+        return Err(Error::unsupported("--storage-opt"));
+    }
+    if host.resources.device_requests.as_ref().is_some_and(|requests| !requests.is_empty()) {
+        return Err(Error::unsupported("--gpus (a device request)"));
+    }
+    if !host.cgroup.is_empty() {
+        return Err(Error::unsupported("HostConfig.Cgroup"));
+    }
+    if host.timeout < 0 || host.cpu_time < 0 {
+        return Err(Error::invalid("a limit of time cannot be negative"));
+    }
+    super::spec::check(host)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn image() -> ContainerConfig {
+        ContainerConfig {
+            env: vec!["PATH=/bin".to_owned(), "A=image".to_owned()],
+            entrypoint: Some(vec!["entry".to_owned()]),
+            cmd: Some(vec!["image-command".to_owned()]),
+            ..ContainerConfig::default()
+        }
+    }
+
+    #[test]
+    fn the_users_environment_wins_and_a_bare_name_takes_away() {
+        let mut config =
+            Config { env: Some(vec!["A=user".to_owned(), "PATH".to_owned()]), ..Config::default() };
+        inherit(&mut config, &image());
+        assert_eq!(config.env.unwrap(), ["A=user"]);
+    }
+
+    #[test]
+    fn another_entry_point_forgets_the_images_command() {
+        let mut config = Config { entrypoint: Some(vec!["mine".to_owned()]), ..Config::default() };
+        inherit(&mut config, &image());
+        assert_eq!((config.entrypoint.unwrap(), config.cmd), (vec!["mine".to_owned()], None));
+        let mut config = Config { cmd: Some(vec!["mine".to_owned()]), ..Config::default() };
+        inherit(&mut config, &image());
+        assert_eq!(config.entrypoint.unwrap(), ["entry"]);
+        let mut config = Config {
+            entrypoint: Some(vec![String::new()]),
+            cmd: Some(vec!["mine".to_owned()]),
+            ..Config::default()
+        };
+        inherit(&mut config, &image());
+        assert_eq!((config.entrypoint, config.cmd.unwrap()), (None, vec!["mine".to_owned()]));
+    }
+
+    #[test]
+    fn ports_are_numbers_with_a_protocol() {
+        for port in ["80", "80/tcp", "8000-8010/udp", "1/sctp"] {
+            check_port(port).unwrap();
+        }
+        for port in ["", "x", "80/icmp", "70000", "20-10", "-1", "1-2-3"] {
+            assert!(check_port(port).is_err(), "{port:?}");
+        }
+    }
+}

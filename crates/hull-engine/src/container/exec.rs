@@ -1,0 +1,373 @@
+//! Further processes in a running container.
+
+use std::os::fd::AsFd;
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex};
+
+use hull_runtime::protocol::{self, Attach, Exit, Limits, Reply, Request, Stdio, UserLookup};
+use oci_spec::runtime::{Process, User};
+use serde_json::{Value, json};
+use tokio::sync::watch;
+
+use super::attach::{ClientStream, detach_keys};
+use super::{Container, Status, locked, random_id, start};
+use crate::model::ExecConfig;
+use crate::{Engine, Error, Kind, Result};
+
+/// How many ended execs of one container are kept for who asks later.
+const KEPT: usize = 64;
+
+/// A further process of a container: made, then started once.
+pub struct Exec {
+    /// 64 hexadecimal digits.
+    pub id: String,
+    /// What it executes.
+    pub config: ExecConfig,
+    state: Mutex<State>,
+    ended: watch::Sender<bool>,
+}
+
+#[derive(Clone, Debug, Default)]
+struct State {
+    phase: Phase,
+    pid: i32,
+    exit_code: Option<i32>,
+    end_reason: &'static str,
+    oom_killed: bool,
+}
+
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+enum Phase {
+    #[default]
+    Created,
+    Starting,
+    Running,
+    Ended,
+}
+
+/// How an exec is started.
+pub struct ExecStart {
+    /// Nobody is attached.
+    pub detach: bool,
+    /// The client, where it is not detached.
+    pub client: Option<ClientStream>,
+    /// The terminal's size at the start: height and width.
+    pub console_size: Option<[u16; 2]>,
+}
+
+impl Exec {
+    /// The process that was its own is gone with its container.
+    pub(super) fn ended_with_container(&self) {
+        let mut state = locked(&self.state);
+        if matches!(state.phase, Phase::Starting | Phase::Running) {
+            state.phase = Phase::Ended;
+            state.exit_code.get_or_insert(137);
+        }
+        drop(state);
+        self.ended.send_replace(true);
+    }
+
+    /// Whether it runs or is about to.
+    pub(super) fn is_running(&self) -> bool {
+        matches!(locked(&self.state).phase, Phase::Starting | Phase::Running)
+    }
+
+    /// Whether output is framed: never with a terminal.
+    pub fn framed(&self) -> bool {
+        !self.config.tty
+    }
+
+    /// As `docker inspect` shows it.
+    pub fn inspect(&self, container: &Container) -> Value {
+        let state = locked(&self.state).clone();
+        let words = self.config.cmd.as_deref().unwrap_or_default();
+        let (entrypoint, arguments) =
+            words.split_first().map_or(("", &[][..]), |(first, rest)| (first.as_str(), rest));
+        json!({
+            "ID": self.id,
+            "Running": self.is_running(),
+            "ExitCode": state.exit_code,
+            "ProcessConfig": {
+                "tty": self.config.tty,
+                "entrypoint": entrypoint,
+                "arguments": arguments,
+                "privileged": self.config.privileged,
+                "user": self.config.user,
+            },
+            "OpenStdin": self.config.attach_stdin,
+            "OpenStderr": self.config.attach_stderr,
+            "OpenStdout": self.config.attach_stdout,
+            "CanRemove": state.phase == Phase::Ended,
+            "ContainerID": container.id,
+            "DetachKeys": detach_keys(&self.config.detach_keys).map(|keys| String::from_utf8_lossy(&keys).into_owned()).unwrap_or_default(),
+            "Pid": state.pid,
+            "OOMKilled": state.oom_killed,
+            "EndReason": state.end_reason,
+        })
+    }
+}
+
+impl Engine {
+    /// Makes an exec; it is started once.
+    ///
+    /// # Errors
+    /// The container does not run or is paused, or the command is none.
+    pub fn create_exec(&self, container: &Container, config: ExecConfig) -> Result<Arc<Exec>> {
+        self.can_exec(container)?;
+        if config.cmd.as_ref().is_none_or(Vec::is_empty) {
+            return Err(Error::invalid("No exec command specified"));
+        }
+        if !config.working_dir.is_empty() && !config.working_dir.starts_with('/') {
+            return Err(Error::invalid(format!(
+                "the working directory '{}' is not an absolute path",
+                config.working_dir
+            )));
+        }
+        if config.timeout < 0 || config.cpu_time < 0 {
+            return Err(Error::invalid("a limit of time cannot be negative"));
+        }
+        detach_keys(&config.detach_keys)?;
+        let exec = Arc::new(Exec {
+            id: random_id(),
+            config,
+            state: Mutex::default(),
+            ended: watch::Sender::new(false),
+        });
+        let mut execs = locked(&container.execs);
+        forget_ended(&mut execs);
+        execs.insert(exec.id.clone(), Arc::clone(&exec));
+        drop(execs);
+        self.tell_exec(container, &exec, "exec_create");
+        Ok(exec)
+    }
+
+    fn can_exec(&self, container: &Container) -> Result<()> {
+        match container.record().state.status {
+            Status::Running => Ok(()),
+            Status::Paused => Err(Error::conflict(format!(
+                "Container {} is paused, unpause the container before exec",
+                container.id
+            ))),
+            Status::Restarting => Err(Error::conflict(format!(
+                "Container {} is restarting, wait until the container is running",
+                container.id
+            ))),
+            _ => Err(Error::conflict(format!("container {} is not running", container.id))),
+        }
+    }
+
+    /// Finds an exec, and its container.
+    ///
+    /// # Errors
+    /// There is none of that id.
+    pub fn exec(&self, id: &str) -> Result<(Arc<Container>, Arc<Exec>)> {
+        for container in self.containers.all() {
+            let found = locked(&container.execs).get(id).cloned();
+            if let Some(exec) = found {
+                return Ok((container, exec));
+            }
+        }
+        Err(Error::not_found(format!("No such exec instance: {id}")))
+    }
+
+    /// Takes the right to start an exec; it can be started once.
+    ///
+    /// # Errors
+    /// It was started already, or its container does not run.
+    pub fn claim_exec(&self, container: &Container, exec: &Exec) -> Result<()> {
+        let mut state = locked(&exec.state);
+        match state.phase {
+            Phase::Created => {}
+            Phase::Starting | Phase::Running => {
+                return Err(Error::conflict(format!("exec command {} is already running", exec.id)));
+            }
+            Phase::Ended => return Err(Error::conflict(format!("exec command {} has already run", exec.id))),
+        }
+        self.can_exec(container)?;
+        state.phase = Phase::Starting;
+        Ok(())
+    }
+
+    /// Starts an exec that was claimed.
+    ///
+    /// # Errors
+    /// The command cannot be executed; its exit status is kept with it.
+    pub async fn start_exec(
+        &self,
+        container: &Arc<Container>,
+        exec: &Arc<Exec>,
+        start: ExecStart,
+    ) -> Result<()> {
+        let started = self.try_start_exec(container, exec, start).await;
+        let mut state = locked(&exec.state);
+        match started {
+            Ok(pid) => {
+                state.pid = pid;
+                // A short one may have ended already.
+                if state.phase == Phase::Starting {
+                    state.phase = Phase::Running;
+                }
+                drop(state);
+                self.tell_exec(container, exec, "exec_start");
+                Ok(())
+            }
+            Err(error) => {
+                state.phase = Phase::Ended;
+                state.exit_code = Some(i32::from(error.exit_status));
+                drop(state);
+                exec.ended.send_replace(true);
+                Err(error)
+            }
+        }
+    }
+
+    async fn try_start_exec(&self, container: &Container, exec: &Exec, start: ExecStart) -> Result<i32> {
+        let config = &exec.config;
+        let size =
+            start.console_size.or(config.console_size).filter(|size| size.iter().all(|side| *side > 0));
+        let attach = match (&start.client, start.detach) {
+            (Some(client), false) => Some(Attach {
+                exec: Some(exec.id.clone()),
+                stdin: config.attach_stdin,
+                stdout: config.attach_stdout,
+                stderr: config.attach_stderr && !config.tty,
+                framed: !config.tty,
+                detach_keys: if config.tty { detach_keys(&config.detach_keys)? } else { Vec::new() },
+                already_read: client.already_read.clone(),
+                preface: Vec::new(),
+            }),
+            _ => None,
+        };
+        let request = Request::Exec(Box::new(protocol::Exec {
+            id: exec.id.clone(),
+            process: self.exec_process(container, config)?,
+            seccomp: if config.privileged {
+                protocol::Seccomp::Unconfined
+            } else {
+                start::seccomp(&container.record())?
+            },
+            stdio: Stdio {
+                terminal: config.tty,
+                stdin: config.attach_stdin && attach.is_some(),
+                stdin_once: true,
+                size: size.map(|[height, width]| (width, height)),
+            },
+            attach,
+            limits: Limits {
+                timeout_ns: config.timeout.unsigned_abs(),
+                cpu_time_ns: config.cpu_time.unsigned_abs(),
+            },
+            user: Some(exec_user(container, config)),
+        }));
+        let shim = container.shim()?;
+        let socket = start.client.as_ref().filter(|_| !start.detach).map(|client| client.socket.as_fd());
+        let descriptors: Vec<_> = socket.into_iter().collect();
+        match shim.ask(&request, &descriptors).await {
+            Ok(Reply::Started { pid }) => Ok(pid),
+            Ok(other) => Err(Error::system("start the command", format!("the shim answered {other:?}"))),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// The exec's process: the container's, but for what was said otherwise.
+    fn exec_process(&self, container: &Container, config: &ExecConfig) -> Result<Process> {
+        let record = container.record();
+        let mut process = self.process(&record)?;
+        process.set_terminal(Some(config.tty));
+        process.set_user(User::default());
+        process.set_args(config.cmd.clone());
+        let mut environment = process.env().clone().unwrap_or_default();
+        let name_of = |entry: &str| entry.split('=').next().unwrap_or_default().to_owned();
+        for entry in config.env.iter().flatten() {
+            environment.retain(|present| name_of(present) != name_of(entry));
+            environment.push(entry.clone());
+        }
+        if config.tty && !environment.iter().any(|entry| entry.starts_with("TERM=")) {
+            environment.push("TERM=xterm".to_owned());
+        }
+        process.set_env(Some(environment));
+        if !config.working_dir.is_empty() {
+            process.set_cwd(PathBuf::from(&config.working_dir));
+        }
+        if config.privileged {
+            let all = crate::model::HostConfig { privileged: true, ..crate::model::HostConfig::default() };
+            process.set_capabilities(Some(super::spec::capability_sets(super::spec::capabilities(&all)?)));
+            process.set_no_new_privileges(Some(false));
+        }
+        Ok(process)
+    }
+
+    /// The shim tells that an exec has ended.
+    pub(super) fn exec_ended(&self, container: &Container, id: &str, exit: &Exit) {
+        let Some(exec) = locked(&container.execs).get(id).cloned() else { return };
+        {
+            let mut state = locked(&exec.state);
+            state.phase = Phase::Ended;
+            state.exit_code = Some(exit.status);
+            state.oom_killed = exit.oom_killed;
+            state.end_reason = super::finish::reason(exit.reason);
+        }
+        exec.ended.send_replace(true);
+        let mut attributes = container.record().event_attributes();
+        attributes.insert("execID".to_owned(), exec.id.clone());
+        attributes.insert("exitCode".to_owned(), exit.status.to_string());
+        self.events.publish(crate::events::Kind::Container, "exec_die", &container.id, attributes);
+    }
+
+    /// Sets the size of an exec's terminal.
+    ///
+    /// # Errors
+    /// It does not run.
+    pub async fn resize_exec(
+        &self,
+        container: &Container,
+        exec: &Exec,
+        width: u16,
+        height: u16,
+    ) -> Result<()> {
+        if locked(&exec.state).phase != Phase::Running {
+            return Err(Error::new(Kind::Conflict, format!("exec {} is not running", exec.id)));
+        }
+        container
+            .shim()?
+            .ask(&Request::Resize { exec: Some(exec.id.clone()), width, height }, &[])
+            .await
+            .map(drop)
+    }
+
+    fn tell_exec(&self, container: &Container, exec: &Exec, action: &str) {
+        let command = exec.config.cmd.as_deref().unwrap_or_default().join(" ");
+        self.tell_with(container, format!("{action}: {command}"), [("execID", exec.id.clone())]);
+    }
+
+    /// Waits for an exec's end; its exit status.
+    pub(super) async fn exec_end(&self, exec: &Exec) -> i32 {
+        let mut ended = exec.ended.subscribe();
+        // The sender lives in the exec, which is borrowed.
+        let _ = ended.wait_for(|ended| *ended).await;
+        locked(&exec.state).exit_code.unwrap_or(-1)
+    }
+}
+
+/// Whom the exec's process looks up in the container's files.
+fn exec_user(container: &Container, config: &ExecConfig) -> UserLookup {
+    let mut lookup = start::user(&container.record());
+    if !config.user.is_empty() {
+        lookup.user.clone_from(&config.user);
+    }
+    lookup
+}
+
+/// A container that executes for days does not remember each.
+fn forget_ended(execs: &mut std::collections::BTreeMap<String, Arc<Exec>>) {
+    let ended: Vec<String> = execs
+        .values()
+        .filter(|exec| locked(&exec.state).phase == Phase::Ended)
+        .map(|exec| exec.id.clone())
+        .collect();
+    if ended.len() > KEPT {
+        for id in &ended {
+            execs.remove(id);
+        }
+    }
+}

@@ -1,0 +1,245 @@
+//! The end of a container: what its shim tells, what is given back to the machine, and whether it starts again.
+
+use std::fs;
+use std::sync::Arc;
+use std::time::Duration;
+
+use hull_runtime::protocol::{EndReason, Event, Exit};
+
+use super::shim::Shim;
+use super::{Container, Ended, Status, locked, now_ns, rfc3339};
+use crate::Engine;
+
+/// The back-off before the first restart; it doubles up to [`LONGEST_BACK_OFF`], as Docker's does.
+const FIRST_BACK_OFF: Duration = Duration::from_millis(100);
+const LONGEST_BACK_OFF: Duration = Duration::from_secs(60);
+/// A container that ran this long has started well: its next restart waits the shortest time again.
+const GOOD_RUN: Duration = Duration::from_secs(10);
+
+impl Engine {
+    /// Follows a running container's shim to its end.
+    pub(super) async fn follow(self: &Arc<Self>, container: &Arc<Container>, shim: &Shim) {
+        loop {
+            match shim.event().await {
+                Ok(Some((Event::Oom, _))) => self.tell(container, "oom"),
+                Ok(Some((Event::ExecExited { id, exit }, _))) => self.exec_ended(container, &id, &exit),
+                Ok(Some((Event::Exited(exit), _))) => return self.ended(container, &exit),
+                Ok(Some((Event::Started { .. } | Event::StartFailed(_) | Event::ViewReady, _))) => {}
+                Ok(None) => return self.shim_lost(container),
+                Err(error) => {
+                    tracing::error!(container = container.id, %error, "a container could not be followed");
+                    return self.shim_lost(container);
+                }
+            }
+        }
+    }
+
+    /// A shim that is gone without a word may have left its record; if not, it was killed, and its container with it.
+    pub(super) fn shim_lost(self: &Arc<Self>, container: &Arc<Container>) {
+        let exit = match hull_runtime::shim::read_exit(&self.runtime_dir(&container.id)) {
+            Ok(Some(exit)) => exit,
+            Ok(None) => {
+                tracing::warn!(
+                    container = container.id,
+                    "the container's shim is gone; what is left of it is killed"
+                );
+                if let Ok(cgroup) =
+                    hull_runtime::cgroup::Cgroup::open(&container.cgroup_path(&self.config.instance))
+                {
+                    let killed = cgroup.kill_all().and_then(|()| cgroup.remove());
+                    if let Err(error) = killed {
+                        tracing::error!(container = container.id, %error, "its cgroup could not be cleared");
+                    }
+                }
+                Exit {
+                    status: 137,
+                    signal: Some(libc::SIGKILL),
+                    oom_killed: false,
+                    reason: EndReason::Signal,
+                    at_ns: now_ns().unsigned_abs(),
+                }
+            }
+            Err(error) => {
+                tracing::error!(container = container.id, %error, "how the container ended could not be read");
+                Exit {
+                    status: 255,
+                    signal: None,
+                    oom_killed: false,
+                    reason: EndReason::Exited,
+                    at_ns: now_ns().unsigned_abs(),
+                }
+            }
+        };
+        self.ended(container, &exit);
+    }
+
+    /// A container has ended: it is written down, what it had of the machine is given back, and its policy decides.
+    pub(super) fn ended(self: &Arc<Self>, container: &Arc<Container>, exit: &Exit) {
+        self.stop_health(container);
+        self.release_machine(container);
+        let restart = self.restarts(container, exit);
+        let written = container.change(&self.database, |record| {
+            let state = &mut record.state;
+            state.status = if restart.is_some() { Status::Restarting } else { Status::Exited };
+            state.pid = 0;
+            state.exit_code = exit.status;
+            state.oom_killed = exit.oom_killed;
+            state.end_reason = reason(exit.reason).to_owned();
+            state.finished_at = rfc3339(i64::try_from(exit.at_ns).unwrap_or_else(|_| now_ns()));
+            record.ports.clear();
+            if restart.is_some() {
+                record.restart_count += 1;
+            }
+        });
+        if let Err(error) = written {
+            tracing::error!(container = container.id, %error, "the end of a container could not be written down");
+        }
+        let (auto_remove, started_at, finished_at) = {
+            let record = container.record();
+            (
+                record.host_config.auto_remove,
+                record.state.started_at.clone(),
+                record.state.finished_at.clone(),
+            )
+        };
+        self.tell_with(
+            container,
+            "die",
+            [
+                ("exitCode", exit.status.to_string()),
+                ("execDuration", ran_for(&started_at, &finished_at).as_secs().to_string()),
+            ],
+        );
+        for network in container.network_names() {
+            self.tell_network(&network, container, "disconnect");
+        }
+        container.lifetime.send_modify(|lifetime| {
+            lifetime.running = restart.is_some();
+            lifetime.ends += 1;
+            lifetime.ended = Ended { status: exit.status, error: String::new() };
+        });
+        if let Some(wait) = restart {
+            self.restart_after(container, wait);
+        } else if auto_remove {
+            self.remove_behind(container);
+        }
+    }
+
+    /// Gives back what a container had of the machine: streams, addresses, ports, mounts, the runtime folder.
+    pub(super) fn release_machine(&self, container: &Container) {
+        *locked(&container.shim) = None;
+        if let Some(allocation) = locked(&container.allocation).take()
+            && let Err(error) = self.networks.release(&container.id, allocation)
+        {
+            tracing::error!(container = container.id, %error, "its addresses and ports could not be given back");
+        }
+        let volumes: Vec<String> = container.record().volume_names().into_iter().map(str::to_owned).collect();
+        for volume in volumes {
+            if let Err(error) = self.volumes.unmount(&volume, &container.id) {
+                tracing::error!(container = container.id, volume, %error, "a volume could not be unmounted");
+            }
+        }
+        let runtime_dir = self.runtime_dir(&container.id);
+        if container.record().host_config.ipc_mode == "shareable" {
+            super::view::unmount_shared_memory(&runtime_dir);
+        }
+        if let Err(error) = fs::remove_dir_all(&runtime_dir)
+            && error.kind() != std::io::ErrorKind::NotFound
+        {
+            tracing::error!(container = container.id, %error, "{} could not be removed", runtime_dir.display());
+        }
+        // Its processes ended with it; those that are shown a while longer have ended too.
+        let ended: Vec<_> = locked(&container.execs).values().cloned().collect();
+        for exec in ended {
+            exec.ended_with_container();
+        }
+    }
+
+    /// Whether the policy starts it again, and after which time.
+    fn restarts(&self, container: &Container, exit: &Exit) -> Option<Duration> {
+        let record = container.record();
+        if record.stopped_by_user {
+            return None;
+        }
+        let policy = &record.host_config.restart_policy;
+        let again = match policy.name.as_str() {
+            "always" | "unless-stopped" => true,
+            "on-failure" => {
+                let tries = u64::try_from(policy.maximum_retry_count).unwrap_or(0);
+                exit.status != 0 && (tries == 0 || record.restart_count < tries)
+            }
+            _ => false,
+        };
+        let finished_at = rfc3339(i64::try_from(exit.at_ns).unwrap_or_else(|_| now_ns()));
+        let ran = ran_for(&record.state.started_at, &finished_at);
+        again.then(|| back_off(record.restart_count, ran))
+    }
+
+    /// Starts it again after a while, unless a user decides otherwise meanwhile.
+    pub(super) fn restart_after(self: &Arc<Self>, container: &Arc<Container>, wait: Duration) {
+        let (engine, container) = (Arc::clone(self), Arc::clone(container));
+        let interrupted = Arc::clone(&container);
+        tokio::spawn(async move {
+            tokio::select! {
+                () = tokio::time::sleep(wait) => {}
+                () = interrupted.back_off.notified() => {}
+            }
+            let _transition = container.transition.lock().await;
+            if container.record().state.status != Status::Restarting {
+                return;
+            }
+            if let Err(error) = engine.start_now(&container).await {
+                tracing::warn!(container = container.id, %error, "its policy could not start it again");
+            }
+        });
+    }
+}
+
+/// The time before the next restart, after so many.
+fn back_off(restarts: u64, ran: Duration) -> Duration {
+    if ran >= GOOD_RUN {
+        return FIRST_BACK_OFF;
+    }
+    let doublings = u32::try_from(restarts.min(16)).unwrap_or(16);
+    FIRST_BACK_OFF.saturating_mul(2_u32.saturating_pow(doublings)).min(LONGEST_BACK_OFF)
+}
+
+/// From one moment to another, both RFC 3339.
+fn ran_for(started_at: &str, finished_at: &str) -> Duration {
+    let parse = |text: &str| text.parse::<jiff::Timestamp>().ok();
+    let (Some(started), Some(finished)) = (parse(started_at), parse(finished_at)) else {
+        return Duration::ZERO;
+    };
+    Duration::try_from(finished.duration_since(started)).unwrap_or_default()
+}
+
+pub(super) fn reason(reason: EndReason) -> &'static str {
+    match reason {
+        EndReason::Exited => "exited",
+        EndReason::Signal => "signal",
+        EndReason::Oom => "oom",
+        EndReason::Timeout => "timeout",
+        EndReason::CpuTime => "cpu-time",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_back_off_doubles_and_has_an_end() {
+        let after = |restarts| back_off(restarts, Duration::ZERO).as_millis();
+        assert_eq!(
+            [after(0), after(1), after(2), after(9), after(10), after(u64::MAX)],
+            [100, 200, 400, 51_200, 60_000, 60_000]
+        );
+        assert_eq!(back_off(9, GOOD_RUN), FIRST_BACK_OFF);
+    }
+
+    #[test]
+    fn a_run_is_measured_between_its_moments() {
+        assert_eq!(ran_for("2026-01-01T00:00:00Z", "2026-01-01T00:00:01.5Z"), Duration::from_millis(1500));
+        assert_eq!(ran_for("nonsense", "2026-01-01T00:00:01Z"), Duration::ZERO);
+    }
+}

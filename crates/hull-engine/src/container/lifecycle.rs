@@ -1,0 +1,432 @@
+//! Stop, kill, restart, pause, unpause, rename, resize, update.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use hull_runtime::cgroup::Cgroup;
+use hull_runtime::protocol::Request;
+
+use super::wait::Condition;
+use super::{Container, Status, locked, names, resources};
+use crate::model::{Resources, RestartPolicy};
+use crate::{Engine, Error, Kind, Result};
+
+/// Docker's time between the stop signal and the kill, in seconds.
+const STOP_TIMEOUT: i64 = 10;
+
+impl Engine {
+    /// Stops a container: its signal, and after `timeout` seconds (-1: never) a kill. True: it ran.
+    ///
+    /// # Errors
+    /// The signal is unknown, or the container outlives the kill.
+    pub async fn stop(
+        self: &Arc<Self>,
+        container: &Arc<Container>,
+        signal_name: Option<&str>,
+        timeout: Option<i64>,
+    ) -> Result<bool> {
+        let (running, signal_name, timeout) = {
+            let record = container.record();
+            let name =
+                signal_name.or(Some(record.config.stop_signal.as_str()).filter(|name| !name.is_empty()));
+            (
+                record.is_running(),
+                name.unwrap_or("SIGTERM").to_owned(),
+                timeout.or(record.config.stop_timeout).unwrap_or(STOP_TIMEOUT),
+            )
+        };
+        let signal = signal(&signal_name)?;
+        container.change(&self.database, |record| {
+            record.stopped_by_user = true;
+            // In its back-off it is stopped by not being started again.
+            if record.state.status == Status::Restarting {
+                record.state.status = Status::Exited;
+            }
+        })?;
+        if !running {
+            let was_restarting = container.lifetime.borrow().running;
+            container.lifetime.send_if_modified(|lifetime| std::mem::take(&mut lifetime.running));
+            container.back_off.notify_waiters();
+            return Ok(was_restarting);
+        }
+        let ended = self.wait(container, Condition::NotRunning);
+        tokio::pin!(ended);
+        self.signal_quietly(container, signal).await?;
+        let in_time = match u64::try_from(timeout) {
+            Ok(seconds) => tokio::time::timeout(Duration::from_secs(seconds), &mut ended).await.is_ok(),
+            Err(_) => {
+                (&mut ended).await;
+                true
+            }
+        };
+        if !in_time {
+            self.kill_everything(container).await?;
+            if tokio::time::timeout(Duration::from_secs(10), &mut ended).await.is_err() {
+                return Err(Error::new(
+                    Kind::System,
+                    format!(
+                        "container {} PID {} is zombie and can not be killed. Use the --init option when creating \
+                         containers to run an init inside the container that forwards signals and reaps processes",
+                        container.id,
+                        container.record().state.pid
+                    ),
+                ));
+            }
+        }
+        self.tell(container, "stop");
+        Ok(true)
+    }
+
+    /// Sends a signal to the container's first process.
+    ///
+    /// # Errors
+    /// It does not run, or the signal is unknown.
+    pub async fn kill(self: &Arc<Self>, container: &Arc<Container>, signal_name: Option<&str>) -> Result<()> {
+        let number = signal(signal_name.filter(|name| !name.is_empty()).unwrap_or("SIGKILL"))?;
+        if !container.record().is_running() {
+            return Err(Error::conflict(format!("container {} is not running", container.id)));
+        }
+        if matches!(number, libc::SIGKILL | libc::SIGTERM | libc::SIGINT) {
+            container.change(&self.database, |record| record.stopped_by_user = true)?;
+        }
+        let ended = self.wait(container, Condition::NotRunning);
+        if number == libc::SIGKILL {
+            self.kill_everything(container).await?;
+            // Docker's kill returns when it is done, if that is soon.
+            if tokio::time::timeout(Duration::from_secs(10), ended).await.is_err() {
+                tracing::warn!(container = container.id, "a container outlives its kill");
+            }
+        } else {
+            let sent = self.send_signal(container, number).await;
+            sent.map_err(|error| {
+                Error::conflict(format!("cannot kill container {}: {error}", container.id))
+            })?;
+        }
+        self.tell_with(container, "kill", [("signal", number.to_string())]);
+        Ok(())
+    }
+
+    async fn send_signal(&self, container: &Container, signal: i32) -> Result<()> {
+        container.shim()?.ask(&Request::Signal { exec: None, signal }, &[]).await.map(drop)
+    }
+
+    /// A container that ended meanwhile needs no signal any more. A paused one would not see it: it is thawed behind it.
+    async fn signal_quietly(&self, container: &Container, signal: i32) -> Result<()> {
+        match self.send_signal(container, signal).await {
+            Ok(()) => {}
+            Err(error) if error.kind == Kind::Conflict => return Ok(()),
+            Err(error) => return Err(error),
+        }
+        self.thaw_if_paused(container)
+    }
+
+    fn thaw_if_paused(&self, container: &Container) -> Result<()> {
+        if container.record().state.status == Status::Paused {
+            Cgroup::open(&container.cgroup_path(&self.config.instance))?.thaw()?;
+            container.change(&self.database, |record| record.state.status = Status::Running)?;
+        }
+        Ok(())
+    }
+
+    /// Kills every process of it.
+    pub(super) async fn kill_everything(&self, container: &Container) -> Result<()> {
+        match container.shim() {
+            Err(_) => Ok(()),
+            Ok(shim) => match shim.ask(&Request::KillAll, &[]).await {
+                Ok(_) => self.thaw_if_paused(container),
+                Err(error) if error.kind == Kind::Conflict => Ok(()),
+                Err(error) => Err(error),
+            },
+        }
+    }
+
+    /// Stops a container if it runs, and starts it.
+    ///
+    /// # Errors
+    /// As [`Engine::stop`] and [`Engine::start`].
+    pub async fn restart(
+        self: &Arc<Self>,
+        container: &Arc<Container>,
+        signal: Option<&str>,
+        timeout: Option<i64>,
+    ) -> Result<()> {
+        self.stop(container, signal, timeout).await?;
+        match self.start(container).await {
+            Err(error) if error.kind == Kind::NotModified => {}
+            result => result?,
+        }
+        self.tell(container, "restart");
+        Ok(())
+    }
+
+    /// Freezes every process of it.
+    ///
+    /// # Errors
+    /// It does not run, or is paused.
+    pub fn pause(&self, container: &Container) -> Result<()> {
+        match container.record().state.status {
+            Status::Running => {}
+            Status::Paused => {
+                return Err(Error::conflict(format!("container {} is already paused", container.id)));
+            }
+            _ => return Err(Error::conflict(format!("container {} is not running", container.id))),
+        }
+        Cgroup::open(&container.cgroup_path(&self.config.instance))?.freeze()?;
+        container.change(&self.database, |record| record.state.status = Status::Paused)?;
+        self.tell(container, "pause");
+        Ok(())
+    }
+
+    /// Lets them go on.
+    ///
+    /// # Errors
+    /// It is not paused.
+    pub fn unpause(&self, container: &Container) -> Result<()> {
+        if container.record().state.status != Status::Paused {
+            return Err(Error::conflict(format!("container {} is not paused", container.id)));
+        }
+        Cgroup::open(&container.cgroup_path(&self.config.instance))?.thaw()?;
+        container.change(&self.database, |record| record.state.status = Status::Running)?;
+        self.tell(container, "unpause");
+        Ok(())
+    }
+
+    /// Gives a container another name.
+    ///
+    /// # Errors
+    /// The name is taken or none, or it is the container's own.
+    pub async fn rename(&self, container: &Container, name: &str) -> Result<()> {
+        if name.is_empty() {
+            return Err(Error::invalid("Neither old nor new names may be empty"));
+        }
+        let name = names::checked(name)?;
+        let _transition = container.transition.lock().await;
+        let old = container.record().name.clone();
+        if old == name {
+            return Err(Error::invalid("Renaming a container with the same name as its current name"));
+        }
+        let taken = self.containers.take_name(name, &container.id)?;
+        container.change(&self.database, |record| name.clone_into(&mut record.name))?;
+        self.containers.renamed(taken, &old);
+        if let Some(allocation) = locked(&container.allocation).as_mut() {
+            self.networks.renamed(allocation, name);
+        }
+        self.tell_with(container, "rename", [("oldName", format!("/{old}"))]);
+        Ok(())
+    }
+
+    /// Sets the size of its terminal.
+    ///
+    /// # Errors
+    /// It does not run.
+    pub async fn resize(&self, container: &Container, width: u16, height: u16) -> Result<()> {
+        container.shim()?.ask(&Request::Resize { exec: None, width, height }, &[]).await?;
+        self.tell_with(container, "resize", [("height", height.to_string()), ("width", width.to_string())]);
+        Ok(())
+    }
+
+    /// Changes limits and restart policy; fields that are zero stay as they are.
+    ///
+    /// # Errors
+    /// The limits contradict each other or the kernel refuses them: then nothing has changed.
+    pub fn update(
+        &self,
+        container: &Container,
+        changes: Resources,
+        policy: Option<RestartPolicy>,
+    ) -> Result<Vec<String>> {
+        let mut warnings = Vec::new();
+        let (mut host, running) = {
+            let record = container.record();
+            if matches!(record.state.status, Status::Removing | Status::Dead) {
+                return Err(Error::conflict("container is marked for removal and cannot be \"update\""));
+            }
+            (record.host_config.clone(), record.is_running())
+        };
+        merge(&mut host.resources, &changes)?;
+        if let Some(policy) = policy.filter(|policy| !policy.name.is_empty()) {
+            if !matches!(policy.name.as_str(), "no" | "always" | "unless-stopped" | "on-failure") {
+                return Err(Error::invalid(format!(
+                    "invalid restart policy: unknown policy '{}'",
+                    policy.name
+                )));
+            }
+            if host.auto_remove && policy.name != "no" {
+                return Err(Error::conflict(
+                    "Restart policy cannot be updated because AutoRemove is enabled for the container",
+                ));
+            }
+            host.restart_policy = policy;
+        }
+        resources::check(&host, &mut warnings)?;
+        if running {
+            let changed = resources::to_oci(&host.resources, Vec::new())?;
+            Cgroup::open(&container.cgroup_path(&self.config.instance))?.update(&changed)?;
+        }
+        container.change(&self.database, |record| record.host_config = host)?;
+        self.tell(container, "update");
+        Ok(warnings)
+    }
+}
+
+/// Lays the changes over what is; what only creation can say is refused by name.
+fn merge(resources: &mut Resources, changes: &Resources) -> Result<()> {
+    let fixed = [
+        ("CgroupParent", !changes.cgroup_parent.is_empty()),
+        ("Devices", changes.devices.as_ref().is_some_and(|list| !list.is_empty())),
+        ("DeviceCgroupRules", changes.device_cgroup_rules.as_ref().is_some_and(|list| !list.is_empty())),
+        ("DeviceRequests", changes.device_requests.as_ref().is_some_and(|list| !list.is_empty())),
+        ("Ulimits", changes.ulimits.as_ref().is_some_and(|list| !list.is_empty())),
+        (
+            "OomKillDisable",
+            changes.oom_kill_disable.is_some_and(|disable| Some(disable) != resources.oom_kill_disable),
+        ),
+    ];
+    if let Some((field, _)) = fixed.iter().find(|(_, given)| *given) {
+        return Err(Error::unsupported(format_args!("changing {field} of a container that exists")));
+    }
+    let numbers = [
+        (&mut resources.cpu_shares, changes.cpu_shares),
+        (&mut resources.memory, changes.memory),
+        (&mut resources.nano_cpus, changes.nano_cpus),
+        (&mut resources.cpu_period, changes.cpu_period),
+        (&mut resources.cpu_quota, changes.cpu_quota),
+        (&mut resources.cpu_realtime_period, changes.cpu_realtime_period),
+        (&mut resources.cpu_realtime_runtime, changes.cpu_realtime_runtime),
+        (&mut resources.memory_reservation, changes.memory_reservation),
+        (&mut resources.memory_swap, changes.memory_swap),
+    ];
+    for (now, change) in numbers {
+        if change != 0 {
+            *now = change;
+        }
+    }
+    // A quota replaces parts of a processor and the other way round.
+    if changes.nano_cpus != 0 && changes.cpu_quota == 0 && changes.cpu_period == 0 {
+        (resources.cpu_quota, resources.cpu_period) = (0, 0);
+    } else if (changes.cpu_quota != 0 || changes.cpu_period != 0) && changes.nano_cpus == 0 {
+        resources.nano_cpus = 0;
+    }
+    for (now, change) in [
+        (&mut resources.cpuset_cpus, &changes.cpuset_cpus),
+        (&mut resources.cpuset_mems, &changes.cpuset_mems),
+    ] {
+        if !change.is_empty() {
+            now.clone_from(change);
+        }
+    }
+    if changes.blkio_weight != 0 {
+        resources.blkio_weight = changes.blkio_weight;
+    }
+    if changes.pids_limit.is_some() {
+        resources.pids_limit = changes.pids_limit;
+    }
+    if changes.memory_swappiness.is_some() {
+        resources.memory_swappiness = changes.memory_swappiness;
+    }
+    let lists = [
+        (&mut resources.blkio_device_read_bps, &changes.blkio_device_read_bps),
+        (&mut resources.blkio_device_write_bps, &changes.blkio_device_write_bps),
+        (&mut resources.blkio_device_read_iops, &changes.blkio_device_read_iops),
+        (&mut resources.blkio_device_write_iops, &changes.blkio_device_write_iops),
+    ];
+    for (now, change) in lists {
+        if change.as_ref().is_some_and(|list| !list.is_empty()) {
+            now.clone_from(change);
+        }
+    }
+    if changes.blkio_weight_device.as_ref().is_some_and(|list| !list.is_empty()) {
+        resources.blkio_weight_device.clone_from(&changes.blkio_weight_device);
+    }
+    Ok(())
+}
+
+/// A signal by its name, with or without SIG, or its number.
+///
+/// # Errors
+/// There is none of that name.
+pub(super) fn signal(name: &str) -> Result<i32> {
+    const NAMES: [(&str, i32); 35] = [
+        ("ABRT", libc::SIGABRT),
+        ("ALRM", libc::SIGALRM),
+        ("BUS", libc::SIGBUS),
+        ("CHLD", libc::SIGCHLD),
+        ("CLD", libc::SIGCHLD),
+        ("CONT", libc::SIGCONT),
+        ("FPE", libc::SIGFPE),
+        ("HUP", libc::SIGHUP),
+        ("ILL", libc::SIGILL),
+        ("INT", libc::SIGINT),
+        ("IO", libc::SIGIO),
+        ("IOT", libc::SIGABRT),
+        ("KILL", libc::SIGKILL),
+        ("PIPE", libc::SIGPIPE),
+        ("POLL", libc::SIGIO),
+        ("PROF", libc::SIGPROF),
+        ("PWR", libc::SIGPWR),
+        ("QUIT", libc::SIGQUIT),
+        ("SEGV", libc::SIGSEGV),
+        ("STKFLT", libc::SIGSTKFLT),
+        ("STOP", libc::SIGSTOP),
+        ("SYS", libc::SIGSYS),
+        ("TERM", libc::SIGTERM),
+        ("TRAP", libc::SIGTRAP),
+        ("TSTP", libc::SIGTSTP),
+        ("TTIN", libc::SIGTTIN),
+        ("TTOU", libc::SIGTTOU),
+        ("URG", libc::SIGURG),
+        ("USR1", libc::SIGUSR1),
+        ("USR2", libc::SIGUSR2),
+        ("VTALRM", libc::SIGVTALRM),
+        ("WINCH", libc::SIGWINCH),
+        ("XCPU", libc::SIGXCPU),
+        ("XFSZ", libc::SIGXFSZ),
+        ("UNUSED", libc::SIGSYS),
+    ];
+    let invalid = || Error::invalid(format!("Invalid signal: {name}"));
+    if let Ok(number) = name.parse::<i32>() {
+        return if (1..=64).contains(&number) { Ok(number) } else { Err(invalid()) };
+    }
+    let upper = name.to_ascii_uppercase();
+    let plain = upper.strip_prefix("SIG").unwrap_or(&upper);
+    if let Some((_, number)) = NAMES.iter().find(|(known, _)| *known == plain) {
+        return Ok(*number);
+    }
+    // RTMIN, RTMIN+3, RTMAX-2: glibc keeps 32 and 33 for itself.
+    let real_time = match (plain.strip_prefix("RTMIN"), plain.strip_prefix("RTMAX")) {
+        (Some(rest), _) => {
+            34 + if rest.is_empty() { 0 } else { rest.parse::<i32>().map_err(|_| invalid())? }
+        }
+        (_, Some(rest)) => {
+            64 + if rest.is_empty() { 0 } else { rest.parse::<i32>().map_err(|_| invalid())? }
+        }
+        _ => return Err(invalid()),
+    };
+    if (34..=64).contains(&real_time) { Ok(real_time) } else { Err(invalid()) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn signals_have_names_and_numbers() {
+        for (name, number) in
+            [("KILL", 9), ("SIGTERM", 15), ("sigusr1", 10), ("9", 9), ("RTMIN+3", 37), ("SIGRTMAX-1", 63)]
+        {
+            assert_eq!(signal(name).unwrap(), number, "{name}");
+        }
+        for name in ["", "0", "65", "NONSENSE", "RTMIN+40", "RTMINx"] {
+            assert!(signal(name).is_err(), "{name:?}");
+        }
+    }
+
+    #[test]
+    fn an_update_changes_what_it_names_only() {
+        let mut resources = Resources { memory: 100, cpu_quota: 7, ..Resources::default() };
+        merge(&mut resources, &Resources { nano_cpus: 5, ..Resources::default() }).unwrap();
+        assert_eq!((resources.memory, resources.cpu_quota, resources.nano_cpus), (100, 0, 5));
+        let changes = Resources { cgroup_parent: "x".to_owned(), ..Resources::default() };
+        assert!(merge(&mut resources, &changes).unwrap_err().message.contains("CgroupParent"));
+    }
+}

@@ -1,0 +1,416 @@
+//! Containers as `ps` shows them, and its filters.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use serde_json::{Value, json};
+
+use super::{Container, Record, Status, inspect, now_ns};
+use crate::{Engine, Error, Result};
+
+/// Which containers are listed.
+#[derive(Clone, Debug, Default)]
+pub struct ListOptions {
+    /// Also those that do not run.
+    pub all: bool,
+    /// The so many made last, running or not.
+    pub limit: Option<usize>,
+    /// With the bytes of their writable layers.
+    pub size: bool,
+    /// Name to values: within a name one must match, every name must.
+    pub filters: BTreeMap<String, Vec<String>>,
+}
+
+/// Filters that look at states that do not run list those too.
+const ACROSS_STATES: [&str; 2] = ["status", "exited"];
+
+const KNOWN: [&str; 16] = [
+    "ancestor",
+    "before",
+    "expose",
+    "exited",
+    "health",
+    "id",
+    "isolation",
+    "is-task",
+    "label",
+    "label!",
+    "name",
+    "network",
+    "publish",
+    "since",
+    "status",
+    "volume",
+];
+
+impl Engine {
+    /// Lists containers, the newest first.
+    ///
+    /// # Errors
+    /// A filter is unknown or has a value that makes no sense.
+    pub fn list(&self, options: &ListOptions) -> Result<Vec<Value>> {
+        if let Some(name) = options.filters.keys().find(|name| !KNOWN.contains(&name.as_str())) {
+            return Err(Error::invalid(format!("invalid filter '{name}'")));
+        }
+        let mut listed: Vec<(String, Arc<Container>)> =
+            self.containers.all().into_iter().map(|container| (container.created(), container)).collect();
+        listed.sort_by(|one, other| {
+            moment(&other.0).cmp(&moment(&one.0)).then_with(|| one.1.id.cmp(&other.1.id))
+        });
+        let bound = |name: &str| -> Result<Option<i64>> {
+            let Some(values) = options.filters.get(name) else { return Ok(None) };
+            let Some(value) = values.last() else { return Ok(None) };
+            Ok(Some(moment(&self.container(value)?.record().created)))
+        };
+        let (before, since) = (bound("before")?, bound("since")?);
+        let across = options.all
+            || options.limit.is_some()
+            || options.filters.keys().any(|name| ACROSS_STATES.contains(&name.as_str()))
+            || before.is_some()
+            || since.is_some();
+        let mut shown = Vec::new();
+        for (created, container) in listed {
+            let created = moment(&created);
+            if before.is_some_and(|before| created >= before) || since.is_some_and(|since| created <= since) {
+                continue;
+            }
+            let record = container.record().clone();
+            let up = record.is_running() || record.state.status == Status::Restarting;
+            if !(across || up) || !self.matches(&container, &record, &options.filters)? {
+                continue;
+            }
+            shown.push(self.summary(&container, &record, options.size)?);
+            if options.limit.is_some_and(|limit| shown.len() >= limit) {
+                break;
+            }
+        }
+        Ok(shown)
+    }
+
+    /// Whether a container is one that all filters let through.
+    pub(super) fn matches(
+        &self,
+        container: &Container,
+        record: &Record,
+        filters: &BTreeMap<String, Vec<String>>,
+    ) -> Result<bool> {
+        for (name, values) in filters {
+            let mut any = values.is_empty();
+            for value in values {
+                // Of labels every one must match, of everything else one.
+                let matched = self.matches_one(container, record, name, value)?;
+                if name.starts_with("label") {
+                    if !matched {
+                        return Ok(false);
+                    }
+                    any = true;
+                } else {
+                    any |= matched;
+                }
+            }
+            if !any {
+                return Ok(false);
+            }
+        }
+        Ok(true)
+    }
+
+    fn matches_one(&self, container: &Container, record: &Record, name: &str, value: &str) -> Result<bool> {
+        let labelled = || {
+            let (key, wanted) =
+                value.split_once('=').map_or((value, None), |(key, wanted)| (key, Some(wanted)));
+            let found = record.config.labels.as_ref().and_then(|labels| labels.get(key));
+            found.is_some_and(|found| wanted.is_none_or(|wanted| found == wanted))
+        };
+        Ok(match name {
+            "id" => record.id.starts_with(value),
+            "name" => name_matches(&record.name, value),
+            "label" => labelled(),
+            "label!" => !labelled(),
+            "status" => {
+                let words = ["created", "running", "paused", "restarting", "removing", "exited", "dead"];
+                if !words.contains(&value) {
+                    return Err(Error::invalid(format!("invalid filter 'status={value}'")));
+                }
+                record.state.status.word() == value
+            }
+            "exited" => {
+                let status: i32 =
+                    value.parse().map_err(|_| Error::invalid(format!("invalid filter 'exited={value}'")))?;
+                record.state.status == Status::Exited && record.state.exit_code == status
+            }
+            "health" => {
+                if !["none", "starting", "healthy", "unhealthy"].contains(&value) {
+                    return Err(Error::invalid(format!("invalid filter 'health={value}'")));
+                }
+                container.health_word() == value
+            }
+            "ancestor" => self.descends(record, value),
+            "volume" => record
+                .mounts
+                .iter()
+                .any(|mount| mount.name == value || mount.destination == value || mount.source == value),
+            "network" => record.endpoints.iter().any(|(name, settings)| {
+                name == value || (!value.is_empty() && settings.network_id.starts_with(value))
+            }),
+            "expose" => port_matches(
+                record.config.exposed_ports.iter().flatten().map(|(port, _)| port.as_str()),
+                value,
+            )?,
+            "publish" => {
+                let published =
+                    record.host_config.port_bindings.iter().flatten().map(|(port, _)| port.as_str());
+                port_matches(published, value)?
+            }
+            "is-task" => value == "false",
+            // The rest bounds by time and has been looked at, or is of Windows.
+            _ => true,
+        })
+    }
+
+    /// Whether a container was made of that image, or of one with it beneath.
+    fn descends(&self, record: &Record, ancestor: &str) -> bool {
+        if record.config.image == ancestor {
+            return true;
+        }
+        let Ok(ancestor) = self.images.resolve(ancestor) else { return false };
+        let Some(image) = self.image_of_record(record) else {
+            return record.image_id == ancestor.id.to_string();
+        };
+        image.id == ancestor.id
+            || (!ancestor.layers.is_empty()
+                && ancestor.layers.len() < image.layers.len()
+                && ancestor
+                    .layers
+                    .iter()
+                    .zip(&image.layers)
+                    .all(|(one, other)| one.chain_id == other.chain_id))
+    }
+
+    fn summary(&self, container: &Container, record: &Record, size: bool) -> Result<Value> {
+        let networks = inspect::endpoints(record);
+        let mut shown = json!({
+            "Id": record.id,
+            "Names": [format!("/{}", record.name)],
+            "Image": self.image_name(record),
+            "ImageID": record.image_id,
+            "Command": command_line(&record.command),
+            "Created": moment(&record.created) / 1_000_000_000,
+            "Ports": ports(record),
+            "Labels": record.config.labels.clone().unwrap_or_default(),
+            "State": record.state.status.word(),
+            "Status": status_line(record, container.health_word()),
+            "HostConfig": {
+                "NetworkMode": record.host_config.network_mode,
+                "Annotations": record.host_config.annotations,
+            },
+            "NetworkSettings": { "Networks": networks },
+            "Mounts": self.mount_points(record),
+            "Health": { "Status": container.health_word(), "FailingStreak": 0 },
+        });
+        if let Some(health) = container.health() {
+            shown["Health"] = json!({ "Status": health["Status"], "FailingStreak": health["FailingStreak"] });
+        }
+        if size {
+            let own = self.images.snapshot_size(&record.id).map_err(crate::images::error)?;
+            shown["SizeRw"] = json!(own);
+            shown["SizeRootFs"] = json!(own + self.image_of_record(record).map_or(0, |image| image.size));
+        }
+        Ok(shown)
+    }
+
+    /// The image as it was named, or its id where the name means another image by now.
+    fn image_name(&self, record: &Record) -> String {
+        match self.images.resolve(&record.config.image) {
+            Ok(image) if image.id.to_string() == record.image_id => record.config.image.clone(),
+            _ => record.image_id.clone(),
+        }
+    }
+
+    /// Containers and the bytes of their writable layers, for the disk's account.
+    pub fn container_disk_usage(&self) -> Result<Vec<Value>> {
+        self.list(&ListOptions { all: true, size: true, ..ListOptions::default() })
+    }
+
+    /// Removes what does not run and what the filters let through: the ids, and the bytes that came back.
+    ///
+    /// # Errors
+    /// A filter is unknown.
+    pub async fn prune_containers(
+        self: &Arc<Self>,
+        filters: &BTreeMap<String, Vec<String>>,
+    ) -> Result<(Vec<String>, u64)> {
+        if let Some(name) = filters.keys().find(|name| !["until", "label", "label!"].contains(&name.as_str()))
+        {
+            return Err(Error::invalid(format!("invalid filter '{name}'")));
+        }
+        let mut labels = filters.clone();
+        let until = labels.remove("until").and_then(|values| values.last().cloned());
+        let until = until.map(|text| crate::filter::moment_ns(&text, now_ns())).transpose()?;
+        let (mut ids, mut bytes) = (Vec::new(), 0);
+        for container in self.containers.all() {
+            let record = container.record().clone();
+            let ended = matches!(record.state.status, Status::Created | Status::Exited | Status::Dead);
+            let old = until.is_none_or(|until| moment(&record.created) < until);
+            if !ended || !old || !self.matches(&container, &record, &labels)? {
+                continue;
+            }
+            let size = self.images.snapshot_size(&record.id).unwrap_or(0);
+            // Started or removed meanwhile: it is not pruned.
+            if self.remove(&container, super::RemoveOptions::default()).await.is_ok() {
+                ids.push(record.id);
+                bytes += size;
+            }
+        }
+        Ok((ids, bytes))
+    }
+}
+
+/// A moment in nanoseconds since 1970; what cannot be read is the oldest.
+fn moment(text: &str) -> i64 {
+    text.parse::<jiff::Timestamp>()
+        .ok()
+        .and_then(|time| i64::try_from(time.as_nanosecond()).ok())
+        .unwrap_or(0)
+}
+
+/// Docker reads the name as a regular expression; what people write is a part of the name, with `^` and `$`.
+fn name_matches(name: &str, pattern: &str) -> bool {
+    let (pattern, from_start) = match pattern.strip_prefix('^') {
+        Some(rest) => (rest, true),
+        None => (pattern, false),
+    };
+    let (pattern, to_end) = match pattern.strip_suffix('$') {
+        Some(rest) => (rest, true),
+        None => (pattern, false),
+    };
+    let slashed = format!("/{name}");
+    let candidates = [name, slashed.as_str()];
+    candidates.iter().any(|candidate| match (from_start, to_end) {
+        (true, true) => *candidate == pattern,
+        (true, false) => candidate.starts_with(pattern),
+        (false, true) => candidate.ends_with(pattern),
+        (false, false) => candidate.contains(pattern),
+    })
+}
+
+/// `80`, `80/udp`, `8000-8080/tcp` against ports as they are configured.
+fn port_matches<'a>(mut ports: impl Iterator<Item = &'a str>, wanted: &str) -> Result<bool> {
+    let range = |text: &str| -> Option<(u16, u16, String)> {
+        let (numbers, protocol) = text.split_once('/').unwrap_or((text, "tcp"));
+        let (first, last) = numbers.split_once('-').unwrap_or((numbers, numbers));
+        Some((first.parse().ok()?, last.parse().ok()?, protocol.to_owned()))
+    };
+    let (first, last, protocol) =
+        range(wanted).ok_or_else(|| Error::invalid(format!("invalid port '{wanted}'")))?;
+    Ok(ports
+        .any(|port| range(port).is_some_and(|(from, to, of)| of == protocol && from <= last && first <= to)))
+}
+
+/// The command as one line, words with blanks in quotes.
+fn command_line(command: &[String]) -> String {
+    let words: Vec<String> = command
+        .iter()
+        .map(|word| if word.contains(' ') { format!("'{word}'") } else { word.clone() })
+        .collect();
+    words.join(" ")
+}
+
+fn ports(record: &Record) -> Vec<Value> {
+    let mut shown = Vec::new();
+    for (port, bindings) in &record.ports {
+        let (number, protocol) = port.split_once('/').unwrap_or((port, "tcp"));
+        let Ok(private) = number.parse::<u16>() else { continue };
+        if bindings.is_empty() {
+            shown.push(json!({ "PrivatePort": private, "Type": protocol }));
+        }
+        for binding in bindings {
+            let public = binding.host_port.parse::<u16>().unwrap_or(0);
+            let mut entry = json!({ "PrivatePort": private, "PublicPort": public, "Type": protocol });
+            if !binding.host_ip.is_empty() {
+                entry["IP"] = json!(binding.host_ip);
+            }
+            shown.push(entry);
+        }
+    }
+    shown
+}
+
+/// `Up 5 minutes (healthy)`, `Exited (1) 2 hours ago`.
+fn status_line(record: &Record, health: &str) -> String {
+    let ago = |text: &str| human((now_ns() - moment(text)).max(0) / 1_000_000_000);
+    let state = &record.state;
+    match state.status {
+        Status::Running if health == "none" => format!("Up {}", ago(&state.started_at)),
+        Status::Running => {
+            let health = if health == "starting" { "health: starting" } else { health };
+            format!("Up {} ({health})", ago(&state.started_at))
+        }
+        Status::Paused => format!("Up {} (Paused)", ago(&state.started_at)),
+        Status::Restarting => format!("Restarting ({}) {} ago", state.exit_code, ago(&state.finished_at)),
+        Status::Removing => "Removal In Progress".to_owned(),
+        Status::Dead => "Dead".to_owned(),
+        Status::Created => "Created".to_owned(),
+        Status::Exited if state.finished_at == super::NEVER => format!("Exited ({})", state.exit_code),
+        Status::Exited => format!("Exited ({}) {} ago", state.exit_code, ago(&state.finished_at)),
+    }
+}
+
+/// A span of seconds in Docker's words.
+fn human(seconds: i64) -> String {
+    let (minutes, hours) = (seconds / 60, (seconds + 1800) / 3600);
+    match seconds {
+        0 => "Less than a second".to_owned(),
+        1 => "1 second".to_owned(),
+        2..60 => format!("{seconds} seconds"),
+        60..120 => "About a minute".to_owned(),
+        120..3600 => format!("{minutes} minutes"),
+        _ if hours == 1 => "About an hour".to_owned(),
+        _ if hours < 48 => format!("{hours} hours"),
+        _ if hours < 24 * 7 * 2 => format!("{} days", hours / 24),
+        _ if hours < 24 * 30 * 2 => format!("{} weeks", hours / 24 / 7),
+        _ if hours < 24 * 365 * 2 => format!("{} months", hours / 24 / 30),
+        _ => format!("{} years", seconds / 3600 / 24 / 365),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn spans_are_told_in_dockers_words() {
+        let told = [0, 1, 59, 61, 121, 3600, 5400, 86_400 * 3, 86_400 * 20, 86_400 * 100].map(human);
+        let wanted = [
+            "Less than a second",
+            "1 second",
+            "59 seconds",
+            "About a minute",
+            "2 minutes",
+            "About an hour",
+            "2 hours",
+            "3 days",
+            "2 weeks",
+            "3 months",
+        ];
+        assert_eq!(told, wanted);
+    }
+
+    #[test]
+    fn a_name_is_found_by_a_part_of_it() {
+        assert!(
+            name_matches("ws-box", "box")
+                && name_matches("ws-box", "^ws-box$")
+                && name_matches("ws-box", "^/ws")
+        );
+        assert!(!name_matches("ws-box", "^box"));
+    }
+
+    #[test]
+    fn ports_match_by_range_and_protocol() {
+        let ports = ["80/tcp", "8000-8010/udp"];
+        let of = |wanted: &str| port_matches(ports.into_iter(), wanted).unwrap();
+        assert!(of("80") && of("8005/udp") && of("7000-8000/udp") && !of("8005") && !of("81"));
+        assert!(port_matches(ports.into_iter(), "x").is_err());
+    }
+}

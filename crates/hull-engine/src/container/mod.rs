@@ -1,0 +1,334 @@
+//! Containers: what one is, which states it goes through, and who may change them.
+//!
+//! ```text
+//! created ──start──> running ──ends──> exited ──start──> running …
+//!                    │    ▲              │
+//!              pause ▼    │ unpause      └──remove──> gone
+//!                    paused
+//! running ──ends, and its policy restarts it──> restarting ──back-off──> running
+//! ```
+//!
+//! A [`Container`] is one entry of the registry. Its [`Record`] is what is kept in the database; whatever
+//! changes it writes it under the record's lock, so the database has the changes in their order. Transitions
+//! that take time (start, restart, remove) hold the container's `transition`; the end of a container is told
+//! by its shim and waits for nobody.
+
+mod attach;
+mod command;
+mod create;
+mod exec;
+mod finish;
+mod health;
+mod inspect;
+mod lifecycle;
+mod list;
+mod logs;
+mod mounts;
+mod names;
+mod network;
+mod registry;
+mod remove;
+mod resources;
+mod shim;
+mod spec;
+mod start;
+mod take_up;
+mod view;
+mod wait;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use serde::{Deserialize, Serialize};
+use tokio::sync::watch;
+
+pub use attach::{AttachPlace, AttachRequest, ClientStream};
+pub use create::Created;
+pub use exec::{Exec, ExecStart};
+pub use list::ListOptions;
+pub use logs::{LogOptions, check as check_log_config};
+pub use mounts::MountPlan;
+pub(crate) use registry::Containers;
+pub use remove::RemoveOptions;
+pub use wait::{Condition, Ended};
+
+use crate::database::{Database, Table};
+use crate::model::{Config, EndpointSettings, HostConfig, PortBinding};
+use crate::networks::Allocation;
+use crate::{Error, Result};
+
+/// A container.
+pub struct Container {
+    /// 64 hexadecimal digits.
+    pub id: String,
+    record: Mutex<Record>,
+    /// Held by a start, restart, rename or removal, from its first step to its last.
+    transition: tokio::sync::Mutex<()>,
+    /// The shim, while the container runs.
+    shim: Mutex<Option<Arc<shim::Shim>>>,
+    /// Its addresses and ports, while it runs.
+    allocation: Mutex<Option<Allocation>>,
+    /// Clients that attached before it runs.
+    waiting_clients: Mutex<Vec<attach::Waiting>>,
+    lifetime: watch::Sender<Lifetime>,
+    health: Mutex<Option<health::Monitor>>,
+    /// The execs that were made and not forgotten yet, by id.
+    execs: Mutex<BTreeMap<String, Arc<exec::Exec>>>,
+    /// Ends a back-off before its time, when a user stops or starts the container meanwhile.
+    back_off: tokio::sync::Notify,
+}
+
+/// What those who wait for a container see.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub(crate) struct Lifetime {
+    /// It runs, or its policy is about to start it again.
+    pub(crate) running: bool,
+    /// How often it has ended.
+    pub(crate) ends: u64,
+    /// How it ended last.
+    pub(crate) ended: Ended,
+    /// It is removed.
+    pub(crate) removed: bool,
+}
+
+/// What is kept of a container.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(crate) struct Record {
+    pub(crate) id: String,
+    /// Without Docker's leading slash.
+    pub(crate) name: String,
+    /// RFC 3339.
+    pub(crate) created: String,
+    /// The image's id, with `sha256:`; empty without an image.
+    pub(crate) image_id: String,
+    /// What is executed: the entry point and the command in one.
+    pub(crate) command: Vec<String>,
+    pub(crate) config: Config,
+    pub(crate) host_config: HostConfig,
+    pub(crate) mounts: Vec<MountPlan>,
+    /// By network name: what was asked for, and while it runs what it got.
+    pub(crate) endpoints: BTreeMap<String, EndpointSettings>,
+    /// While it runs.
+    #[serde(default)]
+    pub(crate) ports: BTreeMap<String, Vec<PortBinding>>,
+    pub(crate) state: State,
+    #[serde(default)]
+    pub(crate) restart_count: u64,
+    /// A user stopped it: its policy does not start it again.
+    #[serde(default)]
+    pub(crate) stopped_by_user: bool,
+}
+
+/// Which state a container is in.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub(crate) enum Status {
+    #[default]
+    Created,
+    Running,
+    Paused,
+    Restarting,
+    Removing,
+    Exited,
+    Dead,
+}
+
+impl Status {
+    /// The word of the API.
+    pub(crate) fn word(self) -> &'static str {
+        match self {
+            Status::Created => "created",
+            Status::Running => "running",
+            Status::Paused => "paused",
+            Status::Restarting => "restarting",
+            Status::Removing => "removing",
+            Status::Exited => "exited",
+            Status::Dead => "dead",
+        }
+    }
+}
+
+/// The zero time as Go writes it.
+pub(crate) const NEVER: &str = "0001-01-01T00:00:00Z";
+
+/// The state of a container, and how it ended last.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(crate) struct State {
+    pub(crate) status: Status,
+    /// The first process, 0 when it does not run.
+    pub(crate) pid: i32,
+    pub(crate) exit_code: i32,
+    /// Why it could not be started.
+    pub(crate) error: String,
+    pub(crate) oom_killed: bool,
+    /// Why it ended: `exited`, `signal`, `oom`, `timeout`, `cpu-time`; empty while it runs.
+    #[serde(default)]
+    pub(crate) end_reason: String,
+    /// RFC 3339.
+    pub(crate) started_at: String,
+    /// RFC 3339.
+    pub(crate) finished_at: String,
+}
+
+impl Default for State {
+    fn default() -> State {
+        State {
+            status: Status::Created,
+            pid: 0,
+            exit_code: 0,
+            error: String::new(),
+            oom_killed: false,
+            end_reason: String::new(),
+            started_at: NEVER.to_owned(),
+            finished_at: NEVER.to_owned(),
+        }
+    }
+}
+
+impl Record {
+    /// Whether its processes exist.
+    pub(crate) fn is_running(&self) -> bool {
+        matches!(self.state.status, Status::Running | Status::Paused)
+    }
+
+    /// Name and image and labels: what its events carry.
+    pub(crate) fn event_attributes(&self) -> BTreeMap<String, String> {
+        let mut attributes = self.config.labels.clone().unwrap_or_default();
+        attributes.insert("image".to_owned(), self.config.image.clone());
+        attributes.insert("name".to_owned(), self.name.clone());
+        attributes
+    }
+
+    /// The host name: the one asked for, or the id's first digits.
+    pub(crate) fn hostname(&self) -> &str {
+        if self.config.hostname.is_empty() { &self.id[..12] } else { &self.config.hostname }
+    }
+
+    /// The names of the volumes it uses.
+    pub(crate) fn volume_names(&self) -> BTreeSet<&str> {
+        self.mounts.iter().map(|mount| mount.name.as_str()).filter(|name| !name.is_empty()).collect()
+    }
+}
+
+impl Container {
+    pub(crate) fn new(record: Record) -> Container {
+        let lifetime = Lifetime {
+            running: record.is_running() || record.state.status == Status::Restarting,
+            ended: Ended { status: record.state.exit_code, error: record.state.error.clone() },
+            ..Lifetime::default()
+        };
+        Container {
+            id: record.id.clone(),
+            record: Mutex::new(record),
+            transition: tokio::sync::Mutex::new(()),
+            shim: Mutex::new(None),
+            allocation: Mutex::new(None),
+            waiting_clients: Mutex::new(Vec::new()),
+            lifetime: watch::Sender::new(lifetime),
+            health: Mutex::new(None),
+            execs: Mutex::new(BTreeMap::new()),
+            back_off: tokio::sync::Notify::new(),
+        }
+    }
+
+    /// What is kept of it. The lock is held for moments only, never over an await.
+    pub(crate) fn record(&self) -> MutexGuard<'_, Record> {
+        locked(&self.record)
+    }
+
+    /// The networks that it is on, by name.
+    pub(crate) fn network_names(&self) -> Vec<String> {
+        self.record().endpoints.keys().cloned().collect()
+    }
+
+    /// When it was made, RFC 3339.
+    pub(crate) fn created(&self) -> String {
+        self.record().created.clone()
+    }
+
+    /// Changes what is kept of it, and writes it.
+    pub(crate) fn change<T>(&self, database: &Database, change: impl FnOnce(&mut Record) -> T) -> Result<T> {
+        let mut record = self.record();
+        let result = change(&mut record);
+        database.put(Table::Containers, &self.id, &*record)?;
+        Ok(result)
+    }
+
+    /// The shim of a running container.
+    ///
+    /// # Errors
+    /// It does not run.
+    pub(crate) fn shim(&self) -> Result<Arc<shim::Shim>> {
+        let shim = locked(&self.shim).clone();
+        shim.ok_or_else(|| Error::conflict(format!("container {} is not running", self.id)))
+    }
+
+    /// Its cgroup, in every hierarchy.
+    pub(crate) fn cgroup_path(&self, instance: &str) -> String {
+        let parent = self.record().host_config.resources.cgroup_parent.clone();
+        spec::cgroup_path(&parent, instance, &self.id)
+    }
+}
+
+impl crate::Engine {
+    /// The shim's folder in the exec root.
+    pub(crate) fn runtime_dir(&self, id: &str) -> PathBuf {
+        self.config.exec_root.join("c").join(id)
+    }
+
+    /// The container's folder in the data root: its logs.
+    pub(crate) fn container_dir(&self, id: &str) -> PathBuf {
+        self.config.data_root.join("containers").join(id)
+    }
+
+    /// Tells what happened to a container.
+    pub(crate) fn tell(&self, container: &Container, action: impl Into<String>) {
+        self.tell_with(container, action, []);
+    }
+
+    /// The same with further attributes.
+    pub(crate) fn tell_with<const N: usize>(
+        &self,
+        container: &Container,
+        action: impl Into<String>,
+        further: [(&str, String); N],
+    ) {
+        let mut attributes = container.record().event_attributes();
+        attributes.extend(further.map(|(name, value)| (name.to_owned(), value)));
+        self.events.publish(crate::events::Kind::Container, action, &container.id, attributes);
+    }
+}
+
+/// A lock whose holder panicked is taken all the same: what it guards is changed in single steps.
+pub(crate) fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Nanoseconds since 1970.
+pub(crate) fn now_ns() -> i64 {
+    let now = rustix::time::clock_gettime(rustix::time::ClockId::Realtime);
+    now.tv_sec * 1_000_000_000 + now.tv_nsec
+}
+
+/// A moment as Go writes it: RFC 3339 in UTC, nanoseconds without closing zeros.
+pub(crate) fn rfc3339(ns: i64) -> String {
+    jiff::Timestamp::from_nanosecond(i128::from(ns))
+        .map_or_else(|_| NEVER.to_owned(), |time| time.to_string())
+}
+
+/// 64 random hexadecimal digits.
+pub(crate) fn random_id() -> String {
+    use std::fmt::Write;
+    let mut bytes = [0_u8; 32];
+    // The kernel's random numbers do not fail once the machine is up; without them there would be no ids.
+    if let Err(error) = getrandom::fill(&mut bytes) {
+        tracing::error!(%error, "the kernel gave no random numbers; the clock stands in");
+        bytes[..8].copy_from_slice(&now_ns().to_le_bytes());
+    }
+    bytes.iter().fold(String::with_capacity(64), |mut digits, byte| {
+        // Writing to a String cannot fail.
+        let _ = write!(digits, "{byte:02x}");
+        digits
+    })
+}

@@ -1,0 +1,479 @@
+//! From `-v`, `--mount`, `--tmpfs`, `--volumes-from` and the image's volumes to one plan of mounts.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+
+use serde::{Deserialize, Serialize};
+
+use crate::model::{BindOptions, Config, HostConfig, Mount, MountPoint};
+use crate::{Engine, Error, Result};
+
+/// One place in the container's file system that comes from elsewhere.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct MountPlan {
+    /// What it is.
+    pub kind: MountKind,
+    /// The volume's name; empty where it is none.
+    pub name: String,
+    /// The host's path of a bind.
+    pub source: String,
+    /// The place in the container, cleaned.
+    pub destination: String,
+    /// As written behind `-v`'s second colon.
+    pub mode: String,
+    /// Writable.
+    pub writable: bool,
+    /// How mounts propagate: empty for what has none.
+    pub propagation: String,
+    /// Mounts beneath a bind's source come along.
+    pub recursive: bool,
+    /// Read-only reaches the mounts beneath.
+    pub read_only_recursive: bool,
+    /// A volume that is new is not filled with what the image holds there.
+    pub no_copy: bool,
+    /// A folder inside the volume.
+    pub subpath: String,
+    /// A tmpfs's mount options.
+    pub options: Vec<String>,
+    /// The volume was made for this container and has no name of a user's.
+    pub anonymous: bool,
+}
+
+/// What a mount is.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum MountKind {
+    /// A folder or file of the host.
+    #[default]
+    Bind,
+    /// A volume.
+    Volume,
+    /// A file system in memory.
+    Tmpfs,
+}
+
+impl MountKind {
+    pub(super) fn word(self) -> &'static str {
+        match self {
+            MountKind::Bind => "bind",
+            MountKind::Volume => "volume",
+            MountKind::Tmpfs => "tmpfs",
+        }
+    }
+}
+
+impl MountPlan {
+    /// As inspect shows it.
+    pub(super) fn shown(&self, mountpoint: Option<String>) -> MountPoint {
+        MountPoint {
+            kind: self.kind.word().to_owned(),
+            name: self.name.clone(),
+            source: mountpoint.unwrap_or_else(|| self.source.clone()),
+            destination: self.destination.clone(),
+            driver: if self.kind == MountKind::Volume { "local".to_owned() } else { String::new() },
+            mode: self.mode.clone(),
+            rw: self.writable,
+            propagation: self.propagation.clone(),
+        }
+    }
+}
+
+/// A volume that a plan needs, before it has been acquired.
+pub(super) struct WantedVolume {
+    pub(super) driver: String,
+    pub(super) options: BTreeMap<String, String>,
+    pub(super) labels: BTreeMap<String, String>,
+}
+
+/// A plan, and the volume it stands for if it stands for one.
+pub(super) struct Wanted {
+    pub(super) plan: MountPlan,
+    pub(super) volume: Option<WantedVolume>,
+    /// A bind's source that is not there is made as a folder (`-v`) or refused (`--mount`).
+    pub(super) create_source: bool,
+}
+
+impl Engine {
+    /// All mounts that a container asks for. Nothing is made yet.
+    ///
+    /// # Errors
+    /// Something is written wrongly, or two mounts want one place.
+    pub(super) fn wanted_mounts(&self, config: &Config, host: &HostConfig) -> Result<Vec<Wanted>> {
+        // A later source overrides an earlier one at the same place, but two of one kind are a mistake.
+        let mut by_place: BTreeMap<String, Wanted> = BTreeMap::new();
+        for specification in host.volumes_from.iter().flatten() {
+            for plan in self.mounts_of_other(specification)? {
+                let volume = (plan.kind == MountKind::Volume).then(WantedVolume::default);
+                by_place.insert(plan.destination.clone(), Wanted { plan, volume, create_source: false });
+            }
+        }
+        let mut written = Vec::new();
+        for bind in host.binds.iter().flatten() {
+            written.push(parse_bind(bind, &host.volume_driver)?);
+        }
+        for mount in host.mounts.iter().flatten() {
+            written.push(parse_mount(mount)?);
+        }
+        for (place, options) in host.tmpfs.iter().flatten() {
+            written.push(parse_tmpfs(place, options)?);
+        }
+        let mut places = std::collections::BTreeSet::new();
+        for wanted in written {
+            let place = wanted.plan.destination.clone();
+            if !places.insert(place.clone()) {
+                return Err(Error::invalid(format!("Duplicate mount point: {place}")));
+            }
+            by_place.insert(place, wanted);
+        }
+        for place in config.volumes.iter().flatten().map(|(place, _)| place) {
+            let place = destination(place)?;
+            by_place.entry(place.clone()).or_insert_with(|| Wanted {
+                plan: MountPlan {
+                    kind: MountKind::Volume,
+                    destination: place,
+                    writable: true,
+                    anonymous: true,
+                    ..MountPlan::default()
+                },
+                volume: Some(WantedVolume { driver: host.volume_driver.clone(), ..WantedVolume::default() }),
+                create_source: false,
+            });
+        }
+        Ok(by_place.into_values().collect())
+    }
+
+    /// The mounts of the container that `--volumes-from` names, as `container[:ro|rw]`.
+    fn mounts_of_other(&self, specification: &str) -> Result<Vec<MountPlan>> {
+        let (name, mode) = specification.split_once(':').unwrap_or((specification, ""));
+        let read_only = match mode {
+            "" | "rw" | "z" | "Z" => false,
+            "ro" => true,
+            other => return Err(Error::invalid(format!("invalid mode for volumes-from: {other}"))),
+        };
+        let other = self.container(name)?;
+        let mounts = other.record().mounts.clone();
+        Ok(mounts
+            .into_iter()
+            .map(|mut plan| {
+                plan.writable &= !read_only;
+                plan.no_copy = true;
+                plan
+            })
+            .collect())
+    }
+}
+
+impl Default for WantedVolume {
+    fn default() -> WantedVolume {
+        WantedVolume { driver: String::new(), options: BTreeMap::new(), labels: BTreeMap::new() }
+    }
+}
+
+/// One `-v`: `[source:]destination[:options]`.
+fn parse_bind(text: &str, driver: &str) -> Result<Wanted> {
+    let invalid = |why: &str| Error::invalid(format!("invalid volume specification: '{text}': {why}"));
+    let parts: Vec<&str> = text.split(':').collect();
+    let (source, place, mode) = match parts[..] {
+        [place] => ("", place, ""),
+        [source, place] => (source, place, ""),
+        [source, place, mode] => (source, place, mode),
+        _ => return Err(invalid("it has too many colons")),
+    };
+    if place.is_empty() || (parts.len() > 1 && source.is_empty()) {
+        return Err(invalid("a part of it is empty"));
+    }
+    let mut wanted = Wanted {
+        plan: MountPlan {
+            destination: destination(place)?,
+            mode: mode.to_owned(),
+            writable: true,
+            recursive: true,
+            ..MountPlan::default()
+        },
+        volume: None,
+        create_source: true,
+    };
+    let plan = &mut wanted.plan;
+    if source.starts_with('/') {
+        plan.kind = MountKind::Bind;
+        plan.source = clean(source);
+        plan.propagation = "rprivate".to_owned();
+    } else {
+        if source.starts_with('.') || source.starts_with('~') {
+            return Err(invalid("the source is neither an absolute path nor a volume's name"));
+        }
+        plan.kind = MountKind::Volume;
+        plan.name = source.to_owned();
+        plan.anonymous = source.is_empty();
+        wanted.volume = Some(WantedVolume { driver: driver.to_owned(), ..WantedVolume::default() });
+    }
+    for option in mode.split(',').filter(|option| !option.is_empty()) {
+        match option {
+            "ro" | "readonly" => plan.writable = false,
+            "rw" => plan.writable = true,
+            // Labels of SELinux: without SELinux Docker does nothing about them either.
+            "z" | "Z" => {}
+            "nocopy" if plan.kind == MountKind::Volume => plan.no_copy = true,
+            "private" | "rprivate" | "shared" | "rshared" | "slave" | "rslave"
+                if plan.kind == MountKind::Bind =>
+            {
+                plan.propagation = option.to_owned();
+            }
+            "rbind" if plan.kind == MountKind::Bind => {}
+            "bind" if plan.kind == MountKind::Bind => plan.recursive = false,
+            other => return Err(Error::invalid(format!("invalid mode: {other} in '{text}'"))),
+        }
+    }
+    plan.read_only_recursive = !plan.writable && plan.kind == MountKind::Bind && plan.recursive;
+    Ok(wanted)
+}
+
+/// One `--mount`.
+fn parse_mount(mount: &Mount) -> Result<Wanted> {
+    let invalid =
+        |why: String| Error::invalid(format!("invalid mount config for type \"{}\": {why}", mount.kind));
+    if mount.target.is_empty() {
+        return Err(invalid("field Target must not be empty".to_owned()));
+    }
+    let other_options = |kind: &str| -> Result<()> {
+        let present = [
+            ("bind", "BindOptions", mount.bind_options.is_some()),
+            ("volume", "VolumeOptions", mount.volume_options.is_some()),
+            ("tmpfs", "TmpfsOptions", mount.tmpfs_options.is_some()),
+            ("image", "ImageOptions", mount.image_options.is_some()),
+        ];
+        match present.iter().find(|(of, _, there)| *there && *of != kind) {
+            Some((_, field, _)) => Err(invalid(format!("field {field} must not be specified"))),
+            None => Ok(()),
+        }
+    };
+    let mut plan = MountPlan {
+        destination: destination(&mount.target)?,
+        writable: !mount.read_only,
+        recursive: true,
+        ..MountPlan::default()
+    };
+    match mount.kind.as_str() {
+        "bind" => {
+            other_options("bind")?;
+            if mount.source.is_empty() {
+                return Err(invalid("field Source must not be empty".to_owned()));
+            }
+            if !mount.source.starts_with('/') {
+                return Err(invalid(format!(
+                    "invalid mount path: '{}' mount path must be absolute",
+                    mount.source
+                )));
+            }
+            let default = BindOptions::default();
+            let options = mount.bind_options.as_ref().unwrap_or(&default);
+            plan.kind = MountKind::Bind;
+            plan.source = clean(&mount.source);
+            plan.propagation = match options.propagation.as_str() {
+                "" => "rprivate".to_owned(),
+                word @ ("private" | "rprivate" | "shared" | "rshared" | "slave" | "rslave") => {
+                    word.to_owned()
+                }
+                other => return Err(invalid(format!("invalid propagation mode: {other}"))),
+            };
+            plan.recursive = !options.non_recursive;
+            plan.read_only_recursive = mount.read_only && !options.read_only_non_recursive && plan.recursive;
+            if options.create_mountpoint {
+                return Ok(Wanted { plan, volume: None, create_source: true });
+            }
+            if let Err(error) = std::fs::symlink_metadata(&plan.source) {
+                if error.kind() == std::io::ErrorKind::NotFound {
+                    return Err(invalid(format!("bind source path does not exist: {}", plan.source)));
+                }
+                return Err(invalid(format!("bind source path {}: {error}", plan.source)));
+            }
+            Ok(Wanted { plan, volume: None, create_source: false })
+        }
+        "volume" => {
+            other_options("volume")?;
+            plan.kind = MountKind::Volume;
+            plan.name.clone_from(&mount.source);
+            plan.anonymous = mount.source.is_empty();
+            let options = mount.volume_options.clone().unwrap_or_default();
+            plan.no_copy = options.no_copy;
+            if Path::new(&options.subpath).is_absolute()
+                || options.subpath.split('/').any(|part| part == "..")
+            {
+                return Err(invalid(format!(
+                    "subpath {:?} must be a relative path inside the volume",
+                    options.subpath
+                )));
+            }
+            plan.subpath = options.subpath;
+            let driver = options.driver_config.unwrap_or_default();
+            let volume = WantedVolume {
+                driver: driver.name,
+                options: driver.options.unwrap_or_default(),
+                labels: options.labels.unwrap_or_default(),
+            };
+            Ok(Wanted { plan, volume: Some(volume), create_source: false })
+        }
+        "tmpfs" => {
+            other_options("tmpfs")?;
+            if !mount.source.is_empty() {
+                return Err(invalid("field Source must not be specified".to_owned()));
+            }
+            let options = mount.tmpfs_options.clone().unwrap_or_default();
+            plan.kind = MountKind::Tmpfs;
+            plan.options = TMPFS_DEFAULTS.iter().map(|option| (*option).to_owned()).collect();
+            if options.size_bytes > 0 {
+                plan.options.push(format!("size={}", options.size_bytes));
+            }
+            if options.mode != 0 {
+                plan.options.push(format!("mode={:o}", options.mode));
+            }
+            for words in options.options.unwrap_or_default() {
+                plan.options.push(words.join("="));
+            }
+            Ok(Wanted { plan, volume: None, create_source: false })
+        }
+        "" => Err(Error::invalid("mount type unknown: a mount needs a Type: bind, volume or tmpfs")),
+        other @ ("image" | "npipe" | "cluster") => {
+            Err(Error::unsupported(format_args!("a mount of type {other}")))
+        }
+        other => Err(Error::invalid(format!("mount type unknown: \"{other}\""))),
+    }
+}
+
+const TMPFS_DEFAULTS: [&str; 3] = ["noexec", "nosuid", "nodev"];
+
+/// One `--tmpfs place[:options]`.
+fn parse_tmpfs(place: &str, options: &str) -> Result<Wanted> {
+    let mut all: Vec<String> = TMPFS_DEFAULTS.iter().map(|option| (*option).to_owned()).collect();
+    for option in options.split(',').filter(|option| !option.is_empty()) {
+        let opposite = match option {
+            "exec" => Some("noexec"),
+            "suid" => Some("nosuid"),
+            "dev" => Some("nodev"),
+            _ => None,
+        };
+        let name = option.split('=').next().unwrap_or_default();
+        let known = [
+            "ro",
+            "rw",
+            "exec",
+            "noexec",
+            "suid",
+            "nosuid",
+            "dev",
+            "nodev",
+            "sync",
+            "async",
+            "dirsync",
+            "atime",
+            "noatime",
+            "diratime",
+            "nodiratime",
+            "relatime",
+            "norelatime",
+            "strictatime",
+            "mand",
+            "nomand",
+            "size",
+            "mode",
+            "uid",
+            "gid",
+            "nr_inodes",
+            "nr_blocks",
+            "mpol",
+            "tmpcopyup",
+        ];
+        if !known.contains(&name) {
+            return Err(Error::invalid(format!("invalid tmpfs option {option:?} of {place}")));
+        }
+        match opposite {
+            Some(opposite) => all.retain(|present| present != opposite),
+            None if all.iter().any(|present| present == option) => {}
+            None => all.push(option.to_owned()),
+        }
+    }
+    let plan = MountPlan {
+        kind: MountKind::Tmpfs,
+        destination: destination(place)?,
+        writable: !all.iter().any(|option| option == "ro"),
+        options: all,
+        ..MountPlan::default()
+    };
+    Ok(Wanted { plan, volume: None, create_source: false })
+}
+
+/// Checks and cleans a place in the container.
+fn destination(place: &str) -> Result<String> {
+    if !place.starts_with('/') {
+        return Err(Error::invalid(format!("invalid mount path: '{place}' mount path must be absolute")));
+    }
+    if place.contains('\0') {
+        return Err(Error::invalid(format!("invalid mount path: {place:?} contains a zero byte")));
+    }
+    let cleaned = clean(place);
+    if cleaned == "/" {
+        return Err(Error::invalid("invalid specification: destination can't be '/'"));
+    }
+    Ok(cleaned)
+}
+
+/// A path without `.`, `..`, doubled and closing slashes.
+pub(super) fn clean(path: &str) -> String {
+    let mut parts: Vec<&str> = Vec::new();
+    for part in path.split('/') {
+        match part {
+            "" | "." => {}
+            ".." => {
+                parts.pop();
+            }
+            part => parts.push(part),
+        }
+    }
+    format!("/{}", parts.join("/"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_volume_and_a_bind_are_told_apart_by_their_source() {
+        let bind = parse_bind("/host//x/../y:/in/:ro,rslave", "").unwrap();
+        assert_eq!((bind.plan.kind, bind.plan.source.as_str()), (MountKind::Bind, "/host/y"));
+        assert_eq!((bind.plan.destination.as_str(), bind.plan.writable), ("/in", false));
+        assert_eq!(bind.plan.propagation, "rslave");
+        assert!(bind.create_source && bind.plan.read_only_recursive);
+        let volume = parse_bind("data:/in:nocopy", "").unwrap();
+        assert_eq!((volume.plan.kind, volume.plan.name.as_str()), (MountKind::Volume, "data"));
+        assert!(volume.plan.no_copy && volume.plan.writable && !volume.plan.anonymous);
+        assert!(parse_bind("/only", "").unwrap().plan.anonymous);
+    }
+
+    #[test]
+    fn what_is_written_wrongly_is_refused() {
+        for text in
+            ["", ":", "a:", ":/b", "/a:b", "/a:/", "a:/b:c:d", "/a:/b:nonsense", "./a:/b", "data:/b:rslave"]
+        {
+            assert!(parse_bind(text, "").is_err(), "{text:?}");
+        }
+    }
+
+    #[test]
+    fn tmpfs_options_overrule_the_defaults() {
+        let plan = parse_tmpfs("/t", "exec,size=1m,ro").unwrap().plan;
+        assert_eq!(plan.options, ["nosuid", "nodev", "size=1m", "ro"]);
+        assert!(!plan.writable);
+        assert!(parse_tmpfs("/t", "context=x").is_err());
+    }
+
+    #[test]
+    fn a_mount_with_options_of_another_kind_is_refused() {
+        let mount = Mount {
+            kind: "tmpfs".to_owned(),
+            target: "/t".to_owned(),
+            bind_options: Some(BindOptions::default()),
+            ..Mount::default()
+        };
+        assert!(parse_mount(&mount).err().unwrap().message.contains("BindOptions"));
+    }
+}

@@ -1,0 +1,131 @@
+//! Putting a container on a further network, and taking it off one: at once while it runs, at its next start
+//! otherwise.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use super::{Container, locked};
+use crate::events;
+use crate::model::EndpointSettings;
+use crate::networks::{Allocation, Live, Networks};
+use crate::{Engine, Error, Kind, Result};
+
+impl Engine {
+    /// Puts a container on a network.
+    ///
+    /// # Errors
+    /// It is on it already, it shares another's network or has none, or the settings do not fit the network.
+    pub async fn connect_network(
+        self: &Arc<Self>,
+        network: &str,
+        container: &Arc<Container>,
+        settings: EndpointSettings,
+    ) -> Result<()> {
+        let name = self.networks.check(network, &settings)?;
+        let _transition = container.transition.lock().await;
+        let forbidden = |message: String| Err(Error::new(Kind::Forbidden, message));
+        let (mode, known, own_name) = {
+            let record = container.record();
+            (
+                record.host_config.network_mode.clone(),
+                record.endpoints.contains_key(&name),
+                record.name.clone(),
+            )
+        };
+        if mode.starts_with("container:") {
+            return forbidden(
+                "container sharing network namespace with another container or host cannot be connected to any other network"
+                    .to_owned(),
+            );
+        }
+        if known {
+            return forbidden(format!("endpoint with name {own_name} already exists in network {name}"));
+        }
+        let joins = name.clone();
+        let wanted = settings.clone();
+        let joined = self
+            .change_live(container, move |networks, live, allocation| {
+                networks.connect(&joins, live, &wanted, allocation)
+            })
+            .await?;
+        container.change(&self.database, |record| {
+            record.endpoints.insert(name.clone(), joined.unwrap_or(settings))
+        })?;
+        self.tell_network(&name, container, "connect");
+        Ok(())
+    }
+
+    /// Takes a container off a network.
+    ///
+    /// # Errors
+    /// It is not on it, or the kernel refuses.
+    pub async fn disconnect_network(
+        self: &Arc<Self>,
+        network: &str,
+        container: &Arc<Container>,
+        force: bool,
+    ) -> Result<()> {
+        let name = self.networks.resolve(network)?.name.clone();
+        let _transition = container.transition.lock().await;
+        if !container.record().endpoints.contains_key(&name) {
+            return Err(Error::new(
+                Kind::Forbidden,
+                format!("container {} is not connected to network {name}", container.id),
+            ));
+        }
+        let leaves = name.clone();
+        let left = self
+            .change_live(container, move |networks, live, allocation| {
+                networks.disconnect(&leaves, live, allocation)
+            })
+            .await;
+        if let Err(error) = left
+            && !force
+        {
+            return Err(error);
+        }
+        container.change(&self.database, |record| record.endpoints.remove(&name))?;
+        self.tell_network(&name, container, "disconnect");
+        Ok(())
+    }
+
+    /// Changes the places of a running container in the kernel; its ports are written down after it. None: it does
+    /// not run, and there is nothing to change there.
+    async fn change_live<T: Send + 'static>(
+        self: &Arc<Self>,
+        container: &Arc<Container>,
+        change: impl FnOnce(&Networks, &Live<'_>, &mut Allocation) -> Result<T> + Send + 'static,
+    ) -> Result<Option<T>> {
+        if !container.record().is_running() {
+            return Ok(None);
+        }
+        let (engine, container) = (Arc::clone(self), Arc::clone(container));
+        let work = tokio::task::spawn_blocking(move || {
+            let (name, hostname, pid, dns) = {
+                let record = container.record();
+                let dns = record.host_config.dns.clone().unwrap_or_default();
+                (record.name.clone(), record.hostname().to_owned(), record.state.pid, dns)
+            };
+            let live = Live { id: &container.id, name: &name, hostname: &hostname, pid, dns: &dns };
+            let mut allocation = locked(&container.allocation);
+            let allocation = allocation.as_mut().ok_or_else(|| {
+                Error::conflict(format!("container {} has no network of its own", container.id))
+            })?;
+            let changed = change(&engine.networks, &live, allocation)?;
+            container.record().ports.clone_from(&allocation.ports);
+            Ok(Some(changed))
+        });
+        work.await.unwrap_or_else(|error| Err(Error::system("change the container's networks", error)))
+    }
+
+    /// Tells that a container has come to a network or left it.
+    pub(super) fn tell_network(&self, network: &str, container: &Container, action: &str) {
+        let Ok(network) = self.networks.resolve(network) else { return };
+        let attributes = BTreeMap::from([
+            ("container".to_owned(), container.id.clone()),
+            ("name".to_owned(), network.name.clone()),
+            ("type".to_owned(), network.driver.clone()),
+        ]);
+        self.events.publish(events::Kind::Network, action, &network.id, attributes);
+    }
+}

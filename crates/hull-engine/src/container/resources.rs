@@ -1,0 +1,326 @@
+//! From the API's resources to the OCI specification's, and what Docker refuses or warns about.
+
+use std::os::unix::fs::{FileTypeExt, MetadataExt};
+
+use oci_spec::runtime::{
+    LinuxBlockIo, LinuxCpu, LinuxDeviceCgroup, LinuxDeviceType, LinuxMemory, LinuxPids, LinuxResources,
+    LinuxThrottleDevice, LinuxThrottleDeviceBuilder, LinuxWeightDevice, LinuxWeightDeviceBuilder,
+};
+
+use crate::model::{HostConfig, Resources, ThrottleDevice};
+use crate::{Error, Result};
+
+/// Docker's smallest memory limit, in bytes.
+const MEMORY_MIN: i64 = 6 << 20;
+
+/// Checks what a container may use.
+///
+/// # Errors
+/// Values that contradict each other or that no kernel takes.
+pub(super) fn check(host: &HostConfig, warnings: &mut Vec<String>) -> Result<()> {
+    let resources = &host.resources;
+    check_memory(resources, warnings)?;
+    check_cpu(resources)?;
+    if resources.pids_limit.is_some_and(|limit| limit < -1) {
+        return Err(Error::invalid("invalid pids limit: it is -1 (unlimited) or more"));
+    }
+    let weight = resources.blkio_weight;
+    if weight != 0 && !(10..=1000).contains(&weight) {
+        return Err(Error::invalid("Range of blkio weight is from 10 to 1000"));
+    }
+    if !(-1000..=1000).contains(&host.oom_score_adj) {
+        return Err(Error::invalid(format!(
+            "Invalid value {}, range for oom score adj is [-1000, 1000]",
+            host.oom_score_adj
+        )));
+    }
+    if resources.oom_kill_disable == Some(true) && resources.memory == 0 {
+        warnings.push(
+            "OOM killer is disabled for the container, but no memory limit is set, this can result in the system \
+             running out of resources."
+                .to_owned(),
+        );
+    }
+    let windows = resources.cpu_count != 0
+        || resources.cpu_percent != 0
+        || resources.io_maximum_iops != 0
+        || resources.io_maximum_bandwidth != 0;
+    if windows {
+        return Err(Error::invalid(
+            "CpuCount, CpuPercent, IOMaximumIOps and IOMaximumBandwidth are of Windows only",
+        ));
+    }
+    for ulimit in resources.ulimits.iter().flatten() {
+        super::spec::rlimit_type(&ulimit.name)?;
+        if ulimit.soft > ulimit.hard && ulimit.hard != -1 {
+            return Err(Error::invalid(format!(
+                "ulimit soft limit must be less than or equal to hard limit: {} > {}",
+                ulimit.soft, ulimit.hard
+            )));
+        }
+    }
+    for rule in resources.device_cgroup_rules.iter().flatten() {
+        device_rule(rule)?;
+    }
+    // Read once here so that a device that is no device is told at creation.
+    to_oci(resources, Vec::new()).map(drop)
+}
+
+fn check_memory(resources: &Resources, warnings: &mut Vec<String>) -> Result<()> {
+    let Resources { memory, memory_swap, memory_reservation, .. } = *resources;
+    if memory != 0 && memory < MEMORY_MIN {
+        return Err(Error::invalid("Minimum memory limit allowed is 6MB"));
+    }
+    if memory > 0 && memory_swap > 0 && memory_swap < memory {
+        return Err(Error::invalid("Minimum memoryswap limit should be larger than memory limit, see usage"));
+    }
+    if memory == 0 && memory_swap > 0 {
+        return Err(Error::invalid(
+            "You should always set the Memory limit when using Memoryswap limit, see usage",
+        ));
+    }
+    if memory_swap < -1 {
+        return Err(Error::invalid("invalid memory and swap limit: it is -1 (unlimited) or more"));
+    }
+    if resources.memory_swappiness.is_some_and(|value| value != -1 && !(0..=100).contains(&value)) {
+        return Err(Error::invalid(format!(
+            "Invalid value: {}, valid memory swappiness range is 0-100",
+            resources.memory_swappiness.unwrap_or_default()
+        )));
+    }
+    if memory_reservation != 0 && memory_reservation < MEMORY_MIN {
+        return Err(Error::invalid("Minimum memory reservation allowed is 6MB"));
+    }
+    if memory > 0 && memory_reservation > memory {
+        return Err(Error::invalid(
+            "Minimum memory limit can not be less than memory reservation limit, see usage",
+        ));
+    }
+    if memory_swap == -1 && memory > 0 {
+        tracing::debug!("memory without a limit of swap");
+    }
+    let _ = warnings;
+    Ok(())
+}
+
+fn check_cpu(resources: &Resources) -> Result<()> {
+    let Resources { nano_cpus, cpu_period, cpu_quota, cpu_shares, .. } = *resources;
+    if nano_cpus != 0 && (cpu_period != 0 || cpu_quota != 0) {
+        let other = if cpu_period != 0 { "CPU Period" } else { "CPU Quota" };
+        return Err(Error::invalid(format!(
+            "Conflicting options: Nano CPUs and {other} cannot both be set."
+        )));
+    }
+    let available = std::thread::available_parallelism().map_or(1, std::num::NonZero::get) as i64;
+    if nano_cpus < 0 || nano_cpus > available * 1_000_000_000 {
+        return Err(Error::invalid(format!(
+            "range of CPUs is from 0.01 to {available}.00, as there are only {available} CPUs available"
+        )));
+    }
+    if cpu_period != 0 && !(1_000..=1_000_000).contains(&cpu_period) {
+        return Err(Error::invalid(
+            "CPU cfs period can not be less than 1ms (i.e. 1000) or larger than 1s (i.e. 1000000)",
+        ));
+    }
+    if cpu_quota > 0 && cpu_quota < 1_000 {
+        return Err(Error::invalid("CPU cfs quota can not be less than 1ms (i.e. 1000)"));
+    }
+    if cpu_shares < 0 {
+        return Err(Error::invalid(format!(
+            "invalid CPU shares ({cpu_shares}): value must be a positive integer"
+        )));
+    }
+    for (what, list) in [("cpuset cpus", &resources.cpuset_cpus), ("cpuset mems", &resources.cpuset_mems)] {
+        check_list(what, list)?;
+    }
+    Ok(())
+}
+
+/// A kernel list: `0-3,7`.
+fn check_list(what: &str, list: &str) -> Result<()> {
+    let invalid = || Error::invalid(format!("Invalid value {list} for {what}"));
+    for part in list.split(',').filter(|_| !list.is_empty()) {
+        let (first, last) = part.split_once('-').unwrap_or((part, part));
+        let number = |text: &str| text.trim().parse::<u32>().map_err(|_| invalid());
+        if number(first)? > number(last)? {
+            return Err(invalid());
+        }
+    }
+    Ok(())
+}
+
+/// Resources as the runtime takes them; `devices` are the device rules in their order.
+///
+/// # Errors
+/// A block device that is none.
+pub(crate) fn to_oci(resources: &Resources, devices: Vec<LinuxDeviceCgroup>) -> Result<LinuxResources> {
+    let mut oci = LinuxResources::default();
+    if !devices.is_empty() {
+        oci.set_devices(Some(devices));
+    }
+    oci.set_memory(memory(resources));
+    oci.set_cpu(cpu(resources));
+    if let Some(limit) = resources.pids_limit.filter(|limit| *limit != 0) {
+        let mut pids = LinuxPids::default();
+        pids.set_limit(limit);
+        oci.set_pids(Some(pids));
+    }
+    oci.set_block_io(block_io(resources)?);
+    Ok(oci)
+}
+
+fn memory(resources: &Resources) -> Option<LinuxMemory> {
+    let mut memory = LinuxMemory::default();
+    let given = |value: i64| (value != 0).then_some(value);
+    memory.set_limit(given(resources.memory));
+    memory.set_reservation(given(resources.memory_reservation));
+    // Docker: with a limit and nothing said of swap, as much swap again.
+    let swap = match (resources.memory, resources.memory_swap) {
+        (limit, 0) if limit > 0 => Some(limit.saturating_mul(2)),
+        (_, swap) => given(swap),
+    };
+    memory.set_swap(swap);
+    memory.set_swappiness(resources.memory_swappiness.and_then(|value| u64::try_from(value).ok()));
+    memory.set_disable_oom_killer(resources.oom_kill_disable.filter(|disable| *disable));
+    (memory != LinuxMemory::default()).then_some(memory)
+}
+
+fn cpu(resources: &Resources) -> Option<LinuxCpu> {
+    let mut cpu = LinuxCpu::default();
+    let unsigned = |value: i64| u64::try_from(value).ok().filter(|value| *value != 0);
+    cpu.set_shares(unsigned(resources.cpu_shares));
+    cpu.set_period(unsigned(resources.cpu_period));
+    cpu.set_quota((resources.cpu_quota != 0).then_some(resources.cpu_quota));
+    if resources.nano_cpus > 0 {
+        cpu.set_period(Some(100_000));
+        cpu.set_quota(Some(resources.nano_cpus / 10_000));
+    }
+    cpu.set_realtime_period(unsigned(resources.cpu_realtime_period));
+    cpu.set_realtime_runtime((resources.cpu_realtime_runtime != 0).then_some(resources.cpu_realtime_runtime));
+    let list = |list: &String| (!list.is_empty()).then(|| list.clone());
+    cpu.set_cpus(list(&resources.cpuset_cpus));
+    cpu.set_mems(list(&resources.cpuset_mems));
+    (cpu != LinuxCpu::default()).then_some(cpu)
+}
+
+fn block_io(resources: &Resources) -> Result<Option<LinuxBlockIo>> {
+    let mut io = LinuxBlockIo::default();
+    io.set_weight((resources.blkio_weight != 0).then_some(resources.blkio_weight));
+    if let Some(devices) = resources.blkio_weight_device.as_ref().filter(|devices| !devices.is_empty()) {
+        let weights: Result<Vec<LinuxWeightDevice>> = devices
+            .iter()
+            .map(|device| {
+                let (major, minor) = block_device(&device.path)?;
+                LinuxWeightDeviceBuilder::default()
+                    .major(major)
+                    .minor(minor)
+                    .weight(device.weight)
+                    .build()
+                    .map_err(|error| Error::system("describe a block device's weight", error))
+            })
+            .collect();
+        io.set_weight_device(Some(weights?));
+    }
+    io.set_throttle_read_bps_device(throttles(resources.blkio_device_read_bps.as_deref())?);
+    io.set_throttle_write_bps_device(throttles(resources.blkio_device_write_bps.as_deref())?);
+    io.set_throttle_read_iops_device(throttles(resources.blkio_device_read_iops.as_deref())?);
+    io.set_throttle_write_iops_device(throttles(resources.blkio_device_write_iops.as_deref())?);
+    Ok((io != LinuxBlockIo::default()).then_some(io))
+}
+
+fn throttles(devices: Option<&[ThrottleDevice]>) -> Result<Option<Vec<LinuxThrottleDevice>>> {
+    let Some(devices) = devices.filter(|devices| !devices.is_empty()) else { return Ok(None) };
+    let throttle = |device: &ThrottleDevice| {
+        let (major, minor) = block_device(&device.path)?;
+        LinuxThrottleDeviceBuilder::default()
+            .major(major)
+            .minor(minor)
+            .rate(device.rate)
+            .build()
+            .map_err(|error| Error::system("describe a block device's rate", error))
+    };
+    devices.iter().map(throttle).collect::<Result<_>>().map(Some)
+}
+
+fn block_device(path: &str) -> Result<(i64, i64)> {
+    let metadata = std::fs::metadata(path)
+        .map_err(|error| Error::invalid(format!("the block device {path} cannot be looked at: {error}")))?;
+    if !metadata.file_type().is_block_device() {
+        return Err(Error::invalid(format!("{path} is no block device")));
+    }
+    let device = metadata.rdev();
+    Ok((i64::from(rustix::fs::major(device)), i64::from(rustix::fs::minor(device))))
+}
+
+/// One `--device-cgroup-rule`: `c 42:* rmw`.
+///
+/// # Errors
+/// It is written otherwise.
+pub(super) fn device_rule(rule: &str) -> Result<LinuxDeviceCgroup> {
+    let invalid = || Error::invalid(format!("invalid device cgroup rule format: '{rule}'"));
+    let parts: Vec<&str> = rule.split_ascii_whitespace().collect();
+    let [kind, numbers, access] = parts[..] else { return Err(invalid()) };
+    let kind = match kind {
+        "a" => LinuxDeviceType::A,
+        "b" => LinuxDeviceType::B,
+        "c" => LinuxDeviceType::C,
+        _ => return Err(invalid()),
+    };
+    let (major, minor) = numbers.split_once(':').ok_or_else(invalid)?;
+    let number = |text: &str| match text {
+        "*" => Ok(None),
+        digits => digits.parse::<u32>().map(|number| Some(i64::from(number))).map_err(|_| invalid()),
+    };
+    if access.is_empty() || access.len() > 3 || !access.bytes().all(|byte| b"rwm".contains(&byte)) {
+        return Err(invalid());
+    }
+    Ok(super::spec::device_access(true, kind, number(major)?, number(minor)?, access))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn host(resources: Resources) -> HostConfig {
+        HostConfig { resources, ..HostConfig::default() }
+    }
+
+    #[test]
+    fn limits_that_contradict_each_other_are_refused() {
+        let of = |resources: Resources| check(&host(resources), &mut Vec::new());
+        of(Resources { memory: 32 << 20, memory_swap: 64 << 20, ..Resources::default() }).unwrap();
+        for wrong in [
+            Resources { memory: 1 << 20, ..Resources::default() },
+            Resources { memory: 32 << 20, memory_swap: 16 << 20, ..Resources::default() },
+            Resources { memory_swap: 16 << 20, ..Resources::default() },
+            Resources { nano_cpus: 1, cpu_period: 1000, ..Resources::default() },
+            Resources { nano_cpus: i64::MAX, ..Resources::default() },
+            Resources { cpuset_cpus: "3-1".to_owned(), ..Resources::default() },
+            Resources { blkio_weight: 9, ..Resources::default() },
+            Resources { cpu_count: 1, ..Resources::default() },
+            Resources { device_cgroup_rules: Some(vec!["c x:1 r".to_owned()]), ..Resources::default() },
+        ] {
+            assert!(of(wrong.clone()).is_err(), "{wrong:?}");
+        }
+    }
+
+    #[test]
+    fn swap_is_as_much_again_unless_said_otherwise() {
+        let swap = |memory, memory_swap| {
+            let resources = Resources { memory, memory_swap, ..Resources::default() };
+            to_oci(&resources, Vec::new()).unwrap().memory().and_then(|memory| memory.swap())
+        };
+        assert_eq!(swap(100, 0), Some(200));
+        assert_eq!(swap(100, 100), Some(100));
+        assert_eq!(swap(100, -1), Some(-1));
+        assert_eq!(swap(0, 0), None);
+    }
+
+    #[test]
+    fn parts_of_a_processor_are_a_quota() {
+        let resources = Resources { nano_cpus: 500_000_000, ..Resources::default() };
+        let oci = to_oci(&resources, Vec::new()).unwrap();
+        let cpu = oci.cpu().as_ref().unwrap();
+        assert_eq!((cpu.period(), cpu.quota()), (Some(100_000), Some(50_000)));
+    }
+}

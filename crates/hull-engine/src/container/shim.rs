@@ -1,0 +1,119 @@
+//! The daemon's end of a shim: requests go out in turn, answers and events come in on one connection.
+
+use std::collections::VecDeque;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::sync::{Arc, Mutex};
+
+use hull_runtime::protocol::{self, Event, FromShim, ReceiveError, Reply, Request};
+use tokio::io::unix::AsyncFd;
+use tokio::io::{Interest, Ready};
+use tokio::sync::oneshot;
+
+use super::locked;
+use crate::{Error, Result};
+
+/// A connection to a container's shim.
+pub(crate) struct Shim {
+    socket: AsyncFd<OwnedFd>,
+    /// Who waits for an answer, in the order of the requests.
+    waiting: Mutex<VecDeque<oneshot::Sender<Reply>>>,
+    /// Held from a request's sending to its place among those that wait.
+    turn: tokio::sync::Mutex<()>,
+}
+
+impl Shim {
+    /// Takes a connected socket over.
+    ///
+    /// # Errors
+    /// The socket cannot be watched.
+    pub(super) fn new(socket: OwnedFd) -> Result<Arc<Shim>> {
+        let failed =
+            |error: std::io::Error| Error::system("watch the connection to a container's shim", error);
+        rustix::io::ioctl_fionbio(&socket, true).map_err(|error| failed(error.into()))?;
+        let interest = Interest::READABLE | Interest::WRITABLE;
+        // SAFETY: the descriptor is owned by the AsyncFd from here on and closes with it, not before.
+        #[allow(unsafe_code)]
+        let socket = unsafe { AsyncFd::register_with_interest(socket, interest) };
+        let socket = socket.map_err(|error| failed(error.into()))?;
+        Ok(Arc::new(Shim { socket, waiting: Mutex::default(), turn: tokio::sync::Mutex::new(()) }))
+    }
+
+    /// Sends a request that has no answer.
+    ///
+    /// # Errors
+    /// The shim is gone.
+    pub(super) async fn tell(&self, request: &Request, descriptors: &[BorrowedFd<'_>]) -> Result<()> {
+        let _turn = self.turn.lock().await;
+        self.send(request, descriptors).await
+    }
+
+    /// Sends a request and waits for its answer.
+    ///
+    /// # Errors
+    /// The shim is gone, or it could not do what was asked.
+    pub(super) async fn ask(&self, request: &Request, descriptors: &[BorrowedFd<'_>]) -> Result<Reply> {
+        let (sender, receiver) = oneshot::channel();
+        {
+            let _turn = self.turn.lock().await;
+            locked(&self.waiting).push_back(sender);
+            if let Err(error) = self.send(request, descriptors).await {
+                locked(&self.waiting).pop_back();
+                return Err(error);
+            }
+        }
+        match receiver.await {
+            Ok(Reply::Failed(error)) => Err(error.into()),
+            Ok(reply) => Ok(reply),
+            Err(_) => Err(Error::conflict("the container has ended meanwhile")),
+        }
+    }
+
+    async fn send(&self, request: &Request, descriptors: &[BorrowedFd<'_>]) -> Result<()> {
+        loop {
+            match protocol::send(self.socket.as_fd(), request, descriptors) {
+                Ok(()) => return Ok(()),
+                Err(error) if error.errno == Some(libc::EAGAIN) => {
+                    let ready = self.socket.writable().await;
+                    let mut ready =
+                        ready.map_err(|error| Error::system("wait for a container's shim", error))?;
+                    ready.clear_ready_matching(Ready::WRITABLE);
+                }
+                Err(error)
+                    if matches!(error.errno, Some(libc::EPIPE | libc::ECONNRESET | libc::ENOTCONN)) =>
+                {
+                    return Err(Error::conflict("the container has ended meanwhile"));
+                }
+                Err(error) => return Err(error.into()),
+            }
+        }
+    }
+
+    /// The next event and its descriptors; answers on the way are given to those who wait. None: the shim has ended.
+    pub(super) async fn event(&self) -> Result<Option<(Event, Vec<OwnedFd>)>> {
+        loop {
+            match protocol::receive::<FromShim>(self.socket.as_fd()) {
+                Ok(Some((FromShim::Event(event), descriptors))) => return Ok(Some((event, descriptors))),
+                Ok(Some((FromShim::Reply(reply), _))) => {
+                    if let Some(sender) = locked(&self.waiting).pop_front() {
+                        // Who asked may have stopped waiting.
+                        let _ = sender.send(reply);
+                    }
+                }
+                Ok(None) => {
+                    locked(&self.waiting).clear();
+                    return Ok(None);
+                }
+                Err(ReceiveError::WouldBlock) => {
+                    let ready = self.socket.readable().await;
+                    let mut ready =
+                        ready.map_err(|error| Error::system("wait for a container's shim", error))?;
+                    ready.clear_ready_matching(Ready::READABLE);
+                }
+                Err(error) => {
+                    locked(&self.waiting).clear();
+                    return Err(Error::system("read from a container's shim", error));
+                }
+            }
+        }
+    }
+}

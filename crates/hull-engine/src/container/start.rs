@@ -1,0 +1,487 @@
+//! The start of a container: what does not depend on each other is prepared at the same time, one message
+//! carries the whole configuration, and the answer leaves as soon as exec has succeeded or failed.
+
+use std::fs;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use hull_runtime::protocol::{
+    self, Event, Launch, Limits, Request, Rootfs, Seccomp, Stdio, ToLauncher, UserLookup,
+};
+use tokio::sync::oneshot;
+
+use super::mounts::MountKind;
+use super::shim::Shim;
+use super::spec::{Facts, Namespaces, SeccompChoice, Share};
+use super::{Container, Record, Status, locked, logs, now_ns, rfc3339};
+use crate::networks::{Allocation, Joiner, Resolving};
+use crate::{Engine, Error, Kind, Result};
+
+/// How a start turned out.
+type Outcome = std::result::Result<Started, hull_runtime::Error>;
+
+/// The container runs.
+pub(super) struct Started {
+    pub(super) pid: i32,
+    pub(super) at_ns: i64,
+    pub(super) warnings: Vec<String>,
+}
+
+impl Engine {
+    /// Starts a container.
+    ///
+    /// # Errors
+    /// It runs already (`NotModified`), or it could not be started: then nothing of the start is left.
+    pub async fn start(self: &Arc<Self>, container: &Arc<Container>) -> Result<()> {
+        // A client that goes away does not leave a half-made start behind: the work is a task of its own.
+        let (engine, container) = (Arc::clone(self), Arc::clone(container));
+        let work = tokio::spawn(async move {
+            let _transition = container.transition.lock().await;
+            container.back_off.notify_waiters();
+            engine.start_now(&container).await
+        });
+        work.await.unwrap_or_else(|error| Err(Error::system("start the container", error)))
+    }
+
+    /// The start itself. The caller holds the transition.
+    pub(super) async fn start_now(self: &Arc<Self>, container: &Arc<Container>) -> Result<()> {
+        {
+            let record = container.record();
+            match record.state.status {
+                Status::Running => {
+                    return Err(Error::new(Kind::NotModified, "the container is running already"));
+                }
+                Status::Paused => {
+                    return Err(Error::conflict("cannot start a paused container, try unpause instead"));
+                }
+                Status::Removing | Status::Dead => {
+                    return Err(Error::conflict("container is marked for removal and cannot be started"));
+                }
+                Status::Created | Status::Exited | Status::Restarting => {}
+            }
+        }
+        match self.try_start(container).await {
+            Ok(()) => Ok(()),
+            Err(error) => {
+                self.start_failed(container, &error);
+                Err(error)
+            }
+        }
+    }
+
+    async fn try_start(self: &Arc<Self>, container: &Arc<Container>) -> Result<()> {
+        let record = container.record().clone();
+        let mut prepared = self.prepare(&record)?;
+        let clients = container.waited_clients().await?;
+        let (ours, theirs) = protocol::pair()?;
+        let shim = Shim::new(ours)?;
+        let launch =
+            self.launch(&record, &prepared, clients.iter().map(|(attach, _)| attach.clone()).collect())?;
+        // From here on the shim holds the reserved ports and the clients.
+        let reserved =
+            prepared.allocation.as_mut().map(|allocation| std::mem::take(&mut allocation.reserved));
+        self.send_launch(launch, theirs, reserved.unwrap_or_default(), clients)?;
+
+        let (tell_started, started) = oneshot::channel::<Outcome>();
+        self.watch(container, &shim, tell_started);
+        if prepared.awaits_network {
+            prepared.allocation = Some(self.network(&shim, prepared.allocation.take()).await?);
+        }
+        let started = match started.await {
+            Ok(Ok(started)) => started,
+            Ok(Err(error)) => return Err(start_error(error)),
+            Err(_) => return Err(Error::system("start the container", "its shim ended without a word")),
+        };
+        self.enter_running(container, &shim, prepared.allocation, started)
+    }
+
+    /// Sends the message with its descriptors, in the order that [`Launch`] names; here they close behind it.
+    fn send_launch(
+        &self,
+        launch: Launch,
+        control: OwnedFd,
+        reserved: Vec<OwnedFd>,
+        clients: Vec<(protocol::Attach, OwnedFd)>,
+    ) -> Result<()> {
+        let sockets = clients.iter().map(|(_, socket)| socket.as_fd());
+        let descriptors: Vec<BorrowedFd<'_>> =
+            std::iter::once(control.as_fd()).chain(reserved.iter().map(AsFd::as_fd)).chain(sockets).collect();
+        Ok(self.launcher.send(&ToLauncher::Start(Box::new(launch)), &descriptors)?)
+    }
+
+    /// What must be there before the launcher is asked: files, mounts, addresses. Memory and small files only.
+    fn prepare(&self, record: &Record) -> Result<Prepared> {
+        let runtime_dir = self.runtime_dir(&record.id);
+        make_runtime_dir(&runtime_dir)?;
+        let mut guard = PreparedGuard { runtime_dir: Some(runtime_dir.clone()) };
+        let namespaces = self.shared_namespaces(record)?;
+        let own_network = namespaces.network == Share::Own;
+        let allocation = (own_network || record.host_config.network_mode == "host")
+            .then(|| self.allocate(record))
+            .transpose()?;
+        self.write_files(record, allocation.as_ref(), &runtime_dir)?;
+        if record.host_config.ipc_mode == "shareable" {
+            super::view::mount_shared_memory(&runtime_dir, record.host_config.shm_size)?;
+        }
+        let sources = self.mount_sources(record)?;
+        guard.runtime_dir = None;
+        Ok(Prepared {
+            awaits_network: own_network,
+            allocation,
+            facts: Facts { runtime_dir, sources, namespaces },
+        })
+    }
+
+    fn allocate(&self, record: &Record) -> Result<Allocation> {
+        let exposed: Vec<String> =
+            record.config.exposed_ports.iter().flatten().map(|(port, _)| port.clone()).collect();
+        let none = Default::default();
+        let dns = record.host_config.dns.clone().unwrap_or_default();
+        self.networks.allocate(&Joiner {
+            id: &record.id,
+            name: &record.name,
+            hostname: record.hostname(),
+            endpoints: &record.endpoints,
+            port_bindings: record.host_config.port_bindings.as_ref().unwrap_or(&none),
+            exposed: &exposed,
+            publish_all: record.host_config.publish_all_ports,
+            dns: &dns,
+        })
+    }
+
+    /// The namespaces of others that a container joins.
+    fn shared_namespaces(&self, record: &Record) -> Result<Namespaces> {
+        let host = &record.host_config;
+        let of = |mode: &str, what: &str| -> Result<Share> {
+            if mode == "host" {
+                return Ok(Share::Host);
+            }
+            let Some(name) = mode.strip_prefix("container:") else { return Ok(Share::Own) };
+            let other = self.container(name)?;
+            let other = other.record();
+            if other.is_running() {
+                return Ok(Share::Of(other.state.pid));
+            }
+            Err(Error::conflict(format!("cannot join {what} of a non running container: {}", other.id)))
+        };
+        let network = of(&host.network_mode, "network")?;
+        let ipc = match host.ipc_mode.strip_prefix("container:") {
+            Some(name) if self.container(name)?.record().host_config.ipc_mode == "private" => {
+                return Err(Error::conflict(format!(
+                    "can't join IPC of container {name}: non-shareable IPC (hint: use IpcMode:shareable for the donor container)"
+                )));
+            }
+            _ => of(&host.ipc_mode, "IPC")?,
+        };
+        Ok(Namespaces {
+            uts: match (&network, host.uts_mode.as_str()) {
+                (_, "host") => Share::Host,
+                (Share::Of(pid), _) => Share::Of(*pid),
+                (Share::Own | Share::Host, _) => Share::Own,
+            },
+            network,
+            pid: of(&host.pid_mode, "PID")?,
+            ipc,
+            cgroup: of(&host.cgroupns_mode, "cgroup")?,
+        })
+    }
+
+    /// /etc/hostname, hosts and resolv.conf, in the exec root: bound into the container.
+    fn write_files(&self, record: &Record, allocation: Option<&Allocation>, folder: &Path) -> Result<()> {
+        let write = |name: &str, text: &str| {
+            let path = folder.join(name);
+            fs::write(&path, text)
+                .map_err(|error| Error::system(format_args!("write {}", path.display()), error))
+        };
+        if let Some(other) = record.host_config.network_mode.strip_prefix("container:") {
+            // The files of whose network it is.
+            let other = self.runtime_dir(other);
+            for name in ["hostname", "hosts", "resolv.conf"] {
+                let text = fs::read_to_string(other.join(name)).unwrap_or_default();
+                write(name, &text)?;
+            }
+            return Ok(());
+        }
+        let host = &record.host_config;
+        write("hostname", &format!("{}\n", record.hostname()))?;
+        let endpoints = allocation.map(|allocation| &allocation.endpoints).unwrap_or(&record.endpoints);
+        let extra = host.extra_hosts.as_deref().unwrap_or_default();
+        let hostname = record.hostname();
+        write("hosts", &self.networks.hosts(endpoints, hostname, &record.config.domainname, extra)?)?;
+        let networks: Vec<&str> = record.endpoints.keys().map(String::as_str).collect();
+        write(
+            "resolv.conf",
+            &self.networks.resolv_conf(&Resolving {
+                networks: &networks,
+                dns: host.dns.as_deref().unwrap_or_default(),
+                search: host.dns_search.as_deref().unwrap_or_default(),
+                options: host.dns_options.as_deref().unwrap_or_default(),
+            })?,
+        )
+    }
+
+    /// The host's folder behind each mount of the record, in its order; a tmpfs has none.
+    fn mount_sources(&self, record: &Record) -> Result<Vec<PathBuf>> {
+        let mut sources = Vec::with_capacity(record.mounts.len());
+        for mount in &record.mounts {
+            sources.push(match mount.kind {
+                MountKind::Tmpfs => PathBuf::new(),
+                MountKind::Volume => {
+                    let folder = self.volumes.mount(&mount.name, &record.id)?;
+                    if mount.subpath.is_empty() { folder } else { beneath(&folder, &mount.subpath)? }
+                }
+                MountKind::Bind => {
+                    if let Err(error) = fs::metadata(&mount.source) {
+                        return Err(Error::invalid(format!(
+                            "invalid mount config for type \"bind\": bind source path {}: {error}",
+                            mount.source
+                        )));
+                    }
+                    PathBuf::from(&mount.source)
+                }
+            });
+        }
+        Ok(sources)
+    }
+
+    /// The message to the launcher.
+    fn launch(&self, record: &Record, prepared: &Prepared, attach: Vec<protocol::Attach>) -> Result<Launch> {
+        let host = &record.host_config;
+        let snapshot = self.images.snapshot(&record.id).map_err(crate::images::error)?;
+        let size = match host.console_size {
+            [0, _] | [_, 0] => None,
+            [height, width] => Some((width, height)),
+        };
+        Ok(Launch {
+            version: protocol::VERSION,
+            id: record.id.clone(),
+            spec: self.spec(record, &prepared.facts)?,
+            rootfs: Rootfs::Overlay { lower: snapshot.lower, upper: snapshot.upper, work: snapshot.work },
+            seccomp: seccomp(record)?,
+            stdio: Stdio {
+                terminal: record.config.tty,
+                stdin: record.config.open_stdin,
+                stdin_once: record.config.stdin_once,
+                size,
+            },
+            log: logs::to_shim(record, &self.container_dir(&record.id))?,
+            limits: Limits {
+                timeout_ns: host.timeout.unsigned_abs(),
+                cpu_time_ns: host.cpu_time.unsigned_abs(),
+            },
+            runtime_dir: prepared.facts.runtime_dir.clone(),
+            awaits_network: prepared.awaits_network,
+            init: host.init.unwrap_or(false),
+            reserved: prepared.allocation.as_ref().map_or(0, |allocation| allocation.reserved.len()),
+            attach,
+            user: Some(user(record)),
+        })
+    }
+
+    /// Makes the network while the first process mounts, and hands the namespace over.
+    async fn network(self: &Arc<Self>, shim: &Shim, allocation: Option<Allocation>) -> Result<Allocation> {
+        let engine = Arc::clone(self);
+        let allocation =
+            allocation.ok_or_else(|| Error::system("make the network", "nothing was allocated"))?;
+        let made = tokio::task::spawn_blocking(move || {
+            let namespace = engine.networks.realise(&allocation);
+            (allocation, namespace)
+        });
+        let (allocation, namespace): (Allocation, Result<OwnedFd>) =
+            made.await.map_err(|error| Error::system("make the network", error))?;
+        match namespace {
+            Ok(namespace) => {
+                // A shim that is gone has told why, or will: its word is the better one.
+                let _ = shim.tell(&Request::Network, &[namespace.as_fd()]).await;
+                Ok(allocation)
+            }
+            Err(error) => {
+                let reason = hull_runtime::Error::refused(error.message.clone(), "");
+                let _ = shim.tell(&Request::NetworkFailed(reason), &[]).await;
+                Err(error)
+            }
+        }
+    }
+
+    /// The container runs: everyone is told.
+    fn enter_running(
+        self: &Arc<Self>,
+        container: &Arc<Container>,
+        shim: &Arc<Shim>,
+        allocation: Option<Allocation>,
+        started: Started,
+    ) -> Result<()> {
+        for warning in &started.warnings {
+            tracing::warn!(container = container.id, "{warning}");
+        }
+        let (endpoints, ports) = match &allocation {
+            Some(allocation) => (Some(allocation.endpoints.clone()), allocation.ports.clone()),
+            None => (None, Default::default()),
+        };
+        if let Some(allocation) = &allocation {
+            self.networks.running(&container.id, allocation, started.pid)?;
+        }
+        *locked(&container.allocation) = allocation;
+        *locked(&container.shim) = Some(Arc::clone(shim));
+        container.change(&self.database, |record| {
+            record.state.status = Status::Running;
+            record.state.pid = started.pid;
+            record.state.exit_code = 0;
+            record.state.error.clear();
+            record.state.oom_killed = false;
+            record.state.end_reason.clear();
+            record.state.started_at = rfc3339(started.at_ns);
+            record.stopped_by_user = false;
+            record.ports = ports;
+            if let Some(endpoints) = endpoints {
+                record.endpoints = endpoints;
+            }
+        })?;
+        container.lifetime.send_modify(|lifetime| lifetime.running = true);
+        for network in container.network_names() {
+            self.tell_network(&network, container, "connect");
+        }
+        self.tell(container, "start");
+        self.start_health(container);
+        Ok(())
+    }
+
+    /// A start that failed leaves nothing but its reason.
+    fn start_failed(self: &Arc<Self>, container: &Arc<Container>, error: &Error) {
+        self.release_machine(container);
+        let written = container.change(&self.database, |record| {
+            record.state.status =
+                if record.state.started_at == super::NEVER { Status::Created } else { Status::Exited };
+            record.state.error.clone_from(&error.message);
+            record.state.exit_code = i32::from(error.exit_status);
+            record.state.pid = 0;
+        });
+        if let Err(error) = written {
+            tracing::error!(container = container.id, %error, "a failed start could not be written down");
+        }
+        let (exit_code, auto_remove) = {
+            let record = container.record();
+            (record.state.exit_code, record.host_config.auto_remove)
+        };
+        container.lifetime.send_modify(|lifetime| {
+            lifetime.running = false;
+            lifetime.ends += 1;
+            lifetime.ended = super::Ended { status: exit_code, error: error.message.clone() };
+        });
+        if auto_remove {
+            self.remove_behind(container);
+        }
+    }
+
+    /// Looks after a shim from its first word to its last.
+    fn watch(
+        self: &Arc<Self>,
+        container: &Arc<Container>,
+        shim: &Arc<Shim>,
+        started: oneshot::Sender<Outcome>,
+    ) {
+        let (engine, container, shim) = (Arc::clone(self), Arc::clone(container), Arc::clone(shim));
+        tokio::spawn(async move {
+            match shim.event().await {
+                Ok(Some((Event::Started { pid, at_ns, warnings, .. }, _))) => {
+                    let at_ns = i64::try_from(at_ns).unwrap_or_else(|_| now_ns());
+                    // Nobody waits for it when the daemon is about to end.
+                    let _ = started.send(Ok(Started { pid, at_ns, warnings }));
+                    engine.follow(&container, &shim).await;
+                }
+                Ok(Some((Event::StartFailed(error), _))) => {
+                    let _ = started.send(Err(error));
+                }
+                // Dropped, the sender tells that there was no word.
+                Ok(_) => {}
+                Err(error) => {
+                    tracing::error!(container = container.id, %error, "a start could not be followed")
+                }
+            }
+        });
+    }
+}
+
+/// What a start needs, ready.
+struct Prepared {
+    facts: Facts,
+    awaits_network: bool,
+    allocation: Option<Allocation>,
+}
+
+/// Removes the runtime folder of a start that could not be prepared.
+struct PreparedGuard {
+    runtime_dir: Option<PathBuf>,
+}
+
+impl Drop for PreparedGuard {
+    fn drop(&mut self) {
+        if let Some(folder) = &self.runtime_dir {
+            // What cannot be removed is found again by the next start or the next daemon.
+            let _ = fs::remove_dir_all(folder);
+        }
+    }
+}
+
+fn make_runtime_dir(folder: &Path) -> Result<()> {
+    match fs::create_dir(folder) {
+        Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => {
+            // Of an end that could not be cleaned up.
+            let cleared = fs::remove_dir_all(folder).and_then(|()| fs::create_dir(folder));
+            cleared.map_err(|error| Error::system(format_args!("clear {}", folder.display()), error))
+        }
+        made => {
+            made.map_err(|error| Error::system(format_args!("make the folder {}", folder.display()), error))
+        }
+    }
+}
+
+/// A folder inside a volume; links may not lead out of it.
+fn beneath(volume: &Path, subpath: &str) -> Result<PathBuf> {
+    use rustix::fs::{CWD, Mode, OFlags, ResolveFlags};
+    let failed = |error: rustix::io::Errno| {
+        Error::invalid(format!("the subpath {subpath} of the volume {}: {error}", volume.display()))
+    };
+    let root =
+        rustix::fs::openat(CWD, volume, OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())
+            .map_err(failed)?;
+    let flags = OFlags::PATH | OFlags::CLOEXEC;
+    let found = rustix::fs::openat2(
+        &root,
+        subpath,
+        flags,
+        Mode::empty(),
+        ResolveFlags::IN_ROOT | ResolveFlags::NO_MAGICLINKS,
+    )
+    .map_err(failed)?;
+    use std::os::fd::AsRawFd;
+    fs::read_link(format!("/proc/self/fd/{}", found.as_raw_fd()))
+        .map_err(|error| Error::system(format_args!("find the subpath {subpath}"), error))
+}
+
+/// Whom the first process looks up in its own files.
+pub(super) fn user(record: &Record) -> UserLookup {
+    UserLookup {
+        user: record.config.user.clone(),
+        groups: record.host_config.group_add.clone().unwrap_or_default(),
+    }
+}
+
+pub(super) fn seccomp(record: &Record) -> Result<Seccomp> {
+    Ok(match super::spec::security(&record.host_config)?.seccomp {
+        SeccompChoice::Default => Seccomp::Default,
+        SeccompChoice::Unconfined => Seccomp::Unconfined,
+    })
+}
+
+/// A failed start in Docker's words.
+fn start_error(error: hull_runtime::Error) -> Error {
+    let exit_status = error.exit_status;
+    let kind = if matches!(exit_status, 126 | 127) { Kind::InvalidParameter } else { Kind::System };
+    let message = format!(
+        "failed to create task for container: failed to create shim task: OCI runtime create failed: \
+         hull create failed: unable to start container process: {error}"
+    );
+    Error { exit_status: if exit_status == 125 { 128 } else { exit_status }, ..Error::new(kind, message) }
+}

@@ -1,0 +1,149 @@
+//! The file system of a container from outside: of one that runs by its first process, of another by a view.
+
+use std::os::fd::{AsFd, OwnedFd};
+use std::path::Path;
+use std::sync::Arc;
+
+use hull_image::Image;
+use hull_runtime::protocol::{self, Event, Rootfs, ToLauncher};
+use oci_spec::runtime::{Mount, Spec};
+use rustix::fs::{CWD, Mode, OFlags};
+
+use super::mounts::{MountKind, MountPlan};
+use super::shim::Shim;
+use super::{Container, Record};
+use crate::{Engine, Error, Result};
+
+/// A container's root folder, as long as this is held.
+pub(super) struct View {
+    /// The root folder.
+    pub(super) root: OwnedFd,
+    /// The process that holds the mounts of a stopped container ends when this closes.
+    _holder: Option<Arc<Shim>>,
+}
+
+impl Engine {
+    /// Shows a container's root with all that is mounted in it, whether it runs or not.
+    pub(super) async fn view(&self, container: &Container) -> Result<View> {
+        let record = container.record().clone();
+        if record.is_running() {
+            return running_root(record.state.pid).map(|root| View { root, _holder: None });
+        }
+        let mut mounts = Vec::new();
+        for plan in record.mounts.iter().filter(|plan| plan.kind != MountKind::Tmpfs) {
+            mounts.push(self.view_mount(plan)?);
+        }
+        self.view_of(&record, mounts).await
+    }
+
+    /// Shows the container's own file system without what is mounted in it.
+    pub(super) async fn plain_view(&self, record: &Record) -> Result<View> {
+        self.view_of(record, Vec::new()).await
+    }
+
+    fn view_mount(&self, plan: &MountPlan) -> Result<Mount> {
+        let source = match plan.kind {
+            MountKind::Volume => self.volumes.get(&plan.name)?.mountpoint.clone(),
+            MountKind::Bind | MountKind::Tmpfs => plan.source.clone().into(),
+        };
+        let mut mount = Mount::default();
+        mount.set_destination(plan.destination.clone().into());
+        mount.set_typ(Some("bind".to_owned()));
+        mount.set_source(Some(source));
+        let access = if plan.writable { "rw" } else { "ro" };
+        mount.set_options(Some(vec!["rbind".to_owned(), "rprivate".to_owned(), access.to_owned()]));
+        Ok(mount)
+    }
+
+    async fn view_of(&self, record: &Record, mounts: Vec<Mount>) -> Result<View> {
+        let snapshot = self.images.snapshot(&record.id).map_err(crate::images::error)?;
+        let mut spec = Spec::default();
+        spec.set_mounts(Some(mounts));
+        let (ours, theirs) = protocol::pair()?;
+        let view = protocol::View {
+            version: protocol::VERSION,
+            spec,
+            rootfs: Rootfs::Overlay { lower: snapshot.lower, upper: snapshot.upper, work: snapshot.work },
+        };
+        self.launcher.send(&ToLauncher::View(Box::new(view)), &[theirs.as_fd()])?;
+        drop(theirs);
+        let holder = Shim::new(ours)?;
+        match holder.event().await? {
+            Some((Event::ViewReady, descriptors)) => {
+                let root = descriptors.into_iter().next().ok_or_else(|| {
+                    Error::system("look at the container's files", "the view came without its root")
+                })?;
+                Ok(View { root, _holder: Some(holder) })
+            }
+            Some((Event::StartFailed(error), _)) => Err(error.into()),
+            _ => Err(Error::system("look at the container's files", "the view ended without a word")),
+        }
+    }
+
+    /// Fills volumes that are new with what the image holds at their places.
+    pub(super) async fn fill_volumes(&self, record: &Record, fresh: &[usize]) -> Result<()> {
+        let mut empty = Vec::new();
+        for plan in fresh.iter().filter_map(|index| record.mounts.get(*index)) {
+            let folder = self.volumes.mount(&plan.name, &record.id)?;
+            let is_empty = std::fs::read_dir(&folder)
+                .map_err(|error| Error::system(format_args!("look into the volume {}", plan.name), error))?
+                .next()
+                .is_none();
+            if is_empty {
+                empty.push((plan.destination.clone(), folder));
+            }
+        }
+        if !empty.is_empty() {
+            let view = self.plain_view(record).await?;
+            let copied = tokio::task::spawn_blocking(move || {
+                for (place, folder) in empty {
+                    let volume = open_folder(&folder)?;
+                    hull_image::archive::copy_up(view.root.as_fd(), &place, volume.as_fd())
+                        .map_err(crate::images::error)?;
+                }
+                Ok(())
+            });
+            copied.await.unwrap_or_else(|error| Err(Error::system("fill a volume", error)))?;
+        }
+        for plan in fresh.iter().filter_map(|index| record.mounts.get(*index)) {
+            self.volumes.unmount(&plan.name, &record.id)?;
+        }
+        Ok(())
+    }
+
+    /// The image that a container was made of, if it is still there.
+    pub(super) fn image_of_record(&self, record: &Record) -> Option<Arc<Image>> {
+        self.images.resolve(&record.image_id).ok()
+    }
+}
+
+/// The root of a running container, held by its own process: what it mounts later is seen too.
+fn running_root(pid: i32) -> Result<OwnedFd> {
+    open_folder(Path::new(&format!("/proc/{pid}/root")))
+}
+
+fn open_folder(path: &Path) -> Result<OwnedFd> {
+    rustix::fs::openat(CWD, path, OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())
+        .map_err(|error| Error::system(format_args!("open {}", path.display()), error))
+}
+
+/// Mounts the /dev/shm that other containers may join, in the container's runtime folder.
+pub(super) fn mount_shared_memory(runtime_dir: &Path, size: i64) -> Result<()> {
+    use rustix::mount::{MountFlags, mount};
+    let folder = runtime_dir.join("shm");
+    let failed = |error: std::io::Error| Error::system(format_args!("mount {}", folder.display()), error);
+    std::fs::create_dir(&folder).map_err(failed)?;
+    let options =
+        std::ffi::CString::new(format!("mode=1777,size={size}")).map_err(|error| failed(error.into()))?;
+    let flags = MountFlags::NOSUID | MountFlags::NODEV | MountFlags::NOEXEC;
+    mount("shm", &folder, "tmpfs", flags, options.as_c_str()).map_err(|error| failed(error.into()))
+}
+
+/// Undoes [`mount_shared_memory`].
+pub(super) fn unmount_shared_memory(runtime_dir: &Path) {
+    let folder = runtime_dir.join("shm");
+    match rustix::mount::unmount(&folder, rustix::mount::UnmountFlags::DETACH) {
+        Ok(()) | Err(rustix::io::Errno::INVAL | rustix::io::Errno::NOENT) => {}
+        Err(error) => tracing::error!(%error, "{} could not be unmounted", folder.display()),
+    }
+}
