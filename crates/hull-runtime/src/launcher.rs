@@ -25,6 +25,24 @@ use crate::shim::kernel::{self, Title};
 use crate::sys::{self, MountAttr};
 use crate::{Error, Result, cgroup, container, seccomp, shim};
 
+/// Docker's default capabilities, which most containers have.
+const USUAL: [Capability; 14] = [
+    Capability::AuditWrite,
+    Capability::Chown,
+    Capability::DacOverride,
+    Capability::Fowner,
+    Capability::Fsetid,
+    Capability::Kill,
+    Capability::Mknod,
+    Capability::NetBindService,
+    Capability::NetRaw,
+    Capability::Setfcap,
+    Capability::Setgid,
+    Capability::Setpcap,
+    Capability::Setuid,
+    Capability::SysChroot,
+];
+
 /// The daemon's handle of its launcher. Dropped, it ends the launcher and waits for that.
 #[derive(Debug)]
 pub struct Launcher {
@@ -100,50 +118,17 @@ pub fn main() -> ! {
 
 /// What a shim finds ready in the memory that it was forked with.
 pub(crate) struct Warm {
-    /// The default filter for containers with Docker's default capabilities, and these.
-    filter: Option<(Vec<Capability>, seccomp::Filter)>,
     /// Where the title goes that `ps` shows.
     title: Option<Title>,
 }
 
 impl Warm {
+    /// Looks up and compiles what every shim needs, and keeps it where the shims find it.
     fn up() -> Warm {
         cgroup::hierarchy();
-        use Capability::{
-            AuditWrite, Chown, DacOverride, Fowner, Fsetid, Kill, Mknod, NetBindService, NetRaw, Setfcap,
-            Setgid, Setpcap, Setuid, SysChroot,
-        };
-        let usual = vec![
-            AuditWrite,
-            Chown,
-            DacOverride,
-            Fowner,
-            Fsetid,
-            Kill,
-            Mknod,
-            NetBindService,
-            NetRaw,
-            Setfcap,
-            Setgid,
-            Setpcap,
-            Setuid,
-            SysChroot,
-        ];
         // What is wrong with the filter, the container says that wants it.
-        let filter = seccomp::default_filter(&usual).ok().map(|filter| (usual, filter));
-        Warm { filter, title: Title::find() }
-    }
-
-    /// The default filter for these capabilities.
-    pub(crate) fn default_filter(&self, bounding: &[Capability]) -> Result<seccomp::Filter> {
-        match &self.filter {
-            Some((usual, filter))
-                if usual.len() == bounding.len() && bounding.iter().all(|one| usual.contains(one)) =>
-            {
-                Ok(filter.clone())
-            }
-            _ => seccomp::default_filter(bounding),
-        }
+        let _ = seccomp::default_filter(&USUAL);
+        Warm { title: Title::find() }
     }
 
     /// Names the process for `ps`.

@@ -45,7 +45,7 @@ impl Connection {
     }
 }
 
-impl Shim<'_> {
+impl Shim {
     /// Sends an event to all who want it.
     pub(super) fn tell(&mut self, event: Event) {
         let message = FromShim::Event(event);
@@ -195,9 +195,9 @@ impl Shim<'_> {
         let (streams, theirs) = match &exec.attach {
             Some(attach) => {
                 streams::check(attach)?;
-                Streams::new(exec.stdio.clone(), exec.process.user().uid())?
+                Streams::new(exec.stdio.clone())?
             }
-            None if exec.stdio.terminal => Streams::new(exec.stdio.clone(), exec.process.user().uid())?,
+            None if exec.stdio.terminal => Streams::new(exec.stdio.clone())?,
             // Nobody will see what it prints, and what it leaves behind may print after it has ended.
             None => Streams::none()?,
         };
@@ -236,7 +236,7 @@ impl Shim<'_> {
 
     fn filter_of(&self, exec: &Exec) -> Result<Option<seccomp::Filter>> {
         match exec.seccomp {
-            Seccomp::Default => self.warm.default_filter(&start::bounding(Some(&exec.process))).map(Some),
+            Seccomp::Default => seccomp::default_filter(&start::bounding(Some(&exec.process))).map(Some),
             Seccomp::Spec => Ok(self.filter.clone()),
             Seccomp::Unconfined => Ok(None),
         }

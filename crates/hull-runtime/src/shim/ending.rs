@@ -14,7 +14,7 @@ use crate::protocol::{Event, Exit};
 /// How long what does not die is waited for: a process in a file system that does not answer.
 const PATIENCE: Duration = Duration::from_secs(10);
 
-impl Shim<'_> {
+impl Shim {
     /// Ends: the first process has been reaped.
     pub(super) fn end(mut self) {
         let Some((status, at_ns, _)) = self.first.ended else { return };

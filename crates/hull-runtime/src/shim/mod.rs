@@ -72,7 +72,7 @@ pub fn read_exit(runtime_dir: &Path) -> Result<Option<Exit>> {
 /// The shim's process, from its fork to its end. `others`: the reserved descriptors, then clients'.
 pub(crate) fn run(launch: Launch, control: OwnedFd, others: Vec<OwnedFd>, warm: &Warm) {
     warm.name(c"hull-shim", &format!("hull shim {}", launch.id.get(..12).unwrap_or(&launch.id)));
-    match start::start(launch, &control, others, warm) {
+    match start::start(launch, &control, others) {
         Ok(started) => running::Shim::new(started, control).run(),
         Err(error) => {
             // Whoever would be told is gone when this fails.

@@ -12,7 +12,6 @@ use super::start::Started;
 use super::streams::{READ_MAX, Streams};
 use crate::cgroup::{Cgroup, OomWatch};
 use crate::container::{Child, Step};
-use crate::launcher::Warm;
 use crate::protocol::{EndReason, Event, Exec, Exit, Reply};
 use crate::{Result, seccomp, sys};
 
@@ -21,8 +20,7 @@ use crate::{Result, seccomp, sys};
 const EXEC_LINGERS: Duration = Duration::from_secs(2);
 
 /// A shim whose container runs.
-pub(super) struct Shim<'w> {
-    pub(super) warm: &'w Warm,
+pub(super) struct Shim {
     pub(super) id: String,
     pub(super) folder: OwnedFd,
     pub(super) listener: Option<OwnedFd>,
@@ -79,9 +77,9 @@ pub(super) struct StartingExec {
     pub(super) asker: u64,
 }
 
-impl<'w> Shim<'w> {
+impl Shim {
     /// Takes over from the start, and tells the daemon.
-    pub(super) fn new(started: Started<'w>, control: OwnedFd) -> Shim<'w> {
+    pub(super) fn new(started: Started, control: OwnedFd) -> Shim {
         let event = Event::Started {
             pid: started.pid,
             shim_pid: rustix::process::getpid().as_raw_nonzero().get(),
@@ -94,7 +92,6 @@ impl<'w> Shim<'w> {
             connections.push(Connection::new(0, control, true));
         }
         let mut shim = Shim {
-            warm: started.warm,
             id: started.id,
             folder: started.folder,
             listener: Some(started.listener),

@@ -10,13 +10,11 @@ use super::streams::{self, Streams};
 use crate::cgroup::Cgroup;
 use crate::container::{Child, Start, Step};
 use crate::error::Context;
-use crate::launcher::Warm;
 use crate::protocol::{self, Attach, FromShim, Launch, ReceiveError, Reply, Request, Seccomp};
 use crate::{Error, Result, container, seccomp};
 
 /// A container whose first process has been executed.
-pub(super) struct Started<'w> {
-    pub(super) warm: &'w Warm,
+pub(super) struct Started {
     pub(super) id: String,
     pub(super) folder: OwnedFd,
     pub(super) listener: OwnedFd,
@@ -69,12 +67,7 @@ impl Drop for Waiting {
 }
 
 /// Starts the container. On failure nothing of it is left.
-pub(super) fn start<'w>(
-    launch: Launch,
-    control: &OwnedFd,
-    mut others: Vec<OwnedFd>,
-    warm: &'w Warm,
-) -> Result<Started<'w>> {
+pub(super) fn start(launch: Launch, control: &OwnedFd, mut others: Vec<OwnedFd>) -> Result<Started> {
     if others.len() != launch.reserved + launch.attach.len() {
         let (reserved, clients) = (launch.reserved, launch.attach.len());
         let reason = format!("{} descriptors came for {reserved} ports and {clients} clients", others.len());
@@ -99,7 +92,7 @@ pub(super) fn start<'w>(
     undo.cgroup = Some(cgroup.clone());
     let log = Writer::open(launch.log)?;
     let filter = match launch.seccomp {
-        Seccomp::Default => Some(warm.default_filter(&bounding(spec.process().as_ref()))?),
+        Seccomp::Default => Some(seccomp::default_filter(&bounding(spec.process().as_ref()))?),
         Seccomp::Spec => spec
             .linux()
             .as_ref()
@@ -108,8 +101,7 @@ pub(super) fn start<'w>(
             .transpose()?,
         Seccomp::Unconfined => None,
     };
-    let owner = spec.process().as_ref().map_or(0, |process| process.user().uid());
-    let (mut streams, theirs) = Streams::new(launch.stdio, owner)?;
+    let (mut streams, theirs) = Streams::new(launch.stdio)?;
     let mut child = container::start(Start {
         spec: &spec,
         rootfs: &launch.rootfs,
@@ -127,7 +119,6 @@ pub(super) fn start<'w>(
     }
     undo.armed = false;
     Ok(Started {
-        warm,
         id: launch.id,
         folder: folder_kept,
         listener,

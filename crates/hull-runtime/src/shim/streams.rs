@@ -10,7 +10,7 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use rustix::buffer::spare_capacity;
 use rustix::fs::{Mode, OFlags};
 use rustix::io::Errno;
-use rustix::pipe::PipeFlags;
+use rustix::pipe::{PipeFlags, pipe_with};
 use rustix::termios::Winsize;
 
 use super::client::{Client, Input};
@@ -50,9 +50,8 @@ pub(super) struct Streams {
 }
 
 impl Streams {
-    /// Makes the streams, and the ends that the new process gets. `owner` may open them anew by their names
-    /// in /proc.
-    pub(super) fn new(stdio: Stdio, owner: u32) -> Result<(Streams, container::Streams)> {
+    /// Makes the streams, and the ends that the new process gets.
+    pub(super) fn new(stdio: Stdio) -> Result<(Streams, container::Streams)> {
         let doing = || "make the pipes of the standard streams".to_owned();
         let mut streams = Streams {
             stdin: None,
@@ -71,15 +70,15 @@ impl Streams {
             return Ok((streams, container::Streams::Terminal { size }));
         }
         let stdin = if streams.stdio.stdin {
-            let (theirs, ours) = pipe(owner).context(doing)?;
+            let (theirs, ours) = pipe_with(PipeFlags::CLOEXEC).context(doing)?;
             rustix::io::ioctl_fionbio(&ours, true).context(doing)?;
             streams.stdin = Some(ours);
             theirs
         } else {
             null(OFlags::RDONLY)?
         };
-        let (stdout_ours, stdout) = pipe(owner).context(doing)?;
-        let (stderr_ours, stderr) = pipe(owner).context(doing)?;
+        let (stdout_ours, stdout) = pipe_with(PipeFlags::CLOEXEC).context(doing)?;
+        let (stderr_ours, stderr) = pipe_with(PipeFlags::CLOEXEC).context(doing)?;
         rustix::io::ioctl_fionbio(&stdout_ours, true).context(doing)?;
         rustix::io::ioctl_fionbio(&stderr_ours, true).context(doing)?;
         (streams.stdout, streams.stderr) = (Some(stdout_ours), Some(stderr_ours));
@@ -319,15 +318,6 @@ pub(super) fn check(attach: &Attach) -> Result<()> {
         return Err(Error::refused("attach a client", reason));
     }
     Ok(())
-}
-
-/// A pipe: the end to read and the end to write, close-on-exec.
-fn pipe(owner: u32) -> std::io::Result<(OwnedFd, OwnedFd)> {
-    let (read, write) = rustix::pipe::pipe_with(PipeFlags::CLOEXEC)?;
-    if owner != 0 {
-        rustix::fs::fchown(&write, Some(rustix::fs::Uid::from_raw(owner)), None)?;
-    }
-    Ok((read, write))
 }
 
 fn null(access: OFlags) -> Result<OwnedFd> {
