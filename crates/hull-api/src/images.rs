@@ -1,0 +1,215 @@
+//! /images, and hull's own bootstrap.
+
+use hull_engine::filter::Filters;
+use hull_engine::images::ImageQuery;
+use hull_engine::{Error, Result};
+use hull_image::{Import, Loaded, Platform};
+use hyper::StatusCode;
+use serde::Deserialize;
+use serde_json::json;
+
+use crate::blocking::{self, BodyReader};
+use crate::http::{self, Query, Request, Response};
+
+pub(crate) async fn list(request: Request) -> Result<Response> {
+    let query = &request.query;
+    let mut filters = query.filters()?;
+    // Before 1.41 a name to look for had a parameter of its own.
+    if let Some(name) = query.text("filter").filter(|_| request.version < 41) {
+        filters.entry("reference".to_owned()).or_default().push(name.to_owned());
+    }
+    let query = ImageQuery {
+        all: query.flag("all"),
+        filters: Filters::from(filters),
+        shared_size: query.flag("shared-size"),
+        version: request.version,
+    };
+    let engine = request.engine.clone();
+    http::ok(&blocking::run(move || engine.image_list(&query)).await?)
+}
+
+pub(crate) async fn inspect(request: Request) -> Result<Response> {
+    let platform = platform(&request.query)?;
+    http::ok(&request.engine.image_inspect(request.capture(0), platform.as_ref(), request.version)?)
+}
+
+pub(crate) async fn history(request: Request) -> Result<Response> {
+    http::ok(&request.engine.image_history(request.capture(0))?)
+}
+
+pub(crate) async fn tag(request: Request) -> Result<Response> {
+    let repository = request.query.text("repo").unwrap_or_default();
+    let target = with_tag(repository, request.query.text("tag"));
+    let (engine, source) = (request.engine.clone(), request.capture(0).to_owned());
+    blocking::run(move || engine.image_tag(&source, &target)).await?;
+    http::empty(StatusCode::CREATED)
+}
+
+pub(crate) async fn remove(request: Request) -> Result<Response> {
+    let (force, keep_parents) = (request.query.flag("force"), request.query.flag("noprune"));
+    let (engine, name) = (request.engine.clone(), request.capture(0).to_owned());
+    http::ok(&blocking::run(move || engine.image_remove(&name, force, !keep_parents)).await?)
+}
+
+pub(crate) async fn prune(request: Request) -> Result<Response> {
+    let filters = Filters::from(request.query.filters()?);
+    let engine = request.engine.clone();
+    http::ok(&blocking::run(move || engine.image_prune(&filters)).await?)
+}
+
+/// Import, or pull.
+pub(crate) async fn create(request: Request) -> Result<Response> {
+    match (request.query.text("fromImage"), request.query.text("fromSrc")) {
+        (Some(name), _) => pull(&request, with_tag(name, request.query.text("tag"))).await,
+        (None, Some("-")) => import(request).await,
+        (None, Some(_)) => Err(Error::unsupported(
+            "fetching a file system to import from an address: fetch it yourself and import it from standard input, so this",
+        )),
+        (None, None) => {
+            Err(Error::invalid("neither fromImage nor fromSrc says what the image is to be made of"))
+        }
+    }
+}
+
+/// Without registries an image can only be here already.
+async fn pull(request: &Request, name: String) -> Result<Response> {
+    let platform = platform(&request.query)?;
+    let image = request.engine.image_present(&name, platform.as_ref())?;
+    let shown = hull_image::reference::Reference::parse(&name)
+        .map(|reference| reference.or_latest().familiar())
+        .unwrap_or(name);
+    blocking::told(false, move |lines| {
+        lines.say(&json!({ "status": format!("Digest: {}", image.id) }));
+        lines.say(&json!({ "status": format!("Status: Image is up to date for {shown}") }));
+        Ok(())
+    })
+    .await
+}
+
+async fn import(request: Request) -> Result<Response> {
+    let query = &request.query;
+    let reference = query.text("repo").map(|repository| with_tag(repository, query.text("tag")));
+    let options = Import {
+        changes: query.all("changes").filter(|change| !change.is_empty()).map(str::to_owned).collect(),
+        message: query.text("message").unwrap_or_default().to_owned(),
+        platform: platform(query)?,
+        reference,
+    };
+    let engine = request.engine.clone();
+    let mut body = BodyReader::new(request.body);
+    blocking::told(false, move |lines| {
+        let image = engine.image_import(&mut body, options, &|progress| lines.progress(&progress))?;
+        lines.say(&json!({ "status": image.id }));
+        Ok(())
+    })
+    .await
+}
+
+pub(crate) async fn load(request: Request) -> Result<Response> {
+    let platform = platform(&request.query)?;
+    let quiet = request.query.flag("quiet");
+    let engine = request.engine.clone();
+    let mut body = BodyReader::new(request.body);
+    blocking::told(quiet, move |lines| {
+        let loaded =
+            engine.image_load(&mut body, platform.as_ref(), &|progress| lines.progress(&progress))?;
+        for one in loaded {
+            let line = match one {
+                Loaded::Reference(name) => format!("Loaded image: {name}\n"),
+                Loaded::Id(id) => format!("Loaded image ID: {id}\n"),
+            };
+            lines.say(&json!({ "stream": line }));
+        }
+        Ok(())
+    })
+    .await
+}
+
+pub(crate) async fn save(request: Request) -> Result<Response> {
+    let name = request.capture(0).to_owned();
+    archive(&request, vec![name]).await
+}
+
+pub(crate) async fn save_several(request: Request) -> Result<Response> {
+    let names: Vec<String> =
+        request.query.all("names").filter(|name| !name.is_empty()).map(str::to_owned).collect();
+    if names.is_empty() {
+        return Err(Error::invalid("no names of images to save were given"));
+    }
+    archive(&request, names).await
+}
+
+async fn archive(request: &Request, names: Vec<String>) -> Result<Response> {
+    let platform = platform(&request.query)?;
+    for name in &names {
+        request.engine.image_inspect(name, platform.as_ref(), request.version)?;
+    }
+    let engine = request.engine.clone();
+    blocking::written("application/x-tar", move |out| engine.image_save(&names, out)).await
+}
+
+/// `POST /hull/images/bootstrap?reference=debian:bookworm`: an image from a package archive.
+pub(crate) async fn bootstrap(request: Request) -> Result<Response> {
+    let what = request.query.text("reference").unwrap_or_default().to_owned();
+    if what.is_empty() {
+        return Err(Error::invalid(
+            "the query's reference does not say what to make: debian:SUITE, ubuntu:SUITE or busybox",
+        ));
+    }
+    let engine = request.engine.clone();
+    blocking::told(false, move |lines| {
+        let image = engine.image_bootstrap(&what, &|progress| lines.progress(&progress))?;
+        lines.say(&json!({ "status": image.id }));
+        Ok(())
+    })
+    .await
+}
+
+/// A name with its tag, or with its digest, which Docker's clients hand over in the same place.
+fn with_tag(name: &str, tag: Option<&str>) -> String {
+    match tag {
+        None => name.to_owned(),
+        Some(digest) if digest.contains(':') => format!("{name}@{digest}"),
+        Some(tag) => format!("{name}:{tag}"),
+    }
+}
+
+/// The `platform` of a query: `linux/amd64`, or the OCI platform as JSON.
+fn platform(query: &Query) -> Result<Option<Platform>> {
+    #[derive(Deserialize)]
+    struct Oci {
+        os: String,
+        architecture: String,
+        #[serde(default)]
+        variant: String,
+    }
+    let Some(text) = query.text("platform") else { return Ok(None) };
+    if !text.starts_with('{') {
+        return Ok(Some(text.parse()?));
+    }
+    let Oci { os, architecture, variant } = serde_json::from_str(text)
+        .map_err(|error| Error::invalid(format!("invalid platform {text:?}: {error}")))?;
+    Ok(Some(Platform { os, architecture, variant }))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn tags_and_digests_join_their_name() {
+        assert_eq!(with_tag("a", None), "a");
+        assert_eq!(with_tag("r:5000/a", Some("1")), "r:5000/a:1");
+        assert_eq!(with_tag("a", Some("sha256:00")), "a@sha256:00");
+    }
+
+    #[test]
+    fn platforms_come_in_two_shapes() {
+        let of = |text: &str| platform(&Query::of(&format!("/?platform={text}").parse().unwrap()));
+        let arm = Platform { os: "linux".into(), architecture: "arm64".into(), variant: String::new() };
+        assert_eq!(of("linux/arm64").unwrap(), Some(arm.clone()));
+        assert_eq!(of("%7B%22os%22:%22linux%22,%22architecture%22:%22arm64%22%7D").unwrap(), Some(arm));
+        assert_eq!(of("").unwrap(), None);
+        assert!(of("%7B%7D").is_err() && of("a/b/c/d").is_err());
+    }
+}

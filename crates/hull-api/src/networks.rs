@@ -1,0 +1,80 @@
+//! /networks.
+
+use hull_engine::Result;
+use hull_engine::filter::Filters;
+use hull_engine::model::EndpointSettings;
+use hull_engine::networks::NetworkCreate;
+use hyper::StatusCode;
+use serde::Deserialize;
+use serde_json::{Value, json};
+
+use crate::blocking;
+use crate::http::{self, Request, Response};
+
+pub(crate) async fn list(request: Request) -> Result<Response> {
+    let filters = Filters::from(request.query.filters()?);
+    http::ok(&request.engine.networks.list(&filters)?)
+}
+
+pub(crate) async fn inspect(request: Request) -> Result<Response> {
+    let mut network = request.engine.networks.inspect(request.capture(0))?;
+    if let Some(scope) = request.query.text("scope").filter(|scope| *scope != "local") {
+        let message = format!("network {} not found: its scope is local, not {scope}", request.capture(0));
+        return Err(hull_engine::Error::not_found(message));
+    }
+    if request.version < 52
+        && let Value::Object(members) = &mut network
+    {
+        members.shift_remove("Status");
+    }
+    http::ok(&network)
+}
+
+pub(crate) async fn create(mut request: Request) -> Result<Response> {
+    let create: NetworkCreate = request.json().await?;
+    let engine = request.engine.clone();
+    let network = blocking::run(move || engine.networks.create(create)).await?;
+    http::json(StatusCode::CREATED, &json!({ "Id": network.id, "Warning": "" }))
+}
+
+pub(crate) async fn remove(request: Request) -> Result<Response> {
+    let name = request.capture(0).to_owned();
+    let engine = request.engine.clone();
+    blocking::run(move || engine.networks.remove(&name)).await?;
+    http::empty(StatusCode::NO_CONTENT)
+}
+
+pub(crate) async fn prune(request: Request) -> Result<Response> {
+    let filters = Filters::from(request.query.filters()?);
+    let engine = request.engine.clone();
+    let names = blocking::run(move || engine.networks.prune(&filters)).await?;
+    http::ok(&json!({ "NetworksDeleted": if names.is_empty() { Value::Null } else { json!(names) } }))
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(rename_all = "PascalCase", default)]
+struct ConnectBody {
+    container: String,
+    endpoint_config: EndpointSettings,
+}
+
+pub(crate) async fn connect(mut request: Request) -> Result<Response> {
+    let body: ConnectBody = request.json().await?;
+    let container = request.engine.container(&body.container)?;
+    request.engine.connect_network(request.capture(0), &container, body.endpoint_config).await?;
+    http::empty(StatusCode::OK)
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(rename_all = "PascalCase", default)]
+struct DisconnectBody {
+    container: String,
+    force: bool,
+}
+
+pub(crate) async fn disconnect(mut request: Request) -> Result<Response> {
+    let body: DisconnectBody = request.json().await?;
+    let container = request.engine.container(&body.container)?;
+    request.engine.disconnect_network(request.capture(0), &container, body.force).await?;
+    http::empty(StatusCode::OK)
+}

@@ -1,0 +1,135 @@
+//! /_ping, /version, /info, /events, /system/df.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use futures_util::{Stream, stream};
+use hull_engine::events::{Event, Subscription, check_filters};
+use hull_engine::filter::{Filters, moment_ns};
+use hull_engine::system::{DiskQuery, now_ns};
+use hull_engine::{Error, Result};
+use hyper::StatusCode;
+use hyper::header::{CACHE_CONTROL, HeaderName, HeaderValue, PRAGMA};
+use tokio::sync::broadcast::error::RecvError;
+use tokio::time::Instant;
+
+use crate::blocking;
+use crate::http::{self, NEWEST, OLDEST, Request, Response, Version};
+
+/// `GET` and `HEAD /_ping`: that it is there, and with every answer's headers what it speaks.
+pub(crate) async fn ping(_request: Request) -> Result<Response> {
+    let mut response = http::with_type(StatusCode::OK, "text/plain; charset=utf-8", http::full("OK"));
+    let headers = response.headers_mut();
+    for (name, value) in [
+        // The builder of version 2 speaks BuildKit's protocol, which is not there.
+        ("builder-version", "1"),
+        ("swarm", "inactive"),
+    ] {
+        headers.insert(HeaderName::from_static(name), HeaderValue::from_static(value));
+    }
+    headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-cache, no-store, must-revalidate"));
+    headers.insert(PRAGMA, HeaderValue::from_static("no-cache"));
+    Ok(response)
+}
+
+pub(crate) async fn version(request: Request) -> Result<Response> {
+    http::ok(&request.engine.version((&format!("1.{OLDEST}"), &format!("1.{NEWEST}"))))
+}
+
+pub(crate) async fn info(request: Request) -> Result<Response> {
+    let engine = request.engine.clone();
+    http::ok(&blocking::run(move || Ok(engine.info())).await?)
+}
+
+pub(crate) async fn disk_usage(request: Request) -> Result<Response> {
+    let query = DiskQuery::of(request.query.all("type"), request.query.flag("verbose"))?;
+    let (engine, version) = (request.engine.clone(), request.version);
+    http::ok(&blocking::run(move || engine.disk_usage(query, version)).await?)
+}
+
+/// What happened since a time, and what happens until another; without that, as long as the client listens.
+pub(crate) async fn events(request: Request) -> Result<Response> {
+    let filters = Filters::from(request.query.filters()?);
+    check_filters(&filters)?;
+    let now = now_ns();
+    let time = |name: &str| request.query.text(name).map(|text| moment_ns(text, now)).transpose();
+    let (since, until) = (time("since")?, time("until")?);
+    if let (Some(since), Some(until)) = (since, until)
+        && until < since
+    {
+        return Err(Error::invalid("`since` time cannot be after `until` time"));
+    }
+    // A time in the past ends the stream behind what is known of before it.
+    let end = until
+        .map(|until| Instant::now() + Duration::from_nanos(u64::try_from(until - now).unwrap_or_default()));
+    let Subscription { past, receiver } = request.engine.events.subscribe(since.or(until.map(|_| i64::MIN)));
+    let past = past.into_iter().filter(move |event| until.is_none_or(|until| event.time_ns <= until));
+    let listening = Listening {
+        past: past.collect::<Vec<_>>().into_iter(),
+        receiver,
+        end,
+        filters,
+        version: request.version,
+    };
+    Ok(http::streamed(StatusCode::OK, "application/json", listening.lines()))
+}
+
+/// A client that listens to events.
+struct Listening {
+    past: std::vec::IntoIter<Arc<Event>>,
+    receiver: tokio::sync::broadcast::Receiver<Arc<Event>>,
+    end: Option<Instant>,
+    filters: Filters,
+    version: Version,
+}
+
+impl Listening {
+    fn lines(self) -> impl Stream<Item = std::io::Result<Bytes>> + Send + 'static {
+        stream::unfold(Some(self), |listening| async move {
+            let mut listening = listening?;
+            match listening.next().await {
+                Ok(Some(event)) => {
+                    let line = format!("{}\n", event.shown(listening.version));
+                    Some((Ok(Bytes::from(line)), Some(listening)))
+                }
+                Ok(None) => None,
+                Err(error) => Some((Err(error), None)),
+            }
+        })
+    }
+
+    /// The next event that passes the filters; none: it is time to end.
+    async fn next(&mut self) -> std::io::Result<Option<Arc<Event>>> {
+        loop {
+            let event = match self.past.next() {
+                Some(event) => event,
+                None => match self.receive().await? {
+                    Some(event) => event,
+                    None => return Ok(None),
+                },
+            };
+            if event.passes(&self.filters) {
+                return Ok(Some(event));
+            }
+        }
+    }
+
+    async fn receive(&mut self) -> std::io::Result<Option<Arc<Event>>> {
+        let received = match self.end {
+            None => self.receiver.recv().await,
+            Some(end) => match tokio::time::timeout_at(end, self.receiver.recv()).await {
+                Ok(received) => received,
+                Err(_) => return Ok(None),
+            },
+        };
+        match received {
+            Ok(event) => Ok(Some(event)),
+            Err(RecvError::Closed) => Ok(None),
+            // A stream that is cut off says that something is missing; one with a hole would not.
+            Err(RecvError::Lagged(missed)) => {
+                Err(std::io::Error::other(format!("the client fell behind by {missed} events")))
+            }
+        }
+    }
+}

@@ -1,0 +1,48 @@
+//! /volumes.
+
+use hull_engine::filter::Filters;
+use hull_engine::volumes::VolumeCreate;
+use hull_engine::{Error, Result};
+use hyper::StatusCode;
+use serde_json::{Value, json};
+
+use crate::blocking;
+use crate::http::{self, Request, Response};
+
+pub(crate) async fn list(request: Request) -> Result<Response> {
+    let filters = Filters::from(request.query.filters()?);
+    let volumes: Vec<Value> =
+        request.engine.volumes.list(&filters)?.iter().map(|volume| volume.shown()).collect();
+    http::ok(&json!({ "Volumes": volumes, "Warnings": null }))
+}
+
+pub(crate) async fn create(mut request: Request) -> Result<Response> {
+    let create: VolumeCreate = request.json_or_default().await?;
+    let engine = request.engine.clone();
+    let volume = blocking::run(move || engine.volumes.create(create)).await?;
+    http::json(StatusCode::CREATED, &volume.shown())
+}
+
+pub(crate) async fn inspect(request: Request) -> Result<Response> {
+    http::ok(&request.engine.volumes.get(request.capture(0))?.shown())
+}
+
+pub(crate) async fn remove(request: Request) -> Result<Response> {
+    let (name, force) = (request.capture(0).to_owned(), request.query.flag("force"));
+    let engine = request.engine.clone();
+    blocking::run(move || engine.volumes.remove(&name, force)).await?;
+    http::empty(StatusCode::NO_CONTENT)
+}
+
+pub(crate) async fn prune(request: Request) -> Result<Response> {
+    let filters = Filters::from(request.query.filters()?);
+    // Since 1.42 only volumes that nobody named go, unless all are asked for.
+    let all_by_default = request.version < 42;
+    if all_by_default && !filters.values("all").is_empty() {
+        return Err(Error::invalid("invalid filter 'all'"));
+    }
+    let engine = request.engine.clone();
+    let (names, bytes) = blocking::run(move || engine.volumes.prune(&filters, all_by_default)).await?;
+    let names = if names.is_empty() { Value::Null } else { json!(names) };
+    http::ok(&json!({ "VolumesDeleted": names, "SpaceReclaimed": bytes }))
+}
