@@ -7,6 +7,7 @@ use std::sync::Arc;
 use super::database::LayerRow;
 use super::{Image, Import, Platform, Progress, Report, Store};
 use crate::config::{History, RootFs};
+use crate::layer::split::assemble;
 use crate::layer::stream::Passed;
 use crate::layer::unpack::{Place, unpack};
 use crate::reference::Reference;
@@ -82,15 +83,54 @@ impl Store {
         let config: ImageConfig = serde_json::from_slice(raw_config)
             .map_err(|error| Error::invalid(format!("invalid image configuration: {error}")))?;
         let database = self.database();
-        let mut rows: Vec<LayerRow> = Vec::new();
+        let mut rows = Vec::new();
+        let entered = self.place_all(&config.rootfs.diff_ids, &unpacked, &mut rows).and_then(|()| {
+            database.transaction(|database| {
+                rows.iter().try_for_each(|row| database.put_layer(row))?;
+                database.put_image(&id, raw_config, parent.as_ref())
+            })
+        });
+        if let Err(error) = entered {
+            for row in rows {
+                let place = self.layer_place(row.number);
+                [place.tree, place.split, place.kept].iter().for_each(|path| self.discard(path));
+            }
+            return Err(error);
+        }
+        {
+            let mut state = self.state_mut();
+            self.sync_behind(rows.iter().map(|row| row.number).collect());
+            rows.into_iter().for_each(|row| state.add_layer(row));
+            state.add_image(id, raw_config.into(), parent, 0)?;
+        }
+        drop(database);
+        for name in names {
+            self.set_name(name, &id)?;
+        }
+        self.image(&id)
+    }
+
+    /// Gives all layers that are not known yet their places, lowest first.
+    fn place_all(
+        &self,
+        diff_ids: &[Digest],
+        unpacked: &[Unpacked<'_>],
+        rows: &mut Vec<LayerRow>,
+    ) -> Result<()> {
+        let mut unplaced: Vec<&Unpacked<'_>> = unpacked.iter().collect();
         let mut below = None;
-        for &diff_id in &config.rootfs.diff_ids {
+        for &diff_id in diff_ids {
             let chain_id = Digest::chain(below, diff_id);
-            if !self.state().layers.contains_key(&chain_id)
-                && !rows.iter().any(|row| row.chain_id == chain_id)
-            {
-                let layer = unpacked.iter().find(|layer| layer.passed.diff_id == diff_id);
-                let layer = layer.ok_or_else(|| Error::invalid(format!("layer {diff_id} is missing")))?;
+            if !self.state().layers.contains_key(&chain_id) {
+                let layer = unplaced.iter().position(|layer| layer.passed.diff_id == diff_id);
+                let copy;
+                let layer = match layer {
+                    Some(layer) => unplaced.swap_remove(layer),
+                    None => {
+                        copy = self.copy_layer(&diff_id, rows)?;
+                        &copy
+                    }
+                };
                 rows.push(LayerRow {
                     number: self.place(layer)?,
                     chain_id,
@@ -103,21 +143,29 @@ impl Store {
             }
             below = Some(chain_id);
         }
-        database.transaction(|database| {
-            rows.iter().try_for_each(|row| database.put_layer(row))?;
-            database.put_image(&id, raw_config, parent.as_ref())
+        Ok(())
+    }
+
+    /// The same layer at another place of a stack needs a folder of its own: overlayfs takes none twice.
+    fn copy_layer(&self, diff_id: &Digest, placed: &[LayerRow]) -> Result<Unpacked<'_>> {
+        let here = placed.iter().find(|row| row.diff_id == *diff_id).map(|row| row.number);
+        let number = here.or_else(|| {
+            let state = self.state();
+            state.layers.values().find(|layer| layer.row.diff_id == *diff_id).map(|layer| layer.row.number)
+        });
+        let number = number.ok_or_else(|| Error::not_found(format!("layer {diff_id} is missing")))?;
+        let place = self.layer_place(number);
+        let copy = self.unpack_from(|out| {
+            assemble(&place.split, &place.kept, &place.tree, out)
+                .map_err(|error| Error::system(format_args!("read layer {diff_id}"), error))?;
+            out.flush().map_err(|error| Error::system(format_args!("copy layer {diff_id}"), error))
         })?;
-        {
-            let mut state = self.state_mut();
-            self.sync_behind(rows.iter().map(|row| row.number).collect());
-            rows.into_iter().for_each(|row| state.add_layer(row));
-            state.add_image(id, raw_config.into(), parent, 0)?;
+        match copy.passed.diff_id == *diff_id {
+            true => Ok(copy),
+            false => {
+                Err(Error::new(crate::Kind::System, format!("layer {diff_id} is not any more what it was")))
+            }
         }
-        drop(database);
-        for name in names {
-            self.set_name(name, &id)?;
-        }
-        self.image(&id)
     }
 
     /// Moves an unpacked layer to the place that it will have for good.

@@ -6,29 +6,36 @@
 //!
 //! Who changes rows holds the database's lock, then changes the state in memory; who reads asks the state only.
 
+mod bootstrap;
+mod commit;
 mod database;
+mod diff;
 mod history;
+mod host;
 mod images;
 mod import;
 mod init;
+mod load;
+mod manifest;
 mod remove;
+mod save;
 mod snapshot;
 mod state;
 mod trash;
 mod types;
 
 use std::collections::HashSet;
-use std::io::{Read, Write};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
 use self::database::{Database, LayerRow};
+use self::host::Host;
 use self::state::{State, base36};
 use self::trash::Trash;
 pub use self::types::*;
 use crate::layer::unpack::Place;
-use crate::{Digest, Error, ImageId, Kind, Result};
+use crate::{Digest, Error, Result};
 
 /// The store of images, layers and snapshots beneath one folder.
 #[derive(Debug)]
@@ -41,6 +48,8 @@ pub struct Store {
     number: AtomicU64,
     /// This boot's id: what was written during another is on the disk, or lost.
     boot: String,
+    /// This machine as an image, or why it cannot be one.
+    host: Mutex<Option<Result<Host>>>,
     /// Held: one daemon has the store.
     _lock: std::fs::File,
 }
@@ -72,6 +81,7 @@ impl Store {
             trash,
             number,
             boot: boot.trim().to_owned(),
+            host: Mutex::default(),
             _lock: lock,
         };
         store.read_rows()?;
@@ -221,6 +231,10 @@ impl Store {
         self.database.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    fn host(&self) -> MutexGuard<'_, Option<Result<Host>>> {
+        self.host.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     fn state(&self) -> RwLockReadGuard<'_, State> {
         self.state.read().unwrap_or_else(PoisonError::into_inner)
     }
@@ -246,53 +260,3 @@ fn lock(root: &Path) -> Result<std::fs::File> {
 
 /// The reference of the built-in image, in full.
 const HOST_NAME: &str = "docker.io/hull/host:latest";
-
-fn not_yet<T>() -> Result<T> {
-    Err(Error::new(Kind::NotImplemented, "not there yet"))
-}
-
-impl Store {
-    /// Takes in the images of an archive: Docker's (new and old) or an OCI layout, plain or compressed. Where an OCI
-    /// index holds several platforms, `platform` chooses; this machine's where it is not said.
-    pub fn load(
-        &self,
-        _archive: &mut dyn Read,
-        _platform: Option<&Platform>,
-        _progress: Report<'_>,
-    ) -> Result<Vec<Loaded>> {
-        not_yet()
-    }
-
-    /// Writes images as one archive that is both Docker's and an OCI layout.
-    pub fn save(&self, _names: &[String], _out: &mut dyn Write) -> Result<()> {
-        not_yet()
-    }
-
-    /// Makes an image of what a snapshot changed. `parent` is the image that the snapshot was made of.
-    pub fn commit(&self, _snapshot: &str, _parent: Option<&Image>, _options: Commit) -> Result<Arc<Image>> {
-        not_yet()
-    }
-
-    /// What a snapshot changed against its image, sorted by path. It need not be mounted.
-    pub fn changes(&self, _key: &str) -> Result<Vec<Change>> {
-        not_yet()
-    }
-
-    /// The bytes that a snapshot's own files take.
-    pub fn snapshot_size(&self, _key: &str) -> Result<u64> {
-        not_yet()
-    }
-
-    /// Makes an image from a package archive: `debian:bookworm`, `ubuntu:noble` (by mmdebstrap) or `busybox`.
-    pub fn bootstrap(&self, _what: &str, _progress: Report<'_>) -> Result<Arc<Image>> {
-        not_yet()
-    }
-
-    fn open_host(&self, _hide: &[PathBuf]) -> Result<()> {
-        Ok(())
-    }
-
-    fn host_lower(&self) -> Result<Vec<PathBuf>> {
-        not_yet()
-    }
-}

@@ -103,6 +103,7 @@ impl Store {
         })
     }
 
+    /// The folders below. The machine's own have a mask that holds what the init layer does.
     fn lower(&self, state: &State, base: &Base) -> Result<Vec<PathBuf>> {
         let mut lower = match base {
             Base::Nothing => Vec::new(),

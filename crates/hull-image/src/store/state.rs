@@ -60,6 +60,17 @@ impl State {
             .collect()
     }
 
+    /// How many of these layers, from the lowest, are known.
+    pub(super) fn known_depth(&self, diff_ids: &[Digest]) -> usize {
+        let mut below = None;
+        let known = |&&diff_id: &&Digest| {
+            let chain_id = Digest::chain(below, diff_id);
+            below = Some(chain_id);
+            self.layers.contains_key(&chain_id)
+        };
+        diff_ids.iter().take_while(known).count()
+    }
+
     /// Adds an image whose layers are known; says no where they are not.
     pub(super) fn add_image(
         &mut self,
@@ -96,6 +107,12 @@ impl State {
         self.images.insert(id, Arc::new(image));
         self.set_parent(id, parent);
         Ok(())
+    }
+
+    pub(super) fn set_builtin(&mut self, id: &ImageId) {
+        if let Some(image) = self.images.get_mut(id) {
+            Arc::make_mut(image).builtin = true;
+        }
     }
 
     fn set_parent(&mut self, id: ImageId, parent: Option<ImageId>) {
