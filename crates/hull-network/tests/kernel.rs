@@ -2,8 +2,8 @@
 
 mod machine;
 
-use std::net::{IpAddr, Ipv4Addr};
-use std::os::fd::AsFd;
+use std::net::{IpAddr, Ipv4Addr, UdpSocket};
+use std::os::fd::{AsFd, AsRawFd};
 
 use hull_network::{Bridge, Endpoint, Error, Fabric, Protocol, Published, netns};
 use machine::*;
@@ -121,6 +121,33 @@ fn set_bridge_netfilter(value: &str) {
         // A kernel without br_netfilter has no such file, and behaves as with 0.
         let _ = std::fs::write(format!("/proc/sys/net/bridge/bridge-nf-call-{name}"), value);
     }
+}
+
+/// One socket that sends without a pause: its flow must follow the port from container to container.
+#[test]
+fn udp_flows_end_with_their_port() {
+    on_a_machine(|| {
+        let outside = outside();
+        let fabric = Fabric::open("hull").unwrap();
+        let net = bridge("hull0", 20);
+        fabric.ensure_bridge(&net).unwrap();
+        let servers = [container(&fabric, &net, 2), container(&fabric, &net, 3)].map(|container| {
+            let socket = netns::run(container.as_fd(), || UdpSocket::bind("0.0.0.0:80").unwrap()).unwrap();
+            socket.set_read_timeout(Some(std::time::Duration::from_secs(2))).unwrap();
+            (container, socket)
+        });
+        let client = netns::run(outside.as_fd(), || UdpSocket::bind("0.0.0.0:0").unwrap()).unwrap();
+        client.connect("198.51.100.1:8080").unwrap();
+        client.send(b"before it is published").unwrap();
+        let mut buffer = [0; 64];
+        for (host, (_, server)) in [2, 3].into_iter().zip(&servers) {
+            let port = [Published { protocol: Protocol::Udp, ..tcp(None, 8080, v4(20, host)) }];
+            fabric.publish("c", &port).unwrap();
+            client.send(b"x").or_else(|_| client.send(b"x")).unwrap(); // the first may report an older refusal
+            assert_eq!(server.recv(&mut buffer).unwrap(), 1, "container {host}");
+            fabric.unpublish("c", &port).unwrap();
+        }
+    });
 }
 
 #[test]
@@ -275,36 +302,26 @@ fn forwarding_is_opened_for_containers_alone() {
         let outside = outside();
         // A second interface that was there before, and one that comes later.
         let beyond = |name: &str, net: u8| {
-            let far = Fabric::open("other").unwrap().new_namespace().unwrap();
-            let path = format!("/proc/{}/fd/{}", std::process::id(), std::os::fd::AsRawFd::as_raw_fd(&far));
-            ip(&format!("link add {name} index 1002 type veth peer name eth0 netns {path}"));
+            let far = new_namespace();
+            let path = format!("/proc/{}/fd/{}", std::process::id(), far.as_raw_fd());
+            ip(&format!(
+                "link add {name} index {} type veth peer name eth0 netns {path}",
+                1000 + u32::from(net)
+            ));
             ip(&format!("addr add 10.{net}.0.1/24 dev {name}"));
             ip(&format!("link set {name} up"));
             netns::run(far.as_fd(), || {
                 ip(&format!("addr add 10.{net}.0.2/24 dev eth0"));
                 ip("link set eth0 up");
                 ip(&format!("route add default via 10.{net}.0.1"));
+                settle("eth0");
             })
             .unwrap();
+            settle(name);
             serve(&far, 80);
             far
         };
-        let before = {
-            let (sender, receiver) = std::sync::mpsc::channel();
-            on_a_machine(|| sender.send(netns::current().unwrap()).unwrap());
-            receiver.recv().unwrap()
-        };
-        let path = format!("/proc/{}/fd/{}", std::process::id(), std::os::fd::AsRawFd::as_raw_fd(&before));
-        ip(&format!("link add eth-before index 1001 type veth peer name eth0 netns {path}"));
-        ip("addr add 10.41.0.1/24 dev eth-before");
-        ip("link set eth-before up");
-        netns::run(before.as_fd(), || {
-            ip("addr add 10.41.0.2/24 dev eth0");
-            ip("link set eth0 up");
-            ip("route add default via 10.41.0.1");
-        })
-        .unwrap();
-        serve(&before, 80);
+        let _before = beyond("eth-before", 41);
         let fabric = Fabric::open("hull").unwrap();
         let net = bridge("hull0", 20);
         fabric.ensure_bridge(&net).unwrap();

@@ -12,7 +12,7 @@ use std::time::Duration;
 use hull_network::{Bridge, Endpoint, Fabric, mac_of, netns};
 
 /// Runs a test on a thread that is a machine of its own; the namespace goes with the thread.
-pub fn on_a_machine(test: impl FnOnce() + Send) {
+pub(crate) fn on_a_machine(test: impl FnOnce() + Send) {
     std::thread::scope(|scope| {
         let thread = scope.spawn(|| {
             // SAFETY: NEWNET alone; no descriptor table is unshared.
@@ -28,28 +28,27 @@ pub fn on_a_machine(test: impl FnOnce() + Send) {
 }
 
 /// iproute2, to make what is not hull's: the world around it.
-pub fn ip(arguments: &str) {
+pub(crate) fn ip(arguments: &str) {
     let output = Command::new("ip").args(arguments.split_whitespace()).output().unwrap();
     assert!(output.status.success(), "ip {arguments}: {}", String::from_utf8_lossy(&output.stderr));
 }
 
 /// What a command prints.
-pub fn output(program: &str, arguments: &str) -> String {
+pub(crate) fn output(program: &str, arguments: &str) -> String {
     let output = Command::new(program).args(arguments.split_whitespace()).output().unwrap();
     String::from_utf8_lossy(&output.stdout).into_owned()
 }
 
-/// A namespace behind eth-out: 198.51.100.2 and fd00:51::2, the machine has .1 and ::1. Its default route is the machine.
-pub fn outside() -> OwnedFd {
+/// A namespace that is not hull's.
+pub(crate) fn new_namespace() -> OwnedFd {
     let (sender, receiver) = std::sync::mpsc::channel();
-    std::thread::scope(|scope| {
-        scope.spawn(move || {
-            // SAFETY: as above.
-            unsafe { rustix::thread::unshare_unsafe(rustix::thread::UnshareFlags::NEWNET) }.unwrap();
-            sender.send(netns::current().unwrap()).unwrap();
-        });
-    });
-    let namespace = receiver.recv().unwrap();
+    on_a_machine(|| sender.send(netns::current().unwrap()).unwrap());
+    receiver.recv().unwrap()
+}
+
+/// A namespace behind eth-out: 198.51.100.2 and fd00:51::2, the machine has .1 and ::1. Its default route is the machine.
+pub(crate) fn outside() -> OwnedFd {
+    let namespace = new_namespace();
     let path = format!("/proc/{}/fd/{}", std::process::id(), std::os::fd::AsRawFd::as_raw_fd(&namespace));
     // Where both ends have one index, the kernel takes the pair for an ordinary device and tells of its carrier once
     // a second only (linkwatch_urgent_event); on a real machine they differ.
@@ -61,19 +60,25 @@ pub fn outside() -> OwnedFd {
     ip("addr add fe80::51/64 dev eth-out nodad");
     ip("link set eth-out up");
     netns::run(namespace.as_fd(), || {
-        ip("link set lo up");
         ip("addr add 198.51.100.2/24 dev eth0");
         ip("addr add fd00:51::2/64 dev eth0 nodad");
         ip("link set eth0 up");
         ip("route add default via 198.51.100.1");
         ip("route add default via fd00:51::1");
+        settle("eth0");
     })
     .unwrap();
+    settle("eth-out");
     namespace
 }
 
+/// Asking for a link makes the kernel do at once what its link watch has queued; until then packets may be lost.
+pub(crate) fn settle(link: &str) {
+    ip(&format!("link show dev {link}"));
+}
+
 /// A bridge 10.<net>.0.0/16 and fd00:<net>::/64.
-pub fn bridge(name: &str, net: u8) -> Bridge {
+pub(crate) fn bridge(name: &str, net: u8) -> Bridge {
     Bridge {
         name: name.into(),
         gateway4: Some((Ipv4Addr::new(10, net, 0, 1), 16)),
@@ -88,16 +93,16 @@ pub fn bridge(name: &str, net: u8) -> Bridge {
     }
 }
 
-pub fn v4(net: u8, host: u8) -> Ipv4Addr {
+pub(crate) fn v4(net: u8, host: u8) -> Ipv4Addr {
     Ipv4Addr::new(10, net, 0, host)
 }
 
-pub fn v6(net: u8, host: u8) -> Ipv6Addr {
+pub(crate) fn v6(net: u8, host: u8) -> Ipv6Addr {
     format!("fd00:{net}::{host}").parse().unwrap()
 }
 
 /// The `host`th container on that bridge.
-pub fn endpoint(bridge: &Bridge, host: u8) -> Endpoint {
+pub(crate) fn endpoint(bridge: &Bridge, host: u8) -> Endpoint {
     let gateway = bridge.gateway4.unwrap().0;
     let net = gateway.octets()[1];
     Endpoint {
@@ -114,12 +119,12 @@ pub fn endpoint(bridge: &Bridge, host: u8) -> Endpoint {
     }
 }
 
-pub fn container(fabric: &Fabric, bridge: &Bridge, host: u8) -> OwnedFd {
+pub(crate) fn container(fabric: &Fabric, bridge: &Bridge, host: u8) -> OwnedFd {
     fabric.attach_new(&endpoint(bridge, host)).unwrap().0
 }
 
 /// A server in a namespace: each TCP connection gets the peer's address as seen there, each datagram too.
-pub fn serve(namespace: &OwnedFd, port: u16) {
+pub(crate) fn serve(namespace: &OwnedFd, port: u16) {
     let (tcp4, tcp6, udp) = netns::run(namespace.as_fd(), || {
         (
             TcpListener::bind((Ipv4Addr::UNSPECIFIED, port)).unwrap(),
@@ -153,12 +158,16 @@ fn v6_listener(port: u16) -> Option<TcpListener> {
 }
 
 /// Asks a server from a namespace; what it answered, or why not.
-pub fn ask(from: &OwnedFd, address: impl Into<IpAddr>, port: u16) -> Result<String, std::io::ErrorKind> {
+pub(crate) fn ask(
+    from: &OwnedFd,
+    address: impl Into<IpAddr>,
+    port: u16,
+) -> Result<String, std::io::ErrorKind> {
     let to = SocketAddr::new(address.into(), port);
     netns::run(from.as_fd(), || ask_here(to)).unwrap()
 }
 
-pub fn ask_here(to: SocketAddr) -> Result<String, std::io::ErrorKind> {
+pub(crate) fn ask_here(to: SocketAddr) -> Result<String, std::io::ErrorKind> {
     let talk = || {
         let mut stream = TcpStream::connect_timeout(&to, Duration::from_millis(700))?;
         stream.set_read_timeout(Some(Duration::from_secs(2)))?;
@@ -170,7 +179,11 @@ pub fn ask_here(to: SocketAddr) -> Result<String, std::io::ErrorKind> {
 }
 
 /// The same with a datagram.
-pub fn ask_udp(from: &OwnedFd, address: impl Into<IpAddr>, port: u16) -> Result<String, std::io::ErrorKind> {
+pub(crate) fn ask_udp(
+    from: &OwnedFd,
+    address: impl Into<IpAddr>,
+    port: u16,
+) -> Result<String, std::io::ErrorKind> {
     let to = SocketAddr::new(address.into(), port);
     netns::run(from.as_fd(), || {
         let talk = || {
