@@ -9,6 +9,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::Duration;
 
 use rustix::process::{Pid, PidfdFlags, Signal, kill_process, pidfd_open};
 use sha2::{Digest, Sha256};
@@ -245,6 +246,18 @@ impl Daemon {
             line.trim().strip_suffix(" kB")?.parse().ok()
         };
         cleanup::marked(&self.dir).into_iter().filter_map(of).sum()
+    }
+
+    /// The processor time that the daemon, its helpers, and whatever they waited for have used.
+    pub fn processor_time(&self) -> Duration {
+        let ticks = |pid: i32| -> Option<u64> {
+            let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+            // After the name, which may hold anything: utime, stime, cutime, cstime are the 12th to the 15th.
+            let fields: Vec<&str> = stat.rsplit_once(')')?.1.split_whitespace().collect();
+            fields.get(11..15)?.iter().map(|field| field.parse::<u64>().ok()).sum()
+        };
+        let total: u64 = cleanup::marked(&self.dir).into_iter().filter_map(ticks).sum();
+        Duration::from_millis(total * 1000 / rustix::param::clock_ticks_per_second())
     }
 
     /// A command with `hull` on its path, this daemon as its host, and a home and working folder of its own.

@@ -240,6 +240,16 @@ impl Api {
         Ok(said)
     }
 
+    /// The bytes of an answer, which must be a success.
+    pub(crate) fn download(&mut self, path: &str) -> Result<Vec<u8>> {
+        let response = self.client.get(&format!("/v1.41{path}"))?;
+        if response.status == 200 {
+            Ok(response.body)
+        } else {
+            Err(format!("GET {path}: {}", response.status).into())
+        }
+    }
+
     pub(crate) fn create(&mut self, body: &Value) -> Result<String> {
         let created = self.expect("POST", "/containers/create", body, 201)?;
         Ok(created["Id"].as_str().ok_or("create answered no id")?.to_owned())

@@ -93,6 +93,22 @@ pub(crate) const ROWS: &[Row] = &[
         measure: memory_each,
     },
     Row {
+        name: "log-tail",
+        title: "the last line of a log of 1 GB",
+        unit: "ms",
+        long: true,
+        most: 1,
+        measure: log_tail,
+    },
+    Row {
+        name: "health",
+        title: "processor time of 50 containers checked each second",
+        unit: "cores",
+        long: true,
+        most: 1,
+        measure: health,
+    },
+    Row {
         name: "thousandth",
         title: "the 1000th container's start, in those of the first",
         unit: "times",
@@ -228,4 +244,47 @@ fn load(who: &mut Contestant) -> Result<Option<f64>> {
     let took = milliseconds(begin);
     api.expect("DELETE", "/images/bench/load:latest", &Value::Null, 200)?;
     Ok(Some(took))
+}
+
+/// How long the last line of a large log takes, at the median.
+fn log_tail(who: &mut Contestant) -> Result<Option<f64>> {
+    let Contestant::Api(api) = who else { return Ok(None) };
+    let bind = format!("{}:/log.txt:ro", api.log_file.display());
+    let options = json!({"Type": "json-file", "Config": {"max-size": "4g", "max-file": "2"}});
+    let host = json!({"NetworkMode": "none", "Binds": [bind], "LogConfig": options});
+    let script = "n=0; while [ $n -lt 10 ]; do cat /log.txt; n=$((n+1)); done";
+    let id = api.create(&json!({"Image": "busybox", "Cmd": ["sh", "-c", script], "HostConfig": host}))?;
+    api.expect("POST", &format!("/containers/{id}/start"), &Value::Null, 204)?;
+    api.expect("POST", &format!("/containers/{id}/wait"), &Value::Null, 200)?;
+    let mut took = Vec::new();
+    for _ in 0..20 {
+        let begin = Instant::now();
+        let line = api.download(&format!("/containers/{id}/logs?stdout=1&tail=1"))?;
+        took.push(milliseconds(begin));
+        if line.len() != 108 {
+            return Err(format!("the last line of the log has {} bytes", line.len()).into());
+        }
+    }
+    remove(api, &[id])?;
+    Ok(Some(median(&mut took)))
+}
+
+/// What the daemon and its helpers use while they check 50 idle containers, for ten seconds.
+#[expect(clippy::disallowed_methods, reason = "the time that is measured")]
+fn health(who: &mut Contestant) -> Result<Option<f64>> {
+    const SPAN: std::time::Duration = std::time::Duration::from_secs(10);
+    let Contestant::Api(api) = who else { return Ok(None) };
+    let check = json!({"Test": ["CMD", "true"], "Interval": 1_000_000_000u64});
+    let body = json!({"Image": "busybox", "Cmd": ["sleep", "1000000"], "Healthcheck": check});
+    let mut ids = Vec::new();
+    for _ in 0..50 {
+        let id = api.create(&body)?;
+        api.expect("POST", &format!("/containers/{id}/start"), &Value::Null, 204)?;
+        ids.push(id);
+    }
+    let before = api.daemon.processor_time();
+    std::thread::sleep(SPAN);
+    let spent = api.daemon.processor_time().saturating_sub(before);
+    remove(api, &ids)?;
+    Ok(Some(spent.as_secs_f64() / SPAN.as_secs_f64()))
 }
