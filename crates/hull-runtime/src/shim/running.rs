@@ -41,7 +41,7 @@ pub(super) struct Shim {
     pub(super) oom_kills: u64,
     /// Someone asked for SIGKILL, so that it is not the kernel's for memory.
     pub(super) killed: bool,
-    children: Option<OwnedFd>,
+    children: OwnedFd,
     pub(super) interests: Interests,
     pub(super) buffer: Vec<u8>,
 }
@@ -114,7 +114,7 @@ impl Shim {
             memory: None,
             oom_kills: 0,
             killed: false,
-            children: None,
+            children: started.children,
             interests: Interests::default(),
             buffer: Vec::with_capacity(READ_MAX),
             cgroup: started.cgroup,
@@ -122,7 +122,6 @@ impl Shim {
         shim.tell(event);
         // Not before the daemon knows: nobody waits for these.
         shim.memory = shim.cgroup.oom_watch().ok().flatten();
-        shim.children = kernel::child_signals().ok();
         kernel::trim_heap();
         shim
     }
@@ -156,9 +155,7 @@ impl Shim {
 
     fn gather(&self, interests: &mut Interests) {
         interests.clear();
-        if let Some(children) = &self.children {
-            interests.add(children.as_raw_fd(), libc::POLLIN, Part::Children);
-        }
+        interests.add(self.children.as_raw_fd(), libc::POLLIN, Part::Children);
         if let Some(listener) = &self.listener {
             interests.add(listener.as_raw_fd(), libc::POLLIN, Part::Listener);
         }
@@ -220,10 +217,8 @@ impl Shim {
 
     fn empty_children(&self) {
         // The signals themselves say nothing: who has ended is asked for.
-        if let Some(children) = &self.children {
-            let mut signals = [0_u8; 512];
-            while rustix::io::read(children, &mut signals).is_ok() {}
-        }
+        let mut signals = [0_u8; 512];
+        while rustix::io::read(&self.children, &mut signals).is_ok() {}
     }
 
     /// Reaps whoever has ended.

@@ -27,6 +27,8 @@ pub(super) struct Started {
     pub(super) at_ns: u64,
     pub(super) limits: protocol::Limits,
     pub(super) reserved: Vec<OwnedFd>,
+    /// Readable when a child has ended.
+    pub(super) children: OwnedFd,
     pub(super) warnings: Vec<String>,
     /// The filter that the spec asks for, for execs of its kind.
     pub(super) filter: Option<seccomp::Filter>,
@@ -75,6 +77,8 @@ pub(super) fn start(launch: Launch, control: &OwnedFd, mut others: Vec<OwnedFd>)
     }
     let mut clients = Waiting(launch.attach.into_iter().zip(others.split_off(launch.reserved)).collect());
     clients.0.iter().try_for_each(|(attach, _)| streams::check(attach))?;
+    // From the first fork on: what has ended must wait to be reaped.
+    let children = kernel::child_signals().context(|| "listen to the ends of processes".into())?;
     detach_from_launcher()?;
     let doing = || format!("prepare {}", launch.runtime_dir.display());
     let folder = super::open_folder(&launch.runtime_dir).context(doing)?;
@@ -131,6 +135,7 @@ pub(super) fn start(launch: Launch, control: &OwnedFd, mut others: Vec<OwnedFd>)
         at_ns: super::now_ns(),
         limits: launch.limits,
         reserved: others,
+        children,
         warnings,
         filter: if launch.seccomp == Seccomp::Spec { filter } else { None },
         control_open,

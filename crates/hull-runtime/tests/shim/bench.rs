@@ -24,6 +24,8 @@ pub const PATIENCE: Duration = Duration::from_secs(20);
 /// The one launcher of this test program.
 pub fn launcher() -> &'static Launcher {
     static LAUNCHER: OnceLock<Launcher> = OnceLock::new();
+    // The launcher runs the tests that are called so: if others than that one were, it would start itself.
+    assert_ne!(std::env::args().next().as_deref(), Some("hull"), "this test must not be named after the launcher");
     LAUNCHER.get_or_init(|| launcher::start().unwrap())
 }
 

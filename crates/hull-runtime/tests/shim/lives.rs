@@ -223,7 +223,8 @@ fn without_its_network_it_does_not_start() {
 
 #[test]
 fn signals_are_as_by_default_inside() {
-    let mut bench = Bench::shell("grep -E 'Sig(Blk|Ign)' /proc/self/status");
+    let mut bench = Bench::shell("");
+    bench.spec["process"]["args"] = json!(["grep", "-E", "Sig(Blk|Ign)", "/proc/self/status"]);
     bench.run();
     assert_eq!(bench.log_text(), "SigBlk:\t0000000000000000\nSigIgn:\t0000000000000000\n");
 }
