@@ -20,13 +20,13 @@ use crate::{Error, Result};
 pub(super) fn run(start: &Start<'_>, namespaces: &Namespaces, teller: &Teller) -> Result<Infallible> {
     let process = process_of(start)?;
     process::shield()?;
-    start.cgroup.join_v1_self()?;
-    namespaces.enter()?;
+    namespaces.join()?;
     process::new_session()?;
 
     // The file system, while the host's is still there to take from.
     root::cut_propagation(start.spec)?;
     let root = root::assemble(start.spec, start.rootfs)?;
+    teller.root(root.as_fd())?;
     let mounts = mounts::prepare_all(start.spec, start.cgroup)?;
     for mount in mounts.now {
         mount.attach(root.as_fd())?;
@@ -39,6 +39,9 @@ pub(super) fn run(start: &Start<'_>, namespaces: &Namespaces, teller: &Teller) -
     let is_later = |path: &Path| waiting.iter().any(|mount| path.starts_with(mount.destination()));
     let mut masks = Masks::new();
     masks.hide(start.spec, root.as_fd(), |path| !is_later(path))?;
+    // As late as the host's paths allow: the kernel's own memory of all this is not the container's.
+    start.cgroup.join_v1_self()?;
+    namespaces.make_cgroup()?;
     root::pivot(root.as_fd())?;
     name_the_machine(start, namespaces)?;
     sysctl::set(start.spec, false)?;

@@ -37,7 +37,7 @@ mod sysctl;
 mod tests;
 
 use namespaces::{Namespaces, PidNamespace};
-use report::Teller;
+use report::{Heard, Teller};
 
 /// What [`start`] needs.
 pub struct Start<'a> {
@@ -95,6 +95,7 @@ pub struct Child {
     /// None once it was handed out.
     pidfd: Option<OwnedFd>,
     sync: OwnedFd,
+    root: Option<OwnedFd>,
     running: bool,
 }
 
@@ -122,14 +123,28 @@ impl Child {
     /// killed on its way (by the kernel for memory, by someone's signal) counts as running: the status that it
     /// is reaped with says what happened. After an error, drop the child: that reaps it.
     pub fn step(&mut self) -> Result<Step> {
-        let step = report::hear(self.sync.as_fd())?;
-        self.running = matches!(step, Step::Running);
-        Ok(step)
+        loop {
+            match report::hear(self.sync.as_fd())? {
+                Heard::Root(root) => self.root = Some(root),
+                Heard::Step(step) => {
+                    self.running = matches!(step, Step::Running);
+                    return Ok(step);
+                }
+            }
+        }
     }
 
     /// Gives a child that asked with [`Step::NeedsNetwork`] its network namespace.
     pub fn give_network(&mut self, netns: BorrowedFd<'_>) -> Result<()> {
         report::give_network(self.sync.as_fd(), netns)
+    }
+
+    /// A handle of the container's root folder, which a child of [`start`] has told when it is
+    /// [`Step::Running`]. To be held until the container's end has been told to everyone: the last to let go
+    /// of an overlay waits until the kernel has written out the whole file system that the writable layer is
+    /// on, and that would be the first process on its way out.
+    pub fn take_root(&mut self) -> Option<OwnedFd> {
+        self.root.take()
     }
 
     /// The pidfd alone, once it runs. The process goes on; who holds the pidfd reaps it.
@@ -173,7 +188,9 @@ fn clone(
 ) -> std::io::Result<Child> {
     let (sync, childs) = sockets::packet_pair()?;
     match sys::clone3(namespaces, cgroup)? {
-        Cloned::Parent { pid, pidfd } => Ok(Child { pid, pidfd: Some(pidfd), sync, running: false }),
+        Cloned::Parent { pid, pidfd } => {
+            Ok(Child { pid, pidfd: Some(pidfd), sync, root: None, running: false })
+        }
         Cloned::Child => {
             drop(sync);
             be_child(&Teller::new(childs), main)

@@ -73,15 +73,20 @@ impl Namespaces {
         self.own.contains(&kind)
     }
 
-    /// Joins those given by path and makes the cgroup namespace.
-    pub(super) fn enter(&self) -> Result<()> {
+    /// Joins those given by path.
+    pub(super) fn join(&self) -> Result<()> {
         for (kind, file) in &self.joined {
             sys::setns(file.as_fd(), *kind as i32).context(|| format!("join the {kind} namespace"))?;
         }
-        if self.cgroup {
-            sys::unshare_namespaces(libc::CLONE_NEWCGROUP).context(|| "make a cgroup namespace".into())?;
-        }
         Ok(())
+    }
+
+    /// Makes the cgroup namespace, rooted where the process now is.
+    pub(super) fn make_cgroup(&self) -> Result<()> {
+        if !self.cgroup {
+            return Ok(());
+        }
+        sys::unshare_namespaces(libc::CLONE_NEWCGROUP).context(|| "make a cgroup namespace".into())
     }
 }
 

@@ -2,8 +2,8 @@
 //! clone. The child's end is close-on-exec, so its end of file says that exec has succeeded.
 //!
 //! ```text
-//! child:  Warning*  Terminal?  Warning*  NeedsNetwork?  Warning*  (Failed | end of file)
-//! parent:                                   Network
+//! child:  Root?  Terminal?  Warning*  NeedsNetwork?  Warning*  (Failed | end of file)
+//! parent:                                           Network
 //! ```
 
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -13,6 +13,7 @@ use crate::error::Context;
 use crate::sys::sockets;
 use crate::{Error, Result};
 
+const ROOT: u8 = b'R';
 const WARNING: u8 = b'W';
 const TERMINAL: u8 = b'T';
 const NEEDS_NETWORK: u8 = b'N';
@@ -21,6 +22,14 @@ const NETWORK: u8 = b'n';
 
 /// The longest packet; a longer text is cut.
 const PACKET_MAX: usize = 16 * 1024;
+
+/// What a packet of the child's says.
+pub(super) enum Heard {
+    /// The root folder, to be held.
+    Root(OwnedFd),
+    /// What the caller is to know.
+    Step(Step),
+}
 
 /// The child's end.
 pub(super) struct Teller {
@@ -37,6 +46,11 @@ impl Teller {
         packet.push(what);
         packet.extend_from_slice(&text[..text.len().min(PACKET_MAX - 1)]);
         sockets::send(self.socket.as_fd(), &packet, fd).context(|| "report to the shim".into())
+    }
+
+    /// The root folder, for the parent to hold.
+    pub(super) fn root(&self, root: BorrowedFd<'_>) -> Result<()> {
+        self.tell(ROOT, &[], Some(root))
     }
 
     /// Something is not granted and is done without.
@@ -77,20 +91,30 @@ impl Teller {
 }
 
 /// Waits for the child's next word.
-pub(super) fn hear(socket: BorrowedFd<'_>) -> Result<Step> {
+pub(super) fn hear(socket: BorrowedFd<'_>) -> Result<Heard> {
     let mut packet = vec![0; PACKET_MAX];
     let received = sockets::receive(socket, &mut packet).context(|| "hear from the first process".into())?;
-    match received {
-        (0, _) => Ok(Step::Running),
-        (1, Some(master)) if packet[0] == TERMINAL => Ok(Step::Terminal(master)),
-        (1, None) if packet[0] == NEEDS_NETWORK => Ok(Step::NeedsNetwork),
+    let step = match received {
+        (0, _) => Step::Running,
+        (1, Some(root)) if packet[0] == ROOT => return Ok(Heard::Root(root)),
+        (1, Some(master)) if packet[0] == TERMINAL => Step::Terminal(master),
+        (1, None) if packet[0] == NEEDS_NETWORK => Step::NeedsNetwork,
         (length, None) if packet[0] == WARNING => {
-            Ok(Step::Warning(String::from_utf8_lossy(&packet[1..length]).into_owned()))
+            Step::Warning(String::from_utf8_lossy(&packet[1..length]).into_owned())
         }
-        (length, None) if packet[0] == FAILED => Err(serde_json::from_slice(&packet[1..length])
-            .unwrap_or_else(|_| Error::refused("start the process", "it failed with an unreadable report"))),
-        _ => Err(Error::refused("hear from the first process", "it said what is no part of the handshake")),
-    }
+        (length, None) if packet[0] == FAILED => {
+            return Err(serde_json::from_slice(&packet[1..length]).unwrap_or_else(|_| {
+                Error::refused("start the process", "it failed with an unreadable report")
+            }));
+        }
+        _ => {
+            return Err(Error::refused(
+                "hear from the first process",
+                "it said what is no part of the handshake",
+            ));
+        }
+    };
+    Ok(Heard::Step(step))
 }
 
 /// Hands the child its network namespace.

@@ -100,7 +100,7 @@ fn what_is_not_there_is_127() {
     asked["args"] = json!(["no-such-command"]);
     let outcome = in_a_container(&bench, &[asked], None).remove(0);
     let error = outcome.error.unwrap();
-    assert_eq!(error.exit_status, 127);
+    assert_eq!(error.exit_status, 127, "{error}");
     assert_eq!(error.to_string(), "exec: \"no-such-command\": executable file not found in $PATH");
 }
 
