@@ -36,7 +36,7 @@ pub(super) fn shield() -> Result<()> {
 /// A session of its own, and a session keyring that is not the host's.
 pub(super) fn new_session() -> Result<()> {
     rustix::process::setsid().context(|| "start a session".into())?;
-    match sys::join_session_keyring(c"hull") {
+    match sys::new_session_keyring() {
         Ok(()) => Ok(()),
         // Kernels without keyrings; the host's filter of system calls, where hull itself is in a container.
         Err(error) if matches!(error.raw_os_error(), Some(libc::ENOSYS | libc::EPERM)) => Ok(()),

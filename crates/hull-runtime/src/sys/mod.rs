@@ -190,11 +190,13 @@ pub(crate) fn prctl(option: libc::c_int, argument: libc::c_ulong) -> io::Result<
     check(unsafe { libc::prctl(option, argument, 0, 0, 0) } as libc::c_long).map(|value| value as i32)
 }
 
-/// A new session keyring of a name: the host's keys are not reachable from it.
-pub(crate) fn join_session_keyring(name: &CStr) -> io::Result<()> {
+/// A new session keyring: the host's keys are not reachable from it. It has no name, for by one the kernel
+/// would join whoever has a keyring of that name already.
+pub(crate) fn new_session_keyring() -> io::Result<()> {
     const KEYCTL_JOIN_SESSION_KEYRING: libc::c_long = 1;
-    // SAFETY: the name is NUL-terminated.
-    check(unsafe { libc::syscall(libc::SYS_keyctl, KEYCTL_JOIN_SESSION_KEYRING, name.as_ptr()) }).map(drop)
+    let no_name = std::ptr::null::<libc::c_char>();
+    // SAFETY: a null name is allowed.
+    check(unsafe { libc::syscall(libc::SYS_keyctl, KEYCTL_JOIN_SESSION_KEYRING, no_name) }).map(drop)
 }
 
 /// `ioprio_set` of the calling process.

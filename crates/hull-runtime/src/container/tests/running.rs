@@ -460,3 +460,18 @@ fn a_view_shows_the_files_and_the_binds() {
     }));
     assert_eq!(outcome.output, "bound");
 }
+
+#[test]
+fn every_container_has_a_session_keyring_of_its_own() {
+    let mut bench = Bench::new();
+    // The mask is lifted to look.
+    bench.spec["linux"]["maskedPaths"] = json!([]);
+    let serial = |bench: &Bench| {
+        let outcome = ok(bench.run());
+        let line = outcome.output.lines().find(|line| line.contains("_ses")).map(str::to_owned);
+        line.expect("a session keyring").split(' ').next().unwrap().to_owned()
+    };
+    bench.shell("cat /proc/keys");
+    let (first, second) = (serial(&bench), serial(&bench));
+    assert_ne!(first, second);
+}
