@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::ffi::OsStr;
 use std::io::{self, BufRead};
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 use std::rc::Rc;
@@ -16,6 +16,7 @@ use rustix::io::Errno;
 
 use super::remove::remove_all;
 use super::split::kept_name;
+use crate::archive::pack::by_number;
 use crate::tar::{Entry, Kind, Reader, Record};
 use crate::{Error, Result};
 
@@ -379,7 +380,7 @@ impl<'a> Extractor<'a> {
     fn dress_path(&self, node: &OwnedFd, entry: &Entry) -> Result<(), Failure> {
         let (uid, gid) = self.owner(entry);
         fs::chownat(node, "", Some(Uid::from_raw(uid)), Some(Gid::from_raw(gid)), AtFlags::EMPTY_PATH)?;
-        let by_number = format!("/proc/self/fd/{}", node.as_raw_fd());
+        let by_number = by_number(node);
         if entry.kind != Kind::Symlink {
             fs::chmodat(CWD, &by_number[..], Mode::from(entry.mode), AtFlags::empty())?;
         }
@@ -494,8 +495,9 @@ fn keep_files(
     Ok(())
 }
 
+/// By way of its number, since the descriptor may be an `O_PATH` one.
 fn make_opaque(folder: &OwnedFd) -> Result<(), Errno> {
-    fs::fsetxattr(folder, OPAQUE, b"y", XattrFlags::empty())
+    fs::setxattr(by_number(folder), OPAQUE, b"y", XattrFlags::empty())
 }
 
 /// A character device 0:0 is overlayfs's word for: nothing here.
