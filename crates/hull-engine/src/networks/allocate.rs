@@ -228,7 +228,6 @@ impl Allocation {
             entry.attached.insert(self.id.clone(), leg.attachment(&self.name));
             leg
         };
-        self.inner.publish("connect", &leg.network, Some(&self.id));
         self.endpoints.insert(leg.network.name.clone(), leg.settings(settings));
         self.legs.push(leg);
         Ok(())
@@ -338,7 +337,6 @@ impl Allocation {
             entry.give_back(&leg);
         }
         self.endpoints.remove(network);
-        self.inner.publish("disconnect", &leg.network, Some(&self.id));
     }
 
     /// Undoes everything; the first failure is told when all the rest is done.

@@ -201,7 +201,7 @@ impl Networks {
             self.inner.state().remove(&network.id);
             return Err(error);
         }
-        self.inner.publish("create", &network, None);
+        self.inner.publish("create", &network);
         Ok(network)
     }
 
@@ -237,7 +237,7 @@ impl Networks {
         self.inner.database.delete(Table::Networks, &network.id)?;
         let plan = create::plan(&network)?;
         self.inner.fabric.remove_bridge(&plan.bridge.name)?;
-        self.inner.publish("destroy", &network, None);
+        self.inner.publish("destroy", &network);
         Ok(())
     }
 
@@ -389,12 +389,12 @@ impl Inner {
         })
     }
 
-    fn publish(&self, action: &str, network: &Network, container: Option<&str>) {
-        let mut attributes = BTreeMap::from([
+    /// Tells of a network itself; who comes and goes is told by the containers.
+    fn publish(&self, action: &str, network: &Network) {
+        let attributes = BTreeMap::from([
             ("name".to_owned(), network.name.clone()),
             ("type".to_owned(), network.driver.clone()),
         ]);
-        attributes.extend(container.map(|id| ("container".to_owned(), id.to_owned())));
         self.events.publish(events::Kind::Network, action, &network.id, attributes);
     }
 
