@@ -72,18 +72,20 @@ macro_rules! entry {
         }
     };
 }
-pub(crate) use entry;
 
 mod container;
 mod image;
+mod inspect;
 mod network;
+mod own;
 mod shared;
 mod system;
 mod unsupported;
 mod volume;
 
 /// The commands at the root, in tables: the first that has a name wins.
-pub const ROOT: &[&[Entry]] = &[container::ROOT, image::ROOT, system::ROOT, unsupported::ROOT];
+pub const ROOT: &[&[Entry]] =
+    &[container::ROOT, image::ROOT, inspect::ROOT, system::ROOT, own::ROOT, unsupported::ROOT];
 
 /// The management commands, in the order in which the help lists them.
 pub const MANAGEMENT: &[Management] =

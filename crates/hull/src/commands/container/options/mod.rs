@@ -288,3 +288,10 @@ pub fn pairs(flag: &str, values: &[String]) -> Result<Map<String, Value>, Error>
     };
     values.iter().map(pair).collect()
 }
+
+impl Object {
+    /// The object as a value.
+    pub fn into_value(self) -> Value {
+        Value::Object(self.0)
+    }
+}

@@ -112,6 +112,12 @@ fn port_range(text: &str) -> Option<(u16, u16)> {
     (start <= end).then_some((start, end))
 }
 
+/// Orders `80/tcp` by number, then by protocol.
+pub fn sort_key(port: &str) -> (u16, String) {
+    let (number, proto) = port.split_once('/').unwrap_or((port, ""));
+    (number.parse().unwrap_or(0), proto.to_owned())
+}
+
 /// `target=80,published=8080,protocol=tcp` in the short form.
 fn from_long_form(spec: &str) -> Result<String, String> {
     let (mut target, mut published, mut protocol) = (String::new(), String::new(), "tcp".to_owned());

@@ -1,0 +1,122 @@
+//! The client's own commands, for which there is no daemon: completions, manual pages, the daemon's start.
+
+use std::path::PathBuf;
+
+use clap::{Args, Command, ValueEnum as _};
+
+use super::{Entry, MANAGEMENT, ROOT as ALL};
+use crate::cli;
+use crate::context::Context;
+use crate::error::{Error, ExitStatus};
+use crate::out;
+
+/// The commands at the root.
+pub const ROOT: &[Entry] = &[
+    entry!(
+        "completion",
+        [],
+        Commands,
+        "Print the shell's completion script for hull",
+        "bash|zsh|fish",
+        CompletionArgs,
+        completion
+    ),
+    entry!("man-pages", [], Hidden, "Write the manual pages", "DIRECTORY", ManPagesArgs, man_pages),
+    entry!(
+        "start-daemon",
+        [],
+        Hidden,
+        "Start the daemon of this machine, and return when it serves",
+        "",
+        StartDaemonArgs,
+        start_daemon
+    ),
+];
+
+/// `completion`.
+#[derive(Args, Debug)]
+#[command(after_help = "Examples:
+  hull completion bash > /etc/bash_completion.d/hull
+  hull completion zsh > /usr/share/zsh/site-functions/_hull
+  hull completion fish > ~/.config/fish/completions/hull.fish")]
+pub struct CompletionArgs {
+    #[arg(value_name = "SHELL")]
+    shell: String,
+}
+
+async fn completion(args: CompletionArgs, _: &Context) -> Result<ExitStatus, Error> {
+    let shell = clap_complete::Shell::from_str(&args.shell, true).map_err(|_| {
+        Error::new(format!("there are completions for bash, zsh and fish, not for {}", args.shell))
+    })?;
+    let mut script = Vec::new();
+    clap_complete::generate(shell, &mut tree(), "hull", &mut script);
+    out!("{}", String::from_utf8_lossy(&script))?;
+    Ok(ExitStatus::SUCCESS)
+}
+
+/// `man-pages`.
+#[derive(Args, Debug)]
+pub struct ManPagesArgs {
+    #[arg(value_name = "DIRECTORY")]
+    directory: PathBuf,
+}
+
+async fn man_pages(args: ManPagesArgs, _: &Context) -> Result<ExitStatus, Error> {
+    let wrong = |e: std::io::Error| {
+        Error::new(format!("cannot write the manual pages to {}: {e}", args.directory.display()))
+    };
+    std::fs::create_dir_all(&args.directory).map_err(wrong)?;
+    clap_mangen::generate_to(tree(), &args.directory).map_err(wrong)?;
+    Ok(ExitStatus::SUCCESS)
+}
+
+/// `start-daemon`.
+#[derive(Args, Debug)]
+pub struct StartDaemonArgs {}
+
+async fn start_daemon(_: StartDaemonArgs, _: &Context) -> Result<ExitStatus, Error> {
+    if !rustix::process::geteuid().is_root() {
+        return Err(Error::new("only root starts the daemon: sudo hull start-daemon"));
+    }
+    crate::client::start_daemon().await?;
+    Ok(ExitStatus::SUCCESS)
+}
+
+/// Every command in one tree, for what is made of their definitions.
+fn tree() -> Command {
+    let shown = |entry: &&Entry| entry.group != super::Group::Hidden;
+    let leaf = |entry: &Entry| {
+        (entry.arguments)(Command::new(entry.name)).about(entry.about).visible_aliases(entry.aliases)
+    };
+    let root =
+        cli::globals_command().mut_args(|arg| if arg.is_positional() { arg.required(false) } else { arg });
+    root.about("A container engine in one binary")
+        .subcommands(MANAGEMENT.iter().map(|management| {
+            let entries = management.entries.iter().filter(shown).map(leaf);
+            Command::new(management.name).about(management.about).subcommands(entries)
+        }))
+        .subcommands(ALL.iter().flat_map(|table| table.iter()).filter(shown).map(leaf))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_command_is_sound() {
+        // clap checks the whole tree: names, duplicates, shorthands taken twice.
+        tree().debug_assert();
+    }
+
+    #[test]
+    fn completions_for_every_shell() {
+        for shell in [clap_complete::Shell::Bash, clap_complete::Shell::Zsh, clap_complete::Shell::Fish] {
+            let mut script = Vec::new();
+            clap_complete::generate(shell, &mut tree(), "hull", &mut script);
+            let script = String::from_utf8(script).unwrap();
+            for word in ["container", "run", "no-trunc"] {
+                assert!(script.contains(word), "{shell}: {word}");
+            }
+        }
+    }
+}
