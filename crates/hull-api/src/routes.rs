@@ -7,7 +7,7 @@ use hull_engine::{Error, Result};
 use hyper::Method;
 
 use crate::http::{Request, Response, decode};
-use crate::{containers, exec, images, networks, system, volumes};
+use crate::{container_output, containers, exec, images, networks, system, volumes};
 
 /// What answers a request.
 pub(crate) type Handler = fn(Request) -> Pin<Box<dyn Future<Output = Result<Response>> + Send>>;
@@ -49,11 +49,11 @@ pub(crate) static ROUTES: &[Route] = &[
     route!(POST "/containers/create" containers::create),
     route!(POST "/containers/prune" containers::prune),
     route!(GET "/containers/{}/json" containers::inspect),
-    route!(GET "/containers/{}/top"),
+    route!(GET "/containers/{}/top" container_output::top),
     route!(GET "/containers/{}/logs"),
     route!(GET "/containers/{}/changes"),
     route!(GET "/containers/{}/export"),
-    route!(GET "/containers/{}/stats"),
+    route!(GET "/containers/{}/stats" container_output::stats),
     route!(POST "/containers/{}/resize" containers::resize),
     route!(POST "/containers/{}/start" containers::start),
     route!(POST "/containers/{}/stop" containers::stop),

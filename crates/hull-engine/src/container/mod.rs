@@ -32,7 +32,9 @@ mod resources;
 mod shim;
 mod spec;
 mod start;
+mod stats;
 mod take_up;
+mod top;
 mod view;
 mod wait;
 
@@ -51,6 +53,8 @@ pub use logs::{LogOptions, check as check_log_config};
 pub use mounts::MountPlan;
 pub(crate) use registry::Containers;
 pub use remove::RemoveOptions;
+pub use stats::Stats;
+pub use top::Top;
 pub use wait::{Condition, Ended};
 
 use crate::database::{Database, Table};
