@@ -148,12 +148,25 @@ pub struct Fabric {
     firewall: Mutex<Firewall>,
     /// Bridged packets come to the firewall, so ports must be in hairpin mode. See [`crate::firewall`].
     hairpin: bool,
+    /// This kernel has IPv6.
+    ipv6: bool,
 }
 
 #[derive(Debug)]
 struct Firewall {
     socket: Socket,
     ports: Ports,
+}
+
+/// Whose a bridge is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Standing {
+    /// Made just now.
+    New,
+    /// Made by this instance before.
+    Ours,
+    /// There already, and nobody's of us: an administrator's. Its settings and addresses stay, and so does it.
+    Foreign,
 }
 
 /// A poisoned lock is taken all the same: what it guards is a socket whose stale answers are told by their numbers,
@@ -209,6 +222,7 @@ impl Fabric {
             links: Mutex::new(links),
             firewall: Mutex::new(Firewall { socket, ports }),
             hairpin,
+            ipv6: std::path::Path::new("/proc/sys/net/ipv6").exists(),
         };
         fabric.forward_ipv4()?;
         Ok(fabric)
@@ -259,46 +273,57 @@ impl Fabric {
         sysctl::set(self.home.as_fd(), &settings)
     }
 
-    /// Makes the bridge, or brings an existing one to what is asked: addresses, MTU, firewall.
+    /// Makes the bridge, or brings an existing one to what is asked: addresses, MTU, firewall. One that an administrator
+    /// made is used as it is: it gets the gateways' addresses, and keeps all it has.
     ///
     /// # Errors
-    /// A name that cannot be, or that of an interface which is no bridge; what the kernel refuses.
+    /// A name that cannot be, or that of an interface which is no bridge, or of another daemon's; what the kernel refuses.
     pub fn ensure_bridge(&self, bridge: &Bridge) -> Result<()> {
         check_name(&bridge.name)?;
         if bridge.gateway6.is_some() {
             self.forward_ipv6()?;
         }
-        let made = self.make_bridge(bridge)?;
-        let configured = self.configure_bridge(bridge);
-        if configured.is_err() && made {
+        let standing = self.make_bridge(bridge)?;
+        let configured = self.configure_bridge(bridge, standing);
+        if configured.is_err() && standing == Standing::New {
             // The first error is the one to tell; what is left of the bridge goes.
-            let _ = self.remove_bridge(&bridge.name);
+            let _ = self.delete_bridge(&bridge.name);
         }
         configured
     }
 
-    /// Whether it was made now.
-    fn make_bridge(&self, bridge: &Bridge) -> Result<bool> {
+    fn make_bridge(&self, bridge: &Bridge) -> Result<Standing> {
         let mac = bridge.gateway4.map(|(address, _)| mac_of(address));
         let mut batch = Batch::new();
         route::add_bridge(&mut batch, &bridge.name, mac, bridge.mtu);
-        let mut links = lock(&self.links);
-        match links.send(batch) {
-            Ok(()) => return Ok(true),
+        let made = lock(&self.links).send(batch);
+        match made {
+            Ok(()) => return Ok(Standing::New),
             Err(error) if error.errno() == Some(libc::EEXIST) => {}
             Err(error) => return Err(error),
         }
-        drop(links);
-        if self.all_bridges()?.iter().any(|(name, _)| *name == bridge.name) {
-            return Ok(false);
-        }
-        Err(Error::Invalid(format!(
-            "interface {} exists and is no bridge; name another bridge, or remove it",
-            bridge.name
-        )))
+        self.standing(&bridge.name)?.ok_or_else(|| {
+            Error::Invalid(format!(
+                "interface {} exists and is no bridge; name another bridge, or remove it",
+                bridge.name
+            ))
+        })
     }
 
-    fn configure_bridge(&self, bridge: &Bridge) -> Result<()> {
+    /// Whose an existing bridge is; `None`: no bridge has the name.
+    fn standing(&self, name: &str) -> Result<Option<Standing>> {
+        let all = self.all_bridges()?;
+        let Some((_, alias)) = all.iter().find(|(other, _)| other == name) else { return Ok(None) };
+        match alias.strip_prefix(ALIAS) {
+            Some(instance) if instance == self.instance => Ok(Some(Standing::Ours)),
+            Some(other) => Err(Error::Invalid(format!(
+                "bridge {name} is another daemon's ({other}); name another bridge"
+            ))),
+            None => Ok(Some(Standing::Foreign)),
+        }
+    }
+
+    fn configure_bridge(&self, bridge: &Bridge, standing: Standing) -> Result<()> {
         let name = bridge.name.as_str();
         // The firewall stands before the bridge is up.
         firewall::set_bridge(&mut lock(&self.firewall).socket, &self.instance, name, Some(bridge))?;
@@ -318,10 +343,14 @@ impl Fabric {
             );
         })?;
         let mut batch = Batch::new();
-        route::set_link(&mut batch, name, &format!("{ALIAS}{}", self.instance), bridge.mtu);
-        route::quiet_ipv6(&mut batch, index, name);
-        for (address, prefix) in present.iter().filter(|address| !wanted.contains(address)) {
-            route::delete_address(&mut batch, index, name, *address, *prefix);
+        if standing != Standing::Foreign {
+            route::set_link(&mut batch, name, &format!("{ALIAS}{}", self.instance), bridge.mtu);
+            if self.has_ipv6(bridge.mtu) {
+                route::quiet_ipv6(&mut batch, index, name);
+            }
+            for (address, prefix) in present.iter().filter(|address| !wanted.contains(address)) {
+                route::delete_address(&mut batch, index, name, *address, *prefix);
+            }
         }
         for (address, prefix) in &wanted {
             route::add_address(&mut batch, index, name, *address, *prefix);
@@ -333,17 +362,25 @@ impl Fabric {
         links.send(batch)
     }
 
-    /// Removes a bridge and all the firewall knew of it. One that is already gone is no error.
+    /// Removes a bridge and all the firewall knew of it. One that is already gone is no error; one that hull did not
+    /// make (it was there when [`Fabric::ensure_bridge`] came) stays, and the firewall forgets it.
     pub fn remove_bridge(&self, name: &str) -> Result<()> {
         check_name(name)?;
-        let mut batch = Batch::new();
-        route::delete_link(&mut batch, name);
-        let removed = match lock(&self.links).send(batch) {
-            Err(error) if error.errno() == Some(libc::ENODEV) => Ok(()),
-            other => other,
+        let removed = match self.standing(name)? {
+            Some(Standing::Ours | Standing::New) => self.delete_bridge(name),
+            Some(Standing::Foreign) | None => Ok(()),
         };
         // Taken down to the end, whatever the first step said.
         removed.and(firewall::set_bridge(&mut lock(&self.firewall).socket, &self.instance, name, None))
+    }
+
+    fn delete_bridge(&self, name: &str) -> Result<()> {
+        let mut batch = Batch::new();
+        route::delete_link(&mut batch, name);
+        match lock(&self.links).send(batch) {
+            Err(error) if error.errno() == Some(libc::ENODEV) => Ok(()),
+            other => other,
+        }
     }
 
     /// The names of this instance's bridges: those whose alias (`ip link` shows it) is "hull network of <instance>".
@@ -394,7 +431,8 @@ impl Fabric {
         check_name(&endpoint.host_name)?;
         check_name(&endpoint.container_name)?;
         let host_index = self.add_pair(namespace, endpoint)?;
-        let configured = configure_inside(namespace, inside, endpoint).and_then(|index| {
+        let quiet = self.has_ipv6(endpoint.mtu);
+        let configured = configure_inside(namespace, inside, endpoint, quiet).and_then(|index| {
             let mut batch = Batch::new();
             route::settle(&mut batch, &endpoint.host_name);
             route::settle(&mut batch, &endpoint.bridge);
@@ -408,6 +446,11 @@ impl Fabric {
             let _ = lock(&self.links).send(batch);
         }
         Ok(Attached { host_index, container_index: configured? })
+    }
+
+    /// Whether an interface of this MTU has anything to do with IPv6: the kernel takes it off those below 1280.
+    fn has_ipv6(&self, mtu: Option<u32>) -> bool {
+        self.ipv6 && mtu.is_none_or(|mtu| mtu >= 1280)
     }
 
     fn add_pair(&self, namespace: BorrowedFd<'_>, endpoint: &Endpoint) -> Result<u32> {
@@ -428,7 +471,8 @@ impl Fabric {
         );
         links.send(batch)?;
         let mut batch = Batch::new();
-        route::set_port(&mut batch, &endpoint.host_name, self.hairpin, endpoint.isolated);
+        let port = route::Port { hairpin: self.hairpin, isolated: endpoint.isolated };
+        route::set_port(&mut batch, &endpoint.host_name, port, self.has_ipv6(endpoint.mtu));
         route::up_port(&mut batch, &endpoint.host_name);
         let finished = links.send(batch).and_then(|()| links.index_of(&endpoint.host_name));
         if finished.is_err() {
@@ -502,14 +546,21 @@ fn link_local_of([a, b, c, d, e, f]: [u8; 6]) -> Ipv6Addr {
 const ALIAS: &str = "hull network of ";
 
 /// The container's end: everything it needs in one batch. Returns its index.
-fn configure_inside(namespace: BorrowedFd<'_>, socket: &mut Socket, endpoint: &Endpoint) -> Result<u32> {
+fn configure_inside(
+    namespace: BorrowedFd<'_>,
+    socket: &mut Socket,
+    endpoint: &Endpoint,
+    has_ipv6: bool,
+) -> Result<u32> {
     let name = endpoint.container_name.as_str();
     let index = socket.index_of(name)?;
     if !endpoint.sysctls.is_empty() {
         sysctl::set(namespace, &endpoint.sysctls)?;
     }
     let mut batch = Batch::new();
-    route::quiet_ipv6(&mut batch, index, name);
+    if has_ipv6 {
+        route::quiet_ipv6(&mut batch, index, name);
+    }
     if let Some((address, prefix)) = endpoint.address4 {
         route::add_address(&mut batch, index, name, address.into(), prefix);
     }

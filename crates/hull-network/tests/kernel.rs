@@ -254,6 +254,49 @@ fn a_second_daemon_finds_what_the_first_left_and_ports_go_on_answering() {
 }
 
 #[test]
+fn an_administrators_bridge_is_used_and_stays() {
+    on_a_machine(|| {
+        ip("link add br-admin type bridge");
+        ip("addr add 192.0.2.1/24 dev br-admin");
+        ip("link add dummy type veth peer name dummy-peer");
+        let fabric = Fabric::open("hull").unwrap();
+        let net = bridge("br-admin", 20);
+        fabric.ensure_bridge(&net).unwrap();
+        let one = container(&fabric, &net, 2);
+        serve(&one, 80);
+        assert!(ask(&host(), v4(20, 2), 80).is_ok());
+        assert!(fabric.bridges().unwrap().is_empty(), "not this instance's");
+        fabric.remove_bridge("br-admin").unwrap();
+        assert!(output("ip", "-4 -o addr show dev br-admin").contains("192.0.2.1/24"));
+        let no_bridge = fabric.ensure_bridge(&bridge("dummy", 21)).unwrap_err().to_string();
+        assert!(no_bridge.contains("dummy exists and is no bridge"), "{no_bridge}");
+        fabric.ensure_bridge(&bridge("hull0", 22)).unwrap();
+        let other = Fabric::open("hull-0a1b2c").unwrap();
+        for refused in [other.ensure_bridge(&bridge("hull0", 22)), other.remove_bridge("hull0")] {
+            assert!(refused.unwrap_err().to_string().contains("another daemon's (hull)"));
+        }
+        for wrong in ["", "a-name-of-sixteen", "a/b", "a b", ".."] {
+            assert!(fabric.ensure_bridge(&bridge(wrong, 23)).is_err(), "{wrong:?}");
+        }
+        other.close().unwrap();
+        assert_eq!(fabric.bridges().unwrap(), ["hull0"]);
+    });
+}
+
+#[test]
+fn an_interface_too_narrow_for_ipv6_works() {
+    on_a_machine(|| {
+        let fabric = Fabric::open("hull").unwrap();
+        let narrow = Bridge { gateway6: None, mtu: Some(1000), ..bridge("hull0", 20) };
+        fabric.ensure_bridge(&narrow).unwrap();
+        let end = Endpoint { address6: None, gateway6: None, mtu: Some(1000), ..endpoint(&narrow, 2) };
+        let (one, _) = fabric.attach_new(&end).unwrap();
+        serve(&one, 80);
+        assert_eq!(ask(&host(), v4(20, 2), 80).as_deref(), Ok("10.20.0.1"));
+    });
+}
+
+#[test]
 fn nothing_is_left() {
     on_a_machine(|| {
         let links = || output("ip", "-o link").lines().count();
@@ -261,9 +304,6 @@ fn nothing_is_left() {
         let fabric = Fabric::open("hull").unwrap();
         let net = bridge("hull0", 20);
         fabric.ensure_bridge(&net).unwrap();
-        let descriptors = || std::fs::read_dir("/proc/self/fd").unwrap().count();
-        drop(container(&fabric, &net, 2));
-        let (first, mut last) = (descriptors(), 0);
         for round in 0..50 {
             let namespace = container(&fabric, &net, 3 + round);
             let second =
@@ -272,9 +312,7 @@ fn nothing_is_left() {
             fabric.attach(namespace.as_fd(), &second).unwrap();
             fabric.detach(namespace.as_fd(), "eth1").unwrap();
             fabric.detach(namespace.as_fd(), "eth1").unwrap();
-            last = descriptors();
         }
-        assert!(last <= first + 2, "{first} descriptors, then {last}");
         // An endpoint that fails half-way leaves no interface.
         let wrong = Endpoint { gateway4: Some([192, 0, 2, 99].into()), ..endpoint(&net, 77) };
         let error = fabric.attach_new(&wrong).unwrap_err().to_string();

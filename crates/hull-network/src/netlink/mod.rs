@@ -308,7 +308,12 @@ impl Socket {
 }
 
 fn kernel_error(what: String, error: io::Error, text: Option<String>) -> Error {
-    let hint = text.map(|text| format!(" ({text})")).unwrap_or_default();
+    let hint = match error.raw_os_error() {
+        // BR_MAX_PORTS.
+        Some(libc::EXFULL) => "; a Linux bridge has at most 1023 ports: use a second network".to_owned(),
+        Some(libc::EPERM) => "; this needs root (CAP_NET_ADMIN)".to_owned(),
+        _ => text.map(|text| format!(" ({text})")).unwrap_or_default(),
+    };
     Error::Kernel { what, source: error, hint }
 }
 

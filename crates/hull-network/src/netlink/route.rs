@@ -98,21 +98,35 @@ pub(crate) fn add_veth(batch: &mut Batch, veth: &Veth<'_>) {
 
 /// Settings of a bridge's port before it comes up. Without an IPv6 address of its own it sends no router solicitations and
 /// multicast reports, which the bridge would carry to each of a thousand containers.
-pub(crate) fn set_port(batch: &mut Batch, name: &str, hairpin: bool, isolated: bool) {
+pub(crate) fn set_port(batch: &mut Batch, name: &str, port: Port, has_ipv6: bool) {
     let what = format!("setting bridge port {name}");
     batch.message(what, libc::RTM_NEWLINK, 0, &link(0, 0, 0), |attributes| {
-        attributes
-            .text(IFLA_IFNAME, name)
-            .nest(IFLA_AF_SPEC, |families| {
-                families.nest(libc::AF_INET6 as u16, |inet6| {
-                    inet6.u8(IFLA_INET6_ADDR_GEN_MODE, IN6_ADDR_GEN_MODE_NONE);
-                });
-            })
-            .nest(IFLA_LINKINFO, |info| {
-                info.text(IFLA_INFO_SLAVE_KIND, "bridge").nest(IFLA_INFO_SLAVE_DATA, |data| {
-                    data.u8(IFLA_BRPORT_MODE, u8::from(hairpin)).u8(IFLA_BRPORT_ISOLATED, u8::from(isolated));
-                });
+        attributes.text(IFLA_IFNAME, name).nest(IFLA_LINKINFO, |info| {
+            info.text(IFLA_INFO_SLAVE_KIND, "bridge").nest(IFLA_INFO_SLAVE_DATA, |data| {
+                data.u8(IFLA_BRPORT_MODE, u8::from(port.hairpin));
+                data.u8(IFLA_BRPORT_ISOLATED, u8::from(port.isolated));
             });
+        });
+        if has_ipv6 {
+            no_ipv6_addresses(attributes);
+        }
+    });
+}
+
+/// What a bridge does with a port.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Port {
+    /// A packet may leave by the port it came from.
+    pub(crate) hairpin: bool,
+    /// No packet goes to another isolated port.
+    pub(crate) isolated: bool,
+}
+
+fn no_ipv6_addresses(attributes: &mut Attributes<'_>) {
+    attributes.nest(IFLA_AF_SPEC, |families| {
+        families.nest(libc::AF_INET6 as u16, |inet6| {
+            inet6.u8(IFLA_INET6_ADDR_GEN_MODE, IN6_ADDR_GEN_MODE_NONE);
+        });
     });
 }
 
@@ -163,13 +177,7 @@ pub(crate) fn set_link(batch: &mut Batch, name: &str, alias: &str, mtu: Option<u
 /// No address of its own making: no fe80::, no duplicate address detection, no multicast reports.
 pub(crate) fn quiet_ipv6(batch: &mut Batch, index: u32, name: &str) {
     let what = format!("keeping {name} free of IPv6 addresses");
-    batch.message(what, libc::RTM_NEWLINK, 0, &link(index, 0, 0), |attributes| {
-        attributes.nest(IFLA_AF_SPEC, |families| {
-            families.nest(libc::AF_INET6 as u16, |inet6| {
-                inet6.u8(IFLA_INET6_ADDR_GEN_MODE, IN6_ADDR_GEN_MODE_NONE);
-            });
-        });
-    });
+    batch.message(what, libc::RTM_NEWLINK, 0, &link(index, 0, 0), no_ipv6_addresses);
 }
 
 pub(crate) fn up(batch: &mut Batch, index: u32, name: &str) {
