@@ -77,7 +77,9 @@ impl Drop for Launcher {
 /// Starts the launcher: this very binary, as `hull launcher`. Called before the daemon has threads, so that
 /// little is copied by the fork.
 pub fn start() -> Result<Launcher> {
+    // Away from descriptor 3, where the launcher's socket goes before the program is executed.
     let program = protected_self()?;
+    let program = rustix::io::fcntl_dupfd_cloexec(&program, 10).context(|| "start the launcher".into())?;
     let (ours, theirs) = protocol::pair()?;
     let path = format!("/proc/self/fd/{}", program.as_raw_fd());
     let process = kernel::spawn_launcher(&path, theirs).context(|| "start the launcher".into())?;
