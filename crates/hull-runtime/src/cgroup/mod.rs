@@ -378,17 +378,23 @@ fn write_process(file: &Path, pid: i32) -> Result<()> {
 }
 
 /// A v1 cpuset begins empty, and nothing runs in an empty one: it gets its parent's, and hands it on by itself
-/// to those made below it.
+/// to those made below it. The parent may be empty as well for a moment, when someone else is just making it.
 fn inherit_cpuset(folder: &Path, parent: &Path) -> io::Result<()> {
-    let is_empty = |file: &str| Ok::<bool, io::Error>(files::text(&folder.join(file))?.trim().is_empty());
-    // Both come from the parent or neither does.
-    if !is_empty("cpuset.cpus")? {
+    let of = |folder: &Path, file: &str| {
+        Ok::<String, io::Error>(files::text(&folder.join(file))?.trim().to_owned())
+    };
+    // The memory nodes are written last: where they are, all is.
+    if !of(folder, "cpuset.mems")?.is_empty() {
         return Ok(());
     }
+    // A hierarchy's root, which has no such folder above it, is never empty.
+    if of(parent, "cpuset.mems")?.is_empty()
+        && let Some(above) = parent.parent()
+    {
+        inherit_cpuset(parent, above)?;
+    }
     for file in ["cpuset.cpus", "cpuset.mems"] {
-        if is_empty(file)? {
-            files::write(&folder.join(file), files::text(&parent.join(file))?.trim())?;
-        }
+        files::write(&folder.join(file), &of(parent, file)?)?;
     }
     files::write(&folder.join("cgroup.clone_children"), "1")
 }
@@ -402,7 +408,12 @@ fn hand_down(parent: &Path, controllers: &[String]) -> io::Result<()> {
         |controller: &&String| handed.split_whitespace().any(|handed| handed == controller.as_str());
     for controller in controllers.iter().filter(|controller| USED.contains(&controller.as_str())) {
         if !is_handed(&controller) {
-            files::write(&file, &format!("+{controller}"))?;
+            match files::write(&file, &format!("+{controller}")) {
+                // It holds processes, and hands nothing down. What is made below it (for an exec with limits of
+                // time) counts and kills without controllers; a limit that needs one fails by its own name.
+                Err(error) if error.raw_os_error() == Some(libc::EBUSY) => return Ok(()),
+                written => written?,
+            }
         }
     }
     Ok(())

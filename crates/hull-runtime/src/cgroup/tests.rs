@@ -164,3 +164,23 @@ fn kills_for_memory_are_told_and_counted() {
     wait_for(watch.fd.as_fd(), watch.events, Instant::now() + PATIENCE).unwrap();
     assert_eq!(own.0.oom_kills().unwrap(), 1);
 }
+
+#[test]
+fn many_at_once_below_a_folder_that_none_has_made_yet() {
+    let above = format!("/hull-cgroup-test-{}-many", std::process::id());
+    for _ in 0..10 {
+        std::thread::scope(|scope| {
+            for number in 0..4 {
+                let path = format!("{above}/{number}");
+                scope.spawn(move || {
+                    let (cgroup, _) = Cgroup::create(&path, None).unwrap();
+                    let own = Own(cgroup);
+                    let sleeper = Sleeper::new();
+                    own.0.add(sleeper.pid()).unwrap();
+                    drop(sleeper);
+                });
+            }
+        });
+        Cgroup::open(&above).unwrap().remove().unwrap();
+    }
+}

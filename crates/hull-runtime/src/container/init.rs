@@ -29,10 +29,7 @@ pub(super) fn stand_in_front(privileges: &Privileges<'_>, terminal: bool) -> Res
 
 fn be_init(command: i32, privileges: &Privileges<'_>) -> ! {
     // A failure here ends the init, and with it the pid namespace and the command.
-    let status = match become_init(privileges).and_then(|()| serve(command)) {
-        Ok(status) => status,
-        Err(_) => 125,
-    };
+    let status = become_init(privileges).and_then(|()| serve(command)).unwrap_or(125);
     sys::exit_now(status)
 }
 

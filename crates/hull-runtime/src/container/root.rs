@@ -226,6 +226,44 @@ mod tests {
     use super::*;
 
     #[test]
+    fn without_the_new_parameter_the_old_call_mounts_the_same() {
+        let folder = tempfile::tempdir().unwrap();
+        // A name with what separates options and layers.
+        let base = folder.path().join("a,b:c");
+        let layers: Vec<PathBuf> = (0..60).map(|layer| base.join(format!("l{layer}"))).collect();
+        for path in layers.iter().chain(&[base.join("upper"), base.join("work")]) {
+            std::fs::create_dir_all(path).unwrap();
+        }
+        std::fs::write(layers[0].join("f"), "uppermost").unwrap();
+        std::fs::write(layers[59].join("f"), "lowest").unwrap();
+        std::fs::write(layers[59].join("g"), "lowest").unwrap();
+        let (upper, work) = (base.join("upper"), base.join("work"));
+        let outcome = super::super::tests::in_a_shim(|outcome| {
+            sys::unshare_namespaces(libc::CLONE_NEWNS).unwrap();
+            cut_propagation(&Spec::default())?;
+            let root = overlay_by_mount(&layers, &upper, &work)?;
+            attach(root.as_fd(), CWD, Path::new("/")).unwrap();
+            for name in ["f", "g"] {
+                let file = fs::openat(&root, name, OFlags::RDONLY, Mode::empty()).unwrap();
+                std::io::Read::read_to_string(&mut std::fs::File::from(file), &mut outcome.output).unwrap();
+            }
+            fs::openat(&root, "new", OFlags::CREATE | OFlags::WRONLY, Mode::empty()).unwrap();
+            Ok(())
+        });
+        assert!(outcome.error.is_none(), "{:?}", outcome.error);
+        assert_eq!(outcome.output, "uppermostlowest");
+        assert!(upper.join("new").exists());
+    }
+
+    #[test]
+    fn too_many_layers_for_the_old_call_are_refused_in_words() {
+        let layers: Vec<PathBuf> =
+            (0..300).map(|layer| PathBuf::from(format!("/layers/number-{layer}"))).collect();
+        let error = overlay_by_mount(&layers, Path::new("/upper"), Path::new("/work")).unwrap_err();
+        assert!(error.to_string().contains("Linux 6.7 or newer"), "{error}");
+    }
+
+    #[test]
     fn the_shared_folder_of_layers() {
         let of = |paths: &[&str]| shared_folder(paths.iter().map(Path::new));
         assert_eq!(of(&["/d/l/1", "/d/l/2", "/d/c/up"]), Path::new("/d"));

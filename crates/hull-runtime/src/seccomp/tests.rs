@@ -125,11 +125,14 @@ fn run(program: &[libc::sock_filter], architecture: u32, number: u32, arguments:
     }
 }
 
+/// What a comparison of an argument with a value should say.
+type Model = fn(u64, u64) -> bool;
+
 #[test]
 fn comparisons_hold_where_they_should() {
     let values = [0, 1, 7, 0xffff_ffff, 0x1_0000_0000, 0x1_0000_0007, u64::MAX - 1, u64::MAX];
     for value in values {
-        let comparisons: [(Comparison, fn(u64, u64) -> bool); 7] = [
+        let comparisons: [(Comparison, Model); 7] = [
             (Comparison::NotEqual(value), |a, b| a != b),
             (Comparison::Less(value), |a, b| a < b),
             (Comparison::LessOrEqual(value), |a, b| a <= b),

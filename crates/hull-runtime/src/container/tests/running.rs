@@ -69,7 +69,7 @@ fn nothing_of_the_host_is_mounted_in_it() {
 
 #[test]
 fn mounts_made_inside_are_not_seen_outside() {
-    let mut bench = Bench::new();
+    let bench = Bench::new();
     let before = std::fs::read_to_string("/proc/self/mountinfo").unwrap().lines().count();
     let outcome = ok(bench.run_with(|_, outcome| {
         let count = std::fs::read_to_string("/proc/self/mountinfo").unwrap().lines().count();
@@ -462,16 +462,64 @@ fn a_view_shows_the_files_and_the_binds() {
 }
 
 #[test]
-fn every_container_has_a_session_keyring_of_its_own() {
+fn every_session_has_a_keyring_of_its_own() {
+    const GET_KEYRING_ID: i64 = 0;
+    const SESSION_KEYRING: i64 = -3;
+    // SAFETY: integer arguments.
+    let serial = || unsafe { libc::syscall(libc::SYS_keyctl, GET_KEYRING_ID, SESSION_KEYRING, 0) };
+    let outcome = ok(in_a_shim(|outcome| {
+        let before = serial();
+        process::new_session()?;
+        let first = serial();
+        sys::new_session_keyring().unwrap();
+        outcome.output = format!("{}", before != first && first != serial() && before != serial());
+        Ok(())
+    }));
+    assert_eq!(outcome.output, "true");
+}
+
+#[test]
+fn a_slave_bind_follows_the_host_and_not_the_other_way() {
     let mut bench = Bench::new();
-    // The mask is lifted to look.
-    bench.spec["linux"]["maskedPaths"] = json!([]);
-    let serial = |bench: &Bench| {
-        let outcome = ok(bench.run());
-        let line = outcome.output.lines().find(|line| line.contains("_ses")).map(str::to_owned);
-        line.expect("a session keyring").split(' ').next().unwrap().to_owned()
-    };
-    bench.shell("cat /proc/keys");
-    let (first, second) = (serial(&bench), serial(&bench));
-    assert_ne!(first, second);
+    let share = bench.path("share");
+    std::fs::create_dir_all(share.join("later")).unwrap();
+    bench.spec["linux"]["rootfsPropagation"] = json!("rslave");
+    bench.spec["mounts"].as_array_mut().unwrap().push(json!({
+        "destination": "/data", "source": share, "type": "bind", "options": ["rbind", "rslave"] }));
+    bench.shell("read x; grep -c /data/later /proc/mounts");
+    let (spec, rootfs) = (bench.parsed(), bench.rootfs());
+    let outcome = ok(in_a_shim(|outcome| {
+        // In a mount namespace of the test's own, of which the share is a shared mount.
+        sys::unshare_namespaces(libc::CLONE_NEWNS).unwrap();
+        let change = |path: &Path, propagation: u64| {
+            let folder = rustix::fs::open(path, rustix::fs::OFlags::PATH, rustix::fs::Mode::empty()).unwrap();
+            sys::mount_setattr(folder.as_fd(), true, &sys::MountAttr::propagation(propagation)).unwrap();
+        };
+        change(Path::new("/"), libc::MS_PRIVATE);
+        rustix::mount::mount_bind(&share, &share).unwrap();
+        change(&share, libc::MS_SHARED);
+        let (stdin, mut go) = std::io::pipe().unwrap();
+        let (reader, writer) = std::io::pipe().unwrap();
+        let stdout = OwnedFd::from(writer);
+        let stderr = stdout.try_clone().unwrap();
+        let streams = Streams::Pipes { stdin: stdin.into(), stdout, stderr };
+        let cgroup = bench.cgroup();
+        let start = Start {
+            spec: &spec,
+            rootfs: &rootfs,
+            filter: None,
+            streams,
+            cgroup,
+            init: false,
+            awaits_network: false,
+        };
+        conduct(super::super::start(start)?, Some(reader.into()), outcome, |_, _| {
+            let later = share.join("later");
+            rustix::mount::mount("none", &later, "tmpfs", rustix::mount::MountFlags::empty(), None).unwrap();
+            let _ = (&go).write_all(b"on\n");
+        })?;
+        go.flush().unwrap();
+        Ok(())
+    }));
+    assert_eq!(outcome.output, "1\n");
 }
