@@ -32,6 +32,16 @@ pub(crate) fn ignore_signals() {
         // SAFETY: ignoring a signal runs no code.
         unsafe { libc::signal(signal, libc::SIG_IGN) };
     }
+    // The C library's own two signals come ignored to whom its posix_spawn has started, and its sigaction
+    // refuses to change that. A container must not inherit it.
+    for signal in [32, 33] {
+        let default = [0_u64; 4];
+        // SAFETY: the kernel's sigaction is four words, all zero for the default action, with a mask of 8 bytes.
+        unsafe {
+            let old = std::ptr::null_mut::<u64>();
+            libc::syscall(libc::SYS_rt_sigaction, signal, default.as_ptr(), old, 8_usize);
+        }
+    }
 }
 
 /// Children are reaped by this process again, and their ends are told by the descriptor, which does not block.

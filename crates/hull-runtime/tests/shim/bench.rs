@@ -19,10 +19,10 @@ use hull_runtime::protocol::{
 use serde_json::{Value, json};
 
 /// The longest that anything here may take.
-pub const PATIENCE: Duration = Duration::from_secs(20);
+pub(crate) const PATIENCE: Duration = Duration::from_secs(20);
 
 /// The one launcher of this test program.
-pub fn launcher() -> &'static Launcher {
+pub(crate) fn launcher() -> &'static Launcher {
     static LAUNCHER: OnceLock<Launcher> = OnceLock::new();
     // The launcher runs the tests that are called so: if others than that one were, it would start itself.
     assert_ne!(std::env::args().next().as_deref(), Some("hull"), "this test must not be named after the launcher");
@@ -30,24 +30,26 @@ pub fn launcher() -> &'static Launcher {
 }
 
 /// A container to be started, and its folders.
-pub struct Bench {
-    pub folder: tempfile::TempDir,
-    pub spec: Value,
-    pub id: String,
-    pub seccomp: Seccomp,
-    pub stdio: Stdio,
-    pub log: Log,
-    pub limits: Limits,
-    pub awaits_network: bool,
-    pub init: bool,
-    pub attach: Vec<(Attach, OwnedFd)>,
-    pub reserved: Vec<OwnedFd>,
+pub(crate) struct Bench {
+    pub(crate) folder: tempfile::TempDir,
+    pub(crate) spec: Value,
+    pub(crate) id: String,
+    pub(crate) seccomp: Seccomp,
+    pub(crate) stdio: Stdio,
+    pub(crate) log: Log,
+    pub(crate) limits: Limits,
+    pub(crate) awaits_network: bool,
+    pub(crate) init: bool,
+    pub(crate) attach: Vec<(Attach, OwnedFd)>,
+    pub(crate) reserved: Vec<OwnedFd>,
+    /// How many more reserved descriptors the message claims than there are.
+    pub(crate) reserved_claimed: usize,
     cgroup: String,
 }
 
 /// A connection to a shim.
-pub struct Connection {
-    pub socket: OwnedFd,
+pub(crate) struct Connection {
+    pub(crate) socket: OwnedFd,
     /// Events that came while an answer was waited for.
     events: Vec<Event>,
 }
@@ -71,7 +73,7 @@ const CAPABILITIES: [&str; 14] = [
 
 impl Bench {
     /// A container that runs a shell script.
-    pub fn shell(script: &str) -> Bench {
+    pub(crate) fn shell(script: &str) -> Bench {
         static COUNT: AtomicU32 = AtomicU32::new(0);
         let number = COUNT.fetch_add(1, Ordering::Relaxed);
         let folder = tempfile::tempdir().unwrap();
@@ -99,22 +101,23 @@ impl Bench {
             init: false,
             attach: Vec::new(),
             reserved: Vec::new(),
+            reserved_claimed: 0,
             cgroup,
         }
     }
 
-    pub fn runtime_dir(&self) -> PathBuf {
+    pub(crate) fn runtime_dir(&self) -> PathBuf {
         self.folder.path().join("run")
     }
 
     /// Standard input is a pipe that stays open.
-    pub fn with_stdin(mut self) -> Bench {
+    pub(crate) fn with_stdin(mut self) -> Bench {
         self.stdio.stdin = true;
         self
     }
 
     /// A client that is attached before the start; returns its end.
-    pub fn client(&mut self, attach: Attach) -> UnixStream {
+    pub(crate) fn client(&mut self, attach: Attach) -> UnixStream {
         let (ours, theirs) = UnixStream::pair().unwrap();
         ours.set_read_timeout(Some(PATIENCE)).unwrap();
         self.attach.push((attach, theirs.into()));
@@ -122,7 +125,7 @@ impl Bench {
     }
 
     /// Sends the launch message; returns the control socket.
-    pub fn launch(&mut self) -> Connection {
+    pub(crate) fn launch(&mut self) -> Connection {
         let (ours, theirs) = protocol::pair().unwrap();
         let message = ToLauncher::Start(Box::new(Launch {
             version: VERSION,
@@ -137,7 +140,7 @@ impl Bench {
             awaits_network: self.awaits_network,
             init: self.init,
             user: None,
-            reserved: self.reserved.len(),
+            reserved: self.reserved.len() + self.reserved_claimed,
             attach: self.attach.iter().map(|(attach, _)| attach.clone()).collect(),
         }));
         let mut descriptors = vec![theirs.as_fd()];
@@ -151,7 +154,7 @@ impl Bench {
     }
 
     /// Starts it, and returns the control socket once it runs.
-    pub fn start(&mut self) -> Connection {
+    pub(crate) fn start(&mut self) -> Connection {
         let mut connection = self.launch();
         match connection.event() {
             Some(Event::Started { .. }) => connection,
@@ -160,22 +163,22 @@ impl Bench {
     }
 
     /// Runs it to its end.
-    pub fn run(&mut self) -> Exit {
+    pub(crate) fn run(&mut self) -> Exit {
         self.start().exit()
     }
 
     /// The text of its log, of a json-file.
-    pub fn log_text(&self) -> String {
+    pub(crate) fn log_text(&self) -> String {
         let text = std::fs::read_to_string(self.folder.path().join("log")).unwrap();
         text.lines().map(|line| serde_json::from_str::<Value>(line).unwrap()["log"].as_str().unwrap().to_owned()).collect()
     }
 
-    pub fn connect(&self) -> Connection {
+    pub(crate) fn connect(&self) -> Connection {
         Connection::new(hull_runtime::shim::connect(&self.runtime_dir()).unwrap())
     }
 
     /// Looks that nothing of it is left.
-    pub fn assert_gone(&self) {
+    pub(crate) fn assert_gone(&self) {
         assert!(Cgroup::open(&self.cgroup).is_err(), "the cgroup is still there");
         assert!(!self.runtime_dir().join("shim.sock").exists(), "the socket is still there");
         let (root, run) = (self.folder.path().join("root"), self.runtime_dir());
@@ -201,7 +204,7 @@ impl Drop for Bench {
 }
 
 impl Connection {
-    pub fn new(socket: OwnedFd) -> Connection {
+    pub(crate) fn new(socket: OwnedFd) -> Connection {
         rustix::net::sockopt::set_socket_timeout(
             &socket,
             rustix::net::sockopt::Timeout::Recv,
@@ -211,7 +214,7 @@ impl Connection {
         Connection { socket, events: Vec::new() }
     }
 
-    pub fn send(&self, request: &Request, descriptors: &[BorrowedFd<'_>]) {
+    pub(crate) fn send(&self, request: &Request, descriptors: &[BorrowedFd<'_>]) {
         protocol::send(self.socket.as_fd(), request, descriptors).unwrap();
     }
 
@@ -220,7 +223,7 @@ impl Connection {
     }
 
     /// The next event; none when the shim has closed.
-    pub fn event(&mut self) -> Option<Event> {
+    pub(crate) fn event(&mut self) -> Option<Event> {
         if !self.events.is_empty() {
             return Some(self.events.remove(0));
         }
@@ -231,7 +234,7 @@ impl Connection {
     }
 
     /// Asks, and waits for the answer.
-    pub fn ask(&mut self, request: &Request, descriptors: &[BorrowedFd<'_>]) -> Reply {
+    pub(crate) fn ask(&mut self, request: &Request, descriptors: &[BorrowedFd<'_>]) -> Reply {
         self.send(request, descriptors);
         loop {
             match self.receive().unwrap() {
@@ -241,21 +244,21 @@ impl Connection {
         }
     }
 
-    pub fn done(&mut self, request: &Request) {
+    pub(crate) fn done(&mut self, request: &Request) {
         match self.ask(request, &[]) {
             Reply::Done => {}
             other => panic!("{request:?}: {other:?}"),
         }
     }
 
-    pub fn failed(&mut self, request: &Request, descriptors: &[BorrowedFd<'_>]) -> Error {
+    pub(crate) fn failed(&mut self, request: &Request, descriptors: &[BorrowedFd<'_>]) -> Error {
         match self.ask(request, descriptors) {
             Reply::Failed(error) => error,
             other => panic!("{request:?}: {other:?}"),
         }
     }
 
-    pub fn state(&mut self) -> State {
+    pub(crate) fn state(&mut self) -> State {
         match self.ask(&Request::State, &[]) {
             Reply::State(state) => state,
             other => panic!("{other:?}"),
@@ -263,7 +266,7 @@ impl Connection {
     }
 
     /// Waits for the container's end.
-    pub fn exit(&mut self) -> Exit {
+    pub(crate) fn exit(&mut self) -> Exit {
         loop {
             match self.event() {
                 Some(Event::Exited(exit)) => return exit,
@@ -274,7 +277,7 @@ impl Connection {
     }
 
     /// Waits for an exec's end.
-    pub fn exec_exit(&mut self, wanted: &str) -> Exit {
+    pub(crate) fn exec_exit(&mut self, wanted: &str) -> Exit {
         let mut others = Vec::new();
         loop {
             match self.event() {
@@ -289,7 +292,7 @@ impl Connection {
     }
 
     /// Attaches a client; returns its end.
-    pub fn attach(&mut self, attach: Attach) -> UnixStream {
+    pub(crate) fn attach(&mut self, attach: Attach) -> UnixStream {
         let (ours, theirs) = UnixStream::pair().unwrap();
         ours.set_read_timeout(Some(PATIENCE)).unwrap();
         match self.ask(&Request::Attach(attach), &[theirs.as_fd()]) {
@@ -299,7 +302,7 @@ impl Connection {
     }
 
     /// Starts an exec; returns its client's end.
-    pub fn exec(&mut self, exec: Exec) -> UnixStream {
+    pub(crate) fn exec(&mut self, exec: Exec) -> UnixStream {
         let (ours, theirs) = UnixStream::pair().unwrap();
         ours.set_read_timeout(Some(PATIENCE)).unwrap();
         let descriptors = [theirs.as_fd()];
@@ -312,7 +315,7 @@ impl Connection {
 }
 
 /// A client of everything, unframed.
-pub fn everything() -> Attach {
+pub(crate) fn everything() -> Attach {
     Attach {
         exec: None,
         stdin: true,
@@ -325,7 +328,7 @@ pub fn everything() -> Attach {
     }
 }
 
-pub fn log_file(path: &Path) -> LogFile {
+pub(crate) fn log_file(path: &Path) -> LogFile {
     LogFile {
         path: path.to_owned(),
         max_size: 0,
@@ -336,7 +339,7 @@ pub fn log_file(path: &Path) -> LogFile {
 }
 
 /// An exec of a shell script with a client of its output.
-pub fn exec(id: &str, script: &str) -> Exec {
+pub(crate) fn exec(id: &str, script: &str) -> Exec {
     Exec {
         id: id.to_owned(),
         process: serde_json::from_value(process(script)).unwrap(),
@@ -378,14 +381,14 @@ fn spec(root: &Path, script: &str, cgroup: &str) -> Value {
 }
 
 /// Reads a client's output to its end.
-pub fn read_all(client: &mut UnixStream) -> String {
+pub(crate) fn read_all(client: &mut UnixStream) -> String {
     let mut text = String::new();
     client.read_to_string(&mut text).unwrap();
     text
 }
 
 /// Reads a client's output until it holds `wanted`.
-pub fn read_until(client: &mut UnixStream, wanted: &str) -> String {
+pub(crate) fn read_until(client: &mut UnixStream, wanted: &str) -> String {
     let mut text = Vec::new();
     let mut buffer = [0; 4096];
     while !String::from_utf8_lossy(&text).contains(wanted) {
@@ -397,12 +400,12 @@ pub fn read_until(client: &mut UnixStream, wanted: &str) -> String {
     String::from_utf8(text).unwrap()
 }
 
-pub fn write(client: &mut UnixStream, text: &str) {
+pub(crate) fn write(client: &mut UnixStream, text: &str) {
     client.write_all(text.as_bytes()).unwrap();
 }
 
 /// Waits until something that tells nobody has come true.
-pub fn eventually(what: &str, mut holds: impl FnMut() -> bool) {
+pub(crate) fn eventually(what: &str, mut holds: impl FnMut() -> bool) {
     let deadline = Instant::now() + PATIENCE;
     while !holds() {
         assert!(Instant::now() < deadline, "never: {what}");

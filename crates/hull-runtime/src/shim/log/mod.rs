@@ -172,12 +172,14 @@ impl Writer {
         if self.batch.is_empty() {
             return;
         }
-        if self.lost > 0 && self.put(&self.notice()).is_ok() {
-            self.lost = 0;
+        let mut batch = std::mem::take(&mut self.batch);
+        if self.lost > 0 {
+            // With what follows, so that a disk with room for the notice alone is not filled with notices.
+            batch.splice(0..0, self.notice());
         }
-        let batch = std::mem::take(&mut self.batch);
-        if self.lost > 0 || self.put(&batch).is_err() {
-            self.lost += self.entries;
+        match self.put(&batch) {
+            Ok(()) => self.lost = 0,
+            Err(_) => self.lost += self.entries,
         }
         self.batch = batch;
         self.batch.clear();

@@ -1,13 +1,330 @@
-//! Reading a container's log.
-use std::fs::File;
-use std::os::unix::fs::FileExt;
+//! Reading a container's log, while its shim writes and rotates it.
+//!
+//! A [`Reader`] goes through the files from the oldest to the current one. Once it has a file open, a rotation
+//! takes nothing from it: a file is left when it is read to its end *after* a newer one was seen. The files
+//! are looked up from the newest to the oldest, the way that rotations move them, so that one which happens
+//! meanwhile can show a file twice (its inode tells) and never hide one.
 
-use super::local;
+use std::borrow::Cow;
+use std::collections::VecDeque;
+use std::fs::File;
+use std::os::unix::fs::{FileExt, MetadataExt};
+use std::path::PathBuf;
+
+use serde::Deserialize;
+
+use super::{Format, Stream, json, local, numbered};
+use crate::error::Context;
+use crate::protocol::Log;
+use crate::{Error, Result};
+
+/// How much is read at once, in bytes.
+const CHUNK: usize = 64 * 1024;
+
+/// One entry: a line, or a piece of a long one.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Entry {
+    /// When it was read from the container, in nanoseconds since 1970.
+    pub time_ns: u64,
+    /// Where it was printed.
+    pub stream: Stream,
+    /// What was printed, with its newline.
+    pub bytes: Vec<u8>,
+    /// The line goes on in the next entry of its stream, or ended without a newline.
+    pub partial: bool,
+}
+
+/// Which entries are wanted.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Query {
+    /// Only so many of the last ones (looked at before the times are).
+    pub tail: Option<u64>,
+    /// None before this time, in nanoseconds since 1970.
+    pub since_ns: Option<u64>,
+    /// None after this time, in nanoseconds since 1970.
+    pub until_ns: Option<u64>,
+}
+
+/// Reads the entries of a log.
+#[derive(Debug)]
+pub struct Reader {
+    path: PathBuf,
+    max_file: u32,
+    format: Format,
+    query: Query,
+    /// The files still to be read, the one being read first, the newest known last.
+    files: VecDeque<OpenFile>,
+    /// Bytes of the first file from `at` on.
+    buffer: Vec<u8>,
+    /// How far the buffer is used up.
+    used: usize,
+    /// An entry was later than wanted.
+    over: bool,
+}
+
+#[derive(Debug)]
+struct OpenFile {
+    file: File,
+    id: (u64, u64),
+    /// Where the buffer starts, or reading will.
+    at: u64,
+}
+
+impl Reader {
+    /// Opens the files of a log as they are now; none for a log that is kept nowhere.
+    pub fn open(log: &Log, query: Query) -> Result<Option<Reader>> {
+        let (config, format) = match log {
+            Log::None => return Ok(None),
+            Log::JsonFile(config) => (config, Format::Json),
+            Log::Local(config) => (config, Format::Local),
+        };
+        let mut reader = Reader {
+            path: config.path.clone(),
+            max_file: config.max_file.max(1),
+            format,
+            query,
+            files: VecDeque::new(),
+            buffer: Vec::new(),
+            used: 0,
+            over: false,
+        };
+        reader.files = reader.look(None)?;
+        if let Some(count) = query.tail {
+            reader.skip_to_tail(count)?;
+        }
+        Ok(Some(reader))
+    }
+
+    /// The files newer than `known`, the oldest first; all without it, or when it has been rotated away.
+    fn look(&self, known: Option<(u64, u64)>) -> Result<VecDeque<OpenFile>> {
+        let mut files: VecDeque<OpenFile> = VecDeque::new();
+        // One more than there may be: a rotation in progress has moved the oldest up before it is gone.
+        for number in 0..=self.max_file {
+            let path = numbered(&self.path, number);
+            let doing = || format!("open the log {}", path.display());
+            let file = match File::open(&path) {
+                Ok(file) => file,
+                Err(error) if error.kind() == std::io::ErrorKind::NotFound => continue,
+                Err(error) => return Err(Error::kernel(doing(), error)),
+            };
+            let metadata = file.metadata().context(doing)?;
+            let id = (metadata.dev(), metadata.ino());
+            if Some(id) == known {
+                break;
+            }
+            if files.iter().all(|other| other.id != id) {
+                files.push_front(OpenFile { file, id, at: 0 });
+            }
+        }
+        Ok(files)
+    }
+
+    fn doing(&self) -> String {
+        format!("read the log {}", self.path.display())
+    }
+
+    /// Forgets all but the last `count` entries.
+    fn skip_to_tail(&mut self, count: u64) -> Result<()> {
+        let mut wanted = count;
+        for index in (0..self.files.len()).rev() {
+            let file = &mut self.files[index];
+            let found = match self.format {
+                Format::Json => lines_back(&file.file, wanted),
+                Format::Local => records_back(&file.file, wanted),
+            };
+            let (start, skipped) = found.context(|| format!("read the log {}", self.path.display()))?;
+            file.at = start;
+            wanted -= skipped;
+            if wanted == 0 {
+                self.files.drain(..index);
+                break;
+            }
+        }
+        Ok(())
+    }
+
+    /// The next entry; none when there is none now, or none wanted any more ([`Reader::is_over`]).
+    pub fn next_entry(&mut self) -> Result<Option<Entry>> {
+        while !self.over {
+            match self.parse() {
+                Some((entry, length)) => {
+                    self.used += length;
+                    let Some(entry) = entry else { continue };
+                    if self.query.since_ns.is_some_and(|since| entry.time_ns < since) {
+                        continue;
+                    }
+                    self.over = self.query.until_ns.is_some_and(|until| entry.time_ns > until);
+                    if !self.over {
+                        return Ok(Some(entry));
+                    }
+                }
+                None if self.fill()? => {}
+                // Read to its end after a newer one was seen: nothing is added to it any more.
+                None if self.files.len() > 1 => {
+                    self.files.pop_front();
+                    (self.buffer, self.used) = (Vec::new(), 0);
+                }
+                None => {
+                    self.rewind();
+                    return Ok(None);
+                }
+            }
+        }
+        Ok(None)
+    }
+
+    /// Whether an entry later than wanted has been seen: there is nothing to follow any more.
+    pub fn is_over(&self) -> bool {
+        self.over
+    }
+
+    /// Looks whether [`Reader::next_entry`] may have more: new bytes, or a new file. To be called when
+    /// something has changed in the log's folder.
+    pub fn poll_more(&mut self) -> Result<bool> {
+        if self.over {
+            return Ok(false);
+        }
+        if self.fill()? {
+            return Ok(true);
+        }
+        self.rewind();
+        let known = self.files.back().map(|file| file.id);
+        if let (Some(known), Ok(metadata)) = (known, std::fs::metadata(&self.path))
+            && known == (metadata.dev(), metadata.ino())
+        {
+            return Ok(false);
+        }
+        let newer = self.look(known)?;
+        let more = !newer.is_empty();
+        self.files.extend(newer);
+        Ok(more)
+    }
+
+    /// Reads more of the first file; whether there was more.
+    fn fill(&mut self) -> Result<bool> {
+        let doing = self.doing();
+        let Some(file) = self.files.front_mut() else { return Ok(false) };
+        file.at += self.used as u64;
+        self.buffer.drain(..self.used);
+        self.used = 0;
+        let length = self.buffer.len();
+        self.buffer.resize(length + CHUNK, 0);
+        let read = file.file.read_at(&mut self.buffer[length..], file.at + length as u64);
+        self.buffer.truncate(length + *read.as_ref().unwrap_or(&0));
+        Ok(read.context(|| doing)? > 0)
+    }
+
+    /// Forgets half an entry: it is read anew, for the writer may take it back when the disk is full.
+    fn rewind(&mut self) {
+        if let Some(file) = self.files.front_mut() {
+            file.at += self.used as u64;
+        }
+        self.buffer.clear();
+        self.used = 0;
+    }
+
+    /// The next entry in the buffer, and its length there; no entry where the bytes are none.
+    fn parse(&self) -> Option<(Option<Entry>, usize)> {
+        let bytes = &self.buffer[self.used..];
+        match self.format {
+            Format::Json => {
+                let end = bytes.iter().position(|&byte| byte == b'\n')?;
+                Some((parse_line(&bytes[..end]), end + 1))
+            }
+            Format::Local => parse_record(bytes),
+        }
+    }
+}
+
+#[derive(Deserialize)]
+struct Line<'a> {
+    #[serde(default)]
+    log: String,
+    #[serde(borrow, default)]
+    stream: Cow<'a, str>,
+    #[serde(borrow)]
+    time: Cow<'a, str>,
+}
+
+fn parse_line(line: &[u8]) -> Option<Entry> {
+    let line: Line<'_> = serde_json::from_slice(line).ok()?;
+    let stream = if line.stream == "stderr" { Stream::Stderr } else { Stream::Stdout };
+    let bytes = line.log.into_bytes();
+    let partial = bytes.last() != Some(&b'\n');
+    Some(Entry { time_ns: json::parse_time(&line.time)?, stream, bytes, partial })
+}
+
+fn parse_record(bytes: &[u8]) -> Option<(Option<Entry>, usize)> {
+    let head = bytes.get(..local::HEAD)?;
+    let length = u32::from_le_bytes(head[..4].try_into().ok()?) as usize;
+    let text = bytes.get(local::HEAD..local::HEAD + length)?;
+    let whole = local::HEAD + length + local::TAIL;
+    bytes.get(..whole)?;
+    let partial = head[4] & local::GOES_ON != 0;
+    let stream = if head[4] & !local::GOES_ON == 2 { Stream::Stderr } else { Stream::Stdout };
+    let time_ns = u64::from_le_bytes(head[5..].try_into().ok()?);
+    let mut bytes = text.to_vec();
+    if !partial {
+        bytes.push(b'\n');
+    }
+    Some((Some(Entry { time_ns, stream, bytes, partial }), whole))
+}
+
+/// Where the last `count` lines start, and how many there are (fewer, when the file has no more).
+fn lines_back(file: &File, count: u64) -> std::io::Result<(u64, u64)> {
+    let mut end = last_newline(file, file.metadata()?.len())?;
+    if count == 0 || end == 0 {
+        return Ok((end, 0));
+    }
+    // The newline at the very end belongs to the last line.
+    end -= 1;
+    let mut found = 0;
+    let mut chunk = vec![0; CHUNK];
+    while end > 0 {
+        let length = CHUNK.min(end as usize);
+        let start = end - length as u64;
+        file.read_exact_at(&mut chunk[..length], start)?;
+        for at in (0..length).rev().filter(|&at| chunk[at] == b'\n') {
+            found += 1;
+            if found == count {
+                return Ok((start + at as u64 + 1, found));
+            }
+        }
+        end = start;
+    }
+    Ok((0, found + 1))
+}
+
+/// Where the last `count` records start, and how many there are (fewer, when the file has no more).
+fn records_back(file: &File, count: u64) -> std::io::Result<(u64, u64)> {
+    let size = file.metadata()?.len();
+    let around = (local::HEAD + local::TAIL) as u64;
+    let (mut at, mut found) = (size, 0);
+    let (mut head, mut tail) = ([0; 4], [0; 4]);
+    while found < count && at >= around {
+        file.read_exact_at(&mut tail, at - local::TAIL as u64)?;
+        let start = at.checked_sub(around + u64::from(u32::from_le_bytes(tail)));
+        if let Some(start) = start {
+            file.read_exact_at(&mut head, start)?;
+        }
+        let Some(start) = start.filter(|_| head == tail) else {
+            // Half a record at the end, being written just now: what is whole is found from the front.
+            let whole = if at == size { whole_records(file, size)? } else { size };
+            if whole == size {
+                break;
+            }
+            at = whole;
+            continue;
+        };
+        (at, found) = (start, found + 1);
+    }
+    Ok((at, found))
+}
 
 /// Where the last whole line ends.
 pub(super) fn last_newline(file: &File, size: u64) -> std::io::Result<u64> {
     let mut end = size;
-    let mut chunk = vec![0; 64 * 1024];
+    let mut chunk = vec![0; CHUNK];
     while end > 0 {
         let length = chunk.len().min(end as usize);
         file.read_exact_at(&mut chunk[..length], end - length as u64)?;
@@ -21,17 +338,16 @@ pub(super) fn last_newline(file: &File, size: u64) -> std::io::Result<u64> {
 
 /// Where the last whole record of the local format ends.
 pub(super) fn whole_records(file: &File, size: u64) -> std::io::Result<u64> {
+    let around = (local::HEAD + local::TAIL) as u64;
     let mut at = 0;
-    loop {
-        let mut length = [0; 4];
-        if at + (local::HEAD + local::TAIL) as u64 > size {
-            return Ok(at);
-        }
+    let mut length = [0; 4];
+    while at + around <= size {
         file.read_exact_at(&mut length, at)?;
-        let next = at + (local::HEAD + local::TAIL) as u64 + u64::from(u32::from_le_bytes(length));
+        let next = at + around + u64::from(u32::from_le_bytes(length));
         if next > size {
-            return Ok(at);
+            break;
         }
         at = next;
     }
+    Ok(at)
 }

@@ -1,1 +1,270 @@
+use std::collections::BTreeMap;
 
+use super::read::{Entry, Query, Reader};
+use super::*;
+
+/// Numbers that look random and are the same in each run.
+struct Dice(u64);
+
+impl Dice {
+    fn roll(&mut self, sides: u64) -> u64 {
+        self.0 = self.0.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        (self.0 >> 33) % sides
+    }
+}
+
+fn config(folder: &Path, max_size: u64, max_file: u32) -> LogFile {
+    let path = folder.join("log");
+    LogFile { path, max_size, max_file, attributes: BTreeMap::new(), compress: false }
+}
+
+fn all(log: &Log, query: Query) -> Vec<Entry> {
+    let mut reader = Reader::open(log, query).unwrap().unwrap();
+    std::iter::from_fn(|| reader.next_entry().unwrap()).collect()
+}
+
+fn texts(entries: &[Entry]) -> Vec<String> {
+    entries.iter().map(|entry| String::from_utf8_lossy(&entry.bytes).into_owned()).collect()
+}
+
+fn both(config: &LogFile) -> [Log; 2] {
+    [Log::JsonFile(config.clone()), Log::Local(config.clone())]
+}
+
+#[test]
+fn json_lines_are_docker_s() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut config = config(folder.path(), 0, 1);
+    config.attributes.insert("tag".into(), "a<b".into());
+    let mut log = Writer::open(Log::JsonFile(config.clone())).unwrap().unwrap();
+    log.write(Stream::Stdout, b"one\ntwo\nhal", 1_767_323_045_123_456_789);
+    log.write(Stream::Stderr, b"err\n", 1_767_323_045_120_000_000);
+    log.write(Stream::Stdout, b"f\n", 1_767_323_046_000_000_000);
+    log.write(Stream::Stdout, b"end", 1_767_323_046_000_000_000);
+    log.end(Stream::Stdout, 1_767_323_047_000_000_000);
+    let attributes = r#""attrs":{"tag":"a\u003cb"}"#;
+    let line = |text: &str, stream: &str, time: &str| {
+        format!("{{\"log\":\"{text}\",\"stream\":\"{stream}\",{attributes},\"time\":\"{time}\"}}\n")
+    };
+    let wanted = [
+        line("one\\n", "stdout", "2026-01-02T03:04:05.123456789Z"),
+        line("two\\n", "stdout", "2026-01-02T03:04:05.123456789Z"),
+        line("err\\n", "stderr", "2026-01-02T03:04:05.12Z"),
+        line("half\\n", "stdout", "2026-01-02T03:04:06Z"),
+        line("end", "stdout", "2026-01-02T03:04:07Z"),
+    ];
+    assert_eq!(std::fs::read_to_string(config.path).unwrap(), wanted.concat());
+}
+
+#[test]
+fn long_lines_are_cut_and_whole_again() {
+    let folder = tempfile::tempdir().unwrap();
+    for log in both(&config(folder.path(), 0, 1)) {
+        let _ = std::fs::remove_file(folder.path().join("log"));
+        let mut writer = Writer::open(log.clone()).unwrap().unwrap();
+        let long = vec![b'x'; PIECE_MAX * 2 + 10];
+        // In reads of odd lengths.
+        for part in long.chunks(1000) {
+            writer.write(Stream::Stdout, part, 1);
+        }
+        writer.write(Stream::Stdout, b"\n", 1);
+        let exact = vec![b'y'; PIECE_MAX];
+        writer.write(Stream::Stdout, &exact, 1);
+        writer.write(Stream::Stdout, b"\nz\n", 1);
+        let entries = all(&log, Query::default());
+        let lengths: Vec<usize> = entries.iter().map(|entry| entry.bytes.len()).collect();
+        assert_eq!(lengths, [PIECE_MAX, PIECE_MAX, 11, PIECE_MAX, 1, 2]);
+        let partial: Vec<bool> = entries.iter().map(|entry| entry.partial).collect();
+        assert_eq!(partial, [true, true, false, true, false, false]);
+    }
+}
+
+#[test]
+fn a_query_selects() {
+    let folder = tempfile::tempdir().unwrap();
+    for log in both(&config(folder.path(), 300, 4)) {
+        for number in 0..5 {
+            let _ = std::fs::remove_file(numbered(&folder.path().join("log"), number));
+        }
+        let mut writer = Writer::open(log.clone()).unwrap().unwrap();
+        for time in 1..=9 {
+            writer.write(Stream::Stdout, format!("{time}\n").as_bytes(), time);
+        }
+        let ask = |tail, since_ns, until_ns| {
+            texts(&all(&log, Query { tail, since_ns, until_ns })).concat().replace('\n', "")
+        };
+        assert_eq!(ask(None, None, None), "123456789");
+        for tail in 0..12 {
+            let wanted: String = "123456789".chars().skip(9_usize.saturating_sub(tail)).collect();
+            assert_eq!(ask(Some(tail as u64), None, None), wanted);
+        }
+        assert_eq!(ask(None, Some(3), Some(5)), "345");
+        assert_eq!(ask(Some(3), Some(8), None), "89");
+        assert_eq!(ask(None, Some(100), None), "");
+    }
+}
+
+#[test]
+fn files_are_rotated_and_the_oldest_go() {
+    let folder = tempfile::tempdir().unwrap();
+    let config = config(folder.path(), 1000, 3);
+    let mut writer = Writer::open(Log::JsonFile(config.clone())).unwrap().unwrap();
+    for number in 0..1000 {
+        writer.write(Stream::Stdout, format!("{number}\n").as_bytes(), 1);
+    }
+    let names = || {
+        let mut names: Vec<String> = std::fs::read_dir(folder.path())
+            .unwrap()
+            .map(|entry| entry.unwrap().file_name().into_string().unwrap())
+            .collect();
+        names.sort();
+        names
+    };
+    assert_eq!(names(), ["log", "log.1", "log.2"]);
+    for name in names() {
+        // As in Docker, the entry that reaches the size is the file's last.
+        assert!(std::fs::metadata(folder.path().join(name)).unwrap().len() < 1100);
+    }
+    assert_eq!(texts(&all(&Log::JsonFile(config), Query::default())).last().unwrap(), "999\n");
+}
+
+/// Whatever is written, cut and rotated, who follows sees each line once and in order; and who comes later
+/// sees the end of it.
+#[test]
+fn following_loses_and_doubles_nothing() {
+    for seed in 0..16 {
+        let mut dice = Dice(seed);
+        let folder = tempfile::tempdir().unwrap();
+        let config = config(folder.path(), 200 + dice.roll(3000), 8 + dice.roll(4) as u32);
+        for log in both(&config) {
+            for number in 0..13 {
+                let _ = std::fs::remove_file(numbered(&config.path, number));
+            }
+            let mut writer = Writer::open(log.clone()).unwrap().unwrap();
+            let mut reader = Reader::open(&log, Query::default()).unwrap().unwrap();
+            let (mut wanted, mut got) = (String::new(), String::new());
+            for step in 0..80 {
+                let text: String = (0..dice.roll(4))
+                    .map(|line| format!("{step}.{line} {}\n", "é<".repeat(dice.roll(20) as usize)))
+                    .collect();
+                let cut = (0..=text.len().min(dice.roll(50) as usize)).rfind(|at| text.is_char_boundary(*at));
+                let (first, second) = text.split_at(cut.unwrap());
+                writer.write(Stream::Stdout, first.as_bytes(), step + 1);
+                if dice.roll(30) == 0 {
+                    writer.rotate();
+                }
+                writer.write(Stream::Stdout, second.as_bytes(), step + 1);
+                wanted.push_str(&text);
+                // A step makes fewer files than are kept, so that none is gone before it was opened.
+                loop {
+                    while let Some(entry) = reader.next_entry().unwrap() {
+                        got.push_str(std::str::from_utf8(&entry.bytes).unwrap());
+                    }
+                    if !reader.poll_more().unwrap() {
+                        break;
+                    }
+                }
+                assert_eq!(got, wanted, "seed {seed}, step {step}");
+            }
+            let late = texts(&all(&log, Query::default())).concat();
+            assert!(wanted.ends_with(&late) && !late.is_empty(), "seed {seed}");
+            let tail = 1 + dice.roll(5);
+            let tail = texts(&all(&log, Query { tail: Some(tail), ..Query::default() })).concat();
+            assert!(wanted.ends_with(&tail), "seed {seed}");
+        }
+    }
+}
+
+/// The same with a writer in a thread of its own, as fast as it can.
+#[test]
+fn following_a_writer_that_rotates_meanwhile() {
+    let folder = tempfile::tempdir().unwrap();
+    let config = config(folder.path(), 20_000, 50);
+    for log in both(&config) {
+        for number in 0..52 {
+            let _ = std::fs::remove_file(numbered(&config.path, number));
+        }
+        let mut writer = Writer::open(log.clone()).unwrap().unwrap();
+        let mut reader = Reader::open(&log, Query::default()).unwrap().unwrap();
+        let writing = std::thread::spawn(move || {
+            for number in 0..10_000 {
+                writer.write(Stream::Stdout, format!("{number}\n").as_bytes(), 1);
+            }
+        });
+        let mut next = 0;
+        let deadline = std::time::Instant::now() + std::time::Duration::from_secs(30);
+        while next < 10_000 {
+            while let Some(entry) = reader.next_entry().unwrap() {
+                assert_eq!(entry.bytes, format!("{next}\n").into_bytes());
+                next += 1;
+            }
+            reader.poll_more().unwrap();
+            assert!(std::time::Instant::now() < deadline, "stuck at {next}");
+        }
+        writing.join().unwrap();
+    }
+}
+
+#[test]
+fn a_half_written_end_is_cut_off() {
+    let folder = tempfile::tempdir().unwrap();
+    for log in both(&config(folder.path(), 0, 1)) {
+        let path = folder.path().join("log");
+        let _ = std::fs::remove_file(&path);
+        let mut writer = Writer::open(log.clone()).unwrap().unwrap();
+        writer.write(Stream::Stdout, b"one\ntwo\n", 1);
+        drop(writer);
+        let whole = std::fs::read(&path).unwrap();
+        for cut in 1..10 {
+            std::fs::write(&path, &whole[..whole.len() - cut]).unwrap();
+            let tail = Query { tail: Some(1), ..Query::default() };
+            assert_eq!(texts(&all(&log, tail)), ["one\n"], "cut {cut}");
+            let mut writer = Writer::open(log.clone()).unwrap().unwrap();
+            writer.write(Stream::Stdout, b"three\n", 1);
+            assert_eq!(texts(&all(&log, Query::default())), ["one\n", "three\n"], "cut {cut}");
+        }
+    }
+}
+
+#[test]
+fn hostile_files_are_read_without_harm() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut dice = Dice(7);
+    for log in both(&config(folder.path(), 0, 1)) {
+        for _ in 0..200 {
+            let bytes: Vec<u8> = (0..dice.roll(300)).map(|_| [b'\n', b'{', b'"', 0, 255, b'a'][dice.roll(6) as usize]).collect();
+            std::fs::write(folder.path().join("log"), &bytes).unwrap();
+            all(&log, Query::default());
+            all(&log, Query { tail: Some(dice.roll(5)), ..Query::default() });
+            Writer::open(log.clone()).unwrap();
+        }
+    }
+}
+
+#[test]
+fn a_full_disk_is_told_of_when_there_is_room_again() {
+    let folder = tempfile::tempdir().unwrap();
+    let flags = rustix::mount::MountFlags::empty();
+    rustix::mount::mount("tmpfs", folder.path(), "tmpfs", flags, Some(c"size=64k")).unwrap();
+    let outcome = std::panic::catch_unwind(|| {
+        for log in both(&config(folder.path(), 0, 1)) {
+            let _ = std::fs::remove_file(folder.path().join("log"));
+            let hog = folder.path().join("hog");
+            let mut writer = Writer::open(log.clone()).unwrap().unwrap();
+            writer.write(Stream::Stdout, b"before\n", 1);
+            // Whatever room there is.
+            let _ = std::fs::write(&hog, vec![0; 100_000]);
+            let line = [&vec![b'x'; 5000][..], b"\n"].concat();
+            for _ in 0..3 {
+                writer.write(Stream::Stdout, &line, 2);
+            }
+            std::fs::remove_file(&hog).unwrap();
+            writer.write(Stream::Stdout, b"after\n", 3);
+            let entries = all(&log, Query::default());
+            let lost = "hull: 3 log entries were lost here: the disk took no more\n";
+            assert_eq!(texts(&entries), ["before\n", lost, "after\n"]);
+        }
+    });
+    rustix::mount::unmount(folder.path(), rustix::mount::UnmountFlags::DETACH).unwrap();
+    outcome.unwrap();
+}
