@@ -25,7 +25,8 @@ use crate::http::{self, Response};
 const RAW: &str = "application/vnd.docker.raw-stream";
 const FRAMED: &str = "application/vnd.docker.multiplexed-stream";
 
-fn content_type(framed: bool, version: http::Version) -> &'static str {
+/// The type of a container's output.
+pub(crate) fn content_type(framed: bool, version: http::Version) -> &'static str {
     // Clients before 1.42 know the one type only.
     if framed && version >= 42 { FRAMED } else { RAW }
 }

@@ -50,7 +50,7 @@ pub(crate) static ROUTES: &[Route] = &[
     route!(POST "/containers/prune" containers::prune),
     route!(GET "/containers/{}/json" containers::inspect),
     route!(GET "/containers/{}/top" container_output::top),
-    route!(GET "/containers/{}/logs"),
+    route!(GET "/containers/{}/logs" container_output::logs),
     route!(GET "/containers/{}/changes"),
     route!(GET "/containers/{}/export"),
     route!(GET "/containers/{}/stats" container_output::stats),

@@ -125,7 +125,7 @@ pub(super) fn to_shim(record: &Record, folder: &Path) -> Result<Log> {
 }
 
 /// The labels and variables that the options `labels` and `env` name.
-fn attributes(record: &Record) -> BTreeMap<String, String> {
+pub(super) fn attributes(record: &Record) -> BTreeMap<String, String> {
     let options = &record.host_config.log_config.config;
     let names = |option: &str| {
         options.get(option).map(|names| names.split(',').map(str::to_owned).collect::<Vec<_>>())
