@@ -232,12 +232,12 @@ impl Fabric {
         if sysctl::is_on("net.ipv4.ip_forward") {
             return Ok(());
         }
-        self.keep_closed()?;
+        self.keep_closed(true)?;
         sysctl::set(self.home.as_fd(), &[("net.ipv4.ip_forward".into(), "1".into())])
     }
 
     /// The interfaces of this moment, our bridges excepted, go on not being routed between.
-    fn keep_closed(&self) -> Result<()> {
+    fn keep_closed(&self, ipv4: bool) -> Result<()> {
         let ours: BTreeSet<String> = self
             .all_bridges()?
             .into_iter()
@@ -249,7 +249,7 @@ impl Fabric {
             names.extend(route::interface_of(body).map(|interface| interface.name));
         })?;
         names.retain(|name| name != "lo" && !ours.contains(name));
-        firewall::keep_closed(&mut lock(&self.firewall).socket, &names)
+        firewall::keep_closed(&mut lock(&self.firewall).socket, ipv4, &names)
     }
 
     /// Once the first bridge has IPv6: forwarding, with those interfaces that learn their routes from router
@@ -258,7 +258,7 @@ impl Fabric {
         if sysctl::is_on("net.ipv6.conf.all.forwarding") {
             return Ok(());
         }
-        self.keep_closed()?;
+        self.keep_closed(false)?;
         let mut names = Vec::new();
         lock(&self.links).dump(route::list_links(), |_, body| {
             names.extend(route::interface_of(body).map(|interface| interface.name));

@@ -52,10 +52,10 @@
 //!
 //! **Forwarding.** Containers need `net.ipv4.ip_forward`. Where it was off, turning it on would make the machine a
 //! router between its other interfaces too. So before it is turned on, the table `inet hull-forward` is made: the
-//! interfaces of that moment are elements of its set, and packets from one of them to another are dropped.
+//! interfaces of that moment are elements of its set, and IPv4 packets from one of them to another are dropped.
 //! Interfaces that come later (another engine's bridges, a VPN's) are not in it. The table is shared by all daemons
-//! and stays, as the sysctl does, until the next boot. IPv6 forwarding is turned on when the first bridge with an
-//! IPv6 gateway is made; interfaces that take router advertisements (`accept_ra` 1) are set to go on doing so (2).
+//! and stays, as the sysctl does, until the next boot. IPv6 forwarding is turned on in the same way, with a set of its
+//! own, when the first bridge with an IPv6 gateway is made; interfaces that take router advertisements (`accept_ra` 1) are set to go on doing so (`accept_ra` 2).
 //!
 //! **Connections that exist** when a port is published or taken back keep their way, since the NAT chains see a
 //! connection's first packet only. For UDP, where a peer may send on without a pause, the conntrack entries of the
@@ -590,27 +590,35 @@ pub(crate) fn published(socket: &mut Socket, table: &str) -> Result<Vec<Publishe
     Ok(all)
 }
 
-/// Drops what passes between interfaces that the machine did not forward between before. See "Forwarding" above.
-pub(crate) fn keep_closed(socket: &mut Socket, interfaces: &[String]) -> Result<()> {
-    const CLOSED: Set = Set { name: "closed", key: &[Field::Interface], data: &[], interval: false };
+/// Drops what passes between interfaces that the machine did not forward between before, of one family. See
+/// "Forwarding" above.
+pub(crate) fn keep_closed(socket: &mut Socket, ipv4: bool, interfaces: &[String]) -> Result<()> {
+    const CLOSED4: Set = Set { name: "closed4", key: &[Field::Interface], data: &[], interval: false };
+    const CLOSED6: Set = Set { name: "closed6", key: &[Field::Interface], data: &[], interval: false };
     let mut transaction = Transaction::new("hull-forward");
     transaction.add_table();
-    transaction.add_set(&CLOSED);
+    transaction.add_set(&CLOSED4);
+    transaction.add_set(&CLOSED6);
     transaction.fresh_chain("forward", Hook { kind: "filter", number: FORWARD, priority: 0 });
     let elements: Vec<_> = interfaces
         .iter()
         .map(|name| Element { key: interface_bytes(name).to_vec(), ..Element::default() })
         .collect();
-    transaction.add_elements(CLOSED.name, "keeping forwarding closed", &elements);
-    transaction.rule(
-        "forward",
-        &[
-            Expression::Meta { key: META_IIFNAME, to: 0 },
-            Expression::Lookup { set: CLOSED.name, from: 0, to: None },
-            Expression::Meta { key: META_OIFNAME, to: 0 },
-            Expression::Lookup { set: CLOSED.name, from: 0, to: None },
-            Expression::Drop,
-        ],
-    );
+    let set = if ipv4 { CLOSED4 } else { CLOSED6 };
+    transaction.add_elements(set.name, "keeping forwarding closed", &elements);
+    for (family, set) in [(IPV4, CLOSED4.name), (IPV6, CLOSED6.name)] {
+        transaction.rule(
+            "forward",
+            &[
+                FAMILY,
+                family,
+                Expression::Meta { key: META_IIFNAME, to: 0 },
+                Expression::Lookup { set, from: 0, to: None },
+                Expression::Meta { key: META_OIFNAME, to: 0 },
+                Expression::Lookup { set, from: 0, to: None },
+                Expression::Drop,
+            ],
+        );
+    }
     transaction.commit(socket)
 }

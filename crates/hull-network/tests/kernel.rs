@@ -372,6 +372,36 @@ fn forwarding_is_opened_for_containers_alone() {
 }
 
 #[test]
+fn a_router_goes_on_routing() {
+    on_a_machine(|| {
+        let outside = outside();
+        let far = new_namespace();
+        ip(&format!(
+            "link add eth-far index 1001 type veth peer name eth0 netns /proc/{}/fd/{}",
+            std::process::id(),
+            far.as_raw_fd()
+        ));
+        ip("addr add 10.41.0.1/24 dev eth-far");
+        ip("link set eth-far up");
+        netns::run(far.as_fd(), || {
+            ip("addr add 10.41.0.2/24 dev eth0");
+            ip("link set eth0 up");
+            ip("route add default via 10.41.0.1");
+            settle("eth0");
+        })
+        .unwrap();
+        settle("eth-far");
+        serve(&far, 80);
+        std::fs::write("/proc/sys/net/ipv4/ip_forward", "1").unwrap();
+        assert_eq!(ask(&outside, [10, 41, 0, 2], 80).as_deref(), Ok("198.51.100.2"));
+        // IPv6 forwarding is off, and is turned on for this bridge.
+        let fabric = Fabric::open("hull").unwrap();
+        fabric.ensure_bridge(&bridge("hull0", 20)).unwrap();
+        assert_eq!(ask(&outside, [10, 41, 0, 2], 80).as_deref(), Ok("198.51.100.2"));
+    });
+}
+
+#[test]
 fn settings_of_a_namespace_are_set_there() {
     on_a_machine(|| {
         let fabric = Fabric::open("hull").unwrap();

@@ -29,6 +29,7 @@ const IFLA_INFO_SLAVE_DATA: u16 = 5;
 const VETH_INFO_PEER: u16 = 1;
 const IFLA_BR_FORWARD_DELAY: u16 = 1;
 const IFLA_BR_STP_STATE: u16 = 5;
+const IFLA_BR_MCAST_SNOOPING: u16 = 23;
 const IFLA_BRPORT_MODE: u16 = 4;
 const IFLA_BRPORT_ISOLATED: u16 = 33;
 const IFLA_INET6_ADDR_GEN_MODE: u16 = 8;
@@ -158,7 +159,7 @@ pub(crate) fn add_bridge(batch: &mut Batch, name: &str, mac: Option<[u8; 6]>, mt
         }
         attributes.nest(IFLA_LINKINFO, |info| {
             info.text(IFLA_INFO_KIND, "bridge").nest(IFLA_INFO_DATA, |data| {
-                data.u32(IFLA_BR_FORWARD_DELAY, 0).u32(IFLA_BR_STP_STATE, 0);
+                data.u32(IFLA_BR_FORWARD_DELAY, 0).u32(IFLA_BR_STP_STATE, 0).u8(IFLA_BR_MCAST_SNOOPING, 0);
             });
         });
     });

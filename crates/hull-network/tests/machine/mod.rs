@@ -75,6 +75,10 @@ pub(crate) fn outside() -> OwnedFd {
 /// Asking for a link makes the kernel do at once what its link watch has queued; until then packets may be lost.
 pub(crate) fn settle(link: &str) {
     ip(&format!("link show dev {link}"));
+    // An IPv6 address is tentative until a kernel thread has come by, also when nothing is to be detected.
+    while !output("ip", &format!("-6 -o addr show dev {link} tentative")).is_empty() {
+        std::thread::yield_now();
+    }
 }
 
 /// A bridge 10.<net>.0.0/16 and fd00:<net>::/64.
@@ -120,7 +124,10 @@ pub(crate) fn endpoint(bridge: &Bridge, host: u8) -> Endpoint {
 }
 
 pub(crate) fn container(fabric: &Fabric, bridge: &Bridge, host: u8) -> OwnedFd {
-    fabric.attach_new(&endpoint(bridge, host)).unwrap().0
+    let (namespace, _) = fabric.attach_new(&endpoint(bridge, host)).unwrap();
+    netns::run(namespace.as_fd(), || settle("eth0")).unwrap();
+    settle(&bridge.name);
+    namespace
 }
 
 /// A server in a namespace: each TCP connection gets the peer's address as seen there, each datagram too.
