@@ -7,7 +7,7 @@ use hull_engine::{Error, Result};
 use hyper::Method;
 
 use crate::http::{Request, Response, decode};
-use crate::{container_output, containers, exec, images, networks, system, volumes};
+use crate::{container_files, container_output, containers, exec, images, networks, system, volumes};
 
 /// What answers a request.
 pub(crate) type Handler = fn(Request) -> Pin<Box<dyn Future<Output = Result<Response>> + Send>>;
@@ -51,8 +51,8 @@ pub(crate) static ROUTES: &[Route] = &[
     route!(GET "/containers/{}/json" containers::inspect),
     route!(GET "/containers/{}/top" container_output::top),
     route!(GET "/containers/{}/logs" container_output::logs),
-    route!(GET "/containers/{}/changes"),
-    route!(GET "/containers/{}/export"),
+    route!(GET "/containers/{}/changes" container_files::changes),
+    route!(GET "/containers/{}/export" container_files::export),
     route!(GET "/containers/{}/stats" container_output::stats),
     route!(POST "/containers/{}/resize" containers::resize),
     route!(POST "/containers/{}/start" containers::start),
@@ -67,10 +67,10 @@ pub(crate) static ROUTES: &[Route] = &[
     route!(GET "/containers/{}/attach/ws"),
     route!(POST "/containers/{}/wait" containers::wait),
     route!(DELETE "/containers/{}" containers::remove),
-    route!(HEAD "/containers/{}/archive"),
-    route!(GET "/containers/{}/archive"),
-    route!(PUT "/containers/{}/archive"),
-    route!(POST "/commit"),
+    route!(HEAD "/containers/{}/archive" container_files::stat),
+    route!(GET "/containers/{}/archive" container_files::get),
+    route!(PUT "/containers/{}/archive" container_files::put),
+    route!(POST "/commit" container_files::commit),
     // Exec.
     route!(POST "/containers/{}/exec" exec::create),
     route!(POST "/exec/{}/start" exec::start),

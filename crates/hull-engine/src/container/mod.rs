@@ -13,8 +13,10 @@
 //! that take time (start, restart, remove) hold the container's `transition`; the end of a container is told
 //! by its shim and waits for nobody.
 
+mod archive;
 mod attach;
 mod command;
+mod commit;
 mod create;
 mod exec;
 mod finish;
@@ -46,7 +48,9 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use serde::{Deserialize, Serialize};
 use tokio::sync::watch;
 
+pub use archive::PutOptions;
 pub use attach::{AttachPlace, AttachRequest, ClientStream};
+pub use commit::CommitOptions;
 pub use create::Created;
 pub use exec::{Exec, ExecStart};
 pub use list::ListOptions;

@@ -227,7 +227,10 @@ impl Follow {
         let watch = inotify::init(flags).map_err(|error| failed(error.into()))?;
         let what = inotify::WatchFlags::MODIFY | inotify::WatchFlags::CREATE | inotify::WatchFlags::MOVED_TO;
         inotify::add_watch(&watch, folder, what).map_err(|error| failed(error.into()))?;
-        let changes = AsyncFd::register_with_interest(watch, Interest::READABLE).map_err(failed)?;
+        // SAFETY: the descriptor is owned by the AsyncFd from here on and closes with it, not before.
+        #[allow(unsafe_code)]
+        let changes = unsafe { AsyncFd::register_with_interest(watch, Interest::READABLE) };
+        let changes = changes.map_err(|error| failed(error.into()))?;
         let lifetime = container.lifetime.subscribe();
         let ends = lifetime.borrow().ends;
         Ok(Follow { changes, lifetime, ends, until_ns, last_look: false })
