@@ -24,6 +24,7 @@ pub(super) fn run(start: &Start<'_>, namespaces: &Namespaces, teller: &Teller) -
     process::new_session()?;
 
     // The file system, while the host's is still there to take from.
+    let procfs = sysctl::host_procfs()?;
     root::cut_propagation(start.spec)?;
     let root = root::assemble(start.spec, start.rootfs)?;
     teller.root(root.as_fd())?;
@@ -44,8 +45,8 @@ pub(super) fn run(start: &Start<'_>, namespaces: &Namespaces, teller: &Teller) -
     namespaces.make_cgroup()?;
     root::pivot(root.as_fd())?;
     name_the_machine(start, namespaces)?;
-    sysctl::set(start.spec, false)?;
-    process::prepare(process, teller)?;
+    sysctl::set(start.spec, procfs.as_fd(), false)?;
+    process::prepare(process, procfs.as_fd(), teller)?;
     let privileges = Privileges::of(process, start.filter, teller)?;
 
     // The network, and what shows it.
@@ -58,7 +59,7 @@ pub(super) fn run(start: &Start<'_>, namespaces: &Namespaces, teller: &Teller) -
         mount.attach(root.as_fd())?;
     }
     masks.hide(start.spec, root.as_fd(), |path| later.iter().any(|mount| path.starts_with(mount)))?;
-    sysctl::set(start.spec, true)?;
+    sysctl::set(start.spec, procfs.as_fd(), true)?;
     root::finish(start.spec, root.as_fd())?;
 
     // The process.

@@ -17,7 +17,8 @@ use crate::error::Context;
 use crate::sys::{self, MountAttr};
 use crate::{Error, Result};
 
-/// What masks: an empty read-only folder and a null device, each made once and cloned for each path.
+/// What masks: an empty read-only folder and a null device. The first of each that is mounted is the pattern of
+/// the others: a pattern that is mounted nowhere would cost a grace period of RCU to let go of.
 pub(super) struct Masks {
     folder: Option<OwnedFd>,
     null: Option<OwnedFd>,
@@ -49,19 +50,19 @@ impl Masks {
     fn mask(&mut self, path: &Path, root: BorrowedFd<'_>) -> Result<()> {
         let doing = || format!("mask {}", path.display());
         let Some(at) = inroot::find(root, path)? else { return Ok(()) };
-        let mask = if inroot::is_folder(&at).context(doing)? {
-            match &self.folder {
-                Some(folder) => folder,
-                None => self.folder.insert(empty_folder().context(doing)?),
-            }
+        let pattern = if inroot::is_folder(&at).context(doing)? { &mut self.folder } else { &mut self.null };
+        if let Some(pattern) = pattern {
+            let tree = clone(pattern.as_fd()).context(doing)?;
+            return attach_at(tree.as_fd(), at.as_fd()).context(doing);
+        }
+        let tree = if inroot::is_folder(&at).context(doing)? {
+            empty_folder().context(doing)?
         } else {
-            match &self.null {
-                Some(null) => null,
-                None => self.null.insert(null_device(root)?),
-            }
+            null_device(root)?
         };
-        let tree = clone(mask.as_fd()).context(doing)?;
-        attach_at(tree.as_fd(), at.as_fd()).context(doing)
+        attach_at(tree.as_fd(), at.as_fd()).context(doing)?;
+        *pattern = Some(tree);
+        Ok(())
     }
 }
 

@@ -8,7 +8,7 @@ use rustix::fs::{Mode, OFlags};
 
 use super::process::Privileges;
 use super::report::Teller;
-use super::{ExecIn, Streams, devices, process, streams};
+use super::{ExecIn, Streams, devices, process, streams, sysctl};
 use crate::error::Context;
 use crate::{Result, sys};
 
@@ -21,6 +21,7 @@ pub(super) fn run(exec: &ExecIn<'_>, teller: &Teller) -> Result<Infallible> {
     // Before it can be seen from inside: it holds the shim's memory and descriptors.
     process::shield()?;
     exec.cgroup.join_v1_self()?;
+    let procfs = sysctl::host_procfs()?;
     sys::setns(exec.target_pidfd, NAMESPACES).context(|| "join the container's namespaces".into())?;
     process::new_session()?;
     let terminal = match exec.streams {
@@ -33,7 +34,7 @@ pub(super) fn run(exec: &ExecIn<'_>, teller: &Teller) -> Result<Infallible> {
             Some(terminal.slave)
         }
     };
-    process::prepare(exec.process, teller)?;
+    process::prepare(exec.process, procfs.as_fd(), teller)?;
     let privileges = Privileges::of(exec.process, exec.filter, teller)?;
     streams::place(&exec.streams, terminal)?;
     process::execute(&privileges, teller)

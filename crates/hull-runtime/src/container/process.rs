@@ -4,7 +4,7 @@
 use std::convert::Infallible;
 use std::ffi::{CString, OsStr};
 use std::io::Read;
-use std::os::fd::AsFd;
+use std::os::fd::BorrowedFd;
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
@@ -46,9 +46,9 @@ pub(super) fn new_session() -> Result<()> {
 }
 
 /// What is set with full privileges, before the user is changed.
-pub(super) fn prepare(process: &Process, teller: &Teller) -> Result<()> {
+pub(super) fn prepare(process: &Process, procfs: BorrowedFd<'_>, teller: &Teller) -> Result<()> {
     limits(process, teller)?;
-    out_of_memory_score(process, teller)?;
+    out_of_memory_score(process, procfs, teller)?;
     if let Some(priority) = process.io_priority() {
         let class = match priority.class() {
             IOPriorityClass::IoprioClassRt => 1,
@@ -105,10 +105,9 @@ fn resource(kind: PosixRlimitType) -> (u32, &'static str) {
     }
 }
 
-fn out_of_memory_score(process: &Process, teller: &Teller) -> Result<()> {
+fn out_of_memory_score(process: &Process, procfs: BorrowedFd<'_>, teller: &Teller) -> Result<()> {
     let Some(score) = process.oom_score_adj() else { return Ok(()) };
-    let procfs = sysctl::own_procfs()?;
-    match sysctl::write(procfs.as_fd(), "self/oom_score_adj", &score.to_string()) {
+    match sysctl::write(procfs, "self/oom_score_adj", &score.to_string()) {
         Ok(()) => Ok(()),
         Err(Errno::ACCESS | Errno::PERM) => teller.warn(&format!(
             "oom_score_adj is not set to {score}: lowering it needs CAP_SYS_RESOURCE, which this machine does \

@@ -1,28 +1,32 @@
 //! Kernel parameters of the container's namespaces.
 
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::{BorrowedFd, OwnedFd};
 use std::path::PathBuf;
 
 use oci_spec::runtime::{LinuxNamespaceType, Spec};
 use rustix::fs::{self, Mode, OFlags, ResolveFlags};
-use rustix::mount::{FsMountFlags, FsOpenFlags, MountAttrFlags, fsconfig_create, fsmount, fsopen};
 
 use super::namespaces::Namespaces;
 use crate::error::Context;
 use crate::{Error, Result};
 
-/// A procfs of one's own, mounted nowhere: no path of the container leads through it, so nothing in there can
-/// redirect what is written by it.
-pub(super) fn own_procfs() -> Result<OwnedFd> {
-    let open = || {
-        let context = fsopen("proc", FsOpenFlags::FSOPEN_CLOEXEC)?;
-        fsconfig_create(&context)?;
-        fsmount(&context, FsMountFlags::FSMOUNT_CLOEXEC, MountAttrFlags::empty())
-    };
-    open().context(|| "mount a procfs to write to".into())
+/// The host's procfs, opened while the host's paths are there: nothing in it can be redirected by the
+/// container. `self` and the parameters of namespaces in it are those of whoever asks, as anywhere.
+///
+/// Not a mount of one's own: to let go of one that is mounted nowhere costs a grace period of RCU, a millisecond
+/// on a busy machine.
+pub(super) fn host_procfs() -> Result<OwnedFd> {
+    const PROC_SUPER_MAGIC: u64 = 0x9fa0;
+    let doing = || "open the host's /proc".to_owned();
+    let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    let procfs = fs::open("/proc", flags, Mode::empty()).context(doing)?;
+    if fs::fstatfs(&procfs).context(doing)?.f_type as u64 != PROC_SUPER_MAGIC {
+        return Err(Error::refused(doing(), "it is no procfs"));
+    }
+    Ok(procfs)
 }
 
-/// Writes to a file of [`own_procfs`].
+/// Writes to a file of [`host_procfs`].
 pub(super) fn write(procfs: BorrowedFd<'_>, path: &str, value: &str) -> rustix::io::Result<()> {
     let flags = OFlags::WRONLY | OFlags::CLOEXEC;
     let resolve = ResolveFlags::BENEATH | ResolveFlags::NO_MAGICLINKS | ResolveFlags::NO_XDEV;
@@ -31,17 +35,12 @@ pub(super) fn write(procfs: BorrowedFd<'_>, path: &str, value: &str) -> rustix::
 }
 
 /// Sets the kernel parameters of the configuration that belong to the network, or those that do not.
-pub(super) fn set(spec: &Spec, network: bool) -> Result<()> {
+pub(super) fn set(spec: &Spec, procfs: BorrowedFd<'_>, network: bool) -> Result<()> {
     let parameters = spec.linux().as_ref().and_then(|linux| linux.sysctl().as_ref());
-    let mut chosen =
-        parameters.into_iter().flatten().filter(|(name, _)| is_network(name) == network).peekable();
-    if chosen.peek().is_none() {
-        return Ok(());
-    }
-    let procfs = own_procfs()?;
+    let chosen = parameters.into_iter().flatten().filter(|(name, _)| is_network(name) == network);
     for (name, value) in chosen {
         let path = PathBuf::from("sys").join(path(name));
-        write(procfs.as_fd(), &path.to_string_lossy(), value)
+        write(procfs, &path.to_string_lossy(), value)
             .context(|| format!("set the kernel parameter {name} to {value:?}"))?;
     }
     Ok(())
