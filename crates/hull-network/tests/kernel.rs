@@ -3,7 +3,7 @@
 mod machine;
 
 use std::net::{IpAddr, Ipv4Addr, UdpSocket};
-use std::os::fd::{AsFd, AsRawFd};
+use std::os::fd::AsFd;
 
 use hull_network::{Bridge, Endpoint, Error, Fabric, Protocol, Published, netns};
 use machine::*;
@@ -339,26 +339,6 @@ fn forwarding_is_opened_for_containers_alone() {
         std::fs::write("/proc/sys/net/ipv4/ip_forward", "0").unwrap();
         let outside = outside();
         // A second interface that was there before, and one that comes later.
-        let beyond = |name: &str, net: u8| {
-            let far = new_namespace();
-            let path = format!("/proc/{}/fd/{}", std::process::id(), far.as_raw_fd());
-            ip(&format!(
-                "link add {name} index {} type veth peer name eth0 netns {path}",
-                1000 + u32::from(net)
-            ));
-            ip(&format!("addr add 10.{net}.0.1/24 dev {name}"));
-            ip(&format!("link set {name} up"));
-            netns::run(far.as_fd(), || {
-                ip(&format!("addr add 10.{net}.0.2/24 dev eth0"));
-                ip("link set eth0 up");
-                ip(&format!("route add default via 10.{net}.0.1"));
-                settle("eth0");
-            })
-            .unwrap();
-            settle(name);
-            serve(&far, 80);
-            far
-        };
         let _before = beyond("eth-before", 41);
         let fabric = Fabric::open("hull").unwrap();
         let net = bridge("hull0", 20);
@@ -375,23 +355,7 @@ fn forwarding_is_opened_for_containers_alone() {
 fn a_router_goes_on_routing() {
     on_a_machine(|| {
         let outside = outside();
-        let far = new_namespace();
-        ip(&format!(
-            "link add eth-far index 1001 type veth peer name eth0 netns /proc/{}/fd/{}",
-            std::process::id(),
-            far.as_raw_fd()
-        ));
-        ip("addr add 10.41.0.1/24 dev eth-far");
-        ip("link set eth-far up");
-        netns::run(far.as_fd(), || {
-            ip("addr add 10.41.0.2/24 dev eth0");
-            ip("link set eth0 up");
-            ip("route add default via 10.41.0.1");
-            settle("eth0");
-        })
-        .unwrap();
-        settle("eth-far");
-        serve(&far, 80);
+        let _far = beyond("eth-far", 41);
         std::fs::write("/proc/sys/net/ipv4/ip_forward", "1").unwrap();
         assert_eq!(ask(&outside, [10, 41, 0, 2], 80).as_deref(), Ok("198.51.100.2"));
         // IPv6 forwarding is off, and is turned on for this bridge.

@@ -5,7 +5,7 @@
 
 use std::io::{Read, Write};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, TcpStream, UdpSocket};
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::process::Command;
 use std::time::Duration;
 
@@ -49,7 +49,7 @@ pub(crate) fn new_namespace() -> OwnedFd {
 /// A namespace behind eth-out: 198.51.100.2 and fd00:51::2, the machine has .1 and ::1. Its default route is the machine.
 pub(crate) fn outside() -> OwnedFd {
     let namespace = new_namespace();
-    let path = format!("/proc/{}/fd/{}", std::process::id(), std::os::fd::AsRawFd::as_raw_fd(&namespace));
+    let path = format!("/proc/{}/fd/{}", std::process::id(), namespace.as_raw_fd());
     // Where both ends have one index, the kernel takes the pair for an ordinary device and tells of its carrier once
     // a second only (linkwatch_urgent_event); on a real machine they differ.
     ip(&format!("link add eth-out index 1000 type veth peer name eth0 netns {path}"));
@@ -70,6 +70,25 @@ pub(crate) fn outside() -> OwnedFd {
     .unwrap();
     settle("eth-out");
     namespace
+}
+
+/// Another machine, 10.<net>.0.2, behind an interface of this one; it serves port 80.
+pub(crate) fn beyond(name: &str, net: u8) -> OwnedFd {
+    let far = new_namespace();
+    let path = format!("/proc/{}/fd/{}", std::process::id(), far.as_raw_fd());
+    ip(&format!("link add {name} index {} type veth peer name eth0 netns {path}", 1000 + u32::from(net)));
+    ip(&format!("addr add 10.{net}.0.1/24 dev {name}"));
+    ip(&format!("link set {name} up"));
+    netns::run(far.as_fd(), || {
+        ip(&format!("addr add 10.{net}.0.2/24 dev eth0"));
+        ip("link set eth0 up");
+        ip(&format!("route add default via 10.{net}.0.1"));
+        settle("eth0");
+    })
+    .unwrap();
+    settle(name);
+    serve(&far, 80);
+    far
 }
 
 /// Asking for a link makes the kernel do at once what its link watch has queued; until then packets may be lost.
