@@ -109,7 +109,14 @@ fn run(typed: Vec<String>) -> Result<ExitStatus, (String, Error)> {
         Resolved::Run { path, entry, words } => (path, entry, words),
         Resolved::Done(status) => return Ok(status),
     };
-    let in_command = |error| (path.clone(), error);
+    let in_command = |error: Error| {
+        let error = if error.is_flag() {
+            error.followed_by(&format!("\n\nUsage:  {path} {}", entry.usage))
+        } else {
+            error
+        };
+        (path.clone(), error)
+    };
     let command = (entry.arguments)(Command::new(entry.name));
     let matches = match parse(&path, entry.usage, command, &words).map_err(in_command)? {
         Parsed::Matches(matches) => matches,
@@ -307,39 +314,47 @@ fn suggestion(error: &clap::Error, kind: ContextKind) -> Option<String> {
 }
 
 fn word_error(path: &str, usage: &str, command: &Command, error: &clap::Error) -> Error {
+    let of_flag = !command
+        .get_positionals()
+        .any(|arg| Some(arg.to_string()) == context_text(error, ContextKind::InvalidArg));
     let arg = context_text(error, ContextKind::InvalidArg).unwrap_or_default();
     let value = context_text(error, ContextKind::InvalidValue).unwrap_or_default();
-    let with_usage = |message: String| Error::usage(format!("{message}\n\nUsage:  {path} {usage}"));
+    let wrong_count = || {
+        Error::usage(format!("'{path}' {}\n\nUsage:  {path} {usage}", wanted_count(command))).with_status(1)
+    };
     match error.kind() {
         ErrorKind::UnknownArgument if arg.starts_with("--") => {
             let near = suggestion(error, ContextKind::SuggestedArg);
             let hint = near.map(|near| format!("\n\nDid you mean `{near}`?")).unwrap_or_default();
             let name = arg.split('=').next().unwrap_or(&arg);
-            with_usage(format!("unknown flag: {name}{hint}"))
+            Error::flag(format!("unknown flag: {name}{hint}"))
         }
         ErrorKind::UnknownArgument if arg.starts_with('-') && arg.len() > 1 => {
             let letter = arg.chars().nth(1).unwrap_or('-');
-            with_usage(format!("unknown shorthand flag: '{letter}' in {arg}"))
+            Error::flag(format!("unknown shorthand flag: '{letter}' in {arg}"))
         }
         ErrorKind::UnknownArgument | ErrorKind::MissingRequiredArgument | ErrorKind::TooManyValues => {
-            with_usage(format!("'{path}' {}", wanted_count(command))).with_status(1)
+            wrong_count()
+        }
+        ErrorKind::InvalidValue | ErrorKind::TooFewValues | ErrorKind::WrongNumberOfValues if !of_flag => {
+            wrong_count()
         }
         // clap says "invalid value" with none when a flag stands last without the value it needs.
         ErrorKind::InvalidValue | ErrorKind::TooFewValues | ErrorKind::WrongNumberOfValues
             if value.is_empty() =>
         {
-            with_usage(format!("flag needs an argument: {}", flag_name(&arg)))
+            Error::flag(format!("flag needs an argument: {}", flag_name(&arg)))
         }
         ErrorKind::InvalidValue | ErrorKind::ValueValidation => {
             let why = std::error::Error::source(error).map(|why| format!(": {why}")).unwrap_or_default();
-            with_usage(format!("invalid argument {value:?} for {:?} flag{why}", flag_name(&arg)))
+            Error::flag(format!("invalid argument {value:?} for {:?} flag{why}", flag_name(&arg)))
         }
-        ErrorKind::NoEquals => with_usage(format!("invalid argument for {:?} flag", flag_name(&arg))),
+        ErrorKind::NoEquals => Error::flag(format!("invalid argument for {:?} flag", flag_name(&arg))),
         ErrorKind::ArgumentConflict => {
             let prior = context_text(error, ContextKind::PriorArg).unwrap_or_default();
-            with_usage(format!("conflicting options: {} and {}", flag_name(&arg), flag_name(&prior)))
+            Error::flag(format!("conflicting options: {} and {}", flag_name(&arg), flag_name(&prior)))
         }
-        _ => with_usage(error.to_string().trim_start_matches("error: ").trim_end().to_owned()),
+        _ => Error::flag(error.to_string().trim_start_matches("error: ").trim_end().to_owned()),
     }
 }
 
@@ -374,14 +389,16 @@ fn report(path: &str, error: &Error) {
     if error.is_silent() {
         return;
     }
-    // Docker names itself before an error only where the output may be mixed with a container's: in `run`.
-    let runs = path.ends_with(" run");
-    if error.is_usage() || runs {
+    let runs = path.ends_with(" run") || path.ends_with(" create");
+    // Docker's habits: it names itself before an error where a container's own words may stand beside it, and where
+    // the command line is wrong, but not before what is wrong with a flag.
+    let named = !error.is_flag() && (error.is_usage() || (runs && error.status() >= 125));
+    if named {
         errln!("hull: {error}");
     } else {
         errln!("{error}");
     }
-    if error.is_usage() || (runs && error.status() == 125) {
-        errln!("\nSee '{path} --help'.");
+    if error.is_usage() || (runs && error.status() >= 125) {
+        errln!("\nRun '{path} --help' for more information");
     }
 }

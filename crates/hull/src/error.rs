@@ -22,6 +22,8 @@ enum Kind {
     Connection,
     /// The command line itself is wrong; the help is worth pointing to.
     Usage,
+    /// A flag that is not there, or whose value is none: the usage line is worth showing as well.
+    Flag,
     /// Anything on this side of the socket.
     Local,
     /// Told already, or there is nobody to tell (a closed pipe).
@@ -45,6 +47,11 @@ impl Error {
     /// A command line that makes no sense: exit status 125, with a hint at the help.
     pub fn usage(message: impl Into<String>) -> Self {
         Self { kind: Kind::Usage, message: message.into(), status: 125 }
+    }
+
+    /// A flag that does not exist or has a wrong value: as [`Error::usage`], with the usage line.
+    pub fn flag(message: impl Into<String>) -> Self {
+        Self { kind: Kind::Flag, message: message.into(), status: 125 }
     }
 
     /// The daemon's own refusal, as it words it.
@@ -71,6 +78,12 @@ impl Error {
     /// The same error, with what was being done before it.
     pub fn context(mut self, doing: impl fmt::Display) -> Self {
         self.message = format!("{doing}: {}", self.message);
+        self
+    }
+
+    /// The same error, with more words after it.
+    pub fn followed_by(mut self, words: &str) -> Self {
+        self.message.push_str(words);
         self
     }
 
@@ -104,7 +117,12 @@ impl Error {
 
     /// Whether the command line itself was wrong.
     pub fn is_usage(&self) -> bool {
-        self.kind == Kind::Usage
+        matches!(self.kind, Kind::Usage | Kind::Flag)
+    }
+
+    /// Whether a flag was.
+    pub fn is_flag(&self) -> bool {
+        self.kind == Kind::Flag
     }
 }
 

@@ -43,8 +43,8 @@ impl Query {
         let mut map: serde_json::Map<String, serde_json::Value> = serde_json::Map::new();
         for filter in filters {
             let (key, value) = filter.split_once('=').ok_or_else(|| {
-                crate::error::Error::usage(format!(
-                    "invalid argument {filter:?} for \"-f, --filter\" flag: invalid filter '{filter}'"
+                crate::error::Error::flag(format!(
+                    "invalid argument {filter:?} for \"-f, --filter\" flag: bad format of filter (expected name=value)"
                 ))
             })?;
             let values = map.entry(key.trim().to_lowercase()).or_insert_with(|| serde_json::json!({}));

@@ -109,7 +109,7 @@ pub async fn start(args: StartArgs, context: &Context) -> Result<ExitStatus, Err
     if failed.is_empty() {
         return Ok(ExitStatus::SUCCESS);
     }
-    Err(Error::new(format!("failed to start containers: {}", failed.join(", "))))
+    Err(Error::new(format!("Error: failed to start containers: {}", failed.join(", "))))
 }
 
 fn start_path(args: &StartArgs, name: &str) -> Query {

@@ -1,6 +1,7 @@
 //! Containers: `hull container …` and its twins at the root.
 
 mod attach;
+mod copy;
 mod exec;
 mod foreground;
 mod lifecycle;
@@ -53,6 +54,15 @@ const COMMIT: Entry = entry!(
     "[OPTIONS] CONTAINER [REPOSITORY[:TAG]]",
     view::CommitArgs,
     view::commit
+);
+const CP: Entry = entry!(
+    "cp",
+    [],
+    Commands,
+    "Copy files/folders between a container and the local filesystem",
+    "[OPTIONS] CONTAINER:SRC_PATH DEST_PATH|- or SRC_PATH|- CONTAINER:DEST_PATH",
+    copy::CopyArgs,
+    copy::copy
 );
 const CREATE: Entry = entry!(
     "create",
@@ -228,8 +238,8 @@ const WAIT: Entry = entry!(
 
 /// The container commands that stand at the root as well.
 pub const ROOT: &[Entry] = &[
-    RUN, EXEC, PS, ATTACH, COMMIT, CREATE, DIFF, EXPORT, KILL, LOGS, PAUSE, PORT, RENAME, RESTART, RM, START,
-    STATS, STOP, TOP, UNPAUSE, UPDATE, WAIT,
+    RUN, EXEC, PS, ATTACH, COMMIT, CP, CREATE, DIFF, EXPORT, KILL, LOGS, PAUSE, PORT, RENAME, RESTART, RM,
+    START, STATS, STOP, TOP, UNPAUSE, UPDATE, WAIT,
 ];
 
 /// `hull container`.
@@ -237,7 +247,7 @@ pub const MANAGEMENT: Management = Management {
     name: "container",
     about: "Manage containers",
     entries: &[
-        ATTACH, COMMIT, CREATE, DIFF, EXEC, EXPORT, INSPECT, KILL, LOGS, LS, PAUSE, PORT, PRUNE, RENAME,
+        ATTACH, COMMIT, CP, CREATE, DIFF, EXEC, EXPORT, INSPECT, KILL, LOGS, LS, PAUSE, PORT, PRUNE, RENAME,
         RESTART, RM, RUN, START, STATS, STOP, TOP, UNPAUSE, UPDATE, WAIT,
     ],
 };

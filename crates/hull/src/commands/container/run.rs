@@ -62,7 +62,7 @@ pub async fn run(args: RunArgs, context: &Context) -> Result<ExitStatus, Error> 
     let mut request = options::request(flags, api_socket(context).as_deref())?;
     if args.detach {
         if !flags.attach.is_empty() {
-            return Err(Error::usage("conflicting options: cannot specify both --attach and --detach"));
+            return Err(Error::new("conflicting options: cannot specify both --attach and --detach"));
         }
         request.attach = Attach::default();
         for stream in ["AttachStdin", "AttachStdout", "AttachStderr", "StdinOnce"] {

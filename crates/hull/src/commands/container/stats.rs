@@ -79,6 +79,9 @@ pub async fn stats(args: StatsArgs, context: &Context) -> Result<ExitStatus, Err
     }
     if args.no_stream {
         while following.next().await.is_some() {}
+        if !follow_events && failure.borrow().is_some() {
+            return finish(failure.take(), false);
+        }
         let text = table(&lines.borrow(), spec.as_deref())?;
         out!("{text}")?;
         return finish(failure.take(), follow_events);

@@ -110,7 +110,7 @@ pub async fn port(args: PortArgs, context: &Context) -> Result<ExitStatus, Error
         }
         let bindings = published[format!("{number}/{proto}")].as_array().filter(|list| !list.is_empty());
         let Some(bindings) = bindings else {
-            let message = format!("no public port '{port}' published for {}", args.container);
+            let message = format!("Error: No public port '{port}' published for {}", args.container);
             return Err(Error::new(message));
         };
         for binding in bindings {
@@ -179,7 +179,8 @@ pub async fn export(args: ExportArgs, context: &Context) -> Result<ExitStatus, E
         _ => Path::new("."),
     };
     let wrong = |e: std::io::Error| Error::new(format!("cannot write {output}: {e}"));
-    let temporary = tempfile::NamedTempFile::new_in(folder).map_err(wrong)?;
+    // tempfile's own words name the temporary file, which says nothing to the user.
+    let temporary = tempfile::NamedTempFile::new_in(folder).map_err(|e| wrong(e.kind().into()))?;
     let mut file = tokio::fs::File::from_std(temporary.as_file().try_clone().map_err(wrong)?);
     while let Some(piece) = answer.chunk().await? {
         file.write_all(&piece).await.map_err(wrong)?;

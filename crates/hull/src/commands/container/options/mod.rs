@@ -83,7 +83,7 @@ impl Object {
 
 /// Words a flag's bad value as Docker does.
 pub fn bad(flag: &str, value: &str, why: impl std::fmt::Display) -> Error {
-    Error::usage(format!("invalid argument {value:?} for {flag:?} flag: {why}"))
+    Error::flag(format!("invalid argument {value:?} for {flag:?} flag: {why}"))
 }
 
 /// Parses a flag's value where it was given.
