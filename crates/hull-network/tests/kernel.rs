@@ -233,6 +233,11 @@ fn a_second_daemon_finds_what_the_first_left_and_ports_go_on_answering() {
         serve(&one, 80);
         first.publish("c1", &ports).unwrap();
         drop(first);
+        // What an administrator sees.
+        let listed = output("nft", "list table inet hull");
+        for wanted in ["elements = { \"hull0\" }", "tcp . 8080 comment \"c1 hull0\" : 10.20.0.2 . 80"] {
+            assert!(listed.contains(wanted), "{wanted}: {listed}");
+        }
         assert!(ask(&outside, [198, 51, 100, 1], 8080).is_ok(), "while no daemon is there");
         let second = Fabric::open("hull").unwrap();
         assert!(ask(&outside, [198, 51, 100, 1], 8080).is_ok());

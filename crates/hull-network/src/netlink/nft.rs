@@ -183,6 +183,13 @@ impl<'a> Transaction<'a> {
                 });
             }
             attributes.be32(10, number);
+            if set.key == [Field::Interface] {
+                // For `nft list` alone: a name is in the machine's byte order (NFTNL_UDATA_SET_KEYBYTEORDER).
+                const HOST_ENDIAN: u32 = 1;
+                let mut note = vec![0, 4];
+                note.extend_from_slice(&HOST_ENDIAN.to_ne_bytes());
+                attributes.bytes(13, &note);
+            }
         });
     }
 
