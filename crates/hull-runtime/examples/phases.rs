@@ -62,7 +62,10 @@ impl Clock {
 fn life(folder: &Path, own_network: bool, filter: Option<&seccomp::Filter>) -> Result<Marks> {
     let spec: Spec =
         serde_json::from_value(spec(own_network, &["/bin/true"])).expect("a valid configuration");
-    let rootfs = rootfs(folder);
+    // New ones for each container, as the engine makes them: on the same ones a mount would wait until the disk has
+    // what the last container's end made it write.
+    let layer = tempfile::tempdir_in(folder).expect("a folder for the writable layer");
+    let rootfs = rootfs(folder, layer.path());
     let whole = Instant::now();
     let mut clock = Clock(whole, Vec::new());
     let (cgroup, _) =
@@ -98,7 +101,8 @@ fn execs(folder: &Path, filter: &seccomp::Filter, rounds: usize) -> Result<Vec<M
     let spec: Spec =
         serde_json::from_value(spec(false, &["/bin/sleep", "1000"])).expect("a valid configuration");
     let process = serde_json::from_value(spec_of_process(&["/bin/true"])).expect("a valid process");
-    let rootfs = rootfs(folder);
+    let layer = tempfile::tempdir_in(folder).expect("a folder for the writable layer");
+    let rootfs = rootfs(folder, layer.path());
     let (cgroup, _) = Cgroup::create("/hull-phases/two", None)?;
     let start = Start {
         spec: &spec,
@@ -159,9 +163,6 @@ fn prepare(folder: &Path) -> std::io::Result<()> {
     for name in ["bin", "etc", "proc", "sys", "dev"] {
         std::fs::create_dir_all(base.join(name))?;
     }
-    for name in ["upper", "work"] {
-        std::fs::create_dir(folder.join(name))?;
-    }
     std::fs::copy("/usr/bin/busybox", base.join("bin/busybox"))?;
     for applet in ["true", "sleep"] {
         std::os::unix::fs::symlink("busybox", base.join("bin").join(applet))?;
@@ -169,12 +170,12 @@ fn prepare(folder: &Path) -> std::io::Result<()> {
     Ok(())
 }
 
-fn rootfs(folder: &Path) -> Rootfs {
-    Rootfs::Overlay {
-        lower: vec![folder.join("base")],
-        upper: folder.join("upper"),
-        work: folder.join("work"),
+fn rootfs(folder: &Path, layer: &Path) -> Rootfs {
+    let (upper, work) = (layer.join("upper"), layer.join("work"));
+    for made in [&upper, &work] {
+        std::fs::create_dir(made).expect("a new folder");
     }
+    Rootfs::Overlay { lower: vec![folder.join("base")], upper, work }
 }
 
 fn spec_of_process(arguments: &[&str]) -> Value {

@@ -27,7 +27,7 @@ const ALL: u32 = MKNOD | READ | WRITE;
 
 /// What every container's own `/dev` needs, allowed wherever the rules begin with forbidding everything:
 /// making device files, the default devices, and terminals.
-const OWN: [(char, Option<u32>, Option<u32>, u32); 12] = [
+const OWN: [(char, Option<u32>, Option<u32>, u32); 11] = [
     ('c', None, None, MKNOD),
     ('b', None, None, MKNOD),
     ('c', Some(1), Some(3), ALL),
@@ -39,7 +39,6 @@ const OWN: [(char, Option<u32>, Option<u32>, u32); 12] = [
     ('c', Some(5), Some(1), ALL),
     ('c', Some(5), Some(2), ALL),
     ('c', Some(136), None, ALL),
-    ('c', Some(10), Some(200), MKNOD),
 ];
 
 impl Rule {
