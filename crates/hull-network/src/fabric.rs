@@ -146,8 +146,6 @@ pub struct Fabric {
     maker: Maker,
     links: Mutex<Socket>,
     firewall: Mutex<Firewall>,
-    /// Bridged packets come to the firewall, so ports must be in hairpin mode. See [`crate::firewall`].
-    hairpin: bool,
     /// This kernel has IPv6.
     ipv6: bool,
 }
@@ -213,15 +211,12 @@ impl Fabric {
         let ports = Ports::read(&mut socket, instance)?;
         let maker =
             Maker::new(home.try_clone().map_err(|error| Error::kernel("keeping the namespace", error))?);
-        let hairpin = sysctl::is_on("net.bridge.bridge-nf-call-iptables")
-            || sysctl::is_on("net.bridge.bridge-nf-call-ip6tables");
         let fabric = Fabric {
             instance: instance.to_owned(),
             home,
             maker,
             links: Mutex::new(links),
             firewall: Mutex::new(Firewall { socket, ports }),
-            hairpin,
             ipv6: std::path::Path::new("/proc/sys/net/ipv6").exists(),
         };
         fabric.forward_ipv4()?;
@@ -383,7 +378,7 @@ impl Fabric {
         }
     }
 
-    /// The names of this instance's bridges: those whose alias (`ip link` shows it) is "hull network of <instance>".
+    /// The names of this instance's bridges: those whose alias (`ip link` shows it) is `hull network of INSTANCE`.
     pub fn bridges(&self) -> Result<Vec<String>> {
         let wanted = format!("{ALIAS}{}", self.instance);
         Ok(self
@@ -471,7 +466,7 @@ impl Fabric {
         );
         links.send(batch)?;
         let mut batch = Batch::new();
-        let port = route::Port { hairpin: self.hairpin, isolated: endpoint.isolated };
+        let port = route::Port { hairpin: bridge_netfilter(), isolated: endpoint.isolated };
         route::set_port(&mut batch, &endpoint.host_name, port, self.has_ipv6(endpoint.mtu));
         route::up_port(&mut batch, &endpoint.host_name);
         let finished = links.send(batch).and_then(|()| links.index_of(&endpoint.host_name));
@@ -540,6 +535,13 @@ const BRIDGE_LINK_LOCAL: Ipv6Addr = Ipv6Addr::new(0xfe80, 0, 0, 0, 0, 0, 0, 1);
 fn link_local_of([a, b, c, d, e, f]: [u8; 6]) -> Ipv6Addr {
     let pair = |high, low| u16::from_be_bytes([high, low]);
     Ipv6Addr::new(0xfe80, 0, 0, 0, pair(a ^ 2, b), pair(c, 0xff), pair(0xfe, d), pair(e, f))
+}
+
+/// Whether bridged packets come to the firewall, so that ports must be in hairpin mode (see [`crate::firewall`]). Asked
+/// for each endpoint, because another engine may load br_netfilter at any time.
+fn bridge_netfilter() -> bool {
+    sysctl::is_on("net.bridge.bridge-nf-call-iptables")
+        || sysctl::is_on("net.bridge.bridge-nf-call-ip6tables")
 }
 
 /// A bridge's alias, before the instance's name.

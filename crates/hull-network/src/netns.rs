@@ -3,7 +3,7 @@
 //!
 //! A thread that fails between entering a namespace and leaving it would do the next request's work inside a
 //! container. So work in a namespace runs on a thread that ends with it ([`run`]); the one thread that makes
-//! namespaces and comes back ends itself when it cannot come back ([`Maker`]).
+//! namespaces and comes back ends itself when it cannot come back (`Maker`).
 
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
