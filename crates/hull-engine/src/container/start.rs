@@ -26,6 +26,8 @@ pub(super) struct Started {
     pub(super) pid: i32,
     pub(super) at_ns: i64,
     pub(super) warnings: Vec<String>,
+    /// Dropped once the start is written down: only then its end may be.
+    _entering: oneshot::Sender<()>,
 }
 
 impl Engine {
@@ -93,7 +95,12 @@ impl Engine {
             Ok(Err(error)) => return Err(start_error(error)),
             Err(_) => return Err(Error::system("start the container", "its shim ended without a word")),
         };
-        self.enter_running(container, &shim, prepared.allocation, started)
+        let entered = self.enter_running(container, &shim, prepared.allocation, started);
+        if entered.is_err() {
+            // It runs, but nobody would know: its end is better.
+            let _ = shim.tell(&Request::KillAll, &[]).await;
+        }
+        entered
     }
 
     /// Sends the message with its descriptors, in the order that [`Launch`] names; here they close behind it.
@@ -386,8 +393,18 @@ impl Engine {
             match shim.event().await {
                 Ok(Some((Event::Started { pid, at_ns, warnings, .. }, _))) => {
                     let at_ns = i64::try_from(at_ns).unwrap_or_else(|_| now_ns());
-                    // Nobody waits for it when the daemon is about to end.
-                    let _ = started.send(Ok(Started { pid, at_ns, warnings }));
+                    let (entering, entered) = oneshot::channel::<()>();
+                    let word = Started { pid, at_ns, warnings, _entering: entering };
+                    if started.send(Ok(word)).is_err() {
+                        // Nobody waits for it any more: the start was given up.
+                        tracing::warn!(
+                            container = container.id,
+                            "a start was given up; what came up is ended"
+                        );
+                        let _ = shim.tell(&Request::KillAll, &[]).await;
+                    }
+                    // An end can be as quick as the start: it is written down behind it. The sender is dropped, never used.
+                    let _ = entered.await;
                     engine.follow(&container, &shim).await;
                 }
                 Ok(Some((Event::StartFailed(error), _))) => {
