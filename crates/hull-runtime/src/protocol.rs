@@ -466,10 +466,11 @@ pub fn receive<T: DeserializeOwned>(
     Ok(Some((parse(&json)?, descriptors)))
 }
 
-/// A packet as it came: its body, and all descriptors. The launcher hands it to what it forks unread.
-pub(crate) fn receive_packet(
-    socket: BorrowedFd<'_>,
-) -> Result<Option<(Vec<u8>, Vec<OwnedFd>)>, ReceiveError> {
+/// A packet's body, and all its descriptors.
+pub(crate) type Packet = (Vec<u8>, Vec<OwnedFd>);
+
+/// Receives a packet as it came. The launcher hands it to what it forks unread.
+pub(crate) fn receive_packet(socket: BorrowedFd<'_>) -> Result<Option<Packet>, ReceiveError> {
     let doing = || "receive a message".to_owned();
     let broken = |error: Errno| match error {
         Errno::AGAIN => ReceiveError::WouldBlock,

@@ -84,6 +84,23 @@ pub(crate) fn trim_heap() {
     }
 }
 
+/// Gives the stack back to the kernel that deeper calls have used: the start goes deep, what follows does not.
+#[inline(never)]
+pub(crate) fn trim_stack() {
+    /// Left alone below this frame: the call into the kernel, and the red zone.
+    const MARGIN: usize = 8 * 1024;
+    /// A main thread's stack is not known here, but no start goes deeper.
+    const DEPTH: usize = 512 * 1024;
+    const PAGE: usize = 4096;
+    let here = 0_u8;
+    let end = (std::hint::black_box(&raw const here) as usize - MARGIN) & !(PAGE - 1);
+    // SAFETY: below the stack pointer nothing lives, so that its pages may be empty when they are next used.
+    // Where the range reaches beyond the stack nothing is mapped: the kernel keeps a gap of a mebibyte there.
+    unsafe {
+        libc::madvise((end - DEPTH) as *mut libc::c_void, DEPTH, libc::MADV_DONTNEED);
+    }
+}
+
 /// Where the kernel shows this process's arguments from: an address and a length.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Title {

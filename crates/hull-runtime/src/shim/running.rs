@@ -122,13 +122,14 @@ impl Shim {
         shim.tell(event);
         // Not before the daemon knows: nobody waits for these.
         shim.memory = shim.cgroup.oom_watch().ok().flatten();
-        kernel::trim_heap();
         shim
     }
 
     /// Runs until the container has ended, and everyone has been told.
     pub(super) fn run(mut self) {
-        // It may have ended before its signals were listened to.
+        kernel::trim_heap();
+        kernel::trim_stack();
+        // It may have ended already.
         self.reap();
         while self.first.ended.is_none() {
             self.round(None);
@@ -380,7 +381,7 @@ impl Shim {
             if exec.told {
                 exec.process.streams.release();
             }
-            !(exec.told && !exec.process.streams.has_clients())
+            !exec.told || exec.process.streams.has_clients()
         });
         self.connections.retain(|connection| !connection.closed);
     }

@@ -25,7 +25,11 @@ pub(crate) const PATIENCE: Duration = Duration::from_secs(20);
 pub(crate) fn launcher() -> &'static Launcher {
     static LAUNCHER: OnceLock<Launcher> = OnceLock::new();
     // The launcher runs the tests that are called so: if others than that one were, it would start itself.
-    assert_ne!(std::env::args().next().as_deref(), Some("hull"), "this test must not be named after the launcher");
+    assert_ne!(
+        std::env::args().next().as_deref(),
+        Some("hull"),
+        "this test must not be named after the launcher"
+    );
     LAUNCHER.get_or_init(|| launcher::start().unwrap())
 }
 
@@ -170,7 +174,9 @@ impl Bench {
     /// The text of its log, of a json-file.
     pub(crate) fn log_text(&self) -> String {
         let text = std::fs::read_to_string(self.folder.path().join("log")).unwrap();
-        text.lines().map(|line| serde_json::from_str::<Value>(line).unwrap()["log"].as_str().unwrap().to_owned()).collect()
+        text.lines()
+            .map(|line| serde_json::from_str::<Value>(line).unwrap()["log"].as_str().unwrap().to_owned())
+            .collect()
     }
 
     pub(crate) fn connect(&self) -> Connection {
@@ -409,6 +415,12 @@ pub(crate) fn eventually(what: &str, mut holds: impl FnMut() -> bool) {
     let deadline = Instant::now() + PATIENCE;
     while !holds() {
         assert!(Instant::now() < deadline, "never: {what}");
-        std::thread::sleep(Duration::from_millis(2));
+        pause(Duration::from_millis(2));
     }
+}
+
+/// Waits for what tells nobody, or to see that nothing happens.
+#[allow(clippy::disallowed_methods)] // there is no event to wait for
+pub(crate) fn pause(time: Duration) {
+    std::thread::sleep(time);
 }

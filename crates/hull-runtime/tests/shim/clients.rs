@@ -145,16 +145,17 @@ fn what_has_no_terminal_is_not_resized() {
 
 #[test]
 fn a_client_that_does_not_read_holds_the_container_up() {
-    let mut bench = Bench::shell("dd if=/dev/zero bs=64k count=64 2>/dev/null | tr '\\0' x; echo done >/tmp/done");
+    let mut bench =
+        Bench::shell("dd if=/dev/zero bs=64k count=64 2>/dev/null | tr '\\0' x; echo done >/tmp/done");
     bench.log = hull_runtime::protocol::Log::None;
     let mut client = bench.client(everything());
     let mut connection = bench.start();
     let done = bench.folder.path().join("root/tmp/done");
-    std::thread::sleep(std::time::Duration::from_millis(300));
+    crate::bench::pause(std::time::Duration::from_millis(300));
     assert!(!done.exists(), "4 MiB were taken by nobody");
     // Nothing of this makes the shim busy.
     let before = processor_ticks(connection.state().shim_pid);
-    std::thread::sleep(std::time::Duration::from_millis(300));
+    crate::bench::pause(std::time::Duration::from_millis(300));
     assert!(processor_ticks(connection.state().shim_pid) - before <= 1);
     assert_eq!(read_all(&mut client).len(), 64 << 16);
     assert_eq!(connection.exit().status, 0);

@@ -9,7 +9,8 @@ use crate::bench::{Bench, log_file};
 
 #[test]
 fn a_shim_is_small() {
-    let mut bench = Bench::shell("yes 'a line of output' | head -c 5000000; echo end >&2; exec cat").with_stdin();
+    let mut bench =
+        Bench::shell("yes 'a line of output' | head -c 5000000; echo end >&2; exec cat").with_stdin();
     let mut client = bench.client(crate::bench::everything());
     let mut connection = bench.start();
     crate::bench::read_until(&mut client, "end\n");
@@ -39,7 +40,7 @@ fn an_idle_shim_does_not_wake() {
     };
     crate::bench::eventually("it sleeps", || {
         let before = switches();
-        std::thread::sleep(Duration::from_millis(100));
+        crate::bench::pause(Duration::from_millis(100));
         switches() == before
     });
     connection.done(&Request::KillAll);

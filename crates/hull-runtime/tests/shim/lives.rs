@@ -84,7 +84,9 @@ fn a_wrong_count_of_descriptors_is_refused() {
     let mut bench = Bench::shell("true");
     bench.reserved_claimed = 1;
     match bench.launch().event() {
-        Some(Event::StartFailed(error)) => assert!(error.to_string().contains("0 descriptors came"), "{error}"),
+        Some(Event::StartFailed(error)) => {
+            assert!(error.to_string().contains("0 descriptors came"), "{error}")
+        }
         other => panic!("{other:?}"),
     }
     bench.assert_gone();

@@ -98,8 +98,7 @@ impl Reader {
     /// The files newer than `known`, the oldest first; all without it, or when it has been rotated away.
     fn look(&self, known: Option<(u64, u64)>) -> Result<VecDeque<OpenFile>> {
         let mut files: VecDeque<OpenFile> = VecDeque::new();
-        // One more than there may be: a rotation in progress has moved the oldest up before it is gone.
-        for number in 0..=self.max_file {
+        for number in 0..self.max_file {
             let path = numbered(&self.path, number);
             let doing = || format!("open the log {}", path.display());
             let file = match File::open(&path) {

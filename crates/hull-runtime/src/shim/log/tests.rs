@@ -232,7 +232,9 @@ fn hostile_files_are_read_without_harm() {
     let mut dice = Dice(7);
     for log in both(&config(folder.path(), 0, 1)) {
         for _ in 0..200 {
-            let bytes: Vec<u8> = (0..dice.roll(300)).map(|_| [b'\n', b'{', b'"', 0, 255, b'a'][dice.roll(6) as usize]).collect();
+            let bytes: Vec<u8> = (0..dice.roll(300))
+                .map(|_| [b'\n', b'{', b'"', 0, 255, b'a'][dice.roll(6) as usize])
+                .collect();
             std::fs::write(folder.path().join("log"), &bytes).unwrap();
             all(&log, Query::default());
             all(&log, Query { tail: Some(dice.roll(5)), ..Query::default() });
