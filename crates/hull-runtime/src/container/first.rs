@@ -67,7 +67,7 @@ pub(super) fn run(start: &Start<'_>, namespaces: &Namespaces, teller: &Teller) -
     if start.init {
         init::stand_in_front(&privileges, matches!(start.streams, Streams::Terminal { .. }))?;
     }
-    process::execute(&privileges, teller)
+    process::execute(&privileges)
 }
 
 fn process_of<'a>(start: &Start<'a>) -> Result<&'a Process> {

@@ -38,7 +38,6 @@ fn become_init(privileges: &Privileges<'_>) -> Result<()> {
     // What is not the command's own pid namespace does not hand its orphans to us by itself.
     sys::prctl(libc::PR_SET_CHILD_SUBREAPER, 1).context(|| "become the reaper".into())?;
     privileges.drop_all()?;
-    super::process::die_with_parent()?;
     // The report to the shim must end with the command's exec, and no descriptor of the host's may stay.
     sys::close_from(3).context(|| "close the init's descriptors".into())
 }

@@ -37,5 +37,5 @@ pub(super) fn run(exec: &ExecIn<'_>, teller: &Teller) -> Result<Infallible> {
     process::prepare(exec.process, procfs.as_fd(), teller)?;
     let privileges = Privileges::of(exec.process, exec.filter, teller)?;
     streams::place(&exec.streams, terminal)?;
-    process::execute(&privileges, teller)
+    process::execute(&privileges)
 }

@@ -142,21 +142,22 @@ pub(super) struct Privileges<'a> {
     process: &'a Process,
     filter: Option<&'a Filter>,
     wanted: Wanted,
+    teller: &'a Teller,
 }
 
 impl<'a> Privileges<'a> {
     /// Works out what the process gets of what is asked for, and warns of what this machine does not grant.
-    pub(super) fn of(process: &'a Process, filter: Option<&'a Filter>, teller: &Teller) -> Result<Self> {
+    pub(super) fn of(process: &'a Process, filter: Option<&'a Filter>, teller: &'a Teller) -> Result<Self> {
         let (wanted, cut) = capabilities::granted(process.capabilities().as_ref())?;
         if !cut.is_empty() {
             teller.warn(&format!("this machine does not grant {}", cut.join(", ")))?;
         }
-        Ok(Privileges { process, filter, wanted })
+        Ok(Privileges { process, filter, wanted, teller })
     }
 
     /// Drops everything. The order: what needs a capability comes before that is dropped. A filter needs
     /// CAP_SYS_ADMIN or no_new_privs, so the former is kept until the filter is in place, with one call after
-    /// it; a filter must permit `capset` and `execve`.
+    /// it; a filter must permit `capset` and `execve`, and no other call of hull's.
     pub(super) fn drop_all(&self) -> Result<()> {
         let user = self.process.user();
         let (uid, gid) = (Uid::from_raw(user.uid()), Gid::from_raw(user.gid()));
@@ -172,6 +173,7 @@ impl<'a> Privileges<'a> {
             .context(|| format!("become user {}", user.uid()))?;
         rustix::thread::set_keep_capabilities(false).context(|| "drop capabilities over setuid".into())?;
         rustix::process::umask(Mode::from_raw_mode(user.umask().unwrap_or(0o022)));
+        self.die_with_shim()?;
         let no_new_privileges = self.process.no_new_privileges() == Some(true);
         if no_new_privileges {
             rustix::thread::set_no_new_privs(true).context(|| "set no_new_privs".into())?;
@@ -196,16 +198,22 @@ impl<'a> Privileges<'a> {
         rustix::thread::set_capabilities(None, last).context(|| "drop the capabilities".into())
     }
 
+    /// Whoever kills the shim takes the process along. Set when the user is, for a change of user clears it; and
+    /// looked at afterwards, for the shim may have gone before.
+    fn die_with_shim(&self) -> Result<()> {
+        let kill = rustix::process::Signal::KILL;
+        rustix::process::set_parent_process_death_signal(Some(kill))
+            .context(|| "die with the shim".into())?;
+        if self.teller.is_alone() {
+            return Err(Error::refused("execute the command", "the shim is gone"));
+        }
+        Ok(())
+    }
+
     fn set_capabilities(&self, sets: CapabilitySets) -> Result<()> {
         rustix::thread::set_capabilities(None, sets).context(|| "set the capabilities".into())?;
         capabilities::ambient(self.wanted.ambient)
     }
-}
-
-/// Whoever kills the shim takes the process along. To be set after the user is, which clears it.
-pub(super) fn die_with_parent() -> Result<()> {
-    let kill = rustix::process::Signal::KILL;
-    rustix::process::set_parent_process_death_signal(Some(kill)).context(|| "die with the shim".into())
 }
 
 /// Goes to the working directory, and verifies that it is inside of the container: a descriptor of the
@@ -221,7 +229,7 @@ fn enter_working_directory(cwd: &Path) -> Result<()> {
 }
 
 /// The last stretch: everything is dropped and the command executed. Returns only when that fails.
-pub(super) fn execute(privileges: &Privileges<'_>, teller: &Teller) -> Result<Infallible> {
+pub(super) fn execute(privileges: &Privileges<'_>) -> Result<Infallible> {
     let process = privileges.process;
     let command = Command::of(process)?;
     let cwd = process.cwd().as_path();
@@ -236,10 +244,6 @@ pub(super) fn execute(privileges: &Privileges<'_>, teller: &Teller) -> Result<In
         enter_working_directory(cwd)?;
     } else {
         as_root?;
-    }
-    die_with_parent()?;
-    if teller.is_alone() {
-        return Err(Error::refused("execute the command", "the shim is gone"));
     }
     Err(command.execute())
 }

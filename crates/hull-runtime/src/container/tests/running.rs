@@ -523,3 +523,43 @@ fn a_slave_bind_follows_the_host_and_not_the_other_way() {
     }));
     assert_eq!(outcome.output, "1\n");
 }
+
+#[test]
+fn a_killed_shim_takes_the_container_along() {
+    use rustix::event::{PollFd, PollFlags, Timespec, poll};
+    use rustix::process::{Pid, PidfdFlags, pidfd_open};
+    for (init, uid) in [(false, 0), (false, 1000), (true, 1000)] {
+        let mut bench = Bench::new();
+        bench.init = init;
+        bench.spec["process"]["user"] = json!({ "uid": uid, "gid": uid });
+        let (spec, rootfs) = (bench.command(&["/bin/sleep", "1000"]).parsed(), bench.rootfs());
+        let outcome = ok(in_a_shim(|outcome| {
+            let (streams, _) = streams(false);
+            let cgroup = bench.cgroup();
+            let start = Start {
+                spec: &spec,
+                rootfs: &rootfs,
+                filter: None,
+                streams,
+                cgroup,
+                init,
+                awaits_network: false,
+            };
+            let mut child = super::super::start(start)?;
+            while !matches!(child.step()?, Step::Running) {}
+            outcome.output = child.pid().to_string();
+            // Not dropped: the shim ends here as if it were killed.
+            std::mem::forget(child);
+            Ok(())
+        }));
+        let pid = Pid::from_raw(outcome.output.parse().unwrap()).unwrap();
+        if let Ok(pidfd) = pidfd_open(pid, PidfdFlags::empty()) {
+            let patience = Timespec { tv_sec: 20, tv_nsec: 0 };
+            assert_eq!(
+                poll(&mut [PollFd::new(&pidfd, PollFlags::IN)], Some(&patience)),
+                Ok(1),
+                "init {init}"
+            );
+        }
+    }
+}
