@@ -39,18 +39,19 @@ impl Engine {
         }
     }
 
-    /// The engine's command line program.
+    /// The engine's command line program; with `CLI=docker` in the environment, Docker's for either.
     ///
     /// # Panics
     /// Where it is not there.
     pub fn client(self) -> PathBuf {
+        let dockers = std::env::var_os("CLI").is_some_and(|value| value == "docker");
         match self {
-            Self::Hull => hull_binary(),
-            Self::Docker => ["/usr/local/bin/docker", "/usr/bin/docker"]
+            Self::Hull if !dockers => hull_binary(),
+            Self::Hull | Self::Docker => ["/usr/local/bin/docker", "/usr/bin/docker"]
                 .into_iter()
                 .map(PathBuf::from)
                 .find(|path| path.exists())
-                .expect("REFERENCE=docker needs the docker client"),
+                .expect("REFERENCE=docker and CLI=docker need the docker client"),
         }
     }
 }
@@ -144,7 +145,7 @@ impl Daemon {
         let log = File::options().create(true).append(true).open(self.dir.join("daemon.log")).expect("a log");
         let mut command = match self.engine {
             Engine::Hull => {
-                let mut command = Command::new(self.engine.client());
+                let mut command = Command::new(hull_binary());
                 command.arg("daemon");
                 command
             }

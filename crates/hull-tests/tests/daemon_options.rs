@@ -35,6 +35,7 @@ fn two_daemons_side_by_side() {
             "#
         ));
     }
+    one.ok(&["rm", "-f", "web"]);
     drop(one);
     other.session(
         r#"

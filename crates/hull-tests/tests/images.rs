@@ -7,7 +7,7 @@ fn names_and_configuration() {
     Daemon::start().session(
         r#"
         $ hull tag busybox other/name:v1
-        $ hull images --format '{{.Repository}}:{{.Tag}}' | sort
+        $ hull images --format '{{.Repository}}:{{.Tag}}' | grep -v hull/host | sort
         busybox:latest
         other/name:v1
         $ hull image inspect -f '{{join .Config.Env " "}} {{json .Config.Cmd}} {{.Os}} {{.Architecture}} {{len .RootFS.Layers}}' busybox
@@ -24,7 +24,7 @@ fn names_and_configuration() {
         $ hull rmi busybox | cut -d: -f1 | sort -u
         Deleted
         Untagged
-        $ hull images -q
+        $ hull images -q busybox
         $ hull rmi busybox 2>/dev/null
         [1]
         $ hull image inspect busybox 2>/dev/null
@@ -43,7 +43,7 @@ fn save_and_load_give_the_same_image() {
         sha256:<id>
         $ before=$(hull image inspect -f '{{.Id}}' child); hull save child >plain.tar; hull save -o both.tar child busybox
         $ gzip -k plain.tar; xz -k plain.tar
-        $ hull rm changed; hull rmi child busybox >/dev/null; hull images -q
+        $ hull rm changed; hull rmi child busybox >/dev/null; hull images -q child; hull images -q busybox
         changed
         $ for f in plain.tar plain.tar.gz plain.tar.xz; do hull load -q <$f; test "$before" = "$(hull image inspect -f '{{.Id}}' child)" && hull rmi child >/dev/null; done
         Loaded image: child:latest
