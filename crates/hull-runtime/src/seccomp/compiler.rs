@@ -220,21 +220,18 @@ fn compare(condition: &Condition, rest: usize) -> Vec<sock_filter> {
     }
 }
 
-/// Holds when the low half fulfils `code` against the value as `wanted`, or the high half has decided so.
+/// Holds when the low half fulfils `code` against the value as `wanted`, or the high half has decided so: a
+/// greater one for "greater" (`wanted`), a smaller one for "less".
 fn ordered(low: u32, value: u64, code: u32, wanted: bool, rest: u8) -> Vec<sock_filter> {
     let (value_high, value_low) = ((value >> 32) as u32, value as u32);
-    let fits = |skip_on_hold: u8, skip_on_fail: u8| {
-        if wanted { (skip_on_hold, skip_on_fail) } else { (skip_on_fail, skip_on_hold) }
-    };
-    // A greater high half decides for "greater", against "less"; an equal one leaves it to the low half.
-    let (greater_jt, _) = fits(3, rest + 3);
-    let (_, smaller_jf) = fits(2, rest + 2);
-    let (low_jt, low_jf) = if wanted { (0, rest) } else { (rest, 0) };
+    // Over what is left of these five instructions, and over `rest` as well where the condition fails.
+    let (if_greater, if_smaller) = if wanted { (3, rest + 2) } else { (rest + 3, 2) };
+    let (if_fulfilled, if_not) = if wanted { (0, rest) } else { (rest, 0) };
     vec![
         load(low + 4),
-        jump(BPF_JGT, value_high, greater_jt, 0),
-        jump(BPF_JEQ, value_high, 0, smaller_jf),
+        jump(BPF_JGT, value_high, if_greater, 0),
+        jump(BPF_JEQ, value_high, 0, if_smaller),
         load(low),
-        jump(code, value_low, low_jt, low_jf),
+        jump(code, value_low, if_fulfilled, if_not),
     ]
 }
