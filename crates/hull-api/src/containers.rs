@@ -189,8 +189,8 @@ pub(crate) async fn attach(request: Request) -> Result<Response> {
         framed: true,
         detach_keys: query.get("detachKeys").unwrap_or_default().to_owned(),
         stream: query.flag("stream"),
+        logs: query.flag("logs"),
     };
-    let logs = query.flag("logs");
     let place = request.engine.attach(&container, asked)?;
     let framed = place.framed();
     hijack::hijack(request.upgrade, request.body, framed, request.version, move |client| async move {

@@ -97,7 +97,7 @@ fn into_stream(upgraded: Upgraded) -> Result<ClientStream> {
     Ok(ClientStream { socket: descriptor(theirs)?, already_read: Vec::new() })
 }
 
-fn descriptor(stream: UnixStream) -> Result<OwnedFd> {
+pub(crate) fn descriptor(stream: UnixStream) -> Result<OwnedFd> {
     let stream = stream.into_std().map_err(|error| Error::system("take over a connection", error))?;
     Ok(stream.into())
 }

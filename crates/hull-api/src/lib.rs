@@ -21,3 +21,4 @@ mod server;
 mod system;
 mod tls;
 mod volumes;
+mod websocket;

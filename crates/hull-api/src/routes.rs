@@ -7,7 +7,7 @@ use hull_engine::{Error, Result};
 use hyper::Method;
 
 use crate::http::{Request, Response, decode};
-use crate::{container_files, container_output, containers, exec, images, networks, system, volumes};
+use crate::{container_files, container_output, containers, exec, images, networks, system, volumes, websocket};
 
 /// What answers a request.
 pub(crate) type Handler = fn(Request) -> Pin<Box<dyn Future<Output = Result<Response>> + Send>>;
@@ -64,7 +64,7 @@ pub(crate) static ROUTES: &[Route] = &[
     route!(POST "/containers/{}/pause" containers::pause),
     route!(POST "/containers/{}/unpause" containers::unpause),
     route!(POST "/containers/{}/attach" containers::attach),
-    route!(GET "/containers/{}/attach/ws"),
+    route!(GET "/containers/{}/attach/ws" websocket::attach),
     route!(POST "/containers/{}/wait" containers::wait),
     route!(DELETE "/containers/{}" containers::remove),
     route!(HEAD "/containers/{}/archive" container_files::stat),

@@ -33,7 +33,12 @@ impl Engine {
     ///
     /// # Errors
     /// There is nothing, or the path leads nowhere.
-    pub fn stat_archive(self: &Arc<Self>, container: &Arc<Container>, name: &str, path: &str) -> Result<PathStat> {
+    pub fn stat_archive(
+        self: &Arc<Self>,
+        container: &Arc<Container>,
+        name: &str,
+        path: &str,
+    ) -> Result<PathStat> {
         self.in_view(container, true, |view| {
             archive::stat(view.root.as_fd(), path).map_err(|error| located(error, name))
         })
@@ -95,9 +100,7 @@ impl Engine {
     /// Its files cannot be read.
     pub fn changes(&self, container: &Container) -> Result<Vec<Value>> {
         let changes = self.images.changes(&container.id).map_err(crate::images::error)?;
-        let shown = |change: hull_image::Change| {
-            json!({ "Path": change.path, "Kind": change.kind as u8 })
-        };
+        let shown = |change: hull_image::Change| json!({ "Path": change.path, "Kind": change.kind as u8 });
         Ok(changes.into_iter().map(shown).collect())
     }
 
@@ -106,7 +109,9 @@ impl Engine {
     /// # Errors
     /// Its files cannot be read, or who reads went away.
     pub fn export(self: &Arc<Self>, container: &Arc<Container>, out: &mut dyn Write) -> Result<()> {
-        self.in_view(container, false, |view| archive::export(view.root.as_fd(), out).map_err(crate::images::error))?;
+        self.in_view(container, false, |view| {
+            archive::export(view.root.as_fd(), out).map_err(crate::images::error)
+        })?;
         self.tell(container, "export");
         Ok(())
     }
@@ -153,7 +158,8 @@ fn open_in_root(root: BorrowedFd<'_>, path: &str, flags: OFlags) -> rustix::io::
 fn check_writable(root: BorrowedFd<'_>, path: &str, read_only_root: bool) -> Result<()> {
     // A path that leads nowhere is an error of its own, told by the unpacking.
     let Ok(folder) = open_in_root(root, path, OFlags::PATH) else { return Ok(()) };
-    let looked = |errno: rustix::io::Errno| Error::system(format_args!("look at {path} in the container"), errno);
+    let looked =
+        |errno: rustix::io::Errno| Error::system(format_args!("look at {path} in the container"), errno);
     let mount = |file: BorrowedFd<'_>| {
         rustix::fs::statx(file, "", AtFlags::EMPTY_PATH, StatxFlags::MNT_ID).map(|stat| stat.stx_mnt_id)
     };
@@ -171,7 +177,9 @@ fn check_writable(root: BorrowedFd<'_>, path: &str, read_only_root: bool) -> Res
 /// The numbers of `user[:group]`, names looked up in the container's own files.
 fn owner(root: BorrowedFd<'_>, text: &str) -> Result<(u32, u32)> {
     let read = |path: &str| -> String {
-        let Ok(file) = open_in_root(root, path, OFlags::RDONLY | OFlags::NONBLOCK) else { return String::new() };
+        let Ok(file) = open_in_root(root, path, OFlags::RDONLY | OFlags::NONBLOCK) else {
+            return String::new();
+        };
         let mut bytes = Vec::new();
         // What cannot be read has no names in it.
         let _ = std::fs::File::from(file).take(ACCOUNTS_MAX).read_to_end(&mut bytes);
@@ -183,22 +191,27 @@ fn owner(root: BorrowedFd<'_>, text: &str) -> Result<(u32, u32)> {
 fn find_owner(text: &str, passwd: &str, group: &str) -> Result<(u32, u32)> {
     let (user, group_name) = text.split_once(':').unwrap_or((text, ""));
     let line = |text: &str, name: &str| -> Option<Vec<u32>> {
-        let fields = text.lines().map(|line| line.split(':').collect::<Vec<_>>()).find(|fields| {
-            fields.first() == Some(&name) || fields.get(2) == Some(&name)
-        })?;
+        let fields = text
+            .lines()
+            .map(|line| line.split(':').collect::<Vec<_>>())
+            .find(|fields| fields.first() == Some(&name) || fields.get(2) == Some(&name))?;
         fields.get(2..4.min(fields.len()))?.iter().map(|id| id.parse().ok().or(Some(0))).collect()
     };
     let known = line(passwd, user);
     let uid = match known.as_deref() {
         Some([uid, ..]) => *uid,
-        _ => user.parse().map_err(|_| Error::invalid(format!("unable to find user {user}: no matching entries in passwd file")))?,
+        _ => user.parse().map_err(|_| {
+            Error::invalid(format!("unable to find user {user}: no matching entries in passwd file"))
+        })?,
     };
     let gid = match (group_name, known.as_deref()) {
         ("", Some([_, gid, ..])) => *gid,
         ("", _) => 0,
         (name, _) => match line(group, name).as_deref() {
             Some([gid, ..]) => *gid,
-            _ => name.parse().map_err(|_| Error::invalid(format!("unable to find group {name}: no matching entries in group file")))?,
+            _ => name.parse().map_err(|_| {
+                Error::invalid(format!("unable to find group {name}: no matching entries in group file"))
+            })?,
         },
     };
     Ok((uid, gid))
@@ -213,7 +226,10 @@ mod tests {
         let passwd = "root:x:0:0:root:/root:/bin/sh\nweb:x:33:34::/:/bin/sh\n";
         let group = "root:x:0:\nstaff:x:50:\n";
         let of = |text: &str| find_owner(text, passwd, group).unwrap();
-        assert_eq!([of("web"), of("33"), of("1234"), of("web:staff"), of("7:8")], [(33, 34), (33, 34), (1234, 0), (33, 50), (7, 8)]);
+        assert_eq!(
+            [of("web"), of("33"), of("1234"), of("web:staff"), of("7:8")],
+            [(33, 34), (33, 34), (1234, 0), (33, 50), (7, 8)]
+        );
         assert!(find_owner("nobody", passwd, group).unwrap_err().message.contains("nobody"));
         assert!(find_owner("root:none", passwd, group).unwrap_err().message.contains("none"));
     }

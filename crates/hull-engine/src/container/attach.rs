@@ -4,9 +4,12 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
 
 use hull_runtime::protocol::{Attach, Request};
+use rustix::net::RecvFlags;
+use tokio::io::AsyncWriteExt;
+use tokio::net::UnixStream;
 use tokio::sync::oneshot;
 
-use super::{Container, Status, locked};
+use super::{Container, LogOptions, Logs, Status, locked};
 use crate::{Engine, Error, Result};
 
 /// How a client wants to be attached.
@@ -24,6 +27,8 @@ pub struct AttachRequest {
     pub detach_keys: String,
     /// The client asked for output as it comes; without it only what is logged already is wanted.
     pub stream: bool,
+    /// What is logged already comes first.
+    pub logs: bool,
 }
 
 /// A client's connection, taken over from HTTP.
@@ -47,15 +52,20 @@ pub struct AttachPlace {
     request: AttachRequest,
     /// Set where the container does not run yet.
     waiting: Option<oneshot::Sender<ClientStream>>,
+    /// What comes first.
+    logs: Option<Logs>,
 }
 
 impl Engine {
     /// Reserves a place at a container's streams.
     ///
     /// # Errors
-    /// The container cannot be attached to in its state, or the keys are no keys.
+    /// The container cannot be attached to in its state, it keeps no log though that is wanted, or the keys are no
+    /// keys.
     pub fn attach(&self, container: &Arc<Container>, request: AttachRequest) -> Result<AttachPlace> {
         detach_keys(&request.detach_keys)?;
+        let logged = LogOptions { stdout: request.stdout, stderr: request.stderr, ..LogOptions::default() };
+        let logs = if request.logs { Some(self.logs(container, &logged, request.framed)?) } else { None };
         let record = container.record();
         match record.state.status {
             Status::Paused => {
@@ -72,15 +82,14 @@ impl Engine {
             }
             _ => {}
         }
-        let waiting = if record.is_running() {
+        // A start would wait for a client that is slow to read the log: that one gets its place behind it.
+        let waiting = if record.is_running() || !request.stream || request.logs {
             None
         } else {
-            let (sender, client) = oneshot::channel();
-            locked(&container.waiting_clients).push(Waiting { request: request.clone(), client });
-            Some(sender)
+            Some(container.add_waiting(&request))
         };
         drop(record);
-        Ok(AttachPlace { container: Arc::clone(container), request, waiting })
+        Ok(AttachPlace { container: Arc::clone(container), request, waiting, logs })
     }
 }
 
@@ -90,12 +99,25 @@ impl AttachPlace {
         self.request.framed && !self.container.record().config.tty
     }
 
-    /// Gives the client's connection to the container.
+    /// Gives the client's connection to the container. Where it wants the log first, that is sent from here; between
+    /// its last entry and the stream lies one request to the shim: what is printed in it, and the beginning of a
+    /// line that was not whole then, is in the log alone. Nothing comes twice.
     ///
     /// # Errors
-    /// The container has ended meanwhile.
+    /// The container has ended meanwhile, or the log cannot be read.
     pub async fn take(self, client: ClientStream) -> Result<()> {
-        let AttachPlace { container, request, waiting } = self;
+        let AttachPlace { container, request, mut waiting, logs } = self;
+        if let Some(logs) = logs {
+            client.replay(logs).await?;
+            let record = container.record();
+            if request.stream && !record.is_running() {
+                waiting = Some(container.add_waiting(&request));
+            }
+        }
+        if !request.stream {
+            client.close();
+            return Ok(());
+        }
         match waiting {
             Some(waiting) => {
                 waiting.send(client).map_err(|_| Error::conflict("the container was removed meanwhile"))
@@ -109,7 +131,37 @@ impl AttachPlace {
     }
 }
 
+impl ClientStream {
+    /// Sends what is logged until now.
+    async fn replay(&self, mut logs: Logs) -> Result<()> {
+        let failed = |error: std::io::Error| Error::system("send the log to an attached client", error);
+        // A copy for the reactor; any stream socket is written to alike.
+        let socket = std::os::unix::net::UnixStream::from(self.socket.try_clone().map_err(failed)?);
+        socket.set_nonblocking(true).map_err(failed)?;
+        let mut socket = UnixStream::from_std(socket).map_err(failed)?;
+        while let Some(piece) = logs.now().await? {
+            socket.write_all(&piece).await.map_err(failed)?;
+        }
+        Ok(())
+    }
+
+    /// Ends a connection that gets nothing more.
+    fn close(self) {
+        // The client may be gone already.
+        let _ = rustix::net::shutdown(&self.socket, rustix::net::Shutdown::Both);
+        // Closed with unread input, the socket would greet the client with an error instead of the end.
+        let mut rest = [0; 4096];
+        while matches!(rustix::net::recv(&self.socket, &mut rest, RecvFlags::DONTWAIT), Ok((1.., _))) {}
+    }
+}
+
 impl Container {
+    fn add_waiting(&self, request: &AttachRequest) -> oneshot::Sender<ClientStream> {
+        let (sender, client) = oneshot::channel();
+        locked(&self.waiting_clients).push(Waiting { request: request.clone(), client });
+        sender
+    }
+
     /// The clients that attached before the start, once their connections have been taken over.
     pub(super) async fn waited_clients(&self) -> Result<Vec<(Attach, OwnedFd)>> {
         let waiting = std::mem::take(&mut *locked(&self.waiting_clients));

@@ -57,9 +57,17 @@ impl Engine {
     pub fn commit(&self, container: &Arc<Container>, options: CommitOptions) -> Result<String> {
         let record = container.record().clone();
         match record.state.status {
-            Status::Dead => return Err(Error::conflict(format!("You cannot commit container {} which is Dead", record.id))),
+            Status::Dead => {
+                return Err(Error::conflict(format!(
+                    "You cannot commit container {} which is Dead",
+                    record.id
+                )));
+            }
             Status::Removing => {
-                return Err(Error::conflict(format!("You cannot commit container {} which is being removed", record.id)));
+                return Err(Error::conflict(format!(
+                    "You cannot commit container {} which is being removed",
+                    record.id
+                )));
             }
             _ => {}
         }
@@ -79,7 +87,10 @@ impl Engine {
         let parent = match record.image_id.is_empty() {
             true => None,
             false => Some(self.image_of_record(&record).ok_or_else(|| {
-                Error::not_found(format!("the image of container {} is not there any more: {}", record.id, record.image_id))
+                Error::not_found(format!(
+                    "the image of container {} is not there any more: {}",
+                    record.id, record.image_id
+                ))
             })?),
         };
         let image = {
@@ -99,7 +110,11 @@ impl Engine {
         self.tell_with(
             container,
             "commit",
-            [("comment", options.comment), ("imageID", id.clone()), ("imageRef", reference.unwrap_or_default())],
+            [
+                ("comment", options.comment),
+                ("imageID", id.clone()),
+                ("imageRef", reference.unwrap_or_default()),
+            ],
         );
         Ok(id)
     }
@@ -117,7 +132,8 @@ fn reference(repository: &str, tag: &str) -> Result<Option<String>> {
 
 /// A container's configuration as an image's: what only a container has stays behind.
 fn image_config(config: &Config) -> Result<ContainerConfig> {
-    let json = serde_json::to_value(config).map_err(|error| Error::system("write the configuration", error))?;
+    let json =
+        serde_json::to_value(config).map_err(|error| Error::system("write the configuration", error))?;
     let mut config: ContainerConfig =
         serde_json::from_value(json).map_err(|error| Error::system("read the configuration", error))?;
     config.extra.clear();
@@ -206,7 +222,10 @@ mod tests {
             env: words(&["A=1", "B=2"]),
             cmd: words(&["sh"]),
             entrypoint: words(&["entry"]),
-            labels: Some(BTreeMap::from([("a".to_owned(), "old".to_owned()), ("b".to_owned(), "kept".to_owned())])),
+            labels: Some(BTreeMap::from([
+                ("a".to_owned(), "old".to_owned()),
+                ("b".to_owned(), "kept".to_owned()),
+            ])),
             ..Config::default()
         };
         let asked = Config {
@@ -217,14 +236,18 @@ mod tests {
         };
         let merged = merged(asked, &container);
         assert_eq!(merged.user, "web");
-        assert_eq!((merged.env, merged.cmd, merged.entrypoint), (words(&["A=9", "B=2"]), words(&["true"]), words(&["entry"])));
+        assert_eq!(
+            (merged.env, merged.cmd, merged.entrypoint),
+            (words(&["A=9", "B=2"]), words(&["true"]), words(&["entry"]))
+        );
         let labels = merged.labels.unwrap();
         assert_eq!((labels["a"].as_str(), labels["b"].as_str()), ("new", "kept"));
     }
 
     #[test]
     fn an_image_has_nothing_of_the_container_alone() {
-        let config = Config { hostname: "box".to_owned(), tty: true, env: words(&["A=1"]), ..Config::default() };
+        let config =
+            Config { hostname: "box".to_owned(), tty: true, env: words(&["A=1"]), ..Config::default() };
         let image = image_config(&config).unwrap();
         assert_eq!(image.env, ["A=1"]);
         assert!(image.extra.is_empty());

@@ -3,11 +3,12 @@
 //! A follower is woken by the kernel (inotify on the log's folder), by the container's end and by the time it
 //! was given, never by a clock that ticks. The watch is there before the first file is opened, so nothing that
 //! is written behind the reader's back is missed; and the container's end is told when its log is complete, so
-//! one last look has all of it.
+//! one last look has all of it. A second watch opens each file as it comes, also while the client is slow: what
+//! is open, no rotation takes away.
 
 use std::os::fd::OwnedFd;
 use std::path::Path;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use hull_runtime::shim::log::Stream;
@@ -17,8 +18,9 @@ use rustix::io::Errno;
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 use tokio::sync::watch;
+use tokio::task::AbortHandle;
 
-use super::{Container, Lifetime, LogOptions, Status, logs, now_ns};
+use super::{Container, Lifetime, LogOptions, Status, locked, logs, now_ns};
 use crate::{Engine, Error, Kind, Result};
 
 /// So much is read before it is handed on, in bytes.
@@ -26,8 +28,8 @@ const BATCH: usize = 64 << 10;
 
 /// What a container printed, ready to be sent.
 pub struct Logs {
-    /// Not there while a thread reads with it.
-    reader: Option<Reader>,
+    /// None: all has been read.
+    reader: Option<Arc<Mutex<Reader>>>,
     style: Style,
     /// What a follower waits for; none: the end of the files is the end.
     follow: Option<Follow>,
@@ -48,6 +50,8 @@ struct Style {
 
 struct Follow {
     changes: AsyncFd<OwnedFd>,
+    /// Opens files as they come.
+    keeper: Option<AbortHandle>,
     lifetime: watch::Receiver<Lifetime>,
     /// How often the container had ended when this began.
     ends: u64,
@@ -67,7 +71,9 @@ impl Engine {
         }
         let record = container.record().clone();
         if matches!(record.state.status, Status::Removing | Status::Dead) {
-            return Err(Error::conflict("can not get logs from container which is dead or marked for removal"));
+            return Err(Error::conflict(
+                "can not get logs from container which is dead or marked for removal",
+            ));
         }
         let unreadable =
             || Error::new(Kind::NotImplemented, "configured logging driver does not support reading");
@@ -76,15 +82,19 @@ impl Engine {
             return Err(unreadable());
         }
         // One that does not run prints no more. Looked at behind the count of its ends: an end in between is seen.
-        let follow = if options.follow { Some(Follow::begin(container, &folder, options.until_ns)?) } else { None };
-        let follow = follow.filter(|_| container.record().is_running());
+        let follow =
+            if options.follow { Some(Follow::begin(container, &folder, options.until_ns)?) } else { None };
+        let mut follow = follow.filter(|_| container.record().is_running());
         let query = Query {
             tail: options.tail.map(|tail| tail as u64),
             since_ns: options.since_ns.map(|since| u64::try_from(since).unwrap_or(0)),
             until_ns: options.until_ns.map(|until| u64::try_from(until).unwrap_or(0)),
         };
         let log = logs::to_shim(&record, &folder)?;
-        let reader = Reader::open(&log, query)?.ok_or_else(unreadable)?;
+        let reader = Arc::new(Mutex::new(Reader::open(&log, query)?.ok_or_else(unreadable)?));
+        if let Some(follow) = &mut follow {
+            follow.keep_files(&folder, &reader)?;
+        }
         let style = Style {
             stdout: options.stdout,
             stderr: options.stderr,
@@ -110,42 +120,51 @@ impl Logs {
     /// The files cannot be read.
     pub async fn next(&mut self) -> Result<Option<Vec<u8>>> {
         loop {
-            let Some(mut reader) = self.reader.take() else { return Ok(None) };
-            let style = self.style.clone();
             let following = self.follow.is_some();
-            let read = tokio::task::spawn_blocking(move || {
-                let batch = batch(&mut reader, &style, following);
-                (reader, batch)
-            });
-            let (reader, batch) = read.await.map_err(|error| Error::system("read a container's log", error))?;
-            let batch = batch?;
-            let over = reader.is_over();
-            if batch.more && !over {
-                self.reader = Some(reader);
-                return Ok(Some(batch.bytes));
-            }
-            match &mut self.follow {
-                Some(follow) if !over && !follow.last_look => {
-                    self.reader = Some(reader);
+            let batch = self.read(following).await?;
+            let goes_on = match &mut self.follow {
+                // Nothing now: what comes wakes the follower.
+                Some(follow) if !batch.over && !follow.last_look => {
                     if batch.bytes.is_empty() {
                         follow.wait().await?;
                         continue;
                     }
+                    true
                 }
-                _ => {}
+                _ => batch.more && !batch.over,
+            };
+            if !goes_on {
+                self.reader = None;
             }
-            if !batch.bytes.is_empty() {
-                return Ok(Some(batch.bytes));
-            }
+            return Ok(if batch.bytes.is_empty() { None } else { Some(batch.bytes) });
         }
+    }
+
+    /// What there is at this moment; none: nothing more.
+    ///
+    /// # Errors
+    /// The files cannot be read.
+    pub(super) async fn now(&mut self) -> Result<Option<Vec<u8>>> {
+        let batch = self.read(true).await?;
+        Ok(if batch.bytes.is_empty() { None } else { Some(batch.bytes) })
+    }
+
+    async fn read(&mut self, following: bool) -> Result<Batch> {
+        let Some(reader) = self.reader.clone() else { return Ok(Batch::default()) };
+        let style = self.style.clone();
+        let read = tokio::task::spawn_blocking(move || batch(&mut locked(&reader), &style, following));
+        read.await.map_err(|error| Error::system("read a container's log", error))?
     }
 }
 
 /// What was read in one go.
+#[derive(Default)]
 struct Batch {
     bytes: Vec<u8>,
     /// It was enough for now, and there may be more.
     more: bool,
+    /// What comes is later than wanted.
+    over: bool,
 }
 
 /// Reads entries until there are enough, or none any more.
@@ -156,10 +175,10 @@ fn batch(reader: &mut Reader, style: &Style, following: bool) -> Result<Batch> {
             Some(entry) => style.show(&entry, &mut bytes),
             // A rotation may have come in between.
             None if following && reader.poll_more()? => {}
-            None => return Ok(Batch { bytes, more: false }),
+            None => return Ok(Batch { bytes, more: false, over: reader.is_over() }),
         }
     }
-    Ok(Batch { bytes, more: true })
+    Ok(Batch { bytes, more: true, over: false })
 }
 
 impl Style {
@@ -210,7 +229,9 @@ fn escape(text: &str) -> String {
     let mut escaped = String::with_capacity(text.len());
     for byte in text.bytes() {
         match byte {
-            b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'-' | b'_' | b'.' | b'~' => escaped.push(char::from(byte)),
+            b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'-' | b'_' | b'.' | b'~' => {
+                escaped.push(char::from(byte))
+            }
             b' ' => escaped.push('+'),
             _ => escaped.push_str(&format!("%{byte:02X}")),
         }
@@ -220,20 +241,31 @@ fn escape(text: &str) -> String {
 
 impl Follow {
     fn begin(container: &Container, folder: &Path, until_ns: Option<i64>) -> Result<Follow> {
-        let failed = |error: std::io::Error| {
-            Error::system(format_args!("watch the log folder {}", folder.display()), error)
-        };
-        let flags = inotify::CreateFlags::CLOEXEC | inotify::CreateFlags::NONBLOCK;
-        let watch = inotify::init(flags).map_err(|error| failed(error.into()))?;
         let what = inotify::WatchFlags::MODIFY | inotify::WatchFlags::CREATE | inotify::WatchFlags::MOVED_TO;
-        inotify::add_watch(&watch, folder, what).map_err(|error| failed(error.into()))?;
-        // SAFETY: the descriptor is owned by the AsyncFd from here on and closes with it, not before.
-        #[allow(unsafe_code)]
-        let changes = unsafe { AsyncFd::register_with_interest(watch, Interest::READABLE) };
-        let changes = changes.map_err(|error| failed(error.into()))?;
+        let changes = watch_folder(folder, what)?;
         let lifetime = container.lifetime.subscribe();
         let ends = lifetime.borrow().ends;
-        Ok(Follow { changes, lifetime, ends, until_ns, last_look: false })
+        Ok(Follow { changes, keeper: None, lifetime, ends, until_ns, last_look: false })
+    }
+
+    fn keep_files(&mut self, folder: &Path, reader: &Arc<Mutex<Reader>>) -> Result<()> {
+        let created = watch_folder(folder, inotify::WatchFlags::CREATE | inotify::WatchFlags::MOVED_TO)?;
+        let reader = Arc::clone(reader);
+        let keeper = tokio::spawn(async move {
+            loop {
+                let taken = locked(&reader).take_up_newer();
+                let kept = match taken {
+                    Ok(()) => next_change(&created).await,
+                    Err(error) => Err(error.into()),
+                };
+                if let Err(error) = kept {
+                    tracing::warn!(%error, "a container's log is followed without a hold on its next files");
+                    return;
+                }
+            }
+        });
+        self.keeper = Some(keeper.abort_handle());
+        Ok(())
     }
 
     /// Waits until there may be more, or there will be no more.
@@ -243,29 +275,56 @@ impl Follow {
         let until = self.until_ns.map(|until| until.saturating_sub(now_ns()));
         let time_is_up = async {
             match until {
-                Some(left) => tokio::time::sleep(Duration::from_nanos(u64::try_from(left).unwrap_or(0))).await,
+                Some(left) => {
+                    tokio::time::sleep(Duration::from_nanos(u64::try_from(left).unwrap_or(0))).await
+                }
                 None => std::future::pending().await,
             }
         };
         tokio::select! {
-            changed = self.changes.readable() => {
-                let mut ready = changed.map_err(|error| Error::system("watch a container's log", error))?;
-                // What happened is of no interest, only that something did.
-                let mut events = [0; 4096];
-                loop {
-                    match rustix::io::read(ready.get_inner(), &mut events) {
-                        Ok(0) | Err(Errno::AGAIN) => break,
-                        Ok(_) | Err(Errno::INTR) => {}
-                        Err(error) => return Err(Error::system("watch a container's log", error)),
-                    }
-                }
-                ready.clear_ready();
-            }
+            changed = next_change(&self.changes) => changed?,
             _ = ended => self.last_look = true,
             () = time_is_up => self.last_look = true,
         }
         Ok(())
     }
+}
+
+impl Drop for Follow {
+    fn drop(&mut self) {
+        if let Some(keeper) = &self.keeper {
+            keeper.abort();
+        }
+    }
+}
+
+/// Begins to be told of changes in a folder.
+fn watch_folder(folder: &Path, what: inotify::WatchFlags) -> Result<AsyncFd<OwnedFd>> {
+    let failed =
+        |error: std::io::Error| Error::system(format_args!("watch the log folder {}", folder.display()), error);
+    let flags = inotify::CreateFlags::CLOEXEC | inotify::CreateFlags::NONBLOCK;
+    let watch = inotify::init(flags).map_err(|error| failed(error.into()))?;
+    inotify::add_watch(&watch, folder, what).map_err(|error| failed(error.into()))?;
+    // SAFETY: the descriptor is owned by the AsyncFd from here on and closes with it, not before.
+    #[allow(unsafe_code)]
+    let watch = unsafe { AsyncFd::register_with_interest(watch, Interest::READABLE) };
+    watch.map_err(|error| failed(error.into()))
+}
+
+/// Waits for a change. What it is is of no interest, only that there is one.
+async fn next_change(watch: &AsyncFd<OwnedFd>) -> Result<()> {
+    let failed = |error: std::io::Error| Error::system("watch a container's log", error);
+    let mut ready = watch.readable().await.map_err(failed)?;
+    let mut events = [0; 4096];
+    loop {
+        match rustix::io::read(watch.get_ref(), &mut events) {
+            Ok(0) | Err(Errno::AGAIN) => break,
+            Ok(_) | Err(Errno::INTR) => {}
+            Err(error) => return Err(failed(error.into())),
+        }
+    }
+    ready.clear_ready();
+    Ok(())
 }
 
 #[cfg(test)]
@@ -275,7 +334,8 @@ mod tests {
     use super::*;
 
     fn shown(style: &Style, stream: Stream) -> String {
-        let entry = Entry { time_ns: 1_700_000_000_120_000_000, stream, bytes: b"text\n".to_vec(), partial: false };
+        let entry =
+            Entry { time_ns: 1_700_000_000_120_000_000, stream, bytes: b"text\n".to_vec(), partial: false };
         let mut out = Vec::new();
         style.show(&entry, &mut out);
         String::from_utf8(out).unwrap()
@@ -295,7 +355,8 @@ mod tests {
 
     #[test]
     fn details_are_escaped_and_sorted() {
-        let attributes = BTreeMap::from([("b", "x y"), ("a", "1,2=ä")].map(|(k, v)| (k.to_owned(), v.to_owned())));
+        let attributes =
+            BTreeMap::from([("b", "x y"), ("a", "1,2=ä")].map(|(k, v)| (k.to_owned(), v.to_owned())));
         assert_eq!(details(&attributes), "a=1%2C2%3D%C3%A4,b=x+y");
         assert_eq!(details(&BTreeMap::new()), "");
     }

@@ -21,6 +21,9 @@ use crate::{Error, Result};
 /// How much is read at once, in bytes.
 const CHUNK: usize = 64 * 1024;
 
+/// How many files a reader that is behind keeps open, and with them their place on the disk.
+const HELD: usize = 32;
+
 /// One entry: a line, or a piece of a long one.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Entry {
@@ -197,6 +200,16 @@ impl Reader {
         let more = !newer.is_empty();
         self.files.extend(newer);
         Ok(more)
+    }
+
+    /// Takes up the files that came after those known, as long as fewer than [`HELD`] are open: a rotation takes
+    /// an open file from nobody. For one who follows and is behind, whenever a file has come.
+    pub fn take_up_newer(&mut self) -> Result<()> {
+        if !self.over && self.files.len() < HELD {
+            let newer = self.look(self.files.back().map(|file| file.id))?;
+            self.files.extend(newer);
+        }
+        Ok(())
     }
 
     /// Reads more of the first file; whether there was more.
