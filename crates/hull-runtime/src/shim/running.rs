@@ -344,7 +344,6 @@ impl Shim {
             exec.process.streams.give_up(&mut buffer, None);
             self.buffer = buffer;
             exec.process.streams.drain();
-            exec.process.streams.release();
             let (id, hit) = (exec.id.clone(), exec.process.clock.hit);
             if let Some(cgroup) = exec.cgroup.take() {
                 let empty = cgroup.processes().is_ok_and(|processes| processes.is_empty());
@@ -356,6 +355,8 @@ impl Shim {
             self.count_oom_kills();
             let exit = self.exit(status, at_ns, hit, false);
             self.tell(Event::ExecExited { id, exit });
+            // Who sees the end of its stream and asks the daemon shall be told that it has ended.
+            self.execs[index].process.streams.release();
         }
     }
 
