@@ -79,6 +79,7 @@ fn life(folder: &Path, own_network: bool, filter: Option<&seccomp::Filter>) -> R
         cgroup: &cgroup,
         init: false,
         awaits_network: false,
+        user: None,
     };
     let mut child = container::start(start)?;
     clock.mark("clone the first process");
@@ -112,6 +113,7 @@ fn execs(folder: &Path, filter: &seccomp::Filter, rounds: usize) -> Result<Vec<M
         cgroup: &cgroup,
         init: false,
         awaits_network: false,
+        user: None,
     };
     let mut first = container::start(start)?;
     while !matches!(first.step()?, Step::Running) {}
@@ -127,6 +129,7 @@ fn execs(folder: &Path, filter: &seccomp::Filter, rounds: usize) -> Result<Vec<M
             filter: Some(filter),
             streams: null_streams(),
             cgroup: &cgroup,
+            user: None,
         })?;
         clock.mark("clone");
         while !matches!(child.step()?, Step::Running) {}

@@ -11,7 +11,7 @@ use super::hide::Masks;
 use super::namespaces::Namespaces;
 use super::process::Privileges;
 use super::report::Teller;
-use super::{Start, Streams, init, mounts, process, root, streams, sysctl};
+use super::{Start, Streams, init, mounts, process, root, streams, sysctl, user};
 use crate::error::Context;
 use crate::sys;
 use crate::{Error, Result};
@@ -46,8 +46,9 @@ pub(super) fn run(start: &Start<'_>, namespaces: &Namespaces, teller: &Teller) -
     root::pivot(root.as_fd())?;
     name_the_machine(start, namespaces)?;
     sysctl::set(start.spec, procfs.as_fd(), false)?;
-    process::prepare(process, procfs.as_fd(), teller)?;
-    let privileges = Privileges::of(process, start.filter, teller)?;
+    let process = user::looked_up(process, start.user)?;
+    process::prepare(&process, procfs.as_fd(), teller)?;
+    let privileges = Privileges::of(&process, start.filter, teller)?;
 
     // The network, and what shows it.
     if start.awaits_network {
@@ -60,6 +61,7 @@ pub(super) fn run(start: &Start<'_>, namespaces: &Namespaces, teller: &Teller) -
     }
     masks.hide(start.spec, root.as_fd(), |path| later.iter().any(|mount| path.starts_with(mount)))?;
     sysctl::set(start.spec, procfs.as_fd(), true)?;
+    process::make_working_directory(process.cwd())?;
     root::finish(start.spec, root.as_fd())?;
 
     // The process.

@@ -8,7 +8,7 @@ use rustix::fs::{Mode, OFlags};
 
 use super::process::Privileges;
 use super::report::Teller;
-use super::{ExecIn, Streams, devices, process, streams, sysctl};
+use super::{ExecIn, Streams, devices, process, streams, sysctl, user};
 use crate::error::Context;
 use crate::{Result, sys};
 
@@ -34,8 +34,9 @@ pub(super) fn run(exec: &ExecIn<'_>, teller: &Teller) -> Result<Infallible> {
             Some(terminal.slave)
         }
     };
-    process::prepare(exec.process, procfs.as_fd(), teller)?;
-    let privileges = Privileges::of(exec.process, exec.filter, teller)?;
+    let process = user::looked_up(exec.process, exec.user)?;
+    process::prepare(&process, procfs.as_fd(), teller)?;
+    let privileges = Privileges::of(&process, exec.filter, teller)?;
     streams::place(&exec.streams, terminal)?;
     process::execute(&privileges)
 }

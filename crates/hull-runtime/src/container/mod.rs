@@ -11,7 +11,7 @@ use oci_spec::runtime::{Process, Spec};
 use rustix::process::{Signal, WaitId, WaitIdOptions, pidfd_send_signal, waitid};
 
 use crate::error::Context;
-use crate::protocol::Rootfs;
+use crate::protocol::{Rootfs, UserLookup};
 use crate::sys::{self, Cloned, sockets};
 use crate::{Error, Result, cgroup, seccomp};
 
@@ -35,6 +35,7 @@ mod supported;
 mod sysctl;
 #[cfg(test)]
 mod tests;
+mod user;
 
 use namespaces::{Namespaces, PidNamespace};
 use report::{Heard, Teller};
@@ -55,6 +56,8 @@ pub struct Start<'a> {
     pub init: bool,
     /// Whether the network namespace comes later, by [`Child::give_network`].
     pub awaits_network: bool,
+    /// Whom the command runs as, looked up inside; none: the spec's numeric user.
+    pub user: Option<&'a UserLookup>,
 }
 
 /// The standard streams of the new process.
@@ -222,6 +225,8 @@ pub struct ExecIn<'a> {
     pub streams: Streams,
     /// The container's cgroup.
     pub cgroup: &'a cgroup::Cgroup,
+    /// Whom it runs as, looked up inside; none: the process's numeric user.
+    pub user: Option<&'a UserLookup>,
 }
 
 /// Starts another process in a running container. It is a child of the caller, who reaps it and must be

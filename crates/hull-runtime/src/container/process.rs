@@ -216,6 +216,18 @@ impl<'a> Privileges<'a> {
     }
 }
 
+/// Makes the working directory where the image has none, as Docker does: it is root's. What cannot be made is told by
+/// who tries to enter it.
+pub(super) fn make_working_directory(cwd: &Path) -> Result<()> {
+    if matches!(rustix::fs::stat(cwd), Err(Errno::NOENT)) {
+        let modes = rustix::process::umask(Mode::from_raw_mode(0o022));
+        let made = std::fs::create_dir_all(cwd);
+        rustix::process::umask(modes);
+        made.context(|| format!("make the working directory {}", cwd.display()))?;
+    }
+    Ok(())
+}
+
 /// Goes to the working directory, and verifies that it is inside of the container: a descriptor of the
 /// host's which the configuration names by `/proc/self/fd/N` would be outside.
 fn enter_working_directory(cwd: &Path) -> Result<()> {

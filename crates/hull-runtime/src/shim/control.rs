@@ -218,6 +218,7 @@ impl Shim {
             filter: filter.as_ref(),
             streams: theirs,
             cgroup: cgroup.as_ref().unwrap_or(&self.cgroup),
+            user: exec.user.as_ref(),
         });
         match child {
             Ok(child) => {

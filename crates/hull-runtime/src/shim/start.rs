@@ -114,6 +114,7 @@ pub(super) fn start(launch: Launch, control: &OwnedFd, mut others: Vec<OwnedFd>)
         cgroup: &cgroup,
         init: launch.init,
         awaits_network: launch.awaits_network,
+        user: launch.user.as_ref(),
     })?;
     let mut handshake = Handshake { streams: &mut streams, warnings, network: None, control_open: true };
     handshake.run(&mut child, control, launch.awaits_network)?;

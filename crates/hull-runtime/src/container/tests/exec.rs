@@ -22,6 +22,7 @@ fn in_a_container(bench: &Bench, processes: &[Value], filter: Option<seccomp::Fi
                 cgroup,
                 init: false,
                 awaits_network: false,
+                user: None,
             };
             let mut first = super::super::start(start)?;
             while !matches!(first.step()?, Step::Running) {}
@@ -33,6 +34,7 @@ fn in_a_container(bench: &Bench, processes: &[Value], filter: Option<seccomp::Fi
                 filter: filter.as_ref(),
                 streams,
                 cgroup: bench.cgroup(),
+                user: None,
             };
             let result =
                 super::super::exec(exec).and_then(|child| conduct(child, output, outcome, |_, _| {}));

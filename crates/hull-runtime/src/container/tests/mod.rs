@@ -113,6 +113,7 @@ impl Bench {
                 cgroup: &self.cgroup,
                 init: self.init,
                 awaits_network: false,
+                user: None,
             };
             let child = super::start(start)?;
             conduct(child, output, outcome, &with)

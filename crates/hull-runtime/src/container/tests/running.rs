@@ -283,6 +283,7 @@ fn a_root_at_a_path() {
             cgroup,
             init: false,
             awaits_network: false,
+            user: None,
         };
         conduct(super::super::start(start)?, output, outcome, |_, _| {})
     }));
@@ -422,6 +423,7 @@ fn the_network_may_come_later() {
             cgroup,
             init: false,
             awaits_network: true,
+            user: None,
         };
         conduct(super::super::start(start)?, output, outcome, |_, _| {})
     }));
@@ -512,6 +514,7 @@ fn a_slave_bind_follows_the_host_and_not_the_other_way() {
             cgroup,
             init: false,
             awaits_network: false,
+            user: None,
         };
         conduct(super::super::start(start)?, Some(reader.into()), outcome, |_, _| {
             let later = share.join("later");
@@ -544,6 +547,7 @@ fn a_killed_shim_takes_the_container_along() {
                 cgroup,
                 init,
                 awaits_network: false,
+                user: None,
             };
             let mut child = super::super::start(start)?;
             while !matches!(child.step()?, Step::Running) {}
