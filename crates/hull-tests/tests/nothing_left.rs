@@ -1,7 +1,7 @@
 //! A container that is gone leaves nothing. dockerd is not asked: it leaves files behind.
 
 use hull_tests::{Daemon, Engine, wait_until};
-use serde_json::{Value, json};
+use serde_json::json;
 use std::time::Duration;
 
 /// Waits until every count is where it was: what is cleaned up behind an answer gets a little time.
@@ -110,8 +110,7 @@ fn many_at_once_leave_nothing() {
                     for _ in 0..10 {
                         let created = api.post("/containers/create", &body).expect("an answer");
                         let id = created.json()["Id"].as_str().expect("an id").to_owned();
-                        let started =
-                            api.post(&format!("/containers/{id}/start"), &Value::Null).expect("an answer");
+                        let started = api.post_empty(&format!("/containers/{id}/start")).expect("an answer");
                         assert_eq!(started.status, 204, "{}", started.text());
                         let wait = format!("/containers/{id}/wait?condition=removed");
                         // Gone already is as good.
