@@ -136,9 +136,8 @@ impl Store {
             };
         }
         let image = self.image(id)?;
-        for name in self.state().names_of(id) {
-            self.untag(&name, removed)?;
-        }
+        let names = self.state().names_of(id);
+        names.iter().try_for_each(|name| self.untag(name, removed))?;
         {
             let database = self.database();
             database.transaction(|database| database.remove_image(id))?;
@@ -149,15 +148,9 @@ impl Store {
             let layers = self.collect(top.chain_id)?;
             removed.extend(layers.into_iter().map(|layer| Removed::Deleted(layer.chain_id.to_string())));
         }
-        match image.parent {
-            Some(parent) if prune_parents && self.state().images.contains_key(&parent) => {
-                match self.state().names_of(&parent).is_empty() {
-                    true => self.delete(&parent, false, true, true, in_use, removed),
-                    false => Ok(()),
-                }
-            }
-            _ => Ok(()),
-        }
+        let Some(parent) = image.parent.filter(|_| prune_parents) else { return Ok(()) };
+        let goes = self.state().images.contains_key(&parent) && self.state().names_of(&parent).is_empty();
+        if goes { self.delete(&parent, false, true, true, in_use, removed) } else { Ok(()) }
     }
 
     fn obstacle(&self, id: &ImageId, force: bool, names_may_be: bool, in_use: Using<'_>) -> Option<Obstacle> {

@@ -1,0 +1,140 @@
+//! Removing images: what goes, what stays, and the words.
+
+mod common;
+
+use common::{import, scratch_store, shell_tar};
+use hull_image::{Commit, Digest, Import, InUse, Kind, Removed, Store};
+
+fn image(scratch: &std::path::Path, store: &Store, name: &str, text: &str) -> Digest {
+    let tar = shell_tar(scratch, &format!("echo {text} >f"), "");
+    import(store, &tar, Import { reference: Some(name.into()), ..Import::default() }).unwrap().id
+}
+
+fn nobody(_: &Digest) -> Option<InUse> {
+    None
+}
+
+fn used(running: bool) -> impl Fn(&Digest) -> Option<InUse> {
+    move |_| Some(InUse { container: "0123456789abcdef".into(), running })
+}
+
+#[test]
+fn names_go_one_by_one_and_the_image_with_the_last() {
+    let (scratch, store) = scratch_store();
+    let id = image(scratch.path(), &store, "a:1", "x");
+    store.tag("a:1", "b").unwrap();
+    assert_eq!(store.resolve("b").unwrap().repo_tags, ["a:1", "b:latest"]);
+    let error = store.remove(&id.short(), false, true, &nobody).unwrap_err();
+    let words = format!(
+        "conflict: unable to delete {} (must be forced) - image is referenced in multiple repositories",
+        id.short()
+    );
+    assert_eq!((error.kind, error.message), (Kind::Conflict, words));
+    assert_eq!(store.remove("a:1", false, true, &used(true)).unwrap(), [Removed::Untagged("a:1".into())]);
+    assert_eq!(store.resolve("a:1").unwrap_err().message, "No such image: a:1");
+    let layer = store.resolve("b").unwrap().layers[0].chain_id;
+    assert_eq!(
+        store.remove("b", false, true, &nobody).unwrap(),
+        [
+            Removed::Untagged("b:latest".into()),
+            Removed::Deleted(id.to_string()),
+            Removed::Deleted(layer.to_string())
+        ]
+    );
+    assert_eq!((store.layers_size(), store.images().len()), (0, 1));
+    assert_eq!(store.remove("b", false, true, &nobody).unwrap_err().kind, Kind::NotFound);
+}
+
+#[test]
+fn containers_keep_their_image() {
+    let (scratch, store) = scratch_store();
+    let id = image(scratch.path(), &store, "a:1", "x");
+    let found = store.resolve("a:1").unwrap();
+    store.create_snapshot("c", Some(&found)).unwrap();
+    assert_eq!(
+        store.remove("a:1", false, true, &used(false)).unwrap_err().message,
+        format!(
+            "conflict: unable to remove repository reference \"a:1\" (must force) - container 0123456789ab is using its \
+             referenced image {}",
+            id.short()
+        )
+    );
+    assert_eq!(
+        store.remove(&id.to_string(), false, true, &used(false)).unwrap_err().message,
+        format!(
+            "conflict: unable to delete {} (must be forced) - image is being used by stopped container 0123456789ab",
+            id.short()
+        )
+    );
+    assert_eq!(
+        store.remove(&id.hex(), true, true, &used(true)).unwrap_err().message,
+        format!(
+            "conflict: unable to delete {} (cannot be forced) - image is being used by running container 0123456789ab",
+            id.short()
+        )
+    );
+    assert_eq!(
+        store.remove("a:1", true, true, &used(true)).unwrap(),
+        [Removed::Untagged("a:1".into())],
+        "forced, a name goes; what runs stays"
+    );
+    let removed = store.remove(&id.to_string(), true, true, &used(false)).unwrap();
+    assert_eq!(removed, [Removed::Deleted(id.to_string())], "the layer stays for the container");
+    assert!(store.snapshot("c").unwrap().lower[0].join("f").is_file());
+    store.remove_snapshot("c").unwrap();
+    assert_eq!(store.layers_size(), 0, "and goes with it");
+}
+
+#[test]
+fn parents_and_children() {
+    let (scratch, store) = scratch_store();
+    let parent = image(scratch.path(), &store, "p", "x");
+    let found = store.resolve("p").unwrap();
+    store.create_snapshot("c", Some(&found)).unwrap();
+    let options = Commit { reference: Some("child".into()), ..Commit::default() };
+    let child = store.commit("c", Some(&found), options).unwrap();
+    store.remove_snapshot("c").unwrap();
+    let error = store.remove(&parent.to_string(), true, true, &nobody).unwrap_err();
+    assert!(error.message.ends_with("(cannot be forced) - image has dependent child images"), "{error}");
+    assert_eq!(store.remove("p", false, true, &nobody).unwrap(), [Removed::Untagged("p:latest".into())]);
+    let usage = store.disk_usage();
+    let of = |id: &Digest| usage.images.iter().find(|usage| usage.id == *id).unwrap().clone();
+    assert_eq!((of(&parent).shared, of(&parent).unique), (2, 0));
+    let removed = store.remove("child", false, true, &nobody).unwrap();
+    assert!(removed.contains(&Removed::Deleted(child.id.to_string())));
+    assert!(
+        removed.contains(&Removed::Deleted(parent.to_string())),
+        "a nameless parent goes with its last child"
+    );
+    assert_eq!(store.layers_size(), 0);
+}
+
+#[test]
+fn pruning_takes_what_nobody_needs() {
+    let (scratch, store) = scratch_store();
+    let first = image(scratch.path(), &store, "a", "one");
+    let second = image(scratch.path(), &store, "a", "two22");
+    let used = image(scratch.path(), &store, "used", "three333");
+    assert!(store.resolve(&first.to_string()).unwrap().is_dangling());
+    let (removed, bytes) = store.prune(true, &|_| true, &nobody).unwrap();
+    assert!(removed.contains(&Removed::Deleted(first.to_string())) && bytes == 4);
+    let in_use = |id: &Digest| (*id == used).then(|| InUse { container: "c".into(), running: false });
+    let (removed, bytes) = store.prune(false, &|image| image.id != first, &in_use).unwrap();
+    assert!(removed.contains(&Removed::Untagged("a:latest".into())) && bytes == 6, "{removed:?} {bytes}");
+    assert!(removed.contains(&Removed::Deleted(second.to_string())));
+    assert!(store.resolve("used").is_ok());
+}
+
+#[test]
+fn digests_go_with_the_last_tag_of_their_repository() {
+    let (scratch, store) = scratch_store();
+    let id = image(scratch.path(), &store, "a:1", "x");
+    let digest = format!("a@sha256:{}", "1".repeat(64));
+    store.add_digest(&id, &digest).unwrap();
+    assert_eq!(store.resolve(&digest).unwrap().repo_digests, [digest.clone()]);
+    assert_eq!(store.resolve(&digest.replace('@', ":7@")).unwrap().id, id, "the digest says all");
+    let removed = store.remove("a:1", false, true, &nobody).unwrap();
+    assert!(
+        removed.contains(&Removed::Untagged(digest)) && removed.contains(&Removed::Deleted(id.to_string()))
+    );
+}
