@@ -228,9 +228,7 @@ fn pids(figures: &Figures) -> Value {
 /// The lists of block devices. On v2 the kernel counts bytes; the other lists are v1's, of which today's kernels
 /// fill the operations only.
 fn block_io(figures: Option<&Figures>) -> Value {
-    let line = |line: &Blkio| {
-        json!({ "major": line.major, "minor": line.minor, "op": line.op.to_ascii_lowercase(), "value": line.value })
-    };
+    let line = |line: &Blkio| json!({ "major": line.major, "minor": line.minor, "op": line.op.to_ascii_lowercase(), "value": line.value });
     let list = |lines: &[Blkio]| Value::Array(lines.iter().map(line).collect());
     let v1 = figures.filter(|_| cgroup::hierarchy().v1_of("blkio").is_some());
     let unfilled = if v1.is_some() { json!([]) } else { Value::Null };
@@ -252,7 +250,8 @@ mod tests {
 
     #[test]
     fn the_machine_is_read_from_proc() {
-        let stat = "cpu  100 1 2 1000 3 4 5 6 70 8\ncpu0 50 0 0 0 0 0 0 0 0 0\ncpu1 50 0 0 0 0 0 0 0 0 0\nintr 1\n";
+        let stat =
+            "cpu  100 1 2 1000 3 4 5 6 70 8\ncpu0 50 0 0 0 0 0 0 0 0 0\ncpu1 50 0 0 0 0 0 0 0 0 0\nintr 1\n";
         let meminfo = "MemTotal:        2048 kB\nMemFree: 1 kB\n";
         let machine = machine(stat, meminfo);
         assert_eq!(machine, Machine { cpu_ns: 1115 * 10_000_000, processors: 2, memory: 2 << 20 });
@@ -284,10 +283,16 @@ mod tests {
         let machine = Machine { cpu_ns: 99, processors: 2, memory: 1000 };
         let reading = Reading { figures, machine, networks: Map::new() };
         let shown = processor(&reading);
-        assert_eq!(shown["cpu_usage"], json!({ "total_usage": 30, "usage_in_kernelmode": 10, "usage_in_usermode": 20 }));
+        assert_eq!(
+            shown["cpu_usage"],
+            json!({ "total_usage": 30, "usage_in_kernelmode": 10, "usage_in_usermode": 20 })
+        );
         assert_eq!((&shown["system_cpu_usage"], &shown["online_cpus"]), (&json!(99), &json!(2)));
         let shown = memory(&reading);
-        assert_eq!((&shown["usage"], &shown["limit"], &shown["stats"]["cache"]), (&json!(5), &json!(1000), &json!(2)));
+        assert_eq!(
+            (&shown["usage"], &shown["limit"], &shown["stats"]["cache"]),
+            (&json!(5), &json!(1000), &json!(2))
+        );
         assert_eq!(pids(&reading.figures), json!({ "current": 3 }));
         assert_eq!(block_io(None)["io_service_bytes_recursive"], Value::Null);
     }

@@ -71,7 +71,8 @@ fn check_arguments(ps_args: &str) -> Result<()> {
 }
 
 fn table(layout: &Layout, pids: &[i32]) -> Result<Top> {
-    let machine = columns::Machine::read().map_err(|error| Error::system("read the machine's clock", error))?;
+    let machine =
+        columns::Machine::read().map_err(|error| Error::system("read the machine's clock", error))?;
     let mut top = Top { titles: layout.titles(), processes: Vec::with_capacity(pids.len()) };
     for &pid in pids {
         // One that ended since the cgroup was read is none any more.
@@ -165,7 +166,10 @@ mod tests {
         check_arguments("-eo pid,cmd").unwrap();
         check_arguments("-o pid=PID,cmd").unwrap();
         for arguments in ["-o ppid=PID", "ae -o uid=PID,x=y", "-o pid,ppid=PIDX"] {
-            assert!(check_arguments(arguments).unwrap_err().message.contains("is not allowed"), "{arguments}");
+            assert!(
+                check_arguments(arguments).unwrap_err().message.contains("is not allowed"),
+                "{arguments}"
+            );
         }
     }
 }

@@ -54,7 +54,9 @@ fn names(text: &str) -> HashMap<u32, String> {
     let mut names = HashMap::new();
     for line in text.lines() {
         let mut fields = line.split(':');
-        let (Some(name), Some(_), Some(Ok(id))) = (fields.next(), fields.next(), fields.next().map(str::parse)) else {
+        let (Some(name), Some(_), Some(Ok(id))) =
+            (fields.next(), fields.next(), fields.next().map(str::parse))
+        else {
             continue;
         };
         names.entry(id).or_insert_with(|| name.to_owned());
@@ -284,7 +286,10 @@ impl Layout {
             ["aux" | "-aux" | "u" | "axu"] => return Some(Layout(BSD.to_vec())),
             ["-eo" | "-o" | "o" | "axo", list] | ["-e", "-o", list] => list.to_owned(),
             // `-o pid -o cmd`
-            _ if !words.is_empty() && words.len() % 2 == 0 && words.iter().step_by(2).all(|word| *word == "-o") => {
+            _ if !words.is_empty()
+                && words.len() % 2 == 0
+                && words.iter().step_by(2).all(|word| *word == "-o") =>
+            {
                 words.iter().skip(1).step_by(2).copied().collect::<Vec<_>>().join(",")
             }
             _ => match words[..] {
@@ -293,7 +298,9 @@ impl Layout {
                 _ => return None,
             },
         };
-        let column = |name: &str| NAMES.iter().find(|(known, ..)| *known == name).map(|(_, head, column)| (*head, *column));
+        let column = |name: &str| {
+            NAMES.iter().find(|(known, ..)| *known == name).map(|(_, head, column)| (*head, *column))
+        };
         let columns: Vec<_> = list.split(',').map(column).collect::<Option<_>>()?;
         // Without ids there is nothing to choose the rows by: `ps` and its parser say so.
         columns.iter().any(|(_, column)| *column == Column::Pid).then_some(Layout(columns))
@@ -389,8 +396,13 @@ fn name(names: &HashMap<u32, String>, id: u32) -> String {
     }
 }
 
-fn start(machine: &Machine, after_boot: u64, format: impl Fn(&jiff::Zoned, &jiff::Zoned) -> &'static str) -> String {
-    let at = |second: i64| Timestamp::from_second(second).ok().map(|moment| moment.to_zoned(machine.zone.clone()));
+fn start(
+    machine: &Machine,
+    after_boot: u64,
+    format: impl Fn(&jiff::Zoned, &jiff::Zoned) -> &'static str,
+) -> String {
+    let at =
+        |second: i64| Timestamp::from_second(second).ok().map(|moment| moment.to_zoned(machine.zone.clone()));
     let then = machine.booted.saturating_add(i64::try_from(after_boot).unwrap_or(i64::MAX));
     match (at(machine.now), at(then)) {
         (Some(now), Some(then)) => then.strftime(format(&now, &then)).to_string(),
@@ -430,7 +442,8 @@ mod tests {
 
     const STAT: &str = "42 (a) (b) S 1 42 42 34816 42 4194304 9 0 0 0 250 50 0 0 20 0 2 0 1000 1048576 25 184467 1 1 \
                         0 0 0 0 0 0 0 0 0 0 17 0 0 0 0 0 0";
-    const STATUS: &str = "Name:\ta\nUid:\t0\t1000\t1000\t1000\nGid:\t0\t7\t7\t7\nVmLck:\t       0 kB\nVmRSS:\t     100 kB\n";
+    const STATUS: &str =
+        "Name:\ta\nUid:\t0\t1000\t1000\t1000\nGid:\t0\t7\t7\t7\nVmLck:\t       0 kB\nVmRSS:\t     100 kB\n";
 
     fn machine() -> Machine {
         Machine {
@@ -454,7 +467,10 @@ mod tests {
         let full = row("-ef", b"sleep\x00600\n\x00");
         assert_eq!(full, ["systemd+", "42", "1", "3", "22:13", "pts/0", "00:00:03", "sleep 600?"]);
         let bsd = row("aux", b"");
-        assert_eq!(bsd, ["systemd+", "42", "3.0", "9.7", "1024", "100", "pts/0", "Ssl+", "22:13", "0:03", "[a) (b]"]);
+        assert_eq!(
+            bsd,
+            ["systemd+", "42", "3.0", "9.7", "1024", "100", "pts/0", "Ssl+", "22:13", "0:03", "[a) (b]"]
+        );
         let own = row("-o pid,ruser,group,comm,etime,ni,pri,nlwp,state", b"x");
         assert_eq!(own, ["42", "root", "7", "a) (b", "01:40", "0", "19", "2", "S"]);
     }
