@@ -92,8 +92,13 @@ pub fn main() -> ExitCode {
     }
 }
 
+const ROOT_USAGE: &str = "\n\nUsage:  hull [OPTIONS] COMMAND [ARG...]";
+
 fn run(typed: Vec<String>) -> Result<ExitStatus, (String, Error)> {
-    let at_root = |error| ("hull".to_owned(), error);
+    let at_root = |error: Error| {
+        let error = if error.is_flag() { error.followed_by(ROOT_USAGE) } else { error };
+        ("hull".to_owned(), error)
+    };
     let globals =
         match parse("hull", "[OPTIONS] COMMAND [ARG...]", globals_command(), &typed).map_err(at_root)? {
             Parsed::Matches(matches) => {

@@ -154,9 +154,11 @@ pub(super) fn worded(host: &Host, error: &io::Error) -> Error {
         ));
     }
     if nobody_there(error) {
-        return Error::connection(format!("Cannot connect to the daemon at {host}. Is it running?"));
+        return Error::connection(format!(
+            "Cannot connect to the hull daemon at {host}. Is the hull daemon running?"
+        ));
     }
-    Error::connection(format!("Cannot connect to the daemon at {host}: {error}"))
+    Error::connection(format!("Cannot connect to the hull daemon at {host}: {error}"))
 }
 
 #[cfg(test)]

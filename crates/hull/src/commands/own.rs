@@ -85,15 +85,22 @@ async fn start_daemon(_: StartDaemonArgs, _: &Context) -> Result<ExitStatus, Err
 /// Every command in one tree, for what is made of their definitions.
 fn tree() -> Command {
     let shown = |entry: &&Entry| entry.group != super::Group::Hidden;
+    // As when it is parsed: `-h` is a container's host name, so help has its long flag alone.
+    let with_help = |command: Command| {
+        let help = clap::Arg::new("help").long("help").action(clap::ArgAction::Help).help("Print usage");
+        command.disable_help_flag(true).disable_help_subcommand(true).arg(help)
+    };
     let leaf = |entry: &Entry| {
-        (entry.arguments)(Command::new(entry.name)).about(entry.about).visible_aliases(entry.aliases)
+        let command = (entry.arguments)(Command::new(entry.name));
+        with_help(command).about(entry.about).visible_aliases(entry.aliases)
     };
     let root =
         cli::globals_command().mut_args(|arg| if arg.is_positional() { arg.required(false) } else { arg });
-    root.about("A container engine in one binary")
+    with_help(root)
+        .about("A container engine in one binary")
         .subcommands(MANAGEMENT.iter().map(|management| {
             let entries = management.entries.iter().filter(shown).map(leaf);
-            Command::new(management.name).about(management.about).subcommands(entries)
+            with_help(Command::new(management.name)).about(management.about).subcommands(entries)
         }))
         .subcommands(ALL.iter().flat_map(|table| table.iter()).filter(shown).map(leaf))
 }

@@ -60,7 +60,7 @@ const CP: Entry = entry!(
     [],
     Commands,
     "Copy files/folders between a container and the local filesystem",
-    "[OPTIONS] CONTAINER:SRC_PATH DEST_PATH|- or SRC_PATH|- CONTAINER:DEST_PATH",
+    "[OPTIONS] CONTAINER:SRC_PATH DEST_PATH|-\n\thull cp [OPTIONS] SRC_PATH|- CONTAINER:DEST_PATH",
     copy::CopyArgs,
     copy::copy
 );

@@ -51,7 +51,9 @@ pub struct CreateArgs {
 /// `hull create`.
 pub async fn create(args: CreateArgs, context: &Context) -> Result<ExitStatus, Error> {
     let request = options::request(&args.flags, api_socket(context).as_deref())?;
-    let id = make(context, &args.flags, &request.image, &request.body).await?;
+    let made = make(context, &args.flags, &request.image, &request.body).await;
+    // 125 tells an engine's failure from a container's; here there is no container's status to be told from.
+    let id = made.map_err(|error| if error.is_usage() { error } else { error.with_status(1) })?;
     outln!("{id}")?;
     Ok(ExitStatus::SUCCESS)
 }

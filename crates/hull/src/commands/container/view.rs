@@ -166,19 +166,21 @@ pub async fn export(args: ExportArgs, context: &Context) -> Result<ExitStatus, E
         return Err(Error::new("cowardly refusing to save to a terminal. Use the -o flag or redirect"));
     }
     let path = format!("/containers/{}/export", segment(&args.container));
-    let mut answer = context.client.stream(&path).await?;
     let Some(output) = args.output.filter(|output| output != "-") else {
+        let mut answer = context.client.stream(&path).await?;
         while let Some(piece) = answer.chunk().await? {
             stream::write(Target::Out, &piece).await?;
         }
         return Ok(ExitStatus::SUCCESS);
     };
+    super::copy::check_parent(Path::new(&output))?;
     // A name beside it, then a rename: a broken export leaves what was there.
     let folder = match Path::new(&output).parent() {
         Some(parent) if !parent.as_os_str().is_empty() => parent,
         _ => Path::new("."),
     };
     let wrong = |e: std::io::Error| Error::new(format!("cannot write {output}: {e}"));
+    let mut answer = context.client.stream(&path).await?;
     // tempfile's own words name the temporary file, which says nothing to the user.
     let temporary = tempfile::NamedTempFile::new_in(folder).map_err(|e| wrong(e.kind().into()))?;
     let mut file = tokio::fs::File::from_std(temporary.as_file().try_clone().map_err(wrong)?);

@@ -24,6 +24,7 @@ use crate::errln;
 use crate::error::{Error, ExitStatus};
 use crate::format::human;
 use crate::stream::{self, Target};
+pub use paths::check_parent;
 use paths::{Destination, Place, Source};
 
 /// `cp`.
@@ -114,7 +115,7 @@ async fn out_of(
 ) -> Result<Option<u64>, Error> {
     let mut source = Source { path: path.to_owned(), is_dir: false, rename: None };
     if here != "-" {
-        paths::check_parent(Path::new(here))?;
+        check_parent(Path::new(here))?;
     }
     if args.follow_link
         && let Ok(Stat { link: Some(link), .. }) = stat(context, container, path).await

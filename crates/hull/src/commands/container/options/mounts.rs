@@ -106,7 +106,7 @@ pub fn mount(spec: &str) -> Result<Value, String> {
             _ => parts.set(&key, value, spec)?,
         }
     }
-    finish(mount, parts, &kind, spec)
+    finish(mount, parts, &kind)
 }
 
 const NONRECURSIVE: &str = "bind-nonrecursive is gone; use bind-recursive=disabled in its place";
@@ -186,12 +186,12 @@ impl Parts {
     }
 }
 
-fn finish(mut mount: Map<String, Value>, parts: Parts, kind: &str, spec: &str) -> Result<Value, String> {
+fn finish(mut mount: Map<String, Value>, parts: Parts, kind: &str) -> Result<Value, String> {
     if kind.is_empty() {
         return Err("type is required".to_owned());
     }
     if mount.get("Target").and_then(Value::as_str).is_none_or(str::is_empty) {
-        return Err(format!("target is required in '{spec}'"));
+        return Err("target is required".to_owned());
     }
     if parts.needs_read_only {
         if mount.get("ReadOnly") != Some(&Value::Bool(true)) {
