@@ -52,7 +52,7 @@ fn udp_ranges_and_ports_of_the_engines_choice() {
         $ hull port all | grep -c '^99/tcp -> 0.0.0.0:'
         1
         $ socat TCP-LISTEN:7100,fork,reuseaddr /dev/null & eventually sh -c 'ss -Hltn | grep :7100'
-        $ hull run --rm -p 7100:1 busybox true 2>&1 | grep -c 7100
+        $ hull run --rm -p 7100:1 busybox true 2>&1 | grep -c -m 1 7100
         1
         $ kill %1
         $ hull create -p 70000:1 busybox true 2>/dev/null
