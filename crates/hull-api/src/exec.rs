@@ -62,5 +62,5 @@ pub(crate) async fn resize(request: Request) -> Result<Response> {
 
 pub(crate) async fn inspect(request: Request) -> Result<Response> {
     let (container, exec) = request.engine.exec(request.capture(0))?;
-    http::ok(&exec.inspect(&container))
+    http::ok(&request.engine.inspect_exec(&container, &exec).await)
 }

@@ -74,6 +74,7 @@ impl From<rusqlite::Error> for Error {
 
 impl From<hull_runtime::Error> for Error {
     fn from(error: hull_runtime::Error) -> Error {
-        Error::new(Kind::System, error.to_string())
+        let exit_status = if matches!(error.exit_status, 126 | 127) { error.exit_status } else { 128 };
+        Error { exit_status, ..Error::new(Kind::System, error.to_string()) }
     }
 }

@@ -67,6 +67,11 @@ impl Exec {
         self.ended.send_replace(true);
     }
 
+    /// Whether its wall-clock time was over.
+    pub(super) fn timed_out(&self) -> bool {
+        locked(&self.state).end_reason == super::finish::reason(hull_runtime::protocol::EndReason::Timeout)
+    }
+
     /// Whether it runs or is about to.
     pub(super) fn is_running(&self) -> bool {
         matches!(locked(&self.state).phase, Phase::Starting | Phase::Running)
@@ -77,8 +82,8 @@ impl Exec {
         !self.config.tty
     }
 
-    /// As `docker inspect` shows it.
-    pub fn inspect(&self, container: &Container) -> Value {
+    /// As inspect shows it.
+    fn shown(&self, container: &Container) -> Value {
         let state = locked(&self.state).clone();
         let words = self.config.cmd.as_deref().unwrap_or_default();
         let (entrypoint, arguments) =
@@ -168,6 +173,18 @@ impl Engine {
             }
         }
         Err(Error::not_found(format!("No such exec instance: {id}")))
+    }
+
+    /// An exec as inspect shows it.
+    pub async fn inspect_exec(&self, container: &Container, exec: &Exec) -> Value {
+        // Who has seen the end of its stream is to see its end here too: the shim's word of it comes before its answer.
+        if exec.is_running()
+            && let Ok(shim) = container.shim()
+            && let Err(error) = shim.ask(&Request::State, &[]).await
+        {
+            tracing::debug!(%error, "the container ended while one of its execs was looked at");
+        }
+        exec.shown(container)
     }
 
     /// Takes the right to start an exec; it can be started once.

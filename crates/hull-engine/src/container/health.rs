@@ -185,7 +185,7 @@ impl Engine {
         .await?;
         let output = read_frames(ours).await;
         let status = self.exec_end(&exec).await;
-        let timed_out = exec.inspect(container)["EndReason"] == "timeout";
+        let timed_out = exec.timed_out();
         locked(&container.execs).remove(&exec.id);
         Ok((status, timed_out, output))
     }

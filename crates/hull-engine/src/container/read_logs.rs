@@ -300,8 +300,9 @@ impl Drop for Follow {
 
 /// Begins to be told of changes in a folder.
 fn watch_folder(folder: &Path, what: inotify::WatchFlags) -> Result<AsyncFd<OwnedFd>> {
-    let failed =
-        |error: std::io::Error| Error::system(format_args!("watch the log folder {}", folder.display()), error);
+    let failed = |error: std::io::Error| {
+        Error::system(format_args!("watch the log folder {}", folder.display()), error)
+    };
     let flags = inotify::CreateFlags::CLOEXEC | inotify::CreateFlags::NONBLOCK;
     let watch = inotify::init(flags).map_err(|error| failed(error.into()))?;
     inotify::add_watch(&watch, folder, what).map_err(|error| failed(error.into()))?;

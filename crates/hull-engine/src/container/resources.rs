@@ -19,7 +19,7 @@ const MEMORY_MIN: i64 = 6 << 20;
 /// Values that contradict each other or that no kernel takes.
 pub(super) fn check(host: &HostConfig, warnings: &mut Vec<String>) -> Result<()> {
     let resources = &host.resources;
-    check_memory(resources, warnings)?;
+    check_memory(resources)?;
     check_cpu(resources)?;
     if resources.pids_limit.is_some_and(|limit| limit < -1) {
         return Err(Error::invalid("invalid pids limit: it is -1 (unlimited) or more"));
@@ -66,7 +66,7 @@ pub(super) fn check(host: &HostConfig, warnings: &mut Vec<String>) -> Result<()>
     to_oci(resources, Vec::new()).map(drop)
 }
 
-fn check_memory(resources: &Resources, warnings: &mut Vec<String>) -> Result<()> {
+fn check_memory(resources: &Resources) -> Result<()> {
     let Resources { memory, memory_swap, memory_reservation, .. } = *resources;
     if memory != 0 && memory < MEMORY_MIN {
         return Err(Error::invalid("Minimum memory limit allowed is 6MB"));
@@ -96,10 +96,6 @@ fn check_memory(resources: &Resources, warnings: &mut Vec<String>) -> Result<()>
             "Minimum memory limit can not be less than memory reservation limit, see usage",
         ));
     }
-    if memory_swap == -1 && memory > 0 {
-        tracing::debug!("memory without a limit of swap");
-    }
-    let _ = warnings;
     Ok(())
 }
 
@@ -130,23 +126,36 @@ fn check_cpu(resources: &Resources) -> Result<()> {
             "invalid CPU shares ({cpu_shares}): value must be a positive integer"
         )));
     }
-    for (what, list) in [("cpuset cpus", &resources.cpuset_cpus), ("cpuset mems", &resources.cpuset_mems)] {
-        check_list(what, list)?;
-    }
-    Ok(())
+    check_list("CPUs", &resources.cpuset_cpus, "/sys/devices/system/cpu/online")?;
+    check_list("memory nodes", &resources.cpuset_mems, "/sys/devices/system/node/online")
 }
 
-/// A kernel list: `0-3,7`.
-fn check_list(what: &str, list: &str) -> Result<()> {
-    let invalid = || Error::invalid(format!("Invalid value {list} for {what}"));
-    for part in list.split(',').filter(|_| !list.is_empty()) {
-        let (first, last) = part.split_once('-').unwrap_or((part, part));
-        let number = |text: &str| text.trim().parse::<u32>().map_err(|_| invalid());
-        if number(first)? > number(last)? {
-            return Err(invalid());
-        }
+/// Checks that a kernel list names what this machine has; `online` is the file that says so.
+fn check_list(what: &str, list: &str, online: &str) -> Result<()> {
+    let Some(wanted) = kernel_list(list) else {
+        return Err(Error::invalid(format!("Invalid value {list} for cpuset {what}")));
+    };
+    let Ok(available) = std::fs::read_to_string(online) else { return Ok(()) };
+    let Some(ranges) = kernel_list(available.trim()) else { return Ok(()) };
+    let has = |(first, last): &(u32, u32)| ranges.iter().any(|(from, to)| from <= first && last <= to);
+    if wanted.iter().all(has) {
+        return Ok(());
     }
-    Ok(())
+    Err(Error::invalid(format!(
+        "Requested {what} are not available - requested {list}, available: {}",
+        available.trim()
+    )))
+}
+
+/// A kernel list, `0-3,7`, as ranges; none where it is written otherwise.
+fn kernel_list(list: &str) -> Option<Vec<(u32, u32)>> {
+    let parts = list.split(',').filter(|_| !list.is_empty());
+    let range = |part: &str| {
+        let (first, last) = part.split_once('-').unwrap_or((part, part));
+        let (first, last) = (first.trim().parse().ok()?, last.trim().parse().ok()?);
+        (first <= last).then_some((first, last))
+    };
+    parts.map(range).collect()
 }
 
 /// Resources as the runtime takes them; `devices` are the device rules in their order.
@@ -296,6 +305,7 @@ mod tests {
             Resources { nano_cpus: 1, cpu_period: 1000, ..Resources::default() },
             Resources { nano_cpus: i64::MAX, ..Resources::default() },
             Resources { cpuset_cpus: "3-1".to_owned(), ..Resources::default() },
+            Resources { cpuset_cpus: "100000".to_owned(), ..Resources::default() },
             Resources { blkio_weight: 9, ..Resources::default() },
             Resources { cpu_count: 1, ..Resources::default() },
             Resources { device_cgroup_rules: Some(vec!["c x:1 r".to_owned()]), ..Resources::default() },

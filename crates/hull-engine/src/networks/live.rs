@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::fs::File;
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::os::fd::AsFd;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -105,13 +105,21 @@ impl Networks {
                 "container cannot be disconnected from host network or connected to host network",
             ));
         }
+        let namespace = namespace(live.pid)?;
+        let before = allocation.routes();
         allocation.join(&network.name, settings, all_names(live.name, live.id, live.hostname, settings))?;
         allocation.name_interfaces();
-        if let Err(error) = allocation.attach_last(live.pid) {
+        allocation.legs.sort_by(|one, other| one.order().cmp(&other.order()));
+        if let Err(error) =
+            allocation.rewire(&namespace, &before).and_then(|()| allocation.listen_if_needed(live.pid))
+        {
+            let half_made = allocation.routes();
             allocation.part(&network.name);
+            if let Err(error) = allocation.rewire(&namespace, &half_made) {
+                tracing::error!(container = live.id, %error, "a container's routes are not as they were");
+            }
             return Err(error);
         }
-        allocation.legs.sort_by(|one, other| one.order().cmp(&other.order()));
         allocation.enter_names();
         allocation.serve();
         let settings = allocation.endpoints.get(&network.name).cloned();
@@ -141,21 +149,14 @@ impl Networks {
                 format!("container {} is not connected to network {}", live.id, network.name),
             ));
         };
-        let interface = leg.interface.clone();
-        let publishes = allocation.publisher().is_some_and(|leg| leg.network.id == network.id);
-        if leg.bridge.is_some() {
-            self.inner.fabric.detach(namespace(live.pid)?.as_fd(), &interface)?;
-        }
-        if publishes {
-            let gone = std::mem::take(&mut allocation.published);
-            self.inner.fabric.unpublish(live.id, &gone)?;
+        let interface = leg.bridge.is_some().then(|| leg.interface.clone());
+        let namespace = namespace(live.pid)?;
+        let before = allocation.routes();
+        if let Some(interface) = interface {
+            self.inner.fabric.detach(namespace.as_fd(), &interface)?;
         }
         allocation.part(&network.name);
-        if publishes && let Some(leg) = allocation.publisher() {
-            let published = ports::again(&allocation.ports, &leg.target())?;
-            self.inner.fabric.publish(live.id, &published)?;
-            allocation.published = published;
-        }
+        allocation.rewire(&namespace, &before)?;
         allocation.enter_names();
         if !allocation.resolves() {
             allocation.fall_silent();
@@ -204,22 +205,48 @@ impl Allocation {
         Ok(())
     }
 
-    /// Makes the interface of the network that was joined last.
-    fn attach_last(&mut self, pid: i32) -> Result<()> {
-        let namespace = namespace(pid)?;
-        let first_way_out = self.published.is_empty() && !self.ports.is_empty();
-        if let Some(endpoint) = self.legs.last().and_then(|leg| self.endpoint(leg)) {
-            self.inner.fabric.attach(namespace.as_fd(), &endpoint)?;
+    /// Its interfaces, and the default routes that lead through them.
+    fn routes(&self) -> BTreeMap<String, (Option<Ipv4Addr>, Option<Ipv6Addr>)> {
+        let endpoints = self.legs.iter().filter_map(|leg| self.endpoint(leg));
+        endpoints.map(|endpoint| (endpoint.container_name, (endpoint.gateway4, endpoint.gateway6))).collect()
+    }
+
+    /// Brings the kernel from these interfaces and routes to those of now: an interface that gets or loses a default
+    /// route is made anew, with the address that it had; those that left were detached before. Ports are published of
+    /// the address that has the default route now.
+    fn rewire(
+        &mut self,
+        namespace: &File,
+        before: &BTreeMap<String, (Option<Ipv4Addr>, Option<Ipv6Addr>)>,
+    ) -> Result<()> {
+        let fabric = &self.inner.fabric;
+        let now = self.routes();
+        for (interface, _) in
+            before.iter().filter(|(name, routes)| now.get(*name).is_some_and(|now| now != *routes))
+        {
+            fabric.detach(namespace.as_fd(), interface)?;
         }
-        if self.resolves() && matches!(*self.answering(), Answering::Not) {
-            self.listen(pid)?;
+        for endpoint in self.legs.iter().filter_map(|leg| self.endpoint(leg)) {
+            if before.get(&endpoint.container_name) != now.get(&endpoint.container_name) {
+                fabric.attach(namespace.as_fd(), &endpoint)?;
+            }
         }
-        if first_way_out && let Some(leg) = self.publisher() {
-            let published = ports::again(&self.ports, &leg.target())?;
-            self.inner.fabric.publish(&self.id, &published)?;
-            self.published = published;
+        let wanted = match self.publisher() {
+            Some(leg) => ports::again(&self.ports, &leg.target())?,
+            None => Vec::new(),
+        };
+        if wanted != self.published {
+            fabric.unpublish(&self.id, &std::mem::take(&mut self.published))?;
+            fabric.publish(&self.id, &wanted)?;
+            self.published = wanted;
         }
         Ok(())
+    }
+
+    /// A container that came to its first network with names is answered from now on.
+    fn listen_if_needed(&self, pid: i32) -> Result<()> {
+        let silent = matches!(*self.answering(), Answering::Not);
+        if silent && self.resolves() { self.listen(pid) } else { Ok(()) }
     }
 
     /// Binds the sockets of its name responder.
