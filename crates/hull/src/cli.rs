@@ -242,14 +242,29 @@ fn resolve_managed(management: &'static Management, words: &[String]) -> Result<
 }
 
 fn unknown_command(path: &str, typed: &str, names: impl Iterator<Item = &'static str>) -> Error {
-    // clap knows which names are near; it is asked with nothing but the names.
-    let command = Command::new("hull").disable_help_subcommand(true).subcommands(names.map(Command::new));
-    let near = match command.try_get_matches_from(["hull", typed]) {
-        Err(error) => suggestion(&error, ContextKind::SuggestedSubcommand),
-        Ok(_) => None,
-    };
+    let near = names.map(|name| (distance(typed, name), name)).filter(|(d, name)| *d <= 2 && *d < name.len());
+    let near = near.min_by_key(|(d, _)| *d).map(|(_, name)| name);
     let hint = near.map(|near| format!("\n\nDid you mean `{path} {near}`?")).unwrap_or_default();
     Error::usage(format!("unknown command: {path} {typed}{hint}")).with_status(1)
+}
+
+/// How many letters are missing, too many, wrong or swapped with their neighbour.
+fn distance(a: &str, b: &str) -> usize {
+    let (a, b): (Vec<char>, Vec<char>) = (a.chars().collect(), b.chars().collect());
+    let mut table = vec![vec![0; b.len() + 1]; a.len() + 1];
+    for i in 0..=a.len() {
+        for j in 0..=b.len() {
+            table[i][j] = if i == 0 || j == 0 {
+                i + j
+            } else {
+                let changed = table[i - 1][j - 1] + usize::from(a[i - 1] != b[j - 1]);
+                let swapped = i > 1 && j > 1 && a[i - 1] == b[j - 2] && a[i - 2] == b[j - 1];
+                let least = changed.min(table[i - 1][j] + 1).min(table[i][j - 1] + 1);
+                if swapped { least.min(table[i - 2][j - 2] + 1) } else { least }
+            };
+        }
+    }
+    table[a.len()][b.len()]
 }
 
 /// The globals' parser.
@@ -405,5 +420,67 @@ fn report(path: &str, error: &Error) {
     }
     if error.is_usage() || (runs && error.status() >= 125) {
         errln!("\nRun '{path} --help' for more information");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn refused(words: &[&str]) -> (String, u8) {
+        let (path, error) = run(words.iter().map(|word| (*word).to_owned()).collect()).unwrap_err();
+        (format!("{path}: {error}"), error.status())
+    }
+
+    #[test]
+    fn mistyped_words_get_the_nearest() {
+        for (typed, near) in
+            [("rnu", "`hull run`"), ("exce", "`hull exec`"), ("contaner", "`hull container`")]
+        {
+            let (told, status) = refused(&[typed]);
+            assert!(told.contains(near), "{told}");
+            assert_eq!(status, 1);
+        }
+        assert!(!refused(&["frobnicate"]).0.contains("Did you mean"));
+        assert!(refused(&["container", "inspcet", "x"]).0.contains("`hull container inspect`"));
+        let (told, status) = refused(&["run", "--memroy", "5m", "x"]);
+        assert!(told.contains("unknown flag: --memroy") && told.contains("`--memory`"), "{told}");
+        assert_eq!(status, 125);
+    }
+
+    #[test]
+    fn counts_of_arguments() {
+        for (words, wanted) in [
+            (vec!["run"], "'hull run' requires at least 1 argument"),
+            (vec!["exec", "x"], "'hull exec' requires at least 2 arguments"),
+            (vec!["rename", "x"], "'hull rename' requires 2 arguments"),
+            (vec!["ps", "x"], "'hull ps' accepts no arguments"),
+        ] {
+            let (told, status) = refused(&words);
+            assert!(told.contains(wanted), "{told}");
+            assert_eq!(status, 1, "{words:?}");
+        }
+    }
+
+    #[test]
+    fn habits_of_pflag() {
+        let parsed = |words: &[&str]| {
+            let command = Command::new("x")
+                .arg(Arg::new("rm").long("rm").action(ArgAction::SetTrue))
+                .arg(Arg::new("tty").short('t').action(ArgAction::SetTrue))
+                .arg(Arg::new("in").short('i').action(ArgAction::SetTrue))
+                .arg(Arg::new("swap").long("swap").action(ArgAction::Set));
+            let words: Vec<String> = words.iter().map(|word| (*word).to_owned()).collect();
+            match parse("hull x", "", command, &words) {
+                Ok(Parsed::Matches(matches)) => matches,
+                Ok(Parsed::Help) => panic!("help"),
+                Err(error) => panic!("{error}"),
+            }
+        };
+        assert!(!parsed(&["--rm=false"]).get_flag("rm"));
+        assert!(parsed(&["--rm=T"]).get_flag("rm"));
+        let matches = parsed(&["-it", "--swap", "-1", "--swap", "-2"]);
+        assert!(matches.get_flag("tty") && matches.get_flag("in"));
+        assert_eq!(matches.get_one::<String>("swap").unwrap(), "-2");
     }
 }

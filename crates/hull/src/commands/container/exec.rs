@@ -103,7 +103,11 @@ pub async fn exec(args: ExecArgs, context: &Context) -> Result<ExitStatus, Error
         return Ok(ExitStatus::SUCCESS);
     }
     let state: Value = context.client.get_json(&format!("/exec/{id}/json")).await?;
-    Ok(ExitStatus((state["ExitCode"].as_i64().unwrap_or(0) & 0xff) as u8))
+    // Its streams have ended, so it has: a status that is not there must not pass for success.
+    let code = state["ExitCode"]
+        .as_i64()
+        .ok_or_else(|| Error::new(format!("the daemon does not tell the exit status of exec {id}")))?;
+    Ok(ExitStatus((code & 0xff) as u8))
 }
 
 fn body(
