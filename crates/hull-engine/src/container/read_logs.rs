@@ -8,11 +8,11 @@
 
 use std::os::fd::OwnedFd;
 use std::path::Path;
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 use std::time::Duration;
 
 use hull_runtime::shim::log::Stream;
-use hull_runtime::shim::log::read::{Entry, Query, Reader};
+use hull_runtime::shim::log::read::{Entry, Keeper, Query, Reader};
 use rustix::fs::inotify;
 use rustix::io::Errno;
 use tokio::io::Interest;
@@ -20,7 +20,7 @@ use tokio::io::unix::AsyncFd;
 use tokio::sync::watch;
 use tokio::task::AbortHandle;
 
-use super::{Container, Lifetime, LogOptions, Status, locked, logs, now_ns};
+use super::{Container, Lifetime, LogOptions, Status, logs, now_ns};
 use crate::{Engine, Error, Kind, Result};
 
 /// So much is read before it is handed on, in bytes.
@@ -28,8 +28,8 @@ const BATCH: usize = 64 << 10;
 
 /// What a container printed, ready to be sent.
 pub struct Logs {
-    /// None: all has been read.
-    reader: Option<Arc<Mutex<Reader>>>,
+    /// None: all has been read, or a thread reads just now.
+    reader: Option<Reader>,
     style: Style,
     /// What a follower waits for; none: the end of the files is the end.
     follow: Option<Follow>,
@@ -91,9 +91,9 @@ impl Engine {
             until_ns: options.until_ns.map(|until| u64::try_from(until).unwrap_or(0)),
         };
         let log = logs::to_shim(&record, &folder)?;
-        let reader = Arc::new(Mutex::new(Reader::open(&log, query)?.ok_or_else(unreadable)?));
+        let reader = Reader::open(&log, query)?.ok_or_else(unreadable)?;
         if let Some(follow) = &mut follow {
-            follow.keep_files(&folder, &reader)?;
+            follow.keep_files(&folder, reader.keeper())?;
         }
         let style = Style {
             stdout: options.stdout,
@@ -150,10 +150,15 @@ impl Logs {
     }
 
     async fn read(&mut self, following: bool) -> Result<Batch> {
-        let Some(reader) = self.reader.clone() else { return Ok(Batch::default()) };
+        let Some(mut reader) = self.reader.take() else { return Ok(Batch::default()) };
         let style = self.style.clone();
-        let read = tokio::task::spawn_blocking(move || batch(&mut locked(&reader), &style, following));
-        read.await.map_err(|error| Error::system("read a container's log", error))?
+        let read = tokio::task::spawn_blocking(move || {
+            let batch = batch(&mut reader, &style, following);
+            (reader, batch)
+        });
+        let (reader, batch) = read.await.map_err(|error| Error::system("read a container's log", error))?;
+        self.reader = Some(reader);
+        batch
     }
 }
 
@@ -248,13 +253,11 @@ impl Follow {
         Ok(Follow { changes, keeper: None, lifetime, ends, until_ns, last_look: false })
     }
 
-    fn keep_files(&mut self, folder: &Path, reader: &Arc<Mutex<Reader>>) -> Result<()> {
+    fn keep_files(&mut self, folder: &Path, files: Keeper) -> Result<()> {
         let created = watch_folder(folder, inotify::WatchFlags::CREATE | inotify::WatchFlags::MOVED_TO)?;
-        let reader = Arc::clone(reader);
         let keeper = tokio::spawn(async move {
             loop {
-                let taken = locked(&reader).take_up_newer();
-                let kept = match taken {
+                let kept = match files.take_up_newer() {
                     Ok(()) => next_change(&created).await,
                     Err(error) => Err(error.into()),
                 };

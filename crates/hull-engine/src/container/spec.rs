@@ -351,11 +351,7 @@ impl Engine {
     /// The container's own limits over the daemon's over hull's.
     fn rlimits(&self, host: &HostConfig) -> Result<Vec<PosixRlimit>> {
         let mut by_name = self.config.default_ulimits.clone();
-        by_name.entry("nofile".to_owned()).or_insert_with(|| Ulimit {
-            name: "nofile".to_owned(),
-            soft: 1024,
-            hard: 524_288,
-        });
+        by_name.entry("nofile".to_owned()).or_insert_with(default_nofile);
         for ulimit in host.resources.ulimits.iter().flatten() {
             by_name.insert(ulimit.name.clone(), ulimit.clone());
         }
@@ -370,6 +366,13 @@ impl Engine {
         };
         by_name.values().map(limit).collect()
     }
+}
+
+/// hull's own limit of open files; where the daemon itself may have fewer, a container that asked for nothing gets those.
+fn default_nofile() -> Ulimit {
+    let own = rustix::process::getrlimit(rustix::process::Resource::Nofile).maximum;
+    let own = own.and_then(|most| i64::try_from(most).ok()).unwrap_or(i64::MAX);
+    Ulimit { name: "nofile".to_owned(), soft: own.min(1024), hard: own.min(524_288) }
 }
 
 /// The same set in every set but the ambient one, as Docker gives it.

@@ -496,9 +496,6 @@ pub(super) fn seccomp(record: &Record) -> Result<Seccomp> {
 fn start_error(error: hull_runtime::Error) -> Error {
     let exit_status = error.exit_status;
     let kind = if matches!(exit_status, 126 | 127) { Kind::InvalidParameter } else { Kind::System };
-    let message = format!(
-        "failed to create task for container: failed to create shim task: OCI runtime create failed: \
-         hull create failed: unable to start container process: {error}"
-    );
+    let message = format!("OCI runtime create failed: unable to start container process: {error}");
     Error { exit_status: if exit_status == 125 { 128 } else { exit_status }, ..Error::new(kind, message) }
 }

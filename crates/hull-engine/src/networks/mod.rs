@@ -20,6 +20,8 @@ mod files;
 mod live;
 mod names;
 mod ports;
+#[cfg(test)]
+mod tests;
 
 use std::collections::{BTreeMap, HashMap};
 use std::net::{IpAddr, SocketAddr};
