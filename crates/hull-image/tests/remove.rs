@@ -131,7 +131,7 @@ fn digests_go_with_the_last_tag_of_their_repository() {
     let id = image(scratch.path(), &store, "a:1", "x");
     let digest = format!("a@sha256:{}", "1".repeat(64));
     store.add_digest(&id, &digest).unwrap();
-    assert_eq!(store.resolve(&digest).unwrap().repo_digests, [digest.clone()]);
+    assert_eq!(store.resolve(&digest).unwrap().repo_digests, std::slice::from_ref(&digest));
     assert_eq!(store.resolve(&digest.replace('@', ":7@")).unwrap().id, id, "the digest says all");
     let removed = store.remove("a:1", false, true, &nobody).unwrap();
     assert!(

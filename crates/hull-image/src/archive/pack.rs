@@ -250,8 +250,11 @@ fn pieces(file: &OwnedFd, stat: &Stat) -> Option<Vec<(u64, u64)>> {
     (position >= size).then_some(pieces)
 }
 
+/// Names and values.
+pub(crate) type Xattrs = Vec<(Vec<u8>, Vec<u8>)>;
+
 /// The extended attributes of what is at a path; overlayfs's own are left out.
-pub(crate) fn xattrs(path: &str) -> Result<Vec<(Vec<u8>, Vec<u8>)>, Errno> {
+pub(crate) fn xattrs(path: &str) -> Result<Xattrs, Errno> {
     let mut list = vec![0; 1024];
     let length = loop {
         match fs::listxattr(path, &mut list[..]) {

@@ -16,10 +16,10 @@ impl Store {
             return state.images.get(&id).cloned().ok_or_else(|| no_such(name));
         }
         let parsed = Reference::parse(name).map(Reference::or_latest);
-        if let Ok(reference) = &parsed {
-            if let Some(id) = state.names.get(&key(reference)) {
-                return state.images.get(id).cloned().ok_or_else(|| no_such(name));
-            }
+        if let Ok(reference) = &parsed
+            && let Some(id) = state.names.get(&key(reference))
+        {
+            return state.images.get(id).cloned().ok_or_else(|| no_such(name));
         }
         let prefix = name.strip_prefix("sha256:").unwrap_or(name);
         if !prefix.is_empty() && prefix.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f')) {

@@ -35,6 +35,8 @@ enum Member {
         file: Arc<File>,
         size: u64,
     },
+    /// A layer that was unpacked from the stream; its bytes are gone.
+    Unpacked,
     /// The name of another, absolute within the archive.
     Link(Vec<u8>),
     /// A folder, a device: nothing that could be read.
@@ -49,6 +51,8 @@ pub(super) struct Members {
 /// Where a layer's bytes are.
 #[derive(Clone)]
 pub(super) enum Blob {
+    /// Unpacked already.
+    Gone,
     Bytes(Arc<Vec<u8>>),
     File(Arc<File>),
 }
@@ -92,6 +96,7 @@ impl Members {
         match self.find(path)? {
             (name, Member::Bytes(bytes)) => Ok((name.to_vec(), Blob::Bytes(Arc::new(bytes.clone())))),
             (name, Member::File { file, .. }) => Ok((name.to_vec(), Blob::File(Arc::clone(file)))),
+            (name, Member::Unpacked) => Ok((name.to_vec(), Blob::Gone)),
             _ => Err(Error::invalid(format!("invalid archive: {path:?} is no file"))),
         }
     }
@@ -107,6 +112,21 @@ impl Read for Positioned<'_> {
     fn read(&mut self, buffer: &mut [u8]) -> std::io::Result<usize> {
         let count = std::os::unix::fs::FileExt::read_at(self.file, buffer, self.position)?;
         self.position += count as u64;
+        Ok(count)
+    }
+}
+
+/// Reads the contents of the current member.
+struct Contents<'a, R> {
+    reader: &'a mut Reader<R, ()>,
+}
+
+impl<R: BufRead> Read for Contents<'_, R> {
+    fn read(&mut self, buffer: &mut [u8]) -> std::io::Result<usize> {
+        let piece = self.reader.data()?;
+        let count = piece.len().min(buffer.len());
+        buffer[..count].copy_from_slice(&piece[..count]);
+        self.reader.consume(count);
         Ok(count)
     }
 }
@@ -143,6 +163,11 @@ impl<'a> Yard<'a> {
     fn offer(&self, name: &[u8], blob: Blob, size: u64) {
         self.lock().0.entry(name.to_vec()).or_insert(Work::Waiting(blob, size));
         self.changed.notify_one();
+    }
+
+    /// What was done by the one who reads.
+    fn done(&self, name: &[u8], done: Result<Unpacked<'a>>) {
+        self.lock().0.insert(name.to_vec(), Work::Done(done));
     }
 
     /// Does what is offered until no more is to come.
@@ -270,19 +295,33 @@ impl Store {
     }
 
     fn unpack_blob(&self, name: &[u8], blob: &Blob, size: u64, report: Report<'_>) -> Result<Unpacked<'_>> {
-        let text = String::from_utf8_lossy(name);
-        let id = text.rsplit('/').find(|part| part.len() >= 12 && *part != "layer.tar").unwrap_or(&text);
-        let id: String = id.chars().take(12).collect();
-        let progress =
-            |current| report(Progress { id: id.clone(), status: "Loading layer", current, total: size });
         match blob {
-            Blob::Bytes(bytes) => self.unpack(&mut &bytes[..], false, &progress),
-            Blob::File(file) => self.unpack(&mut Positioned { file, position: 0 }, false, &progress),
+            Blob::Bytes(bytes) => self.unpack_member(name, &mut &bytes[..], size, report),
+            Blob::File(file) => self.unpack_member(name, &mut Positioned { file, position: 0 }, size, report),
+            Blob::Gone => {
+                let name = String::from_utf8_lossy(name);
+                Err(Error::not_found(format!("layer {name:?} was removed meanwhile: load the archive again")))
+            }
         }
     }
 
+    fn unpack_member(
+        &self,
+        name: &[u8],
+        source: &mut dyn Read,
+        size: u64,
+        report: Report<'_>,
+    ) -> Result<Unpacked<'_>> {
+        let text = String::from_utf8_lossy(name);
+        let id = text.rsplit('/').find(|part| part.len() >= 12 && *part != "layer.tar").unwrap_or(&text);
+        let id: String = id.chars().take(12).collect();
+        self.unpack(source, false, &|current| {
+            report(Progress { id: id.clone(), status: "Loading layer", current, total: size });
+        })
+    }
+
     /// Reads the whole archive.
-    fn read_members(&self, archive: &mut dyn Read, yard: &Yard<'_>) -> Result<Members> {
+    fn read_members<'a>(&'a self, archive: &mut dyn Read, yard: &Yard<'a>) -> Result<Members> {
         let mut source = BufReader::with_capacity(256 * 1024, archive);
         let start = source.fill_buf().map_err(|error| Error::system("read the archive", error))?;
         let compression = Compression::sniff(start)?;
@@ -293,7 +332,7 @@ impl Store {
         self.read_tar(BufReader::with_capacity(256 * 1024, decoded), yard)
     }
 
-    fn read_tar(&self, source: impl BufRead, yard: &Yard<'_>) -> Result<Members> {
+    fn read_tar<'a>(&'a self, source: impl BufRead, yard: &Yard<'a>) -> Result<Members> {
         let mut reader = Reader::new(source, ());
         let mut members = BTreeMap::new();
         let mut small = 0;
@@ -313,6 +352,14 @@ impl Store {
                     let mut bytes = Vec::with_capacity(entry.size as usize);
                     drain(&mut reader, |piece| bytes.write_all(piece))?;
                     Member::Bytes(bytes)
+                }
+                Kind::File if self.is_plain_layer(&mut reader, &name)? => {
+                    let mut source = Contents { reader: &mut reader };
+                    let done = self.unpack_member(&name, &mut source, entry.size, yard.report);
+                    yard.done(&name, done);
+                    // Where it failed, the rest is passed over.
+                    drain(&mut reader, |_| Ok(()))?;
+                    Member::Unpacked
                 }
                 Kind::File => {
                     let file = self.spool()?;
@@ -342,6 +389,13 @@ impl Store {
             ));
         }
         Ok(Members { members })
+    }
+
+    /// Whether the current member looks like a layer that is not compressed and not known: it is unpacked right from
+    /// the stream, without the way over another file.
+    fn is_plain_layer<R: BufRead>(&self, reader: &mut Reader<R, ()>, name: &[u8]) -> Result<bool> {
+        let start = reader.data().map_err(Error::archive)?;
+        Ok(start.len() > 262 && &start[257..262] == b"ustar" && !self.knows_blob(name))
     }
 
     /// A file without a name, which goes when it is closed.

@@ -197,10 +197,8 @@ fn image(
             if inner.platform.as_ref().is_none_or(|found| index.manifests.len() == 1 || fits(found)) {
                 // An archive need not hold every platform that its index lists.
                 let present = path(&inner.digest).is_ok_and(|path| members.has(&path));
-                if present {
-                    if let Some(found) = image(members, inner, platform, depth + 1)? {
-                        return Ok(Some(found));
-                    }
+                if present && let Some(found) = image(members, inner, platform, depth + 1)? {
+                    return Ok(Some(found));
                 }
             }
         }

@@ -67,16 +67,18 @@ impl Store {
         in_use: Using<'_>,
         removed: &mut Vec<Removed>,
     ) -> Result<()> {
-        if !force && is_single(&self.state().names_of(id)) {
-            if let Some(InUse { container, .. }) = in_use(id) {
-                return Err(Error::conflict(format!(
-                    "conflict: unable to remove repository reference \"{}\" (must force) - container {} is using its \
+        let names = self.state().names_of(id);
+        if !force
+            && is_single(&names)
+            && let Some(InUse { container, .. }) = in_use(id)
+        {
+            return Err(Error::conflict(format!(
+                "conflict: unable to remove repository reference \"{}\" (must force) - container {} is using its \
                      referenced image {}",
-                    reference.familiar(),
-                    short(&container),
-                    id.short()
-                )));
-            }
+                reference.familiar(),
+                short(&container),
+                id.short()
+            )));
         }
         self.untag(reference, removed)?;
         // Digests alone do not keep a repository's image.

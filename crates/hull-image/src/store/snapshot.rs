@@ -136,10 +136,10 @@ impl Store {
                 self.trash.take(&entry.path())?;
                 continue;
             };
-            if let Base::Layer(top) = &base {
-                if let Some(layer) = state.layers.get_mut(top) {
-                    layer.users += 1;
-                }
+            if let Base::Layer(top) = &base
+                && let Some(layer) = state.layers.get_mut(top)
+            {
+                layer.users += 1;
             }
             state.snapshots.insert(key, base);
         }

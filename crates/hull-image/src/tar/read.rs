@@ -6,6 +6,9 @@ use super::header::{Header, malformed, number, text};
 use super::pax::{Pax, decimal};
 use super::{BLOCK, Entry, Kind};
 
+/// Offsets and lengths of what is stored of a sparse file.
+type Pieces = Vec<(u64, u64)>;
+
 /// Extended headers, long names and sparse maps may not be larger than this, as in Go's reader.
 const SPECIAL_LIMIT: u64 = 1 << 20;
 
@@ -211,7 +214,8 @@ impl<R: BufRead, S: Record> Reader<R, S> {
         self.expect(if kind == Kind::File { stored } else { 0 });
         let (mut size, mut sparse) = (if kind == Kind::File { stored } else { 0 }, None);
         if kind == Kind::File && header.typeflag() == b'S' && header.is_gnu() {
-            (size, sparse) = self.old_sparse(header)?;
+            let (whole, map) = self.old_sparse(header)?;
+            (size, sparse) = (whole, Some(map));
         } else if kind == Kind::File && (pax.sparse.major.is_some() || !pax.sparse.map.is_empty()) {
             path = pax.sparse.name.clone().unwrap_or(path);
             size = pax.sparse.real_size.ok_or_else(|| malformed("a sparse file without its size"))?;
@@ -260,7 +264,7 @@ impl<R: BufRead, S: Record> Reader<R, S> {
     }
 
     /// GNU's old sparse format: a map in the header and in blocks that follow it.
-    fn old_sparse(&mut self, header: &Header<'_>) -> io::Result<(u64, Option<Vec<(u64, u64)>>)> {
+    fn old_sparse(&mut self, header: &Header<'_>) -> io::Result<(u64, Pieces)> {
         let wrong = |()| malformed("a sparse map that is no number");
         let size = number(&header.0[483..495]).map_err(wrong)?;
         let mut map = Vec::new();
@@ -287,11 +291,11 @@ impl<R: BufRead, S: Record> Reader<R, S> {
             take(&block[..504])?;
             more = block[504] != 0;
         }
-        Ok((size, Some(map)))
+        Ok((size, map))
     }
 
     /// PAX sparse format 1.0: decimal numbers on lines of their own, before the data, padded to a block.
-    fn sparse_map_before_data(&mut self) -> io::Result<Vec<(u64, u64)>> {
+    fn sparse_map_before_data(&mut self) -> io::Result<Pieces> {
         let mut lines = Vec::new();
         let mut newlines = 0u64;
         let mut wanted: Option<u64> = None;
@@ -306,11 +310,11 @@ impl<R: BufRead, S: Record> Reader<R, S> {
             self.left -= BLOCK as u64;
             newlines += block.iter().filter(|&&byte| byte == b'\n').count() as u64;
             lines.extend_from_slice(&block);
-            if wanted.is_none() {
-                if let Some(end) = lines.iter().position(|&byte| byte == b'\n') {
-                    let count = decimal(&lines[..end]).filter(|&count| count <= SPECIAL_LIMIT);
-                    wanted = Some(count.ok_or_else(|| malformed("a sparse map without its length"))? * 2 + 1);
-                }
+            if wanted.is_none()
+                && let Some(end) = lines.iter().position(|&byte| byte == b'\n')
+            {
+                let count = decimal(&lines[..end]).filter(|&count| count <= SPECIAL_LIMIT);
+                wanted = Some(count.ok_or_else(|| malformed("a sparse map without its length"))? * 2 + 1);
             }
             if wanted.is_some_and(|wanted| newlines >= wanted) {
                 break;
@@ -338,8 +342,8 @@ impl<R: BufRead, S: Record> Reader<R, S> {
     }
 }
 
-fn pairs(numbers: &[u64]) -> io::Result<Vec<(u64, u64)>> {
-    if numbers.len() % 2 != 0 {
+fn pairs(numbers: &[u64]) -> io::Result<Pieces> {
+    if !numbers.len().is_multiple_of(2) {
         return Err(malformed("a sparse map of an odd length"));
     }
     Ok(numbers.chunks_exact(2).map(|pair| (pair[0], pair[1])).collect())
