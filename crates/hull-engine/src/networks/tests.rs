@@ -1,0 +1,190 @@
+//! Networks against the kernel, each test with an instance of its own.
+
+use std::collections::BTreeMap;
+use std::os::fd::AsFd;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
+
+use hull_network::{Fabric, netns};
+
+use super::*;
+use crate::model::{LogConfig, PortBinding};
+
+/// A daemon's networks, which leave the kernel as they found it.
+struct Place {
+    networks: Option<Networks>,
+    config: DaemonConfig,
+    database: Arc<Database>,
+    _folder: tempfile::TempDir,
+}
+
+impl Place {
+    fn new() -> Place {
+        static NUMBER: AtomicU32 = AtomicU32::new(0);
+        let number = NUMBER.fetch_add(1, Ordering::Relaxed);
+        let folder = tempfile::tempdir().unwrap();
+        let config = DaemonConfig {
+            data_root: folder.path().to_owned(),
+            exec_root: folder.path().to_owned(),
+            instance: format!("hull-{:x}t{number}", std::process::id()),
+            debug: false,
+            default_ulimits: BTreeMap::new(),
+            log: LogConfig::default(),
+            bip: None,
+            address_pools: vec![format!("base=10.213.{}.0/20,size=24", number * 16)],
+            dns: Vec::new(),
+            dns_options: Vec::new(),
+            dns_search: Vec::new(),
+            labels: Vec::new(),
+            storage_driver: None,
+        };
+        let database = Arc::new(Database::open(&folder.path().join("db")).unwrap());
+        let mut place = Place { networks: None, config, database, _folder: folder };
+        place.reopen();
+        place
+    }
+
+    /// What a daemon does that comes back.
+    fn reopen(&mut self) {
+        let fabric = Arc::new(Fabric::open(&self.config.instance).unwrap());
+        let (database, events) = (Arc::clone(&self.database), Arc::new(Events::new()));
+        self.networks = Some(Networks::open(&self.config, fabric, database, events).unwrap());
+    }
+
+    fn networks(&self) -> &Networks {
+        self.networks.as_ref().unwrap()
+    }
+
+    fn create(&self, body: Value) -> Result<Arc<Network>> {
+        self.networks().create(serde_json::from_value(body).unwrap())
+    }
+
+    fn attached(&self, network: &str) -> usize {
+        self.networks().inspect(network).unwrap()["Containers"].as_object().unwrap().len()
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        self.networks = None;
+        if let Err(error) = Fabric::open(&self.config.instance).and_then(Fabric::close) {
+            eprintln!("{}: {error}", self.config.instance);
+        }
+    }
+}
+
+/// What a container asks.
+struct Wish {
+    id: String,
+    endpoints: BTreeMap<String, EndpointSettings>,
+    ports: BTreeMap<String, Vec<PortBinding>>,
+}
+
+impl Wish {
+    fn on(networks: &[&str]) -> Wish {
+        let settings = |name: &&str| ((*name).to_owned(), EndpointSettings::default());
+        Wish { id: random_id(), endpoints: networks.iter().map(settings).collect(), ports: BTreeMap::new() }
+    }
+
+    fn publish(mut self, port: &str, host: &str) -> Wish {
+        let binding = PortBinding { host_ip: "127.0.0.1".into(), host_port: host.into() };
+        self.ports.entry(port.to_owned()).or_default().push(binding);
+        self
+    }
+
+    fn allocate(&self, place: &Place) -> Result<Allocation> {
+        place.networks().allocate(&Joiner {
+            id: &self.id,
+            name: "web",
+            hostname: "host",
+            endpoints: &self.endpoints,
+            port_bindings: &self.ports,
+            exposed: &["7/udp".to_owned()],
+            publish_all: false,
+            dns: &[],
+        })
+    }
+}
+
+#[test]
+fn what_is_allocated_is_free_again_when_it_is_dropped() {
+    let place = Place::new();
+    let wish = Wish::on(&["bridge"]).publish("80/tcp", "");
+    let allocation = wish.allocate(&place).unwrap();
+    let settings = &allocation.endpoints["bridge"];
+    assert_eq!(settings.gateway, format!("{}1", &settings.ip_address[..settings.ip_address.len() - 1]));
+    assert!(settings.mac_address.starts_with("02:42:0a:d5:") && settings.dns_names.is_none());
+    assert_eq!(allocation.ports["7/udp"], []);
+    let port = allocation.ports["80/tcp"][0].host_port.clone();
+    let taken = Wish::on(&["bridge"]).publish("80/tcp", &port).allocate(&place).err().unwrap();
+    assert!(taken.message.starts_with("driver failed programming external connectivity on endpoint web ("));
+    assert!(taken.message.contains(&format!("Bind for 127.0.0.1:{port} failed: port is already allocated")));
+    assert_eq!(place.attached("bridge"), 1, "the one that failed left nothing");
+    assert_eq!(wish.allocate(&place).err().unwrap().kind, Kind::Forbidden, "it is there already");
+    drop(allocation);
+    assert_eq!(place.attached("bridge"), 0);
+    Wish::on(&["bridge"]).publish("80/tcp", &port).allocate(&place).unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_container_on_two_networks_from_its_start_to_its_end() {
+    let mut place = Place::new();
+    place.create(json!({ "Name": "back", "Internal": true })).unwrap();
+    let front = place.create(json!({ "Name": "front" })).unwrap();
+    let wish = Wish::on(&["back", "front"]).publish("80/tcp", "");
+    let mut allocation = wish.allocate(&place).unwrap();
+    assert_eq!(allocation.endpoints["back"].gateway, "");
+    assert_eq!(allocation.endpoints["front"].dns_names.as_ref().unwrap(), &["web", &wish.id[..12], "host"]);
+    let networks = place.networks();
+    let namespace = networks.realise(&allocation).unwrap();
+    let names = || -> Vec<String> {
+        let mut all = netns::interfaces(namespace.as_fd()).unwrap();
+        all.sort_by(|one, other| one.name.cmp(&other.name));
+        all.into_iter().map(|interface| interface.name).collect()
+    };
+    assert_eq!(names(), ["eth0", "eth1", "lo"]);
+    networks.running(&wish.id, &allocation, 0).unwrap();
+    assert_eq!(networks.inner.fabric.published().unwrap().len(), 1);
+    let refused = networks.remove("front").unwrap_err();
+    assert_eq!(refused.kind, Kind::Forbidden);
+    assert!(refused.message.contains("network front has active endpoints (name:\"web\" id:"));
+    networks.renamed(&mut allocation, "new");
+    use hull_network::dns::Names;
+    assert!(networks.inner.directory.lookup(&wish.id, "new.front").is_some());
+    assert!(networks.inner.directory.lookup(&wish.id, "web").is_none());
+    networks.release(&wish.id, allocation).unwrap();
+    assert!(networks.inner.directory.lookup(&wish.id, "new").is_none());
+    assert!(networks.inner.fabric.published().unwrap().is_empty());
+    networks.remove("front").unwrap();
+    assert_eq!(networks.prune(&Filters::default()).unwrap(), ["back"]);
+    assert_eq!(networks.inner.fabric.bridges().unwrap(), [place.config.bridge_name()]);
+    place.reopen();
+    assert_eq!(place.networks().resolve(&front.id).unwrap_err().kind, Kind::NotFound);
+}
+
+#[test]
+fn networks_outlive_the_daemon_and_strangers_do_not() {
+    let mut place = Place::new();
+    let kept = place.create(json!({ "Name": "kept", "Labels": { "a": "1" } })).unwrap();
+    assert_eq!(place.create(json!({ "Name": "kept" })).unwrap_err().kind, Kind::Conflict);
+    let bridge = place.networks().resolve("bridge").unwrap();
+    // A crash between the bridge and the row.
+    let stranger = hull_network::Bridge { name: "br-e2stranger".into(), ..Default::default() };
+    place.networks().inner.fabric.ensure_bridge(&stranger).unwrap();
+    place.reopen();
+    assert_eq!(place.networks().resolve(&kept.id[..10]).unwrap(), kept);
+    assert_eq!(place.networks().resolve("bridge").unwrap(), bridge);
+    assert!(!place.networks().inner.fabric.bridges().unwrap().contains(&stranger.name));
+    let list = |name: &str, value: &str| -> Vec<String> {
+        let filters = BTreeMap::from([(name.to_owned(), vec![value.to_owned()])]);
+        let list = place.networks().list(&filters.into()).unwrap();
+        list.iter().map(|network| network["Name"].as_str().unwrap().to_owned()).collect()
+    };
+    assert_eq!(list("type", "custom"), ["kept"]);
+    assert_eq!(list("label", "a=1"), ["kept"]);
+    assert_eq!(list("driver", "bridge"), ["bridge", "kept"]);
+    assert_eq!(list("dangling", "true"), ["kept"]);
+    for name in ["bridge", "host", "none"] {
+        assert_eq!(place.networks().remove(name).unwrap_err().kind, Kind::Forbidden);
+    }
+}
