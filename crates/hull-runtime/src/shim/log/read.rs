@@ -10,6 +10,7 @@ use std::collections::VecDeque;
 use std::fs::File;
 use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::PathBuf;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use serde::Deserialize;
 
@@ -21,8 +22,9 @@ use crate::{Error, Result};
 /// How much is read at once, in bytes.
 const CHUNK: usize = 64 * 1024;
 
-/// How many files a reader that is behind keeps open, and with them their place on the disk.
-const HELD: usize = 32;
+/// How much a reader that is behind keeps open, and with it its place on the disk: bytes, and files.
+const HELD: u64 = 512 << 20;
+const HELD_FILES: usize = 2048;
 
 /// One entry: a line, or a piece of a long one.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -52,17 +54,52 @@ pub struct Query {
 #[derive(Debug)]
 pub struct Reader {
     path: PathBuf,
-    max_file: u32,
     format: Format,
     query: Query,
-    /// The files still to be read, the one being read first, the newest known last.
+    /// The files still to be read, the one being read first.
     files: VecDeque<OpenFile>,
+    /// Where those that come after them are found.
+    found: Arc<Mutex<Found>>,
     /// Bytes of the first file from `at` on.
     buffer: Vec<u8>,
     /// How far the buffer is used up.
     used: usize,
     /// An entry was later than wanted.
     over: bool,
+}
+
+/// The files of a log as they come: each is found once, whether the reader looks or its keeper.
+#[derive(Debug)]
+struct Found {
+    path: PathBuf,
+    max_file: u32,
+    max_size: u64,
+    /// The newest that was found.
+    newest: Option<(u64, u64)>,
+    /// Found and not taken by the reader yet, the oldest first.
+    queue: VecDeque<OpenFile>,
+}
+
+/// Opens the files of a log for a reader that may be behind: a rotation takes an open file from nobody.
+#[derive(Debug)]
+pub struct Keeper(Arc<Mutex<Found>>);
+
+impl Keeper {
+    /// Opens the files that have come, as long as less than 512 MiB is held for the reader. To be called when
+    /// something was made or renamed in the log's folder; does not wait for a reader at work.
+    pub fn take_up_newer(&self) -> Result<()> {
+        let mut found = lock(&self.0);
+        let count = found.queue.len();
+        if count < HELD_FILES && found.max_size.saturating_mul(count as u64) < HELD {
+            found.look()?;
+        }
+        Ok(())
+    }
+}
+
+/// A panic elsewhere leaves nothing half-done here.
+fn lock(found: &Mutex<Found>) -> MutexGuard<'_, Found> {
+    found.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 #[derive(Debug)]
@@ -81,44 +118,33 @@ impl Reader {
             Log::JsonFile(config) => (config, Format::Json),
             Log::Local(config) => (config, Format::Local),
         };
-        let mut reader = Reader {
+        let mut found = Found {
             path: config.path.clone(),
             max_file: config.max_file.max(1),
+            max_size: config.max_size,
+            newest: None,
+            queue: VecDeque::new(),
+        };
+        found.look()?;
+        let mut reader = Reader {
+            path: config.path.clone(),
             format,
             query,
-            files: VecDeque::new(),
+            files: std::mem::take(&mut found.queue),
+            found: Arc::new(Mutex::new(found)),
             buffer: Vec::new(),
             used: 0,
             over: false,
         };
-        reader.files = reader.look(None)?;
         if let Some(count) = query.tail {
             reader.skip_to_tail(count)?;
         }
         Ok(Some(reader))
     }
 
-    /// The files newer than `known`, the oldest first; all without it, or when it has been rotated away.
-    fn look(&self, known: Option<(u64, u64)>) -> Result<VecDeque<OpenFile>> {
-        let mut files: VecDeque<OpenFile> = VecDeque::new();
-        for number in 0..self.max_file {
-            let path = numbered(&self.path, number);
-            let doing = || format!("open the log {}", path.display());
-            let file = match File::open(&path) {
-                Ok(file) => file,
-                Err(error) if error.kind() == std::io::ErrorKind::NotFound => continue,
-                Err(error) => return Err(Error::kernel(doing(), error)),
-            };
-            let metadata = file.metadata().context(doing)?;
-            let id = (metadata.dev(), metadata.ino());
-            if Some(id) == known {
-                break;
-            }
-            if files.iter().all(|other| other.id != id) {
-                files.push_front(OpenFile { file, id, at: 0 });
-            }
-        }
-        Ok(files)
+    /// What opens the files to come while this is behind.
+    pub fn keeper(&self) -> Keeper {
+        Keeper(Arc::clone(&self.found))
     }
 
     fn doing(&self) -> String {
@@ -190,26 +216,13 @@ impl Reader {
             return Ok(true);
         }
         self.rewind();
-        let known = self.files.back().map(|file| file.id);
-        if let (Some(known), Ok(metadata)) = (known, std::fs::metadata(&self.path))
-            && known == (metadata.dev(), metadata.ino())
-        {
-            return Ok(false);
+        let mut found = lock(&self.found);
+        if !found.is_up_to_date() {
+            found.look()?;
         }
-        let newer = self.look(known)?;
-        let more = !newer.is_empty();
-        self.files.extend(newer);
+        let more = !found.queue.is_empty();
+        self.files.append(&mut found.queue);
         Ok(more)
-    }
-
-    /// Takes up the files that came after those known, as long as fewer than [`HELD`] are open: a rotation takes
-    /// an open file from nobody. For one who follows and is behind, whenever a file has come.
-    pub fn take_up_newer(&mut self) -> Result<()> {
-        if !self.over && self.files.len() < HELD {
-            let newer = self.look(self.files.back().map(|file| file.id))?;
-            self.files.extend(newer);
-        }
-        Ok(())
     }
 
     /// Reads more of the first file; whether there was more.
@@ -245,6 +258,42 @@ impl Reader {
             }
             Format::Local => parse_record(bytes),
         }
+    }
+}
+
+impl Found {
+    /// Whether the newest file is found, for sure.
+    fn is_up_to_date(&self) -> bool {
+        let current = std::fs::metadata(&self.path).map(|metadata| (metadata.dev(), metadata.ino()));
+        self.newest.is_some() && current.ok() == self.newest
+    }
+
+    /// Opens the files newer than the newest that was found; all, where that has been rotated away.
+    fn look(&mut self) -> Result<()> {
+        let mut files: VecDeque<OpenFile> = VecDeque::new();
+        // One more than there may be: a rotation in progress has moved the oldest up before it is gone.
+        for number in 0..=self.max_file {
+            let path = numbered(&self.path, number);
+            let doing = || format!("open the log {}", path.display());
+            let file = match File::open(&path) {
+                Ok(file) => file,
+                Err(error) if error.kind() == std::io::ErrorKind::NotFound => continue,
+                Err(error) => return Err(Error::kernel(doing(), error)),
+            };
+            let metadata = file.metadata().context(doing)?;
+            let id = (metadata.dev(), metadata.ino());
+            if Some(id) == self.newest {
+                break;
+            }
+            if files.iter().all(|other| other.id != id) {
+                files.push_front(OpenFile { file, id, at: 0 });
+            }
+        }
+        if let Some(newest) = files.back() {
+            self.newest = Some(newest.id);
+        }
+        self.queue.append(&mut files);
+        Ok(())
     }
 }
 
