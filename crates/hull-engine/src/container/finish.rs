@@ -18,18 +18,50 @@ const GOOD_RUN: Duration = Duration::from_secs(10);
 
 impl Engine {
     /// Follows a running container's shim to its end.
-    pub(super) async fn follow(self: &Arc<Self>, container: &Arc<Container>, shim: &Shim) {
+    pub(super) async fn follow(self: &Arc<Self>, container: &Arc<Container>, shim: &Arc<Shim>) {
+        let mut shim = Arc::clone(shim);
         loop {
             match shim.event().await {
                 Ok(Some((Event::Oom, _))) => self.tell(container, "oom"),
                 Ok(Some((Event::ExecExited { id, exit }, _))) => self.exec_ended(container, &id, &exit),
                 Ok(Some((Event::Exited(exit), _))) => return self.ended(container, &exit),
                 Ok(Some((Event::Started { .. } | Event::StartFailed(_) | Event::ViewReady, _))) => {}
-                Ok(None) => return self.shim_lost(container),
+                Ok(None) => match self.reconnect(container).await {
+                    Some(again) => shim = again,
+                    None => return,
+                },
                 Err(error) => {
                     tracing::error!(container = container.id, %error, "a container could not be followed");
-                    return self.shim_lost(container);
+                    match self.reconnect(container).await {
+                        Some(again) => shim = again,
+                        None => return,
+                    }
                 }
+            }
+        }
+    }
+
+    /// A connection that closed: the shim's own is gone with it, or it was closed for not being read in time. Then
+    /// there is another one.
+    async fn reconnect(self: &Arc<Self>, container: &Arc<Container>) -> Option<Arc<Shim>> {
+        let connected = hull_runtime::shim::connect(&self.runtime_dir(&container.id)).map_err(Into::into);
+        let shim = match connected.and_then(Shim::new) {
+            Ok(shim) => shim,
+            Err(_) => {
+                self.shim_lost(container);
+                return None;
+            }
+        };
+        match self.subscribe(container, &shim).await {
+            Ok(Some(_)) => {
+                *locked(&container.shim) = Some(Arc::clone(&shim));
+                Some(shim)
+            }
+            // It ended in that moment, and its end is written down.
+            Ok(None) => None,
+            Err(_) => {
+                self.shim_lost(container);
+                None
             }
         }
     }

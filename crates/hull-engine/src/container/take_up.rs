@@ -5,7 +5,7 @@ use std::fs;
 use std::sync::Arc;
 use std::time::Duration;
 
-use hull_runtime::protocol::{Reply, Request};
+use hull_runtime::protocol::{Event, Reply, Request, State};
 
 use super::shim::Shim;
 use super::{Container, Status, locked};
@@ -64,28 +64,40 @@ impl Engine {
         }
     }
 
-    /// Connects to the shim of a container that ran when the earlier daemon went.
-    async fn take_up_running(self: &Arc<Self>, container: &Arc<Container>) -> Result<()> {
-        let shim = Shim::new(hull_runtime::shim::connect(&self.runtime_dir(&container.id))?)?;
-        let state = {
-            // Answers arrive while events are read: both at once, until the answer is there.
-            let ask = shim.ask(&Request::Subscribe, &[]);
-            tokio::pin!(ask);
+    /// Asks for every event on a new connection; what the shim knows. None: it told its end instead, which is written down.
+    pub(super) async fn subscribe(
+        self: &Arc<Self>,
+        container: &Arc<Container>,
+        shim: &Shim,
+    ) -> Result<Option<State>> {
+        let ask = shim.ask(&Request::Subscribe, &[]);
+        tokio::pin!(ask);
+        // Answers arrive while events are read: both at once, until the answer is there.
+        let reply = loop {
             tokio::select! {
-                reply = &mut ask => reply?,
+                biased;
+                reply = &mut ask => break reply?,
                 event = shim.event() => match event? {
-                    // The answer came first and was handed over; the event after it belongs to `follow`.
-                    Some((hull_runtime::protocol::Event::Exited(exit), _)) => {
+                    Some((Event::Exited(exit), _)) => {
                         self.ended(container, &exit);
-                        return Ok(());
+                        return Ok(None);
                     }
-                    _ => ask.await?,
+                    Some((Event::ExecExited { id, exit }, _)) => self.exec_ended(container, &id, &exit),
+                    Some(_) => {}
+                    None => return Err(Error::conflict("the container's shim is gone")),
                 },
             }
         };
-        let Reply::State(state) = state else {
-            return Err(Error::system("take up a container", format!("its shim answered {state:?}")));
-        };
+        match reply {
+            Reply::State(state) => Ok(Some(state)),
+            other => Err(Error::system("follow a container", format!("its shim answered {other:?}"))),
+        }
+    }
+
+    /// Connects to the shim of a container that ran when the earlier daemon went.
+    async fn take_up_running(self: &Arc<Self>, container: &Arc<Container>) -> Result<()> {
+        let shim = Shim::new(hull_runtime::shim::connect(&self.runtime_dir(&container.id))?)?;
+        let Some(state) = self.subscribe(container, &shim).await? else { return Ok(()) };
         let (endpoints, ports, name, hostname, dns, own_network) = {
             let record = container.record();
             let mode = &record.host_config.network_mode;

@@ -261,7 +261,7 @@ impl Allocation {
         let own = |(name, value): &(String, String)| (name.replace("IFNAME", &leg.interface), value.clone());
         Some(Endpoint {
             bridge: plan.bridge.name.clone(),
-            host_name: format!("veth{}", &leg.endpoint_id[..10]),
+            host_name: leg.host_name(),
             container_name: leg.interface.clone(),
             mac: leg.mac,
             address4: leg.address4,
@@ -444,6 +444,11 @@ impl Leg {
 
     pub(super) fn resolves(&self) -> bool {
         self.network.is_user_defined()
+    }
+
+    /// The host end's name: 40 random bits, so that among thousands there are no two.
+    pub(super) fn host_name(&self) -> String {
+        format!("veth{}", self.endpoint_id.get(..10).unwrap_or_default())
     }
 
     fn gateway4(&self) -> Option<Ipv4Addr> {

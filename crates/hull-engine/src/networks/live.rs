@@ -7,7 +7,7 @@ use std::os::fd::AsFd;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-use hull_network::{Published, dns};
+use hull_network::{Published, dns, netns};
 
 use super::allocate::{Allocation, Answering, Leg, all_names};
 use super::{Networks, endpoint, ports};
@@ -47,6 +47,7 @@ impl Networks {
         for (name, settings) in endpoints {
             allocation.rejoin(name, settings)?;
         }
+        allocation.find_interfaces(live.pid)?;
         allocation.legs.sort_by(|one, other| one.order().cmp(&other.order()));
         allocation.name_interfaces();
         allocation.ports.clone_from(ports);
@@ -202,6 +203,24 @@ impl Allocation {
         };
         self.endpoints.insert(leg.network.name.clone(), settings.clone());
         self.legs.push(leg);
+        Ok(())
+    }
+
+    /// Finds what its interfaces are called: their order is that in which it joined, which is not known any more. The
+    /// host end's name is that of the endpoint, and it knows the other end's index.
+    fn find_interfaces(&mut self, pid: i32) -> Result<()> {
+        if self.legs.iter().all(|leg| leg.bridge.is_none()) {
+            return Ok(());
+        }
+        let interfaces = netns::interfaces(namespace(pid)?.as_fd())?;
+        for leg in self.legs.iter_mut().filter(|leg| leg.bridge.is_some()) {
+            let path = format!("/sys/class/net/{}/iflink", leg.host_name());
+            let peer: Option<u32> = std::fs::read_to_string(&path).ok().and_then(|text| text.trim().parse().ok());
+            match interfaces.iter().find(|interface| Some(interface.index) == peer) {
+                Some(interface) => leg.interface.clone_from(&interface.name),
+                None => tracing::warn!(container = self.id, network = leg.network.name, "its interface is gone"),
+            }
+        }
         Ok(())
     }
 

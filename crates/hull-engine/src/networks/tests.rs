@@ -188,3 +188,69 @@ fn networks_outlive_the_daemon_and_strangers_do_not() {
         assert_eq!(place.networks().remove(name).unwrap_err().kind, Kind::Forbidden);
     }
 }
+
+/// A process in a namespace of its own, which ends with the test.
+struct Sleeper(std::process::Child);
+
+impl Sleeper {
+    fn of(namespace: std::os::fd::BorrowedFd<'_>) -> Sleeper {
+        let child = netns::run(namespace, || {
+            std::process::Command::new("/usr/bin/sleep").arg("600").stdin(std::process::Stdio::null()).spawn()
+        });
+        Sleeper(child.unwrap().unwrap())
+    }
+
+    fn pid(&self) -> i32 {
+        i32::try_from(self.0.id()).unwrap()
+    }
+}
+
+impl Drop for Sleeper {
+    fn drop(&mut self) {
+        if self.0.kill().and_then(|()| self.0.wait().map(|_| ())).is_err() {
+            eprintln!("a sleeper stays: {}", self.0.id());
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_running_container_changes_its_networks_and_outlives_the_daemon() {
+    let mut place = Place::new();
+    for name in ["aa", "zz"] {
+        place.create(json!({ "Name": name })).unwrap();
+    }
+    let wish = Wish::on(&["zz"]).publish("80/tcp", "");
+    let mut allocation = wish.allocate(&place).unwrap();
+    let namespace = place.networks().realise(&allocation).unwrap();
+    let sleeper = Sleeper::of(namespace.as_fd());
+    place.networks().running(&wish.id, &allocation, sleeper.pid()).unwrap();
+    let live = Live { id: &wish.id, name: "web", hostname: "host", pid: sleeper.pid(), dns: &[] };
+    let joined = place.networks().connect("aa", &live, &EndpointSettings::default(), &mut allocation).unwrap();
+    let target = |place: &Place| place.networks().inner.fabric.published().unwrap()[0].port.container_address;
+    // By the networks' names the default route, and the port with it, is the new one's.
+    assert_eq!(target(&place).to_string(), joined.ip_address);
+    let (endpoints, ports, old) = (allocation.endpoints.clone(), allocation.ports.clone(), endpoints_of(&allocation));
+    assert_eq!(old, [("aa".to_owned(), "eth1".to_owned()), ("zz".to_owned(), "eth0".to_owned())]);
+    let sockets = std::mem::take(&mut allocation.reserved);
+    drop(allocation);
+    assert_eq!(place.networks().inner.fabric.published().unwrap().len(), 1, "the daemon ends, the container does not");
+
+    place.reopen();
+    let mut allocation = place.networks().restore(&live, &endpoints, &ports).unwrap();
+    place.networks().settle().unwrap();
+    assert_eq!(endpoints_of(&allocation), old);
+    assert_eq!(target(&place).to_string(), joined.ip_address);
+    assert_eq!(place.attached("aa"), 1);
+    place.networks().disconnect("aa", &live, &mut allocation).unwrap();
+    assert_eq!(target(&place).to_string(), endpoints["zz"].ip_address);
+    assert_eq!(place.attached("aa"), 0);
+    let again = place.networks().disconnect("aa", &live, &mut allocation).unwrap_err();
+    assert!(again.message.contains("is not connected to network aa"), "{}", again.message);
+    place.networks().release(&wish.id, allocation).unwrap();
+    drop(sockets);
+    assert!(place.networks().inner.fabric.published().unwrap().is_empty());
+}
+
+fn endpoints_of(allocation: &Allocation) -> Vec<(String, String)> {
+    allocation.legs.iter().map(|leg| (leg.network.name.clone(), leg.interface.clone())).collect()
+}

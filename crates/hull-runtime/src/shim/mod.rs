@@ -73,7 +73,11 @@ pub fn read_exit(runtime_dir: &Path) -> Result<Option<Exit>> {
 pub(crate) fn run(launch: Launch, control: OwnedFd, others: Vec<OwnedFd>, warm: &Warm) {
     warm.name(c"hull-shim", &format!("hull shim {}", launch.id.get(..12).unwrap_or(&launch.id)));
     match start::start(launch, &control, others) {
-        Ok(started) => running::Shim::new(started, control).run(),
+        Ok(mut started) => {
+            // Let go of when everyone has been told: the last handle of an overlay waits for the disk.
+            let _root = started.root.take();
+            running::Shim::new(started, control).run();
+        }
         Err(error) => {
             // Whoever would be told is gone when this fails.
             let _ = protocol::send(control.as_fd(), &FromShim::Event(Event::StartFailed(error)), &[]);

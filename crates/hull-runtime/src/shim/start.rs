@@ -27,6 +27,8 @@ pub(super) struct Started {
     pub(super) at_ns: u64,
     pub(super) limits: protocol::Limits,
     pub(super) reserved: Vec<OwnedFd>,
+    /// The container's root folder, see [`container::Child::take_root`].
+    pub(super) root: Option<OwnedFd>,
     /// Readable when a child has ended.
     pub(super) children: OwnedFd,
     pub(super) warnings: Vec<String>,
@@ -123,6 +125,7 @@ pub(super) fn start(launch: Launch, control: &OwnedFd, mut others: Vec<OwnedFd>)
         streams.attach(attach, socket);
     }
     undo.armed = false;
+    let root = child.take_root();
     Ok(Started {
         id: launch.id,
         folder: folder_kept,
@@ -136,6 +139,7 @@ pub(super) fn start(launch: Launch, control: &OwnedFd, mut others: Vec<OwnedFd>)
         at_ns: super::now_ns(),
         limits: launch.limits,
         reserved: others,
+        root,
         children,
         warnings,
         filter: if launch.seccomp == Seccomp::Spec { filter } else { None },
