@@ -215,10 +215,13 @@ impl Allocation {
         let interfaces = netns::interfaces(namespace(pid)?.as_fd())?;
         for leg in self.legs.iter_mut().filter(|leg| leg.bridge.is_some()) {
             let path = format!("/sys/class/net/{}/iflink", leg.host_name());
-            let peer: Option<u32> = std::fs::read_to_string(&path).ok().and_then(|text| text.trim().parse().ok());
+            let peer: Option<u32> =
+                std::fs::read_to_string(&path).ok().and_then(|text| text.trim().parse().ok());
             match interfaces.iter().find(|interface| Some(interface.index) == peer) {
                 Some(interface) => leg.interface.clone_from(&interface.name),
-                None => tracing::warn!(container = self.id, network = leg.network.name, "its interface is gone"),
+                None => {
+                    tracing::warn!(container = self.id, network = leg.network.name, "its interface is gone")
+                }
             }
         }
         Ok(())

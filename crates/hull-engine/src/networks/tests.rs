@@ -225,15 +225,21 @@ async fn a_running_container_changes_its_networks_and_outlives_the_daemon() {
     let sleeper = Sleeper::of(namespace.as_fd());
     place.networks().running(&wish.id, &allocation, sleeper.pid()).unwrap();
     let live = Live { id: &wish.id, name: "web", hostname: "host", pid: sleeper.pid(), dns: &[] };
-    let joined = place.networks().connect("aa", &live, &EndpointSettings::default(), &mut allocation).unwrap();
+    let joined =
+        place.networks().connect("aa", &live, &EndpointSettings::default(), &mut allocation).unwrap();
     let target = |place: &Place| place.networks().inner.fabric.published().unwrap()[0].port.container_address;
     // By the networks' names the default route, and the port with it, is the new one's.
     assert_eq!(target(&place).to_string(), joined.ip_address);
-    let (endpoints, ports, old) = (allocation.endpoints.clone(), allocation.ports.clone(), endpoints_of(&allocation));
+    let (endpoints, ports, old) =
+        (allocation.endpoints.clone(), allocation.ports.clone(), endpoints_of(&allocation));
     assert_eq!(old, [("aa".to_owned(), "eth1".to_owned()), ("zz".to_owned(), "eth0".to_owned())]);
     let sockets = std::mem::take(&mut allocation.reserved);
     drop(allocation);
-    assert_eq!(place.networks().inner.fabric.published().unwrap().len(), 1, "the daemon ends, the container does not");
+    assert_eq!(
+        place.networks().inner.fabric.published().unwrap().len(),
+        1,
+        "the daemon ends, the container does not"
+    );
 
     place.reopen();
     let mut allocation = place.networks().restore(&live, &endpoints, &ports).unwrap();
