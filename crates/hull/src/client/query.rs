@@ -52,16 +52,12 @@ impl Query {
         }
         Ok(self.with("filters", serde_json::Value::Object(map).to_string()))
     }
-
-    /// What goes on the request line.
-    pub fn as_str(&self) -> &str {
-        &self.0
-    }
 }
 
 impl std::ops::Deref for Query {
     type Target = str;
 
+    /// What goes on the request line.
     fn deref(&self) -> &str {
         &self.0
     }
@@ -88,14 +84,14 @@ mod tests {
     #[test]
     fn values_are_encoded_and_flags_left_out() {
         let query = Query::new("/x").with("a", "b c&d").with_flag("f", false).with_flag("g", true);
-        assert_eq!(query.as_str(), "/x?a=b%20c%26d&g=1");
+        assert_eq!(&*query, "/x?a=b%20c%26d&g=1");
     }
 
     #[test]
     fn filters_gather_their_values() {
         let filters = ["label=a=b".to_owned(), "label=c".to_owned()];
         let query = Query::new("/x").with_filters(&filters).unwrap();
-        assert_eq!(query.as_str(), format!("/x?filters={}", segment(r#"{"label":{"a=b":true,"c":true}}"#)));
+        assert_eq!(&*query, format!("/x?filters={}", segment(r#"{"label":{"a=b":true,"c":true}}"#)));
         assert!(Query::new("/x").with_filters(&["nothing".to_owned()]).is_err());
     }
 }

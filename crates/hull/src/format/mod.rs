@@ -11,8 +11,6 @@ pub(crate) mod human;
 pub(crate) mod table;
 mod template;
 
-use std::io::Write;
-
 use serde_json::Value;
 
 pub(crate) use template::Template;
@@ -20,7 +18,7 @@ pub(crate) use template::Template;
 /// The directive that asks for a table: `table`, or `table TEMPLATE`.
 const TABLE: &str = "table";
 
-/// Writes `rows` as a listing command does.
+/// The text of a listing command.
 ///
 /// `spec` is the user's `--format`: none or `table` for `default_table` (a template without the directive, columns
 /// separated by tabs), `table TEMPLATE` with a header, `json` for one object a line, or a plain template. `headers`
@@ -28,22 +26,7 @@ const TABLE: &str = "table";
 /// `{{.Label "key"}}` and not shown by `json`.
 ///
 /// # Errors
-/// The text of what is wrong with the template, or of why `out` could not be written.
-pub(crate) fn list(
-    spec: Option<&str>,
-    default_table: &str,
-    headers: &[(&str, &str)],
-    rows: &[Value],
-    out: &mut dyn Write,
-) -> Result<(), String> {
-    let text = list_text(spec, default_table, headers, rows)?;
-    out.write_all(text.as_bytes()).map_err(|e| format!("cannot write the list: {e}"))
-}
-
-/// The text that [`list`] writes.
-///
-/// # Errors
-/// What is wrong with the template.
+/// The text of what is wrong with the template.
 pub(crate) fn list_text(
     spec: Option<&str>,
     default_table: &str,

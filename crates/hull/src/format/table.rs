@@ -41,37 +41,6 @@ pub(crate) fn align(text: &str) -> String {
     out
 }
 
-/// A table whose rows are given one by one, for what has no template: `top`, `port`, the details of `system df`.
-#[derive(Debug, Default)]
-pub(crate) struct Table {
-    text: String,
-}
-
-impl Table {
-    /// A table with these column titles.
-    pub(crate) fn new(header: &[&str]) -> Self {
-        let mut table = Self::default();
-        table.row(header);
-        table
-    }
-
-    /// Adds one row. A tab or newline within a cell would break the columns and becomes a blank.
-    pub(crate) fn row<S: AsRef<str>>(&mut self, cells: &[S]) {
-        for (index, cell) in cells.iter().enumerate() {
-            if index > 0 {
-                self.text.push('\t');
-            }
-            self.text.extend(cell.as_ref().chars().map(|c| if matches!(c, '\t' | '\n') { ' ' } else { c }));
-        }
-        self.text.push('\n');
-    }
-
-    /// The aligned table, a newline after each row.
-    pub(crate) fn render(&self) -> String {
-        align(&self.text)
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -93,12 +62,5 @@ mod tests {
         ] {
             assert_eq!(align(text), expected, "{text:?}");
         }
-    }
-
-    #[test]
-    fn rows_by_hand() {
-        let mut table = Table::new(&["PID", "COMMAND"]);
-        table.row(&["1", "sleep\t600"]);
-        assert_eq!(table.render(), "PID       COMMAND\n1         sleep 600\n");
     }
 }

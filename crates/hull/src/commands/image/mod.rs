@@ -7,7 +7,6 @@ mod transfer;
 
 use super::{Entry, Management};
 
-pub use registry::pull_image;
 pub use remove::prune_images;
 
 /// Which of docker's words lead to an image command at the root.

@@ -51,7 +51,7 @@ pub async fn pull(args: PullArgs, context: &Context) -> Result<ExitStatus, Error
 }
 
 /// Pulls `name` (its tag `latest` where it has none, unless `all_tags`), and shows the progress unless `quiet`.
-pub async fn pull_image(
+async fn pull_image(
     context: &Context,
     name: &str,
     platform: Option<&str>,

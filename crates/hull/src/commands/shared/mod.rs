@@ -14,7 +14,7 @@ use crate::context::Context;
 use crate::error::Error;
 use crate::format;
 
-/// Prints the rows of a listing command; see [`format::list`].
+/// Prints the rows of a listing command; see [`format::list_text`].
 pub fn print_list(
     spec: Option<&str>,
     default_table: &str,
