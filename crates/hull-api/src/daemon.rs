@@ -199,6 +199,11 @@ fn start(flags: Flags) -> Result<()> {
 }
 
 async fn run(settings: Settings, launcher: Launcher) -> Result<()> {
+    // Before anyone is told that it serves: who starts a daemon may end it at once.
+    let failed = |error: std::io::Error| Error::system("wait for signals", error);
+    let mut terminate = signal(SignalKind::terminate()).map_err(failed)?;
+    let mut interrupt = signal(SignalKind::interrupt()).map_err(failed)?;
+    let mut hang_up = signal(SignalKind::hangup()).map_err(failed)?;
     let engine = Engine::open(settings.engine, launcher).await?;
     let mut tasks = tokio::task::JoinSet::new();
     for host in &settings.hosts {
@@ -209,10 +214,6 @@ async fn run(settings: Settings, launcher: Launcher) -> Result<()> {
     }
     tell_ready();
     tracing::info!(version = env!("CARGO_PKG_VERSION"), "the daemon is ready");
-    let failed = |error: std::io::Error| Error::system("wait for signals", error);
-    let mut terminate = signal(SignalKind::terminate()).map_err(failed)?;
-    let mut interrupt = signal(SignalKind::interrupt()).map_err(failed)?;
-    let mut hang_up = signal(SignalKind::hangup()).map_err(failed)?;
     loop {
         tokio::select! {
             _ = terminate.recv() => break,

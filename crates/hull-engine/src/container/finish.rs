@@ -1,6 +1,5 @@
 //! The end of a container: what its shim tells, what is given back to the machine, and whether it starts again.
 
-use std::fs;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -157,7 +156,8 @@ impl Engine {
         }
     }
 
-    /// Gives back what a container had of the machine: streams, addresses, ports, mounts, the runtime folder.
+    /// Gives back what a container had of the machine: streams, addresses, ports, mounts. The runtime folder stays until
+    /// the next start or the removal: should the daemon die before the end is written down, the shim's record is in it.
     pub(super) fn release_machine(&self, container: &Container) {
         *locked(&container.shim) = None;
         if let Some(allocation) = locked(&container.allocation).take()
@@ -171,14 +171,8 @@ impl Engine {
                 tracing::error!(container = container.id, volume, %error, "a volume could not be unmounted");
             }
         }
-        let runtime_dir = self.runtime_dir(&container.id);
         if container.record().host_config.ipc_mode == "shareable" {
-            super::view::unmount_shared_memory(&runtime_dir);
-        }
-        if let Err(error) = fs::remove_dir_all(&runtime_dir)
-            && error.kind() != std::io::ErrorKind::NotFound
-        {
-            tracing::error!(container = container.id, %error, "{} could not be removed", runtime_dir.display());
+            super::view::unmount_shared_memory(&self.runtime_dir(&container.id));
         }
         // Its processes ended with it; those that are shown a while longer have ended too.
         let ended: Vec<_> = locked(&container.execs).values().cloned().collect();

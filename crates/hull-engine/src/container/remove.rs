@@ -111,8 +111,12 @@ impl Engine {
         if let Err(error) = self.volumes.release(&container.id, volumes) {
             tracing::error!(container = container.id, %error, "its volumes could not be released");
         }
-        if let Err(error) = fs::remove_dir_all(self.container_dir(&container.id)) {
-            tracing::error!(container = container.id, %error, "its logs could not be removed");
+        for folder in [self.container_dir(&container.id), self.runtime_dir(&container.id)] {
+            if let Err(error) = fs::remove_dir_all(&folder)
+                && error.kind() != std::io::ErrorKind::NotFound
+            {
+                tracing::error!(container = container.id, %error, "{} could not be removed", folder.display());
+            }
         }
         self.tell(container, "destroy");
         container.lifetime.send_modify(|lifetime| {

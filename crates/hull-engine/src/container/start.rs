@@ -121,7 +121,6 @@ impl Engine {
     fn prepare(&self, record: &Record) -> Result<Prepared> {
         let runtime_dir = self.runtime_dir(&record.id);
         make_runtime_dir(&runtime_dir)?;
-        let mut guard = PreparedGuard { runtime_dir: Some(runtime_dir.clone()) };
         let namespaces = self.shared_namespaces(record)?;
         let own_network = namespaces.network == Share::Own;
         let allocation = (own_network || record.host_config.network_mode == "host")
@@ -132,7 +131,6 @@ impl Engine {
             super::view::mount_shared_memory(&runtime_dir, record.host_config.shm_size)?;
         }
         let sources = self.mount_sources(record)?;
-        guard.runtime_dir = None;
         Ok(Prepared {
             awaits_network: own_network,
             allocation,
@@ -427,24 +425,10 @@ struct Prepared {
     allocation: Option<Allocation>,
 }
 
-/// Removes the runtime folder of a start that could not be prepared.
-struct PreparedGuard {
-    runtime_dir: Option<PathBuf>,
-}
-
-impl Drop for PreparedGuard {
-    fn drop(&mut self) {
-        if let Some(folder) = &self.runtime_dir {
-            // What cannot be removed is found again by the next start or the next daemon.
-            let _ = fs::remove_dir_all(folder);
-        }
-    }
-}
-
+/// Makes the folder of this start; an earlier one's goes, and with it how that ended.
 fn make_runtime_dir(folder: &Path) -> Result<()> {
     match fs::create_dir(folder) {
         Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => {
-            // Of an end that could not be cleaned up.
             let cleared = fs::remove_dir_all(folder).and_then(|()| fs::create_dir(folder));
             cleared.map_err(|error| Error::system(format_args!("clear {}", folder.display()), error))
         }

@@ -34,9 +34,7 @@ impl Engine {
                 }
                 Status::Restarting => orders.push(container),
                 Status::Created | Status::Exited | Status::Removing | Status::Dead => {
-                    if self.runtime_dir(&container.id).exists() {
-                        self.take_up_unfinished(&container).await;
-                    }
+                    self.take_up_unfinished(&container).await;
                     if self.wanted_up(&container) {
                         orders.push(container);
                     }
@@ -135,13 +133,12 @@ impl Engine {
 
     /// A start that the earlier daemon did not see through: what came up is ended, as nobody was told of it.
     async fn take_up_unfinished(self: &Arc<Self>, container: &Arc<Container>) {
-        if let Ok(socket) = hull_runtime::shim::connect(&self.runtime_dir(&container.id))
-            && let Ok(shim) = Shim::new(socket)
-        {
-            tracing::warn!(container = container.id, "a start that was not finished is undone");
-            if shim.tell(&Request::KillAll, &[]).await.is_ok() {
-                while let Ok(Some(_)) = shim.event().await {}
-            }
+        // Without a socket there is no shim, and nothing came up.
+        let Ok(socket) = hull_runtime::shim::connect(&self.runtime_dir(&container.id)) else { return };
+        let Ok(shim) = Shim::new(socket) else { return };
+        tracing::warn!(container = container.id, "a start that was not finished is undone");
+        if shim.tell(&Request::KillAll, &[]).await.is_ok() {
+            while let Ok(Some(_)) = shim.event().await {}
         }
         self.release_machine(container);
     }
