@@ -98,7 +98,7 @@ mod tests {
         assert_eq!(of("2023-11-14T22:13:20"), NOW);
         assert_eq!(of("2023-11-14"), NOW - (22 * 3600 + 13 * 60 + 20) * 1_000_000_000);
         assert_eq!(of("10m"), NOW - 600_000_000_000);
-        assert_eq!(of("1h30m0.5s"), NOW - 5400_500_000_000);
+        assert_eq!(of("1h30m0.5s"), NOW - 5_400_500_000_000);
         assert_eq!(of("-1s"), NOW + 1_000_000_000);
         assert_eq!(of("0"), 0);
     }

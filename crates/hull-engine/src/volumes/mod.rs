@@ -80,8 +80,11 @@ struct Entry {
     users: BTreeSet<String>,
     /// Those of them that run. Its lock is held while the kernel mounts, which may be long (NFS), so that the others
     /// need not wait.
-    mounted: Arc<Mutex<BTreeSet<String>>>,
+    mounted: Mounted,
 }
+
+/// The containers that run with a volume.
+type Mounted = Arc<Mutex<BTreeSet<String>>>;
 
 impl Volumes {
     /// Opens the volumes beneath `<data-root>/volumes`. A removal that a crash interrupted is finished.
@@ -372,7 +375,7 @@ impl Volumes {
         remove_tree(&aside)
     }
 
-    fn mounts(&self, name: &str) -> Result<(Arc<Volume>, Arc<Mutex<BTreeSet<String>>>)> {
+    fn mounts(&self, name: &str) -> Result<(Arc<Volume>, Mounted)> {
         let state = self.state();
         let entry = state.find(name)?;
         Ok((Arc::clone(&entry.volume), Arc::clone(&entry.mounted)))
@@ -590,7 +593,7 @@ mod tests {
         assert_eq!(list("dangling", "false"), ["two"]);
         assert_eq!(list("name", "^on"), ["one"]);
         assert_eq!(volumes.list(&filters("x", "")).unwrap_err().message, "invalid filter 'x'");
-        assert_eq!(volumes.prune(&Filters::default(), false).unwrap().0, [unnamed.name.clone()]);
+        assert_eq!(volumes.prune(&Filters::default(), false).unwrap().0, std::slice::from_ref(&unnamed.name));
         assert_eq!(volumes.prune(&filters("all", "1"), false).unwrap().0, ["one"]);
         assert_eq!(names(volumes.list(&Filters::default()).unwrap()), ["two"]);
     }
