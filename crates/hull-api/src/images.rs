@@ -165,13 +165,17 @@ pub(crate) async fn bootstrap(request: Request) -> Result<Response> {
     .await
 }
 
-/// A name with its tag, or with its digest, which Docker's clients hand over in the same place.
+/// A name with its tag, or with its digest, which Docker's clients hand over in the same place. It wins over one that
+/// the name has already.
 fn with_tag(name: &str, tag: Option<&str>) -> String {
-    match tag {
-        None => name.to_owned(),
-        Some(digest) if digest.contains(':') => format!("{name}@{digest}"),
-        Some(tag) => format!("{name}:{tag}"),
-    }
+    let Some(tag) = tag else { return name.to_owned() };
+    let (repository, _) = name.split_once('@').unwrap_or((name, ""));
+    let repository = match repository.rsplit_once(':') {
+        Some((repository, tag)) if !tag.contains('/') => repository,
+        _ => repository,
+    };
+    let separator = if tag.contains(':') { '@' } else { ':' };
+    format!("{repository}{separator}{tag}")
 }
 
 /// The `platform` of a query: `linux/amd64`, or the OCI platform as JSON.
@@ -201,6 +205,8 @@ mod tests {
         assert_eq!(with_tag("a", None), "a");
         assert_eq!(with_tag("r:5000/a", Some("1")), "r:5000/a:1");
         assert_eq!(with_tag("a", Some("sha256:00")), "a@sha256:00");
+        assert_eq!(with_tag("r:5000/a:1", Some("2")), "r:5000/a:2");
+        assert_eq!(with_tag("a@sha256:00", Some("2")), "a:2");
     }
 
     #[test]
