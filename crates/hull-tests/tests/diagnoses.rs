@@ -36,7 +36,7 @@ fn each_reason_is_named() {
         ("windows", 127, vec!["windows", "carriage return"]),
         ("orphan", 127, vec!["orphan", "/no/such/interpreter"]),
         ("dangling", 127, vec!["dangling"]),
-        ("foreign", 126, vec!["foreign", "arm64"]),
+        ("foreign", 126, vec!["foreign", "aarch64"]),
         ("/bin/plain", 126, vec!["/bin/plain", "permi"]),
         ("/etc", 126, vec!["/etc", "directory"]),
     ];

@@ -78,9 +78,9 @@ fn names_on_a_network_of_ones_own() {
         10.201.0.77
         $ hull exec bb grep other /etc/hosts | tr '\t' ' '
         192.0.2.9 other
-        $ hull exec bb grep -E 'search|nameserver' /etc/resolv.conf
-        search example.test
+        $ hull exec bb grep -E 'search|nameserver' /etc/resolv.conf | sort
         nameserver 127.0.0.11
+        search example.test
         $ timeout 8 hull exec bb nslookup no-such-name >/dev/null 2>&1
         [1]
         $ hull network rm one 2>/dev/null
