@@ -7,7 +7,9 @@ use hull_engine::{Error, Result};
 use hyper::Method;
 
 use crate::http::{Request, Response, decode};
-use crate::{container_files, container_output, containers, exec, images, networks, system, volumes, websocket};
+use crate::{
+    container_files, container_output, containers, exec, images, networks, system, volumes, websocket,
+};
 
 /// What answers a request.
 pub(crate) type Handler = fn(Request) -> Pin<Box<dyn Future<Output = Result<Response>> + Send>>;

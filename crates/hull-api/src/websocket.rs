@@ -63,11 +63,14 @@ fn no_websocket() -> Error {
 /// The answer to the client's key, if the request is for a websocket at all.
 fn accept_key(headers: &HeaderMap) -> Result<HeaderValue> {
     let is = |name: HeaderName, value: &str| {
-        headers.get(name).and_then(|given| given.to_str().ok()).is_some_and(|given| given.eq_ignore_ascii_case(value))
+        headers
+            .get(name)
+            .and_then(|given| given.to_str().ok())
+            .is_some_and(|given| given.eq_ignore_ascii_case(value))
     };
-    let key = headers.get(header::SEC_WEBSOCKET_KEY).filter(|_| {
-        is(header::UPGRADE, "websocket") && is(header::SEC_WEBSOCKET_VERSION, "13")
-    });
+    let key = headers
+        .get(header::SEC_WEBSOCKET_KEY)
+        .filter(|_| is(header::UPGRADE, "websocket") && is(header::SEC_WEBSOCKET_VERSION, "13"));
     let accept = derive_accept_key(key.ok_or_else(no_websocket)?.as_bytes());
     HeaderValue::from_str(&accept).map_err(|error| Error::system("answer the websocket's key", error))
 }
@@ -76,7 +79,8 @@ fn accept_key(headers: &HeaderMap) -> Result<HeaderValue> {
 async fn carry(upgrade: OnUpgrade, place: AttachPlace) -> Result<()> {
     let failed = |error: &dyn std::fmt::Display| Error::system("carry a websocket", error);
     let upgraded = upgrade.await.map_err(|error| failed(&error))?;
-    let config = WebSocketConfig::default().max_message_size(Some(MESSAGE_MAX)).max_frame_size(Some(MESSAGE_MAX));
+    let config =
+        WebSocketConfig::default().max_message_size(Some(MESSAGE_MAX)).max_frame_size(Some(MESSAGE_MAX));
     let socket = Socket::from_raw_socket(TokioIo::new(upgraded), Role::Server, Some(config)).await;
     let (ours, theirs) = UnixStream::pair().map_err(|error| failed(&error))?;
     let client = ClientStream { socket: hijack::descriptor(theirs)?, already_read: Vec::new() };

@@ -287,7 +287,7 @@ impl Layout {
             ["-eo" | "-o" | "o" | "axo", list] | ["-e", "-o", list] => list.to_owned(),
             // `-o pid -o cmd`
             _ if !words.is_empty()
-                && words.len() % 2 == 0
+                && words.len().is_multiple_of(2)
                 && words.iter().step_by(2).all(|word| *word == "-o") =>
             {
                 words.iter().skip(1).step_by(2).copied().collect::<Vec<_>>().join(",")
@@ -340,7 +340,7 @@ fn cell(column: Column, process: &Process, machine: &Machine) -> String {
         Column::Share => ((share / 10.0) as u64).min(99).to_string(),
         Column::ProcessorPercent => tenths(share),
         Column::MemoryPercent => {
-            let share = process.resident.saturating_mul(1024_000) / machine.memory.max(1);
+            let share = process.resident.saturating_mul(1_024_000) / machine.memory.max(1);
             tenths(share.min(999) as f64)
         }
         Column::StartTime => start(machine, started, |now, then| {
