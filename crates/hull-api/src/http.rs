@@ -131,10 +131,9 @@ impl Query {
     pub(crate) fn number<T: std::str::FromStr>(&self, name: &str) -> Result<Option<T>> {
         match self.text(name) {
             None => Ok(None),
-            Some(text) => text
-                .parse()
-                .map(Some)
-                .map_err(|_| Error::invalid(format!("the query's {name}={text:?} is not a number that fits"))),
+            Some(text) => text.parse().map(Some).map_err(|_| {
+                Error::invalid(format!("the query's {name}={text:?} is not a number that fits"))
+            }),
         }
     }
 
@@ -148,8 +147,9 @@ impl Query {
             Set(BTreeMap<String, bool>),
         }
         let Some(text) = self.text("filters") else { return Ok(BTreeMap::new()) };
-        let filters: BTreeMap<String, Values> = serde_json::from_str(text)
-            .map_err(|error| Error::invalid(format!("invalid filter: {text:?} is not a map of lists: {error}")))?;
+        let filters: BTreeMap<String, Values> = serde_json::from_str(text).map_err(|error| {
+            Error::invalid(format!("invalid filter: {text:?} is not a map of lists: {error}"))
+        })?;
         let values = |values| match values {
             Values::List(list) => list,
             Values::Set(set) => set.into_iter().filter(|(_, on)| *on).map(|(value, _)| value).collect(),
@@ -205,7 +205,11 @@ where
     S: Stream<Item = std::io::Result<Bytes>> + Send + 'static,
 {
     use futures_util::StreamExt;
-    with_type(status, content_type, StreamBody::new(pieces.map(|piece| piece.map(Frame::data))).boxed_unsync())
+    with_type(
+        status,
+        content_type,
+        StreamBody::new(pieces.map(|piece| piece.map(Frame::data))).boxed_unsync(),
+    )
 }
 
 /// An answer of that type.

@@ -13,7 +13,13 @@ use crate::http::{self, Request, Response};
 
 pub(crate) async fn list(request: Request) -> Result<Response> {
     let filters = Filters::from(request.query.filters()?);
-    http::ok(&request.engine.networks.list(&filters)?)
+    let mut networks = request.engine.networks.list(&filters)?;
+    if request.version >= 50 {
+        for members in networks.iter_mut().filter_map(Value::as_object_mut) {
+            members.shift_remove("Containers");
+        }
+    }
+    http::ok(&networks)
 }
 
 pub(crate) async fn inspect(request: Request) -> Result<Response> {

@@ -14,6 +14,8 @@ use hyper::header::{CACHE_CONTROL, HeaderName, HeaderValue, PRAGMA};
 use tokio::sync::broadcast::error::RecvError;
 use tokio::time::Instant;
 
+use serde_json::Value;
+
 use crate::blocking;
 use crate::http::{self, NEWEST, OLDEST, Request, Response, Version};
 
@@ -39,7 +41,15 @@ pub(crate) async fn version(request: Request) -> Result<Response> {
 
 pub(crate) async fn info(request: Request) -> Result<Response> {
     let engine = request.engine.clone();
-    http::ok(&blocking::run(move || Ok(engine.info())).await?)
+    let mut info = blocking::run(move || Ok(engine.info())).await?;
+    if request.version >= 50
+        && let Value::Object(members) = &mut info
+    {
+        for gone in ["KernelMemoryTCP", "BridgeNfIptables", "BridgeNfIp6tables"] {
+            members.shift_remove(gone);
+        }
+    }
+    http::ok(&info)
 }
 
 pub(crate) async fn disk_usage(request: Request) -> Result<Response> {

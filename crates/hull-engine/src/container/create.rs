@@ -254,7 +254,10 @@ impl Engine {
     ) -> Result<Vec<MountPlan>> {
         let mut plans = Vec::new();
         for Wanted { mut plan, volume, create_source } in wanted {
-            if let Some(volume) = volume {
+            if plan.anonymous && !plan.name.is_empty() {
+                // Another container's, by --volumes-from: it stays as nameless as it was.
+                self.volumes.retain(&plan.name, id);
+            } else if let Some(volume) = volume {
                 let name = Some(plan.name.as_str()).filter(|name| !name.is_empty());
                 let made = self.volumes.acquire(name, &volume.driver, &volume.options, &volume.labels, id)?;
                 plan.name.clone_from(&made.name);

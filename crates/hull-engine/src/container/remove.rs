@@ -1,8 +1,9 @@
 //! Removing containers: the name is free at once, bytes are removed behind.
 
-use std::fs;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
+use std::{fs, io};
 
 use super::wait::Condition;
 use super::{Container, Status, locked};
@@ -111,18 +112,38 @@ impl Engine {
         if let Err(error) = self.volumes.release(&container.id, volumes) {
             tracing::error!(container = container.id, %error, "its volumes could not be released");
         }
-        for folder in [self.container_dir(&container.id), self.runtime_dir(&container.id)] {
-            if let Err(error) = fs::remove_dir_all(&folder)
-                && error.kind() != std::io::ErrorKind::NotFound
-            {
-                tracing::error!(container = container.id, %error, "{} could not be removed", folder.display());
-            }
-        }
+        self.remove_folders_behind(container);
         self.tell(container, "destroy");
         container.lifetime.send_modify(|lifetime| {
             lifetime.running = false;
             lifetime.removed = true;
         });
         Ok(())
+    }
+
+    /// Its logs and its files of this boot: away with a rename, their bytes behind. What a crash leaves of them has no
+    /// owner, and the next daemon removes it.
+    fn remove_folders_behind(&self, container: &Container) {
+        let gone: Vec<PathBuf> = [self.container_dir(&container.id), self.runtime_dir(&container.id)]
+            .into_iter()
+            .filter_map(|folder| {
+                let gone = folder.with_extension("gone");
+                match fs::rename(&folder, &gone) {
+                    Ok(()) => Some(gone),
+                    Err(error) if error.kind() == io::ErrorKind::NotFound => None,
+                    Err(error) => {
+                        tracing::error!(container = container.id, %error, "{} could not be removed", folder.display());
+                        None
+                    }
+                }
+            })
+            .collect();
+        tokio::task::spawn_blocking(move || {
+            for folder in gone {
+                if let Err(error) = fs::remove_dir_all(&folder) {
+                    tracing::error!(%error, "{} could not be removed", folder.display());
+                }
+            }
+        });
     }
 }
