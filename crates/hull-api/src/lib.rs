@@ -12,6 +12,7 @@ mod container_output;
 mod containers;
 pub mod daemon;
 mod exec;
+mod gone;
 mod hijack;
 mod http;
 mod images;

@@ -14,6 +14,7 @@ use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::net::{TcpListener, UnixListener};
 use tokio_rustls::TlsAcceptor;
 
+use crate::gone::Client;
 use crate::http::{self, NEWEST, OLDEST, Query, Request, Response, Version};
 use crate::routes;
 
@@ -65,7 +66,8 @@ impl Listener {
             match &self {
                 Listener::Unix(listener, _) => match listener.accept().await {
                     Ok((stream, _)) => {
-                        tokio::spawn(connection(TokioIo::new(stream), Arc::clone(&engine)));
+                        let client = Client::unix(&stream);
+                        tokio::spawn(connection(TokioIo::new(stream), Arc::clone(&engine), client));
                     }
                     Err(error) => accept_failed(&error).await,
                 },
@@ -78,9 +80,9 @@ impl Listener {
                         let (engine, tls) = (Arc::clone(&engine), tls.clone());
                         tokio::spawn(async move {
                             match tls {
-                                None => connection(TokioIo::new(stream), engine).await,
+                                None => connection(TokioIo::new(stream), engine, Client::other()).await,
                                 Some(tls) => match tls.accept(stream).await {
-                                    Ok(stream) => connection(TokioIo::new(stream), engine).await,
+                                    Ok(stream) => connection(TokioIo::new(stream), engine, Client::other()).await,
                                     Err(error) => {
                                         tracing::info!(%error, "a client could not prove who it is")
                                     }
@@ -111,11 +113,14 @@ async fn accept_failed(error: &std::io::Error) {
 }
 
 /// Answers one client's requests, one after the other.
-async fn connection<I>(io: TokioIo<I>, engine: Arc<Engine>)
+async fn connection<I>(io: TokioIo<I>, engine: Arc<Engine>, client: Client)
 where
     I: tokio::io::AsyncRead + tokio::io::AsyncWrite + Unpin + Send + 'static,
 {
-    let service = service_fn(move |request| answer(Arc::clone(&engine), request));
+    let service = service_fn(move |request| {
+        let (engine, client) = (Arc::clone(&engine), client.clone());
+        async move { Ok::<_, Infallible>(client.watches(answer(engine, request).await)) }
+    });
     let mut server = http1::Builder::new();
     server.timer(TokioTimer::new()).half_close(true);
     let served = server.serve_connection(io, service).with_upgrades().await;
@@ -125,10 +130,7 @@ where
 }
 
 /// Answers one request, whatever happens.
-async fn answer(
-    engine: Arc<Engine>,
-    request: hyper::Request<Incoming>,
-) -> std::result::Result<Response, Infallible> {
+async fn answer(engine: Arc<Engine>, request: hyper::Request<Incoming>) -> Response {
     let (method, path) = (request.method().clone(), request.uri().path().to_owned());
     // A task of its own: a panic ends it and nothing else. Dropped with the client, it is ended too.
     let mut task = AbortOnDrop(tokio::spawn(dispatch(engine, request)));
@@ -151,7 +153,7 @@ async fn answer(
     headers.insert("Docker-Experimental", HeaderValue::from_static("false"));
     headers.insert("Ostype", HeaderValue::from_static("linux"));
     headers.insert(SERVER, HeaderValue::from_static(concat!("hull/", env!("CARGO_PKG_VERSION"), " (linux)")));
-    Ok(response)
+    response
 }
 
 struct AbortOnDrop(tokio::task::JoinHandle<Result<Response>>);

@@ -103,7 +103,7 @@ fn size(text: &str) -> Option<u64> {
     };
     let number: f64 = digits.parse().ok()?;
     let bytes = number * factor as f64;
-    (bytes >= 1.0 && bytes < 1e18).then_some(bytes as u64)
+    (1.0..1e18).contains(&bytes).then_some(bytes as u64)
 }
 
 /// The current log file.

@@ -79,6 +79,7 @@ impl MountPlan {
 }
 
 /// A volume that a plan needs, before it has been acquired.
+#[derive(Default)]
 pub(super) struct WantedVolume {
     pub(super) driver: String,
     pub(super) options: BTreeMap<String, String>,
@@ -160,12 +161,6 @@ impl Engine {
                 plan
             })
             .collect())
-    }
-}
-
-impl Default for WantedVolume {
-    fn default() -> WantedVolume {
-        WantedVolume { driver: String::new(), options: BTreeMap::new(), labels: BTreeMap::new() }
     }
 }
 
