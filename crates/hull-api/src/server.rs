@@ -82,7 +82,9 @@ impl Listener {
                             match tls {
                                 None => connection(TokioIo::new(stream), engine, Client::other()).await,
                                 Some(tls) => match tls.accept(stream).await {
-                                    Ok(stream) => connection(TokioIo::new(stream), engine, Client::other()).await,
+                                    Ok(stream) => {
+                                        connection(TokioIo::new(stream), engine, Client::other()).await
+                                    }
                                     Err(error) => {
                                         tracing::info!(%error, "a client could not prove who it is")
                                     }

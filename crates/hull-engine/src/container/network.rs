@@ -2,9 +2,10 @@
 //! otherwise.
 
 use std::collections::BTreeMap;
+use std::fs;
 use std::sync::Arc;
 
-use super::{Container, locked};
+use super::{Container, Record, locked};
 use crate::events;
 use crate::model::EndpointSettings;
 use crate::networks::{Allocation, Live, Networks};
@@ -48,9 +49,11 @@ impl Engine {
                 networks.connect(&joins, live, &wanted, allocation)
             })
             .await?;
+        let before = container.record().clone();
         container.change(&self.database, |record| {
             record.endpoints.insert(name.clone(), joined.unwrap_or(settings))
         })?;
+        self.refresh_files(container, &before);
         self.tell_network(&name, container, "connect");
         Ok(())
     }
@@ -84,9 +87,40 @@ impl Engine {
         {
             return Err(error);
         }
+        let before = container.record().clone();
         container.change(&self.database, |record| record.endpoints.remove(&name))?;
+        self.refresh_files(container, &before);
         self.tell_network(&name, container, "disconnect");
         Ok(())
+    }
+
+    /// Writes /etc/hosts and /etc/resolv.conf of a running container anew, in place, as they are bound into it. A file that
+    /// someone in the container has changed stays as it is.
+    fn refresh_files(&self, container: &Container, before: &Record) {
+        if !before.is_running() {
+            return;
+        }
+        let after = container.record().clone();
+        let texts = self
+            .network_files(before, &before.endpoints)
+            .and_then(|old| Ok((old, self.network_files(&after, &after.endpoints)?)));
+        let (old, new) = match texts {
+            Ok(texts) => texts,
+            Err(error) => {
+                tracing::error!(container = container.id, %error, "its /etc/hosts and /etc/resolv.conf stay as they are");
+                return;
+            }
+        };
+        let folder = self.runtime_dir(&container.id);
+        for ((name, old), (_, new)) in old.iter().zip(&new) {
+            let path = folder.join(name);
+            if old != new
+                && fs::read_to_string(&path).is_ok_and(|present| present == *old)
+                && let Err(error) = fs::write(&path, new)
+            {
+                tracing::error!(container = container.id, %error, "{} could not be written", path.display());
+            }
+        }
     }
 
     /// Changes the places of a running container in the kernel; its ports are written down after it. None: it does

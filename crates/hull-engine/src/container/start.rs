@@ -1,6 +1,7 @@
 //! The start of a container: what does not depend on each other is prepared at the same time, one message
 //! carries the whole configuration, and the answer leaves as soon as exec has succeeded or failed.
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
@@ -15,6 +16,7 @@ use super::mounts::MountKind;
 use super::shim::Shim;
 use super::spec::{Facts, Namespaces, SeccompChoice, Share};
 use super::{Container, Record, Status, locked, logs, now_ns, rfc3339};
+use crate::model::EndpointSettings;
 use crate::networks::{Allocation, Joiner, Resolving};
 use crate::{Engine, Error, Kind, Result};
 
@@ -208,22 +210,31 @@ impl Engine {
             }
             return Ok(());
         }
-        let host = &record.host_config;
         write("hostname", &format!("{}\n", record.hostname()))?;
-        let endpoints = allocation.map(|allocation| &allocation.endpoints).unwrap_or(&record.endpoints);
+        let endpoints = allocation.map_or(&record.endpoints, |allocation| &allocation.endpoints);
+        for (name, text) in self.network_files(record, endpoints)? {
+            write(name, &text)?;
+        }
+        Ok(())
+    }
+
+    /// The texts of /etc/hosts and /etc/resolv.conf for a container at these places.
+    pub(super) fn network_files(
+        &self,
+        record: &Record,
+        endpoints: &BTreeMap<String, EndpointSettings>,
+    ) -> Result<[(&'static str, String); 2]> {
+        let host = &record.host_config;
         let extra = host.extra_hosts.as_deref().unwrap_or_default();
-        let hostname = record.hostname();
-        write("hosts", &self.networks.hosts(endpoints, hostname, &record.config.domainname, extra)?)?;
-        let networks: Vec<&str> = record.endpoints.keys().map(String::as_str).collect();
-        write(
-            "resolv.conf",
-            &self.networks.resolv_conf(&Resolving {
-                networks: &networks,
-                dns: host.dns.as_deref().unwrap_or_default(),
-                search: host.dns_search.as_deref().unwrap_or_default(),
-                options: host.dns_options.as_deref().unwrap_or_default(),
-            })?,
-        )
+        let hosts = self.networks.hosts(endpoints, record.hostname(), &record.config.domainname, extra)?;
+        let networks: Vec<&str> = endpoints.keys().map(String::as_str).collect();
+        let resolv_conf = self.networks.resolv_conf(&Resolving {
+            networks: &networks,
+            dns: host.dns.as_deref().unwrap_or_default(),
+            search: host.dns_search.as_deref().unwrap_or_default(),
+            options: host.dns_options.as_deref().unwrap_or_default(),
+        })?;
+        Ok([("hosts", hosts), ("resolv.conf", resolv_conf)])
     }
 
     /// The host's folder behind each mount of the record, in its order; a tmpfs has none.
