@@ -175,6 +175,36 @@ fn following_loses_and_doubles_nothing() {
     }
 }
 
+/// A reader that is far behind gets every line of files that are long gone, as long as its keeper looked in time.
+#[test]
+fn a_keeper_holds_what_rotations_take_away() {
+    let folder = tempfile::tempdir().unwrap();
+    let config = config(folder.path(), 0, 2);
+    for log in both(&config) {
+        let mut writer = Writer::open(log.clone()).unwrap().unwrap();
+        writer.write(Stream::Stdout, b"0\n", 1);
+        let mut reader = Reader::open(&log, Query::default()).unwrap().unwrap();
+        let keeper = reader.keeper();
+        for number in 1..20 {
+            writer.rotate();
+            keeper.take_up_newer().unwrap();
+            writer.write(Stream::Stdout, format!("{number}\n").as_bytes(), 1);
+        }
+        let mut seen = Vec::new();
+        loop {
+            seen.extend(std::iter::from_fn(|| reader.next_entry().unwrap()));
+            if !reader.poll_more().unwrap() {
+                break;
+            }
+        }
+        let expected: Vec<String> = (0..20).map(|number| format!("{number}\n")).collect();
+        assert_eq!(texts(&seen), expected);
+        for number in 0..3 {
+            let _ = std::fs::remove_file(numbered(&config.path, number));
+        }
+    }
+}
+
 /// The same with a writer in a thread of its own, as fast as it can.
 #[test]
 fn following_a_writer_that_rotates_meanwhile() {
