@@ -265,7 +265,8 @@ mod tests {
 
     #[test]
     fn filters_come_in_two_shapes() {
-        let of = |text: &str| query(&format!("filters={text}")).filters();
+        let encoded = |text: &str| text.bytes().map(|byte| format!("%{byte:02x}")).collect::<String>();
+        let of = |text: &str| query(&format!("filters={}", encoded(text))).filters();
         assert_eq!(of(r#"{"label":["a","b"]}"#).unwrap()["label"], ["a", "b"]);
         assert_eq!(of(r#"{"label":{"a":true,"b":false}}"#).unwrap()["label"], ["a"]);
         assert!(of("[1]").is_err());

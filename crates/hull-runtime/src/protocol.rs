@@ -479,7 +479,13 @@ pub(crate) fn receive_packet(socket: BorrowedFd<'_>) -> Result<Option<Packet>, R
     // The length first, so that no larger buffer is touched than is needed. The packet stays, so this is not
     // the end of the connection even when it says 0.
     let look = || rustix::net::recv(socket, &mut [0_u8; 0], RecvFlags::PEEK | RecvFlags::TRUNC);
-    let (_, length) = rustix::io::retry_on_intr(look).map_err(broken)?;
+    let looked = match rustix::io::retry_on_intr(look) {
+        // The other end closed before it had read everything of ours. The kernel says so once, before it gives out
+        // what the other end had said.
+        Err(Errno::CONNRESET) => rustix::io::retry_on_intr(look),
+        looked => looked,
+    };
+    let (_, length) = looked.map_err(broken)?;
     if length > INLINE_MAX {
         let reason = format!("a packet of {length} bytes is longer than {INLINE_MAX}");
         return Err(ReceiveError::Broken(Error::refused(doing(), reason)));
@@ -546,3 +552,21 @@ pub(crate) fn parse<T: DeserializeOwned>(json: &[u8]) -> Result<T> {
 
 #[cfg(test)]
 mod tests;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::os::fd::AsFd;
+
+    #[test]
+    fn what_was_said_before_a_reset_is_heard() {
+        let (ours, theirs) = pair().unwrap();
+        send(theirs.as_fd(), &"last words", &[]).unwrap();
+        // Never read by them: their close resets the connection.
+        send(ours.as_fd(), &"unread", &[]).unwrap();
+        drop(theirs);
+        let (said, _) = receive::<String>(ours.as_fd()).unwrap().unwrap();
+        assert_eq!(said, "last words");
+        assert!(receive::<String>(ours.as_fd()).unwrap().is_none());
+    }
+}

@@ -17,6 +17,20 @@ fn assert_back(daemon: &Daemon, before: &hull_tests::Census) {
     assert!(now == *before, "something is left.\nbefore: {before}\nafter:  {now}");
 }
 
+/// The counts once nothing moves any more: the kernel takes its time with the namespaces of what ran before.
+#[track_caller]
+fn settled(daemon: &Daemon) -> hull_tests::Census {
+    let mut last = daemon.census();
+    let mut unmoved = 0;
+    wait_until("the counts stay as they are", Duration::from_secs(60), || {
+        let now = daemon.census();
+        unmoved = if now == last { unmoved + 1 } else { 0 };
+        last = now;
+        unmoved == 100
+    });
+    last
+}
+
 #[test]
 fn a_thousand_runs_leave_every_count_where_it_was() {
     if Engine::under_test() == Engine::Docker {
@@ -30,7 +44,7 @@ fn a_thousand_runs_leave_every_count_where_it_was() {
     wait_until("the first containers are gone", Duration::from_secs(20), || {
         daemon.ok(&["ps", "-aq"]).is_empty()
     });
-    let before = daemon.census();
+    let before = settled(&daemon);
     (0..1000).for_each(|_| drop(run()));
     assert_back(&daemon, &before);
 }
@@ -49,7 +63,7 @@ fn containers_that_fail_to_start_leave_nothing() {
         assert_ne!(daemon.hull(&["run", "--rm", "--sysctl", "no.such=1", "busybox", "true"]).status, 0);
     };
     fail();
-    let before = daemon.census();
+    let before = settled(&daemon);
     (0..10).for_each(|_| fail());
     assert_back(&daemon, &before);
 }
@@ -90,7 +104,7 @@ fn a_whole_life_with_everything_leaves_nothing() {
         daemon.ok(&["network", "rm", "net"]);
     };
     life();
-    let before = daemon.census();
+    let before = settled(&daemon);
     (0..5).for_each(|_| life());
     assert_back(&daemon, &before);
 }
@@ -121,7 +135,7 @@ fn many_at_once_leave_nothing() {
         });
     };
     round();
-    let before = daemon.census();
+    let before = settled(&daemon);
     round();
     assert_back(&daemon, &before);
 }
@@ -135,7 +149,7 @@ fn the_daemons_end_leaves_its_containers_and_its_death_nothing_else() {
     daemon.ok(&["run", "--rm", "busybox", "true"]);
     assert_eq!(daemon.stop(), 0);
     daemon.begin();
-    let before = daemon.census();
+    let before = settled(&daemon);
     for _ in 0..3 {
         assert_eq!(daemon.stop(), 0);
         daemon.begin();

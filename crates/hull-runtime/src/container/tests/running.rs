@@ -338,9 +338,19 @@ fn a_working_directory_outside_is_refused() {
     bench.spec["process"]["cwd"] = json!(format!("/proc/self/fd/{}", host.as_raw_fd()));
     let error = bench.run().error.unwrap();
     assert!(error.to_string().contains("outside of the container"), "{error}");
-    bench.spec["process"]["cwd"] = json!("/nowhere");
+    bench.spec["process"]["cwd"] = json!("/bin/busybox/beneath-a-file");
     let error = bench.run().error.unwrap();
-    assert_eq!(error.to_string(), "change to the working directory /nowhere: no such file or directory");
+    assert_eq!(
+        error.to_string(),
+        "change to the working directory /bin/busybox/beneath-a-file: not a directory"
+    );
+}
+
+#[test]
+fn a_working_directory_that_is_not_there_is_made() {
+    let mut bench = Bench::new();
+    bench.spec["process"]["cwd"] = json!("/made/for/it");
+    assert_eq!(lines(&ok(bench.shell("pwd; stat -c %u:%a .").run())), ["/made/for/it", "0:755"]);
 }
 
 #[test]

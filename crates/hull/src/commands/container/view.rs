@@ -1,15 +1,14 @@
 //! What is read of one container: top, diff, port, inspect; and what is made of it: export, commit.
 
 use std::io::IsTerminal as _;
-use std::path::Path;
 
 use clap::Args;
 use serde_json::{Value, json};
-use tokio::io::AsyncWriteExt as _;
 
 use super::options::ports;
 use crate::client::{Query, segment};
 use crate::commands::shared::inspect;
+use crate::commands::shared::output::Output;
 use crate::context::Context;
 use crate::error::{Error, ExitStatus};
 use crate::stream::{self, Target};
@@ -173,22 +172,13 @@ pub async fn export(args: ExportArgs, context: &Context) -> Result<ExitStatus, E
         }
         return Ok(ExitStatus::SUCCESS);
     };
-    super::copy::check_parent(Path::new(&output))?;
-    // A name beside it, then a rename: a broken export leaves what was there.
-    let folder = match Path::new(&output).parent() {
-        Some(parent) if !parent.as_os_str().is_empty() => parent,
-        _ => Path::new("."),
-    };
-    let wrong = |e: std::io::Error| Error::new(format!("cannot write {output}: {e}"));
+    // Before anything is asked of the daemon: what cannot be written is known now.
+    let mut file = Output::open(&output)?;
     let mut answer = context.client.stream(&path).await?;
-    // tempfile's own words name the temporary file, which says nothing to the user.
-    let temporary = tempfile::NamedTempFile::new_in(folder).map_err(|e| wrong(e.kind().into()))?;
-    let mut file = tokio::fs::File::from_std(temporary.as_file().try_clone().map_err(wrong)?);
     while let Some(piece) = answer.chunk().await? {
-        file.write_all(&piece).await.map_err(wrong)?;
+        file.write(&piece)?;
     }
-    file.flush().await.map_err(wrong)?;
-    temporary.persist(&output).map_err(|e| wrong(e.error))?;
+    file.finish()?;
     Ok(ExitStatus::SUCCESS)
 }
 

@@ -1,7 +1,6 @@
 //! Images from and to archives: `import`, `load`, `save`.
 
 use std::io::{IsTerminal as _, Write};
-use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -9,6 +8,7 @@ use clap::Args;
 use hyper::Method;
 
 use crate::client::Query;
+use crate::commands::shared::output::Output;
 use crate::commands::shared::progress::{self, Transfer};
 use crate::commands::shared::{platform_json, require_version, upload};
 use crate::context::Context;
@@ -128,7 +128,7 @@ pub async fn save(args: SaveArgs, context: &Context) -> Result<ExitStatus, Error
         require_version(context, "--platform", (1, 48)).await?;
     }
     // Before anything is asked of the daemon: what cannot be written in the end is known now.
-    let file = output.map(temporary_beside).transpose()?;
+    let mut file = output.map(Output::open).transpose()?;
     let mut path = Query::new("/images/get").with_some("platform", platform);
     for image in &args.images {
         path = path.with("names", image);
@@ -136,41 +136,18 @@ pub async fn save(args: SaveArgs, context: &Context) -> Result<ExitStatus, Error
     let mut response = context.client.stream(&path).await?;
     let written = Arc::new(AtomicU64::new(0));
     let transfer = Transfer::start("Saving", None, written.clone());
-    let mut out: Box<dyn Write> = match &file {
-        Some(file) => Box::new(file.as_file()),
-        None => Box::new(std::io::stdout()),
-    };
+    let mut stdout = std::io::stdout();
     while let Some(piece) = response.chunk().await? {
-        out.write_all(&piece)?;
+        match &mut file {
+            Some(file) => file.write(&piece)?,
+            None => stdout.write_all(&piece)?,
+        }
         written.fetch_add(piece.len() as u64, Ordering::Relaxed);
     }
-    out.flush()?;
-    drop((out, transfer));
-    if let (Some(file), Some(output)) = (file, output) {
-        file.persist(output)
-            .map_err(|e| Error::new(format!("cannot write {output}: {}", upload::plain(&e.error))))?;
+    stdout.flush()?;
+    drop(transfer);
+    if let Some(file) = file {
+        file.finish()?;
     }
     Ok(ExitStatus::SUCCESS)
-}
-
-/// A file beside `output` that takes its name when it is complete: a save that fails leaves what was there before.
-/// A device (`/dev/null`) or pipe is refused, since it would be replaced.
-fn temporary_beside(output: &str) -> Result<tempfile::NamedTempFile, Error> {
-    let path = Path::new(output);
-    if let Ok(meta) = path.metadata()
-        && !meta.is_file()
-    {
-        let what = if meta.is_dir() {
-            "it is a folder"
-        } else {
-            "it is not a regular file; redirect standard output"
-        };
-        return Err(Error::new(format!("invalid output path {output:?}: {what}")));
-    }
-    let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
-    if !folder.is_dir() {
-        return Err(Error::new(format!("invalid output path: folder {:?} does not exist", folder.display())));
-    }
-    tempfile::NamedTempFile::new_in(folder)
-        .map_err(|e| Error::new(format!("cannot write in {}: {}", folder.display(), upload::plain(&e))))
 }

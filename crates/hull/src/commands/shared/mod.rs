@@ -1,6 +1,7 @@
 //! What several commands do alike: inspecting several objects, asking before pruning, streams of progress.
 
 pub mod inspect;
+pub mod output;
 pub mod progress;
 pub mod timestamp;
 pub mod upload;
