@@ -63,3 +63,15 @@ fn too_many_descriptors_are_refused() {
     let error = send(a.as_fd(), &Request::KillAll, &[a.as_fd(); DESCRIPTORS_MAX + 1]).unwrap_err();
     assert!(error.to_string().contains("too much"), "{error}");
 }
+
+#[test]
+fn what_was_said_before_a_reset_is_heard() {
+    let (ours, theirs) = pair().unwrap();
+    send(theirs.as_fd(), &"last words", &[]).unwrap();
+    // Never read by them: their close resets the connection.
+    send(ours.as_fd(), &"unread", &[]).unwrap();
+    drop(theirs);
+    let (said, _) = receive::<String>(ours.as_fd()).unwrap().unwrap();
+    assert_eq!(said, "last words");
+    assert!(receive::<String>(ours.as_fd()).unwrap().is_none());
+}
