@@ -142,6 +142,8 @@ struct Settings {
     group: Option<u32>,
     tls: Option<tokio_rustls::TlsAcceptor>,
     level: tracing::Level,
+    /// Clients on TCP are trusted from anywhere: they show a certificate, or the flag says so.
+    trusted: bool,
 }
 
 /// Runs the daemon until it is told to end.
@@ -204,12 +206,17 @@ async fn run(settings: Settings, launcher: Launcher) -> Result<()> {
     let mut terminate = signal(SignalKind::terminate()).map_err(failed)?;
     let mut interrupt = signal(SignalKind::interrupt()).map_err(failed)?;
     let mut hang_up = signal(SignalKind::hangup()).map_err(failed)?;
+    // The sockets are made while nothing else is: their modes need the process's umask. Who connects waits.
+    let mut waiting = Vec::new();
+    for host in &settings.hosts {
+        waiting.extend(listeners(host, &settings).await?);
+    }
     let engine = Engine::open(settings.engine, launcher).await?;
     let mut tasks = tokio::task::JoinSet::new();
+    for listener in waiting {
+        tasks.spawn(listener.serve(Arc::clone(&engine)));
+    }
     for host in &settings.hosts {
-        for listener in listeners(host, settings.group, settings.tls.clone()).await? {
-            tasks.spawn(listener.serve(Arc::clone(&engine)));
-        }
         tracing::info!(host, "listening");
     }
     tell_ready();
@@ -249,7 +256,7 @@ fn settle(mut flags: Flags) -> Result<Settings> {
     }
     let open = flags.allow_root_to_anyone_on_the_network || file.allow_root_to_anyone_on_the_network;
     for host in &hosts {
-        check_host(host, use_tls, open)?;
+        check_host(host, tls_files.verify, open)?;
     }
     let debug = flags.debug || file.debug;
     let level = match flags.log_level.or(file.log_level).as_deref() {
@@ -276,6 +283,7 @@ fn settle(mut flags: Flags) -> Result<Settings> {
     Ok(Settings {
         pidfile: flags.pidfile.or(file.pidfile).unwrap_or_else(|| exec_root.join("hull.pid")),
         group,
+        trusted: tls_files.verify || open,
         tls: use_tls.then(|| tls::acceptor(&tls_files)).transpose()?,
         level,
         hosts,
@@ -318,8 +326,8 @@ fn absolute(path: PathBuf) -> Result<PathBuf> {
         .map_err(|error| Error::system(format_args!("use the folder {}", path.display()), error))
 }
 
-/// Plain TCP is for this machine alone.
-fn check_host(host: &str, tls: bool, open: bool) -> Result<()> {
+/// TCP to clients who need not say who they are is for this machine alone.
+fn check_host(host: &str, verified: bool, open: bool) -> Result<()> {
     let Some(address) = host.strip_prefix("tcp://") else {
         if host.starts_with("unix://") || host.starts_with("fd://") || host.starts_with('/') {
             return Ok(());
@@ -332,23 +340,20 @@ fn check_host(host: &str, tls: bool, open: bool) -> Result<()> {
         Ok(address) => address.ip().is_loopback(),
         Err(_) => address.split(':').next() == Some("localhost"),
     };
-    if loopback || tls || open {
+    if loopback || verified || open {
         return Ok(());
     }
     Err(Error::new(
         hull_engine::Kind::Forbidden,
         format!(
-            "{host} without TLS would give root on this machine to everyone who reaches it: use --tlsverify with \
-             certificates, listen on 127.0.0.1, or say --allow-root-to-anyone-on-the-network"
+            "{host} without asking clients for a certificate would give root on this machine to everyone who reaches \
+             it: use --tlsverify with certificates, listen on 127.0.0.1, or say --allow-root-to-anyone-on-the-network"
         ),
     ))
 }
 
-async fn listeners(
-    host: &str,
-    group: Option<u32>,
-    tls: Option<tokio_rustls::TlsAcceptor>,
-) -> Result<Vec<Listener>> {
+async fn listeners(host: &str, settings: &Settings) -> Result<Vec<Listener>> {
+    let (group, tls) = (settings.group, settings.tls.clone());
     if let Some(path) = host.strip_prefix("unix://").or(host.starts_with('/').then_some(host)) {
         return Ok(vec![server::listen_unix(Path::new(path), group)?]);
     }
@@ -369,7 +374,10 @@ async fn listeners(
             "fd:// is for sockets that systemd hands over, and none was: LISTEN_FDS is not set for this process",
         ));
     }
-    descriptors.into_iter().map(|descriptor| server::listen_inherited(descriptor, tls.clone())).collect()
+    descriptors
+        .into_iter()
+        .map(|descriptor| server::listen_inherited(descriptor, tls.clone(), settings.trusted))
+        .collect()
 }
 
 /// The descriptors that systemd hands over: from 3 on, LISTEN_FDS of them (sd_listen_fds(3)).

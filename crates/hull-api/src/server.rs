@@ -208,7 +208,11 @@ fn version_of(path: &str) -> Result<(Version, &str)> {
 ///
 /// # Errors
 /// It is no listening unix or TCP socket.
-pub(crate) fn listen_inherited(descriptor: OwnedFd, tls: Option<TlsAcceptor>) -> Result<Listener> {
+pub(crate) fn listen_inherited(
+    descriptor: OwnedFd,
+    tls: Option<TlsAcceptor>,
+    trusted: bool,
+) -> Result<Listener> {
     let failed = |error: std::io::Error| Error::system("take over a socket with fd://", error);
     let family = rustix::net::sockopt::socket_domain(&descriptor).map_err(|error| failed(error.into()))?;
     if family == rustix::net::AddressFamily::UNIX {
@@ -217,6 +221,16 @@ pub(crate) fn listen_inherited(descriptor: OwnedFd, tls: Option<TlsAcceptor>) ->
         return Ok(Listener::Unix(UnixListener::from_std(listener).map_err(failed)?, None));
     }
     let listener = std::net::TcpListener::from(descriptor);
+    let address = listener.local_addr().map_err(failed)?;
+    if !trusted && !address.ip().is_loopback() {
+        return Err(Error::new(
+            hull_engine::Kind::Forbidden,
+            format!(
+                "the socket {address} that was handed over would give root on this machine to everyone who reaches it: \
+                 use --tlsverify, listen on 127.0.0.1, or say --allow-root-to-anyone-on-the-network"
+            ),
+        ));
+    }
     listener.set_nonblocking(true).map_err(failed)?;
     Ok(Listener::Tcp(TcpListener::from_std(listener).map_err(failed)?, tls))
 }

@@ -81,10 +81,13 @@ fn ask_udp(from: &OwnedFd, bytes: &[u8]) -> Vec<u8> {
         socket.set_read_timeout(Some(Duration::from_secs(7))).unwrap();
         // Connected: the kernel takes an answer from 127.0.0.11 port 53 alone.
         socket.connect(SERVER).unwrap();
-        socket.send(bytes).unwrap();
         let mut buffer = [0; 4096];
-        let length = socket.recv(&mut buffer).unwrap();
-        buffer[..length].to_vec()
+        // As every resolver asks: a question that meets a full queue is lost, and asked again.
+        let answered = (0..3).find_map(|_| {
+            socket.send(bytes).unwrap();
+            socket.recv(&mut buffer).ok()
+        });
+        buffer[..answered.expect("an answer to one of three questions")].to_vec()
     })
     .unwrap()
 }

@@ -158,7 +158,7 @@ impl Engine {
             return Err(Error::invalid("SHM size can not be less than 0"));
         }
         match host.runtime.as_str() {
-            "" | "hull" | "runc" => host.runtime = "hull".to_owned(),
+            "" | "hull" => host.runtime = "hull".to_owned(),
             other => return Err(Error::invalid(format!("unknown or invalid runtime name: {other}"))),
         }
         let policy = &mut host.restart_policy;

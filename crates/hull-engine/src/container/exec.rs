@@ -3,6 +3,7 @@
 use std::os::fd::AsFd;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use hull_runtime::protocol::{self, Attach, Exit, Limits, Reply, Request, Stdio, UserLookup};
 use oci_spec::runtime::{Process, User};
@@ -16,6 +17,9 @@ use crate::{Engine, Error, Kind, Result};
 
 /// How many ended execs of one container are kept for who asks later.
 const KEPT: usize = 64;
+
+/// How long the end of an exec is waited for whose container is ending.
+const ENDING: Duration = Duration::from_secs(5);
 
 /// A further process of a container: made, then started once.
 pub struct Exec {
@@ -34,6 +38,8 @@ struct State {
     exit_code: Option<i32>,
     end_reason: &'static str,
     oom_killed: bool,
+    /// When it ended, in nanoseconds since 1970.
+    ended_at_ns: i64,
 }
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -61,6 +67,7 @@ impl Exec {
         let mut state = locked(&self.state);
         if matches!(state.phase, Phase::Starting | Phase::Running) {
             state.phase = Phase::Ended;
+            state.ended_at_ns = super::now_ns();
             state.exit_code.get_or_insert(137);
         }
         drop(state);
@@ -178,11 +185,22 @@ impl Engine {
     /// An exec as inspect shows it.
     pub async fn inspect_exec(&self, container: &Container, exec: &Exec) -> Value {
         // Who has seen the end of its stream is to see its end here too: the shim's word of it comes before its answer.
-        if exec.is_running()
-            && let Ok(shim) = container.shim()
-            && let Err(error) = shim.ask(&Request::State, &[]).await
-        {
-            tracing::debug!(%error, "the container ended while one of its execs was looked at");
+        if exec.is_running() {
+            let answered = match container.shim() {
+                Ok(shim) => shim.ask(&Request::State, &[]).await.is_ok(),
+                Err(_) => false,
+            };
+            if !answered {
+                // The container is ending, and this exec with it: that is written down in a moment.
+                let ended = self.exec_end(exec);
+                if tokio::time::timeout(ENDING, ended).await.is_err() {
+                    tracing::warn!(
+                        container = container.id,
+                        exec = exec.id,
+                        "an exec outlives its container's shim"
+                    );
+                }
+            }
         }
         exec.shown(container)
     }
@@ -230,6 +248,7 @@ impl Engine {
             }
             Err(error) => {
                 state.phase = Phase::Ended;
+                state.ended_at_ns = super::now_ns();
                 state.exit_code = Some(i32::from(error.exit_status));
                 drop(state);
                 exec.ended.send_replace(true);
@@ -276,10 +295,10 @@ impl Engine {
             },
             user: Some(exec_user(container, config)),
         }));
-        let shim = container.shim()?;
+        let shim = self.shim_alone(container)?;
         let socket = start.client.as_ref().filter(|_| !start.detach).map(|client| client.socket.as_fd());
         let descriptors: Vec<_> = socket.into_iter().collect();
-        match shim.ask(&request, &descriptors).await {
+        match shim.ask_alone(&request, &descriptors).await {
             Ok(Reply::Started { pid }) => Ok(pid),
             Ok(other) => Err(Error::system("start the command", format!("the shim answered {other:?}"))),
             Err(error) => Err(error),
@@ -320,6 +339,7 @@ impl Engine {
         {
             let mut state = locked(&exec.state);
             state.phase = Phase::Ended;
+            state.ended_at_ns = super::now_ns();
             state.exit_code = Some(exit.status);
             state.oom_killed = exit.oom_killed;
             state.end_reason = super::finish::reason(exit.reason);
@@ -375,16 +395,17 @@ fn exec_user(container: &Container, config: &ExecConfig) -> UserLookup {
     lookup
 }
 
-/// A container that executes for days does not remember each.
+/// A container that executes for days does not remember each: only those that ended last.
 fn forget_ended(execs: &mut std::collections::BTreeMap<String, Arc<Exec>>) {
-    let ended: Vec<String> = execs
-        .values()
-        .filter(|exec| locked(&exec.state).phase == Phase::Ended)
-        .map(|exec| exec.id.clone())
-        .collect();
-    if ended.len() > KEPT {
-        for id in &ended {
-            execs.remove(id);
-        }
+    let ended_at = |exec: &Arc<Exec>| {
+        let state = locked(&exec.state);
+        (state.phase == Phase::Ended).then_some(state.ended_at_ns)
+    };
+    let mut ended: Vec<(i64, String)> =
+        execs.values().filter_map(|exec| Some((ended_at(exec)?, exec.id.clone()))).collect();
+    ended.sort_unstable();
+    let surplus = ended.len().saturating_sub(KEPT);
+    for (_, id) in ended.into_iter().take(surplus) {
+        execs.remove(&id);
     }
 }

@@ -1,6 +1,7 @@
 //! The end of a container: what its shim tells, what is given back to the machine, and whether it starts again.
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use hull_runtime::protocol::{EndReason, Event, Exit};
@@ -43,16 +44,32 @@ impl Engine {
     /// A connection that closed: the shim's own is gone with it, or it was closed for not being read in time. Then
     /// there is another one.
     async fn reconnect(self: &Arc<Self>, container: &Arc<Container>) -> Option<Arc<Shim>> {
-        let connected = hull_runtime::shim::connect(&self.runtime_dir(&container.id)).map_err(Into::into);
-        let shim = match connected.and_then(Shim::new) {
-            Ok(shim) => shim,
-            Err(_) => {
-                self.shim_lost(container);
-                return None;
+        let mut wait = FIRST_BACK_OFF;
+        let shim = loop {
+            match hull_runtime::shim::connect(&self.runtime_dir(&container.id)) {
+                Ok(socket) => match Shim::new(socket) {
+                    Ok(shim) => break shim,
+                    Err(error) => tracing::warn!(container = container.id, %error, "its shim is tried again"),
+                },
+                // No socket, or nobody behind it: the shim is gone. Anything else is this machine's trouble, not its end.
+                Err(error) if matches!(error.errno, Some(libc::ENOENT | libc::ECONNREFUSED)) => {
+                    self.shim_lost(container);
+                    return None;
+                }
+                Err(error) => tracing::warn!(container = container.id, %error, "its shim is tried again"),
             }
+            tokio::time::sleep(wait).await;
+            wait = (wait * 2).min(LONGEST_BACK_OFF);
         };
         match self.subscribe(container, &shim).await {
-            Ok(Some(_)) => {
+            Ok(Some(state)) => {
+                // Ends that were told while nobody heard them.
+                let execs: Vec<_> = locked(&container.execs).values().cloned().collect();
+                for exec in
+                    execs.iter().filter(|exec| exec.is_running() && !state.execs.contains_key(&exec.id))
+                {
+                    exec.ended_with_container();
+                }
                 *locked(&container.shim) = Some(Arc::clone(&shim));
                 Some(shim)
             }
@@ -151,7 +168,7 @@ impl Engine {
         });
         if let Some(wait) = restart {
             self.restart_after(container, wait);
-        } else if auto_remove {
+        } else if auto_remove && !container.restarting.load(Ordering::SeqCst) {
             self.remove_behind(container);
         }
     }

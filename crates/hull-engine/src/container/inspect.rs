@@ -18,8 +18,8 @@ impl Engine {
     /// Its files cannot be looked at.
     pub fn inspect(&self, container: &Container, size: bool, minor: u32) -> Result<Value> {
         let record = container.record().clone();
-        let runtime_dir = self.runtime_dir(&record.id);
-        let file = |name: &str| runtime_dir.join(name).display().to_string();
+        let folder = self.container_dir(&record.id);
+        let file = |name: &str| folder.join(name).display().to_string();
         let (path, args) =
             record.command.split_first().map_or(("", &[][..]), |(path, args)| (path.as_str(), args));
         let log_path = super::logs::path(

@@ -1,6 +1,7 @@
 //! Stop, kill, restart, pause, unpause, rename, resize, update.
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use hull_runtime::cgroup::Cgroup;
@@ -107,7 +108,7 @@ impl Engine {
     }
 
     async fn send_signal(&self, container: &Container, signal: i32) -> Result<()> {
-        container.shim()?.ask(&Request::Signal { exec: None, signal }, &[]).await.map(drop)
+        self.shim_alone(container)?.ask_alone(&Request::Signal { exec: None, signal }, &[]).await.map(drop)
     }
 
     /// A container that ended meanwhile needs no signal any more. A paused one would not see it: it is thawed behind it.
@@ -121,22 +122,40 @@ impl Engine {
     }
 
     fn thaw_if_paused(&self, container: &Container) -> Result<()> {
-        if container.record().state.status == Status::Paused {
-            Cgroup::open(&container.cgroup_path(&self.config.instance))?.thaw()?;
-            container.change(&self.database, |record| record.state.status = Status::Running)?;
+        if container.record().state.status != Status::Paused {
+            return Ok(());
         }
-        Ok(())
+        let thawed =
+            Cgroup::open(&container.cgroup_path(&self.config.instance)).and_then(|cgroup| cgroup.thaw());
+        // It may have ended meanwhile, and its cgroup with it: then it is not paused any more either.
+        if let Err(error) = thawed
+            && container.record().state.status == Status::Paused
+        {
+            return Err(error.into());
+        }
+        self.set_status(container, Status::Paused, Status::Running).map(drop)
     }
 
-    /// Kills every process of it.
+    /// Goes from one status to another, if it is still in the one. False: it has ended meanwhile.
+    fn set_status(&self, container: &Container, from: Status, to: Status) -> Result<bool> {
+        container.change(&self.database, |record| {
+            let still = record.state.status == from;
+            if still {
+                record.state.status = to;
+            }
+            still
+        })
+    }
+
+    /// Kills every process of it, by a connection of its own: an exec on its way holds the other one up. What is frozen
+    /// is thawed first, or it could not die.
     pub(super) async fn kill_everything(&self, container: &Container) -> Result<()> {
-        match container.shim() {
-            Err(_) => Ok(()),
-            Ok(shim) => match shim.ask(&Request::KillAll, &[]).await {
-                Ok(_) => self.thaw_if_paused(container),
-                Err(error) if error.kind == Kind::Conflict => Ok(()),
-                Err(error) => Err(error),
-            },
+        self.thaw_if_paused(container)?;
+        let Ok(shim) = self.shim_alone(container) else { return Ok(()) };
+        match shim.ask_alone(&Request::KillAll, &[]).await {
+            Ok(_) => Ok(()),
+            Err(error) if error.kind == Kind::Conflict => Ok(()),
+            Err(error) => Err(error),
         }
     }
 
@@ -150,8 +169,14 @@ impl Engine {
         signal: Option<&str>,
         timeout: Option<i64>,
     ) -> Result<()> {
-        self.stop(container, signal, timeout).await?;
-        match self.start(container).await {
+        container.restarting.store(true, Ordering::SeqCst);
+        let restarted = async {
+            self.stop(container, signal, timeout).await?;
+            self.start(container).await
+        }
+        .await;
+        container.restarting.store(false, Ordering::SeqCst);
+        match restarted {
             Err(error) if error.kind == Kind::NotModified => {}
             result => result?,
         }
@@ -172,7 +197,9 @@ impl Engine {
             _ => return Err(Error::conflict(format!("container {} is not running", container.id))),
         }
         Cgroup::open(&container.cgroup_path(&self.config.instance))?.freeze()?;
-        container.change(&self.database, |record| record.state.status = Status::Paused)?;
+        if !self.set_status(container, Status::Running, Status::Paused)? {
+            return Err(Error::conflict(format!("container {} is not running", container.id)));
+        }
         self.tell(container, "pause");
         Ok(())
     }
@@ -186,7 +213,9 @@ impl Engine {
             return Err(Error::conflict(format!("container {} is not paused", container.id)));
         }
         Cgroup::open(&container.cgroup_path(&self.config.instance))?.thaw()?;
-        container.change(&self.database, |record| record.state.status = Status::Running)?;
+        if !self.set_status(container, Status::Paused, Status::Running)? {
+            return Err(Error::conflict(format!("container {} is not paused", container.id)));
+        }
         self.tell(container, "unpause");
         Ok(())
     }
@@ -208,8 +237,12 @@ impl Engine {
         let taken = self.containers.take_name(name, &container.id)?;
         container.change(&self.database, |record| name.clone_into(&mut record.name))?;
         self.containers.renamed(taken, &old);
-        if let Some(allocation) = locked(&container.allocation).as_mut() {
+        let endpoints = locked(&container.allocation).as_mut().map(|allocation| {
             self.networks.renamed(allocation, name);
+            allocation.endpoints.clone()
+        });
+        if let Some(endpoints) = endpoints {
+            container.change(&self.database, |record| record.endpoints = endpoints)?;
         }
         self.tell_with(container, "rename", [("oldName", format!("/{old}"))]);
         Ok(())

@@ -43,6 +43,7 @@ mod wait;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
+use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use serde::{Deserialize, Serialize};
@@ -87,6 +88,8 @@ pub struct Container {
     execs: Mutex<BTreeMap<String, Arc<exec::Exec>>>,
     /// Ends a back-off before its time, when a user stops or starts the container meanwhile.
     back_off: tokio::sync::Notify,
+    /// A user restarts it: its end in between is not that of a container with `--rm`.
+    restarting: AtomicBool,
 }
 
 /// What those who wait for a container see.
@@ -239,6 +242,7 @@ impl Container {
             health: Mutex::new(None),
             execs: Mutex::new(BTreeMap::new()),
             back_off: tokio::sync::Notify::new(),
+            restarting: AtomicBool::new(false),
         }
     }
 
@@ -257,11 +261,13 @@ impl Container {
         self.record().created.clone()
     }
 
-    /// Changes what is kept of it, and writes it.
+    /// Changes what is kept of it, and writes it. What cannot be written has not changed.
     pub(crate) fn change<T>(&self, database: &Database, change: impl FnOnce(&mut Record) -> T) -> Result<T> {
         let mut record = self.record();
-        let result = change(&mut record);
-        database.put(Table::Containers, &self.id, &*record)?;
+        let mut changed = record.clone();
+        let result = change(&mut changed);
+        database.put(Table::Containers, &self.id, &changed)?;
+        *record = changed;
         Ok(result)
     }
 
@@ -282,6 +288,17 @@ impl Container {
 }
 
 impl crate::Engine {
+    /// A connection to a running container's shim for one request.
+    ///
+    /// # Errors
+    /// The container does not run.
+    pub(crate) fn shim_alone(&self, container: &Container) -> Result<Arc<shim::Shim>> {
+        container.shim()?;
+        let socket = hull_runtime::shim::connect(&self.runtime_dir(&container.id))
+            .map_err(|_| Error::conflict(format!("container {} is not running", container.id)))?;
+        shim::Shim::new(socket)
+    }
+
     /// The shim's folder in the exec root.
     pub(crate) fn runtime_dir(&self, id: &str) -> PathBuf {
         self.config.exec_root.join("c").join(id)

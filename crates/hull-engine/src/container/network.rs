@@ -111,7 +111,7 @@ impl Engine {
                 return;
             }
         };
-        let folder = self.runtime_dir(&container.id);
+        let folder = self.container_dir(&container.id);
         for ((name, old), (_, new)) in old.iter().zip(&new) {
             let path = folder.join(name);
             if old != new

@@ -21,7 +21,40 @@ pub(crate) struct Shim {
     turn: tokio::sync::Mutex<()>,
 }
 
+/// The last place among those that wait; dropped before its request is sent, it is given up.
+struct Place<'a> {
+    waiting: &'a Mutex<VecDeque<oneshot::Sender<Reply>>>,
+    sent: bool,
+}
+
+impl Drop for Place<'_> {
+    fn drop(&mut self) {
+        if !self.sent {
+            locked(self.waiting).pop_back();
+        }
+    }
+}
+
 impl Shim {
+    /// Asks on a connection of its own, which nobody reads but this: a request that takes long there holds nobody up.
+    ///
+    /// # Errors
+    /// As [`Shim::ask`].
+    pub(super) async fn ask_alone(&self, request: &Request, descriptors: &[BorrowedFd<'_>]) -> Result<Reply> {
+        let ask = self.ask(request, descriptors);
+        tokio::pin!(ask);
+        loop {
+            tokio::select! {
+                biased;
+                reply = &mut ask => return reply,
+                event = self.event() => if event?.is_none() {
+                    // The answer may have come with the end.
+                    return ask.await;
+                },
+            }
+        }
+    }
+
     /// Takes a connected socket over.
     ///
     /// # Errors
@@ -56,10 +89,10 @@ impl Shim {
         {
             let _turn = self.turn.lock().await;
             locked(&self.waiting).push_back(sender);
-            if let Err(error) = self.send(request, descriptors).await {
-                locked(&self.waiting).pop_back();
-                return Err(error);
-            }
+            // Given up before it is sent (the client went away), it has no answer to wait for.
+            let mut place = Place { waiting: &self.waiting, sent: false };
+            self.send(request, descriptors).await?;
+            place.sent = true;
         }
         match receiver.await {
             Ok(Reply::Failed(error)) => Err(error.into()),

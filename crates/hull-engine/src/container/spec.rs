@@ -19,8 +19,9 @@ use crate::{Engine, Error, Result};
 
 /// What a start has found out that the record does not hold.
 pub(super) struct Facts {
-    /// The folder in the exec root with the generated files.
-    pub(super) runtime_dir: PathBuf,
+    /// The container's folder in the data root, with the generated files: a container may write them, and what it fills
+    /// is then a disk, not the memory of the exec root.
+    pub(super) files: PathBuf,
     /// Each mount's source on the host, in the order of the record's mounts.
     pub(super) sources: Vec<PathBuf>,
     /// The namespaces of other containers or of the host that are joined.
@@ -139,7 +140,7 @@ pub(super) fn read_only_paths() -> Vec<String> {
 /// The container's cgroup: beneath its parent, or beneath the daemon's own.
 pub(super) fn cgroup_path(parent: &str, instance: &str, id: &str) -> String {
     let parent = if parent.is_empty() { instance } else { parent };
-    format!("{}/{id}", super::mounts::clean(parent))
+    format!("{}/{id}", super::mounts::clean(parent).trim_end_matches('/'))
 }
 
 /// The part of a security option that matters to the process.
@@ -479,7 +480,7 @@ fn mounts(record: &Record, facts: &Facts) -> Result<Vec<Mount>> {
     for file in ["resolv.conf", "hostname", "hosts"] {
         let place = format!("/etc/{file}");
         if !planned(&place) {
-            mounts.push(mount(&place, "bind", facts.runtime_dir.join(file), &["rbind", "rprivate", "rw"]));
+            mounts.push(mount(&place, "bind", facts.files.join(file), &["rbind", "rprivate", "rw"]));
         }
     }
     for (plan, source) in record.mounts.iter().zip(&facts.sources) {
@@ -687,5 +688,6 @@ mod tests {
     fn a_cgroup_is_beneath_its_parent() {
         assert_eq!(cgroup_path("", "hull", "x"), "/hull/x");
         assert_eq!(cgroup_path("/a/../b/", "hull", "x"), "/b/x");
+        assert_eq!(cgroup_path("/", "hull", "x"), "/x");
     }
 }

@@ -6,6 +6,7 @@ use std::fs;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 
 use hull_runtime::protocol::{
     self, Event, Launch, Limits, Request, Rootfs, Seccomp, Stdio, ToLauncher, UserLookup,
@@ -43,6 +44,8 @@ impl Engine {
         let work = tokio::spawn(async move {
             let _transition = container.transition.lock().await;
             container.back_off.notify_waiters();
+            // A user's start begins the count anew.
+            container.record().restart_count = 0;
             engine.start_now(&container).await
         });
         work.await.unwrap_or_else(|error| Err(Error::system("start the container", error)))
@@ -90,7 +93,14 @@ impl Engine {
         let (tell_started, started) = oneshot::channel::<Outcome>();
         self.watch(container, &shim, tell_started);
         if prepared.awaits_network {
-            prepared.allocation = Some(self.network(&shim, prepared.allocation.take()).await?);
+            match self.network(&shim, prepared.allocation.take()).await {
+                Ok(allocation) => prepared.allocation = Some(allocation),
+                Err(error) => {
+                    // The shim undoes its part first: another start would meet it half-way.
+                    let _ = tokio::time::timeout(Duration::from_secs(10), started).await;
+                    return Err(error);
+                }
+            }
         }
         let started = match started.await {
             Ok(Ok(started)) => started,
@@ -128,7 +138,8 @@ impl Engine {
         let allocation = (own_network || record.host_config.network_mode == "host")
             .then(|| self.allocate(record))
             .transpose()?;
-        self.write_files(record, allocation.as_ref(), &runtime_dir)?;
+        let files = self.container_dir(&record.id);
+        self.write_files(record, allocation.as_ref(), &files)?;
         if record.host_config.ipc_mode == "shareable" {
             super::view::mount_shared_memory(&runtime_dir, record.host_config.shm_size)?;
         }
@@ -136,7 +147,8 @@ impl Engine {
         Ok(Prepared {
             awaits_network: own_network,
             allocation,
-            facts: Facts { runtime_dir, sources, namespaces },
+            runtime_dir,
+            facts: Facts { files, sources, namespaces },
         })
     }
 
@@ -194,7 +206,7 @@ impl Engine {
         })
     }
 
-    /// /etc/hostname, hosts and resolv.conf, in the exec root: bound into the container.
+    /// /etc/hostname, hosts and resolv.conf, in the data root: bound into the container.
     fn write_files(&self, record: &Record, allocation: Option<&Allocation>, folder: &Path) -> Result<()> {
         let write = |name: &str, text: &str| {
             let path = folder.join(name);
@@ -203,7 +215,7 @@ impl Engine {
         };
         if let Some(other) = record.host_config.network_mode.strip_prefix("container:") {
             // The files of whose network it is.
-            let other = self.runtime_dir(other);
+            let other = self.container_dir(other);
             for name in ["hostname", "hosts", "resolv.conf"] {
                 let text = fs::read_to_string(other.join(name)).unwrap_or_default();
                 write(name, &text)?;
@@ -286,7 +298,7 @@ impl Engine {
                 timeout_ns: host.timeout.unsigned_abs(),
                 cpu_time_ns: host.cpu_time.unsigned_abs(),
             },
-            runtime_dir: prepared.facts.runtime_dir.clone(),
+            runtime_dir: prepared.runtime_dir.clone(),
             awaits_network: prepared.awaits_network,
             init: host.init.unwrap_or(false),
             reserved: prepared.allocation.as_ref().map_or(0, |allocation| allocation.reserved.len()),
@@ -431,6 +443,7 @@ impl Engine {
 
 /// What a start needs, ready.
 struct Prepared {
+    runtime_dir: PathBuf,
     facts: Facts,
     awaits_network: bool,
     allocation: Option<Allocation>,

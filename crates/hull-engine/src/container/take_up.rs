@@ -35,7 +35,11 @@ impl Engine {
                 Status::Restarting => orders.push(container),
                 Status::Created | Status::Exited | Status::Removing | Status::Dead => {
                     self.take_up_unfinished(&container).await;
-                    if self.wanted_up(&container) {
+                    let record = container.record().clone();
+                    if record.host_config.auto_remove && record.state.started_at != super::NEVER {
+                        // It ended, and the earlier daemon went before it had removed it.
+                        self.remove_behind(&container);
+                    } else if self.wanted_up(&container) {
                         orders.push(container);
                     }
                 }

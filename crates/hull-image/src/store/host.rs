@@ -332,6 +332,12 @@ fn read(path: &str) -> Result<String> {
     }
 }
 
+/// When this machine's root was made, where its file system tells: the same at every start, for it is part of the image's id.
+fn made_at() -> Option<String> {
+    let born = std::fs::metadata("/").and_then(|root| root.created()).ok()?;
+    jiff::Timestamp::try_from(born).ok().map(|time| time.to_string())
+}
+
 impl Store {
     /// Makes the mask and the image. Where it cannot be made, the image is there and says why when it is used.
     pub(super) fn open_host(&self, hide: &[PathBuf]) -> Result<()> {
@@ -340,6 +346,7 @@ impl Store {
             architecture: platform.architecture,
             os: platform.os,
             comment: "this machine's own files, copy-on-write".to_owned(),
+            created: made_at(),
             config: Some(ContainerConfig {
                 env: vec!["PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin".to_owned()],
                 cmd: Some(vec!["sh".to_owned()]),

@@ -16,9 +16,23 @@ use crate::error::Context;
 use crate::sys;
 use crate::{Error, Result};
 
-/// Runs in the new process. Everything that does not need the network comes before it is waited for.
+/// Runs in the new process.
 pub(super) fn run(start: &Start<'_>, namespaces: &Namespaces, teller: &Teller) -> Result<Infallible> {
     let process = process_of(start)?;
+    assemble(start, process, namespaces, teller)?;
+
+    // The process. Nothing of the host's is open any more when the container's own files are first looked at.
+    teller.close_all_else()?;
+    let process = user::looked_up(process, start.user)?;
+    let privileges = Privileges::of(&process, start.filter, teller)?;
+    if start.init {
+        init::stand_in_front(&privileges, matches!(start.streams, Streams::Terminal { .. }))?;
+    }
+    process::execute(&privileges)
+}
+
+/// Makes the container around the process. Everything that does not need the network comes before it is waited for.
+fn assemble(start: &Start<'_>, process: &Process, namespaces: &Namespaces, teller: &Teller) -> Result<()> {
     process::shield()?;
     namespaces.join()?;
     process::new_session()?;
@@ -46,9 +60,7 @@ pub(super) fn run(start: &Start<'_>, namespaces: &Namespaces, teller: &Teller) -
     root::pivot(root.as_fd())?;
     name_the_machine(start, namespaces)?;
     sysctl::set(start.spec, procfs.as_fd(), false)?;
-    let process = user::looked_up(process, start.user)?;
-    process::prepare(&process, procfs.as_fd(), teller)?;
-    let privileges = Privileges::of(&process, start.filter, teller)?;
+    process::prepare(process, procfs.as_fd(), teller)?;
 
     // The network, and what shows it.
     if start.awaits_network {
@@ -61,15 +73,10 @@ pub(super) fn run(start: &Start<'_>, namespaces: &Namespaces, teller: &Teller) -
     }
     masks.hide(start.spec, root.as_fd(), |path| later.iter().any(|mount| path.starts_with(mount)))?;
     sysctl::set(start.spec, procfs.as_fd(), true)?;
-    process::make_working_directory(process.cwd())?;
+    process::make_working_directory(root.as_fd(), process.cwd())?;
     root::finish(start.spec, root.as_fd())?;
 
-    // The process.
-    streams::place(&start.streams, terminal.map(|terminal| terminal.slave))?;
-    if start.init {
-        init::stand_in_front(&privileges, matches!(start.streams, Streams::Terminal { .. }))?;
-    }
-    process::execute(&privileges)
+    streams::place(&start.streams, terminal.map(|terminal| terminal.slave))
 }
 
 fn process_of<'a>(start: &Start<'a>) -> Result<&'a Process> {

@@ -18,6 +18,16 @@ const NAMESPACES: i32 =
 
 /// Runs in the new process, which was born into the container's pid namespace.
 pub(super) fn run(exec: &ExecIn<'_>, teller: &Teller) -> Result<Infallible> {
+    enter(exec, teller)?;
+    // Nothing of the host's is open any more when the container's own files are first looked at.
+    teller.close_all_else()?;
+    let process = user::looked_up(exec.process, exec.user)?;
+    let privileges = Privileges::of(&process, exec.filter, teller)?;
+    process::execute(&privileges)
+}
+
+/// Goes into the container, with streams of its own.
+fn enter(exec: &ExecIn<'_>, teller: &Teller) -> Result<()> {
     // Before it can be seen from inside: it holds the shim's memory and descriptors.
     process::shield()?;
     exec.cgroup.join_v1_self()?;
@@ -34,9 +44,6 @@ pub(super) fn run(exec: &ExecIn<'_>, teller: &Teller) -> Result<Infallible> {
             Some(terminal.slave)
         }
     };
-    let process = user::looked_up(exec.process, exec.user)?;
-    process::prepare(&process, procfs.as_fd(), teller)?;
-    let privileges = Privileges::of(&process, exec.filter, teller)?;
-    streams::place(&exec.streams, terminal)?;
-    process::execute(&privileges)
+    process::prepare(exec.process, procfs.as_fd(), teller)?;
+    streams::place(&exec.streams, terminal)
 }

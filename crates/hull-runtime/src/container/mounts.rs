@@ -214,9 +214,21 @@ impl Prepared {
         &self.destination
     }
 
+    /// The kernel's own file systems go where the container's programs and hull's masks expect them, not where an image's
+    /// link leads, behind which another container may change things (CVE-2019-19921).
+    fn refuse_links(&self, root: BorrowedFd<'_>) -> Result<()> {
+        let kernels = ["/proc", "/sys"].iter().any(|place| self.destination == Path::new(place));
+        if kernels && inroot::is_link(root, &self.destination)? {
+            let doing = format!("put the mount on {}", self.destination.display());
+            return Err(Error::refused(doing, "the image has a symbolic link there: it must be a folder"));
+        }
+        Ok(())
+    }
+
     /// Moves the mount onto its destination, which is created where it is missing.
     pub(super) fn attach(self, root: BorrowedFd<'_>) -> Result<()> {
         let at = inroot::ensure(root, &self.destination, self.kind)?;
+        self.refuse_links(root)?;
         let tree = match &self.tree {
             Tree::Detached(tree) => tree,
             Tree::Cgroups { tmpfs, .. } => tmpfs,

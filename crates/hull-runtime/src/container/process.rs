@@ -16,7 +16,7 @@ use rustix::thread::{CapabilitySet, CapabilitySets};
 
 use super::capabilities::{self, Wanted};
 use super::report::Teller;
-use super::{diagnose, sysctl};
+use super::{diagnose, inroot, sysctl};
 use crate::error::Context;
 use crate::seccomp::Filter;
 use crate::sys::{self, Strings};
@@ -216,14 +216,11 @@ impl<'a> Privileges<'a> {
     }
 }
 
-/// Makes the working directory where the image has none, as Docker does: it is root's. What cannot be made is told by
-/// who tries to enter it.
-pub(super) fn make_working_directory(cwd: &Path) -> Result<()> {
-    if matches!(rustix::fs::stat(cwd), Err(Errno::NOENT)) {
-        let modes = rustix::process::umask(Mode::from_raw_mode(0o022));
-        let made = std::fs::create_dir_all(cwd);
-        rustix::process::umask(modes);
-        made.context(|| format!("make the working directory {}", cwd.display()))?;
+/// Makes the working directory where the image has none, as Docker does: it is root's. It is made beneath the root, no
+/// link of `/proc` followed. What cannot be made is told by who tries to enter it.
+pub(super) fn make_working_directory(root: BorrowedFd<'_>, cwd: &Path) -> Result<()> {
+    if matches!(inroot::open(root, cwd, OFlags::PATH), Err(Errno::NOENT)) {
+        inroot::ensure(root, cwd, inroot::Kind::Folder)?;
     }
     Ok(())
 }
@@ -248,7 +245,6 @@ pub(super) fn execute(privileges: &Privileges<'_>) -> Result<Infallible> {
     // As root first, as the user if root may not (a network file system); it must be one of them.
     let as_root = enter_working_directory(cwd);
     sys::reset_signals().context(|| "reset the signals".into())?;
-    sys::close_on_exec_from(3).context(|| "mark descriptors close-on-exec".into())?;
     if as_root.is_ok() {
         privileges.drop_all()?;
     } else if as_root.as_ref().is_err_and(|error| error.errno == Some(libc::EACCES)) {

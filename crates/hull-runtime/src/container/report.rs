@@ -10,7 +10,7 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use super::Step;
 use crate::error::Context;
-use crate::sys::sockets;
+use crate::sys::{self, sockets};
 use crate::{Error, Result};
 
 const ROOT: u8 = b'R';
@@ -39,6 +39,19 @@ pub(super) struct Teller {
 impl Teller {
     pub(super) fn new(socket: OwnedFd) -> Teller {
         Teller { socket }
+    }
+
+    /// Closes everything that this process has of the host's but the socket of this and the standard streams. From here
+    /// on no path of the container's choosing leads out of it: not `/proc/self/fd/N/..` as its command, its working
+    /// directory or behind a link (CVE-2024-21626; marking them close-on-exec would leave them open while `execve`
+    /// looks the command up).
+    #[allow(unsafe_code)]
+    pub(super) fn close_all_else(&self) -> Result<()> {
+        use std::os::fd::AsRawFd;
+        // SAFETY: called on the last stretch, where nothing of what was opened before is used any more; the process
+        // executes the command or ends.
+        unsafe { sys::close_all_but(self.socket.as_raw_fd()) }
+            .context(|| "close the host's descriptors".into())
     }
 
     fn tell(&self, what: u8, text: &[u8], fd: Option<BorrowedFd<'_>>) -> Result<()> {

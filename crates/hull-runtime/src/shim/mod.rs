@@ -76,6 +76,8 @@ pub(crate) fn run(launch: Launch, control: OwnedFd, others: Vec<OwnedFd>, warm: 
         Ok(mut started) => {
             // Let go of when everyone has been told: the last handle of an overlay waits for the disk.
             let _root = started.root.take();
+            // So with its mount namespace: who lets go of it last unmounts everything and waits for all processors.
+            let _mounts = std::fs::File::open(format!("/proc/{}/ns/mnt", started.pid));
             running::Shim::new(started, control).run();
         }
         Err(error) => {

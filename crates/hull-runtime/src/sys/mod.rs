@@ -122,13 +122,22 @@ pub(crate) fn mount_setattr(fd: BorrowedFd<'_>, recursive: bool, attr: &MountAtt
     .map(drop)
 }
 
-/// Marks every descriptor from `first` on close-on-exec.
-pub(crate) fn close_on_exec_from(first: u32) -> io::Result<()> {
-    // SAFETY: nothing is closed now, so no owner loses its descriptor.
-    check(unsafe {
-        libc::syscall(libc::SYS_close_range, first, u32::MAX, libc::CLOSE_RANGE_CLOEXEC as libc::c_uint)
-    })
-    .map(drop)
+/// Closes every descriptor from 3 on but one.
+///
+/// # Safety
+/// Whoever owns one of them must not use it any more. Dropping such an owner is harmless as long as the process opens
+/// nothing in between that lives longer: its close fails or is of something that is closed anyway.
+pub(crate) unsafe fn close_all_but(kept: RawFd) -> io::Result<()> {
+    let close = |first: u32, last: u32| {
+        if first > last {
+            return Ok(());
+        }
+        // SAFETY: the caller's promise.
+        check(unsafe { libc::syscall(libc::SYS_close_range, first, last, 0) }).map(drop)
+    };
+    let kept = kept.unsigned_abs();
+    close(3, kept.saturating_sub(1))?;
+    close(kept.max(2) + 1, u32::MAX)
 }
 
 /// Gives every signal its default action and unblocks all: a Rust program ignores SIGPIPE, and what is

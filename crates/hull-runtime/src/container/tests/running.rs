@@ -337,13 +337,40 @@ fn a_working_directory_outside_is_refused() {
     use std::os::fd::AsRawFd;
     bench.spec["process"]["cwd"] = json!(format!("/proc/self/fd/{}", host.as_raw_fd()));
     let error = bench.run().error.unwrap();
-    assert!(error.to_string().contains("outside of the container"), "{error}");
+    let closed = format!(
+        "change to the working directory /proc/self/fd/{}: no such file or directory",
+        host.as_raw_fd()
+    );
+    assert_eq!(error.to_string(), closed);
     bench.spec["process"]["cwd"] = json!("/bin/busybox/beneath-a-file");
     let error = bench.run().error.unwrap();
     assert_eq!(
         error.to_string(),
         "change to the working directory /bin/busybox/beneath-a-file: not a directory"
     );
+}
+
+/// CVE-2024-21626: what the new process holds of the host's must not lead out of the container, neither as the command
+/// nor as the working directory.
+#[test]
+fn no_descriptor_leads_out() {
+    let up = "../".repeat(12);
+    // Static, so that it would run wherever it is found; the container's own is elsewhere.
+    let program = std::fs::canonicalize("/usr/bin/busybox").unwrap();
+    let program = program.strip_prefix("/").unwrap().display().to_string();
+    let made = std::env::temp_dir().join(format!("hull-made-outside-{}", std::process::id()));
+    // As the shim holds its folder.
+    let _held = File::open("/tmp").unwrap();
+    for fd in 3..32 {
+        let mut bench = Bench::new();
+        bench.spec["process"]["args"] = json!([format!("/proc/self/fd/{fd}/{up}{program}")]);
+        let error = bench.run().error.expect("a program of the host ran");
+        assert_eq!(error.exit_status, 127, "{fd}: {error}");
+        let mut bench = Bench::new();
+        bench.spec["process"]["cwd"] = json!(format!("/proc/self/fd/{fd}/{up}{}", made.display()));
+        assert!(bench.run().error.is_some());
+        assert!(!made.exists(), "{fd} made a folder on the host");
+    }
 }
 
 #[test]
