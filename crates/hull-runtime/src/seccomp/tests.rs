@@ -281,3 +281,9 @@ fn the_kernel_does_as_the_filter_says() {
     };
     assert!(libc::WIFEXITED(status) && libc::WEXITSTATUS(status) == 0, "{status:#x}");
 }
+
+#[test]
+fn the_profile_is_short() {
+    let filter = super::build_default(&[Capability::SysChroot]).expect("a known machine");
+    assert!(filter.program.len() < 350, "{} instructions", filter.program.len());
+}
