@@ -78,6 +78,7 @@ fn life(folder: &Path, own_network: bool, filter: Option<&seccomp::Filter>) -> R
         streams: null_streams(),
         cgroup: &cgroup,
         init: false,
+        awaits_cgroup: false,
         awaits_network: false,
         user: None,
     };
@@ -112,6 +113,7 @@ fn execs(folder: &Path, filter: &seccomp::Filter, rounds: usize) -> Result<Vec<M
         streams: null_streams(),
         cgroup: &cgroup,
         init: false,
+        awaits_cgroup: false,
         awaits_network: false,
         user: None,
     };

@@ -1,11 +1,14 @@
 //! The launcher: a small single-threaded process that forks shims, and the daemon's handle of it.
 //!
 //! ```text
-//! daemon ── ToLauncher, descriptors ──> launcher ──fork──> shim (reads the message, answers on its control socket)
+//! daemon ── ToLauncher, descriptors ──> spare shim (takes the message, answers on its control socket)
+//!                                         ▲
+//!                          launcher ──────┘ forks the next one when the spare has taken a message
 //! ```
 //!
-//! The launcher itself reads no message: it takes the packet and the descriptors, forks, and forgets both. So
-//! it does not grow, and what it has touched by then is all that its shims share. It ends when the daemon's
+//! The launcher itself reads no message: it keeps one spare process that waits on the daemon's socket, ready to be
+//! a shim, so that the fork and what the fork's memory costs at first touch are not on the way of a start. The
+//! launcher does not grow, and what it has touched by then is all that its shims share. Both end when the daemon's
 //! end of the socket closes; the shims go on.
 //!
 //! It runs from a read-only clone of the mount that hull's binary is on, or from a sealed copy in memory:
@@ -18,6 +21,7 @@ use std::process::Child;
 use oci_spec::runtime::Capability;
 use rustix::fs::{CWD, MemfdFlags, SealFlags};
 use rustix::mount::OpenTreeFlags;
+use rustix::pipe::PipeFlags;
 
 use crate::error::Context;
 use crate::protocol::{self, Event, FromShim, ReceiveError, ToLauncher, View};
@@ -122,6 +126,8 @@ pub fn main() -> ! {
 pub(crate) struct Warm {
     /// Where the title goes that `ps` shows.
     title: Option<Title>,
+    /// A message like those that come, see [`Warm::rehearse`].
+    message: Vec<u8>,
 }
 
 impl Warm {
@@ -130,7 +136,8 @@ impl Warm {
         cgroup::hierarchy();
         // What is wrong with the filter, the container says that wants it.
         let _ = seccomp::default_filter(&USUAL);
-        Warm { title: Title::find() }
+        let message = serde_json::to_vec(&oci_spec::runtime::Spec::default()).unwrap_or_default();
+        Warm { title: Title::find(), message }
     }
 
     /// Names the process for `ps`.
@@ -141,9 +148,14 @@ impl Warm {
             area.set(title);
         }
     }
+
+    /// Touches the memory that a message's way through this process will need, while nobody waits for it.
+    fn rehearse(&self) {
+        let _ = std::hint::black_box(serde_json::from_slice::<oci_spec::runtime::Spec>(&self.message));
+    }
 }
 
-/// Forks for each message on `socket` until its other end closes.
+/// Keeps a spare process on `socket`, for each message a new one, until its other end closes.
 pub(crate) fn serve(socket: OwnedFd) -> ! {
     kernel::ignore_signals();
     // Only granted with CAP_SYS_RESOURCE; without, launcher and shims are as likely a victim as others.
@@ -151,24 +163,75 @@ pub(crate) fn serve(socket: OwnedFd) -> ! {
     let warm = Warm::up();
     warm.name(c"hull-launcher", "hull launcher");
     loop {
-        match protocol::receive_packet(socket.as_fd()) {
-            Ok(Some((body, descriptors))) => match sys::fork() {
-                Ok(Some(_)) => {}
-                Ok(None) => {
-                    drop(socket);
-                    let _ = rustix::process::setsid();
-                    forked(body, descriptors, &warm);
-                    sys::exit_now(0);
+        match fork_spare() {
+            Ok(Forked::Spare(taken)) => {
+                spare(socket, taken, &warm);
+                sys::exit_now(0)
+            }
+            Ok(Forked::Launcher(taken)) => {
+                let has_message = rustix::io::retry_on_intr(|| rustix::io::read(&taken, &mut [0_u8]));
+                // Otherwise the spare has ended without one: with the daemon, or killed while it waited.
+                if !matches!(has_message, Ok(1)) && is_closed(socket.as_fd()) {
+                    sys::exit_now(0)
                 }
-                Err(error) => tell_failure(&descriptors, Error::kernel("fork a shim", error)),
-            },
-            // The daemon is gone.
-            Ok(None) => sys::exit_now(0),
+            }
+            Err(error) => refuse_one(socket.as_fd(), Error::kernel("fork a shim", error)),
+        }
+    }
+}
+
+/// Which process returned from [`fork_spare`], with its end of the pipe by which the spare says that it has taken a message.
+enum Forked {
+    Launcher(OwnedFd),
+    Spare(OwnedFd),
+}
+
+fn fork_spare() -> std::io::Result<Forked> {
+    let (reader, writer) = rustix::pipe::pipe_with(PipeFlags::CLOEXEC)?;
+    Ok(match sys::fork()? {
+        Some(_) => Forked::Launcher(reader),
+        None => Forked::Spare(writer),
+    })
+}
+
+/// The spare process: gets ready, takes a message, says so and becomes what the message asks for.
+fn spare(socket: OwnedFd, taken: OwnedFd, warm: &Warm) {
+    warm.name(c"hull-spare", "hull spare");
+    let Ok(ready) = shim::Ready::up() else { return };
+    warm.rehearse();
+    let (body, descriptors) = loop {
+        match protocol::receive_packet(socket.as_fd()) {
+            Ok(Some(packet)) => break packet,
+            Err(ReceiveError::WouldBlock) => wait_readable(socket.as_fd()),
             // A packet that was cut: whoever waits for it sees its control socket close.
             Err(ReceiveError::Broken(error)) if error.errno.is_none() => {}
-            Err(ReceiveError::Broken(_)) => sys::exit_now(1),
-            Err(ReceiveError::WouldBlock) => wait_readable(socket.as_fd()),
+            // The daemon is gone.
+            Ok(None) | Err(ReceiveError::Broken(_)) => return,
         }
+    };
+    // A launcher that is gone needs no word.
+    let _ = rustix::io::write(&taken, &[0]);
+    drop((taken, socket));
+    become_what_is_asked(body, descriptors, warm, ready);
+}
+
+/// Whether the daemon has closed its end.
+fn is_closed(socket: BorrowedFd<'_>) -> bool {
+    use rustix::event::{PollFd, PollFlags, Timespec, poll};
+    let now = Timespec { tv_sec: 0, tv_nsec: 0 };
+    let mut socket = [PollFd::from_borrowed_fd(socket, PollFlags::RDHUP)];
+    matches!(poll(&mut socket, Some(&now)), Ok(1..))
+        && socket[0].revents().intersects(PollFlags::HUP | PollFlags::RDHUP | PollFlags::ERR)
+}
+
+/// No process can be forked: the next start is answered with that.
+fn refuse_one(socket: BorrowedFd<'_>, error: Error) {
+    match protocol::receive_packet(socket) {
+        Ok(Some((_, descriptors))) => tell_failure(&descriptors, error),
+        Ok(None) => sys::exit_now(0),
+        Err(ReceiveError::WouldBlock) => wait_readable(socket),
+        Err(ReceiveError::Broken(error)) if error.errno.is_none() => {}
+        Err(ReceiveError::Broken(_)) => sys::exit_now(1),
     }
 }
 
@@ -179,8 +242,8 @@ fn tell_failure(descriptors: &[OwnedFd], error: Error) {
     }
 }
 
-/// In the forked process: reads the message and becomes what it asks for.
-fn forked(body: Vec<u8>, descriptors: Vec<OwnedFd>, warm: &Warm) {
+/// Reads the message and becomes what it asks for.
+fn become_what_is_asked(body: Vec<u8>, descriptors: Vec<OwnedFd>, warm: &Warm, ready: shim::Ready) {
     let (json, mut descriptors) = match protocol::unpack(body, descriptors) {
         Ok(unpacked) => unpacked,
         Err(_) => return,
@@ -196,7 +259,7 @@ fn forked(body: Vec<u8>, descriptors: Vec<OwnedFd>, warm: &Warm) {
     let others = descriptors.split_off(1);
     let Some(control) = descriptors.pop() else { return };
     match message {
-        ToLauncher::Start(launch) => shim::run(*launch, control, others, warm),
+        ToLauncher::Start(launch) => shim::run(*launch, control, others, warm, ready),
         ToLauncher::View(view) => show(&view, control.as_fd(), warm),
     }
 }

@@ -355,8 +355,8 @@ pub enum Event {
         /// How it ended.
         exit: Exit,
     },
-    /// The container ended; its streams are drained, its cgroup is removed, and the same record is in
-    /// `exit.json`. The shim ends.
+    /// The container ended; its streams are drained, and the same record is in `exit.json`. Its cgroup is removed when
+    /// the connection closes: the shim ends.
     Exited(Exit),
 }
 

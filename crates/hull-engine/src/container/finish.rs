@@ -16,15 +16,37 @@ const LONGEST_BACK_OFF: Duration = Duration::from_secs(60);
 /// A container that ran this long has started well: its next restart waits the shortest time again.
 const GOOD_RUN: Duration = Duration::from_secs(10);
 
+/// While it lives, a shim has the container or clears up behind it.
+struct Clearing<'a>(&'a Container);
+
+impl<'a> Clearing<'a> {
+    fn of(container: &'a Container) -> Clearing<'a> {
+        container.clearing.send_replace(true);
+        Clearing(container)
+    }
+}
+
+impl Drop for Clearing<'_> {
+    fn drop(&mut self) {
+        self.0.clearing.send_replace(false);
+    }
+}
+
 impl Engine {
     /// Follows a running container's shim to its end.
     pub(super) async fn follow(self: &Arc<Self>, container: &Arc<Container>, shim: &Arc<Shim>) {
         let mut shim = Arc::clone(shim);
+        let _clearing = Clearing::of(container);
         loop {
             match shim.event().await {
                 Ok(Some((Event::Oom, _))) => self.tell(container, "oom"),
                 Ok(Some((Event::ExecExited { id, exit }, _))) => self.exec_ended(container, &id, &exit),
-                Ok(Some((Event::Exited(exit), _))) => return self.ended(container, &exit),
+                Ok(Some((Event::Exited(exit), _))) => {
+                    self.ended(container, &exit);
+                    // Its cgroup is gone when the connection closes.
+                    while let Ok(Some(_)) = shim.event().await {}
+                    return;
+                }
                 Ok(Some((Event::Started { .. } | Event::StartFailed(_) | Event::ViewReady, _))) => {}
                 Ok(None) => match self.reconnect(container).await {
                     Some(again) => shim = again,

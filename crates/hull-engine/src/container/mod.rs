@@ -83,6 +83,8 @@ pub struct Container {
     /// Clients that attached before it runs.
     waiting_clients: Mutex<Vec<attach::Waiting>>,
     lifetime: watch::Sender<Lifetime>,
+    /// Whether a shim still clears up behind it, which goes on for moments after its end has been told.
+    clearing: watch::Sender<bool>,
     health: Mutex<Option<health::Monitor>>,
     /// The execs that were made and not forgotten yet, by id.
     execs: Mutex<BTreeMap<String, Arc<exec::Exec>>>,
@@ -239,6 +241,7 @@ impl Container {
             allocation: Mutex::new(None),
             waiting_clients: Mutex::new(Vec::new()),
             lifetime: watch::Sender::new(lifetime),
+            clearing: watch::Sender::new(false),
             health: Mutex::new(None),
             execs: Mutex::new(BTreeMap::new()),
             back_off: tokio::sync::Notify::new(),
@@ -278,6 +281,12 @@ impl Container {
     pub(crate) fn shim(&self) -> Result<Arc<shim::Shim>> {
         let shim = locked(&self.shim).clone();
         shim.ok_or_else(|| Error::conflict(format!("container {} is not running", self.id)))
+    }
+
+    /// Waits until the shim of its last run has cleared up: then nothing of that run is left on the machine.
+    async fn cleared(&self) {
+        // The sender lives in the container, which is borrowed.
+        let _ = self.clearing.subscribe().wait_for(|clearing| !clearing).await;
     }
 
     /// Its cgroup, in every hierarchy.

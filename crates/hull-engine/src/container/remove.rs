@@ -45,6 +45,9 @@ impl Engine {
         // A client that goes away does not leave half a container behind.
         let work = tokio::spawn(async move {
             let _transition = container.transition.lock().await;
+            if !container.record().is_running() {
+                container.cleared().await;
+            }
             engine.remove_now(&container, options.volumes)
         });
         work.await.unwrap_or_else(|error| Err(Error::system("remove the container", error)))
@@ -79,6 +82,9 @@ impl Engine {
         let (engine, container) = (Arc::clone(self), Arc::clone(container));
         tokio::spawn(async move {
             let _transition = container.transition.lock().await;
+            if !container.record().is_running() {
+                container.cleared().await;
+            }
             if let Err(error) = engine.remove_now(&container, true)
                 && error.kind != Kind::NotFound
             {

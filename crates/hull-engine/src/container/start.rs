@@ -68,6 +68,7 @@ impl Engine {
                 Status::Created | Status::Exited | Status::Restarting => {}
             }
         }
+        container.cleared().await;
         match self.try_start(container).await {
             Ok(()) => Ok(()),
             Err(error) => {

@@ -48,31 +48,40 @@ impl Cgroup {
     /// Makes the folders of `path` in every hierarchy and sets the limits. What the machine does not have is
     /// a warning in Docker's words. On failure nothing is left.
     pub fn create(path: &str, resources: Option<&LinuxResources>) -> Result<(Cgroup, Vec<String>)> {
-        let cgroup = Cgroup::at(path)?;
-        let hierarchy = hierarchy();
-        if hierarchy.v1.is_empty() && hierarchy.unified.is_none() {
-            let advice = "no cgroup hierarchy is mounted: mount -t cgroup2 cgroup2 /sys/fs/cgroup";
-            return Err(Error::refused(format!("make the cgroup {path}"), advice));
-        }
-        let make = || {
-            for v1 in hierarchy.used() {
-                cgroup.make_v1(v1)?;
-            }
-            if let Some(unified) = &hierarchy.unified {
-                cgroup.make_unified(unified, &hierarchy.unified_controllers)?;
-            }
-            match resources {
-                Some(resources) => limits::set(&cgroup, resources, limits::When::Create),
-                None => Ok(Vec::new()),
-            }
-        };
-        match make() {
+        let cgroup = Cgroup::begin(path)?;
+        match cgroup.complete(resources) {
             Ok(warnings) => Ok((cgroup, warnings)),
             Err(error) => {
                 // The first error is the one to tell.
                 let _ = cgroup.remove();
                 Err(error)
             }
+        }
+    }
+
+    /// The first half of [`Cgroup::create`]: the folder that a process can be cloned into. The other half, which takes
+    /// longer, can be done beside that process. On failure nothing is left.
+    pub(crate) fn begin(path: &str) -> Result<Cgroup> {
+        let cgroup = Cgroup::at(path)?;
+        let hierarchy = hierarchy();
+        if hierarchy.v1.is_empty() && hierarchy.unified.is_none() {
+            let advice = "no cgroup hierarchy is mounted: mount -t cgroup2 cgroup2 /sys/fs/cgroup";
+            return Err(Error::refused(format!("make the cgroup {path}"), advice));
+        }
+        if let Some(unified) = &hierarchy.unified {
+            cgroup.make_unified(unified, &hierarchy.unified_controllers)?;
+        }
+        Ok(cgroup)
+    }
+
+    /// The other half: the folders of the v1 hierarchies, and the limits. On failure the caller removes it.
+    pub(crate) fn complete(&self, resources: Option<&LinuxResources>) -> Result<Vec<String>> {
+        for v1 in hierarchy().used() {
+            self.make_v1(v1)?;
+        }
+        match resources {
+            Some(resources) => limits::set(self, resources, limits::When::Create),
+            None => Ok(Vec::new()),
         }
     }
 

@@ -8,6 +8,7 @@ use oci_spec::runtime::{LinuxNamespaceType, Process};
 
 use super::devices::{self, Terminal};
 use super::hide::Masks;
+use super::mounts::Sorted;
 use super::namespaces::Namespaces;
 use super::process::Privileges;
 use super::report::Teller;
@@ -42,19 +43,24 @@ fn assemble(start: &Start<'_>, process: &Process, namespaces: &Namespaces, telle
     root::cut_propagation(start.spec)?;
     let root = root::assemble(start.spec, start.rootfs)?;
     teller.root(root.as_fd())?;
-    let mounts = mounts::prepare_all(start.spec, start.cgroup)?;
-    for mount in mounts.now {
+    let Sorted { now, later } = mounts::prepare_all(start.spec)?;
+    for mount in now {
         mount.attach(root.as_fd())?;
     }
     if !mounts::binds_dev(start.spec) {
         devices::make(start.spec, root.as_fd())?;
     }
     let terminal = terminal(start, teller, &root)?;
-    let waiting: Vec<_> = mounts.with_network;
-    let is_later = |path: &Path| waiting.iter().any(|mount| path.starts_with(mount.destination()));
+    let is_later = |path: &Path| later.iter().any(|mount| path.starts_with(mount.destination()));
     let mut masks = Masks::new();
     masks.hide(start.spec, root.as_fd(), |path| !is_later(path))?;
-    // As late as the host's paths allow: the kernel's own memory of all this is not the container's.
+
+    // The cgroup, as late as the host's paths allow: the shim makes it meanwhile, and the kernel's own memory of all
+    // this is not the container's.
+    if start.awaits_cgroup {
+        teller.cgroup()?;
+    }
+    let later = mounts::with_cgroups(later, start.cgroup)?;
     start.cgroup.join_v1_self()?;
     namespaces.make_cgroup()?;
     root::pivot(root.as_fd())?;
@@ -67,11 +73,11 @@ fn assemble(start: &Start<'_>, process: &Process, namespaces: &Namespaces, telle
         let netns = teller.network()?;
         sys::setns(netns.as_fd(), libc::CLONE_NEWNET).context(|| "join the network namespace".into())?;
     }
-    let later: Vec<_> = waiting.iter().map(|mount| mount.destination().to_path_buf()).collect();
-    for mount in waiting {
+    let places: Vec<_> = later.iter().map(|mount| mount.destination().to_path_buf()).collect();
+    for mount in later {
         mount.attach(root.as_fd())?;
     }
-    masks.hide(start.spec, root.as_fd(), |path| later.iter().any(|mount| path.starts_with(mount)))?;
+    masks.hide(start.spec, root.as_fd(), |path| places.iter().any(|place| path.starts_with(place)))?;
     sysctl::set(start.spec, procfs.as_fd(), true)?;
     process::make_working_directory(root.as_fd(), process.cwd())?;
     root::finish(start.spec, root.as_fd())?;

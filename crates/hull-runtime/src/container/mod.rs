@@ -50,8 +50,10 @@ pub struct Start<'a> {
     pub filter: Option<&'a seccomp::Filter>,
     /// The standard streams.
     pub streams: Streams,
-    /// The cgroup, made already.
+    /// The cgroup: made already, or at least its folder in the v2 hierarchy.
     pub cgroup: &'a cgroup::Cgroup,
+    /// Whether the rest of the cgroup is made while the first process mounts: it waits for [`Child::cgroup_is_there`].
+    pub awaits_cgroup: bool,
     /// Whether a small init stands as process 1 in front of the command.
     pub init: bool,
     /// Whether the network namespace comes later, by [`Child::give_network`].
@@ -98,8 +100,19 @@ pub struct Child {
     /// None once it was handed out.
     pidfd: Option<OwnedFd>,
     sync: OwnedFd,
-    root: Option<OwnedFd>,
+    root: Option<Root>,
     running: bool,
+}
+
+/// What of a container's file systems is to be held until its end has been told to everyone.
+#[derive(Debug)]
+pub struct Root {
+    /// The root folder: the last to let go of an overlay waits until the kernel has written out the whole file system
+    /// that the writable layer is on.
+    _folder: OwnedFd,
+    /// The mount namespace: the last to let go of it unmounts everything and waits for all processors. None where the
+    /// first process has ended already.
+    _mounts: Option<OwnedFd>,
 }
 
 impl Child {
@@ -128,7 +141,10 @@ impl Child {
     pub fn step(&mut self) -> Result<Step> {
         loop {
             match report::hear(self.sync.as_fd())? {
-                Heard::Root(root) => self.root = Some(root),
+                Heard::Root(folder) => {
+                    let mounts = std::fs::File::open(format!("/proc/{}/ns/mnt", self.pid));
+                    self.root = Some(Root { _folder: folder, _mounts: mounts.ok().map(OwnedFd::from) });
+                }
                 Heard::Step(step) => {
                     self.running = matches!(step, Step::Running);
                     return Ok(step);
@@ -137,16 +153,20 @@ impl Child {
         }
     }
 
+    /// Lets a child go on that waits for its cgroup, see [`Start::awaits_cgroup`].
+    pub fn cgroup_is_there(&mut self) -> Result<()> {
+        report::cgroup_is_there(self.sync.as_fd())
+    }
+
     /// Gives a child that asked with [`Step::NeedsNetwork`] its network namespace.
     pub fn give_network(&mut self, netns: BorrowedFd<'_>) -> Result<()> {
         report::give_network(self.sync.as_fd(), netns)
     }
 
-    /// A handle of the container's root folder, which a child of [`start`] has told when it is
-    /// [`Step::Running`]. To be held until the container's end has been told to everyone: the last to let go
-    /// of an overlay waits until the kernel has written out the whole file system that the writable layer is
-    /// on, and that would be the first process on its way out.
-    pub fn take_root(&mut self) -> Option<OwnedFd> {
+    /// Handles of the container's file systems, which a child of [`start`] has given when it is [`Step::Running`]. To be
+    /// held until the container's end has been told to everyone: its first process would wait for what they cost on its
+    /// way out.
+    pub fn take_root(&mut self) -> Option<Root> {
         self.root.take()
     }
 

@@ -33,32 +33,41 @@ enum Tree {
     Detached(OwnedFd),
     /// A file system of which the context must be made in the network namespace: made when it is attached.
     Sysfs,
+    /// The container's cgroups, which may not be there yet: [`with_cgroups`].
+    OfCgroups,
     /// A tmpfs, and a read-only view of the container's own cgroup in each v1 hierarchy.
     Cgroups { tmpfs: OwnedFd, views: Vec<(PathBuf, OwnedFd)> },
 }
 
-/// Mounts which can be attached at once, and those which wait for the network namespace: `sysfs`, which shows
-/// the namespace that it is mounted in, and what lies below it.
+/// Mounts which can be attached at once, and those which cannot, with what lies below them: `sysfs`, which shows the
+/// network namespace that it is mounted in, and the cgroups, which are made meanwhile.
 pub(super) struct Sorted {
     pub(super) now: Vec<Prepared>,
-    pub(super) with_network: Vec<Prepared>,
+    pub(super) later: Vec<Prepared>,
 }
 
 /// Prepares every mount of the configuration, in its order.
-pub(super) fn prepare_all(spec: &Spec, cgroup: &Cgroup) -> Result<Sorted> {
-    let mut sorted = Sorted { now: Vec::new(), with_network: Vec::new() };
-    let mut sysfs: Option<PathBuf> = None;
+pub(super) fn prepare_all(spec: &Spec) -> Result<Sorted> {
+    let mut sorted = Sorted { now: Vec::new(), later: Vec::new() };
     for mount in spec.mounts().iter().flatten() {
-        let prepared = prepare(mount, cgroup)?;
-        if matches!(prepared.tree, Tree::Sysfs) {
-            sysfs = Some(prepared.destination.clone());
-        }
-        match &sysfs {
-            Some(above) if prepared.destination.starts_with(above) => sorted.with_network.push(prepared),
-            _ => sorted.now.push(prepared),
-        }
+        let prepared = prepare(mount)?;
+        let waits = matches!(prepared.tree, Tree::Sysfs | Tree::OfCgroups)
+            || sorted.later.iter().any(|other| prepared.destination.starts_with(&other.destination));
+        if waits { sorted.later.push(prepared) } else { sorted.now.push(prepared) }
     }
     Ok(sorted)
+}
+
+/// Prepares those of the mounts that show the cgroups, which are there now.
+pub(super) fn with_cgroups(mounts: Vec<Prepared>, cgroup: &Cgroup) -> Result<Vec<Prepared>> {
+    let prepare = |mount: Prepared| match mount.tree {
+        Tree::OfCgroups => {
+            let tree = cgroups(&mount.destination, &mount.options, cgroup)?;
+            Ok(Prepared { tree, ..mount })
+        }
+        _ => Ok(mount),
+    };
+    mounts.into_iter().map(prepare).collect()
 }
 
 /// Prepares the bind mounts alone, for a look at a container that does not run.
@@ -86,7 +95,7 @@ fn is_bind(mount: &Mount, options: &Options) -> bool {
     options.bind.is_some() || mount.typ().as_deref() == Some("bind")
 }
 
-fn prepare(mount: &Mount, cgroup: &Cgroup) -> Result<Prepared> {
+fn prepare(mount: &Mount) -> Result<Prepared> {
     let options = options::parse(mount.options().as_deref().unwrap_or_default())?;
     let destination = mount.destination();
     if destination.components().eq(Path::new("/").components()) {
@@ -102,7 +111,7 @@ fn prepare(mount: &Mount, cgroup: &Cgroup) -> Result<Prepared> {
             return Err(Error::refused(doing("a mount", &destination), "it has neither a type nor a source"));
         }
         "sysfs" => Tree::Sysfs,
-        "cgroup" | "cgroup2" => cgroups(&destination, &options, cgroup)?,
+        "cgroup" | "cgroup2" => Tree::OfCgroups,
         kind => Tree::Detached(file_system(kind, mount.source().as_deref(), &destination, &options)?),
     };
     Ok(Prepared { destination, kind, tree, options })
@@ -232,6 +241,10 @@ impl Prepared {
         let tree = match &self.tree {
             Tree::Detached(tree) => tree,
             Tree::Cgroups { tmpfs, .. } => tmpfs,
+            Tree::OfCgroups => {
+                let doing = format!("put the cgroups on {}", self.destination.display());
+                return Err(Error::refused(doing, "they were never prepared; this is a bug"));
+            }
             Tree::Sysfs => &file_system("sysfs", Some(Path::new("sysfs")), &self.destination, &self.options)?,
         };
         if self.options.copy_up {

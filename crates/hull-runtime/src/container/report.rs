@@ -3,7 +3,7 @@
 //!
 //! ```text
 //! child:  Root?  Terminal?  Warning*  NeedsNetwork?  Warning*  (Failed | end of file)
-//! parent:                                           Network
+//! parent:  Cgroup?                                  Network
 //! ```
 
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -19,6 +19,7 @@ const TERMINAL: u8 = b'T';
 const NEEDS_NETWORK: u8 = b'N';
 const FAILED: u8 = b'F';
 const NETWORK: u8 = b'n';
+const CGROUP: u8 = b'c';
 
 /// The longest packet; a longer text is cut.
 const PACKET_MAX: usize = 16 * 1024;
@@ -87,6 +88,16 @@ impl Teller {
         }
     }
 
+    /// Waits until the parent has made the cgroup.
+    pub(super) fn cgroup(&self) -> Result<()> {
+        let mut packet = [0];
+        let received = sockets::receive(self.socket.as_fd(), &mut packet);
+        match received.context(|| "wait for the cgroup".into())? {
+            (1, None) if packet[0] == CGROUP => Ok(()),
+            _ => Err(Error::refused("wait for the cgroup", "the shim made none")),
+        }
+    }
+
     /// The start has failed.
     pub(super) fn failed(&self, error: &Error) {
         // If even this cannot be told, the parent sees the end of file and the exit status.
@@ -128,6 +139,14 @@ pub(super) fn hear(socket: BorrowedFd<'_>) -> Result<Heard> {
         }
     };
     Ok(Heard::Step(step))
+}
+
+/// Tells the child that its cgroup is there. One that has ended does not hear it, and has told why, or its status will.
+pub(super) fn cgroup_is_there(socket: BorrowedFd<'_>) -> Result<()> {
+    match sockets::send(socket, &[CGROUP], None) {
+        Err(error) if matches!(error.raw_os_error(), Some(libc::EPIPE | libc::ECONNRESET)) => Ok(()),
+        sent => sent.context(|| "tell of the cgroup".into()),
+    }
 }
 
 /// Hands the child its network namespace.

@@ -7,6 +7,7 @@ use rustix::fs::{Mode, OFlags};
 
 use super::interests::Interests;
 use super::running::Shim;
+use super::streams::Streams;
 use crate::Result;
 use crate::error::Context;
 use crate::protocol::{Event, Exit};
@@ -28,9 +29,13 @@ impl Shim {
         let _ = super::remove(self.folder.as_fd(), super::SOCKET);
         self.reserved.clear();
         self.memory = None;
-        // The daemon looks for cgroups without a container when it starts.
-        let _ = self.cgroup.remove();
         self.tell(Event::Exited(exit));
+        for streams in self.all_streams() {
+            streams.release();
+        }
+        // The daemon looks for cgroups without a container when it starts. Whoever starts this container again, or says
+        // that it is removed, waits until the connection closes.
+        let _ = self.cgroup.remove();
         self.connections.clear();
         self.deliver();
     }
@@ -98,14 +103,19 @@ impl Shim {
         rustix::fs::renameat(&self.folder, TEMPORARY, &self.folder, super::EXIT).context(doing)
     }
 
+    /// The first process's, then the execs'.
+    fn all_streams(&mut self) -> impl Iterator<Item = &mut Streams> {
+        let execs = self.execs.iter_mut().map(|exec| &mut exec.process.streams);
+        std::iter::once(&mut self.first.streams).chain(execs)
+    }
+
     /// Stays until slow clients have taken what was printed. Nobody else waits for that.
     fn deliver(mut self) {
         let mut interests = Interests::default();
         loop {
             let mut behind = false;
             interests.clear();
-            let execs = self.execs.iter_mut().map(|exec| &mut exec.process.streams);
-            for (owner, streams) in std::iter::once(&mut self.first.streams).chain(execs).enumerate() {
+            for (owner, streams) in self.all_streams().enumerate() {
                 streams.release();
                 streams.interests(owner, &mut interests);
                 behind |= streams.has_clients();

@@ -6,7 +6,7 @@
 //! Starting ── exec succeeded ──> Running ── first process reaped ──> Draining ── all told ──> Ended
 //!     │                             │ log, clients, execs,              │ the rest is killed,
 //!     │                             │ limits, requests                  │ streams are read to their end
-//!     └─ failed: StartFailed,       └─ the daemon may come and go       └─ exit.json, cgroup removed, Exited
+//!     └─ failed: StartFailed,       └─ the daemon may come and go       └─ exit.json, Exited, cgroup removed
 //!        nothing is left
 //! ```
 //!
@@ -40,6 +40,8 @@ mod running;
 mod start;
 mod streams;
 
+pub(crate) use start::Ready;
+
 /// The socket of a shim, in its runtime folder.
 const SOCKET: &str = "shim.sock";
 /// How a container ended, in the runtime folder of its shim.
@@ -70,14 +72,12 @@ pub fn read_exit(runtime_dir: &Path) -> Result<Option<Exit>> {
 }
 
 /// The shim's process, from its fork to its end. `others`: the reserved descriptors, then clients'.
-pub(crate) fn run(launch: Launch, control: OwnedFd, others: Vec<OwnedFd>, warm: &Warm) {
+pub(crate) fn run(launch: Launch, control: OwnedFd, others: Vec<OwnedFd>, warm: &Warm, ready: Ready) {
     warm.name(c"hull-shim", &format!("hull shim {}", launch.id.get(..12).unwrap_or(&launch.id)));
-    match start::start(launch, &control, others) {
+    match start::start(launch, &control, others, ready) {
         Ok(mut started) => {
-            // Let go of when everyone has been told: the last handle of an overlay waits for the disk.
+            // Let go of when everyone has been told.
             let _root = started.root.take();
-            // So with its mount namespace: who lets go of it last unmounts everything and waits for all processors.
-            let _mounts = std::fs::File::open(format!("/proc/{}/ns/mnt", started.pid));
             running::Shim::new(started, control).run();
         }
         Err(error) => {

@@ -27,8 +27,8 @@ pub(super) struct Started {
     pub(super) at_ns: u64,
     pub(super) limits: protocol::Limits,
     pub(super) reserved: Vec<OwnedFd>,
-    /// The container's root folder, see [`container::Child::take_root`].
-    pub(super) root: Option<OwnedFd>,
+    /// The container's file systems, see [`container::Child::take_root`].
+    pub(super) root: Option<container::Root>,
     /// Readable when a child has ended.
     pub(super) children: OwnedFd,
     pub(super) warnings: Vec<String>,
@@ -70,8 +70,31 @@ impl Drop for Waiting {
     }
 }
 
+/// A process that can become a shim: what it does before it knows of which container.
+pub(crate) struct Ready {
+    /// Readable when a child has ended.
+    children: OwnedFd,
+}
+
+impl Ready {
+    /// Makes this process, just forked by the launcher, one of its own.
+    pub(crate) fn up() -> Result<Ready> {
+        // It fails only for who leads a session already.
+        let _ = rustix::process::setsid();
+        // From the first fork on: what has ended must wait to be reaped.
+        let children = kernel::child_signals().context(|| "listen to the ends of processes".into())?;
+        detach_from_launcher()?;
+        Ok(Ready { children })
+    }
+}
+
 /// Starts the container. On failure nothing of it is left.
-pub(super) fn start(launch: Launch, control: &OwnedFd, mut others: Vec<OwnedFd>) -> Result<Started> {
+pub(super) fn start(
+    launch: Launch,
+    control: &OwnedFd,
+    mut others: Vec<OwnedFd>,
+    ready: Ready,
+) -> Result<Started> {
     if others.len() != launch.reserved + launch.attach.len() {
         let (reserved, clients) = (launch.reserved, launch.attach.len());
         let reason = format!("{} descriptors came for {reserved} ports and {clients} clients", others.len());
@@ -79,9 +102,6 @@ pub(super) fn start(launch: Launch, control: &OwnedFd, mut others: Vec<OwnedFd>)
     }
     let mut clients = Waiting(launch.attach.into_iter().zip(others.split_off(launch.reserved)).collect());
     clients.0.iter().try_for_each(|(attach, _)| streams::check(attach))?;
-    // From the first fork on: what has ended must wait to be reaped.
-    let children = kernel::child_signals().context(|| "listen to the ends of processes".into())?;
-    detach_from_launcher()?;
     let doing = || format!("prepare {}", launch.runtime_dir.display());
     let folder = super::open_folder(&launch.runtime_dir).context(doing)?;
     super::remove(folder.as_fd(), super::EXIT).context(doing)?;
@@ -94,7 +114,7 @@ pub(super) fn start(launch: Launch, control: &OwnedFd, mut others: Vec<OwnedFd>)
     if let Some(process) = spec.process_mut() {
         default_score(process);
     }
-    let (cgroup, warnings) = make_cgroup(&spec, &launch.id)?;
+    let cgroup = Cgroup::begin(&cgroup_path(&spec, &launch.id))?;
     undo.cgroup = Some(cgroup.clone());
     let log = Writer::open(launch.log)?;
     let filter = match launch.seccomp {
@@ -114,10 +134,15 @@ pub(super) fn start(launch: Launch, control: &OwnedFd, mut others: Vec<OwnedFd>)
         filter: filter.as_ref(),
         streams: theirs,
         cgroup: &cgroup,
+        awaits_cgroup: true,
         init: launch.init,
         awaits_network: launch.awaits_network,
         user: launch.user.as_ref(),
     })?;
+    // The first process mounts meanwhile.
+    let warnings =
+        cgroup.complete(spec.linux().as_ref().and_then(|linux| linux.resources().as_ref()))?;
+    child.cgroup_is_there()?;
     let mut handshake = Handshake { streams: &mut streams, warnings, network: None, control_open: true };
     handshake.run(&mut child, control, launch.awaits_network)?;
     let Handshake { warnings, control_open, .. } = handshake;
@@ -140,7 +165,7 @@ pub(super) fn start(launch: Launch, control: &OwnedFd, mut others: Vec<OwnedFd>)
         limits: launch.limits,
         reserved: others,
         root,
-        children,
+        children: ready.children,
         warnings,
         filter: if launch.seccomp == Seccomp::Spec { filter } else { None },
         control_open,
@@ -168,11 +193,10 @@ pub(super) fn default_score(process: &mut Process) {
     }
 }
 
-fn make_cgroup(spec: &Spec, id: &str) -> Result<(Cgroup, Vec<String>)> {
+fn cgroup_path(spec: &Spec, id: &str) -> String {
     let linux = spec.linux().as_ref();
     let path = linux.and_then(|linux| linux.cgroups_path().as_ref()).and_then(|path| path.to_str());
-    let path = path.map_or_else(|| format!("/hull/{id}"), str::to_owned);
-    Cgroup::create(&path, linux.and_then(|linux| linux.resources().as_ref()))
+    path.map_or_else(|| format!("/hull/{id}"), str::to_owned)
 }
 
 /// The capabilities of a process's bounding set.

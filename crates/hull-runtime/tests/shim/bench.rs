@@ -271,11 +271,14 @@ impl Connection {
         }
     }
 
-    /// Waits for the container's end.
+    /// Waits for the container's end, and until its shim has cleared up.
     pub(crate) fn exit(&mut self) -> Exit {
         loop {
             match self.event() {
-                Some(Event::Exited(exit)) => return exit,
+                Some(Event::Exited(exit)) => {
+                    assert!(self.receive().is_none(), "the end is the last word");
+                    return exit;
+                }
                 Some(_) => {}
                 None => panic!("the shim ended without a word"),
             }

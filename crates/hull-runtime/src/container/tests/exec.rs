@@ -21,6 +21,7 @@ fn in_a_container(bench: &Bench, processes: &[Value], filter: Option<seccomp::Fi
                 streams,
                 cgroup,
                 init: false,
+                awaits_cgroup: false,
                 awaits_network: false,
                 user: None,
             };

@@ -112,6 +112,7 @@ impl Bench {
                 streams,
                 cgroup: &self.cgroup,
                 init: self.init,
+                awaits_cgroup: false,
                 awaits_network: false,
                 user: None,
             };

@@ -282,6 +282,7 @@ fn a_root_at_a_path() {
             streams,
             cgroup,
             init: false,
+            awaits_cgroup: false,
             awaits_network: false,
             user: None,
         };
@@ -459,6 +460,7 @@ fn the_network_may_come_later() {
             streams,
             cgroup,
             init: false,
+            awaits_cgroup: false,
             awaits_network: true,
             user: None,
         };
@@ -550,6 +552,7 @@ fn a_slave_bind_follows_the_host_and_not_the_other_way() {
             streams,
             cgroup,
             init: false,
+            awaits_cgroup: false,
             awaits_network: false,
             user: None,
         };
@@ -583,6 +586,7 @@ fn a_killed_shim_takes_the_container_along() {
                 streams,
                 cgroup,
                 init,
+                awaits_cgroup: false,
                 awaits_network: false,
                 user: None,
             };
