@@ -140,8 +140,7 @@ pub(super) fn start(
         user: launch.user.as_ref(),
     })?;
     // The first process mounts meanwhile.
-    let warnings =
-        cgroup.complete(spec.linux().as_ref().and_then(|linux| linux.resources().as_ref()))?;
+    let warnings = cgroup.complete(spec.linux().as_ref().and_then(|linux| linux.resources().as_ref()))?;
     child.cgroup_is_there()?;
     let mut handshake = Handshake { streams: &mut streams, warnings, network: None, control_open: true };
     handshake.run(&mut child, control, launch.awaits_network)?;
