@@ -11,6 +11,7 @@ use hyper::StatusCode;
 use serde::Deserialize;
 use serde_json::json;
 
+use crate::blocking;
 use crate::hijack;
 use crate::http::{self, Request, Response};
 
@@ -27,7 +28,12 @@ pub(crate) async fn list(request: Request) -> Result<Response> {
         size: query.flag("size"),
         filters: query.filters()?,
     };
-    http::ok(&request.engine.list(&options)?)
+    if !options.size {
+        return http::ok(&request.engine.list(&options)?);
+    }
+    // Every file of every writable layer is looked at.
+    let engine = Arc::clone(&request.engine);
+    http::ok(&blocking::run(move || engine.list(&options)).await?)
 }
 
 pub(crate) async fn create(mut request: Request) -> Result<Response> {
@@ -58,7 +64,12 @@ fn check_platform(platform: &str) -> Result<()> {
 
 pub(crate) async fn inspect(request: Request) -> Result<Response> {
     let container = container(&request)?;
-    http::ok(&request.engine.inspect(&container, request.query.flag("size"), request.version)?)
+    let (size, version) = (request.query.flag("size"), request.version);
+    if !size {
+        return http::ok(&request.engine.inspect(&container, size, version)?);
+    }
+    let engine = Arc::clone(&request.engine);
+    http::ok(&blocking::run(move || engine.inspect(&container, size, version)).await?)
 }
 
 pub(crate) async fn start(mut request: Request) -> Result<Response> {
@@ -104,13 +115,13 @@ pub(crate) async fn kill(request: Request) -> Result<Response> {
 
 pub(crate) async fn pause(request: Request) -> Result<Response> {
     let container = container(&request)?;
-    request.engine.pause(&container)?;
+    request.engine.pause(&container).await?;
     http::empty(StatusCode::NO_CONTENT)
 }
 
 pub(crate) async fn unpause(request: Request) -> Result<Response> {
     let container = container(&request)?;
-    request.engine.unpause(&container)?;
+    request.engine.unpause(&container).await?;
     http::empty(StatusCode::NO_CONTENT)
 }
 
@@ -149,7 +160,7 @@ struct UpdateBody {
 pub(crate) async fn update(mut request: Request) -> Result<Response> {
     let body: UpdateBody = request.json().await?;
     let container = container(&request)?;
-    let warnings = request.engine.update(&container, body.resources, body.restart_policy)?;
+    let warnings = request.engine.update(&container, body.resources, body.restart_policy).await?;
     http::ok(&json!({ "Warnings": warnings }))
 }
 

@@ -188,7 +188,7 @@ fn start(flags: Flags) -> Result<()> {
     let workers = std::thread::available_parallelism().map_or(2, std::num::NonZero::get).clamp(2, 8);
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(workers)
-        .max_blocking_threads(64)
+        .max_blocking_threads(512)
         .thread_name("hull")
         .thread_stack_size(512 << 10)
         .enable_all()

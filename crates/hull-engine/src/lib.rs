@@ -3,6 +3,7 @@
 //! The daemon has one [`Engine`]. Its methods are the Engine API's verbs without HTTP; every decision is
 //! taken here, every mechanism is in hull-runtime, hull-image or hull-network.
 
+mod blocking;
 pub mod config;
 pub mod container;
 mod database;

@@ -37,7 +37,7 @@ struct Paused<'a> {
 
 impl Drop for Paused<'_> {
     fn drop(&mut self) {
-        match self.engine.unpause(self.container) {
+        match self.engine.thaw(self.container) {
             // It was killed, or a user was faster.
             Err(error) if error.kind == crate::Kind::Conflict => {}
             Err(error) => {
@@ -95,7 +95,7 @@ impl Engine {
         };
         let image = {
             let _paused = if options.pause && record.state.status == Status::Running {
-                self.pause(container)?;
+                self.freeze(container)?;
                 Some(Paused { engine: self, container })
             } else {
                 None

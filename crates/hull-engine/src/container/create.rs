@@ -8,6 +8,7 @@ use hull_image::{Image, config::ContainerConfig};
 
 use super::mounts::{MountKind, MountPlan, Wanted};
 use super::{Container, Record, State, command, names, now_ns, random_id, resources, rfc3339};
+use crate::blocking::may_hang_if;
 use crate::database::Table;
 use crate::model::{Config, CreateBody, EndpointSettings, Healthcheck, HostConfig, LogConfig};
 use crate::{Engine, Error, Kind, Result};
@@ -34,8 +35,15 @@ impl Engine {
     /// # Errors
     /// The image is not there, the name is taken, or something that was asked for cannot be.
     pub async fn create_container(self: &Arc<Self>, name: Option<&str>, body: CreateBody) -> Result<Created> {
-        let checked = self.check(name, body)?;
-        self.make(checked).await
+        let may_hang = names_host_paths(&body.host_config);
+        let (engine, name) = (Arc::clone(self), name.map(str::to_owned));
+        // A client that goes away does not leave half a container behind.
+        super::stop::see_through("create the container", async move {
+            let checked =
+                may_hang_if(may_hang, &engine, move |engine| engine.check(name.as_deref(), body)).await?;
+            engine.make(checked, may_hang).await
+        })
+        .await
     }
 
     /// Looks a creation through.
@@ -75,7 +83,7 @@ impl Engine {
     }
 
     /// Makes what was looked through: name, volumes, snapshot, folders; the row last. A failure undoes it.
-    async fn make(self: &Arc<Self>, checked: Checked) -> Result<Created> {
+    async fn make(self: &Arc<Self>, checked: Checked, may_hang: bool) -> Result<Created> {
         let Checked { mut record, image, wanted, warnings } = checked;
         let id = record.id.clone();
         let taken = if record.name.is_empty() {
@@ -86,8 +94,11 @@ impl Engine {
             self.containers.take_name(&record.name, &id)?
         };
         let undo = Undo { engine: self, id: &id, kept: false };
-        let mut fresh = Vec::new();
-        record.mounts = self.acquire_mounts(&id, wanted, &mut fresh)?;
+        let fresh;
+        (record.mounts, fresh) = {
+            let id = id.clone();
+            may_hang_if(may_hang, self, move |engine| engine.acquire_mounts(&id, wanted)).await?
+        };
         self.images.create_snapshot(&id, image.as_deref()).map_err(crate::images::error)?;
         let folder = self.container_dir(&id);
         fs::create_dir(&folder).map_err(|error| {
@@ -245,14 +256,9 @@ impl Engine {
         Ok(endpoints)
     }
 
-    /// Makes the volumes and sources that mounts need. `fresh` gets the places of volumes that may be filled.
-    fn acquire_mounts(
-        &self,
-        id: &str,
-        wanted: Vec<Wanted>,
-        fresh: &mut Vec<usize>,
-    ) -> Result<Vec<MountPlan>> {
-        let mut plans = Vec::new();
+    /// Makes the volumes and sources that mounts need; beside them the places of volumes that may be filled.
+    fn acquire_mounts(&self, id: &str, wanted: Vec<Wanted>) -> Result<(Vec<MountPlan>, Vec<usize>)> {
+        let (mut plans, mut fresh) = (Vec::new(), Vec::new());
         for Wanted { mut plan, volume, create_source } in wanted {
             if plan.anonymous && !plan.name.is_empty() {
                 // Another container's, by --volumes-from: it stays as nameless as it was.
@@ -275,8 +281,22 @@ impl Engine {
             }
             plans.push(plan);
         }
-        Ok(plans)
+        Ok((plans, fresh))
     }
+}
+
+/// Whether a creation names files of the host, which may be where nobody answers.
+fn names_host_paths(host: &HostConfig) -> bool {
+    let some = |count: Option<usize>| count.is_some_and(|count| count > 0);
+    let resources = &host.resources;
+    some(host.binds.as_ref().map(Vec::len))
+        || some(host.mounts.as_ref().map(Vec::len))
+        || some(resources.devices.as_ref().map(Vec::len))
+        || some(resources.blkio_weight_device.as_ref().map(Vec::len))
+        || some(resources.blkio_device_read_bps.as_ref().map(Vec::len))
+        || some(resources.blkio_device_write_bps.as_ref().map(Vec::len))
+        || some(resources.blkio_device_read_iops.as_ref().map(Vec::len))
+        || some(resources.blkio_device_write_iops.as_ref().map(Vec::len))
 }
 
 /// Undoes a creation that failed half-way.
@@ -293,7 +313,9 @@ impl Drop for Undo<'_> {
         }
         // Each may have nothing to undo; the first failure has been told already.
         let _ = self.engine.images.remove_snapshot(self.id);
-        let _ = self.engine.volumes.release(self.id, true);
+        for volume in self.engine.volumes.release(self.id, true).unwrap_or_default() {
+            let _ = fs::remove_dir_all(volume);
+        }
         let _ = fs::remove_dir_all(self.engine.container_dir(self.id));
     }
 }

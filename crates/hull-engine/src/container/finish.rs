@@ -7,14 +7,18 @@ use std::time::Duration;
 use hull_runtime::protocol::{EndReason, Event, Exit};
 
 use super::shim::Shim;
-use super::{Container, Ended, Status, locked, now_ns, rfc3339};
+use super::start::Starter;
+use super::{Container, Ended, Record, Status, locked, now_ns, rfc3339};
 use crate::Engine;
+use crate::blocking::may_hang_if;
 
 /// The back-off before the first restart; it doubles up to [`LONGEST_BACK_OFF`], as Docker's does.
 const FIRST_BACK_OFF: Duration = Duration::from_millis(100);
 const LONGEST_BACK_OFF: Duration = Duration::from_secs(60);
 /// A container that ran this long has started well: its next restart waits the shortest time again.
 const GOOD_RUN: Duration = Duration::from_secs(10);
+/// How long an end waits for its volumes to be unmounted, where a server does not answer.
+const UNMOUNT_PATIENCE: Duration = Duration::from_secs(10);
 
 /// While it lives, a shim has the container or clears up behind it.
 struct Clearing<'a>(&'a Container);
@@ -42,7 +46,7 @@ impl Engine {
                 Ok(Some((Event::Oom, _))) => self.tell(container, "oom"),
                 Ok(Some((Event::ExecExited { id, exit }, _))) => self.exec_ended(container, &id, &exit),
                 Ok(Some((Event::Exited(exit), _))) => {
-                    self.ended(container, &exit);
+                    self.ended(container, &exit).await;
                     // Its cgroup is gone when the connection closes.
                     while let Ok(Some(_)) = shim.event().await {}
                     return;
@@ -75,7 +79,7 @@ impl Engine {
                 },
                 // No socket, or nobody behind it: the shim is gone. Anything else is this machine's trouble, not its end.
                 Err(error) if matches!(error.errno, Some(libc::ENOENT | libc::ECONNREFUSED)) => {
-                    self.shim_lost(container);
+                    self.shim_lost(container).await;
                     return None;
                 }
                 Err(error) => tracing::warn!(container = container.id, %error, "its shim is tried again"),
@@ -98,14 +102,14 @@ impl Engine {
             // It ended in that moment, and its end is written down.
             Ok(None) => None,
             Err(_) => {
-                self.shim_lost(container);
+                self.shim_lost(container).await;
                 None
             }
         }
     }
 
     /// A shim that is gone without a word may have left its record; if not, it was killed, and its container with it.
-    pub(super) fn shim_lost(self: &Arc<Self>, container: &Arc<Container>) {
+    pub(super) async fn shim_lost(self: &Arc<Self>, container: &Arc<Container>) {
         let exit = match hull_runtime::shim::read_exit(&self.runtime_dir(&container.id)) {
             Ok(Some(exit)) => exit,
             Ok(None) => {
@@ -140,15 +144,15 @@ impl Engine {
                 }
             }
         };
-        self.ended(container, &exit);
+        self.ended(container, &exit).await;
     }
 
     /// A container has ended: it is written down, what it had of the machine is given back, and its policy decides.
-    pub(super) fn ended(self: &Arc<Self>, container: &Arc<Container>, exit: &Exit) {
+    pub(super) async fn ended(self: &Arc<Self>, container: &Arc<Container>, exit: &Exit) {
         self.stop_health(container);
-        self.release_machine(container);
-        let restart = self.restarts(container, exit);
-        let written = container.change(&self.database, |record| {
+        self.release_machine(container).await;
+        let restart = container.change_anyway(&self.database, |record| {
+            let restart = restarts(record, exit);
             let state = &mut record.state;
             state.status = if restart.is_some() { Status::Restarting } else { Status::Exited };
             state.pid = 0;
@@ -160,10 +164,14 @@ impl Engine {
             if restart.is_some() {
                 record.restart_count += 1;
             }
+            // Under the record's lock: whoever starts it from here on is heard behind its end.
+            container.lifetime.send_modify(|lifetime| {
+                lifetime.running = restart.is_some();
+                lifetime.ends += 1;
+                lifetime.ended = Ended { status: exit.status, error: String::new() };
+            });
+            restart
         });
-        if let Err(error) = written {
-            tracing::error!(container = container.id, %error, "the end of a container could not be written down");
-        }
         let (auto_remove, started_at, finished_at) = {
             let record = container.record();
             (
@@ -183,33 +191,23 @@ impl Engine {
         for network in container.network_names() {
             self.tell_network(&network, container, "disconnect");
         }
-        container.lifetime.send_modify(|lifetime| {
-            lifetime.running = restart.is_some();
-            lifetime.ends += 1;
-            lifetime.ended = Ended { status: exit.status, error: String::new() };
-        });
         if let Some(wait) = restart {
             self.restart_after(container, wait);
-        } else if auto_remove && !container.restarting.load(Ordering::SeqCst) {
+        } else if auto_remove && container.restarting.load(Ordering::SeqCst) == 0 {
             self.remove_behind(container);
         }
     }
 
     /// Gives back what a container had of the machine: streams, addresses, ports, mounts. The runtime folder stays until
     /// the next start or the removal: should the daemon die before the end is written down, the shim's record is in it.
-    pub(super) fn release_machine(&self, container: &Container) {
+    pub(super) async fn release_machine(self: &Arc<Self>, container: &Arc<Container>) {
         *locked(&container.shim) = None;
         if let Some(allocation) = locked(&container.allocation).take()
             && let Err(error) = self.networks.release(&container.id, allocation)
         {
             tracing::error!(container = container.id, %error, "its addresses and ports could not be given back");
         }
-        let volumes: Vec<String> = container.record().volume_names().into_iter().map(str::to_owned).collect();
-        for volume in volumes {
-            if let Err(error) = self.volumes.unmount(&volume, &container.id) {
-                tracing::error!(container = container.id, volume, %error, "a volume could not be unmounted");
-            }
-        }
+        self.unmount_volumes(container).await;
         if container.record().host_config.ipc_mode == "shareable" {
             super::view::unmount_shared_memory(&self.runtime_dir(&container.id));
         }
@@ -220,44 +218,73 @@ impl Engine {
         }
     }
 
-    /// Whether the policy starts it again, and after which time.
-    fn restarts(&self, container: &Container, exit: &Exit) -> Option<Duration> {
-        let record = container.record();
-        if record.stopped_by_user {
-            return None;
-        }
-        let policy = &record.host_config.restart_policy;
-        let again = match policy.name.as_str() {
-            "always" | "unless-stopped" => true,
-            "on-failure" => {
-                let tries = u64::try_from(policy.maximum_retry_count).unwrap_or(0);
-                exit.status != 0 && (tries == 0 || record.restart_count < tries)
+    async fn unmount_volumes(self: &Arc<Self>, container: &Arc<Container>) {
+        let names: Vec<String> = container.record().volume_names().into_iter().map(str::to_owned).collect();
+        let unmount = {
+            let container = Arc::clone(container);
+            move |engine: &Arc<Engine>| {
+                for volume in names {
+                    if let Err(error) = engine.volumes.unmount(&volume, &container.id) {
+                        tracing::error!(container = container.id, volume, %error, "a volume could not be unmounted");
+                    }
+                }
+                Ok(())
             }
-            _ => false,
         };
-        let finished_at = rfc3339(i64::try_from(exit.at_ns).unwrap_or_else(|_| now_ns()));
-        let ran = ran_for(&record.state.started_at, &finished_at);
-        again.then(|| back_off(record.restart_count, ran))
+        let may_hang = self.volumes.of_a_container_are_mounts(&container.id);
+        match tokio::time::timeout(UNMOUNT_PATIENCE, may_hang_if(may_hang, self, unmount)).await {
+            Ok(Ok(())) => {}
+            Ok(Err(error)) => {
+                tracing::error!(container = container.id, %error, "its volumes could not be unmounted")
+            }
+            Err(_) => tracing::error!(container = container.id, "its volumes are still being unmounted"),
+        }
     }
 
     /// Starts it again after a while, unless a user decides otherwise meanwhile.
     pub(super) fn restart_after(self: &Arc<Self>, container: &Arc<Container>, wait: Duration) {
         let (engine, container) = (Arc::clone(self), Arc::clone(container));
         let interrupted = Arc::clone(&container);
+        let ends = container.lifetime.borrow().ends;
         tokio::spawn(async move {
             tokio::select! {
                 () = tokio::time::sleep(wait) => {}
                 () = interrupted.back_off.notified() => {}
             }
             let _transition = container.transition.lock().await;
-            if container.record().state.status != Status::Restarting {
+            // It was started and has ended since: that end has a wait of its own.
+            let another_end = container.lifetime.borrow().ends != ends;
+            let (status, stopped) = {
+                let record = container.record();
+                (record.state.status, record.stopped_by_user)
+            };
+            if status != Status::Restarting || stopped || another_end {
                 return;
             }
-            if let Err(error) = engine.start_now(&container).await {
+            if let Err(error) = engine.start_now(&container, Starter::Policy).await {
                 tracing::warn!(container = container.id, %error, "its policy could not start it again");
             }
         });
     }
+}
+
+/// Whether the policy starts it again, and after which time.
+fn restarts(record: &Record, exit: &Exit) -> Option<Duration> {
+    if record.stopped_by_user {
+        return None;
+    }
+    let policy = &record.host_config.restart_policy;
+    let again = match policy.name.as_str() {
+        "always" | "unless-stopped" => true,
+        "on-failure" => {
+            let tries = u64::try_from(policy.maximum_retry_count).unwrap_or(0);
+            exit.status != 0 && (tries == 0 || record.restart_count < tries)
+        }
+        _ => false,
+    };
+    let finished_at = rfc3339(i64::try_from(exit.at_ns).unwrap_or_else(|_| now_ns()));
+    let ran = ran_for(&record.state.started_at, &finished_at);
+    again.then(|| back_off(record.restart_count, ran))
 }
 
 /// The time before the next restart, after so many.

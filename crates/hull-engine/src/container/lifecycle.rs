@@ -1,225 +1,16 @@
-//! Stop, kill, restart, pause, unpause, rename, resize, update.
+//! Rename, resize, update.
 
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
-use std::time::Duration;
 
 use hull_runtime::cgroup::Cgroup;
 use hull_runtime::protocol::Request;
 
-use super::wait::Condition;
 use super::{Container, Status, locked, names, resources};
+use crate::blocking::may_hang;
 use crate::model::{Resources, RestartPolicy};
-use crate::{Engine, Error, Kind, Result};
-
-/// Docker's time between the stop signal and the kill, in seconds.
-const STOP_TIMEOUT: i64 = 10;
+use crate::{Engine, Error, Result};
 
 impl Engine {
-    /// Stops a container: its signal, and after `timeout` seconds (-1: never) a kill. True: it ran.
-    ///
-    /// # Errors
-    /// The signal is unknown, or the container outlives the kill.
-    pub async fn stop(
-        self: &Arc<Self>,
-        container: &Arc<Container>,
-        signal_name: Option<&str>,
-        timeout: Option<i64>,
-    ) -> Result<bool> {
-        let (running, signal_name, timeout) = {
-            let record = container.record();
-            let name =
-                signal_name.or(Some(record.config.stop_signal.as_str()).filter(|name| !name.is_empty()));
-            (
-                record.is_running(),
-                name.unwrap_or("SIGTERM").to_owned(),
-                timeout.or(record.config.stop_timeout).unwrap_or(STOP_TIMEOUT),
-            )
-        };
-        let signal = signal(&signal_name)?;
-        container.change(&self.database, |record| {
-            record.stopped_by_user = true;
-            // In its back-off it is stopped by not being started again.
-            if record.state.status == Status::Restarting {
-                record.state.status = Status::Exited;
-            }
-        })?;
-        if !running {
-            let was_restarting = container.lifetime.borrow().running;
-            container.lifetime.send_if_modified(|lifetime| std::mem::take(&mut lifetime.running));
-            container.back_off.notify_waiters();
-            return Ok(was_restarting);
-        }
-        let ended = self.wait(container, Condition::NotRunning);
-        tokio::pin!(ended);
-        self.signal_quietly(container, signal).await?;
-        let in_time = match u64::try_from(timeout) {
-            Ok(seconds) => tokio::time::timeout(Duration::from_secs(seconds), &mut ended).await.is_ok(),
-            Err(_) => {
-                (&mut ended).await;
-                true
-            }
-        };
-        if !in_time {
-            self.kill_everything(container).await?;
-            if tokio::time::timeout(Duration::from_secs(10), &mut ended).await.is_err() {
-                return Err(Error::new(
-                    Kind::System,
-                    format!(
-                        "container {} PID {} is zombie and can not be killed. Use the --init option when creating \
-                         containers to run an init inside the container that forwards signals and reaps processes",
-                        container.id,
-                        container.record().state.pid
-                    ),
-                ));
-            }
-        }
-        self.tell(container, "stop");
-        Ok(true)
-    }
-
-    /// Sends a signal to the container's first process.
-    ///
-    /// # Errors
-    /// It does not run, or the signal is unknown.
-    pub async fn kill(self: &Arc<Self>, container: &Arc<Container>, signal_name: Option<&str>) -> Result<()> {
-        let number = signal(signal_name.filter(|name| !name.is_empty()).unwrap_or("SIGKILL"))?;
-        if !container.record().is_running() {
-            return Err(Error::conflict(format!("container {} is not running", container.id)));
-        }
-        if matches!(number, libc::SIGKILL | libc::SIGTERM | libc::SIGINT) {
-            container.change(&self.database, |record| record.stopped_by_user = true)?;
-        }
-        let ended = self.wait(container, Condition::NotRunning);
-        if number == libc::SIGKILL {
-            self.kill_everything(container).await?;
-            // Docker's kill returns when it is done, if that is soon.
-            if tokio::time::timeout(Duration::from_secs(10), ended).await.is_err() {
-                tracing::warn!(container = container.id, "a container outlives its kill");
-            }
-        } else {
-            let sent = self.send_signal(container, number).await;
-            sent.map_err(|error| {
-                Error::conflict(format!("cannot kill container {}: {error}", container.id))
-            })?;
-        }
-        self.tell_with(container, "kill", [("signal", number.to_string())]);
-        Ok(())
-    }
-
-    async fn send_signal(&self, container: &Container, signal: i32) -> Result<()> {
-        self.shim_alone(container)?.ask_alone(&Request::Signal { exec: None, signal }, &[]).await.map(drop)
-    }
-
-    /// A container that ended meanwhile needs no signal any more. A paused one would not see it: it is thawed behind it.
-    async fn signal_quietly(&self, container: &Container, signal: i32) -> Result<()> {
-        match self.send_signal(container, signal).await {
-            Ok(()) => {}
-            Err(error) if error.kind == Kind::Conflict => return Ok(()),
-            Err(error) => return Err(error),
-        }
-        self.thaw_if_paused(container)
-    }
-
-    fn thaw_if_paused(&self, container: &Container) -> Result<()> {
-        if container.record().state.status != Status::Paused {
-            return Ok(());
-        }
-        let thawed =
-            Cgroup::open(&container.cgroup_path(&self.config.instance)).and_then(|cgroup| cgroup.thaw());
-        // It may have ended meanwhile, and its cgroup with it: then it is not paused any more either.
-        if let Err(error) = thawed
-            && container.record().state.status == Status::Paused
-        {
-            return Err(error.into());
-        }
-        self.set_status(container, Status::Paused, Status::Running).map(drop)
-    }
-
-    /// Goes from one status to another, if it is still in the one. False: it has ended meanwhile.
-    fn set_status(&self, container: &Container, from: Status, to: Status) -> Result<bool> {
-        container.change(&self.database, |record| {
-            let still = record.state.status == from;
-            if still {
-                record.state.status = to;
-            }
-            still
-        })
-    }
-
-    /// Kills every process of it, by a connection of its own: an exec on its way holds the other one up. What is frozen
-    /// is thawed first, or it could not die.
-    pub(super) async fn kill_everything(&self, container: &Container) -> Result<()> {
-        self.thaw_if_paused(container)?;
-        let Ok(shim) = self.shim_alone(container) else { return Ok(()) };
-        match shim.ask_alone(&Request::KillAll, &[]).await {
-            Ok(_) => Ok(()),
-            Err(error) if error.kind == Kind::Conflict => Ok(()),
-            Err(error) => Err(error),
-        }
-    }
-
-    /// Stops a container if it runs, and starts it.
-    ///
-    /// # Errors
-    /// As [`Engine::stop`] and [`Engine::start`].
-    pub async fn restart(
-        self: &Arc<Self>,
-        container: &Arc<Container>,
-        signal: Option<&str>,
-        timeout: Option<i64>,
-    ) -> Result<()> {
-        container.restarting.store(true, Ordering::SeqCst);
-        let restarted = async {
-            self.stop(container, signal, timeout).await?;
-            self.start(container).await
-        }
-        .await;
-        container.restarting.store(false, Ordering::SeqCst);
-        match restarted {
-            Err(error) if error.kind == Kind::NotModified => {}
-            result => result?,
-        }
-        self.tell(container, "restart");
-        Ok(())
-    }
-
-    /// Freezes every process of it.
-    ///
-    /// # Errors
-    /// It does not run, or is paused.
-    pub fn pause(&self, container: &Container) -> Result<()> {
-        match container.record().state.status {
-            Status::Running => {}
-            Status::Paused => {
-                return Err(Error::conflict(format!("container {} is already paused", container.id)));
-            }
-            _ => return Err(Error::conflict(format!("container {} is not running", container.id))),
-        }
-        Cgroup::open(&container.cgroup_path(&self.config.instance))?.freeze()?;
-        if !self.set_status(container, Status::Running, Status::Paused)? {
-            return Err(Error::conflict(format!("container {} is not running", container.id)));
-        }
-        self.tell(container, "pause");
-        Ok(())
-    }
-
-    /// Lets them go on.
-    ///
-    /// # Errors
-    /// It is not paused.
-    pub fn unpause(&self, container: &Container) -> Result<()> {
-        if container.record().state.status != Status::Paused {
-            return Err(Error::conflict(format!("container {} is not paused", container.id)));
-        }
-        Cgroup::open(&container.cgroup_path(&self.config.instance))?.thaw()?;
-        if !self.set_status(container, Status::Paused, Status::Running)? {
-            return Err(Error::conflict(format!("container {} is not paused", container.id)));
-        }
-        self.tell(container, "unpause");
-        Ok(())
-    }
-
     /// Gives a container another name.
     ///
     /// # Errors
@@ -262,12 +53,26 @@ impl Engine {
     ///
     /// # Errors
     /// The limits contradict each other or the kernel refuses them: then nothing has changed.
-    pub fn update(
-        &self,
-        container: &Container,
+    pub async fn update(
+        self: &Arc<Self>,
+        container: &Arc<Container>,
         changes: Resources,
         policy: Option<RestartPolicy>,
     ) -> Result<Vec<String>> {
+        // A start that has begun would run with the limits of before.
+        let _transition = container.transition.lock().await;
+        let (engine, container) = (Arc::clone(self), Arc::clone(container));
+        may_hang(move || engine.update_now(&container, &changes, policy)).await
+    }
+
+    /// The update itself. Blocks. The caller holds the transition.
+    fn update_now(
+        &self,
+        container: &Container,
+        changes: &Resources,
+        policy: Option<RestartPolicy>,
+    ) -> Result<Vec<String>> {
+        let _turn = locked(&container.cgroup_turn);
         let mut warnings = Vec::new();
         let (mut host, running) = {
             let record = container.record();
@@ -276,7 +81,8 @@ impl Engine {
             }
             (record.host_config.clone(), record.is_running())
         };
-        merge(&mut host.resources, &changes)?;
+        let before = host.resources.clone();
+        merge(&mut host.resources, changes)?;
         if let Some(policy) = policy.filter(|policy| !policy.name.is_empty()) {
             if !matches!(policy.name.as_str(), "no" | "always" | "unless-stopped" | "on-failure") {
                 return Err(Error::invalid(format!(
@@ -292,11 +98,17 @@ impl Engine {
             host.restart_policy = policy;
         }
         resources::check(&host, &mut warnings)?;
-        if running {
-            let changed = resources::to_oci(&host.resources, Vec::new())?;
-            Cgroup::open(&container.cgroup_path(&self.config.instance))?.update(&changed)?;
+        let cgroup =
+            running.then(|| Cgroup::open(&container.cgroup_path(&self.config.instance))).transpose()?;
+        if let Some(cgroup) = &cgroup {
+            cgroup.update(&resources::to_oci(&host.resources, Vec::new())?)?;
         }
-        container.change(&self.database, |record| record.host_config = host)?;
+        if let Err(error) = container.change(&self.database, |record| record.host_config = host) {
+            if let Some(cgroup) = &cgroup {
+                cgroup.update(&resources::to_oci(&before, Vec::new())?)?;
+            }
+            return Err(error);
+        }
         self.tell(container, "update");
         Ok(warnings)
     }

@@ -255,7 +255,9 @@ impl Engine {
             if !ended || !old || !self.matches(&container, &record, &labels)? {
                 continue;
             }
-            let size = self.images.snapshot_size(&record.id).unwrap_or(0);
+            let (images, id) = (Arc::clone(&self.images), record.id.clone());
+            let size = tokio::task::spawn_blocking(move || images.snapshot_size(&id).unwrap_or(0));
+            let size = size.await.unwrap_or(0);
             // Started or removed meanwhile: it is not pruned.
             if self.remove(&container, super::RemoveOptions::default()).await.is_ok() {
                 ids.push(record.id);

@@ -20,6 +20,7 @@ mod commit;
 mod create;
 mod exec;
 mod finish;
+mod freeze;
 mod health;
 mod inspect;
 mod lifecycle;
@@ -36,6 +37,7 @@ mod shim;
 mod spec;
 mod start;
 mod stats;
+mod stop;
 mod take_up;
 mod top;
 mod view;
@@ -43,7 +45,7 @@ mod wait;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
-use std::sync::atomic::AtomicBool;
+use std::sync::atomic::AtomicUsize;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use serde::{Deserialize, Serialize};
@@ -90,8 +92,10 @@ pub struct Container {
     execs: Mutex<BTreeMap<String, Arc<exec::Exec>>>,
     /// Ends a back-off before its time, when a user stops or starts the container meanwhile.
     back_off: tokio::sync::Notify,
-    /// A user restarts it: its end in between is not that of a container with `--rm`.
-    restarting: AtomicBool,
+    /// How many users restart it: its end in between is not that of a container with `--rm`.
+    restarting: AtomicUsize,
+    /// Held by who freezes its cgroup, lets it go or gives it other limits; on threads that may block only.
+    cgroup_turn: Mutex<()>,
 }
 
 /// What those who wait for a container see.
@@ -163,6 +167,9 @@ impl Status {
         }
     }
 }
+
+/// How long the shim of the last run gets to clear up.
+const CLEARING_PATIENCE: std::time::Duration = std::time::Duration::from_secs(30);
 
 /// The zero time as Go writes it.
 pub(crate) const NEVER: &str = "0001-01-01T00:00:00Z";
@@ -245,7 +252,8 @@ impl Container {
             health: Mutex::new(None),
             execs: Mutex::new(BTreeMap::new()),
             back_off: tokio::sync::Notify::new(),
-            restarting: AtomicBool::new(false),
+            restarting: AtomicUsize::new(0),
+            cgroup_turn: Mutex::new(()),
         }
     }
 
@@ -265,13 +273,32 @@ impl Container {
     }
 
     /// Changes what is kept of it, and writes it. What cannot be written has not changed.
+    ///
+    /// # Errors
+    /// It cannot be written, or the container is removed: its row does not come back.
     pub(crate) fn change<T>(&self, database: &Database, change: impl FnOnce(&mut Record) -> T) -> Result<T> {
         let mut record = self.record();
+        if record.state.status == Status::Removing {
+            return Err(Error::not_found(format!("No such container: {}", self.id)));
+        }
         let mut changed = record.clone();
         let result = change(&mut changed);
         database.put(Table::Containers, &self.id, &changed)?;
         *record = changed;
         Ok(result)
+    }
+
+    /// Takes note of what is a fact already, and holds although it cannot be written now: the next change writes it too,
+    /// and a daemon that starts finds out by itself.
+    pub(crate) fn change_anyway<T>(&self, database: &Database, change: impl FnOnce(&mut Record) -> T) -> T {
+        let mut record = self.record();
+        let result = change(&mut record);
+        if record.state.status != Status::Removing
+            && let Err(error) = database.put(Table::Containers, &self.id, &*record)
+        {
+            tracing::error!(container = self.id, %error, "a change of a container could not be written down");
+        }
+        result
     }
 
     /// The shim of a running container.
@@ -284,9 +311,21 @@ impl Container {
     }
 
     /// Waits until the shim of its last run has cleared up: then nothing of that run is left on the machine.
+    /// One that has not by then hangs in the kernel, and is waited for no longer.
     async fn cleared(&self) {
+        let mut clearing = self.clearing.subscribe();
         // The sender lives in the container, which is borrowed.
-        let _ = self.clearing.subscribe().wait_for(|clearing| !clearing).await;
+        let cleared = clearing.wait_for(|clearing| !clearing);
+        if tokio::time::timeout(CLEARING_PATIENCE, cleared).await.is_err() {
+            tracing::warn!(container = self.id, "the shim of its last run does not end");
+        }
+    }
+
+    /// [`Container::cleared`], where it does not run.
+    async fn cleared_at_rest(&self) {
+        if !self.record().is_running() {
+            self.cleared().await;
+        }
     }
 
     /// Its cgroup, in every hierarchy.

@@ -5,10 +5,14 @@ use std::sync::Arc;
 use std::time::Duration;
 use std::{fs, io};
 
+use super::stop::{Found, see_through};
 use super::wait::Condition;
 use super::{Container, Status, locked};
 use crate::database::Table;
 use crate::{Engine, Error, Kind, Result};
+
+/// How often a forced removal ends what was started in between.
+const FORCED: u32 = 16;
 
 /// How a container is removed.
 #[derive(Clone, Copy, Debug, Default)]
@@ -25,49 +29,42 @@ impl Engine {
     /// # Errors
     /// It runs, and `force` was not given.
     pub async fn remove(self: &Arc<Self>, container: &Arc<Container>, options: RemoveOptions) -> Result<()> {
-        let status = container.record().state.status;
-        let hint = match status {
-            Status::Paused => "is paused and must be unpaused first",
-            Status::Restarting => "is restarting",
-            _ => "is running",
-        };
-        if matches!(status, Status::Running | Status::Paused | Status::Restarting) {
-            if !options.force {
-                return Err(Error::conflict(format!(
-                    "cannot remove container \"/{}\": container {hint}: stop the container before removing or force remove",
-                    container.record().name
-                )));
-            }
-            self.end_for_removal(container).await?;
-        }
-        let engine = Arc::clone(self);
-        let container = Arc::clone(container);
+        let (engine, container) = (Arc::clone(self), Arc::clone(container));
         // A client that goes away does not leave half a container behind.
-        let work = tokio::spawn(async move {
-            let _transition = container.transition.lock().await;
-            if !container.record().is_running() {
-                container.cleared().await;
+        see_through("remove the container", async move {
+            if !options.force {
+                let _transition = container.transition.lock().await;
+                container.cleared_at_rest().await;
+                return engine.remove_now(&container, options.volumes);
             }
-            engine.remove_now(&container, options.volumes)
-        });
-        work.await.unwrap_or_else(|error| Err(Error::system("remove the container", error)))
+            for _ in 0..FORCED {
+                engine.end_for_removal(&container).await?;
+                let _transition = container.transition.lock().await;
+                container.cleared_at_rest().await;
+                match engine.remove_now(&container, options.volumes) {
+                    // Started in between: that run is ended as well.
+                    Err(error) if error.kind == Kind::Conflict => {}
+                    result => return result,
+                }
+            }
+            Err(Error::conflict(format!("container {} is started again and again", container.id)))
+        })
+        .await
     }
 
     async fn end_for_removal(self: &Arc<Self>, container: &Arc<Container>) -> Result<()> {
-        container.change(&self.database, |record| {
-            record.stopped_by_user = true;
-            if record.state.status == Status::Restarting {
-                record.state.status = Status::Exited;
-            }
-        })?;
-        container.back_off.notify_waiters();
-        if !container.record().is_running() {
-            return Ok(());
-        }
         let ended = self.wait(container, Condition::NextExit);
+        match self.mark_stopped(container) {
+            Found::Runs => {}
+            Found::Restarts => {
+                self.give_up_restart(container).await;
+                return Ok(());
+            }
+            Found::Rests => return Ok(()),
+        }
         self.kill_everything(container).await?;
-        if container.record().is_running()
-            && tokio::time::timeout(Duration::from_secs(10), ended).await.is_err()
+        if tokio::time::timeout(Duration::from_secs(10), ended).await.is_err()
+            && container.record().is_running()
         {
             return Err(Error::new(
                 Kind::System,
@@ -82,9 +79,7 @@ impl Engine {
         let (engine, container) = (Arc::clone(self), Arc::clone(container));
         tokio::spawn(async move {
             let _transition = container.transition.lock().await;
-            if !container.record().is_running() {
-                container.cleared().await;
-            }
+            container.cleared_at_rest().await;
             if let Err(error) = engine.remove_now(&container, true)
                 && error.kind != Kind::NotFound
             {
@@ -95,30 +90,42 @@ impl Engine {
 
     /// The removal itself. The caller holds the transition.
     fn remove_now(self: &Arc<Self>, container: &Arc<Container>, volumes: bool) -> Result<()> {
-        let (name, running) = {
-            let record = container.record();
-            if record.state.status == Status::Removing {
-                return Err(Error::not_found(format!("No such container: {}", container.id)));
+        let (name, status) = {
+            let mut record = container.record();
+            let status = record.state.status;
+            let hint = match status {
+                Status::Removing => {
+                    return Err(Error::not_found(format!("No such container: {}", container.id)));
+                }
+                Status::Running => "is running",
+                Status::Paused => "is paused and must be unpaused first",
+                Status::Restarting => "is restarting",
+                Status::Created | Status::Exited | Status::Dead => "",
+            };
+            if !hint.is_empty() {
+                return Err(Error::conflict(format!(
+                    "cannot remove container \"/{}\": container {hint}: stop the container before removing or force remove",
+                    record.name
+                )));
             }
-            (record.name.clone(), record.is_running())
+            record.state.status = Status::Removing;
+            (record.name.clone(), status)
         };
-        if running {
-            return Err(Error::conflict(format!(
-                "cannot remove container \"/{name}\": it was started meanwhile"
-            )));
-        }
-        container.record().state.status = Status::Removing;
         // The row goes first: a crash from here on leaves files that the next daemon finds no owner for.
-        self.database.delete(Table::Containers, &container.id)?;
+        if let Err(error) = self.database.delete(Table::Containers, &container.id) {
+            container.record().state.status = status;
+            return Err(error);
+        }
         self.containers.remove(&container.id, &name);
         locked(&container.waiting_clients).clear();
         if let Err(error) = self.images.remove_snapshot(&container.id) {
             tracing::error!(container = container.id, %error, "its writable layer could not be removed");
         }
-        if let Err(error) = self.volumes.release(&container.id, volumes) {
+        let volumes = self.volumes.release(&container.id, volumes).unwrap_or_else(|error| {
             tracing::error!(container = container.id, %error, "its volumes could not be released");
-        }
-        self.remove_folders_behind(container);
+            Vec::new()
+        });
+        self.remove_folders_behind(container, volumes);
         self.tell(container, "destroy");
         container.lifetime.send_modify(|lifetime| {
             lifetime.running = false;
@@ -127,10 +134,10 @@ impl Engine {
         Ok(())
     }
 
-    /// Its logs and its files of this boot: away with a rename, their bytes behind. What a crash leaves of them has no
+    /// Its logs, its files of this boot and its anonymous volumes: away with a rename, their bytes behind. What a crash leaves of them has no
     /// owner, and the next daemon removes it.
-    fn remove_folders_behind(&self, container: &Container) {
-        let gone: Vec<PathBuf> = [self.container_dir(&container.id), self.runtime_dir(&container.id)]
+    fn remove_folders_behind(&self, container: &Container, volumes: Vec<PathBuf>) {
+        let mut gone: Vec<PathBuf> = [self.container_dir(&container.id), self.runtime_dir(&container.id)]
             .into_iter()
             .filter_map(|folder| {
                 let gone = folder.with_extension("gone");
@@ -144,6 +151,7 @@ impl Engine {
                 }
             })
             .collect();
+        gone.extend(volumes);
         tokio::task::spawn_blocking(move || {
             for folder in gone {
                 if let Err(error) = fs::remove_dir_all(&folder) {

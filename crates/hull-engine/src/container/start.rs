@@ -17,6 +17,7 @@ use super::mounts::MountKind;
 use super::shim::Shim;
 use super::spec::{Facts, Namespaces, SeccompChoice, Share};
 use super::{Container, Record, Status, locked, logs, now_ns, rfc3339};
+use crate::blocking::may_hang_if;
 use crate::model::EndpointSettings;
 use crate::networks::{Allocation, Joiner, Resolving};
 use crate::{Engine, Error, Kind, Result};
@@ -29,9 +30,21 @@ pub(super) struct Started {
     pub(super) pid: i32,
     pub(super) at_ns: i64,
     pub(super) warnings: Vec<String>,
-    /// Dropped once the start is written down: only then its end may be.
-    _entering: oneshot::Sender<()>,
+    /// Told once the start is written down: only then its end may be. Dropped, the start is given up.
+    entered: oneshot::Sender<()>,
 }
+
+/// Who starts a container.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Starter {
+    /// A user, who wants it to run whatever was wanted before.
+    User,
+    /// Its restart policy.
+    Policy,
+}
+
+/// How long a start that is given up waits for its shim to be gone.
+const UNDONE: Duration = Duration::from_secs(10);
 
 impl Engine {
     /// Starts a container.
@@ -46,13 +59,17 @@ impl Engine {
             container.back_off.notify_waiters();
             // A user's start begins the count anew.
             container.record().restart_count = 0;
-            engine.start_now(&container).await
+            engine.start_now(&container, Starter::User).await
         });
         work.await.unwrap_or_else(|error| Err(Error::system("start the container", error)))
     }
 
     /// The start itself. The caller holds the transition.
-    pub(super) async fn start_now(self: &Arc<Self>, container: &Arc<Container>) -> Result<()> {
+    pub(super) async fn start_now(
+        self: &Arc<Self>,
+        container: &Arc<Container>,
+        starter: Starter,
+    ) -> Result<()> {
         {
             let record = container.record();
             match record.state.status {
@@ -69,36 +86,42 @@ impl Engine {
             }
         }
         container.cleared().await;
-        match self.try_start(container).await {
+        match self.try_start(container, starter).await {
             Ok(()) => Ok(()),
             Err(error) => {
-                self.start_failed(container, &error);
+                self.start_failed(container, &error).await;
                 Err(error)
             }
         }
     }
 
-    async fn try_start(self: &Arc<Self>, container: &Arc<Container>) -> Result<()> {
+    async fn try_start(self: &Arc<Self>, container: &Arc<Container>, starter: Starter) -> Result<()> {
         let record = container.record().clone();
-        let mut prepared = self.prepare(&record)?;
+        let may_hang = self.looks_at_host_paths(&record);
+        let (mut prepared, mut launch) = may_hang_if(may_hang, self, move |engine| {
+            let prepared = engine.prepare(&record)?;
+            let launch = engine.launch(&record, &prepared)?;
+            Ok((prepared, launch))
+        })
+        .await?;
         let clients = container.waited_clients().await?;
+        launch.attach = clients.iter().map(|(attach, _)| attach.clone()).collect();
         let (ours, theirs) = protocol::pair()?;
         let shim = Shim::new(ours)?;
-        let launch =
-            self.launch(&record, &prepared, clients.iter().map(|(attach, _)| attach.clone()).collect())?;
         // From here on the shim holds the reserved ports and the clients.
         let reserved =
             prepared.allocation.as_mut().map(|allocation| std::mem::take(&mut allocation.reserved));
         self.send_launch(launch, theirs, reserved.unwrap_or_default(), clients)?;
 
         let (tell_started, started) = oneshot::channel::<Outcome>();
-        self.watch(container, &shim, tell_started);
+        let watcher = self.watch(container, &shim, tell_started);
         if prepared.awaits_network {
             match self.network(&shim, prepared.allocation.take()).await {
                 Ok(allocation) => prepared.allocation = Some(allocation),
                 Err(error) => {
                     // The shim undoes its part first: another start would meet it half-way.
-                    let _ = tokio::time::timeout(Duration::from_secs(10), started).await;
+                    drop(started);
+                    let _ = tokio::time::timeout(UNDONE, watcher).await;
                     return Err(error);
                 }
             }
@@ -108,12 +131,27 @@ impl Engine {
             Ok(Err(error)) => return Err(start_error(error)),
             Err(_) => return Err(Error::system("start the container", "its shim ended without a word")),
         };
-        let entered = self.enter_running(container, &shim, prepared.allocation, started);
-        if entered.is_err() {
-            // It runs, but nobody would know: its end is better.
-            let _ = shim.tell(&Request::KillAll, &[]).await;
+        match self.enter_running(container, &shim, prepared.allocation, &started, starter) {
+            Ok(()) => {
+                // Its watcher lives as long as this receiver's other end.
+                let _ = started.entered.send(());
+                Ok(())
+            }
+            Err(error) => {
+                // It runs, but nobody would know: its watcher ends it.
+                drop(started);
+                let _ = tokio::time::timeout(UNDONE, watcher).await;
+                Err(error)
+            }
         }
-        entered
+    }
+
+    /// Whether a start looks at files of the host that a user named: they may be where nobody answers.
+    fn looks_at_host_paths(&self, record: &Record) -> bool {
+        let devices = |list: &Option<Vec<_>>| list.as_ref().is_some_and(|list| !list.is_empty());
+        record.mounts.iter().any(|mount| mount.kind == MountKind::Bind || !mount.subpath.is_empty())
+            || devices(&record.host_config.resources.devices)
+            || self.volumes.of_a_container_are_mounts(&record.id)
     }
 
     /// Sends the message with its descriptors, in the order that [`Launch`] names; here they close behind it.
@@ -275,7 +313,7 @@ impl Engine {
     }
 
     /// The message to the launcher.
-    fn launch(&self, record: &Record, prepared: &Prepared, attach: Vec<protocol::Attach>) -> Result<Launch> {
+    fn launch(&self, record: &Record, prepared: &Prepared) -> Result<Launch> {
         let host = &record.host_config;
         let snapshot = self.images.snapshot(&record.id).map_err(crate::images::error)?;
         let size = match host.console_size {
@@ -303,7 +341,7 @@ impl Engine {
             awaits_network: prepared.awaits_network,
             init: host.init.unwrap_or(false),
             reserved: prepared.allocation.as_ref().map_or(0, |allocation| allocation.reserved.len()),
-            attach,
+            attach: Vec::new(),
             user: Some(user(record)),
         })
     }
@@ -339,7 +377,8 @@ impl Engine {
         container: &Arc<Container>,
         shim: &Arc<Shim>,
         allocation: Option<Allocation>,
-        started: Started,
+        started: &Started,
+        starter: Starter,
     ) -> Result<()> {
         for warning in &started.warnings {
             tracing::warn!(container = container.id, "{warning}");
@@ -361,7 +400,10 @@ impl Engine {
             record.state.oom_killed = false;
             record.state.end_reason.clear();
             record.state.started_at = rfc3339(started.at_ns);
-            record.stopped_by_user = false;
+            // One that its policy starts may have been stopped meanwhile: the stop waits for it to run, and ends it.
+            if starter == Starter::User {
+                record.stopped_by_user = false;
+            }
             record.ports = ports;
             if let Some(endpoints) = endpoints {
                 record.endpoints = endpoints;
@@ -377,18 +419,15 @@ impl Engine {
     }
 
     /// A start that failed leaves nothing but its reason.
-    fn start_failed(self: &Arc<Self>, container: &Arc<Container>, error: &Error) {
-        self.release_machine(container);
-        let written = container.change(&self.database, |record| {
+    async fn start_failed(self: &Arc<Self>, container: &Arc<Container>, error: &Error) {
+        self.release_machine(container).await;
+        container.change_anyway(&self.database, |record| {
             record.state.status =
                 if record.state.started_at == super::NEVER { Status::Created } else { Status::Exited };
             record.state.error.clone_from(&error.message);
             record.state.exit_code = i32::from(error.exit_status);
             record.state.pid = 0;
         });
-        if let Err(error) = written {
-            tracing::error!(container = container.id, %error, "a failed start could not be written down");
-        }
         let (exit_code, auto_remove) = {
             let record = container.record();
             (record.state.exit_code, record.host_config.auto_remove)
@@ -409,25 +448,22 @@ impl Engine {
         container: &Arc<Container>,
         shim: &Arc<Shim>,
         started: oneshot::Sender<Outcome>,
-    ) {
+    ) -> tokio::task::JoinHandle<()> {
         let (engine, container, shim) = (Arc::clone(self), Arc::clone(container), Arc::clone(shim));
         tokio::spawn(async move {
             match shim.event().await {
                 Ok(Some((Event::Started { pid, at_ns, warnings, .. }, _))) => {
                     let at_ns = i64::try_from(at_ns).unwrap_or_else(|_| now_ns());
-                    let (entering, entered) = oneshot::channel::<()>();
-                    let word = Started { pid, at_ns, warnings, _entering: entering };
-                    if started.send(Ok(word)).is_err() {
-                        // Nobody waits for it any more: the start was given up.
-                        tracing::warn!(
-                            container = container.id,
-                            "a start was given up; what came up is ended"
-                        );
-                        let _ = shim.tell(&Request::KillAll, &[]).await;
+                    let (enter, entered) = oneshot::channel::<()>();
+                    // Where nobody waits for it any more, it is dropped with its sender.
+                    let _ = started.send(Ok(Started { pid, at_ns, warnings, entered: enter }));
+                    // An end can be as quick as the start: it is written down behind it.
+                    if entered.await.is_ok() {
+                        return engine.follow(&container, &shim).await;
                     }
-                    // An end can be as quick as the start: it is written down behind it. The sender is dropped, never used.
-                    let _ = entered.await;
-                    engine.follow(&container, &shim).await;
+                    tracing::warn!(container = container.id, "a start was given up; what came up is ended");
+                    let _ = shim.tell(&Request::KillAll, &[]).await;
+                    while let Ok(Some(_)) = shim.event().await {}
                 }
                 Ok(Some((Event::StartFailed(error), _))) => {
                     let _ = started.send(Err(error));
@@ -438,7 +474,7 @@ impl Engine {
                     tracing::error!(container = container.id, %error, "a start could not be followed")
                 }
             }
-        });
+        })
     }
 }
 

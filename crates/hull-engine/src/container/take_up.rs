@@ -29,7 +29,15 @@ impl Engine {
                 Status::Running | Status::Paused => {
                     if let Err(error) = self.take_up_running(&container).await {
                         tracing::warn!(container = container.id, %error, "a container that ran has ended meanwhile");
-                        self.shim_lost(&container);
+                        self.shim_lost(&container).await;
+                    }
+                }
+                // A stop whose last step the earlier daemon did not see is no reason to start it.
+                Status::Restarting if container.record().stopped_by_user => {
+                    container.change_anyway(&self.database, |record| record.state.status = Status::Exited);
+                    container.lifetime.send_modify(|lifetime| lifetime.running = false);
+                    if self.wanted_up(&container) {
+                        orders.push(container);
                     }
                 }
                 Status::Restarting => orders.push(container),
@@ -48,7 +56,11 @@ impl Engine {
         self.remove_ownerless();
         self.networks.settle()?;
         for container in orders {
-            container.record().state.status = Status::Restarting;
+            {
+                let mut record = container.record();
+                record.state.status = Status::Restarting;
+                record.stopped_by_user = false;
+            }
             container.lifetime.send_modify(|lifetime| lifetime.running = true);
             self.restart_after(&container, Duration::ZERO);
         }
@@ -81,7 +93,7 @@ impl Engine {
                 reply = &mut ask => break reply?,
                 event = shim.event() => match event? {
                     Some((Event::Exited(exit), _)) => {
-                        self.ended(container, &exit);
+                        self.ended(container, &exit).await;
                         return Ok(None);
                     }
                     Some((Event::ExecExited { id, exit }, _)) => self.exec_ended(container, &id, &exit),
@@ -144,7 +156,7 @@ impl Engine {
         if shim.tell(&Request::KillAll, &[]).await.is_ok() {
             while let Ok(Some(_)) = shim.event().await {}
         }
-        self.release_machine(container);
+        self.release_machine(container).await;
     }
 
     /// Folders, snapshots and cgroups of containers that are not in the database.

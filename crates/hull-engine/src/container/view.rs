@@ -1,7 +1,7 @@
 //! The file system of a container from outside: of one that runs by its first process, of another by a view.
 
 use std::os::fd::{AsFd, OwnedFd};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use hull_image::Image;
@@ -12,6 +12,7 @@ use rustix::fs::{CWD, Mode, OFlags};
 use super::mounts::{MountKind, MountPlan};
 use super::shim::Shim;
 use super::{Container, Record};
+use crate::blocking::may_hang_if;
 use crate::{Engine, Error, Result};
 
 /// A container's root folder, as long as this is held.
@@ -81,18 +82,12 @@ impl Engine {
     }
 
     /// Fills volumes that are new with what the image holds at their places.
-    pub(super) async fn fill_volumes(&self, record: &Record, fresh: &[usize]) -> Result<()> {
-        let mut empty = Vec::new();
-        for plan in fresh.iter().filter_map(|index| record.mounts.get(*index)) {
-            let folder = self.volumes.mount(&plan.name, &record.id)?;
-            let is_empty = std::fs::read_dir(&folder)
-                .map_err(|error| Error::system(format_args!("look into the volume {}", plan.name), error))?
-                .next()
-                .is_none();
-            if is_empty {
-                empty.push((plan.destination.clone(), folder));
-            }
-        }
+    pub(super) async fn fill_volumes(self: &Arc<Self>, record: &Record, fresh: &[usize]) -> Result<()> {
+        let plans: Vec<MountPlan> =
+            fresh.iter().filter_map(|index| record.mounts.get(*index)).cloned().collect();
+        let (id, names) = (record.id.clone(), plans.clone());
+        let may_hang = self.volumes.of_a_container_are_mounts(&id);
+        let empty = may_hang_if(may_hang, self, move |engine| engine.empty_volumes(&id, &names)).await?;
         if !empty.is_empty() {
             let view = self.plain_view(record).await?;
             let copied = tokio::task::spawn_blocking(move || {
@@ -105,10 +100,26 @@ impl Engine {
             });
             copied.await.unwrap_or_else(|error| Err(Error::system("fill a volume", error)))?;
         }
-        for plan in fresh.iter().filter_map(|index| record.mounts.get(*index)) {
+        for plan in plans {
             self.volumes.unmount(&plan.name, &record.id)?;
         }
         Ok(())
+    }
+
+    /// Of these volumes of a container, which it mounts for that: those that are empty, with their places in it.
+    fn empty_volumes(&self, id: &str, plans: &[MountPlan]) -> Result<Vec<(String, PathBuf)>> {
+        let mut empty = Vec::new();
+        for plan in plans {
+            let folder = self.volumes.mount(&plan.name, id)?;
+            let is_empty = std::fs::read_dir(&folder)
+                .map_err(|error| Error::system(format_args!("look into the volume {}", plan.name), error))?
+                .next()
+                .is_none();
+            if is_empty {
+                empty.push((plan.destination.clone(), folder));
+            }
+        }
+        Ok(empty)
     }
 
     /// The image that a container was made of, if it is still there.

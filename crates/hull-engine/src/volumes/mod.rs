@@ -96,7 +96,8 @@ impl Volumes {
         let root = config.data_root.join("volumes");
         let mut volumes = BTreeMap::new();
         for mut volume in database.all::<Volume>(Table::Volumes)? {
-            if gone(&root, &volume.name).exists() {
+            // Where its folder is there too, it was made anew while the earlier one of its name was still being removed.
+            if gone(&root, &volume.name).exists() && !root.join(&volume.name).exists() {
                 database.delete(Table::Volumes, &volume.name)?;
                 continue;
             }
@@ -180,22 +181,33 @@ impl Volumes {
         self.state().retain(name, container);
     }
 
-    /// A container that is gone uses no volume any more; its anonymous ones may go with it.
+    /// A container that is gone uses no volume any more; its anonymous ones may go with it. The folders that are left
+    /// to be removed, out of the way already: what is in them may be large, and nobody has to wait for that.
     ///
     /// # Errors
     /// A folder or a row cannot be removed; the others are.
-    pub(crate) fn release(&self, container: &str, remove_anonymous: bool) -> Result<()> {
-        let mut result = Ok(());
+    pub(crate) fn release(&self, container: &str, remove_anonymous: bool) -> Result<Vec<PathBuf>> {
+        let (mut result, mut gone) = (Ok(()), Vec::new());
         let mut state = self.state();
         for name in state.by_container.remove(container).unwrap_or_default() {
             let Some(entry) = state.volumes.get_mut(&name) else { continue };
             entry.users.remove(container);
             if remove_anonymous && entry.volume.anonymous && entry.users.is_empty() {
-                let removed = self.take_out(&mut state, &name);
-                result = result.and(removed);
+                match self.take_out(&mut state, &name) {
+                    Ok(aside) => gone.extend(aside),
+                    Err(error) => result = result.and(Err(error)),
+                }
             }
         }
-        result
+        result.map(|()| gone)
+    }
+
+    /// Whether something is mounted over a volume of a container while it runs: that may take its time.
+    pub(crate) fn of_a_container_are_mounts(&self, container: &str) -> bool {
+        let state = self.state();
+        let is_mount =
+            |name: &String| state.volumes.get(name).is_some_and(|entry| !entry.volume.options.is_empty());
+        state.by_container.get(container).is_some_and(|names| names.iter().any(is_mount))
     }
 
     /// The folder to bind, for a container that starts. What the volume's options name is mounted at first use.
@@ -265,7 +277,10 @@ impl Volumes {
             }
             Ok(_) => {}
         }
-        self.take_out(&mut state, name)
+        let gone = self.take_out(&mut state, name)?;
+        // Others go on while its bytes go.
+        drop(state);
+        gone.iter().try_for_each(|gone| remove_tree(gone))
     }
 
     /// Removes the volumes that nobody uses and that pass the filters `all`, `label`, `label!`: the anonymous ones, or
@@ -354,25 +369,38 @@ impl Volumes {
         Ok(volume)
     }
 
-    /// Removes a volume that nobody uses: out of the way by a rename, then its row, then its files.
-    fn take_out(&self, state: &mut State, name: &str) -> Result<()> {
-        let Some(entry) = state.volumes.get(name) else { return Ok(()) };
+    /// Takes out a volume that nobody uses: out of the way by a rename, then its row. What is left is to remove the folder
+    /// that comes back.
+    fn take_out(&self, state: &mut State, name: &str) -> Result<Option<PathBuf>> {
+        let Some(entry) = state.volumes.get(name) else { return Ok(None) };
         let volume = Arc::clone(&entry.volume);
         if !volume.options.is_empty() {
             options::unmount(&volume)?;
         }
         let aside = gone(&self.root, name);
         let folder = self.root.join(name);
-        match fs::rename(&folder, &aside) {
-            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
-            other => other.map_err(|error| {
-                Error::system(format_args!("remove the volume's folder {}", folder.display()), error)
-            })?,
+        // One of this name that is still being removed is in the way.
+        let aside = if aside.exists() { gone(&self.root, &format!("{name}-{}", random_id())) } else { aside };
+        let aside = match fs::rename(&folder, &aside) {
+            Ok(()) => Some(aside),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => None,
+            Err(error) => {
+                let doing = format_args!("remove the volume's folder {}", folder.display());
+                return Err(Error::system(doing, error));
+            }
+        };
+        if let Err(error) = self.database.delete(Table::Volumes, name) {
+            // It stays, and so does what is in it.
+            if let Some(aside) = &aside
+                && let Err(error) = fs::rename(aside, &folder)
+            {
+                tracing::error!(volume = name, %error, "a volume's files stay in {}", aside.display());
+            }
+            return Err(error);
         }
-        self.database.delete(Table::Volumes, name)?;
         state.volumes.remove(name);
         self.publish("destroy", &volume, None);
-        remove_tree(&aside)
+        Ok(aside)
     }
 
     fn mounts(&self, name: &str) -> Result<(Arc<Volume>, Mounted)> {

@@ -114,7 +114,9 @@ pub(super) fn unmount(volume: &Volume) -> Result<()> {
 
 /// Whether something is mounted over the volume's folder.
 fn is_mounted(volume: &Volume) -> Result<bool> {
-    match statx(CWD, volume.mountpoint.as_path(), AtFlags::SYMLINK_NOFOLLOW, StatxFlags::BASIC_STATS) {
+    // What is known without asking a server, which may be gone.
+    let flags = AtFlags::SYMLINK_NOFOLLOW | AtFlags::NO_AUTOMOUNT | AtFlags::STATX_DONT_SYNC;
+    match statx(CWD, volume.mountpoint.as_path(), flags, StatxFlags::TYPE) {
         Ok(found) => Ok(found.stx_attributes.contains(StatxAttributes::MOUNT_ROOT)),
         Err(Errno::NOENT) => Ok(false),
         Err(error) => Err(Error::system(

@@ -5,6 +5,7 @@ use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 
 use rustix::net::SocketFlags;
 
+use super::kernel::{self, Interest};
 use super::running::{Running, Shim, StartingExec, signal};
 use super::streams::{self, Streams};
 use super::{now_ns, start};
@@ -230,6 +231,10 @@ impl Shim {
                     // The first error is the one to tell.
                     let _ = cgroup.remove();
                 }
+                // In a pid namespace whose first process is dying, the kernel has no memory for another one.
+                if error.errno == Some(libc::ENOMEM) && has_ended(&self.first) {
+                    return Err(gone("the container has ended"));
+                }
                 Err(error)
             }
         }
@@ -253,6 +258,12 @@ impl Shim {
         let path = format!("{}/exec-{exec}-{}", self.cgroup.path(), now_ns());
         Cgroup::create(&path, None).map(|(cgroup, _)| cgroup)
     }
+}
+
+/// Whether a process has ended, reaped or not.
+fn has_ended(process: &Running) -> bool {
+    let mut interest = [Interest { fd: process.pidfd.as_raw_fd(), events: libc::POLLIN, revents: 0 }];
+    kernel::poll(&mut interest, Some(std::time::Duration::ZERO)).is_ok() && interest[0].revents != 0
 }
 
 fn gone(what: &str) -> Error {

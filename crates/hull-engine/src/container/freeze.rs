@@ -1,0 +1,91 @@
+//! Pause and unpause. The freezer may take its time, and a process that hangs in a file system takes it all: this is
+//! done on threads of its own, one at a time for each container.
+
+use std::sync::Arc;
+
+use hull_runtime::cgroup::Cgroup;
+
+use super::{Container, Status, locked};
+use crate::blocking::may_hang;
+use crate::{Engine, Error, Result};
+
+impl Engine {
+    /// Freezes every process of it.
+    ///
+    /// # Errors
+    /// It does not run, or is paused.
+    pub async fn pause(self: &Arc<Self>, container: &Arc<Container>) -> Result<()> {
+        let (engine, container) = (Arc::clone(self), Arc::clone(container));
+        may_hang(move || engine.freeze(&container)).await
+    }
+
+    /// Lets them go on.
+    ///
+    /// # Errors
+    /// It is not paused.
+    pub async fn unpause(self: &Arc<Self>, container: &Arc<Container>) -> Result<()> {
+        let (engine, container) = (Arc::clone(self), Arc::clone(container));
+        may_hang(move || engine.thaw(&container)).await
+    }
+
+    /// [`Engine::pause`]; blocks.
+    pub(super) fn freeze(&self, container: &Container) -> Result<()> {
+        let _turn = locked(&container.cgroup_turn);
+        match container.record().state.status {
+            Status::Running => {}
+            Status::Paused => {
+                return Err(Error::conflict(format!("container {} is already paused", container.id)));
+            }
+            _ => return Err(Error::conflict(format!("container {} is not running", container.id))),
+        }
+        let cgroup = Cgroup::open(&container.cgroup_path(&self.config.instance))?;
+        if let Err(error) = cgroup.freeze() {
+            // What stands still already must not stay so in a container that is said to run.
+            let _ = cgroup.thaw();
+            return Err(error.into());
+        }
+        if !self.set_status(container, Status::Running, Status::Paused) {
+            return Err(Error::conflict(format!("container {} is not running", container.id)));
+        }
+        self.tell(container, "pause");
+        Ok(())
+    }
+
+    /// [`Engine::unpause`]; blocks.
+    pub(super) fn thaw(&self, container: &Container) -> Result<()> {
+        let _turn = locked(&container.cgroup_turn);
+        if container.record().state.status != Status::Paused {
+            return Err(Error::conflict(format!("container {} is not paused", container.id)));
+        }
+        Cgroup::open(&container.cgroup_path(&self.config.instance))?.thaw()?;
+        if !self.set_status(container, Status::Paused, Status::Running) {
+            return Err(Error::conflict(format!("container {} is not paused", container.id)));
+        }
+        self.tell(container, "unpause");
+        Ok(())
+    }
+
+    /// Lets a paused container see the signal that it was sent. One that is just being paused is waited for.
+    pub(super) async fn thaw_if_paused(self: &Arc<Self>, container: &Arc<Container>) -> Result<()> {
+        if container.record().state.status != Status::Paused && container.cgroup_turn.try_lock().is_ok() {
+            return Ok(());
+        }
+        match self.unpause(container).await {
+            // It was not paused, or it has ended meanwhile, and its cgroup with it.
+            Err(_) if container.record().state.status != Status::Paused => Ok(()),
+            result => result,
+        }
+    }
+
+    /// Goes from one status to another, if it is still in the one: the kernel has done so already. False: it has
+    /// ended meanwhile.
+    fn set_status(&self, container: &Container, from: Status, to: Status) -> bool {
+        container.change_anyway(&self.database, |record| {
+            let still = record.state.status == from;
+            if still {
+                record.state.status = to;
+            }
+            still
+        })
+    }
+}
