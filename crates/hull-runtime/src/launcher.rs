@@ -134,6 +134,7 @@ impl Warm {
     /// Looks up and compiles what every shim needs, and keeps it where the shims find it.
     fn up() -> Warm {
         cgroup::hierarchy();
+        container::overlay_reads_parameters();
         // What is wrong with the filter, the container says that wants it.
         let _ = seccomp::default_filter(&USUAL);
         let message = serde_json::to_vec(&oci_spec::runtime::Spec::default()).unwrap_or_default();

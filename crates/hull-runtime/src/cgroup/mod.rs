@@ -410,13 +410,13 @@ fn inherit_cpuset(folder: &Path, parent: &Path) -> io::Result<()> {
 
 /// Lets the cgroups below `parent` have the controllers that containers use.
 fn hand_down(parent: &Path, controllers: &[String]) -> io::Result<()> {
-    const USED: [&str; 6] = ["cpu", "cpuset", "hugetlb", "io", "memory", "pids"];
+    // Those that a cgroup with processes refuses to hand down come first. It would hand down the others, and with
+    // one of them become the root of a threaded tree, below which no process can be put.
+    const USED: [&str; 6] = ["memory", "io", "hugetlb", "cpu", "cpuset", "pids"];
     let file = parent.join("cgroup.subtree_control");
     let handed = files::text(&file)?;
-    let is_handed =
-        |controller: &&String| handed.split_whitespace().any(|handed| handed == controller.as_str());
-    for controller in controllers.iter().filter(|controller| USED.contains(&controller.as_str())) {
-        if !is_handed(&controller) {
+    for controller in USED.iter().filter(|used| controllers.iter().any(|own| own == *used)) {
+        if !handed.split_whitespace().any(|handed| handed == *controller) {
             match files::write(&file, &format!("+{controller}")) {
                 // It holds processes, and hands nothing down. What is made below it (for an exec with limits of
                 // time) counts and kills without controllers; a limit that needs one fails by its own name.

@@ -38,6 +38,8 @@ mod tests;
 mod user;
 
 use namespaces::{Namespaces, PidNamespace};
+pub(crate) use root::overlay_reads_parameters;
+
 use report::{Heard, Teller};
 
 /// What [`start`] needs.

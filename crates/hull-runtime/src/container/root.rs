@@ -6,6 +6,7 @@
 
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
+use std::sync::OnceLock;
 
 use oci_spec::runtime::Spec;
 use rustix::fs::{CWD, Mode, OFlags};
@@ -107,6 +108,17 @@ fn overlay(lower: &[PathBuf], upper: &Path, work: &Path) -> Result<OwnedFd> {
     }
 }
 
+/// Whether this kernel's overlayfs reads its parameters one by one (since Linux 6.5). An older one takes whatever
+/// it is given, and refuses the mount for it in the end, which it also tells the kernel's log.
+pub(crate) fn overlay_reads_parameters() -> bool {
+    static READS: OnceLock<bool> = OnceLock::new();
+    *READS.get_or_init(|| {
+        let unknown = |context: OwnedFd| mount::fsconfig_set_string(&context, "no-such-parameter", "");
+        let probed = mount::fsopen("overlay", FsOpenFlags::FSOPEN_CLOEXEC).and_then(unknown);
+        probed == Err(Errno::INVAL)
+    })
+}
+
 /// By the new mount calls, one layer a parameter: no limit of a page. Nothing where the kernel's overlayfs
 /// does not know `lowerdir+` (before Linux 6.7) or a path is too long for a parameter.
 fn overlay_by_fsopen(
@@ -115,7 +127,11 @@ fn overlay_by_fsopen(
     work: &Path,
 ) -> std::result::Result<Option<OwnedFd>, (Errno, String)> {
     let too_long = |path: &Path| path.as_os_str().len() > FSCONFIG_MAX;
-    if too_long(upper) || too_long(work) || lower.iter().any(|path| too_long(path)) {
+    if too_long(upper)
+        || too_long(work)
+        || lower.iter().any(|path| too_long(path))
+        || !overlay_reads_parameters()
+    {
         return Ok(None);
     }
     let context =
