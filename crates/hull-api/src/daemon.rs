@@ -9,7 +9,8 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
 
-use clap::Parser;
+use clap::parser::ValueSource;
+use clap::{ArgMatches, Parser};
 use hull_engine::model::{LogConfig, Ulimit};
 use hull_engine::{DaemonConfig, Engine, Error, Result};
 use hull_runtime::launcher::{self, Launcher};
@@ -148,15 +149,19 @@ struct Settings {
 
 /// Runs the daemon until it is told to end.
 pub fn main(arguments: impl Iterator<Item = OsString>) -> ExitCode {
-    let flags = match Flags::try_parse_from(arguments) {
-        Ok(flags) => flags,
+    let parsed = command().try_get_matches_from(arguments).and_then(|matches| {
+        let flags = <Flags as clap::FromArgMatches>::from_arg_matches(&matches)?;
+        Ok((flags, matches))
+    });
+    let (flags, given) = match parsed {
+        Ok(parsed) => parsed,
         Err(error) => {
             // Printing to a closed terminal is no reason to fail differently.
             let _ = error.print();
             return ExitCode::from(if error.use_stderr() { 125 } else { 0 });
         }
     };
-    match start(flags) {
+    match start(flags, &given) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("hull daemon: {error}");
@@ -170,14 +175,14 @@ pub fn command() -> clap::Command {
     <Flags as clap::CommandFactory>::command()
 }
 
-fn start(flags: Flags) -> Result<()> {
+fn start(flags: Flags, given: &ArgMatches) -> Result<()> {
     if !rustix::process::geteuid().is_root() {
         return Err(Error::new(
             hull_engine::Kind::Forbidden,
             "the daemon needs root: start it with `sudo hull daemon`",
         ));
     }
-    let settings = settle(flags)?;
+    let settings = settle(flags, given)?;
     log_to_standard_error(settings.level);
     fs::create_dir_all(&settings.engine.exec_root).map_err(|error| {
         Error::system(format_args!("make the folder {}", settings.engine.exec_root.display()), error)
@@ -235,8 +240,8 @@ async fn run(settings: Settings, launcher: Launcher) -> Result<()> {
 }
 
 /// Lays flags over the file over the defaults.
-fn settle(mut flags: Flags) -> Result<Settings> {
-    let file = read_file(flags.config.take())?;
+fn settle(mut flags: Flags, given: &ArgMatches) -> Result<Settings> {
+    let file = read_file(flags.config.take(), given)?;
     let exec_root = absolute(flags.exec_root.or(file.exec_root).unwrap_or_else(|| "/run/hull".into()))?;
     let data_root = absolute(flags.data_root.or(file.data_root).unwrap_or_else(|| "/var/lib/hull".into()))?;
     let tls_files = tls::Files {
@@ -305,7 +310,7 @@ fn settle(mut flags: Flags) -> Result<Settings> {
     })
 }
 
-fn read_file(path: Option<PathBuf>) -> Result<Flags> {
+fn read_file(path: Option<PathBuf>, given: &ArgMatches) -> Result<Flags> {
     let (path, asked) = match path {
         Some(path) => (path, true),
         None => (PathBuf::from("/etc/hull/daemon.json"), false),
@@ -317,8 +322,39 @@ fn read_file(path: Option<PathBuf>) -> Result<Flags> {
             return Err(Error::system(format_args!("read the configuration {}", path.display()), error));
         }
     };
-    serde_json::from_str(&text)
-        .map_err(|error| Error::invalid(format!("the configuration {}: {error}", path.display())))
+    let invalid = |error| Error::invalid(format!("the configuration {}: {error}", path.display()));
+    let file = serde_json::from_str(&text).map_err(invalid)?;
+    let keys: serde_json::Map<String, serde_json::Value> = serde_json::from_str(&text).map_err(invalid)?;
+    let twice = said_twice(&keys, given);
+    if !twice.is_empty() {
+        return Err(Error::invalid(format!(
+            "unable to configure the daemon with file {}: the following directives are specified both as a flag and in \
+             the configuration file: {}",
+            path.display(),
+            twice.join(", ")
+        )));
+    }
+    Ok(file)
+}
+
+/// The keys of the file that are flags on the command line as well, with both values: Docker takes neither.
+fn said_twice(keys: &serde_json::Map<String, serde_json::Value>, given: &ArgMatches) -> Vec<String> {
+    let on_the_command_line = |id: &str| {
+        let known = given.ids().any(|known| known.as_str() == id);
+        known && given.value_source(id) == Some(ValueSource::CommandLine)
+    };
+    keys.iter()
+        .filter_map(|(key, value)| {
+            // A flag that is given several times is called by one of what the key has many of.
+            let many = key.replace('-', "_");
+            let one = many.strip_suffix('s').unwrap_or(&many);
+            let id = [many.as_str(), one].into_iter().find(|id| on_the_command_line(id))?;
+            let raw = given.get_raw(id).into_iter().flatten();
+            let values: Vec<String> = raw.map(|value| value.to_string_lossy().into_owned()).collect();
+            let flag = if values.is_empty() { "true".to_owned() } else { values.join(" ") };
+            Some(format!("{key}: (from flag: {flag}, from file: {value})"))
+        })
+        .collect()
 }
 
 fn absolute(path: PathBuf) -> Result<PathBuf> {
@@ -535,6 +571,26 @@ mod tests {
         check_host("tcp://0.0.0.0:2376", true, false).unwrap();
         check_host("tcp://0.0.0.0:2375", false, true).unwrap();
         assert!(check_host("http://x", false, false).is_err());
+    }
+
+    #[test]
+    fn what_is_said_twice_is_named() {
+        let given = command()
+            .try_get_matches_from([
+                "--debug",
+                "--label",
+                "x=y",
+                "--default-ulimit",
+                "core=1",
+                "--dns",
+                "192.0.2.1",
+            ])
+            .unwrap();
+        let said = |file: &str| said_twice(&serde_json::from_str(file).unwrap(), &given);
+        assert_eq!(said(r#"{"debug": false}"#), ["debug: (from flag: true, from file: false)"]);
+        assert_eq!(said(r#"{"labels": ["a=b"]}"#), [r#"labels: (from flag: x=y, from file: ["a=b"])"#]);
+        assert_eq!(said(r#"{"default-ulimits": {}, "dns": []}"#).len(), 2);
+        assert_eq!(said(r#"{"tls": true, "dns-search": [], "log-level": "info"}"#), [] as [&str; 0]);
     }
 
     #[test]

@@ -4,6 +4,7 @@ use std::convert::Infallible;
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 
 use hull_engine::{Engine, Error, Result};
 use hyper::body::Incoming;
@@ -11,7 +12,8 @@ use hyper::header::{HeaderValue, SERVER};
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
-use tokio::net::{TcpListener, UnixListener};
+use tokio::io::AsyncWriteExt;
+use tokio::net::{TcpListener, TcpStream, UnixListener};
 use tokio_rustls::TlsAcceptor;
 
 use crate::gone::Client;
@@ -31,7 +33,7 @@ pub(crate) enum Listener {
 /// # Errors
 /// Another daemon listens there, or the file cannot be made.
 pub(crate) fn listen_unix(path: &Path, group: Option<u32>) -> Result<Listener> {
-    use std::os::unix::fs::{PermissionsExt, chown};
+    use std::os::unix::fs::{FileTypeExt, PermissionsExt, chown};
     let failed =
         |error: std::io::Error| Error::system(format_args!("listen on unix://{}", path.display()), error);
     if std::os::unix::net::UnixStream::connect(path).is_ok() {
@@ -43,9 +45,12 @@ pub(crate) fn listen_unix(path: &Path, group: Option<u32>) -> Result<Listener> {
     if let Some(folder) = path.parent() {
         std::fs::create_dir_all(folder).map_err(failed)?;
     }
-    match std::fs::remove_file(path) {
-        Err(error) if error.kind() != std::io::ErrorKind::NotFound => return Err(failed(error)),
-        _ => {}
+    match std::fs::symlink_metadata(path) {
+        // What a daemon left that was killed.
+        Ok(left) if left.file_type().is_socket() => std::fs::remove_file(path).map_err(failed)?,
+        Ok(_) => return Err(Error::conflict(format!("{} is there, and is no socket", path.display()))),
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
+        Err(error) => return Err(failed(error)),
     }
     // Made unreachable for others from its first moment, whatever the caller's mask is.
     let mask = rustix::process::umask(rustix::fs::Mode::from_raw_mode(0o177));
@@ -81,14 +86,7 @@ impl Listener {
                         tokio::spawn(async move {
                             match tls {
                                 None => connection(TokioIo::new(stream), engine, Client::other()).await,
-                                Some(tls) => match tls.accept(stream).await {
-                                    Ok(stream) => {
-                                        connection(TokioIo::new(stream), engine, Client::other()).await
-                                    }
-                                    Err(error) => {
-                                        tracing::info!(%error, "a client could not prove who it is")
-                                    }
-                                },
+                                Some(tls) => with_tls(stream, tls, engine).await,
                             }
                         });
                     }
@@ -105,6 +103,33 @@ impl Drop for Listener {
             // A daemon that came after may have removed it.
             let _ = std::fs::remove_file(path);
         }
+    }
+}
+
+/// How long a client may take to say who it is.
+const HANDSHAKE: Duration = Duration::from_secs(10);
+
+/// The first byte of TLS: a handshake's record.
+const TLS_HANDSHAKE: u8 = 22;
+
+/// Answers a client that speaks TLS; one that does not is told so in its own language.
+async fn with_tls(mut stream: TcpStream, tls: TlsAcceptor, engine: Arc<Engine>) {
+    let handshake = async {
+        let mut first = [0];
+        if stream.peek(&mut first).await? == 1 && first[0] != TLS_HANDSHAKE {
+            let said = b"HTTP/1.0 400 Bad Request\r\n\r\nClient sent an HTTP request to an HTTPS server.\n";
+            stream.write_all(said).await?;
+            // Closing a socket with something unread in it would take the answer back.
+            stream.shutdown().await?;
+            tokio::io::copy(&mut stream, &mut tokio::io::sink()).await?;
+            return Err(std::io::Error::other("it does not speak TLS"));
+        }
+        tls.accept(stream).await
+    };
+    match tokio::time::timeout(HANDSHAKE, handshake).await {
+        Ok(Ok(stream)) => connection(TokioIo::new(stream), engine, Client::other()).await,
+        Ok(Err(error)) => tracing::info!(%error, "a client could not prove who it is"),
+        Err(_) => tracing::info!("a client did not say who it is in time"),
     }
 }
 

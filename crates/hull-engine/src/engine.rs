@@ -36,6 +36,8 @@ pub struct Engine {
     pub(crate) containers: Containers,
     pub(crate) database: Arc<Database>,
     pub(crate) launcher: Launcher,
+    /// Held as long as this daemon lives, so that no other has its roots.
+    _roots: [fs::File; 2],
 }
 
 impl Engine {
@@ -46,6 +48,10 @@ impl Engine {
     pub async fn open(config: DaemonConfig, launcher: Launcher) -> Result<Arc<Engine>> {
         make_private(&config.data_root)?;
         make_private(&config.exec_root)?;
+        let roots = [
+            own(&config.data_root, "data root", "--data-root")?,
+            own(&config.exec_root, "exec root", "--exec-root")?,
+        ];
         for folder in [
             config.data_root.join("containers"),
             config.data_root.join("volumes"),
@@ -74,6 +80,7 @@ impl Engine {
             database,
             launcher,
             config,
+            _roots: roots,
         });
         engine.take_up().await?;
         Ok(engine)
@@ -88,6 +95,21 @@ fn make_private(path: &Path) -> Result<()> {
         .mode(0o710)
         .create(path)
         .map_err(|error| Error::system(format_args!("make the folder {}", path.display()), error))
+}
+
+/// Takes a root for this daemon alone. The kernel lets go of it when the daemon ends, however it does.
+fn own(root: &Path, what: &str, flag: &str) -> Result<fs::File> {
+    let failed = |error: io::Error| Error::system(format_args!("lock the {what} {}", root.display()), error);
+    let folder = fs::File::open(root).map_err(failed)?;
+    match folder.try_lock() {
+        Ok(()) => Ok(folder),
+        Err(fs::TryLockError::WouldBlock) => Err(Error::conflict(format!(
+            "another daemon has the {what} {}: end it with `hull system stop`, or give this one a folder of its own \
+             with {flag}",
+            root.display()
+        ))),
+        Err(fs::TryLockError::Error(error)) => Err(failed(error)),
+    }
 }
 
 /// The daemon's id, made once for each data root.

@@ -89,11 +89,21 @@ fn what_the_daemon_refuses() {
     let daemon = Daemon::start();
     daemon.session(
         r#"
-        $ start() { timeout 20 hull daemon --data-root $PWD/d --exec-root $PWD/e --pidfile $PWD/p -H unix://$PWD/s "$@"; }
+        $ start() { timeout 20 hull daemon --pidfile $PWD/p -H unix://$PWD/s $(case "$*" in *-root*) ;; *) echo --data-root $PWD/d --exec-root $PWD/e ;; esac) "$@"; }
         $ echo '{"no-such-key": 1}' >config; start --config config 2>&1 | grep -o 'no-such-key' | head -n 1
         no-such-key
         $ echo '{"labels": "text"}' >config; start --config config >/dev/null 2>&1
         [1]
+        $ echo '{"debug": true, "labels": ["a=b"]}' >config; start --config config --label c=d 2>&1
+        hull daemon: unable to configure the daemon with file config: the following directives are specified both as a flag and in the configuration file: labels: (from flag: c=d, from file: ["a=b"])
+        [1]
+        $ echo regular >file; start -H unix://$PWD/file 2>&1 | grep -o 'file is there.*'; cat file
+        file is there, and is no socket
+        regular
+        $ start --data-root ../data --exec-root $PWD/e 2>&1 | grep -o 'another daemon has the data root'
+        another daemon has the data root
+        $ start --exec-root ../exec --data-root $PWD/d 2>&1 | grep -o 'another daemon has the exec root'
+        another daemon has the exec root
         $ start -H tcp://0.0.0.0:2375 2>&1 | grep -c 0.0.0.0
         1
         $ start --no-such-flag >/dev/null 2>&1; test $? != 0
@@ -148,4 +158,92 @@ fn the_client_starts_the_default_daemon_and_stops_it() {
         stopped
         "#,
     );
+}
+
+#[test]
+fn what_a_killed_daemon_left_stops_no_other() {
+    if !only_hull() {
+        return;
+    }
+    let mut daemon = Daemon::start();
+    daemon.kill();
+    // The pidfile names a process that is alive and no daemon.
+    let pidfile = daemon.dir().join("daemon.pid");
+    std::fs::write(&pidfile, std::process::id().to_string()).expect("the pidfile");
+    daemon.begin();
+    let pid = std::fs::read_to_string(&pidfile).expect("the pidfile");
+    assert_eq!(pid.trim(), daemon.pid().to_string());
+    assert_eq!(daemon.stop(), 0);
+    assert!(!pidfile.exists() && !daemon.socket().exists());
+}
+
+#[test]
+fn who_is_in_the_group_may_use_it() {
+    if !only_hull() {
+        return;
+    }
+    let daemon = Daemon::with(&["--group", "4242"]);
+    daemon.session(
+        r#"
+        $ stat -c '%a %u:%g' ../api.sock
+        660 0:4242
+        $ cp "$(readlink -f "$(command -v hull)")" client; chmod 755 client
+        $ as() { HOME=/nonexistent setpriv --reuid 65534 --regid 65534 "$@"; }
+        $ as --groups 4242 ./client run --rm busybox echo may
+        may
+        $ as --clear-groups ./client ps 2>&1 | sed 's/ on the daemon.*//'
+        permission denied
+        $ as --clear-groups ./client daemon 2>&1
+        hull daemon: the daemon needs root: start it with `sudo hull daemon`
+        [1]
+        $ cat >inside <<'E'
+        > mount -t tmpfs tmpfs /run || exit 99
+        > unset HULL_HOST DOCKER_HOST
+        > exec setpriv --reuid 65534 --regid 65534 --clear-groups ./client ps
+        > E
+        $ unshare --mount --propagation private bash inside 2>&1
+        hull's daemon is not running; start it with: sudo hull start-daemon
+        [1]
+        $ timeout 20 hull daemon --group no-such-group --data-root d --exec-root e --pidfile p -H unix://$PWD/s 2>&1
+        hull daemon: there is no group no-such-group on this machine: make it with `groupadd no-such-group`
+        [1]
+        "#,
+    );
+}
+
+#[test]
+fn several_sockets_pools_and_the_bridges_address() {
+    if !only_hull() {
+        return;
+    }
+    let daemon = Daemon::empty(Engine::Hull, &[]);
+    let other = daemon.dir().join("work/second.sock");
+    let second = Daemon::with(&[
+        "-H",
+        &format!("unix://{}", other.display()),
+        "-H",
+        "tcp://localhost:23766",
+        "--bip=10.215.7.1/24",
+        "--default-address-pool",
+        "base=10.216.0.0/16,size=24",
+        "--log-opt",
+        "max-size=1m",
+        "--storage-driver",
+        "overlay2",
+    ]);
+    second.session(&format!(
+        r#"
+        $ hull -H unix://{other} info --format '{{{{.ID}}}}' >one; hull -H tcp://localhost:23766 info --format '{{{{.ID}}}}' >two; hull info --format '{{{{.ID}}}}' >three; sort -u one two three | wc -l
+        1
+        $ hull run --rm busybox sh -c 'ip -4 -o addr show eth0 | grep -o "10[.0-9/]*" | head -n 1; ip route | grep -o "default via [.0-9]*"'
+        10.215.7.2/24
+        default via 10.215.7.1
+        $ hull network create n >/dev/null; hull network create m >/dev/null; hull network inspect -f '{{{{range .IPAM.Config}}}}{{{{.Subnet}}}}{{{{end}}}}' n m; hull network rm n m >/dev/null
+        10.216.0.0/24
+        10.216.1.0/24
+        $ hull create --name box busybox true >/dev/null; hull inspect -f '{{{{json .HostConfig.LogConfig}}}}' box
+        {{"Type":"json-file","Config":{{"max-size":"1m"}}}}
+        "#,
+        other = other.display(),
+    ));
 }

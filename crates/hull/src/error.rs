@@ -155,7 +155,17 @@ impl From<serde_json::Error> for Error {
 
 impl From<hyper::Error> for Error {
     fn from(error: hyper::Error) -> Self {
-        Self::connection(format!("the connection to the daemon broke: {error}"))
+        let mut said = format!("the connection to the daemon broke: {error}");
+        // hyper names the kind; what happened stands behind it: a certificate refused, a reset.
+        let mut cause = std::error::Error::source(&error);
+        while let Some(inner) = cause {
+            said.push_str(&format!(": {inner}"));
+            cause = inner.source();
+        }
+        if error.is_parse() {
+            said.push_str(": is it HTTP there, or does the daemon ask for TLS (--tlsverify)?");
+        }
+        Self::connection(said)
     }
 }
 

@@ -3,9 +3,11 @@
 use std::fmt;
 use std::io;
 use std::path::PathBuf;
+use std::pin::Pin;
 use std::process::Stdio;
+use std::task::{Context, Poll};
 
-use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpStream, UnixStream};
 
 use super::tls;
@@ -135,8 +137,49 @@ fn dial_by_ssh(words: &[String]) -> io::Result<Box<dyn Io>> {
         .spawn()
         .map_err(|e| io::Error::new(e.kind(), format!("cannot run ssh: {e}")))?;
     match (child.stdout.take(), child.stdin.take()) {
-        (Some(output), Some(input)) => Ok(Box::new(tokio::io::join(output, input))),
+        (Some(output), Some(input)) => Ok(Box::new(Streams { output, input: Some(input) })),
         _ => Err(io::Error::other("ssh has no standard streams")),
+    }
+}
+
+/// A program's standard streams as one stream. Shutting it down closes the program's input, which a pipe's own
+/// shutdown does not do: that is how it hears of the end.
+struct Streams {
+    output: tokio::process::ChildStdout,
+    input: Option<tokio::process::ChildStdin>,
+}
+
+impl AsyncRead for Streams {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        to: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.output).poll_read(cx, to)
+    }
+}
+
+impl AsyncWrite for Streams {
+    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        match &mut self.input {
+            Some(input) => Pin::new(input).poll_write(cx, bytes),
+            None => Poll::Ready(Err(io::ErrorKind::BrokenPipe.into())),
+        }
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match &mut self.input {
+            Some(input) => Pin::new(input).poll_flush(cx),
+            None => Poll::Ready(Ok(())),
+        }
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let flushed = self.as_mut().poll_flush(cx);
+        if flushed.is_ready() {
+            self.input = None;
+        }
+        flushed
     }
 }
 
