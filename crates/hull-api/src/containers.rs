@@ -182,7 +182,9 @@ pub(crate) async fn wait(request: Request) -> Result<Response> {
 
 pub(crate) async fn remove(request: Request) -> Result<Response> {
     if request.query.flag("link") {
-        return Err(Error::unsupported("removing a link between containers"));
+        let (engine, name) = (request.engine.clone(), request.capture(0).to_owned());
+        blocking::run(move || engine.remove_link(&name)).await?;
+        return http::empty(StatusCode::NO_CONTENT);
     }
     let container = container(&request)?;
     let options = RemoveOptions { force: request.query.flag("force"), volumes: request.query.flag("v") };

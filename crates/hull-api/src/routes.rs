@@ -46,11 +46,11 @@ macro_rules! route {
 
 /// Every endpoint of the Engine API, and hull's own.
 pub(crate) static ROUTES: &[Route] = &[
-    // Containers.
+    // Containers. An alias of a link names one as CONTAINER/ALIAS.
     route!(GET "/containers/json" containers::list),
     route!(POST "/containers/create" containers::create),
     route!(POST "/containers/prune" containers::prune),
-    route!(GET "/containers/{}/json" containers::inspect),
+    route!(GET "/containers/{*}/json" containers::inspect),
     route!(GET "/containers/{}/top" container_output::top),
     route!(GET "/containers/{}/logs" container_output::logs),
     route!(GET "/containers/{}/changes" container_files::changes),
@@ -68,7 +68,7 @@ pub(crate) static ROUTES: &[Route] = &[
     route!(POST "/containers/{}/attach" containers::attach),
     route!(GET "/containers/{}/attach/ws" websocket::attach),
     route!(POST "/containers/{}/wait" containers::wait),
-    route!(DELETE "/containers/{}" containers::remove),
+    route!(DELETE "/containers/{*}" containers::remove),
     route!(HEAD "/containers/{}/archive" container_files::stat),
     route!(GET "/containers/{}/archive" container_files::get),
     route!(PUT "/containers/{}/archive" container_files::put),
@@ -228,7 +228,7 @@ mod tests {
     #[test]
     fn what_is_no_endpoint_is_not_found() {
         assert_eq!(found(Method::GET, "/containers//json"), None);
-        assert_eq!(found(Method::GET, "/containers/a/b/json"), None);
+        assert_eq!(found(Method::GET, "/containers/a/b/top"), None);
         assert_eq!(found(Method::PUT, "/containers/json"), None);
         assert_eq!(found(Method::GET, "/"), None);
     }

@@ -8,8 +8,10 @@ use std::net::IpAddr;
 pub struct Hosts {
     /// The container's own addresses, each with its names (host name first: "web", or "web.example web").
     pub own: Vec<(IpAddr, Vec<String>)>,
-    /// `--add-host` and links, in the order given.
+    /// `--add-host`, in the order given.
     pub extra: Vec<(String, IpAddr)>,
+    /// Linked containers, each with its names.
+    pub linked: Vec<(IpAddr, Vec<String>)>,
     /// The lines of IPv6 (::1 and the multicast groups) are written too.
     pub ipv6: bool,
 }
@@ -26,7 +28,7 @@ pub fn hosts(facts: &Hosts) -> String {
         text.push_str("ff02::2\tip6-allrouters\n");
     }
     let extra = facts.extra.iter().map(|(name, address)| (address, std::slice::from_ref(name)));
-    let own = facts.own.iter().map(|(address, names)| (address, names.as_slice()));
+    let own = facts.linked.iter().chain(&facts.own).map(|(address, names)| (address, names.as_slice()));
     for (address, names) in extra.chain(own) {
         let names: Vec<_> = names.iter().map(String::as_str).filter(|name| is_word(name)).collect();
         if !names.is_empty() {
@@ -97,6 +99,7 @@ mod tests {
                 ("other.example".into(), [192, 0, 2, 9].into()),
                 ("bad\n1.2.3.4 name".into(), [1, 1, 1, 1].into()),
             ],
+            linked: vec![([172, 17, 0, 9].into(), vec!["data".into(), "db".into()])],
             ipv6: true,
         };
         let wanted = "127.0.0.1\tlocalhost\n\
@@ -106,6 +109,7 @@ mod tests {
             ff02::1\tip6-allnodes\n\
             ff02::2\tip6-allrouters\n\
             192.0.2.9\tother.example\n\
+            172.17.0.9\tdata db\n\
             172.17.0.2\tweb.example web\n";
         assert_eq!(hosts(&facts), wanted);
         assert_eq!(hosts(&Hosts::default()), "127.0.0.1\tlocalhost\n");

@@ -62,7 +62,8 @@ impl Engine {
         resources::check(&host_config, &mut warnings)?;
         check_modes(self, &host_config, &config)?;
         let wanted = self.wanted_mounts(&config, &host_config)?;
-        let endpoints = self.endpoints(&config, &mut host_config, networking_config.endpoints_config)?;
+        let mut endpoints = self.endpoints(&config, &mut host_config, networking_config.endpoints_config)?;
+        let links = self.take_links(&mut host_config, &mut endpoints)?;
         check_ports(&host_config)?;
         let record = Record {
             id,
@@ -76,6 +77,7 @@ impl Engine {
             endpoints,
             ports: BTreeMap::new(),
             state: State::default(),
+            links,
             restart_count: 0,
             stopped_by_user: false,
         };
@@ -487,11 +489,6 @@ fn check_modes(engine: &Engine, host: &HostConfig, config: &Config) -> Result<()
     }
     if !matches!(host.isolation.as_str(), "" | "default") {
         return Err(Error::invalid(format!("invalid isolation: {} is of Windows only", host.isolation)));
-    }
-    if host.links.as_ref().is_some_and(|links| !links.is_empty()) {
-        return Err(Error::unsupported(
-            "--link: put the containers on a network of your own, where names resolve; a link",
-        ));
     }
     if host.storage_opt.as_ref().is_some_and(|options| !options.is_empty()) {
         return Err(Error::unsupported("--storage-opt"));

@@ -307,8 +307,11 @@ impl Engine {
 
     /// The exec's process: the container's, but for what was said otherwise.
     fn exec_process(&self, container: &Container, config: &ExecConfig) -> Result<Process> {
-        let record = container.record();
-        let mut process = self.process(&record)?;
+        let record = container.record().clone();
+        // Whoever it was linked to may have ended since.
+        let linked = self.linked(&record).unwrap_or_default();
+        let linked: Vec<String> = linked.into_iter().flat_map(|linked| linked.environment).collect();
+        let mut process = self.process(&record, &linked)?;
         process.set_terminal(Some(config.tty));
         process.set_user(User::default());
         process.set_args(config.cmd.clone());

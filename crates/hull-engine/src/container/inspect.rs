@@ -52,6 +52,7 @@ impl Engine {
             "Config": config(&record),
             "NetworkSettings": network_settings(&record, minor),
         });
+        shown["HostConfig"]["Links"] = json!(self.shown_links(&record));
         if size {
             let own = self.images.snapshot_size(&record.id).map_err(crate::images::error)?;
             let image = self.image_of_record(&record).map_or(0, |image| image.size);

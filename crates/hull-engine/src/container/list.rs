@@ -68,6 +68,7 @@ impl Engine {
             || options.filters.keys().any(|name| ACROSS_STATES.contains(&name.as_str()))
             || before.is_some()
             || since.is_some();
+        let mut linked_names = self.linked_names();
         let mut shown = Vec::new();
         for (created, container) in listed {
             let created = moment(&created);
@@ -79,7 +80,9 @@ impl Engine {
             if !(across || up) || !self.matches(&container, &record, &options.filters)? {
                 continue;
             }
-            shown.push(self.summary(&container, &record, options.size)?);
+            let mut names = vec![format!("/{}", record.name)];
+            names.extend(linked_names.remove(&record.id).unwrap_or_default());
+            shown.push(self.summary(&container, &record, names, options.size)?);
             if options.limit.is_some_and(|limit| shown.len() >= limit) {
                 break;
             }
@@ -187,11 +190,17 @@ impl Engine {
                     .all(|(one, other)| one.chain_id == other.chain_id))
     }
 
-    fn summary(&self, container: &Container, record: &Record, size: bool) -> Result<Value> {
+    fn summary(
+        &self,
+        container: &Container,
+        record: &Record,
+        names: Vec<String>,
+        size: bool,
+    ) -> Result<Value> {
         let networks = inspect::endpoints(record);
         let mut shown = json!({
             "Id": record.id,
-            "Names": [format!("/{}", record.name)],
+            "Names": names,
             "Image": self.image_name(record),
             "ImageID": record.image_id,
             "Command": command_line(&record.command),

@@ -24,6 +24,7 @@ mod freeze;
 mod health;
 mod inspect;
 mod lifecycle;
+mod links;
 mod list;
 mod logs;
 mod mounts;
@@ -56,6 +57,7 @@ pub use attach::{AttachPlace, AttachRequest, ClientStream};
 pub use commit::CommitOptions;
 pub use create::Created;
 pub use exec::{Exec, ExecStart};
+pub(crate) use links::parse as parse_link;
 pub use list::ListOptions;
 pub use logs::{LogOptions, check as check_log_config};
 pub use mounts::MountPlan;
@@ -132,6 +134,9 @@ pub(crate) struct Record {
     #[serde(default)]
     pub(crate) ports: BTreeMap<String, Vec<PortBinding>>,
     pub(crate) state: State,
+    /// Whom it knows on the default network by `--link`.
+    #[serde(default)]
+    pub(crate) links: Vec<links::Link>,
     #[serde(default)]
     pub(crate) restart_count: u64,
     /// A user stopped it: its policy does not start it again.
@@ -225,6 +230,11 @@ impl Record {
     /// The host name: the one asked for, or the id's first digits.
     pub(crate) fn hostname(&self) -> &str {
         if self.config.hostname.is_empty() { &self.id[..12] } else { &self.config.hostname }
+    }
+
+    /// Whom it is linked to by that alias: an id.
+    pub(crate) fn target_of(&self, alias: &str) -> Option<&str> {
+        self.links.iter().find(|link| link.alias == alias).map(|link| link.target.as_str())
     }
 
     /// The names of the volumes it uses.

@@ -102,8 +102,9 @@ impl Engine {
         }
         let after = container.record().clone();
         let texts = self
-            .network_files(before, &before.endpoints)
-            .and_then(|old| Ok((old, self.network_files(&after, &after.endpoints)?)));
+            .linked(before)
+            .and_then(|linked| self.network_files(before, &before.endpoints, &linked))
+            .and_then(|old| Ok((old, self.network_files(&after, &after.endpoints, &self.linked(&after)?)?)));
         let (old, new) = match texts {
             Ok(texts) => texts,
             Err(error) => {

@@ -84,11 +84,27 @@ impl Containers {
         index.ids_by_name.remove(name);
     }
 
+    /// Finds a container by the alias of a link, `CONTAINER/ALIAS`.
+    fn linked(&self, name: &str) -> Option<Arc<Container>> {
+        let (parent, alias) = name.strip_prefix('/').unwrap_or(name).split_once('/')?;
+        let named = |name: &str| {
+            let index = locked(&self.0);
+            index.by_id.get(index.ids_by_name.get(name)?).cloned()
+        };
+        // One lock at a time: whoever holds a record's may ask for the index.
+        let parent = named(parent)?;
+        let target = parent.record().target_of(alias)?.to_owned();
+        locked(&self.0).by_id.get(&target).cloned()
+    }
+
     /// Finds a container by its id, its name (with or without a slash), or the beginning of its id.
     ///
     /// # Errors
     /// There is none, or there are several.
     pub(crate) fn find(&self, name: &str) -> Result<Arc<Container>> {
+        if let Some(linked) = self.linked(name) {
+            return Ok(linked);
+        }
         let index = locked(&self.0);
         if let Some(container) = index.by_id.get(name) {
             return Ok(Arc::clone(container));

@@ -26,6 +26,8 @@ pub(super) struct Facts {
     pub(super) sources: Vec<PathBuf>,
     /// The namespaces of other containers or of the host that are joined.
     pub(super) namespaces: Namespaces,
+    /// The variables of its links.
+    pub(super) linked: Vec<String>,
 }
 
 /// A namespace that a container does not have for itself.
@@ -298,7 +300,7 @@ impl Engine {
                 .filter(|name| !name.is_empty() && facts.namespaces.uts == Share::Own),
         );
         spec.set_mounts(Some(mounts(record, facts)?));
-        spec.set_process(Some(self.process(record)?));
+        spec.set_process(Some(self.process(record, &facts.linked)?));
         spec.set_annotations(
             record
                 .host_config
@@ -334,13 +336,13 @@ impl Engine {
         Ok(linux)
     }
 
-    pub(super) fn process(&self, record: &Record) -> Result<Process> {
+    pub(super) fn process(&self, record: &Record, linked: &[String]) -> Result<Process> {
         let (config, host) = (&record.config, &record.host_config);
         let mut process = Process::default();
         process.set_terminal(Some(config.tty));
         process.set_user(User::default());
         process.set_args(Some(record.command.clone()));
-        process.set_env(Some(environment(record)));
+        process.set_env(Some(environment(record, linked)));
         process.set_cwd(PathBuf::from(if config.working_dir.is_empty() { "/" } else { &config.working_dir }));
         process.set_capabilities(Some(capability_sets(capabilities(host)?)));
         process.set_no_new_privileges(Some(security(host)?.no_new_privileges));
@@ -387,8 +389,8 @@ pub(super) fn capability_sets(set: Capabilities) -> LinuxCapabilities {
     sets
 }
 
-/// The environment: what Docker always sets, under what the container says.
-fn environment(record: &Record) -> Vec<String> {
+/// The environment: what Docker always sets and that of links, under what the container says.
+fn environment(record: &Record, linked: &[String]) -> Vec<String> {
     let mut environment = Vec::new();
     let given = record.config.env.as_deref().unwrap_or_default();
     let has = |name: &str| given.iter().any(|entry| entry.split('=').next() == Some(name));
@@ -401,6 +403,8 @@ fn environment(record: &Record) -> Vec<String> {
     if record.config.tty && !has("TERM") {
         environment.push("TERM=xterm".to_owned());
     }
+    let name_of = |entry: &String| entry.split('=').next().unwrap_or_default().to_owned();
+    environment.extend(linked.iter().filter(|entry| !has(&name_of(entry))).cloned());
     environment.extend(given.iter().cloned());
     environment
 }

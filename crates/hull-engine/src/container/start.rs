@@ -13,12 +13,14 @@ use hull_runtime::protocol::{
 };
 use tokio::sync::oneshot;
 
+use super::links::Linked;
 use super::mounts::MountKind;
 use super::shim::Shim;
 use super::spec::{Facts, Namespaces, SeccompChoice, Share};
 use super::{Container, Record, Status, locked, logs, now_ns, rfc3339};
 use crate::blocking::may_hang_if;
 use crate::model::EndpointSettings;
+use crate::networks::HostsOf;
 use crate::networks::{Allocation, Joiner, Resolving};
 use crate::{Engine, Error, Kind, Result};
 
@@ -178,7 +180,8 @@ impl Engine {
             .then(|| self.allocate(record))
             .transpose()?;
         let files = self.container_dir(&record.id);
-        self.write_files(record, allocation.as_ref(), &files)?;
+        let linked = self.linked(record)?;
+        self.write_files(record, allocation.as_ref(), &linked, &files)?;
         if record.host_config.ipc_mode == "shareable" {
             super::view::mount_shared_memory(&runtime_dir, record.host_config.shm_size)?;
         }
@@ -187,7 +190,12 @@ impl Engine {
             awaits_network: own_network,
             allocation,
             runtime_dir,
-            facts: Facts { files, sources, namespaces },
+            facts: Facts {
+                files,
+                sources,
+                namespaces,
+                linked: linked.into_iter().flat_map(|linked| linked.environment).collect(),
+            },
         })
     }
 
@@ -246,7 +254,13 @@ impl Engine {
     }
 
     /// /etc/hostname, hosts and resolv.conf, in the data root: bound into the container.
-    fn write_files(&self, record: &Record, allocation: Option<&Allocation>, folder: &Path) -> Result<()> {
+    fn write_files(
+        &self,
+        record: &Record,
+        allocation: Option<&Allocation>,
+        linked: &[Linked],
+        folder: &Path,
+    ) -> Result<()> {
         let write = |name: &str, text: &str| {
             let path = folder.join(name);
             fs::write(&path, text)
@@ -263,7 +277,7 @@ impl Engine {
         }
         write("hostname", &format!("{}\n", record.hostname()))?;
         let endpoints = allocation.map_or(&record.endpoints, |allocation| &allocation.endpoints);
-        for (name, text) in self.network_files(record, endpoints)? {
+        for (name, text) in self.network_files(record, endpoints, linked)? {
             write(name, &text)?;
         }
         Ok(())
@@ -274,10 +288,16 @@ impl Engine {
         &self,
         record: &Record,
         endpoints: &BTreeMap<String, EndpointSettings>,
+        linked: &[Linked],
     ) -> Result<[(&'static str, String); 2]> {
         let host = &record.host_config;
-        let extra = host.extra_hosts.as_deref().unwrap_or_default();
-        let hosts = self.networks.hosts(endpoints, record.hostname(), &record.config.domainname, extra)?;
+        let hosts = self.networks.hosts(&HostsOf {
+            endpoints,
+            hostname: record.hostname(),
+            domainname: &record.config.domainname,
+            extra: host.extra_hosts.as_deref().unwrap_or_default(),
+            linked: linked.iter().map(|linked| linked.hosts.clone()).collect(),
+        })?;
         let networks: Vec<&str> = endpoints.keys().map(String::as_str).collect();
         let resolv_conf = self.networks.resolv_conf(&Resolving {
             networks: &networks,
@@ -413,6 +433,7 @@ impl Engine {
         for network in container.network_names() {
             self.tell_network(&network, container, "connect");
         }
+        self.tell_linked(container);
         self.tell(container, "start");
         self.start_health(container);
         Ok(())

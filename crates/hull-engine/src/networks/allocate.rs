@@ -79,6 +79,8 @@ pub(super) struct Leg {
     pub(super) address6: Option<(Ipv6Addr, u8)>,
     pub(super) sysctls: Vec<(String, String)>,
     pub(super) priority: i64,
+    /// Aliases that it alone resolves, each with whom it means.
+    pub(super) links: Vec<(String, String)>,
     /// What it is called there; empty where nobody resolves it.
     pub(super) names: Vec<String>,
 }
@@ -299,7 +301,9 @@ impl Allocation {
             Some(_) => self.inner.upstreams(&self.dns).unwrap_or_default(),
             None => Vec::new(),
         };
-        directory.set_scope(&self.id, names::Scope { networks, upstreams });
+        let links = self.legs.iter().filter(|leg| leg.resolves());
+        let links = links.map(|leg| (leg.network.id.clone(), leg.links.iter().cloned().collect())).collect();
+        directory.set_scope(&self.id, names::Scope { networks, links, upstreams });
     }
 
     pub(super) fn leave_names(&self) {
@@ -380,6 +384,7 @@ impl Entry {
             address4: None,
             address6: None,
             sysctls: asked.sysctls,
+            links: asked.links,
             priority: settings.gw_priority,
             names: if self.network.is_user_defined() { names } else { Vec::new() },
         };

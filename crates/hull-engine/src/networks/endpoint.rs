@@ -16,6 +16,8 @@ pub(super) struct Asked {
     pub(super) interface: Option<String>,
     /// `net.ipv4.conf.IFNAME.forwarding`, `1`.
     pub(super) sysctls: Vec<(String, String)>,
+    /// Aliases that it alone resolves, each with whom it means.
+    pub(super) links: Vec<(String, String)>,
 }
 
 /// Whether a container may be on that network with those settings.
@@ -24,9 +26,14 @@ pub(super) struct Asked {
 /// What of it cannot be, in Docker's words where Docker has them.
 pub(super) fn check(network: &Network, settings: &EndpointSettings) -> Result<Asked> {
     let user_defined = network.driver == "bridge" && network.name != "bridge";
-    if settings.links.as_ref().is_some_and(|links| !links.is_empty()) {
-        return Err(Error::unsupported(
-            "a link: containers on a network of one's own resolve each other, so that --link",
+    let mut links = Vec::new();
+    for link in settings.links.iter().flatten() {
+        let (target, alias) = crate::container::parse_link(link)?;
+        links.push((alias.to_owned(), target.to_owned()));
+    }
+    if !user_defined && !links.is_empty() {
+        return Err(Error::invalid(
+            "a link of an endpoint is supported only for containers in user defined networks",
         ));
     }
     if !user_defined && settings.aliases.as_ref().is_some_and(|aliases| !aliases.is_empty()) {
@@ -34,7 +41,7 @@ pub(super) fn check(network: &Network, settings: &EndpointSettings) -> Result<As
             "network-scoped alias is supported only for containers in user defined networks",
         ));
     }
-    let mut asked = Asked::default();
+    let mut asked = Asked { links, ..Asked::default() };
     if let Some(ipam) = &settings.ipam_config {
         if !ipam.link_local_ips.is_empty() {
             return Err(Error::unsupported("--link-local-ip"));

@@ -21,6 +21,20 @@ pub(crate) struct Resolving<'a> {
     pub(crate) options: &'a [String],
 }
 
+/// What a container's /etc/hosts depends on.
+pub(crate) struct HostsOf<'a> {
+    /// Its places on networks.
+    pub(crate) endpoints: &'a BTreeMap<String, EndpointSettings>,
+    /// Its host name.
+    pub(crate) hostname: &'a str,
+    /// Its domain name.
+    pub(crate) domainname: &'a str,
+    /// `--add-host`.
+    pub(crate) extra: &'a [String],
+    /// Whom it is linked to, with all names.
+    pub(crate) linked: Vec<(IpAddr, Vec<String>)>,
+}
+
 /// Who is asked where neither the host nor the user names a server that a container can reach: Docker's choice.
 const PUBLIC: [IpAddr; 2] = [IpAddr::V4(Ipv4Addr::new(8, 8, 8, 8)), IpAddr::V4(Ipv4Addr::new(8, 8, 4, 4))];
 /// Where a container on a network of one's own asks.
@@ -73,13 +87,8 @@ impl Networks {
     ///
     /// # Errors
     /// An `--add-host` that is none.
-    pub(crate) fn hosts(
-        &self,
-        endpoints: &BTreeMap<String, EndpointSettings>,
-        hostname: &str,
-        domainname: &str,
-        extra: &[String],
-    ) -> Result<String> {
+    pub(crate) fn hosts(&self, of: &HostsOf<'_>) -> Result<String> {
+        let HostsOf { endpoints, hostname, domainname, extra, linked } = of;
         let extra = extra.iter().map(|text| extra_host(text, self.gateway())).collect::<Result<Vec<_>>>()?;
         let on_host = endpoints.keys().any(|name| name == "host");
         if on_host {
@@ -89,15 +98,15 @@ impl Networks {
             }
             return Ok(text);
         }
-        let names = match domainname {
-            "" => vec![hostname.to_owned()],
-            domain => vec![format!("{hostname}.{domain}"), hostname.to_owned()],
+        let names = match *domainname {
+            "" => vec![(*hostname).to_owned()],
+            domain => vec![format!("{hostname}.{domain}"), (*hostname).to_owned()],
         };
         let addresses =
             endpoints.values().flat_map(|settings| [&settings.ip_address, &settings.global_ipv6_address]);
         let own: Vec<_> =
             addresses.filter_map(|text| text.parse().ok()).map(|address| (address, names.clone())).collect();
-        Ok(hosts(&Hosts { own, extra, ipv6: true }))
+        Ok(hosts(&Hosts { own, extra, linked: linked.clone(), ipv6: true }))
     }
 
     /// What `host-gateway` stands for: the default network's bridge.

@@ -172,9 +172,7 @@ impl Allocation {
         let leg = {
             let mut state = self.inner.state();
             let entry = state.find_mut(network)?;
-            let asked =
-                endpoint::check(&entry.network, &EndpointSettings { links: None, ..settings.clone() });
-            let asked = asked.unwrap_or_default();
+            let asked = endpoint::check(&entry.network, settings).unwrap_or_default();
             let leg = Leg {
                 network: Arc::clone(&entry.network),
                 bridge: entry.bridge.clone(),
@@ -185,6 +183,7 @@ impl Allocation {
                 address6: (settings.global_ipv6_address.parse().ok())
                     .map(|address| (address, settings.global_ipv6_prefix_len)),
                 sysctls: asked.sysctls,
+                links: asked.links,
                 priority: settings.gw_priority,
                 names: settings.dns_names.clone().unwrap_or_default(),
             };

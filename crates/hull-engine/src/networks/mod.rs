@@ -33,7 +33,7 @@ use serde_json::{Map, Value, json};
 
 pub(crate) use allocate::{Allocation, Joiner};
 pub use create::{Ipam, IpamConfig, Network, NetworkCreate};
-pub(crate) use files::Resolving;
+pub(crate) use files::{HostsOf, Resolving};
 pub(crate) use live::Live;
 
 use crate::config::DaemonConfig;

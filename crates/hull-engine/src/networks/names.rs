@@ -41,6 +41,8 @@ struct Holder {
 pub(super) struct Scope {
     /// Its networks' ids, in the order in which they are asked.
     pub(super) networks: Vec<String>,
+    /// By the network's id: aliases of its own, and whom they mean there.
+    pub(super) links: HashMap<String, HashMap<String, String>>,
     /// Who is asked for other names; none: they do not exist.
     pub(super) upstreams: Vec<SocketAddr>,
 }
@@ -110,6 +112,18 @@ impl Directory {
     }
 }
 
+impl Scope {
+    /// Whom a name means for this container alone.
+    fn meant(&self, network: &str, table: &NameTable, name: &str) -> Option<String> {
+        let links = self.links.get(network)?;
+        let short = || name.strip_suffix(&table.network)?.strip_suffix('.');
+        let target = |name: &str| {
+            links.iter().find(|(alias, _)| alias.eq_ignore_ascii_case(name)).map(|(_, target)| target)
+        };
+        target(name).or_else(|| target(short()?)).map(|target| target.to_ascii_lowercase())
+    }
+}
+
 impl NameTable {
     /// The addresses of `web`, also as `web.network`.
     fn find(&self, name: &str) -> Option<Vec<IpAddr>> {
@@ -122,8 +136,11 @@ impl NameTable {
 impl Names for Directory {
     fn lookup(&self, scope: &str, name: &str) -> Option<Vec<IpAddr>> {
         let tables = self.read();
-        let networks = &tables.scopes.get(scope)?.networks;
-        networks.iter().filter_map(|network| tables.networks.get(network)).find_map(|table| table.find(name))
+        let scope = tables.scopes.get(scope)?;
+        scope.networks.iter().find_map(|network| {
+            let table = tables.networks.get(network)?;
+            table.find(scope.meant(network, table, name).as_deref().unwrap_or(name))
+        })
     }
 
     fn reverse(&self, scope: &str, address: IpAddr) -> Option<String> {
@@ -158,7 +175,7 @@ mod tests {
         let directory = Directory::default();
         directory.enter(("n1", "front"), "c1", &words(&["Web", "alias"]), &[address("10.0.0.2")]);
         directory.enter(("n2", "back"), "c2", &words(&["db"]), &[address("10.1.0.2")]);
-        directory.set_scope("c1", Scope { networks: words(&["n1"]), upstreams: Vec::new() });
+        directory.set_scope("c1", Scope { networks: words(&["n1"]), ..Scope::default() });
         assert_eq!(directory.lookup("c1", "web"), Some(vec![address("10.0.0.2")]));
         assert_eq!(directory.lookup("c1", "web.front"), Some(vec![address("10.0.0.2")]));
         assert_eq!(directory.lookup("c1", "web.back"), None);
@@ -169,9 +186,22 @@ mod tests {
     }
 
     #[test]
+    fn a_link_is_an_alias_of_one_container_alone() {
+        let directory = Directory::default();
+        directory.enter(("n", "net"), "c1", &words(&["db"]), &[address("10.0.0.2")]);
+        let links = HashMap::from([("n".to_owned(), HashMap::from([("Data".to_owned(), "DB".to_owned())]))]);
+        directory.set_scope("c2", Scope { networks: words(&["n"]), links, ..Scope::default() });
+        directory.set_scope("c3", Scope { networks: words(&["n"]), ..Scope::default() });
+        for name in ["data", "data.net", "db"] {
+            assert_eq!(directory.lookup("c2", name), Some(vec![address("10.0.0.2")]), "{name}");
+        }
+        assert_eq!(directory.lookup("c3", "data"), None);
+    }
+
+    #[test]
     fn containers_may_share_a_name_and_leave_one_by_one() {
         let directory = Directory::default();
-        directory.set_scope("c1", Scope { networks: words(&["n"]), upstreams: Vec::new() });
+        directory.set_scope("c1", Scope { networks: words(&["n"]), ..Scope::default() });
         directory.enter(("n", "net"), "c1", &words(&["a", "shared"]), &[address("10.0.0.2")]);
         directory.enter(("n", "net"), "c2", &words(&["b", "shared"]), &[address("10.0.0.3")]);
         assert_eq!(directory.lookup("c1", "shared").unwrap().len(), 2);
