@@ -4,18 +4,17 @@ use std::collections::HashMap;
 use std::io::{self, Read, Write};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, PoisonError};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use bytes::{Buf, Bytes};
 use futures_util::{Stream, stream};
 use http_body_util::BodyExt;
 use hull_engine::{Error, Result};
 use hyper::StatusCode;
-use hyper::body::Incoming;
 use serde_json::{Value, json};
 use tokio::sync::mpsc;
 
-use crate::http::{self, Response};
+use crate::http::{self, RequestBody, Response};
 
 /// How many pieces may wait between the two sides.
 const PIECES: usize = 16;
@@ -41,7 +40,7 @@ pub(crate) struct BodyReader {
 
 impl BodyReader {
     /// Takes the body over. It is read only as fast as the reader reads.
-    pub(crate) fn new(mut body: Incoming) -> BodyReader {
+    pub(crate) fn new(mut body: RequestBody) -> BodyReader {
         let (sender, pieces) = mpsc::channel(PIECES);
         tokio::spawn(async move {
             while let Some(frame) = body.frame().await {
@@ -146,8 +145,23 @@ pub(crate) struct Lines {
     /// The last time of a progress line of an id: a few a second are enough.
     said: Mutex<HashMap<String, Instant>>,
     spoke: AtomicBool,
-    quiet: bool,
+    talk: Talk,
+    begun: Instant,
 }
+
+/// How much is said of the progress.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Talk {
+    /// All of it.
+    All,
+    /// What takes longer than [`PATIENCE`]: clients that read the answer expect its last line alone.
+    Late,
+    /// Nothing.
+    Nothing,
+}
+
+/// How long nobody asks how far it is.
+const PATIENCE: Duration = Duration::from_secs(1);
 
 impl Lines {
     /// Says one thing. A client that is gone hears nothing, and the work goes on or fails by itself.
@@ -156,9 +170,16 @@ impl Lines {
         let _ = self.pieces.blocking_send(Ok(Bytes::from(format!("{line}\r\n"))));
     }
 
+    /// Says what stood in the way, as the last line.
+    pub(crate) fn fail(&self, error: &Error) {
+        let message = &error.message;
+        self.say(&json!({ "errorDetail": { "message": message }, "error": message }));
+    }
+
     /// Says how far it is; the first and the last of an id always, others not more often than ten times a second.
     pub(crate) fn progress(&self, progress: &hull_image::Progress) {
-        if self.quiet {
+        let early = self.begun.elapsed() < PATIENCE;
+        if self.talk == Talk::Nothing || (self.talk == Talk::Late && early) {
             return;
         }
         let done = progress.total > 0 && progress.current >= progress.total;
@@ -190,15 +211,20 @@ impl Lines {
 /// Answers with what `work` says. A failure before its first line is an answer of its own, a later one is the last
 /// line.
 pub(crate) async fn told(
-    quiet: bool,
+    talk: Talk,
     work: impl FnOnce(&Lines) -> Result<()> + Send + 'static,
 ) -> Result<Response> {
     let (sender, mut pieces) = mpsc::channel(PIECES);
-    let lines = Lines { pieces: sender, said: Mutex::default(), spoke: AtomicBool::new(false), quiet };
+    let lines = Lines {
+        pieces: sender,
+        said: Mutex::default(),
+        spoke: AtomicBool::new(false),
+        talk,
+        begun: Instant::now(),
+    };
     let task = tokio::task::spawn_blocking(move || match work(&lines) {
         Err(error) if lines.spoke.load(Ordering::Relaxed) => {
-            let message = &error.message;
-            lines.say(&json!({ "errorDetail": { "message": message }, "error": message }));
+            lines.fail(&error);
             Ok(())
         }
         result => result,
@@ -260,9 +286,9 @@ mod tests {
 
     #[tokio::test]
     async fn a_failure_before_the_first_line_is_an_answer_of_its_own() {
-        let failed = told(false, |_| Err(Error::not_found("no"))).await;
+        let failed = told(Talk::All, |_| Err(Error::not_found("no"))).await;
         assert_eq!(failed.err().map(|error| error.message).as_deref(), Some("no"));
-        let failed = told(false, |lines| {
+        let failed = told(Talk::All, |lines| {
             lines.say(&json!({ "status": "begun" }));
             Err(Error::not_found("no"))
         });
@@ -271,7 +297,7 @@ mod tests {
             text,
             "{\"status\":\"begun\"}\r\n{\"errorDetail\":{\"message\":\"no\"},\"error\":\"no\"}\r\n"
         );
-        let empty = told(false, |_| Ok(())).await.unwrap();
+        let empty = told(Talk::All, |_| Ok(())).await.unwrap();
         assert_eq!(empty.status(), StatusCode::OK);
     }
 

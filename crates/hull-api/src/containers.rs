@@ -41,6 +41,15 @@ pub(crate) async fn create(mut request: Request) -> Result<Response> {
     if let Some(platform) = request.query.text("platform") {
         check_platform(platform)?;
     }
+    let networks = &body.networking_config.endpoints_config;
+    // Later clients put a container on several networks at once.
+    if request.version < 44 && networks.len() > 1 {
+        let names: Vec<&str> = networks.keys().map(String::as_str).collect();
+        return Err(Error::invalid(format!(
+            "Container cannot be connected to network endpoints: {}",
+            names.join(", ")
+        )));
+    }
     let created = request.engine.create_container(request.query.text("name"), body).await?;
     http::json(StatusCode::CREATED, &json!({ "Id": created.id, "Warnings": created.warnings }))
 }

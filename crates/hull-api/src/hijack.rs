@@ -12,14 +12,13 @@ use http_body_util::BodyExt;
 use hull_engine::container::ClientStream;
 use hull_engine::{Error, Result};
 use hyper::StatusCode;
-use hyper::body::Incoming;
 use hyper::header::{CONNECTION, CONTENT_TYPE, HeaderValue, UPGRADE};
 use hyper::upgrade::{OnUpgrade, Upgraded};
 use hyper_util::rt::TokioIo;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpStream, UnixStream};
 
-use crate::http::{self, Response};
+use crate::http::{self, RequestBody, Response};
 
 /// Docker's type of a raw stream, and of one in frames.
 const RAW: &str = "application/vnd.docker.raw-stream";
@@ -34,7 +33,7 @@ pub(crate) fn content_type(framed: bool, version: http::Version) -> &'static str
 /// Answers a client that is about to be a stream. `give` gets its connection once it is free of HTTP.
 pub(crate) fn hijack<F, G>(
     upgrade: Option<OnUpgrade>,
-    body: Incoming,
+    body: RequestBody,
     framed: bool,
     version: http::Version,
     give: G,
@@ -103,7 +102,7 @@ pub(crate) fn descriptor(stream: UnixStream) -> Result<OwnedFd> {
 }
 
 /// The container's output as the body of the answer; the request's own body goes in.
-fn as_body(ours: UnixStream, mut input: Incoming, content_type: &'static str) -> Response {
+fn as_body(ours: UnixStream, mut input: RequestBody, content_type: &'static str) -> Response {
     let (mut reader, mut writer) = ours.into_split();
     tokio::spawn(async move {
         while let Some(Ok(frame)) = input.frame().await {

@@ -6,10 +6,10 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use futures_util::Stream;
-use http_body_util::combinators::UnsyncBoxBody;
+use http_body_util::combinators::{BoxBody, UnsyncBoxBody};
 use http_body_util::{BodyExt, Full, Limited, StreamBody};
 use hull_engine::{Engine, Error, Kind, Result};
-use hyper::body::{Frame, Incoming};
+use hyper::body::Frame;
 use hyper::header::{CONTENT_TYPE, HeaderMap, HeaderValue};
 use hyper::{StatusCode, Uri};
 use serde::Serialize;
@@ -20,6 +20,9 @@ pub(crate) const BODY_LIMIT: usize = 8 << 20;
 
 /// The body of an answer.
 pub(crate) type Body = UnsyncBoxBody<Bytes, std::io::Error>;
+
+/// The body of a request.
+pub(crate) type RequestBody = BoxBody<Bytes, hyper::Error>;
 
 /// An answer.
 pub(crate) type Response = hyper::Response<Body>;
@@ -45,7 +48,7 @@ pub(crate) struct Request {
     /// The headers.
     pub(crate) headers: HeaderMap,
     /// The body, not read yet.
-    pub(crate) body: Incoming,
+    pub(crate) body: RequestBody,
     /// The connection, where the client asked to upgrade it.
     pub(crate) upgrade: Option<hyper::upgrade::OnUpgrade>,
 }
@@ -233,6 +236,7 @@ pub(crate) fn failure(error: &Error) -> Response {
         Kind::Conflict => StatusCode::CONFLICT,
         Kind::NotModified => StatusCode::NOT_MODIFIED,
         Kind::Forbidden => StatusCode::FORBIDDEN,
+        Kind::Unavailable => StatusCode::SERVICE_UNAVAILABLE,
         Kind::NotImplemented => StatusCode::NOT_IMPLEMENTED,
         Kind::System => StatusCode::INTERNAL_SERVER_ERROR,
     };

@@ -8,7 +8,7 @@ use hyper::StatusCode;
 use serde::Deserialize;
 use serde_json::json;
 
-use crate::blocking::{self, BodyReader};
+use crate::blocking::{self, BodyReader, Talk};
 use crate::http::{self, Query, Request, Response};
 
 pub(crate) async fn list(request: Request) -> Result<Response> {
@@ -78,7 +78,7 @@ async fn pull(request: &Request, name: String) -> Result<Response> {
     let shown = hull_image::reference::Reference::parse(&name)
         .map(|reference| reference.or_latest().familiar())
         .unwrap_or(name);
-    blocking::told(false, move |lines| {
+    blocking::told(Talk::All, move |lines| {
         lines.say(&json!({ "status": format!("Digest: {}", image.id) }));
         lines.say(&json!({ "status": format!("Status: Image is up to date for {shown}") }));
         Ok(())
@@ -97,7 +97,7 @@ async fn import(request: Request) -> Result<Response> {
     };
     let engine = request.engine.clone();
     let mut body = BodyReader::new(request.body);
-    blocking::told(false, move |lines| {
+    blocking::told(Talk::Late, move |lines| {
         let image = engine.image_import(&mut body, options, &|progress| lines.progress(&progress))?;
         lines.say(&json!({ "status": image.id }));
         Ok(())
@@ -107,12 +107,19 @@ async fn import(request: Request) -> Result<Response> {
 
 pub(crate) async fn load(request: Request) -> Result<Response> {
     let platform = platform(&request.query)?;
-    let quiet = request.query.flag("quiet");
+    let talk = if request.query.flag("quiet") { Talk::Nothing } else { Talk::All };
     let engine = request.engine.clone();
     let mut body = BodyReader::new(request.body);
-    blocking::told(quiet, move |lines| {
+    blocking::told(talk, move |lines| {
         let loaded =
-            engine.image_load(&mut body, platform.as_ref(), &|progress| lines.progress(&progress))?;
+            match engine.image_load(&mut body, platform.as_ref(), &|progress| lines.progress(&progress)) {
+                Ok(loaded) => loaded,
+                // In Docker an archive that cannot be loaded is a line of the answer, never its status.
+                Err(error) => {
+                    lines.fail(&error);
+                    return Ok(());
+                }
+            };
         for one in loaded {
             let line = match one {
                 Loaded::Reference(name) => format!("Loaded image: {name}\n"),
@@ -157,7 +164,7 @@ pub(crate) async fn bootstrap(request: Request) -> Result<Response> {
         ));
     }
     let engine = request.engine.clone();
-    blocking::told(false, move |lines| {
+    blocking::told(Talk::All, move |lines| {
         let image = engine.image_bootstrap(&what, &|progress| lines.progress(&progress))?;
         lines.say(&json!({ "status": image.id }));
         Ok(())

@@ -19,6 +19,7 @@ mod images;
 mod networks;
 mod routes;
 mod server;
+mod swarm;
 mod system;
 mod tls;
 mod volumes;

@@ -40,7 +40,7 @@ pub(crate) async fn create(mut request: Request) -> Result<Response> {
     let create: NetworkCreate = request.json().await?;
     let engine = request.engine.clone();
     let network = blocking::run(move || engine.networks.create(create)).await?;
-    http::json(StatusCode::CREATED, &json!({ "Id": network.id, "Warning": "" }))
+    http::json(StatusCode::CREATED, &json!({ "Id": network.id, "Warning": network.warning() }))
 }
 
 pub(crate) async fn remove(request: Request) -> Result<Response> {

@@ -6,9 +6,10 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
+use http_body_util::{BodyExt, Full};
 use hull_engine::{Engine, Error, Result};
 use hyper::body::Incoming;
-use hyper::header::{HeaderValue, SERVER};
+use hyper::header::{CONTENT_LENGTH, HeaderMap, HeaderValue, SERVER};
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
@@ -17,7 +18,7 @@ use tokio::net::{TcpListener, TcpStream, UnixListener};
 use tokio_rustls::TlsAcceptor;
 
 use crate::gone::Client;
-use crate::http::{self, NEWEST, OLDEST, Query, Request, Response, Version};
+use crate::http::{self, NEWEST, OLDEST, Query, Request, RequestBody, Response, Version};
 use crate::routes;
 
 /// One place where clients connect.
@@ -193,15 +194,39 @@ impl Drop for AbortOnDrop {
 
 async fn dispatch(engine: Arc<Engine>, mut request: hyper::Request<Incoming>) -> Result<Response> {
     let (version, path) = version_of(request.uri().path())?;
-    let (route, captures) = routes::find(request.method(), path)?;
-    let Some(handler) = route.handler else {
-        return Err(Error::unsupported(format_args!("the endpoint {}", route.name())));
+    let found = routes::find(request.method(), path).and_then(|(route, captures)| match route.handler {
+        Some(handler) => Ok((handler, captures)),
+        None => Err(Error::unsupported(format_args!("the endpoint {}", route.name()))),
+    });
+    let (handler, captures) = match found {
+        Ok(found) => found,
+        Err(error) => {
+            let (parts, body) = request.into_parts();
+            // Read, so that a client that is still sending it hears the answer and not a broken pipe.
+            at_hand(&parts.headers, body).await?;
+            return Err(error);
+        }
     };
     let wants_upgrade = request.headers().contains_key(hyper::header::UPGRADE);
     let upgrade = wants_upgrade.then(|| hyper::upgrade::on(&mut request));
     let query = Query::of(request.uri());
     let (parts, body) = request.into_parts();
+    let body = if wants_upgrade { body.boxed() } else { at_hand(&parts.headers, body).await? };
     handler(Request { engine, version, captures, query, headers: parts.headers, body, upgrade }).await
+}
+
+/// How long a body may be that is read before anything is answered.
+const SHORT: u64 = 64 << 10;
+
+/// A request's body, read if it is short: whatever the answer is then, it does not meet a client that is still sending.
+async fn at_hand(headers: &HeaderMap, body: Incoming) -> Result<RequestBody> {
+    let length = headers.get(CONTENT_LENGTH).and_then(|length| length.to_str().ok()?.parse::<u64>().ok());
+    if length.is_none_or(|length| length > SHORT) {
+        return Ok(body.boxed());
+    }
+    let ended = |error| Error::invalid(format!("the request's body ended early: {error}"));
+    let bytes = body.collect().await.map_err(ended)?.to_bytes();
+    Ok(Full::new(bytes).map_err(|never: Infallible| match never {}).boxed())
 }
 
 /// Takes `/v1.41` off a path.

@@ -14,7 +14,7 @@ use hyper::header::{CACHE_CONTROL, HeaderName, HeaderValue, PRAGMA};
 use tokio::sync::broadcast::error::RecvError;
 use tokio::time::Instant;
 
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use crate::blocking;
 use crate::http::{self, NEWEST, OLDEST, Request, Response, Version};
@@ -52,8 +52,15 @@ pub(crate) async fn info(request: Request) -> Result<Response> {
     http::ok(&info)
 }
 
+/// There is no builder, and so no cache of one: nothing is what there is to remove.
+pub(crate) async fn prune_build_cache(_request: Request) -> Result<Response> {
+    http::ok(&json!({ "CachesDeleted": null, "SpaceReclaimed": 0 }))
+}
+
 pub(crate) async fn disk_usage(request: Request) -> Result<Response> {
-    let query = DiskQuery::of(request.query.all("type"), request.query.flag("verbose"))?;
+    // Before 1.42 everything was told, whatever was asked.
+    let types: Vec<&str> = request.query.all("type").filter(|_| request.version >= 42).collect();
+    let query = DiskQuery::of(types.into_iter(), request.query.flag("verbose"))?;
     let (engine, version) = (request.engine.clone(), request.version);
     http::ok(&blocking::run(move || engine.disk_usage(query, version)).await?)
 }
@@ -68,7 +75,12 @@ pub(crate) async fn events(request: Request) -> Result<Response> {
     if let (Some(since), Some(until)) = (since, until)
         && until < since
     {
-        return Err(Error::invalid("`since` time cannot be after `until` time"));
+        let asked = |name: &str| request.query.text(name).unwrap_or_default().to_owned();
+        return Err(Error::invalid(format!(
+            "`since` time ({}) cannot be after `until` time ({})",
+            asked("since"),
+            asked("until")
+        )));
     }
     // A time in the past ends the stream behind what is known of before it.
     let end = until

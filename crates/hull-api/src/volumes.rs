@@ -43,6 +43,5 @@ pub(crate) async fn prune(request: Request) -> Result<Response> {
     }
     let engine = request.engine.clone();
     let (names, bytes) = blocking::run(move || engine.volumes.prune(&filters, all_by_default)).await?;
-    let names = if names.is_empty() { Value::Null } else { json!(names) };
     http::ok(&json!({ "VolumesDeleted": names, "SpaceReclaimed": bytes }))
 }

@@ -16,6 +16,8 @@ pub enum Kind {
     NotModified,
     /// It is not allowed.
     Forbidden,
+    /// It is for engines in another role: a manager of a swarm.
+    Unavailable,
     /// hull cannot do that (yet).
     NotImplemented,
     /// The machine or the engine failed.

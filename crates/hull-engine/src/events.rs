@@ -134,7 +134,10 @@ impl Event {
         // The words of before 1.22, which were there until 1.52.
         if version < 52 && matches!(self.kind, Kind::Container | Kind::Image) {
             shown["status"] = json!(self.action);
-            shown["id"] = json!(self.id);
+            // A prune is of nothing in particular.
+            if !self.id.is_empty() {
+                shown["id"] = json!(self.id);
+            }
             if let Some(image) = self.attributes.get("image") {
                 shown["from"] = json!(image);
             }

@@ -70,11 +70,8 @@ fn what_is_not_there_says_so() {
         return;
     }
     for (method, path, name) in [
-        ("GET", "/swarm", "swarm"),
-        ("GET", "/services", "services"),
-        ("GET", "/nodes", "nodes"),
-        ("GET", "/plugins", "plugins"),
-        ("GET", "/secrets", "secrets"),
+        ("POST", "/swarm/init", "swarm"),
+        ("POST", "/plugins/pull", "plugins"),
         ("POST", "/session", "session"),
         ("POST", "/images/busybox/push", "push"),
     ] {
@@ -82,6 +79,56 @@ fn what_is_not_there_says_so() {
         assert_eq!(response.status, 501, "{method} {path}: {}", response.text());
         assert!(response.message().contains(name), "{method} {path}: {}", response.text());
     }
+}
+
+#[test]
+fn an_engine_in_no_swarm_and_without_plugins() {
+    let daemon = Daemon::empty(Engine::under_test(), &[]);
+    let mut api = daemon.api();
+    for (method, path) in [
+        ("GET", "/swarm"),
+        ("GET", "/services"),
+        ("GET", "/nodes"),
+        ("GET", "/tasks"),
+        ("GET", "/secrets"),
+        ("GET", "/configs"),
+        ("POST", "/secrets/create"),
+        ("DELETE", "/services/x"),
+    ] {
+        // With a body that nobody asked for: the answer is heard all the same.
+        let response = api.send(method, path, "application/json", b"{}").expect("an answer");
+        assert_eq!(response.status, 503, "{method} {path}: {}", response.text());
+        assert!(response.message().contains("not a swarm manager"), "{method} {path}: {}", response.text());
+    }
+    let response = api.post_empty("/swarm/leave").expect("an answer");
+    assert_eq!((response.status, response.message().as_str()), (503, "This node is not part of a swarm"));
+    assert_eq!(api.get("/plugins").expect("an answer").json(), serde_json::json!([]));
+    let response = api.get("/plugins/x/json").expect("an answer");
+    assert_eq!((response.status, response.message().as_str()), (404, "plugin \"x\" not found"));
+    let pruned = api.post_empty("/build/prune").expect("an answer");
+    assert_eq!((pruned.status, &pruned.json()["SpaceReclaimed"]), (200, &serde_json::json!(0)));
+}
+
+/// A client that sends head and body one after the other, as Python's does, hears a refusal and not a broken pipe.
+#[test]
+fn a_refusal_waits_for_a_short_body() {
+    use std::io::{Read, Write};
+    let daemon = Daemon::empty(Engine::under_test(), &[]);
+    let mut stream = daemon.api().connect().expect("a connection");
+    let stream = stream.get_mut();
+    let head = "POST /no/such/thing HTTP/1.1\r\nHost: h\r\nConnection: close\r\nContent-Length: 2\r\n\r\n";
+    stream.write_all(head.as_bytes()).expect("the head is sent");
+    hull_tests::wait_until("the daemon has read the head", std::time::Duration::from_secs(10), || {
+        api_is_there(&daemon)
+    });
+    stream.write_all(b"{}").expect("the body is sent");
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).expect("an answer");
+    assert!(answer.starts_with("HTTP/1.1 404"), "{answer}");
+}
+
+fn api_is_there(daemon: &Daemon) -> bool {
+    daemon.api().get("/_ping").is_ok_and(|answer| answer.status == 200)
 }
 
 #[test]

@@ -248,7 +248,9 @@ impl Engine {
             self.networks.check(&name, &settings)?;
             endpoints.insert(name, settings);
         }
-        if !endpoints.contains_key(&mode_network.name) {
+        // Who names networks beside the default one is on those alone.
+        let elsewhere = mode_network.name == "bridge" && !endpoints.is_empty();
+        if !elsewhere && !endpoints.contains_key(&mode_network.name) {
             let settings =
                 EndpointSettings { mac_address: config.mac_address.clone(), ..EndpointSettings::default() };
             self.networks.check(&mode_network.name, &settings)?;

@@ -224,8 +224,11 @@ impl Engine {
             let container = Arc::clone(container);
             move |engine: &Arc<Engine>| {
                 for volume in names {
-                    if let Err(error) = engine.volumes.unmount(&volume, &container.id) {
-                        tracing::error!(container = container.id, volume, %error, "a volume could not be unmounted");
+                    match engine.volumes.unmount(&volume, &container.id) {
+                        Ok(()) => engine.volumes.tell("unmount", &volume, &[("container", &container.id)]),
+                        Err(error) => {
+                            tracing::error!(container = container.id, volume, %error, "a volume could not be unmounted");
+                        }
                     }
                 }
                 Ok(())

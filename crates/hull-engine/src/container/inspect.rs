@@ -160,8 +160,27 @@ pub(super) fn endpoints(record: &Record) -> BTreeMap<String, EndpointSettings> {
     endpoints
 }
 
+/// The API version from which on a container's own names are told apart from its aliases.
+const DNS_NAMES: u32 = 45;
+
+/// Before that the id's beginning was one of the aliases.
+fn add_own_aliases(record: &Record, endpoints: &mut BTreeMap<String, EndpointSettings>) {
+    let short = &record.id[..12];
+    for settings in endpoints.values_mut().filter(|settings| settings.dns_names.is_some()) {
+        let aliases = settings.aliases.get_or_insert_default();
+        for name in [short, record.hostname()] {
+            if !aliases.iter().any(|alias| alias == name) {
+                aliases.push(name.to_owned());
+            }
+        }
+    }
+}
+
 fn network_settings(record: &Record, minor: u32) -> Value {
-    let endpoints = endpoints(record);
+    let mut endpoints = endpoints(record);
+    if minor < DNS_NAMES {
+        add_own_aliases(record, &mut endpoints);
+    }
     let sandbox = if record.is_running() { record.id.clone() } else { String::new() };
     let key = if record.is_running() { format!("/proc/{}/ns/net", record.state.pid) } else { String::new() };
     let mut shown = json!({

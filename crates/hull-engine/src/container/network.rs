@@ -11,6 +11,36 @@ use crate::model::EndpointSettings;
 use crate::networks::{Allocation, Live, Networks};
 use crate::{Engine, Error, Kind, Result};
 
+/// Whether a container may come to one more network.
+fn check_joining(record: &Record, network: &str) -> Result<()> {
+    let conflict = |message: &str| Err(Error::invalid(message));
+    let mode = record.host_config.network_mode.as_str();
+    if network == "host" && mode != "host" {
+        return conflict("container cannot be disconnected from host network or connected to host network");
+    }
+    if mode == "host" || mode.starts_with("container:") {
+        return conflict(
+            "container sharing network namespace with another container or host cannot be connected to any other network",
+        );
+    }
+    if record.endpoints.contains_key(network) {
+        // One that does not run only has its settings changed.
+        return match record.is_running() {
+            false => Ok(()),
+            true => Err(Error::new(
+                Kind::Forbidden,
+                format!("endpoint with name {} already exists in network {network}", record.name),
+            )),
+        };
+    }
+    if record.endpoints.contains_key("none") || (network == "none" && !record.endpoints.is_empty()) {
+        return conflict(
+            "container cannot be connected to multiple networks with one of the networks in private (none) mode",
+        );
+    }
+    Ok(())
+}
+
 impl Engine {
     /// Puts a container on a network.
     ///
@@ -24,24 +54,7 @@ impl Engine {
     ) -> Result<()> {
         let name = self.networks.check(network, &settings)?;
         let _transition = container.transition.lock().await;
-        let forbidden = |message: String| Err(Error::new(Kind::Forbidden, message));
-        let (mode, known, own_name) = {
-            let record = container.record();
-            (
-                record.host_config.network_mode.clone(),
-                record.endpoints.contains_key(&name),
-                record.name.clone(),
-            )
-        };
-        if mode.starts_with("container:") {
-            return forbidden(
-                "container sharing network namespace with another container or host cannot be connected to any other network"
-                    .to_owned(),
-            );
-        }
-        if known {
-            return forbidden(format!("endpoint with name {own_name} already exists in network {name}"));
-        }
+        check_joining(&container.record(), &name)?;
         let joins = name.clone();
         let wanted = settings.clone();
         let joined = self
@@ -70,6 +83,11 @@ impl Engine {
     ) -> Result<()> {
         let name = self.networks.resolve(network)?.name.clone();
         let _transition = container.transition.lock().await;
+        if name == "host" && container.record().endpoints.contains_key(&name) {
+            return Err(Error::invalid(
+                "container cannot be disconnected from host network or connected to host network",
+            ));
+        }
         if !container.record().endpoints.contains_key(&name) {
             return Err(Error::new(
                 Kind::Forbidden,

@@ -316,6 +316,13 @@ impl Engine {
                 MountKind::Tmpfs => PathBuf::new(),
                 MountKind::Volume => {
                     let folder = self.volumes.mount(&mount.name, &record.id)?;
+                    let place = [
+                        ("container", record.id.as_str()),
+                        ("destination", mount.destination.as_str()),
+                        ("propagation", mount.propagation.as_str()),
+                        ("read/write", if mount.writable { "true" } else { "false" }),
+                    ];
+                    self.volumes.tell("mount", &mount.name, &place);
                     if mount.subpath.is_empty() { folder } else { beneath(&folder, &mount.subpath)? }
                 }
                 MountKind::Bind => {

@@ -188,9 +188,12 @@ impl Engine {
         options: Import,
         report: Report<'_>,
     ) -> Result<Arc<Image>> {
+        let tag = options.reference.clone();
         let image = self.images.import(tar, options, report)?;
-        let name = image.repo_tags.first().cloned().unwrap_or_else(|| image.id.to_string());
-        self.tell_image("import", &image, &name);
+        if let Some(Ok(tag)) = tag.as_deref().map(Reference::parse) {
+            self.tell_image("tag", &image, &tag.or_latest().familiar());
+        }
+        self.tell_image("import", &image, &image.id.to_string());
         Ok(image)
     }
 
@@ -212,7 +215,7 @@ impl Engine {
             };
             // Another client may have removed it already.
             if let Ok(image) = self.images.resolve(&name) {
-                self.tell_image("load", &image, &name);
+                self.tell_image("load", &image, &image.id.to_string());
             }
         }
         Ok(loaded)
@@ -226,7 +229,7 @@ impl Engine {
         self.images.save(names, out)?;
         for name in names {
             if let Ok(image) = self.images.resolve(name) {
-                self.tell_image("save", &image, name);
+                self.tell_image("save", &image, &image.id.to_string());
             }
         }
         Ok(())
@@ -238,8 +241,7 @@ impl Engine {
     /// The system is not known, a tool is missing, or it fails.
     pub fn image_bootstrap(&self, what: &str, report: Report<'_>) -> Result<Arc<Image>> {
         let image = self.images.bootstrap(what, report)?;
-        let name = image.repo_tags.first().cloned().unwrap_or_else(|| image.id.to_string());
-        self.tell_image("import", &image, &name);
+        self.tell_image("import", &image, &image.id.to_string());
         Ok(image)
     }
 
@@ -255,10 +257,10 @@ impl Engine {
                 Ok(image)
             }
             Err(error) if error.kind == hull_image::Kind::NotFound => Err(Error::new(
-                Kind::NotImplemented,
+                // Not 501: clients tell an image that is nowhere by 404.
+                Kind::NotFound,
                 format!(
-                    "pull access denied for {shown}: it is not here, and hull cannot pull from registries yet; bring \
-                     it in with `hull load`, `hull import` or `hull image bootstrap`, or run the built-in hull/host"
+                    "pull access denied for {shown}, repository does not exist: hull has no registries yet; bring it in with `hull load`, `hull import` or `hull image bootstrap`, or run the built-in hull/host"
                 ),
             )),
             Err(error) => Err(error.into()),

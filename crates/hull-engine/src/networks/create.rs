@@ -56,7 +56,7 @@ pub struct Network {
 pub struct Ipam {
     /// Always `default`.
     pub driver: String,
-    /// Options of that driver: none are known.
+    /// Options of that driver: none are known, and what is given is kept and shown.
     pub options: Option<BTreeMap<String, String>>,
     /// One subnet, or one of each family.
     pub config: Vec<IpamConfig>,
@@ -139,6 +139,8 @@ mod option {
     pub(super) const HOST_BINDING: &str = "com.docker.network.bridge.host_binding_ipv4";
     pub(super) const DEFAULT_BRIDGE: &str = "com.docker.network.bridge.default_bridge";
     pub(super) const MTU: &str = "com.docker.network.driver.mtu";
+    /// What begins so is meant for the driver.
+    pub(super) const OWN: &str = "com.docker.network.";
     pub(super) const PREFIX: &str = "com.docker.network.container_iface_prefix";
 }
 
@@ -151,6 +153,18 @@ pub(super) struct Plan {
     pub(super) interface_prefix: String,
     pub(super) pool4: Option<Pool>,
     pub(super) pool6: Option<Pool>,
+}
+
+impl Network {
+    /// What of the options has no effect, in a sentence; empty where all of them have one.
+    pub fn warning(&self) -> String {
+        let names: Vec<&str> = self.options.keys().map(String::as_str).collect();
+        let idle: Vec<&str> = names.into_iter().filter(|name| !name.starts_with(option::OWN)).collect();
+        if idle.is_empty() {
+            return String::new();
+        }
+        format!("the driver {} has no option {}: kept without effect", self.driver, idle.join(", "))
+    }
 }
 
 impl NetworkCreate {
@@ -171,11 +185,7 @@ impl NetworkCreate {
         let configured = self.ipam.config.iter().any(|config| !config.subnet.is_empty());
         let enable_ipv4 = self.enable_ipv4.unwrap_or(true);
         let config = subnets(self.ipam.config, (enable_ipv4, self.enable_ipv6), pools, networks, routes)?;
-        let ipam = Ipam {
-            driver: "default".to_owned(),
-            options: self.ipam.options.filter(|options| !options.is_empty()).or(Some(BTreeMap::new())),
-            config,
-        };
+        let ipam = Ipam { driver: "default".to_owned(), options: self.ipam.options, config };
         Ok(Network {
             name: self.name,
             id,
@@ -218,10 +228,6 @@ impl NetworkCreate {
                 "a network made of a config-only network",
             ),
             (!matches!(self.ipam.driver.as_str(), "" | "default"), "an IPAM driver other than \"default\""),
-            (
-                self.ipam.options.as_ref().is_some_and(|options| !options.is_empty()),
-                "an option of the IPAM driver",
-            ),
         ];
         if let Some((_, what)) = refused.iter().find(|(asked, _)| *asked) {
             return Err(Error::unsupported(what));
@@ -397,7 +403,11 @@ pub(super) fn plan(network: &Network) -> Result<Plan> {
             }
             // What inspect shows of the default network; a client may hand it back.
             option::DEFAULT_BRIDGE if network.name == "bridge" => {}
-            other => return Err(Error::unsupported(format_args!("the network option {other}"))),
+            other if other.starts_with(option::OWN) => {
+                return Err(Error::unsupported(format_args!("the network option {other}")));
+            }
+            // Another program's note, kept and shown; the answer to its creation says so.
+            _ => {}
         }
     }
     let (mut pool4, mut pool6) = (None, None);

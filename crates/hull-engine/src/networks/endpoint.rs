@@ -64,7 +64,11 @@ pub(super) fn check(network: &Network, settings: &EndpointSettings) -> Result<As
                 return Err(Error::invalid(format!("invalid interface name {value:?}")));
             }
             "com.docker.network.endpoint.sysctls" => asked.sysctls = sysctls(value)?,
-            other => return Err(Error::unsupported(format_args!("the endpoint option {other}"))),
+            other if other.starts_with("com.docker.network.") => {
+                return Err(Error::unsupported(format_args!("the endpoint option {other}")));
+            }
+            // Another program's note, kept and shown.
+            _ => {}
         }
     }
     Ok(asked)
@@ -222,6 +226,7 @@ mod tests {
             of("com.docker.network.endpoint.sysctls", "net.ipv4.conf.IFNAME.log_martians=1").unwrap().sysctls;
         assert_eq!(sysctls, [("net.ipv4.conf.IFNAME.log_martians".to_owned(), "1".to_owned())]);
         assert!(of("com.docker.network.endpoint.sysctls", "kernel.panic=1").is_err());
-        assert!(of("other", "1").unwrap_err().message.contains("other"));
+        assert!(of("com.docker.network.other", "1").unwrap_err().message.contains("other"));
+        assert!(of("com.example.note", "1").is_ok());
     }
 }

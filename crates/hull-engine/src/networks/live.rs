@@ -102,7 +102,7 @@ impl Networks {
         let network = self.resolve(network)?;
         if network.driver != "bridge" || allocation.legs.iter().any(|leg| leg.network.driver == "host") {
             return Err(Error::new(
-                Kind::Forbidden,
+                Kind::InvalidParameter,
                 "container cannot be disconnected from host network or connected to host network",
             ));
         }
@@ -140,7 +140,7 @@ impl Networks {
         let network = self.resolve(network)?;
         if network.driver == "host" {
             return Err(Error::new(
-                Kind::Forbidden,
+                Kind::InvalidParameter,
                 "container cannot be disconnected from host network or connected to host network",
             ));
         }

@@ -48,6 +48,9 @@ impl DiskQuery {
     }
 }
 
+/// The API version from which on sums are told.
+const SUMS: u32 = 52;
+
 impl Engine {
     /// What takes up the disk: the sums of API 1.52 and later, and beside them the lists of those before.
     ///
@@ -102,6 +105,11 @@ impl Engine {
         if query.build_cache {
             usage["BuilderSize"] = json!(0);
             add(&mut usage, ("BuildCache", "BuildCacheUsage"), Vec::new(), 0, 0, 0, query.verbose);
+        }
+        if version < SUMS
+            && let Value::Object(members) = &mut usage
+        {
+            members.retain(|name, _| !name.ends_with("Usage"));
         }
         Ok(usage)
     }

@@ -223,7 +223,6 @@ impl Volumes {
             }
             mounted.insert(container.to_owned());
         }
-        self.publish("mount", &volume, Some(container));
         Ok(volume.mountpoint.clone())
     }
 
@@ -240,8 +239,6 @@ impl Volumes {
         if mounted.is_empty() && !volume.options.is_empty() {
             options::unmount(&volume)?;
         }
-        drop(mounted);
-        self.publish("unmount", &volume, Some(container));
         Ok(())
     }
 
@@ -365,7 +362,7 @@ impl Volumes {
         let entry = Entry::of(volume);
         let volume = Arc::clone(&entry.volume);
         state.volumes.insert(name.to_owned(), entry);
-        self.publish("create", &volume, None);
+        self.publish("create", &volume, &[]);
         Ok(volume)
     }
 
@@ -399,7 +396,7 @@ impl Volumes {
             return Err(error);
         }
         state.volumes.remove(name);
-        self.publish("destroy", &volume, None);
+        self.publish("destroy", &volume, &[]);
         Ok(aside)
     }
 
@@ -409,9 +406,16 @@ impl Volumes {
         Ok((Arc::clone(&entry.volume), Arc::clone(&entry.mounted)))
     }
 
-    fn publish(&self, action: &str, volume: &Volume, container: Option<&str>) {
+    /// Tells that a container that starts or ends has a volume, or has it no more.
+    pub(crate) fn tell(&self, action: &str, name: &str, further: &[(&str, &str)]) {
+        if let Ok(volume) = self.get(name) {
+            self.publish(action, &volume, further);
+        }
+    }
+
+    fn publish(&self, action: &str, volume: &Volume, further: &[(&str, &str)]) {
         let mut attributes = BTreeMap::from([("driver".to_owned(), volume.driver.clone())]);
-        attributes.extend(container.map(|id| ("container".to_owned(), id.to_owned())));
+        attributes.extend(further.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())));
         self.events.publish(events::Kind::Volume, action, &volume.name, attributes);
     }
 

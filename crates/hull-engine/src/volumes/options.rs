@@ -34,11 +34,9 @@ pub(super) fn check(options: &BTreeMap<String, String>) -> Result<()> {
     }
     let needs: [(&str, &[&str]); 3] =
         [("device", &["type"]), ("type", &["device"]), ("o", &["device", "type"])];
-    for (name, needed) in needs.iter().filter(|(name, _)| options.contains_key(*name)) {
+    for (_, needed) in needs.iter().filter(|(name, _)| options.contains_key(*name)) {
         if let Some(missing) = needed.iter().find(|needed| !options.contains_key(**needed)) {
-            return Err(Error::invalid(format!(
-                "missing required option: {missing:?} (for the option {name:?})"
-            )));
+            return Err(Error::invalid(format!("missing required option: {missing:?}")));
         }
     }
     if let Some(text) = options.get("o") {

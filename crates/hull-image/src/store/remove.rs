@@ -48,7 +48,7 @@ impl Store {
             self.remove_by_id(&id, force, in_use, &mut removed)?;
         } else {
             let reference = Reference::parse(name)?.or_latest();
-            self.remove_by_name(&reference, &id, force, in_use, &mut removed)?;
+            self.remove_by_name((name, &reference), &id, force, in_use, &mut removed)?;
             if !self.state().names_of(&id).is_empty() {
                 return Ok(removed);
             }
@@ -61,7 +61,7 @@ impl Store {
     /// A name alone goes without force when the image has others, or when no container uses it.
     fn remove_by_name(
         &self,
-        reference: &Reference,
+        (typed, reference): (&str, &Reference),
         id: &ImageId,
         force: bool,
         in_use: Using<'_>,
@@ -73,9 +73,8 @@ impl Store {
             && let Some(InUse { container, .. }) = in_use(id)
         {
             return Err(Error::conflict(format!(
-                "conflict: unable to remove repository reference \"{}\" (must force) - container {} is using its \
+                "conflict: unable to remove repository reference \"{typed}\" (must force) - container {} is using its \
                      referenced image {}",
-                reference.familiar(),
                 short(&container),
                 id.short()
             )));
