@@ -6,7 +6,7 @@ use base64::Engine as _;
 use base64::prelude::BASE64_STANDARD;
 use hull_engine::container::{CommitOptions, Container, PutOptions};
 use hull_engine::model::Config;
-use hull_engine::{Error, Result};
+use hull_engine::{Error, Result, model};
 use hull_image::archive::PathStat;
 use hyper::StatusCode;
 use hyper::header::HeaderValue;
@@ -86,7 +86,7 @@ pub(crate) async fn export(request: Request) -> Result<Response> {
 }
 
 pub(crate) async fn commit(mut request: Request) -> Result<Response> {
-    let config: Option<Config> = request.json_or_default().await?;
+    let config: Option<Config> = request.json_object().await?.map(model::from_object).transpose()?;
     let query = &request.query;
     let text = |name: &str| query.get(name).unwrap_or_default().to_owned();
     let container = request.engine.container(query.get("container").unwrap_or_default())?;

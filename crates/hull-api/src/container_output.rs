@@ -24,6 +24,9 @@ pub(crate) async fn logs(request: Request) -> Result<Response> {
         timestamps: query.flag("timestamps"),
         details: query.flag("details"),
     };
+    if !options.stdout && !options.stderr {
+        return Err(Error::invalid("Bad parameters: you must choose at least one stream"));
+    }
     let container = request.engine.container(request.capture(0))?;
     let logs = request.engine.logs(&container, &options, true)?;
     let content_type = hijack::content_type(!container.has_terminal(), request.version);

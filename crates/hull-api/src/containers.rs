@@ -1,11 +1,11 @@
-//! /containers and /commit.
+//! /containers: lists, and what moves a container through its life.
 
 use std::sync::Arc;
 
 use bytes::Bytes;
 use futures_util::stream;
 use hull_engine::container::{AttachRequest, Condition, Container, ListOptions, RemoveOptions};
-use hull_engine::model::{CreateBody, Resources, RestartPolicy};
+use hull_engine::model::{Resources, RestartPolicy};
 use hull_engine::{Error, Result};
 use hyper::StatusCode;
 use serde::Deserialize;
@@ -26,49 +26,28 @@ pub(crate) async fn list(request: Request) -> Result<Response> {
         all: query.flag("all"),
         limit: limit.and_then(|limit| usize::try_from(limit).ok()).filter(|limit| *limit > 0),
         size: query.flag("size"),
+        before: query.text("before").map(str::to_owned),
+        since: query.text("since").map(str::to_owned),
         filters: query.filters()?,
     };
-    if !options.size {
-        return http::ok(&request.engine.list(&options)?);
-    }
-    // Every file of every writable layer is looked at.
-    let engine = Arc::clone(&request.engine);
-    http::ok(&blocking::run(move || engine.list(&options)).await?)
-}
-
-pub(crate) async fn create(mut request: Request) -> Result<Response> {
-    let body: CreateBody = request.json().await?;
-    if let Some(platform) = request.query.text("platform") {
-        check_platform(platform)?;
-    }
-    let networks = &body.networking_config.endpoints_config;
-    // Later clients put a container on several networks at once.
-    if request.version < 44 && networks.len() > 1 {
-        let names: Vec<&str> = networks.keys().map(String::as_str).collect();
-        return Err(Error::invalid(format!(
-            "Container cannot be connected to network endpoints: {}",
-            names.join(", ")
-        )));
-    }
-    let created = request.engine.create_container(request.query.text("name"), body).await?;
-    http::json(StatusCode::CREATED, &json!({ "Id": created.id, "Warnings": created.warnings }))
-}
-
-/// Only this machine's own platform runs here.
-fn check_platform(platform: &str) -> Result<()> {
-    let host = match std::env::consts::ARCH {
-        "x86_64" => "amd64",
-        "aarch64" => "arm64",
-        other => other,
+    let mut listed = if options.size {
+        // Every file of every writable layer is looked at.
+        let engine = Arc::clone(&request.engine);
+        blocking::run(move || engine.list(&options)).await?
+    } else {
+        request.engine.list(&options)?
     };
-    let mut parts = platform.split('/');
-    let (system, architecture) = (parts.next().unwrap_or_default(), parts.next().unwrap_or(host));
-    if system == "linux" && architecture == host {
-        return Ok(());
+    if request.version < 52 {
+        for shown in listed.iter_mut().filter_map(serde_json::Value::as_object_mut) {
+            shown.remove("Health");
+        }
     }
-    Err(Error::not_found(format!(
-        "image with reference was found but does not match the specified platform: wanted {platform}, this machine runs linux/{host}"
-    )))
+    if request.version < 46 {
+        for shown in listed.iter_mut().filter_map(|shown| shown["HostConfig"].as_object_mut()) {
+            shown.remove("Annotations");
+        }
+    }
+    http::ok(&listed)
 }
 
 pub(crate) async fn inspect(request: Request) -> Result<Response> {
@@ -82,9 +61,8 @@ pub(crate) async fn inspect(request: Request) -> Result<Response> {
 }
 
 pub(crate) async fn start(mut request: Request) -> Result<Response> {
-    // Docker took a HostConfig here once; what is sent is refused, and an empty object is nothing.
-    let body: serde_json::Map<String, serde_json::Value> = request.json_or_default().await?;
-    if !body.is_empty() && request.version >= 24 {
+    // Docker took a HostConfig here once: what may be one is refused, `{}` and `null` are not.
+    if request.bytes().await?.len() > 7 {
         return Err(Error::invalid(
             "starting container with non-empty request body was deprecated since API v1.22 and removed in v1.24",
         ));
@@ -102,23 +80,33 @@ pub(crate) async fn start(mut request: Request) -> Result<Response> {
     http::empty(StatusCode::NO_CONTENT)
 }
 
+/// The signal that a client asks to stop with, since 1.42.
+fn stop_signal(request: &Request) -> Option<&str> {
+    request.query.text("signal").filter(|_| request.version >= 42)
+}
+
 pub(crate) async fn stop(request: Request) -> Result<Response> {
     let container = container(&request)?;
-    let (signal, timeout) = (request.query.text("signal"), request.query.number("t")?);
+    let (signal, timeout) = (stop_signal(&request), request.query.number("t")?);
     let ran = request.engine.stop(&container, signal, timeout).await?;
     http::empty(if ran { StatusCode::NO_CONTENT } else { StatusCode::NOT_MODIFIED })
 }
 
 pub(crate) async fn restart(request: Request) -> Result<Response> {
     let container = container(&request)?;
-    let (signal, timeout) = (request.query.text("signal"), request.query.number("t")?);
+    let (signal, timeout) = (stop_signal(&request), request.query.number("t")?);
     request.engine.restart(&container, signal, timeout).await?;
     http::empty(StatusCode::NO_CONTENT)
 }
 
 pub(crate) async fn kill(request: Request) -> Result<Response> {
-    let container = container(&request)?;
-    request.engine.kill(&container, request.query.text("signal")).await?;
+    let name = request.capture(0);
+    let told = |error: Error| Error {
+        message: format!("cannot kill container: {name}: {}", error.message),
+        ..error
+    };
+    let container = container(&request).map_err(told)?;
+    request.engine.kill(&container, request.query.text("signal")).await.map_err(told)?;
     http::empty(StatusCode::NO_CONTENT)
 }
 
@@ -135,24 +123,17 @@ pub(crate) async fn unpause(request: Request) -> Result<Response> {
 }
 
 pub(crate) async fn rename(request: Request) -> Result<Response> {
+    let name = request.query.get("name").unwrap_or_default();
+    if name.is_empty() {
+        return Err(Error::invalid("Neither old nor new names may be empty"));
+    }
     let container = container(&request)?;
-    request.engine.rename(&container, request.query.get("name").unwrap_or_default()).await?;
+    request.engine.rename(&container, name).await?;
     http::empty(StatusCode::NO_CONTENT)
 }
 
-/// The query's `w` and `h`.
-pub(crate) fn size(request: &Request) -> Result<(u16, u16)> {
-    let side = |name: &str| -> Result<u16> {
-        request
-            .query
-            .number(name)?
-            .ok_or_else(|| Error::invalid(format!("the query's {name} is missing: the terminal's size")))
-    };
-    Ok((side("w")?, side("h")?))
-}
-
 pub(crate) async fn resize(request: Request) -> Result<Response> {
-    let (width, height) = size(&request)?;
+    let (height, width) = request.query.terminal_size()?;
     let container = container(&request)?;
     request.engine.resize(&container, width, height).await?;
     http::empty(StatusCode::OK)
@@ -167,10 +148,16 @@ struct UpdateBody {
 }
 
 pub(crate) async fn update(mut request: Request) -> Result<Response> {
-    let body: UpdateBody = request.json().await?;
+    let mut body: UpdateBody = request.json().await?;
+    if request.version < 40 {
+        body.resources.pids_limit = None;
+    }
+    // Zero and less both mean no limit.
+    body.resources.pids_limit = body.resources.pids_limit.map(|limit| limit.max(0));
     let container = container(&request)?;
     let warnings = request.engine.update(&container, body.resources, body.restart_policy).await?;
-    http::ok(&json!({ "Warnings": warnings }))
+    // No warnings are Go's nil slice.
+    http::ok(&json!({ "Warnings": Some(warnings).filter(|warnings| !warnings.is_empty()) }))
 }
 
 pub(crate) async fn wait(request: Request) -> Result<Response> {
@@ -224,5 +211,8 @@ pub(crate) async fn attach(request: Request) -> Result<Response> {
 
 pub(crate) async fn prune(request: Request) -> Result<Response> {
     let (ids, bytes) = request.engine.prune_containers(&request.query.filters()?).await?;
-    http::ok(&json!({ "ContainersDeleted": ids, "SpaceReclaimed": bytes }))
+    // No ids are Go's nil slice.
+    http::ok(
+        &json!({ "ContainersDeleted": Some(ids).filter(|ids| !ids.is_empty()), "SpaceReclaimed": bytes }),
+    )
 }

@@ -1,8 +1,8 @@
 //! /exec and /containers/{id}/exec.
 
-use hull_engine::Result;
 use hull_engine::container::ExecStart;
 use hull_engine::model::ExecConfig;
+use hull_engine::{Error, Result};
 use hyper::StatusCode;
 use serde::Deserialize;
 
@@ -11,6 +11,9 @@ use crate::http::{self, Request, Response};
 
 pub(crate) async fn create(mut request: Request) -> Result<Response> {
     let config: ExecConfig = request.json().await?;
+    if config.cmd.as_ref().is_none_or(Vec::is_empty) {
+        return Err(Error::invalid("No exec command specified"));
+    }
     let container = request.engine.container(request.capture(0))?;
     let exec = request.engine.create_exec(&container, config)?;
     http::json(StatusCode::CREATED, &serde_json::json!({ "Id": exec.id }))
@@ -27,7 +30,7 @@ struct StartBody {
 }
 
 pub(crate) async fn start(mut request: Request) -> Result<Response> {
-    let body: StartBody = request.json_or_default().await?;
+    let body: StartBody = request.json().await?;
     let engine = request.engine.clone();
     let (container, exec) = engine.exec(request.capture(0))?;
     engine.claim_exec(&container, &exec)?;
@@ -42,10 +45,8 @@ pub(crate) async fn start(mut request: Request) -> Result<Response> {
         let copy = client.socket.try_clone();
         let start = ExecStart { detach: false, client: Some(client), console_size: body.console_size };
         if let Err(error) = engine.start_exec(&container, &exec, start).await {
-            let words = format!(
-                "OCI runtime exec failed: exec failed: unable to start container process: {error}\r\n"
-            );
-            let words = if framed { hijack::frame(2, words.as_bytes()) } else { words.into_bytes() };
+            let words = format!("{error}\r\n");
+            let words = if framed { hijack::frame(1, words.as_bytes()) } else { words.into_bytes() };
             if let Ok(socket) = copy {
                 hijack::last_words(socket, &words).await;
             }
@@ -54,7 +55,7 @@ pub(crate) async fn start(mut request: Request) -> Result<Response> {
 }
 
 pub(crate) async fn resize(request: Request) -> Result<Response> {
-    let (width, height) = crate::containers::size(&request)?;
+    let (height, width) = request.query.terminal_size()?;
     let (container, exec) = request.engine.exec(request.capture(0))?;
     request.engine.resize_exec(&container, &exec, width, height).await?;
     http::empty(StatusCode::OK)

@@ -12,6 +12,7 @@ use http_body_util::BodyExt;
 use hull_engine::container::ClientStream;
 use hull_engine::{Error, Result};
 use hyper::StatusCode;
+use hyper::ext::ReasonPhrase;
 use hyper::header::{CONNECTION, CONTENT_TYPE, HeaderValue, UPGRADE};
 use hyper::upgrade::{OnUpgrade, Upgraded};
 use hyper_util::rt::TokioIo;
@@ -56,6 +57,8 @@ where
                 }
             });
             let mut response = http::empty(StatusCode::SWITCHING_PROTOCOLS)?;
+            // Docker's words; the code is what counts.
+            response.extensions_mut().insert(ReasonPhrase::from_static(b"UPGRADED"));
             let headers = response.headers_mut();
             headers.insert(CONTENT_TYPE, HeaderValue::from_static(content_type(framed, version)));
             headers.insert(CONNECTION, HeaderValue::from_static("Upgrade"));

@@ -59,18 +59,42 @@ impl Request {
         self.captures.get(n).map_or("", String::as_str)
     }
 
-    /// Reads the body as JSON; a `null` is the field's zero value, as in Go.
-    pub(crate) async fn json<T: DeserializeOwned>(&mut self) -> Result<T> {
-        hull_engine::model::parse(&self.bytes().await?)
-    }
-
-    /// The same, where an empty body stands for the type's default.
-    pub(crate) async fn json_or_default<T: DeserializeOwned + Default>(&mut self) -> Result<T> {
-        let bytes = self.bytes().await?;
+    /// Reads the body as JSON; a `null` is the field's zero value, as in Go. An empty body stands for the type's default.
+    pub(crate) async fn json<T: DeserializeOwned + Default>(&mut self) -> Result<T> {
+        let bytes = self.json_bytes().await?;
         if bytes.is_empty() { Ok(T::default()) } else { hull_engine::model::parse(&bytes) }
     }
 
-    async fn bytes(&mut self) -> Result<Bytes> {
+    /// The same, for an object whose members matter by their presence: none, where the body is empty or `null`.
+    pub(crate) async fn json_object(&mut self) -> Result<Option<serde_json::Map<String, serde_json::Value>>> {
+        let bytes = self.json_bytes().await?;
+        if bytes.is_empty() { Ok(None) } else { hull_engine::model::parse_object(&bytes) }
+    }
+
+    /// The body of a request that says that it sends JSON. One without a body need not say so.
+    async fn json_bytes(&mut self) -> Result<Bytes> {
+        let content_type = match self.headers.get(CONTENT_TYPE).map(HeaderValue::to_str) {
+            None => String::new(),
+            Some(Ok(text)) => text.to_owned(),
+            Some(Err(_)) => return Err(Error::invalid("malformed Content-Type header: it is no text")),
+        };
+        let media_type = content_type.split(';').next().unwrap_or_default().trim();
+        if media_type.eq_ignore_ascii_case("application/json") {
+            return self.bytes().await;
+        }
+        if content_type.is_empty() {
+            let body = self.bytes().await?;
+            if body.is_empty() {
+                return Ok(body);
+            }
+        }
+        Err(Error::invalid(format!(
+            "unsupported Content-Type header ({content_type}): must be 'application/json'"
+        )))
+    }
+
+    /// Reads the body, of whatever kind.
+    pub(crate) async fn bytes(&mut self) -> Result<Bytes> {
         match Limited::new(&mut self.body, BODY_LIMIT).collect().await {
             Ok(body) => Ok(body.to_bytes()),
             Err(error) if error.is::<http_body_util::LengthLimitError>() => {
@@ -130,6 +154,22 @@ impl Query {
         }
     }
 
+    /// The height `h` and the width `w` of a terminal.
+    pub(crate) fn terminal_size(&self) -> Result<(u16, u16)> {
+        let side = |name: &str, what: &str| -> Result<u16> {
+            let text = self.get(name).unwrap_or_default();
+            let problem = match text.parse::<u32>() {
+                Ok(number) => match u16::try_from(number) {
+                    Ok(side) => return Ok(side),
+                    Err(_) => "value out of range",
+                },
+                Err(_) => "invalid syntax",
+            };
+            Err(Error::invalid(format!("invalid resize {what} {text:?}: {problem}")))
+        };
+        Ok((side("h", "height")?, side("w", "width")?))
+    }
+
     /// A whole number.
     pub(crate) fn number<T: std::str::FromStr>(&self, name: &str) -> Result<Option<T>> {
         match self.text(name) {
@@ -150,14 +190,14 @@ impl Query {
             Set(BTreeMap<String, bool>),
         }
         let Some(text) = self.text("filters") else { return Ok(BTreeMap::new()) };
-        let filters: BTreeMap<String, Values> = serde_json::from_str(text).map_err(|error| {
+        let filters: Option<BTreeMap<String, Values>> = serde_json::from_str(text).map_err(|error| {
             Error::invalid(format!("invalid filter: {text:?} is not a map of lists: {error}"))
         })?;
         let values = |values| match values {
             Values::List(list) => list,
             Values::Set(set) => set.into_iter().filter(|(_, on)| *on).map(|(value, _)| value).collect(),
         };
-        Ok(filters.into_iter().map(|(name, set)| (name, values(set))).collect())
+        Ok(filters.unwrap_or_default().into_iter().map(|(name, set)| (name, values(set))).collect())
     }
 }
 

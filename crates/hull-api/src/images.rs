@@ -186,7 +186,7 @@ fn with_tag(name: &str, tag: Option<&str>) -> String {
 }
 
 /// The `platform` of a query: `linux/amd64`, or the OCI platform as JSON.
-fn platform(query: &Query) -> Result<Option<Platform>> {
+pub(crate) fn platform(query: &Query) -> Result<Option<Platform>> {
     #[derive(Deserialize)]
     struct Oci {
         os: String,

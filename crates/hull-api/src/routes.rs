@@ -8,7 +8,8 @@ use hyper::Method;
 
 use crate::http::{Request, Response, decode};
 use crate::{
-    container_files, container_output, containers, exec, images, networks, swarm, system, volumes, websocket,
+    container_create, container_files, container_output, containers, exec, images, networks, swarm, system,
+    volumes, websocket,
 };
 
 /// What answers a request.
@@ -48,7 +49,7 @@ macro_rules! route {
 pub(crate) static ROUTES: &[Route] = &[
     // Containers. An alias of a link names one as CONTAINER/ALIAS.
     route!(GET "/containers/json" containers::list),
-    route!(POST "/containers/create" containers::create),
+    route!(POST "/containers/create" container_create::create),
     route!(POST "/containers/prune" containers::prune),
     route!(GET "/containers/{*}/json" containers::inspect),
     route!(GET "/containers/{}/top" container_output::top),

@@ -150,7 +150,8 @@ where
         async move { Ok::<_, Infallible>(client.watches(answer(engine, request).await)) }
     });
     let mut server = http1::Builder::new();
-    server.timer(TokioTimer::new()).half_close(true);
+    // Names of headers as Go writes them: scripts that look at them do not all know that case means nothing there.
+    server.timer(TokioTimer::new()).half_close(true).title_case_headers(true);
     let served = server.serve_connection(io, service).with_upgrades().await;
     if let Err(error) = served {
         tracing::debug!(%error, "a client's connection ended early");

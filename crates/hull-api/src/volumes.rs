@@ -17,7 +17,7 @@ pub(crate) async fn list(request: Request) -> Result<Response> {
 }
 
 pub(crate) async fn create(mut request: Request) -> Result<Response> {
-    let create: VolumeCreate = request.json_or_default().await?;
+    let create: VolumeCreate = request.json().await?;
     let engine = request.engine.clone();
     let volume = blocking::run(move || engine.volumes.create(create)).await?;
     http::json(StatusCode::CREATED, &volume.shown())

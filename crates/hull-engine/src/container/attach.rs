@@ -89,6 +89,7 @@ impl Engine {
             Some(container.add_waiting(&request))
         };
         drop(record);
+        self.tell(container, "attach");
         Ok(AttachPlace { container: Arc::clone(container), request, waiting, logs })
     }
 }

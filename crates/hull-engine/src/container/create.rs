@@ -10,7 +10,7 @@ use super::mounts::{MountKind, MountPlan, Wanted};
 use super::{Container, Record, State, command, names, now_ns, random_id, resources, rfc3339};
 use crate::blocking::may_hang_if;
 use crate::database::Table;
-use crate::model::{Config, CreateBody, EndpointSettings, Healthcheck, HostConfig, LogConfig};
+use crate::model::{Config, CreateBody, EndpointSettings, Healthcheck, HostConfig, LogConfig, RestartPolicy};
 use crate::{Engine, Error, Kind, Result};
 
 /// The answer to a creation.
@@ -120,10 +120,9 @@ impl Engine {
     }
 
     fn image_of(&self, config: &Config) -> Result<Option<Arc<Image>>> {
+        // Without an image there is only what is mounted.
         if config.image.is_empty() {
-            return Err(Error::invalid(
-                "config cannot be empty in order to create a container: it names no image",
-            ));
+            return Ok(None);
         }
         match self.images.resolve(&config.image) {
             Ok(image) => Ok(Some(image)),
@@ -172,26 +171,20 @@ impl Engine {
         }
         match host.runtime.as_str() {
             "" | "hull" => host.runtime = "hull".to_owned(),
+            // The names under which Docker knows its one runtime, which tools and scripts send.
+            "runc" | "io.containerd.runc.v2" => {}
             other => return Err(Error::invalid(format!("unknown or invalid runtime name: {other}"))),
         }
         let policy = &mut host.restart_policy;
-        match policy.name.as_str() {
-            "" => policy.name = "no".to_owned(),
-            "no" | "always" | "unless-stopped" | "on-failure" => {}
-            other => return Err(Error::invalid(format!("invalid restart policy: unknown policy '{other}'"))),
-        }
-        if policy.maximum_retry_count != 0 && policy.name != "on-failure" {
-            return Err(Error::invalid(format!(
-                "invalid restart policy: maximum retry count can only be used with 'on-failure', not with '{}'",
-                policy.name
-            )));
-        }
-        if policy.maximum_retry_count < 0 {
-            return Err(Error::invalid("invalid restart policy: maximum retry count cannot be negative"));
+        check_restart_policy(policy)?;
+        if policy.name.is_empty() {
+            policy.name = "no".to_owned();
         }
         if host.auto_remove && policy.name != "no" {
             return Err(Error::invalid("can't create 'AutoRemove' container with restart policy"));
         }
+        // Every cgroup has the switch, and this is how it stands.
+        host.resources.oom_kill_disable.get_or_insert(false);
         host.masked_paths
             .get_or_insert_with(|| if host.privileged { Vec::new() } else { super::spec::masked_paths() });
         host.readonly_paths
@@ -332,6 +325,7 @@ fn inherit(config: &mut Config, image: &ContainerConfig) {
     for port in image.exposed_ports.keys() {
         config.exposed_ports.get_or_insert_default().entry(port.clone()).or_default();
     }
+    config.labels.get_or_insert_default();
     let env = config.env.get_or_insert_default();
     let name_of = |entry: &str| entry.split('=').next().unwrap_or_default().to_owned();
     for entry in &image.env {
@@ -399,6 +393,26 @@ fn inherit_health(own: &mut Healthcheck, image: &hull_image::config::Healthcheck
     }
 }
 
+/// Whether a restart policy is one.
+pub(super) fn check_restart_policy(policy: &RestartPolicy) -> Result<()> {
+    let limited = match policy.name.as_str() {
+        "" | "on-failure" => true,
+        "no" | "always" | "unless-stopped" => policy.maximum_retry_count == 0,
+        other => return Err(Error::invalid(format!("invalid restart policy: unknown policy '{other}'"))),
+    };
+    let negative = policy.maximum_retry_count < 0;
+    match (limited, negative) {
+        (true, false) => Ok(()),
+        (true, true) => Err(Error::invalid("invalid restart policy: maximum retry count cannot be negative")),
+        (false, false) => Err(Error::invalid(
+            "invalid restart policy: maximum retry count can only be used with 'on-failure'",
+        )),
+        (false, true) => Err(Error::invalid(
+            "invalid restart policy: maximum retry count can only be used with 'on-failure' and cannot be negative",
+        )),
+    }
+}
+
 fn check_config(config: &Config) -> Result<()> {
     let place = &config.working_dir;
     if !place.is_empty() && !place.starts_with('/') {
@@ -408,7 +422,7 @@ fn check_config(config: &Config) -> Result<()> {
     }
     for entry in config.env.iter().flatten() {
         if entry.is_empty() || entry.starts_with('=') || entry.contains('\0') {
-            return Err(Error::invalid(format!("invalid environment variable: {entry:?}")));
+            return Err(Error::invalid(format!("invalid environment variable: {}", entry.escape_debug())));
         }
     }
     for (what, name) in [("hostname", &config.hostname), ("domainname", &config.domainname)] {
@@ -427,6 +441,20 @@ fn check_config(config: &Config) -> Result<()> {
         super::health::check(check)?;
     }
     Ok(())
+}
+
+/// An `--add-host`: `name:address`; what `host-gateway` stands for is known when it starts.
+fn check_extra_host(text: &str) -> Result<()> {
+    let bad = || Error::invalid(format!("bad format for add-host: {text:?}"));
+    let (name, address) = text.split_once(['=', ':']).ok_or_else(bad)?;
+    if name.is_empty() || name.chars().any(|c| c.is_whitespace() || c.is_control()) {
+        return Err(bad());
+    }
+    let bare = address.strip_prefix('[').and_then(|text| text.strip_suffix(']')).unwrap_or(address);
+    if address == "host-gateway" || bare.parse::<std::net::IpAddr>().is_ok() {
+        return Ok(());
+    }
+    Err(Error::invalid(format!("invalid IP address in add-host: {address:?}")))
 }
 
 /// A container's port: `80`, `80/tcp`, `8000-8010/udp`.
@@ -463,6 +491,7 @@ fn check_ports(host: &HostConfig) -> Result<()> {
 fn check_modes(engine: &Engine, host: &HostConfig, config: &Config) -> Result<()> {
     let container =
         |mode: &str| mode.strip_prefix("container:").map(|name| engine.container(name)).transpose();
+    let container = |mode: &str| container(mode).map_err(|error| Error::invalid(error.message));
     match host.pid_mode.as_str() {
         "" | "private" | "host" => {}
         mode if container(mode)?.is_some() => {}
@@ -490,7 +519,10 @@ fn check_modes(engine: &Engine, host: &HostConfig, config: &Config) -> Result<()
         other => return Err(Error::invalid(format!("invalid cgroup namespace mode: {other}"))),
     }
     if !matches!(host.isolation.as_str(), "" | "default") {
-        return Err(Error::invalid(format!("invalid isolation: {} is of Windows only", host.isolation)));
+        return Err(Error::invalid(format!(
+            "Invalid isolation: {:?} - linux only supports 'default'",
+            host.isolation
+        )));
     }
     if host.storage_opt.as_ref().is_some_and(|options| !options.is_empty()) {
         return Err(Error::unsupported("--storage-opt"));
@@ -500,6 +532,9 @@ fn check_modes(engine: &Engine, host: &HostConfig, config: &Config) -> Result<()
     }
     if !host.cgroup.is_empty() {
         return Err(Error::unsupported("HostConfig.Cgroup"));
+    }
+    for text in host.extra_hosts.iter().flatten() {
+        check_extra_host(text)?;
     }
     if host.timeout < 0 || host.cpu_time < 0 {
         return Err(Error::invalid("a limit of time cannot be negative"));

@@ -5,6 +5,8 @@ use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use base64::Engine as _;
+use base64::prelude::BASE64_STANDARD;
 use hull_runtime::protocol::{self, Attach, Exit, Limits, Reply, Request, Stdio, UserLookup};
 use oci_spec::runtime::{Process, User};
 use serde_json::{Value, json};
@@ -84,6 +86,11 @@ impl Exec {
         matches!(locked(&self.state).phase, Phase::Starting | Phase::Running)
     }
 
+    /// Whether it has run, or could not.
+    pub(super) fn is_over(&self) -> bool {
+        locked(&self.state).phase == Phase::Ended
+    }
+
     /// Whether output is framed: never with a terminal.
     pub fn framed(&self) -> bool {
         !self.config.tty
@@ -95,23 +102,30 @@ impl Exec {
         let words = self.config.cmd.as_deref().unwrap_or_default();
         let (entrypoint, arguments) =
             words.split_first().map_or(("", &[][..]), |(first, rest)| (first.as_str(), rest));
+        let mut process = json!({
+            "tty": self.config.tty,
+            "entrypoint": entrypoint,
+            "arguments": arguments,
+            "privileged": self.config.privileged,
+        });
+        if !self.config.user.is_empty() {
+            process["user"] = json!(self.config.user);
+        }
+        // Bytes are base64 in Go's JSON; keys that nobody chose are not shown.
+        let keys = Some(&self.config.detach_keys).filter(|keys| !keys.is_empty());
+        let keys = keys.and_then(|keys| detach_keys(keys).ok()).unwrap_or_default();
         json!({
             "ID": self.id,
             "Running": self.is_running(),
             "ExitCode": state.exit_code,
-            "ProcessConfig": {
-                "tty": self.config.tty,
-                "entrypoint": entrypoint,
-                "arguments": arguments,
-                "privileged": self.config.privileged,
-                "user": self.config.user,
-            },
+            "ProcessConfig": process,
             "OpenStdin": self.config.attach_stdin,
             "OpenStderr": self.config.attach_stderr,
             "OpenStdout": self.config.attach_stdout,
-            "CanRemove": state.phase == Phase::Ended,
+            // Docker has never set it, and clients compare.
+            "CanRemove": false,
             "ContainerID": container.id,
-            "DetachKeys": detach_keys(&self.config.detach_keys).map(|keys| String::from_utf8_lossy(&keys).into_owned()).unwrap_or_default(),
+            "DetachKeys": BASE64_STANDARD.encode(keys),
             "Pid": state.pid,
             "OOMKilled": state.oom_killed,
             "EndReason": state.end_reason,
@@ -214,9 +228,11 @@ impl Engine {
         match state.phase {
             Phase::Created => {}
             Phase::Starting | Phase::Running => {
-                return Err(Error::conflict(format!("exec command {} is already running", exec.id)));
+                return Err(Error::conflict(format!("Error: Exec command {} is already running", exec.id)));
             }
-            Phase::Ended => return Err(Error::conflict(format!("exec command {} has already run", exec.id))),
+            Phase::Ended => {
+                return Err(Error::conflict(format!("Error: Exec command {} has already run", exec.id)));
+            }
         }
         self.can_exec(container)?;
         state.phase = Phase::Starting;
@@ -233,6 +249,8 @@ impl Engine {
         exec: &Arc<Exec>,
         start: ExecStart,
     ) -> Result<()> {
+        // Told first: its end, which is told next, may come before the answer to its start.
+        self.tell_exec(container, exec, "exec_start");
         let started = self.try_start_exec(container, exec, start).await;
         let mut state = locked(&exec.state);
         match started {
@@ -242,11 +260,10 @@ impl Engine {
                 if state.phase == Phase::Starting {
                     state.phase = Phase::Running;
                 }
-                drop(state);
-                self.tell_exec(container, exec, "exec_start");
                 Ok(())
             }
             Err(error) => {
+                let error = not_started(error);
                 state.phase = Phase::Ended;
                 state.ended_at_ns = super::now_ns();
                 state.exit_code = Some(i32::from(error.exit_status));
@@ -368,6 +385,10 @@ impl Engine {
         if locked(&exec.state).phase != Phase::Running {
             return Err(Error::new(Kind::Conflict, format!("exec {} is not running", exec.id)));
         }
+        // Without a terminal there is nothing whose size could be set, which is no mistake of the client's.
+        if !exec.config.tty {
+            return Ok(());
+        }
         container
             .shim()?
             .ask(&Request::Resize { exec: Some(exec.id.clone()), width, height }, &[])
@@ -376,8 +397,12 @@ impl Engine {
     }
 
     fn tell_exec(&self, container: &Container, exec: &Exec, action: &str) {
-        let command = exec.config.cmd.as_deref().unwrap_or_default().join(" ");
-        self.tell_with(container, format!("{action}: {command}"), [("execID", exec.id.clone())]);
+        // The program, a blank, its arguments: the blank is there without any, too.
+        let words = exec.config.cmd.as_deref().unwrap_or_default();
+        let (program, arguments) =
+            words.split_first().map_or(("", &[][..]), |(first, rest)| (first.as_str(), rest));
+        let action = format!("{action}: {program} {}", arguments.join(" "));
+        self.tell_with(container, action, [("execID", exec.id.clone())]);
     }
 
     /// Waits for an exec's end; its exit status.
@@ -386,6 +411,22 @@ impl Engine {
         // The sender lives in the exec, which is borrowed.
         let _ = ended.wait_for(|ended| *ended).await;
         locked(&exec.state).exit_code.unwrap_or(-1)
+    }
+}
+
+/// Why a command could not be started, in Docker's words and with its exit status.
+fn not_started(error: Error) -> Error {
+    if error.kind != Kind::System {
+        return error;
+    }
+    let named = matches!(error.exit_status, 126 | 127);
+    Error {
+        kind: if named { Kind::InvalidParameter } else { Kind::System },
+        exit_status: if named { error.exit_status } else { 126 },
+        message: format!(
+            "OCI runtime exec failed: exec failed: unable to start container process: {}",
+            error.message
+        ),
     }
 }
 

@@ -126,9 +126,9 @@ fn config(record: &Record) -> Value {
 
 fn exec_ids(container: &Container) -> Value {
     let execs = super::locked(&container.execs);
-    let running: Vec<&str> =
-        execs.values().filter(|exec| exec.is_running()).map(|exec| exec.id.as_str()).collect();
-    if running.is_empty() { Value::Null } else { json!(running) }
+    // Those that are over are no longer the container's.
+    let ids: Vec<&str> = execs.values().filter(|exec| !exec.is_over()).map(|exec| exec.id.as_str()).collect();
+    if ids.is_empty() { Value::Null } else { json!(ids) }
 }
 
 /// Ports as the API shows them: an exposed one that is not published is `null`.

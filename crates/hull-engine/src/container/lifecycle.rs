@@ -44,7 +44,11 @@ impl Engine {
     /// # Errors
     /// It does not run.
     pub async fn resize(&self, container: &Container, width: u16, height: u16) -> Result<()> {
-        container.shim()?.ask(&Request::Resize { exec: None, width, height }, &[]).await?;
+        let shim = container.shim()?;
+        // Without a terminal there is nothing whose size could be set, which is no mistake of the client's.
+        if container.has_terminal() {
+            shim.ask(&Request::Resize { exec: None, width, height }, &[]).await?;
+        }
         self.tell_with(container, "resize", [("height", height.to_string()), ("width", width.to_string())]);
         Ok(())
     }
@@ -73,6 +77,10 @@ impl Engine {
         policy: Option<RestartPolicy>,
     ) -> Result<Vec<String>> {
         let _turn = locked(&container.cgroup_turn);
+        let told = |error: Error| Error {
+            message: format!("cannot update container {}: {}", container.id, error.message),
+            ..error
+        };
         let mut warnings = Vec::new();
         let (mut host, running) = {
             let record = container.record();
@@ -82,18 +90,14 @@ impl Engine {
             (record.host_config.clone(), record.is_running())
         };
         let before = host.resources.clone();
+        conflicts(&host.resources, changes).map_err(told)?;
         merge(&mut host.resources, changes)?;
         if let Some(policy) = policy.filter(|policy| !policy.name.is_empty()) {
-            if !matches!(policy.name.as_str(), "no" | "always" | "unless-stopped" | "on-failure") {
-                return Err(Error::invalid(format!(
-                    "invalid restart policy: unknown policy '{}'",
-                    policy.name
-                )));
-            }
+            super::create::check_restart_policy(&policy)?;
             if host.auto_remove && policy.name != "no" {
-                return Err(Error::conflict(
+                return Err(told(Error::conflict(
                     "Restart policy cannot be updated because AutoRemove is enabled for the container",
-                ));
+                )));
             }
             host.restart_policy = policy;
         }
@@ -101,7 +105,8 @@ impl Engine {
         let cgroup =
             running.then(|| Cgroup::open(&container.cgroup_path(&self.config.instance))).transpose()?;
         if let Some(cgroup) = &cgroup {
-            cgroup.update(&resources::to_oci(&host.resources, Vec::new())?)?;
+            let changed = resources::to_oci(&host.resources, Vec::new())?;
+            cgroup.update(&changed).map_err(|error| told(error.into()))?;
         }
         if let Err(error) = container.change(&self.database, |record| record.host_config = host) {
             if let Some(cgroup) = &cgroup {
@@ -112,6 +117,31 @@ impl Engine {
         self.tell(container, "update");
         Ok(warnings)
     }
+}
+
+/// Changes that contradict what is set already, and that do not say what is to become of it.
+fn conflicts(resources: &Resources, changes: &Resources) -> Result<()> {
+    let conflicting =
+        |what: &str| Err(Error::conflict(format!("Conflicting options: {what} has already been set")));
+    if changes.nano_cpus > 0 && resources.cpu_period > 0 {
+        return conflicting("Nano CPUs cannot be updated as CPU Period");
+    }
+    if changes.nano_cpus > 0 && resources.cpu_quota > 0 {
+        return conflicting("Nano CPUs cannot be updated as CPU Quota");
+    }
+    if changes.cpu_period > 0 && resources.nano_cpus > 0 {
+        return conflicting("CPU Period cannot be updated as NanoCPUs");
+    }
+    if changes.cpu_quota > 0 && resources.nano_cpus > 0 {
+        return conflicting("CPU Quota cannot be updated as NanoCPUs");
+    }
+    // The kernel takes no memory limit above that of memory and swap.
+    if changes.memory > resources.memory_swap && changes.memory != 0 && changes.memory_swap == 0 {
+        return Err(Error::conflict(
+            "Memory limit should be smaller than already set memoryswap limit, update the memoryswap at the same time",
+        ));
+    }
+    Ok(())
 }
 
 /// Lays the changes over what is; what only creation can say is refused by name.
@@ -145,12 +175,6 @@ fn merge(resources: &mut Resources, changes: &Resources) -> Result<()> {
         if change != 0 {
             *now = change;
         }
-    }
-    // A quota replaces parts of a processor and the other way round.
-    if changes.nano_cpus != 0 && changes.cpu_quota == 0 && changes.cpu_period == 0 {
-        (resources.cpu_quota, resources.cpu_period) = (0, 0);
-    } else if (changes.cpu_quota != 0 || changes.cpu_period != 0) && changes.nano_cpus == 0 {
-        resources.nano_cpus = 0;
     }
     for (now, change) in [
         (&mut resources.cpuset_cpus, &changes.cpuset_cpus),
@@ -253,6 +277,7 @@ pub(super) fn signal(name: &str) -> Result<i32> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::Kind;
 
     #[test]
     fn signals_have_names_and_numbers() {
@@ -269,9 +294,20 @@ mod tests {
     #[test]
     fn an_update_changes_what_it_names_only() {
         let mut resources = Resources { memory: 100, cpu_quota: 7, ..Resources::default() };
-        merge(&mut resources, &Resources { nano_cpus: 5, ..Resources::default() }).unwrap();
-        assert_eq!((resources.memory, resources.cpu_quota, resources.nano_cpus), (100, 0, 5));
+        merge(&mut resources, &Resources { cpu_shares: 5, ..Resources::default() }).unwrap();
+        assert_eq!((resources.memory, resources.cpu_quota, resources.cpu_shares), (100, 7, 5));
         let changes = Resources { cgroup_parent: "x".to_owned(), ..Resources::default() };
         assert!(merge(&mut resources, &changes).unwrap_err().message.contains("CgroupParent"));
+    }
+
+    #[test]
+    fn an_update_that_contradicts_what_is_set_is_a_conflict() {
+        let set = Resources { cpu_quota: 7, memory: 100, memory_swap: 200, ..Resources::default() };
+        let conflict = |changes: Resources| conflicts(&set, &changes).map_err(|error| error.kind);
+        let nothing = Resources::default();
+        assert_eq!(conflict(Resources { nano_cpus: 5, ..nothing.clone() }), Err(Kind::Conflict));
+        assert_eq!(conflict(Resources { memory: 201, ..nothing.clone() }), Err(Kind::Conflict));
+        assert_eq!(conflict(Resources { memory: 201, memory_swap: -1, ..nothing.clone() }), Ok(()));
+        assert_eq!(conflict(Resources { memory: 150, cpu_quota: 8, ..nothing }), Ok(()));
     }
 }

@@ -17,6 +17,10 @@ pub struct ListOptions {
     pub limit: Option<usize>,
     /// With the bytes of their writable layers.
     pub size: bool,
+    /// Only what was made before that one; the filter's older form.
+    pub before: Option<String>,
+    /// Only what was made after that one; the filter's older form.
+    pub since: Option<String>,
     /// Name to values: within a name one must match, every name must.
     pub filters: BTreeMap<String, Vec<String>>,
 }
@@ -57,12 +61,13 @@ impl Engine {
         listed.sort_by(|one, other| {
             moment(&other.0).cmp(&moment(&one.0)).then_with(|| one.1.id.cmp(&other.1.id))
         });
-        let bound = |name: &str| -> Result<Option<i64>> {
-            let Some(values) = options.filters.get(name) else { return Ok(None) };
-            let Some(value) = values.last() else { return Ok(None) };
+        check_values(&options.filters)?;
+        let bound = |name: &str, older: &Option<String>| -> Result<Option<i64>> {
+            let filter = options.filters.get(name).and_then(|values| values.last());
+            let Some(value) = filter.or(older.as_ref()) else { return Ok(None) };
             Ok(Some(moment(&self.container(value)?.record().created)))
         };
-        let (before, since) = (bound("before")?, bound("since")?);
+        let (before, since) = (bound("before", &options.before)?, bound("since", &options.since)?);
         let across = options.all
             || options.limit.is_some()
             || options.filters.keys().any(|name| ACROSS_STATES.contains(&name.as_str()))
@@ -130,24 +135,9 @@ impl Engine {
             "name" => name_matches(&record.name, value),
             "label" => labelled(),
             "label!" => !labelled(),
-            "status" => {
-                let words = ["created", "running", "paused", "restarting", "removing", "exited", "dead"];
-                if !words.contains(&value) {
-                    return Err(Error::invalid(format!("invalid filter 'status={value}'")));
-                }
-                record.state.status.word() == value
-            }
-            "exited" => {
-                let status: i32 =
-                    value.parse().map_err(|_| Error::invalid(format!("invalid filter 'exited={value}'")))?;
-                record.state.status == Status::Exited && record.state.exit_code == status
-            }
-            "health" => {
-                if !["none", "starting", "healthy", "unhealthy"].contains(&value) {
-                    return Err(Error::invalid(format!("invalid filter 'health={value}'")));
-                }
-                container.health_word() == value
-            }
+            "status" => record.state.status.word() == value,
+            "exited" => record.state.status == Status::Exited && value.parse() == Ok(record.state.exit_code),
+            "health" => container.health_word() == value,
             "ancestor" => self.descends(record, value),
             "volume" => record
                 .mounts
@@ -165,7 +155,8 @@ impl Engine {
                     record.host_config.port_bindings.iter().flatten().map(|(port, _)| port.as_str());
                 port_matches(published, value)?
             }
-            "is-task" => value == "false",
+            // Nothing here is a task of Swarm's.
+            "is-task" => matches!(value, "false" | "0"),
             // The rest bounds by time and has been looked at, or is of Windows.
             _ => true,
         })
@@ -209,20 +200,23 @@ impl Engine {
             "Labels": record.config.labels.clone().unwrap_or_default(),
             "State": record.state.status.word(),
             "Status": status_line(record, container.health_word()),
-            "HostConfig": {
-                "NetworkMode": record.host_config.network_mode,
-                "Annotations": record.host_config.annotations,
-            },
+            "HostConfig": { "NetworkMode": record.host_config.network_mode },
             "NetworkSettings": { "Networks": networks },
             "Mounts": self.mount_points(record),
             "Health": { "Status": container.health_word(), "FailingStreak": 0 },
         });
+        if let Some(annotations) = &record.host_config.annotations {
+            shown["HostConfig"]["Annotations"] = json!(annotations);
+        }
         if let Some(health) = container.health() {
             shown["Health"] = json!({ "Status": health["Status"], "FailingStreak": health["FailingStreak"] });
         }
         if size {
             let own = self.images.snapshot_size(&record.id).map_err(crate::images::error)?;
-            shown["SizeRw"] = json!(own);
+            // Docker leaves a size of nothing out.
+            if own > 0 {
+                shown["SizeRw"] = json!(own);
+            }
             shown["SizeRootFs"] = json!(own + self.image_of_record(record).map_or(0, |image| image.size));
         }
         Ok(shown)
@@ -275,6 +269,27 @@ impl Engine {
         }
         Ok((ids, bytes))
     }
+}
+
+/// Refuses values that no container can have, also where there is no container to ask.
+fn check_values(filters: &BTreeMap<String, Vec<String>>) -> Result<()> {
+    const STATUSES: [&str; 7] = ["created", "running", "paused", "restarting", "removing", "exited", "dead"];
+    for (name, value) in
+        filters.iter().flat_map(|(name, values)| values.iter().map(move |value| (name, value)))
+    {
+        let valid = match name.as_str() {
+            "status" => STATUSES.contains(&value.as_str()),
+            "exited" => value.parse::<i32>().is_ok(),
+            "health" => ["none", "starting", "healthy", "unhealthy"].contains(&value.as_str()),
+            "is-task" => matches!(value.as_str(), "true" | "false" | "1" | "0"),
+            "expose" | "publish" => port_matches(std::iter::empty(), value).is_ok(),
+            _ => true,
+        };
+        if !valid {
+            return Err(Error::invalid(format!("invalid filter '{name}={value}'")));
+        }
+    }
+    Ok(())
 }
 
 /// A moment in nanoseconds since 1970; what cannot be read is the oldest.

@@ -57,7 +57,11 @@ fn parse(config: &LogConfig) -> Result<Parsed> {
                 "the log driver {other}: use json-file, local or none; that driver"
             )));
         }
-        other => return Err(Error::invalid(format!("logger: no log driver named '{other}' is registered"))),
+        other => {
+            return Err(Error::invalid(format!(
+                "error looking up logging plugin {other}: plugin \"{other}\" not found"
+            )));
+        }
     }
     let mut parsed = Parsed { max_size: MAX_SIZE, max_file: MAX_FILE };
     for (name, value) in &config.config {

@@ -146,12 +146,15 @@ impl Engine {
     /// The mounts of the container that `--volumes-from` names, as `container[:ro|rw]`.
     fn mounts_of_other(&self, specification: &str) -> Result<Vec<MountPlan>> {
         let (name, mode) = specification.split_once(':').unwrap_or((specification, ""));
+        if specification.is_empty() {
+            return Err(Error::invalid("volumes-from specification cannot be an empty string"));
+        }
         let read_only = match mode {
             "" | "rw" | "z" | "Z" => false,
             "ro" => true,
-            other => return Err(Error::invalid(format!("invalid mode for volumes-from: {other}"))),
+            other => return Err(Error::invalid(format!("invalid mode: {other}"))),
         };
-        let other = self.container(name)?;
+        let other = self.container(name).map_err(|error| Error::invalid(error.message))?;
         let mounts = other.record().mounts.clone();
         Ok(mounts
             .into_iter()
@@ -166,20 +169,25 @@ impl Engine {
 
 /// One `-v`: `[source:]destination[:options]`.
 fn parse_bind(text: &str, driver: &str) -> Result<Wanted> {
-    let invalid = |why: &str| Error::invalid(format!("invalid volume specification: '{text}': {why}"));
+    let invalid = || Error::invalid(format!("invalid volume specification: '{text}'"));
     let parts: Vec<&str> = text.split(':').collect();
     let (source, place, mode) = match parts[..] {
         [place] => ("", place, ""),
         [source, place] => (source, place, ""),
         [source, place, mode] => (source, place, mode),
-        _ => return Err(invalid("it has too many colons")),
+        _ => return Err(invalid()),
     };
-    if place.is_empty() || (parts.len() > 1 && source.is_empty()) {
-        return Err(invalid("a part of it is empty"));
+    if place.is_empty() || (parts.len() > 1 && source.is_empty()) || (parts.len() == 2 && is_mode(place)) {
+        return Err(invalid());
     }
+    let kind = if source.starts_with('/') { "bind" } else { "volume" };
+    let config = |error: Error| {
+        let why = format!("invalid mount config for type \"{kind}\": {}", error.message);
+        Error::invalid(format!("{}: {why}", invalid().message))
+    };
     let mut wanted = Wanted {
         plan: MountPlan {
-            destination: destination(place)?,
+            destination: destination(place).map_err(config)?,
             mode: mode.to_owned(),
             writable: true,
             recursive: true,
@@ -194,13 +202,13 @@ fn parse_bind(text: &str, driver: &str) -> Result<Wanted> {
         plan.source = clean(source);
         plan.propagation = "rprivate".to_owned();
     } else {
-        if source.starts_with('.') || source.starts_with('~') {
-            return Err(invalid("the source is neither an absolute path nor a volume's name"));
-        }
         plan.kind = MountKind::Volume;
         plan.name = source.to_owned();
         plan.anonymous = source.is_empty();
         wanted.volume = Some(WantedVolume { driver: driver.to_owned(), ..WantedVolume::default() });
+    }
+    if mode.split(',').filter(|option| matches!(*option, "ro" | "rw")).count() > 1 {
+        return Err(Error::invalid(format!("invalid mode: {mode}")));
     }
     for option in mode.split(',').filter(|option| !option.is_empty()) {
         match option {
@@ -216,11 +224,18 @@ fn parse_bind(text: &str, driver: &str) -> Result<Wanted> {
             }
             "rbind" if plan.kind == MountKind::Bind => {}
             "bind" if plan.kind == MountKind::Bind => plan.recursive = false,
-            other => return Err(Error::invalid(format!("invalid mode: {other} in '{text}'"))),
+            // What only Docker Desktop does something about.
+            "consistent" | "cached" | "delegated" => {}
+            _ => return Err(Error::invalid(format!("invalid mode: {mode}"))),
         }
     }
     plan.read_only_recursive = !plan.writable && plan.kind == MountKind::Bind && plan.recursive;
     Ok(wanted)
+}
+
+/// Whether a word is one that stands behind a second colon.
+fn is_mode(word: &str) -> bool {
+    !word.is_empty() && word.split(',').all(|option| matches!(option, "ro" | "rw" | "z" | "Z" | "nocopy"))
 }
 
 /// One `--mount`.
@@ -243,7 +258,7 @@ fn parse_mount(mount: &Mount) -> Result<Wanted> {
         }
     };
     let mut plan = MountPlan {
-        destination: destination(&mount.target)?,
+        destination: destination(&mount.target).map_err(|error| invalid(error.message))?,
         writable: !mount.read_only,
         recursive: true,
         ..MountPlan::default()
@@ -327,7 +342,7 @@ fn parse_mount(mount: &Mount) -> Result<Wanted> {
             }
             Ok(Wanted { plan, volume: None, create_source: false })
         }
-        "" => Err(Error::invalid("mount type unknown: a mount needs a Type: bind, volume or tmpfs")),
+        "" => Err(invalid("mount type unknown: it is bind, volume or tmpfs".to_owned())),
         other @ ("image" | "npipe" | "cluster") => {
             Err(Error::unsupported(format_args!("a mount of type {other}")))
         }
@@ -446,9 +461,7 @@ mod tests {
 
     #[test]
     fn what_is_written_wrongly_is_refused() {
-        for text in
-            ["", ":", "a:", ":/b", "/a:b", "/a:/", "a:/b:c:d", "/a:/b:nonsense", "./a:/b", "data:/b:rslave"]
-        {
+        for text in ["", ":", "a:", ":/b", "/a:b", "/a:/", "a:/b:c:d", "/a:/b:nonsense", "data:/b:rslave"] {
             assert!(parse_bind(text, "").is_err(), "{text:?}");
         }
     }

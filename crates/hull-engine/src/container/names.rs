@@ -17,7 +17,7 @@ pub(super) fn checked(name: &str) -> Result<&str> {
         return Ok(plain);
     }
     Err(Error::invalid(format!(
-        "Invalid container name ({name}), only [a-zA-Z0-9][a-zA-Z0-9_.-] are allowed, two to 255 of them"
+        "Invalid container name ({name}), only [a-zA-Z0-9][a-zA-Z0-9_.-] are allowed"
     )))
 }
 

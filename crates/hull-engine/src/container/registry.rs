@@ -115,7 +115,7 @@ impl Containers {
         }
         let none = || Error::not_found(format!("No such container: {name}"));
         if name.is_empty() {
-            return Err(none());
+            return Err(Error::invalid("invalid name or ID supplied: \"\""));
         }
         let from = (Bound::Included(name.to_owned()), Bound::Unbounded);
         let mut candidates = index.by_id.range(from).take_while(|(id, _)| id.starts_with(name));

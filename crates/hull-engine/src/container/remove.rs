@@ -62,6 +62,7 @@ impl Engine {
             }
             Found::Rests => return Ok(()),
         }
+        self.tell_kill(container, libc::SIGKILL);
         self.kill_everything(container).await?;
         if tokio::time::timeout(Duration::from_secs(10), ended).await.is_err()
             && container.record().is_running()

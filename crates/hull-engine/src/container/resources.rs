@@ -21,9 +21,6 @@ pub(super) fn check(host: &HostConfig, warnings: &mut Vec<String>) -> Result<()>
     let resources = &host.resources;
     check_memory(resources)?;
     check_cpu(resources)?;
-    if resources.pids_limit.is_some_and(|limit| limit < -1) {
-        return Err(Error::invalid("invalid pids limit: it is -1 (unlimited) or more"));
-    }
     let weight = resources.blkio_weight;
     if weight != 0 && !(10..=1000).contains(&weight) {
         return Err(Error::invalid("Range of blkio weight is from 10 to 1000"));
@@ -103,9 +100,7 @@ fn check_cpu(resources: &Resources) -> Result<()> {
     let Resources { nano_cpus, cpu_period, cpu_quota, cpu_shares, .. } = *resources;
     if nano_cpus != 0 && (cpu_period != 0 || cpu_quota != 0) {
         let other = if cpu_period != 0 { "CPU Period" } else { "CPU Quota" };
-        return Err(Error::invalid(format!(
-            "Conflicting options: Nano CPUs and {other} cannot both be set."
-        )));
+        return Err(Error::invalid(format!("Conflicting options: Nano CPUs and {other} cannot both be set")));
     }
     // Asked only where it matters: the answer takes a walk through the daemon's own cgroup.
     let available = || std::thread::available_parallelism().map_or(1, std::num::NonZero::get) as i64;

@@ -241,7 +241,7 @@ fn check_sysctl(name: &str, host: &HostConfig) -> Result<()> {
     if matches!(name, "kernel.domainname" | "kernel.hostname") {
         return Err(Error::invalid(format!("sysctl {name} is not allowed: use --domainname or --hostname")));
     }
-    Err(Error::invalid(format!("sysctl '{name}' is not allowed: it is not of a namespace")))
+    Err(Error::invalid(format!("sysctl '{name}' is not allowed: it is not in a separate kernel namespace")))
 }
 
 /// The capabilities after `--cap-add` and `--cap-drop`.
@@ -250,7 +250,7 @@ pub(super) fn capabilities(host: &HostConfig) -> Result<Capabilities> {
     if host.privileged {
         return Ok(all().collect());
     }
-    let parse = |name: &String| -> Result<Option<Capability>> {
+    let parse = |list: &str, name: &String| -> Result<Option<Capability>> {
         let upper = name.to_ascii_uppercase();
         let plain = upper.strip_prefix("CAP_").unwrap_or(&upper);
         if plain == "ALL" {
@@ -258,10 +258,12 @@ pub(super) fn capabilities(host: &HostConfig) -> Result<Capabilities> {
         }
         Capability::from_str(plain)
             .map(Some)
-            .map_err(|_| Error::invalid(format!("invalid capability: unknown capability: \"{name}\"")))
+            .map_err(|_| Error::invalid(format!("invalid {list}: unknown capability: \"CAP_{plain}\"")))
     };
-    let list = |names: &Option<Vec<String>>| names.iter().flatten().map(parse).collect::<Result<Vec<_>>>();
-    let (add, drop) = (list(&host.cap_add)?, list(&host.cap_drop)?);
+    let list = |what: &str, names: &Option<Vec<String>>| {
+        names.iter().flatten().map(|name| parse(what, name)).collect::<Result<Vec<_>>>()
+    };
+    let (add, drop) = (list("CapAdd", &host.cap_add)?, list("CapDrop", &host.cap_drop)?);
     let mut set: HashSet<Capability> = match (add.contains(&None), drop.contains(&None)) {
         (true, _) => all().collect(),
         (false, true) => HashSet::new(),
@@ -484,7 +486,9 @@ fn mounts(record: &Record, facts: &Facts) -> Result<Vec<Mount>> {
     for file in ["resolv.conf", "hostname", "hosts"] {
         let place = format!("/etc/{file}");
         if !planned(&place) {
-            mounts.push(mount(&place, "bind", facts.files.join(file), &["rbind", "rprivate", "rw"]));
+            // As read-only as the rest of what they lie in.
+            let access = if record.host_config.readonly_rootfs { "ro" } else { "rw" };
+            mounts.push(mount(&place, "bind", facts.files.join(file), &["rbind", "rprivate", access]));
         }
     }
     for (plan, source) in record.mounts.iter().zip(&facts.sources) {

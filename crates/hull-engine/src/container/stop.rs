@@ -106,6 +106,8 @@ impl Engine {
         ended: impl Future<Output = Ended>,
     ) -> Result<()> {
         tokio::pin!(ended);
+        // Told before it is sent: its end, which is told next, may come at once.
+        self.tell_kill(container, way.signal);
         self.signal_quietly(container, way.signal).await?;
         match way.patience {
             Some(patience) if tokio::time::timeout(patience, &mut ended).await.is_ok() => return Ok(()),
@@ -115,6 +117,7 @@ impl Engine {
                 return Ok(());
             }
         }
+        self.tell_kill(container, libc::SIGKILL);
         self.kill_everything(container).await?;
         match tokio::time::timeout(KILL_PATIENCE, &mut ended).await {
             Ok(_) => Ok(()),
@@ -193,6 +196,7 @@ impl Engine {
             Found::Restarts if !container.record().is_running() => return Err(not_running()),
             Found::Restarts => {}
         }
+        self.tell_kill(container, number);
         if number == libc::SIGKILL {
             self.kill_everything(container).await?;
             // Docker's kill returns when it is done, if that is soon.
@@ -200,13 +204,13 @@ impl Engine {
                 tracing::warn!(container = container.id, "a container outlives its kill");
             }
         } else {
-            let sent = self.send_signal(container, number).await;
-            sent.map_err(|error| {
-                Error::conflict(format!("cannot kill container {}: {error}", container.id))
-            })?;
+            self.send_signal(container, number).await.map_err(|error| Error::conflict(error.message))?;
         }
-        self.tell_with(container, "kill", [("signal", number.to_string())]);
         Ok(())
+    }
+
+    pub(super) fn tell_kill(&self, container: &Container, signal: i32) {
+        self.tell_with(container, "kill", [("signal", signal.to_string())]);
     }
 
     async fn send_signal(&self, container: &Container, signal: i32) -> Result<()> {

@@ -245,6 +245,14 @@ impl Engine {
         Ok(image)
     }
 
+    /// Checks that an image is here, and of this platform.
+    ///
+    /// # Errors
+    /// It is not, or it is of another.
+    pub fn image_on_platform(&self, name: &str, platform: &Platform) -> Result<()> {
+        fits(&*self.images.resolve(name).map_err(error)?, name, Some(platform))
+    }
+
     /// The image that a client wants pulled, where it is here already.
     ///
     /// # Errors
@@ -321,7 +329,8 @@ pub(crate) fn used(image: &Image, shared: u64, containers: usize, version: u32) 
 fn fits(image: &Image, name: &str, platform: Option<&Platform>) -> Result<()> {
     let Some(wanted) = platform else { return Ok(()) };
     let has = &image.config;
-    let variant = wanted.variant.is_empty() || wanted.variant == has.variant;
+    // An image that names no variant is of all.
+    let variant = wanted.variant.is_empty() || has.variant.is_empty() || wanted.variant == has.variant;
     if wanted.os == has.os && wanted.architecture == has.architecture && variant {
         return Ok(());
     }

@@ -99,7 +99,11 @@ impl Networks {
             return Ok(text);
         }
         let names = match *domainname {
-            "" => vec![(*hostname).to_owned()],
+            // A host name with a domain in it is found by its first part, too.
+            "" => match hostname.split_once('.') {
+                Some((first, _)) => vec![(*hostname).to_owned(), first.to_owned()],
+                None => vec![(*hostname).to_owned()],
+            },
             domain => vec![format!("{hostname}.{domain}"), (*hostname).to_owned()],
         };
         let addresses =

@@ -40,7 +40,9 @@ fn seconds(text: &str) -> Option<i64> {
         return None;
     }
     let nanoseconds: i64 = format!("{:0<9.9}", fraction).parse().ok()?;
-    let total = whole.parse::<i64>().ok()?.checked_mul(1_000_000_000)?.checked_add(nanoseconds)?;
+    // Further away than nanoseconds reach is as far as they do.
+    let whole: i64 = whole.parse().ok()?;
+    let total = whole.saturating_mul(1_000_000_000).saturating_add(nanoseconds);
     Some(if negative { -total } else { total })
 }
 

@@ -93,6 +93,10 @@ pub fn put(root: BorrowedFd<'_>, path: &str, tar: &mut dyn Read, options: Put) -
     let mut extractor = Extractor::new(root, path.as_bytes(), rules);
     let mut source = BufReader::with_capacity(128 * 1024, tar);
     let start = std::io::BufRead::fill_buf(&mut source).map_err(Error::archive)?;
+    // Nothing at all is nothing to extract.
+    if start.is_empty() {
+        return Ok(());
+    }
     let compression = Compression::sniff(start)?;
     let decoded = compression.decoder(source).map_err(Error::archive)?;
     let mut reader = Reader::new(BufReader::with_capacity(128 * 1024, decoded), ());
