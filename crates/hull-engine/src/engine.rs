@@ -3,11 +3,14 @@
 use std::fs;
 use std::io;
 use std::path::Path;
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
+use std::time::Duration;
 
 use hull_image::Store;
 use hull_network::Fabric;
 use hull_runtime::launcher::Launcher;
+use tokio::io::Interest;
+use tokio::io::unix::AsyncFd;
 
 use crate::config::DaemonConfig;
 use crate::container::Containers;
@@ -83,7 +86,44 @@ impl Engine {
             _roots: roots,
         });
         engine.take_up().await?;
+        tokio::spawn(keep_launcher(Arc::downgrade(&engine)));
         Ok(engine)
+    }
+}
+
+/// Starts the launcher anew whenever it has been killed, as long as the engine is there.
+async fn keep_launcher(engine: Weak<Engine>) {
+    let mut pause = Duration::ZERO;
+    loop {
+        let end = {
+            let Some(engine) = engine.upgrade() else { return };
+            engine.launcher.end()
+        };
+        let ended = async {
+            // SAFETY: the descriptor is owned by the AsyncFd from here on and closes with it, not before.
+            #[allow(unsafe_code)]
+            let end = unsafe { AsyncFd::register_with_interest(end?, Interest::READABLE) };
+            let end = end.map_err(|error| Error::system("watch the launcher", io::Error::from(error)))?;
+            let _ready = end.readable().await.map_err(|error| Error::system("watch the launcher", error))?;
+            Ok::<(), Error>(())
+        };
+        let ended = ended.await;
+        tokio::time::sleep(pause).await;
+        let Some(engine) = engine.upgrade() else { return };
+        let revived = tokio::task::spawn_blocking(move || engine.launcher.revive().map_err(Error::from));
+        match ended.and(revived.await.unwrap_or_else(|error| Err(Error::system("start the launcher", error))))
+        {
+            // One that a start had been faster to replace.
+            Ok(false) => {}
+            Ok(true) => {
+                tracing::warn!("the launcher was killed and has been started anew; containers run on")
+            }
+            Err(error) => {
+                tracing::error!(%error, "the launcher is gone, and another one could not be started")
+            }
+        }
+        // One that dies at once is not started at every instant.
+        pause = Duration::from_millis(100);
     }
 }
 

@@ -17,6 +17,7 @@
 
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::process::Child;
+use std::sync::{PoisonError, RwLock, RwLockReadGuard};
 
 use oci_spec::runtime::Capability;
 use rustix::fs::{CWD, MemfdFlags, SealFlags};
@@ -47,9 +48,18 @@ const USUAL: [Capability; 14] = [
     Capability::SysChroot,
 ];
 
-/// The daemon's handle of its launcher. Dropped, it ends the launcher and waits for that.
+/// The daemon's handle of its launcher. A launcher that is killed is started anew, by whoever notices first: a message
+/// that finds nobody, or [`Launcher::revive`]. Dropped, it ends the launcher and waits for that.
 #[derive(Debug)]
 pub struct Launcher {
+    /// The protected binary.
+    program: OwnedFd,
+    running: RwLock<Running>,
+}
+
+/// A launcher that was started.
+#[derive(Debug)]
+struct Running {
     socket: Option<OwnedFd>,
     process: Child,
 }
@@ -57,37 +67,75 @@ pub struct Launcher {
 impl Launcher {
     /// The launcher's process id.
     pub fn pid(&self) -> u32 {
-        self.process.id()
+        read(&self.running).process.id()
     }
 
     /// Sends a message; threads may do so at once. Blocks only while the socket's buffer is full, which the
-    /// launcher empties without waiting for anything. `EPIPE` as the error's `errno`: the launcher is gone.
+    /// launcher empties without waiting for anything.
     pub fn send(&self, message: &ToLauncher, descriptors: &[BorrowedFd<'_>]) -> Result<()> {
-        let Some(socket) = &self.socket else {
-            return Err(Error::refused("send to the launcher", "it is being ended"));
-        };
-        protocol::send(socket.as_fd(), message, descriptors)
+        match self.send_once(message, descriptors) {
+            Err(error) if matches!(error.errno, Some(libc::EPIPE | libc::ECONNRESET)) => {
+                self.revive()?;
+                self.send_once(message, descriptors)
+            }
+            sent => sent,
+        }
     }
+
+    fn send_once(&self, message: &ToLauncher, descriptors: &[BorrowedFd<'_>]) -> Result<()> {
+        match &read(&self.running).socket {
+            Some(socket) => protocol::send(socket.as_fd(), message, descriptors),
+            None => Err(Error::refused("send to the launcher", "it is being ended")),
+        }
+    }
+
+    /// A descriptor that is readable when the launcher of this moment has ended.
+    pub fn end(&self) -> Result<OwnedFd> {
+        let pid = rustix::process::Pid::from_child(&read(&self.running).process);
+        rustix::process::pidfd_open(pid, rustix::process::PidfdFlags::empty())
+            .context(|| "watch the launcher".into())
+    }
+
+    /// Starts the launcher anew if it has ended; true where that was needed. What was asked of the one that is gone and
+    /// not begun is told by its control socket, which closes.
+    pub fn revive(&self) -> Result<bool> {
+        let mut running = self.running.write().unwrap_or_else(PoisonError::into_inner);
+        if matches!(running.process.try_wait(), Ok(None)) {
+            return Ok(false);
+        }
+        *running = spawn(&self.program)?;
+        Ok(true)
+    }
+}
+
+/// A panic elsewhere leaves nothing half-done here.
+fn read(running: &RwLock<Running>) -> RwLockReadGuard<'_, Running> {
+    running.read().unwrap_or_else(PoisonError::into_inner)
 }
 
 impl Drop for Launcher {
     fn drop(&mut self) {
-        self.socket = None;
+        let running = self.running.get_mut().unwrap_or_else(PoisonError::into_inner);
+        running.socket = None;
         // Only fails when someone else has reaped it.
-        let _ = self.process.wait();
+        let _ = running.process.wait();
     }
 }
 
 /// Starts the launcher: this very binary, as `hull launcher`. Called before the daemon has threads, so that
 /// little is copied by the fork.
 pub fn start() -> Result<Launcher> {
-    // Away from descriptor 3, where the launcher's socket goes before the program is executed.
     let program = protected_self()?;
-    let program = rustix::io::fcntl_dupfd_cloexec(&program, 10).context(|| "start the launcher".into())?;
+    let running = RwLock::new(spawn(&program)?);
+    Ok(Launcher { program, running })
+}
+
+/// Executes the launcher. Threads do no harm: between fork and exec nothing of theirs is used.
+fn spawn(program: &OwnedFd) -> Result<Running> {
     let (ours, theirs) = protocol::pair()?;
     let path = format!("/proc/self/fd/{}", program.as_raw_fd());
     let process = kernel::spawn_launcher(&path, theirs).context(|| "start the launcher".into())?;
-    Ok(Launcher { socket: Some(ours), process })
+    Ok(Running { socket: Some(ours), process })
 }
 
 /// This binary as a file which can be executed and cannot be written by anyone.
@@ -117,9 +165,15 @@ fn sealed_copy() -> std::io::Result<OwnedFd> {
     Ok(std::fs::File::open(format!("/proc/self/fd/{}", copy.as_raw_fd()))?.into())
 }
 
-/// What `hull launcher` runs. Its socket is descriptor 3.
+/// What `hull launcher` runs. Its socket is standard input.
 pub fn main() -> ! {
-    serve(kernel::launcher_socket())
+    match kernel::launcher_socket() {
+        Ok(socket) => serve(socket),
+        Err(error) => {
+            eprintln!("hull launcher: it is started by the daemon alone: {error}");
+            sys::exit_now(125)
+        }
+    }
 }
 
 /// What a shim finds ready in the memory that it was forked with.

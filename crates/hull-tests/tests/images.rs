@@ -159,3 +159,21 @@ fn archive(layers: &[Vec<u8>]) -> Vec<u8> {
     }
     tar.file("manifest.json", manifest.to_string().as_bytes()).finish()
 }
+
+#[test]
+fn a_commit_of_what_has_not_changed_has_no_layer_of_its_own() {
+    Daemon::start().session(
+        r#"
+        $ hull create --name same busybox true >/dev/null; hull commit -c 'ENV A=1' -m same same copy >/dev/null
+        $ hull inspect -f '{{json .RootFS.Layers}}' busybox >of-the-parent; hull inspect -f '{{json .RootFS.Layers}}' copy | cmp - of-the-parent
+        $ hull history --format '{{.Size}} {{.Comment}}' copy | head -1
+        0B same
+        $ hull run --rm copy sh -c 'echo $A'
+        1
+        $ hull run --name other copy touch /new; hull commit other third >/dev/null; hull run --rm third ls /new
+        /new
+        $ hull save third copy | hull load -q >/dev/null
+        $ hull rm same other >/dev/null; hull rmi third copy >/dev/null; hull run --rm busybox true
+        "#,
+    );
+}

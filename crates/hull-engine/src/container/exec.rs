@@ -1,5 +1,6 @@
 //! Further processes in a running container.
 
+use std::collections::BTreeMap;
 use std::os::fd::AsFd;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
@@ -20,6 +21,9 @@ use crate::{Engine, Error, Kind, Result};
 /// How many ended execs of one container are kept for who asks later.
 const KEPT: usize = 64;
 
+/// How many execs of one container may wait to be started; the one that waits longest goes for the next.
+const UNSTARTED: usize = 1024;
+
 /// How long the end of an exec is waited for whose container is ending.
 const ENDING: Duration = Duration::from_secs(5);
 
@@ -29,6 +33,8 @@ pub struct Exec {
     pub id: String,
     /// What it executes.
     pub config: ExecConfig,
+    /// When it was made, in nanoseconds since 1970.
+    made_at_ns: i64,
     state: Mutex<State>,
     ended: watch::Sender<bool>,
 }
@@ -156,11 +162,12 @@ impl Engine {
         let exec = Arc::new(Exec {
             id: random_id(),
             config,
+            made_at_ns: super::now_ns(),
             state: Mutex::default(),
             ended: watch::Sender::new(false),
         });
         let mut execs = locked(&container.execs);
-        forget_ended(&mut execs);
+        forget(&mut execs);
         execs.insert(exec.id.clone(), Arc::clone(&exec));
         drop(execs);
         self.tell_exec(container, &exec, "exec_create");
@@ -439,17 +446,55 @@ fn exec_user(container: &Container, config: &ExecConfig) -> UserLookup {
     lookup
 }
 
-/// A container that executes for days does not remember each: only those that ended last.
-fn forget_ended(execs: &mut std::collections::BTreeMap<String, Arc<Exec>>) {
-    let ended_at = |exec: &Arc<Exec>| {
+/// A container that executes for days does not remember each: only those that ended last, and of those that nobody
+/// has started the latest.
+fn forget(execs: &mut BTreeMap<String, Arc<Exec>>) {
+    let (mut ended, mut unstarted) = (Vec::new(), Vec::new());
+    for exec in execs.values() {
         let state = locked(&exec.state);
-        (state.phase == Phase::Ended).then_some(state.ended_at_ns)
-    };
-    let mut ended: Vec<(i64, String)> =
-        execs.values().filter_map(|exec| Some((ended_at(exec)?, exec.id.clone()))).collect();
-    ended.sort_unstable();
-    let surplus = ended.len().saturating_sub(KEPT);
-    for (_, id) in ended.into_iter().take(surplus) {
-        execs.remove(&id);
+        match state.phase {
+            Phase::Ended => ended.push((state.ended_at_ns, exec.id.clone())),
+            Phase::Created => unstarted.push((exec.made_at_ns, exec.id.clone())),
+            Phase::Starting | Phase::Running => {}
+        }
+    }
+    // One more is about to come.
+    for (mut of_a_kind, kept) in [(ended, KEPT), (unstarted, UNSTARTED - 1)] {
+        let surplus = of_a_kind.len().saturating_sub(kept);
+        of_a_kind.sort_unstable();
+        for (_, id) in of_a_kind.into_iter().take(surplus) {
+            execs.remove(&id);
+        }
+    }
+}
+
+impl Container {
+    /// Its processes ended with it; those that are shown a while longer have ended too. Those that nobody has started
+    /// belong to a run that is over.
+    pub(super) fn end_execs(&self) {
+        let mut execs = locked(&self.execs);
+        execs.retain(|_, exec| locked(&exec.state).phase != Phase::Created);
+        for exec in execs.values() {
+            exec.ended_with_container();
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn execs_that_nobody_starts_are_not_kept_for_ever() {
+        let mut execs = BTreeMap::new();
+        for made_at_ns in 0..UNSTARTED as i64 + 10 {
+            forget(&mut execs);
+            let id = random_id();
+            let (config, ended) = (ExecConfig::default(), watch::Sender::new(false));
+            let exec = Exec { id: id.clone(), config, made_at_ns, state: Mutex::default(), ended };
+            execs.insert(id, Arc::new(exec));
+        }
+        assert_eq!(execs.len(), UNSTARTED);
+        assert_eq!(execs.values().map(|exec| exec.made_at_ns).min(), Some(10));
     }
 }

@@ -211,11 +211,7 @@ impl Engine {
         if container.record().host_config.ipc_mode == "shareable" {
             super::view::unmount_shared_memory(&self.runtime_dir(&container.id));
         }
-        // Its processes ended with it; those that are shown a while longer have ended too.
-        let ended: Vec<_> = locked(&container.execs).values().cloned().collect();
-        for exec in ended {
-            exec.ended_with_container();
-        }
+        container.end_execs();
     }
 
     async fn unmount_volumes(self: &Arc<Self>, container: &Arc<Container>) {

@@ -131,7 +131,12 @@ impl Engine {
         let started = match started.await {
             Ok(Ok(started)) => started,
             Ok(Err(error)) => return Err(start_error(error)),
-            Err(_) => return Err(Error::system("start the container", "its shim ended without a word")),
+            Err(_) => {
+                return Err(Error::system(
+                    "start the container",
+                    "its shim ended without a word: it, or the launcher that was to fork it, was killed; start it again",
+                ));
+            }
         };
         match self.enter_running(container, &shim, prepared.allocation, &started, starter) {
             Ok(()) => {

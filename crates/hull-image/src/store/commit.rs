@@ -34,8 +34,12 @@ impl Store {
         let mut container = options.config;
         instruction::apply(&mut container, &options.changes)?;
         let changes = self.raw_changes(snapshot)?;
-        let upper = self.snapshot(snapshot)?.upper;
-        let layer = self.unpack_from(|out| pack(&upper, &changes, out))?;
+        // As in Docker, what changed nothing is a line of the history and no layer.
+        let mut layers = Vec::new();
+        if !changes.is_empty() {
+            let upper = self.snapshot(snapshot)?.upper;
+            layers.push(self.unpack_from(|out| pack(&upper, &changes, out))?);
+        }
         let now = jiff::Timestamp::now().to_string();
         let mut config = match parent {
             Some(parent) => parent.config.clone(),
@@ -49,15 +53,16 @@ impl Store {
             author: options.author.clone(),
             created_by: options.created_by,
             comment: options.comment.clone(),
+            empty_layer: layers.is_empty(),
             ..History::default()
         });
-        config.rootfs.diff_ids.push(layer.passed.diff_id);
+        config.rootfs.diff_ids.extend(layers.iter().map(|layer| layer.passed.diff_id));
         config.created = Some(now);
         config.author = options.author;
         config.comment = options.comment;
         config.config = Some(container);
         let parent = parent.map(|parent| parent.id);
-        self.enter(&serialise(&config)?, vec![layer], parent, reference.as_slice())
+        self.enter(&serialise(&config)?, layers, parent, reference.as_slice())
     }
 
     /// Unpacks a layer from what `write` writes, in a thread of its own.

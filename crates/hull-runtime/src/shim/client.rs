@@ -4,12 +4,16 @@ use std::borrow::Cow;
 use std::io::IoSlice;
 use std::mem::MaybeUninit;
 use std::os::fd::{AsRawFd, OwnedFd};
+use std::time::{Duration, Instant};
 
 use rustix::io::Errno;
 use rustix::net::{RecvFlags, SendAncillaryBuffer, SendFlags, Shutdown};
 
 use super::log::Stream;
 use crate::protocol::Attach;
+
+/// How long a client may take nothing of what an ended process has printed: someone may read it in a pager.
+const STALLS: Duration = Duration::from_secs(3600);
 
 /// A client of a container's or an exec's streams.
 #[derive(Debug)]
@@ -24,6 +28,8 @@ pub(super) struct Client {
     pending: Vec<u8>,
     taken: usize,
     keys: DetachKeys,
+    /// When it last took something.
+    took_at: Instant,
     /// It cannot be written to any more; what it sent before is still read.
     gone: bool,
     /// It is to be dropped.
@@ -52,6 +58,7 @@ impl Client {
             pending: Vec::new(),
             taken: 0,
             keys: DetachKeys::new(attach.detach_keys),
+            took_at: Instant::now(),
             gone: false,
             done: false,
         };
@@ -97,7 +104,10 @@ impl Client {
         let mut none: [MaybeUninit<u8>; 0] = [];
         let mut none = SendAncillaryBuffer::new(&mut none);
         match rustix::io::retry_on_intr(|| rustix::net::sendmsg(&self.socket, parts, &mut none, flags)) {
-            Ok(sent) => Some(sent),
+            Ok(sent) => {
+                self.took_at = Instant::now();
+                Some(sent)
+            }
             Err(Errno::AGAIN) => Some(0),
             Err(_) => {
                 self.lose();
@@ -131,6 +141,11 @@ impl Client {
     /// Whether it must take something before there may be more for it.
     pub(super) fn is_behind(&self) -> bool {
         !self.pending.is_empty()
+    }
+
+    /// When it is given up, should it take nothing until then.
+    pub(super) fn gives_up_at(&self) -> Option<Instant> {
+        self.is_behind().then(|| self.took_at + STALLS)
     }
 
     /// Whether it is to be dropped.
@@ -238,6 +253,21 @@ impl DetachKeys {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_client_that_takes_nothing_is_given_up_in_the_end() {
+        let (ours, theirs) = std::os::unix::net::UnixStream::pair().unwrap();
+        let attach: Attach =
+            serde_json::from_str(r#"{"stdin":false,"stdout":true,"stderr":false,"framed":false}"#).unwrap();
+        let mut client = Client::new(attach, theirs.into(), false);
+        assert_eq!(client.gives_up_at(), None, "it has everything");
+        client.print(Stream::Stdout, &vec![b'x'; 4 << 20]);
+        let at = client.gives_up_at().unwrap();
+        assert!(at > Instant::now() + STALLS / 2);
+        std::io::Read::read_exact(&mut &ours, &mut vec![0; 1 << 16]).unwrap();
+        client.flush();
+        assert!(client.gives_up_at().unwrap() > at, "it has taken something");
+    }
 
     #[test]
     fn keys_detach_when_all_are_typed() {

@@ -1,9 +1,10 @@
 //! Draining and Ended: what is left is killed and read, then everyone is told.
 
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::time::{Duration, Instant};
 
-use rustix::fs::{Mode, OFlags};
+use rustix::fs::{FallocateFlags, Mode, OFlags};
+use rustix::io::Errno;
 
 use super::interests::Interests;
 use super::running::Shim;
@@ -15,6 +16,48 @@ use crate::protocol::{Event, Exit};
 /// How long what does not die is waited for: a process in a file system that does not answer.
 const PATIENCE: Duration = Duration::from_secs(10);
 
+/// The place of the record of the end. It is there from the start on: a file system that others have filled meanwhile
+/// does not keep the end from being written down.
+#[derive(Debug)]
+pub(super) struct ExitRecord(OwnedFd);
+
+impl ExitRecord {
+    /// Its name until it is whole.
+    const TEMPORARY: &str = ".exit.json";
+    /// More than any record takes, in bytes.
+    const SPACE: u64 = 4096;
+
+    /// Makes the file and gets its space.
+    pub(super) fn reserve(folder: BorrowedFd<'_>) -> Result<ExitRecord> {
+        let doing = || "make the place for exit.json".to_owned();
+        let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::TRUNC | OFlags::CLOEXEC;
+        let file = rustix::fs::openat(folder, Self::TEMPORARY, flags, Mode::from_raw_mode(0o600));
+        let file = file.context(doing)?;
+        match rustix::fs::fallocate(&file, FallocateFlags::empty(), 0, Self::SPACE) {
+            Err(Errno::OPNOTSUPP) => {
+                let zeros = [0; Self::SPACE as usize];
+                if rustix::io::pwrite(&file, &zeros, 0).context(doing)? < zeros.len() {
+                    return Err(crate::Error::kernel(doing(), Errno::NOSPC));
+                }
+            }
+            reserved => reserved.context(doing)?,
+        }
+        Ok(ExitRecord(file))
+    }
+
+    /// Writes the record in its place, and gives it its name.
+    fn write(&self, folder: BorrowedFd<'_>, exit: &Exit) -> Result<()> {
+        let doing = || "write exit.json".to_owned();
+        let json =
+            serde_json::to_vec(exit).map_err(|error| crate::Error::refused(doing(), error.to_string()))?;
+        if rustix::io::pwrite(&self.0, &json, 0).context(doing)? < json.len() {
+            return Err(crate::Error::refused(doing(), "the file system is full"));
+        }
+        rustix::fs::ftruncate(&self.0, json.len() as u64).context(doing)?;
+        rustix::fs::renameat(folder, Self::TEMPORARY, folder, super::EXIT).context(doing)
+    }
+}
+
 impl Shim {
     /// Ends: the first process has been reaped.
     pub(super) fn end(mut self) {
@@ -23,7 +66,7 @@ impl Shim {
         self.count_oom_kills();
         let exit = self.exit(status, at_ns, self.first.clock.hit, self.init);
         // The record first: a daemon that finds no shim looks for it.
-        let _ = self.write_exit(&exit);
+        let _ = self.exit_record.write(self.folder.as_fd(), &exit);
         self.listener = None;
         // Not ours any more from the moment the daemon knows: the next shim binds its own.
         let _ = super::remove(self.folder.as_fd(), super::SOCKET);
@@ -37,6 +80,8 @@ impl Shim {
         // that it is removed, waits until the connection closes.
         let _ = self.cgroup.remove();
         self.connections.clear();
+        // A client that takes nothing must not keep the file system mounted: the next start mounts it again.
+        self.root = None;
         self.deliver();
     }
 
@@ -88,42 +133,31 @@ impl Shim {
         self.finish_execs();
     }
 
-    fn write_exit(&self, exit: &Exit) -> Result<()> {
-        let doing = || "write exit.json".to_owned();
-        let json =
-            serde_json::to_vec(exit).map_err(|error| crate::Error::refused(doing(), error.to_string()))?;
-        let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::TRUNC | OFlags::CLOEXEC;
-        const TEMPORARY: &str = ".exit.json";
-        let file =
-            rustix::fs::openat(&self.folder, TEMPORARY, flags, Mode::from_raw_mode(0o600)).context(doing)?;
-        let written = rustix::io::write(&file, &json).context(doing)?;
-        if written < json.len() {
-            return Err(crate::Error::refused(doing(), "the file system is full"));
-        }
-        rustix::fs::renameat(&self.folder, TEMPORARY, &self.folder, super::EXIT).context(doing)
-    }
-
     /// The first process's, then the execs'.
     fn all_streams(&mut self) -> impl Iterator<Item = &mut Streams> {
         let execs = self.execs.iter_mut().map(|exec| &mut exec.process.streams);
         std::iter::once(&mut self.first.streams).chain(execs)
     }
 
-    /// Stays until slow clients have taken what was printed. Nobody else waits for that.
+    /// Stays until slow clients have taken what was printed, or take nothing any more. Nobody else waits for that.
     fn deliver(mut self) {
         let mut interests = Interests::default();
         loop {
             let mut behind = false;
             interests.clear();
+            let now = Instant::now();
+            let mut gives_up_at: Option<Instant> = None;
             for (owner, streams) in self.all_streams().enumerate() {
+                streams.cut_stalled(now);
                 streams.release();
+                gives_up_at = gives_up_at.into_iter().chain(streams.gives_up_at()).min();
                 streams.interests(owner, &mut interests);
                 behind |= streams.has_clients();
             }
             if !behind {
                 return;
             }
-            interests.wait(None);
+            interests.wait(gives_up_at.map(|at| at.saturating_duration_since(now)));
             for index in 0..interests.len() {
                 if let Some((super::interests::Part::Client(owner, index), ready)) = interests.ready(index) {
                     let streams = match owner {

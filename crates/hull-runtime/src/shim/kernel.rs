@@ -132,33 +132,21 @@ impl Title {
     }
 }
 
-/// Runs `program` as a launcher: `socket` is its descriptor 3.
+/// Runs `program` as a launcher: `socket` is its standard input. So nothing has to be done between fork and exec, and
+/// a process with threads can do it as well (`posix_spawn`).
 pub(crate) fn spawn_launcher(program: &str, socket: OwnedFd) -> io::Result<std::process::Child> {
-    use std::os::fd::AsRawFd;
     use std::os::unix::process::CommandExt;
     let mut command = std::process::Command::new(program);
     // The blanks are room for the title of a shim.
-    command.arg0("hull").arg("launcher").arg(" ".repeat(16)).current_dir("/");
-    command.stdin(std::process::Stdio::null());
-    // SAFETY: only dup3 and fcntl are called between fork and exec; the number 3 may be in use by a
-    // descriptor of the parent, whose copy is overwritten in the child alone.
-    unsafe {
-        command.pre_exec(move || {
-            let from = socket.as_raw_fd();
-            let result = match from {
-                3 => libc::fcntl(3, libc::F_SETFD, 0),
-                from => libc::dup2(from, 3),
-            };
-            if result < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
-        });
-    }
+    command.arg0("hull").arg("launcher").arg(" ".repeat(16)).current_dir("/").stdin(socket);
     command.spawn()
 }
 
-/// The socket that [`spawn_launcher`] put at descriptor 3.
-pub(crate) fn launcher_socket() -> OwnedFd {
-    // SAFETY: called once, first thing in the launcher, which was started with it.
-    unsafe { OwnedFd::from_raw_fd(3) }
+/// The socket that [`spawn_launcher`] made standard input, which is nothing from now on.
+pub(crate) fn launcher_socket() -> io::Result<OwnedFd> {
+    let socket = rustix::io::fcntl_dupfd_cloexec(rustix::stdio::stdin(), 3)?;
+    rustix::stdio::dup2_stdin(std::fs::File::open("/dev/null")?)?;
+    Ok(socket)
 }
 
 fn owned(fd: RawFd) -> io::Result<OwnedFd> {

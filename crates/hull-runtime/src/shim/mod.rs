@@ -75,11 +75,7 @@ pub fn read_exit(runtime_dir: &Path) -> Result<Option<Exit>> {
 pub(crate) fn run(launch: Launch, control: OwnedFd, others: Vec<OwnedFd>, warm: &Warm, ready: Ready) {
     warm.name(c"hull-shim", &format!("hull shim {}", launch.id.get(..12).unwrap_or(&launch.id)));
     match start::start(launch, &control, others, ready) {
-        Ok(mut started) => {
-            // Let go of when everyone has been told.
-            let _root = started.root.take();
-            running::Shim::new(started, control).run();
-        }
+        Ok(started) => running::Shim::new(started, control).run(),
         Err(error) => {
             // Whoever would be told is gone when this fails.
             let _ = protocol::send(control.as_fd(), &FromShim::Event(Event::StartFailed(error)), &[]);

@@ -4,6 +4,7 @@ use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::time::{Duration, Instant};
 
 use super::control::Connection;
+use super::ending::ExitRecord;
 use super::interests::{Interests, Part};
 use super::kernel;
 use super::limits::Clock;
@@ -23,6 +24,10 @@ const EXEC_LINGERS: Duration = Duration::from_secs(2);
 pub(super) struct Shim {
     pub(super) id: String,
     pub(super) folder: OwnedFd,
+    pub(super) exit_record: ExitRecord,
+    /// The container's root folder, let go of when everyone has been told: the last handle of an overlay waits for
+    /// the disk.
+    pub(super) root: Option<crate::container::Root>,
     pub(super) listener: Option<OwnedFd>,
     pub(super) connections: Vec<Connection>,
     pub(super) cgroup: Cgroup,
@@ -94,6 +99,8 @@ impl Shim {
         let mut shim = Shim {
             id: started.id,
             folder: started.folder,
+            exit_record: started.exit_record,
+            root: started.root,
             listener: Some(started.listener),
             connections,
             first: Running {
@@ -309,7 +316,10 @@ impl Shim {
             execs.clone().map(|exec| &exec.process.clock).chain(self.left.iter().map(|(_, clock)| clock));
         let clocks = clocks.chain(std::iter::once(&self.first.clock).filter(|_| self.first.ended.is_none()));
         let lingering = execs.filter_map(|exec| exec.process.ended.map(|(_, _, at)| at + EXEC_LINGERS));
-        clocks.filter_map(Clock::due).chain(lingering).min()
+        // Clients of execs that are over: what they have not taken is not kept for ever.
+        let told = self.execs.iter().filter(|exec| exec.told);
+        let stalled = told.filter_map(|exec| exec.process.streams.gives_up_at());
+        clocks.filter_map(Clock::due).chain(lingering).chain(stalled).min()
     }
 
     fn check_limits(&mut self) {
@@ -380,6 +390,7 @@ impl Shim {
         self.execs.retain_mut(|exec| {
             exec.process.streams.sweep();
             if exec.told {
+                exec.process.streams.cut_stalled(Instant::now());
                 exec.process.streams.release();
             }
             !exec.told || exec.process.streams.has_clients()

@@ -17,6 +17,7 @@ use crate::{Error, Result, container, seccomp};
 pub(super) struct Started {
     pub(super) id: String,
     pub(super) folder: OwnedFd,
+    pub(super) exit_record: super::ending::ExitRecord,
     pub(super) listener: OwnedFd,
     pub(super) cgroup: Cgroup,
     pub(super) streams: Streams,
@@ -105,6 +106,7 @@ pub(super) fn start(
     let doing = || format!("prepare {}", launch.runtime_dir.display());
     let folder = super::open_folder(&launch.runtime_dir).context(doing)?;
     super::remove(folder.as_fd(), super::EXIT).context(doing)?;
+    let exit_record = super::ending::ExitRecord::reserve(folder.as_fd())?;
     let listener = super::listen(folder.as_fd()).context(doing)?;
     let folder_kept = folder.try_clone().context(doing)?;
     let mut undo = Undo { folder, cgroup: None, armed: true };
@@ -153,6 +155,7 @@ pub(super) fn start(
     Ok(Started {
         id: launch.id,
         folder: folder_kept,
+        exit_record,
         listener,
         cgroup,
         streams,

@@ -3,9 +3,11 @@
 //!
 //! Nothing is read that cannot be passed on: while a client has not taken what was printed, the stream is not
 //! read, and the container waits, as it would for a terminal. While standard input is full, clients are not
-//! read.
+//! read. When the process has ended, nobody waits any more: what it left in its pipes is read, and kept for those
+//! clients that go on taking it.
 
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::time::Instant;
 
 use rustix::buffer::spare_capacity;
 use rustix::fs::{Mode, OFlags};
@@ -294,6 +296,17 @@ impl Streams {
     /// Forgets clients that have detached or are gone.
     pub(super) fn sweep(&mut self) {
         self.clients.retain(|client| !client.is_done());
+    }
+
+    /// When the first of those clients that take nothing is given up.
+    pub(super) fn gives_up_at(&self) -> Option<Instant> {
+        self.clients.iter().filter_map(Client::gives_up_at).min()
+    }
+
+    /// Disconnects those clients that have taken nothing for too long. Only what has ended may do that: a process that
+    /// runs waits for its clients.
+    pub(super) fn cut_stalled(&mut self, now: Instant) {
+        self.clients.retain(|client| client.gives_up_at().is_none_or(|at| at > now));
     }
 
     /// Disconnects those clients that have everything.

@@ -190,11 +190,11 @@ fn the_end_is_told_before_a_slow_client_has_taken_everything() {
     let mut connection = bench.start();
     let shim = connection.state().shim_pid;
     // The rest fits into the pipe and the shim's hands once so much is taken.
-    let mut part = vec![0; 100_000];
+    let mut part = vec![0; 200_000];
     client.read_exact(&mut part).unwrap();
     assert_eq!(connection.exit().status, 0);
     bench.assert_gone();
-    assert_eq!(read_all(&mut client).len(), 200_000);
+    assert_eq!(read_all(&mut client).len(), 100_000);
     eventually("the shim ends", || !std::path::Path::new(&format!("/proc/{shim}")).exists());
 }
 
@@ -208,4 +208,28 @@ fn an_attach_without_a_socket_or_to_nothing_is_refused() {
     connection.failed(&Request::Attach(Attach { exec: Some("none".into()), ..everything() }), &[null]);
     connection.failed(&Request::Attach(Attach { detach_keys: vec![1; 1000], ..everything() }), &[null]);
     end(&mut connection);
+}
+
+#[test]
+fn a_client_that_takes_nothing_keeps_nothing_but_its_output() {
+    let mut bench = Bench::shell("yes | head -c 60000");
+    let (mut ours, theirs) = std::os::unix::net::UnixStream::pair().unwrap();
+    rustix::net::sockopt::set_socket_send_buffer_size(&theirs, 4096).unwrap();
+    bench.attach.push((everything(), theirs.into()));
+    let mut connection = bench.launch();
+    let Some(hull_runtime::protocol::Event::Started { shim_pid, .. }) = connection.event() else {
+        panic!("not started")
+    };
+    connection.exit();
+    bench.assert_gone();
+    // The shim is there for this client alone, and the container's root is not open any more.
+    let root = bench.folder.path().join("root");
+    eventually("the root is let go of", || {
+        let open = std::fs::read_dir(format!("/proc/{shim_pid}/fd")).expect("the shim").flatten();
+        !open.filter_map(|fd| std::fs::read_link(fd.path()).ok()).any(|file| file.starts_with(&root))
+    });
+    bench.run();
+    let mut output = String::new();
+    ours.read_to_string(&mut output).unwrap();
+    assert_eq!(output.len(), 60_000);
 }

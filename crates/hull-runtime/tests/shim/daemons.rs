@@ -113,3 +113,38 @@ fn the_binary_that_shims_run_from_cannot_be_written() {
     let flags = rustix::fs::statvfs(path).unwrap().f_flag;
     assert!(flags.contains(rustix::fs::StatVfsMountFlags::RDONLY));
 }
+
+#[test]
+fn an_end_is_written_down_where_the_exec_root_is_full() {
+    let mut bench = Bench::shell("read line; exit 5").with_stdin();
+    bench.stdio.stdin_once = true;
+    let run = bench.runtime_dir();
+    let flags = rustix::mount::MountFlags::empty();
+    rustix::mount::mount("tiny", &run, "tmpfs", flags, c"size=64k").unwrap();
+    let client = bench.client(crate::bench::everything());
+    let mut connection = bench.start();
+    let fills = std::fs::write(run.join("large"), vec![1; 1 << 20]);
+    assert_eq!(fills.unwrap_err().raw_os_error(), Some(libc::ENOSPC));
+    drop(client);
+    assert_eq!(connection.exit().status, 5);
+    let exit = hull_runtime::shim::read_exit(&run).unwrap().map(|exit| exit.status);
+    // One that finds no place is not started: its end could not be told. The place is free when the shim has ended.
+    let mut refused = String::new();
+    crate::bench::eventually("a start is refused", || {
+        std::fs::remove_file(run.join("exit.json")).ok();
+        std::fs::write(run.join("rest"), vec![1; 1 << 20]).unwrap_err();
+        let mut connection = bench.launch();
+        match connection.event() {
+            Some(Event::StartFailed(error)) => refused = error.to_string(),
+            Some(Event::Started { .. }) => {
+                connection.done(&Request::KillAll);
+                connection.exit();
+            }
+            other => panic!("{other:?}"),
+        }
+        !refused.is_empty()
+    });
+    rustix::mount::unmount(&run, rustix::mount::UnmountFlags::DETACH).unwrap();
+    assert_eq!(exit, Some(5));
+    assert!(refused.contains("make the place for exit.json"), "{refused}");
+}
