@@ -57,6 +57,9 @@ pub struct Launcher {
     running: RwLock<Running>,
 }
 
+/// How often a message finds its launcher killed before that is told.
+const ATTEMPTS: u32 = 5;
+
 /// A launcher that was started.
 #[derive(Debug)]
 struct Running {
@@ -73,20 +76,37 @@ impl Launcher {
     /// Sends a message; threads may do so at once. Blocks only while the socket's buffer is full, which the
     /// launcher empties without waiting for anything.
     pub fn send(&self, message: &ToLauncher, descriptors: &[BorrowedFd<'_>]) -> Result<()> {
-        match self.send_once(message, descriptors) {
-            Err(error) if matches!(error.errno, Some(libc::EPIPE | libc::ECONNRESET)) => {
-                self.revive()?;
-                self.send_once(message, descriptors)
-            }
-            sent => sent,
+        for _ in 0..ATTEMPTS {
+            let pid = match self.send_once(message, descriptors) {
+                (pid, Err(error)) if matches!(error.errno, Some(libc::EPIPE | libc::ECONNRESET)) => pid,
+                (_, sent) => return sent,
+            };
+            self.replace(pid)?;
         }
+        Err(Error::refused("send to the launcher", "it is killed again and again; start it again"))
     }
 
-    fn send_once(&self, message: &ToLauncher, descriptors: &[BorrowedFd<'_>]) -> Result<()> {
-        match &read(&self.running).socket {
+    /// Beside how it went: to which launcher.
+    fn send_once(&self, message: &ToLauncher, descriptors: &[BorrowedFd<'_>]) -> (u32, Result<()>) {
+        let running = read(&self.running);
+        let sent = match &running.socket {
             Some(socket) => protocol::send(socket.as_fd(), message, descriptors),
             None => Err(Error::refused("send to the launcher", "it is being ended")),
+        };
+        (running.process.id(), sent)
+    }
+
+    /// A launcher whose socket is closed has ended or is about to: it is waited for, and another one started, unless
+    /// someone else was faster.
+    fn replace(&self, pid: u32) -> Result<()> {
+        let mut running = self.running.write().unwrap_or_else(PoisonError::into_inner);
+        if running.process.id() == pid {
+            // It may have ended; then there is nothing to kill.
+            let _ = running.process.kill();
+            let _ = running.process.wait();
+            *running = spawn(&self.program)?;
         }
+        Ok(())
     }
 
     /// A descriptor that is readable when the launcher of this moment has ended.

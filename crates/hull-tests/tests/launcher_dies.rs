@@ -83,7 +83,8 @@ fn starts_on_their_way_fail_with_a_reason_or_succeed() {
         let now = daemon.census();
         (now.cgroups, now.mounts, now.interfaces)
     };
-    wait_until("nothing is left", Duration::from_secs(20), || {
-        left() == (before.cgroups, before.mounts, before.interfaces)
-    });
+    let deadline = std::time::Instant::now() + Duration::from_secs(20);
+    while left() != (before.cgroups, before.mounts, before.interfaces) {
+        assert!(std::time::Instant::now() < deadline, "left: {before}\nnow: {}", daemon.census());
+    }
 }

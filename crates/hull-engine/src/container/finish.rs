@@ -10,7 +10,7 @@ use super::shim::Shim;
 use super::start::Starter;
 use super::{Container, Ended, Record, Status, locked, now_ns, rfc3339};
 use crate::Engine;
-use crate::blocking::may_hang_if;
+use crate::blocking::{may_hang, may_hang_if};
 
 /// The back-off before the first restart; it doubles up to [`LONGEST_BACK_OFF`], as Docker's does.
 const FIRST_BACK_OFF: Duration = Duration::from_millis(100);
@@ -117,14 +117,7 @@ impl Engine {
                     container = container.id,
                     "the container's shim is gone; what is left of it is killed"
                 );
-                if let Ok(cgroup) =
-                    hull_runtime::cgroup::Cgroup::open(&container.cgroup_path(&self.config.instance))
-                {
-                    let killed = cgroup.kill_all().and_then(|()| cgroup.remove());
-                    if let Err(error) = killed {
-                        tracing::error!(container = container.id, %error, "its cgroup could not be cleared");
-                    }
-                }
+                self.clear_cgroup(container).await;
                 Exit {
                     status: 137,
                     signal: Some(libc::SIGKILL),
@@ -145,6 +138,19 @@ impl Engine {
             }
         };
         self.ended(container, &exit).await;
+    }
+
+    /// Kills what a shim that was killed left, and removes its cgroup.
+    pub(super) async fn clear_cgroup(&self, container: &Container) {
+        let path = container.cgroup_path(&self.config.instance);
+        let cleared = may_hang(move || match hull_runtime::cgroup::Cgroup::open(&path) {
+            Ok(cgroup) => Ok(cgroup.kill_all().and_then(|()| cgroup.remove())?),
+            // It had made none.
+            Err(_) => Ok(()),
+        });
+        if let Err(error) = cleared.await {
+            tracing::error!(container = container.id, %error, "its cgroup could not be cleared");
+        }
     }
 
     /// A container has ended: it is written down, what it had of the machine is given back, and its policy decides.

@@ -132,6 +132,7 @@ impl Engine {
             Ok(Ok(started)) => started,
             Ok(Err(error)) => return Err(start_error(error)),
             Err(_) => {
+                self.clear_cgroup(container).await;
                 return Err(Error::system(
                     "start the container",
                     "its shim ended without a word: it, or the launcher that was to fork it, was killed; start it again",

@@ -161,8 +161,9 @@ fn a_second_client_attaches_to_it() {
 #[test]
 fn many_at_once_and_the_container_ends_under_them() {
     let (bench, mut connection) = container();
-    let clients: Vec<_> =
+    let mut clients: Vec<_> =
         (0..20).map(|number| connection.exec(exec(&number.to_string(), "echo on; sleep 1000"))).collect();
+    clients.iter_mut().for_each(|client| drop(read_until(client, "on\n")));
     assert_eq!(connection.state().execs.len(), 20);
     connection.done(&Request::KillAll);
     for number in 0..20 {
@@ -170,7 +171,6 @@ fn many_at_once_and_the_container_ends_under_them() {
     }
     connection.exit();
     for mut client in clients {
-        read_until(&mut client, "on\n");
         assert_eq!(read_all(&mut client), "");
     }
     bench.assert_gone();
