@@ -219,9 +219,15 @@ impl NetworkCreate {
                 )));
             }
         }
+        let swarms = match self.scope.as_str() {
+            "" | "local" if self.ingress => Some("Ingress network can only be global scope network"),
+            "" | "local" => None,
+            _ => Some("cannot create a swarm scoped network when swarm is not active"),
+        };
+        if let Some(message) = swarms {
+            return Err(Error::new(Kind::Forbidden, message));
+        }
         let refused = [
-            (!matches!(self.scope.as_str(), "" | "local"), "a network scope other than \"local\""),
-            (self.ingress, "an ingress network"),
             (self.config_only, "a config-only network"),
             (
                 self.config_from.values().any(|from| !from.is_empty()),
