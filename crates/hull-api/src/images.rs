@@ -39,7 +39,7 @@ pub(crate) async fn history(request: Request) -> Result<Response> {
 
 pub(crate) async fn tag(request: Request) -> Result<Response> {
     let repository = request.query.text("repo").unwrap_or_default();
-    let target = with_tag(repository, request.query.text("tag"));
+    let target = with_tag(repository, request.query.text("tag"))?;
     let (engine, source) = (request.engine.clone(), request.capture(0).to_owned());
     blocking::run(move || engine.image_tag(&source, &target)).await?;
     http::empty(StatusCode::CREATED)
@@ -60,7 +60,7 @@ pub(crate) async fn prune(request: Request) -> Result<Response> {
 /// Import, or pull.
 pub(crate) async fn create(request: Request) -> Result<Response> {
     match (request.query.text("fromImage"), request.query.text("fromSrc")) {
-        (Some(name), _) => pull(&request, with_tag(name, request.query.text("tag"))).await,
+        (Some(name), _) => pull(&request, with_tag(name, request.query.text("tag"))?).await,
         (None, Some("-")) => import(request).await,
         (None, Some(_)) => Err(Error::unsupported(
             "fetching a file system to import from an address: fetch it yourself and import it from standard input, so this",
@@ -88,11 +88,16 @@ async fn pull(request: &Request, name: String) -> Result<Response> {
 
 async fn import(request: Request) -> Result<Response> {
     let query = &request.query;
-    let reference = query.text("repo").map(|repository| with_tag(repository, query.text("tag")));
+    let reference =
+        query.text("repo").map(|repository| with_tag(repository, query.text("tag"))).transpose()?;
+    let platform = platform(query)?;
+    if platform.as_ref().is_some_and(|platform| platform.os != "linux") {
+        return Err(Error::invalid("operating system is not supported"));
+    }
     let options = Import {
         changes: query.all("changes").filter(|change| !change.is_empty()).map(str::to_owned).collect(),
         message: query.text("message").unwrap_or_default().to_owned(),
-        platform: platform(query)?,
+        platform,
         reference,
     };
     let engine = request.engine.clone();
@@ -174,15 +179,24 @@ pub(crate) async fn bootstrap(request: Request) -> Result<Response> {
 
 /// A name with its tag, or with its digest, which Docker's clients hand over in the same place. It wins over one that
 /// the name has already.
-fn with_tag(name: &str, tag: Option<&str>) -> String {
-    let Some(tag) = tag else { return name.to_owned() };
+fn with_tag(name: &str, tag: Option<&str>) -> Result<String> {
+    let Some(tag) = tag else { return Ok(name.to_owned()) };
     let (repository, _) = name.split_once('@').unwrap_or((name, ""));
     let repository = match repository.rsplit_once(':') {
         Some((repository, tag)) if !tag.contains('/') => repository,
         _ => repository,
     };
-    let separator = if tag.contains(':') { '@' } else { ':' };
-    format!("{repository}{separator}{tag}")
+    let is_digest =
+        tag.split_once(':').is_some_and(|(algorithm, hex)| !algorithm.is_empty() && !hex.is_empty());
+    let word = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'_';
+    let is_tag = tag.len() <= 128
+        && tag.bytes().next().is_some_and(word)
+        && tag.bytes().all(|byte| word(byte) || byte == b'.' || byte == b'-');
+    match (is_tag, is_digest) {
+        (true, _) => Ok(format!("{repository}:{tag}")),
+        (false, true) => Ok(format!("{repository}@{tag}")),
+        (false, false) => Err(Error::invalid("invalid tag format")),
+    }
 }
 
 /// The `platform` of a query: `linux/amd64`, or the OCI platform as JSON.
@@ -209,11 +223,14 @@ mod tests {
 
     #[test]
     fn tags_and_digests_join_their_name() {
-        assert_eq!(with_tag("a", None), "a");
-        assert_eq!(with_tag("r:5000/a", Some("1")), "r:5000/a:1");
-        assert_eq!(with_tag("a", Some("sha256:00")), "a@sha256:00");
-        assert_eq!(with_tag("r:5000/a:1", Some("2")), "r:5000/a:2");
-        assert_eq!(with_tag("a@sha256:00", Some("2")), "a:2");
+        assert_eq!(with_tag("a", None).unwrap(), "a");
+        assert_eq!(with_tag("r:5000/a", Some("1")).unwrap(), "r:5000/a:1");
+        assert_eq!(with_tag("a", Some("sha256:00")).unwrap(), "a@sha256:00");
+        assert_eq!(with_tag("r:5000/a:1", Some("2")).unwrap(), "r:5000/a:2");
+        assert_eq!(with_tag("a@sha256:00", Some("2")).unwrap(), "a:2");
+        for tag in ["a b", ":", ":::", "-x", &"x".repeat(129)] {
+            assert_eq!(with_tag("a", Some(tag)).unwrap_err().message, "invalid tag format", "{tag}");
+        }
     }
 
     #[test]

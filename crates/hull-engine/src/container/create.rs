@@ -10,7 +10,7 @@ use super::mounts::{MountKind, MountPlan, Wanted};
 use super::{Container, Record, State, command, names, now_ns, random_id, resources, rfc3339};
 use crate::blocking::may_hang_if;
 use crate::database::Table;
-use crate::model::{Config, CreateBody, EndpointSettings, Healthcheck, HostConfig, LogConfig, RestartPolicy};
+use crate::model::{Config, CreateBody, Healthcheck, HostConfig, LogConfig, RestartPolicy};
 use crate::{Engine, Error, Kind, Result};
 
 /// The answer to a creation.
@@ -62,7 +62,8 @@ impl Engine {
         resources::check(&host_config, &mut warnings)?;
         check_modes(self, &host_config, &config)?;
         let wanted = self.wanted_mounts(&config, &host_config)?;
-        let mut endpoints = self.endpoints(&config, &mut host_config, networking_config.endpoints_config)?;
+        let mut endpoints =
+            self.new_endpoints(&config, &mut host_config, networking_config.endpoints_config, &mut warnings)?;
         let links = self.take_links(&mut host_config, &mut endpoints)?;
         check_ports(&host_config)?;
         let record = Record {
@@ -190,67 +191,6 @@ impl Engine {
         host.readonly_paths
             .get_or_insert_with(|| if host.privileged { Vec::new() } else { super::spec::read_only_paths() });
         Ok(())
-    }
-
-    /// The networks that a container will be on, by their names.
-    fn endpoints(
-        &self,
-        config: &Config,
-        host: &mut HostConfig,
-        asked: BTreeMap<String, EndpointSettings>,
-    ) -> Result<BTreeMap<String, EndpointSettings>> {
-        let mode = host.network_mode.clone();
-        let exclusive =
-            config.network_disabled || mode == "host" || mode == "none" || mode.starts_with("container:");
-        if let Some(other) = mode.strip_prefix("container:") {
-            if !config.hostname.is_empty() {
-                return Err(Error::invalid("conflicting options: hostname and the network mode"));
-            }
-            if host.port_bindings.as_ref().is_some_and(|ports| !ports.is_empty()) || host.publish_all_ports {
-                return Err(Error::invalid(
-                    "conflicting options: port publishing and the container type network mode",
-                ));
-            }
-            if host.dns.as_ref().is_some_and(|dns| !dns.is_empty()) {
-                return Err(Error::invalid("conflicting options: dns and the network mode"));
-            }
-            // Its id, so that a rename of the other changes nothing.
-            let other = self.container(other)?;
-            host.network_mode = format!("container:{}", other.id);
-            return Ok(BTreeMap::new());
-        }
-        let mut endpoints = BTreeMap::new();
-        if config.network_disabled {
-            return Ok(endpoints);
-        }
-        let mode_network = self.networks.resolve(&mode)?;
-        for (network, mut settings) in asked {
-            let name = if network == "default" {
-                "bridge".to_owned()
-            } else {
-                self.networks.resolve(&network)?.name.clone()
-            };
-            if exclusive && name != mode_network.name {
-                return Err(Error::invalid(format!(
-                    "conflicting options: cannot attach the network {name} to a container with network mode {mode}"
-                )));
-            }
-            if name == mode_network.name && settings.mac_address.is_empty() {
-                settings.mac_address.clone_from(&config.mac_address);
-            }
-            self.networks.check(&name, &settings)?;
-            endpoints.insert(name, settings);
-        }
-        // Who names networks beside the default one is on those alone.
-        let elsewhere = mode_network.name == "bridge" && !endpoints.is_empty();
-        if !elsewhere && !endpoints.contains_key(&mode_network.name) {
-            let settings =
-                EndpointSettings { mac_address: config.mac_address.clone(), ..EndpointSettings::default() };
-            self.networks.check(&mode_network.name, &settings)?;
-            endpoints.insert(mode_network.name.clone(), settings);
-        }
-        // Aliases: what the user wrote, and the short id so that it resolves as in Docker.
-        Ok(endpoints)
     }
 
     /// Makes the volumes and sources that mounts need; beside them the places of volumes that may be filled.

@@ -77,8 +77,8 @@ impl Engine {
                 parse(link)?;
             }
             // Clients that name it in both places mean one link.
-            let network = &self.networks.resolve(mode)?.name;
-            if let Some(settings) = endpoints.get_mut(network) {
+            let network = self.networks.resolve(mode).map(|network| network.name.clone());
+            if let Some(settings) = endpoints.get_mut(network.as_deref().unwrap_or(mode)) {
                 let links = settings.links.get_or_insert_default();
                 links.extend(asked.into_iter().filter(|link| !links.contains(link)).collect::<Vec<_>>());
             }

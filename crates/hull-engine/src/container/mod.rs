@@ -18,6 +18,7 @@ mod attach;
 mod command;
 mod commit;
 mod create;
+mod endpoints;
 mod exec;
 mod finish;
 mod freeze;

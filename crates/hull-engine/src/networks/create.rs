@@ -210,7 +210,14 @@ impl NetworkCreate {
                 let message = format!("only one instance of \"{driver}\" network is allowed");
                 return Err(Error::new(Kind::Forbidden, message));
             }
-            driver @ ("macvlan" | "ipvlan" | "overlay") => {
+            "overlay" => {
+                return Err(Error::new(
+                    Kind::Unavailable,
+                    "This node is not a swarm manager. Use \"docker swarm init\" or \"docker swarm join\" to connect this \
+                     node to swarm and try again.",
+                ));
+            }
+            driver @ ("macvlan" | "ipvlan") => {
                 return Err(Error::unsupported(format_args!("the network driver \"{driver}\"")));
             }
             driver => {

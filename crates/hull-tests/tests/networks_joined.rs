@@ -1,0 +1,129 @@
+//! Who may be on which networks, asked over the API as clients of several ages do.
+
+use hull_tests::{Client, Daemon, Response};
+use serde_json::{Value, json};
+
+fn create(api: &mut Client, version: &str, name: &str, host: Value, endpoints: Value) -> Response {
+    let body = json!({
+        "Image": "busybox", "Cmd": ["sleep", "600"], "HostConfig": host,
+        "NetworkingConfig": { "EndpointsConfig": endpoints },
+    });
+    api.post(&format!("{version}/containers/create?name={name}"), &body).expect("an answer")
+}
+
+fn connect(api: &mut Client, network: &str, container: &str) -> Response {
+    api.post(&format!("/networks/{network}/connect"), &json!({ "Container": container })).expect("an answer")
+}
+
+fn networks(api: &mut Client, version: &str, name: &str) -> Value {
+    let shown = api.get(&format!("{version}/containers/{name}/json")).expect("an answer").json();
+    shown["NetworkSettings"]["Networks"].clone()
+}
+
+#[test]
+fn modes_that_exclude_further_networks() {
+    let daemon = Daemon::start();
+    daemon.ok(&["network", "create", "own"]);
+    let mut api = daemon.api();
+    for (name, mode) in
+        [("plain", "bridge"), ("hosted", "host"), ("lonely", "none"), ("shared", "container:plain")]
+    {
+        assert_eq!(
+            create(&mut api, "", name, json!({ "NetworkMode": mode }), json!({})).status,
+            201,
+            "{name}"
+        );
+    }
+    for (network, container, why) in [
+        ("host", "plain", "connected to host network"),
+        ("none", "plain", "private (none) mode"),
+        ("own", "hosted", "sharing network namespace"),
+        ("own", "lonely", "private (none) mode"),
+        ("own", "shared", "sharing network namespace"),
+    ] {
+        let answer = connect(&mut api, network, container);
+        assert_eq!(answer.status, 400, "{container} to {network}: {}", answer.text());
+        assert!(answer.message().contains(why), "{container} to {network}: {}", answer.text());
+    }
+    // One that does not run only has its settings changed; one that runs is there already.
+    assert_eq!(connect(&mut api, "own", "plain").status, 200);
+    assert_eq!(connect(&mut api, "own", "plain").status, 200);
+    daemon.ok(&["start", "plain"]);
+    let answer = connect(&mut api, "own", "plain");
+    assert_eq!(
+        (answer.status, answer.message().as_str()),
+        (403, "endpoint with name plain already exists in network own")
+    );
+}
+
+#[test]
+fn networks_named_at_creation() {
+    let daemon = Daemon::start();
+    for network in ["one", "two"] {
+        daemon.ok(&["network", "create", network]);
+    }
+    let mut api = daemon.api();
+    // Before 1.44 one network alone could be named.
+    let both = json!({ "one": {}, "two": {} });
+    let old = create(&mut api, "/v1.43", "old", json!({ "NetworkMode": "one" }), both.clone());
+    assert_eq!(
+        (old.status, old.message().as_str()),
+        (400, "Container cannot be connected to network endpoints: one, two")
+    );
+    assert_eq!(create(&mut api, "/v1.44", "new", json!({ "NetworkMode": "one" }), both).status, 201);
+    // A network beside the default one is the only one.
+    assert_eq!(create(&mut api, "", "beside", json!({}), json!({ "one": { "Aliases": ["a"] } })).status, 201);
+    daemon.ok(&["start", "beside"]);
+    let shown = networks(&mut api, "", "beside");
+    assert_eq!(
+        shown.as_object().map(|networks| networks.keys().cloned().collect::<Vec<_>>()),
+        Some(vec!["one".to_owned()])
+    );
+    assert_eq!(shown["one"]["Aliases"], json!(["a"]));
+    // Before 1.45 the id's beginning was an alias.
+    let aliases = networks(&mut api, "/v1.44", "beside")["one"]["Aliases"].clone();
+    assert_eq!((aliases[0].as_str(), aliases[1].as_str().map(str::len)), (Some("a"), Some(12)), "{aliases}");
+}
+
+#[test]
+fn a_network_that_is_not_there_yet() {
+    Daemon::start().session(
+        r#"
+        $ hull create --name early --network later busybox echo here
+        <id>
+        $ hull start early
+        Error response from daemon: network later not found
+        Error: failed to start containers: early
+        [1]
+        $ hull network create later; hull start -a early
+        <id>
+        here
+        $ hull run --rm --network never busybox true 2>&1 | head -n 1
+        hull: Error response from daemon: network never not found
+        $ hull ps -aq --filter network=never
+        $ hull run --rm --network host -p 80:80 busybox true
+        WARNING: Published ports are discarded when using host network mode
+        $ hull run --rm --network container:early --add-host a:1.2.3.4 busybox true 2>&1 | head -n 1
+        hull: Error response from daemon: conflicting options: custom host-to-IP mapping and the network mode
+        "#,
+    );
+}
+
+#[test]
+fn options_of_other_programs_are_kept_and_said_to_be_idle() {
+    let daemon = Daemon::start();
+    let mut api = daemon.api();
+    let body =
+        json!({ "Name": "noted", "Options": { "note": "x" }, "IPAM": { "Options": { "other": "y" } } });
+    let made = api.post("/networks/create", &body).expect("an answer");
+    assert_eq!(made.status, 201, "{}", made.text());
+    assert!(
+        made.json()["Warning"].as_str().is_some_and(|warning| warning.contains("note")),
+        "{}",
+        made.text()
+    );
+    let shown = api.get("/networks/noted").expect("an answer").json();
+    assert_eq!((&shown["Options"]["note"], &shown["IPAM"]["Options"]["other"]), (&json!("x"), &json!("y")));
+    let body = json!({ "Name": "bad", "Options": { "com.docker.network.bridge.nosuch": "x" } });
+    assert_eq!(api.post("/networks/create", &body).expect("an answer").status, 501);
+}
