@@ -68,7 +68,7 @@ fn networks_named_at_creation() {
     let old = create(&mut api, "/v1.43", "old", json!({ "NetworkMode": "one" }), both.clone());
     assert_eq!(
         (old.status, old.message().as_str()),
-        (400, "Container cannot be connected to network endpoints: one, two")
+        (400, "Container cannot be created with multiple network endpoints: one, two")
     );
     assert_eq!(create(&mut api, "/v1.44", "new", json!({ "NetworkMode": "one" }), both).status, 201);
     // A network beside the default one is the only one.
