@@ -1,10 +1,11 @@
-//! The project's own commands: `cargo xtask test`, `bench`, `dist`.
+//! The project's own commands: `cargo xtask test`, `vm`, `bench`, `dist`.
 
 mod acceptance;
 mod bench;
 mod dist;
 mod shell;
 mod test;
+mod vm;
 
 use std::process::ExitCode;
 
@@ -16,6 +17,10 @@ usage: cargo xtask COMMAND
 
   test             all checks and tests; installs what they need with apt-get where it may
       --no-install     installs nothing
+  vm [v1] [v2]     tests in virtual machines: cgroup v1 and v2 alone, resets that lose the disk's cache
+      --only WORD      the tests whose name holds WORD (may be repeated)
+      --resets N       N resets (default: 3)
+      --binary PATH    the binary under test (default: target/release/hull)
   bench            measures hull, the kernel's floor, and the other engines that are installed
       --only WORD      the rows whose name holds WORD (may be repeated)
       --rounds N       how many rounds (default: 20)
@@ -28,6 +33,7 @@ fn main() -> ExitCode {
     let args: Vec<&str> = args.iter().map(String::as_str).collect();
     let done = match args.as_slice() {
         ["test", options @ ..] => test::run(options),
+        ["vm", options @ ..] => vm::run(options),
         ["bench", options @ ..] => bench::run(options),
         ["dist"] => dist::run(),
         // Not for people: what the others run in a process of its own.

@@ -1,7 +1,7 @@
 //! `cargo xtask test`: everything that says whether this tree is good.
 
 use crate::shell::{self, find, heading, output, run_command, target};
-use crate::{Result, acceptance};
+use crate::{Result, acceptance, vm};
 
 use std::process::Command;
 
@@ -12,6 +12,7 @@ const NEEDED: &[(&str, &str)] = &[
     ("ip", "iproute2"),
     ("jq", "jq"),
     ("nft", "nftables"),
+    ("openssl", "openssl"),
     ("pgrep", "procps"),
     ("python3", "python3"),
     ("script", "bsdutils"),
@@ -19,6 +20,13 @@ const NEEDED: &[(&str, &str)] = &[
     ("socat", "socat"),
     ("ss", "iproute2"),
     ("unshare", "util-linux"),
+];
+
+/// A program that some tests run where it is, and what they test. It is not installed: it would come with a service.
+const OPTIONAL: &[(&str, &str)] = &[
+    ("docker", "Docker's client"),
+    ("sshd", "the client by ssh://"),
+    ("systemd-socket-activate", "the daemon on sockets that it is handed"),
 ];
 
 /// Runs all checks, those after a failed one too; the test runner's closing lines come last.
@@ -39,18 +47,17 @@ fn run_all(options: &[&str]) -> Result<()> {
     heading("clippy");
     note(shell::run("cargo", &["clippy", "--workspace", "--all-targets", "--quiet", "--", "-D", "warnings"]));
     heading("cargo deny: licences and advisories");
-    match find("cargo-deny") {
-        Some(_) => note(shell::run("cargo", &["deny", "check"])),
-        None => left_out.push("licences and advisories: cargo-deny is not installed".to_owned()),
-    }
+    dependencies(&mut note, &mut left_out);
     heading("the release binary");
     let built = shell::run("cargo", &["build", "--release", "--package", "hull"]);
     let there = built.is_ok();
     note(built);
     if there {
         note(acceptance::run(&mut left_out));
+        note(vm::run_where_possible(&mut left_out));
     } else {
-        left_out.push("the acceptance script: the release binary did not build".to_owned());
+        left_out
+            .push("the acceptance script and virtual machines: the release binary did not build".to_owned());
     }
     heading("left out");
     left_out.iter().for_each(|what| println!("- {what}"));
@@ -62,17 +69,31 @@ fn run_all(options: &[&str]) -> Result<()> {
     if failed.is_empty() { Ok(()) } else { Err(format!("failed: {}", failed.join("; ")).into()) }
 }
 
+/// Licences, sources and bans; advisories where their database can be reached.
+fn dependencies(note: &mut impl FnMut(Result<()>), left_out: &mut Vec<String>) {
+    if find("cargo-deny").is_none() {
+        left_out.push("licences and advisories: cargo install cargo-deny --locked (takes long)".to_owned());
+        return;
+    }
+    note(shell::run("cargo", &["deny", "check", "bans", "licenses", "sources"]));
+    let fetched = shell::run("cargo", &["deny", "fetch", "db"]).is_ok();
+    if fetched {
+        note(shell::run("cargo", &["deny", "check", "advisories"]));
+    } else {
+        left_out.push("advisories: their database could not be fetched".to_owned());
+    }
+}
+
 /// Installs what is missing, where apt-get is there and the user may.
 fn packages(forbidden: bool, left_out: &mut Vec<String>) -> Result<()> {
     let missing = || -> Vec<_> { NEEDED.iter().filter(|(program, _)| find(program).is_none()).collect() };
-    let mut wanted: Vec<&str> = missing().iter().map(|(_, package)| *package).collect();
+    // Those for virtual machines are wanted and not needed: without them, the machines are what is left out.
+    let all = NEEDED.iter().chain(vm::NEEDED).filter(|(program, _)| find(program).is_none());
+    let mut wanted: Vec<&str> = all.map(|(_, package)| *package).collect();
     wanted.sort_unstable();
     wanted.dedup();
-    if wanted.is_empty() {
-        println!("all there");
-        return Ok(());
-    }
-    let may = !forbidden && find("apt-get").is_some() && rustix::process::geteuid().is_root();
+    let may =
+        !wanted.is_empty() && !forbidden && find("apt-get").is_some() && rustix::process::geteuid().is_root();
     if may {
         println!("installing {}", wanted.join(" "));
         let apt = |args: &[&str]| {
@@ -86,10 +107,18 @@ fn packages(forbidden: bool, left_out: &mut Vec<String>) -> Result<()> {
             apt(&install)?;
         }
     }
+    for (program, what) in OPTIONAL.iter().filter(|(program, _)| find(program).is_none()) {
+        left_out.push(format!("{what}: there is no {program}"));
+    }
     for (program, package) in missing() {
         left_out.push(format!("tests that run {program}: apt-get install {package}"));
     }
-    if missing().is_empty() { Ok(()) } else { Err("programs that the tests need are missing".into()) }
+    if missing().is_empty() {
+        println!("all there");
+        Ok(())
+    } else {
+        Err("programs that the tests need are missing".into())
+    }
 }
 
 /// Unit tests and tests from outside, by nextest where it is installed.

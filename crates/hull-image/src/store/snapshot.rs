@@ -167,5 +167,8 @@ fn check_key(key: &str) -> Result<()> {
 }
 
 fn no_such(key: &str) -> Error {
-    Error::not_found(format!("no such snapshot: {key}"))
+    Error::not_found(format!(
+        "the files of {key} are not there: the image that it was made of was lost when the machine went down before it \
+         was on the disk; load the image again, remove the container and make it anew"
+    ))
 }

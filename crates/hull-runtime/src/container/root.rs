@@ -158,6 +158,8 @@ fn overlay_by_mount(lower: &[PathBuf], upper: &Path, work: &Path) -> Result<Owne
     let shared = shared_folder(lower.iter().map(PathBuf::as_path).chain([upper, work]));
     let relative = |path: &Path| -> String {
         let name = path.strip_prefix(&shared).unwrap_or(path).to_string_lossy();
+        // The shared folder itself: the root, where that is a layer.
+        let name = if name.is_empty() { ".".into() } else { name };
         name.replace('\\', "\\\\").replace(':', "\\:").replace(',', "\\,")
     };
     let layers: Vec<String> = lower.iter().map(|layer| relative(layer)).collect();
@@ -269,6 +271,23 @@ mod tests {
         assert!(outcome.error.is_none(), "{:?}", outcome.error);
         assert_eq!(outcome.output, "uppermostlowest");
         assert!(upper.join("new").exists());
+    }
+
+    #[test]
+    fn the_host_s_root_is_a_layer_by_the_old_call_too() {
+        let folder = tempfile::tempdir().unwrap();
+        let (upper, work) = (folder.path().join("upper"), folder.path().join("work"));
+        [&upper, &work].map(|path| std::fs::create_dir_all(path).unwrap());
+        let outcome = super::super::tests::in_a_shim(|outcome| {
+            sys::unshare_namespaces(libc::CLONE_NEWNS).unwrap();
+            cut_propagation(&Spec::default())?;
+            let root = overlay_by_mount(&[PathBuf::from("/")], &upper, &work)?;
+            let found = fs::statat(&root, "etc/passwd", fs::AtFlags::empty());
+            outcome.output = found.map_or_else(|error| error.to_string(), |_| "there".to_owned());
+            Ok(())
+        });
+        assert!(outcome.error.is_none(), "{:?}", outcome.error);
+        assert_eq!(outcome.output, "there");
     }
 
     #[test]

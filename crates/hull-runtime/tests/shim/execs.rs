@@ -105,7 +105,7 @@ fn its_time_is_limited_and_what_it_started_dies_with_it() {
 fn what_a_limited_one_leaves_behind_is_limited_too() {
     let (_bench, mut connection) = container();
     let mut asked = exec("one", "sleep 3000 & exit 0");
-    asked.limits.timeout_ns = 200_000_000;
+    asked.limits.timeout_ns = 1_000_000_000;
     asked.attach = None;
     connection.exec(asked);
     assert_eq!(connection.exec_exit("one").status, 0);

@@ -103,6 +103,7 @@ fn tree() -> Command {
             with_help(Command::new(management.name)).about(management.about).subcommands(entries)
         }))
         .subcommands(ALL.iter().flat_map(|table| table.iter()).filter(shown).map(leaf))
+        .subcommand(with_help(hull_api::daemon::command().name("daemon").no_binary_name(false)))
 }
 
 #[cfg(test)]
@@ -113,6 +114,27 @@ mod tests {
     fn every_command_is_sound() {
         // clap checks the whole tree: names, duplicates, shorthands taken twice.
         tree().debug_assert();
+    }
+
+    #[test]
+    fn every_command_has_its_page() {
+        fn check(command: &Command, name: &str, folder: &std::path::Path) {
+            let page = folder.join(format!("{name}.1"));
+            let text = std::fs::read_to_string(&page).unwrap_or_else(|e| panic!("{}: {e}", page.display()));
+            let shown = command.get_opts().filter(|flag| !flag.is_hide_set());
+            // A page writes a hyphen as its own escape.
+            for flag in shown.filter_map(|flag| flag.get_long()).filter(|long| !long.contains('-')) {
+                assert!(text.contains(flag), "{name}: --{flag}");
+            }
+            for below in command.get_subcommands() {
+                check(below, &format!("{name}-{}", below.get_name()), folder);
+            }
+        }
+        let folder = tempfile::tempdir().unwrap();
+        clap_mangen::generate_to(tree(), folder.path()).unwrap();
+        check(&tree(), "hull", folder.path());
+        // What the unit files send the reader to.
+        assert!(folder.path().join("hull-daemon.1").exists());
     }
 
     #[test]

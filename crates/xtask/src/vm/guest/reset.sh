@@ -1,0 +1,69 @@
+#!/bin/bash
+# On the second disk: looks whether all is whole that was there before the reset, then works until the plug is pulled.
+# Its argument, FIRST-LAST: the containers that an earlier run said were made, and did not begin to remove; with "-look"
+# behind it, it ends after the look.
+IFS=- read first last look <<<$1
+socket=unix:///run/hull/hull.sock
+export HULL_HOST=$socket
+
+bad() { echo "bad: $*"; failed=1; }
+
+mkdir -p /data && mount -t ext4 /dev/vdb /data || exit 1
+exec 2>/run/errors
+hull daemon -H $socket --data-root /data/hull >/run/daemon.log 2>&1 &
+for n in {1..600}; do hull version >/dev/null 2>&1 && break; sleep 0.1; done
+hull version >/dev/null || { cat /run/daemon.log; bad "the daemon does not start"; exit 1; }
+
+# Each image holds the sums of its files; one whose layers are not whole would not know itself.
+whole='md5sum -cs /sums && cat /layer*/number'
+for image in $(hull images --format '{{.Repository}}:{{.Tag}}'); do
+    check=$whole
+    test "$image" != hull/host:latest || check=true
+    said=$(hull run --rm "$image" sh -c "$check" 2>&1) || bad "image $image: $said"
+done
+for ((n = first; n <= last; n++)); do
+    said=$(hull inspect -f '{{.State.Status}}' box-$n 2>&1) || bad "box-$n was made and is gone: $said"
+done
+for box in $(hull ps -a --format '{{.Names}}'); do
+    said=$(hull start -a "$box" 2>&1)
+    case $said in
+        made*) ;;
+        *"image that it was made of was lost"*) echo "$box: $said" ;;
+        *) bad "$box: $said" ;;
+    esac
+    ((${box#box-} > last)) && last=${box#box-}
+done
+grep -hE 'WARN|ERROR' /run/daemon.log
+echo "looked: $(hull images -q | wc -l) images, $(hull ps -aq | wc -l) containers, failed: ${failed-0}"
+test -z "$failed" || exit 1
+test -z "$look" || exit 0
+
+# An archive of an image of several layers, made once and kept outside of hull.
+if ! test -e /data/complete; then
+    rm -rf /data/tree && mkdir -p /data/tree/bin && cp /usr/bin/busybox /data/tree/bin/
+    for applet in sh cat md5sum sleep; do ln -s busybox /data/tree/bin/$applet; done
+    (cd /data/tree && md5sum bin/busybox >sums)
+    tar -C /data/tree -c . | hull import - layers:0 >/dev/null
+    for layer in 1 2 3; do
+        hull run --name maker layers:$((layer - 1)) sh -c "
+            cd / && mkdir layer$layer && echo $layer >layer$layer/number
+            for n in 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16 17 18 19 20; do cat bin/busybox sums >layer$layer/\$n; done
+            md5sum layer$layer/* >>sums"
+        hull commit maker layers:$layer >/dev/null && hull rm maker >/dev/null
+    done
+    hull save layers:3 -o /data/layers.tar
+    hull rmi -f layers:0 layers:1 layers:2 layers:3 >/dev/null
+    sync && touch /data/complete && sync
+fi
+while :; do
+    hull load -i /data/layers.tar >/dev/null || echo "bad: load"
+    for n in 1 2 3; do
+        last=$((last + 1))
+        hull create --name box-$last layers:3 sh -c 'md5sum -cs /sums && echo made' >/dev/null && echo "made $last"
+    done
+    # Every other time the layers go and come again.
+    if ((last % 2)); then
+        echo "removing $last"
+        hull rm -f $(hull ps -aq) >/dev/null; hull rmi -f layers:3 >/dev/null
+    fi
+done
