@@ -277,7 +277,7 @@ mod tests {
     fn the_host_s_root_is_a_layer_by_the_old_call_too() {
         let folder = tempfile::tempdir().unwrap();
         let (upper, work) = (folder.path().join("upper"), folder.path().join("work"));
-        [&upper, &work].map(|path| std::fs::create_dir_all(path).unwrap());
+        [&upper, &work].iter().for_each(|path| std::fs::create_dir_all(path).unwrap());
         let outcome = super::super::tests::in_a_shim(|outcome| {
             sys::unshare_namespaces(libc::CLONE_NEWNS).unwrap();
             cut_propagation(&Spec::default())?;
