@@ -145,10 +145,23 @@ fn limits_reach_the_kernel_and_are_changed_while_it_runs() {
     let (unlimited, is_v2) = limit(&daemon, "box", swap, "memory.swap.max");
     assert!(if is_v2 { unlimited == "max" } else { unlimited.len() > 18 }, "{unlimited}");
     expect(("cpu", "cpu.cfs_quota_us"), "cpu.max", "150000", "150000 100000");
-    daemon.ok(&["update", "--cpu-period", "50000", "--cpu-quota", "25000", "box"]);
-    expect(("cpu", "cpu.cfs_quota_us"), "cpu.max", "25000", "25000 50000");
-    daemon.ok(&["update", "--cpu-period", "200000", "box"]);
-    expect(("cpu", "cpu.cfs_quota_us"), "cpu.max", "25000", "25000 200000");
+    // A period alone leaves the quota as it is.
+    daemon.ok(&[
+        "run",
+        "-d",
+        "--name",
+        "quota",
+        "--cpu-period",
+        "50000",
+        "--cpu-quota",
+        "25000",
+        "busybox",
+        "sleep",
+        "600",
+    ]);
+    daemon.ok(&["update", "--cpu-period", "200000", "quota"]);
+    let (quota, is_v2) = limit(&daemon, "quota", ("cpu", "cpu.cfs_quota_us"), "cpu.max");
+    assert_eq!(quota, if is_v2 { "25000 200000" } else { "25000" });
 }
 
 #[test]
