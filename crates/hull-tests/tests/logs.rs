@@ -98,3 +98,20 @@ fn drivers() {
         "#,
     );
 }
+
+#[test]
+fn a_torrent_is_followed_without_a_lost_or_doubled_line() {
+    let daemon = Daemon::start();
+    daemon.session(
+        r#"
+        $ for n in 1 2; do
+        >   hull run -d --name torrent$n --log-opt max-size=4k --log-opt max-file=$n busybox sh -c 'echo 0; until test -e /go; do usleep 1000; done; seq 1 100000' >/dev/null
+        >   hull logs -f torrent$n >followed$n & hull logs -f torrent$n >again$n &
+        > done
+        $ eventually sh -c 'test $(cat followed* again* | wc -l) = 4'
+        $ hull exec torrent1 touch /go; hull exec torrent2 touch /go; wait
+        $ for n in 1 2; do seq 0 100000 | cmp - followed$n; seq 0 100000 | cmp - again$n; done
+        $ hull rm torrent1 torrent2 >/dev/null
+        "#,
+    );
+}

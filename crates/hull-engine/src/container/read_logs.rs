@@ -89,6 +89,7 @@ impl Engine {
             tail: options.tail.map(|tail| tail as u64),
             since_ns: options.since_ns.map(|since| u64::try_from(since).unwrap_or(0)),
             until_ns: options.until_ns.map(|until| u64::try_from(until).unwrap_or(0)),
+            follow: follow.is_some(),
         };
         let log = logs::to_shim(&record, &folder)?;
         let reader = Reader::open(&log, query)?.ok_or_else(unreadable)?;

@@ -66,3 +66,65 @@ fn no_log_is_kept_where_none_is_wanted() {
     connection.exit();
     assert!(!bench.folder.path().join("log").exists());
 }
+
+#[test]
+fn a_torrent_is_followed_over_rotations_that_are_too_fast_to_see() {
+    const LINES: u64 = 20_000;
+    let mut bench = Bench::shell(&format!("seq 1 {LINES}"));
+    let path = bench.folder.path().join("log");
+    for (max_file, local) in [(1, false), (2, false), (3, true)] {
+        let file = LogFile { max_size: 3_000, max_file, ..log_file(&path) };
+        bench.log = if local { Log::Local(file) } else { Log::JsonFile(file) };
+        for entry in std::fs::read_dir(bench.folder.path()).unwrap().flatten() {
+            if entry.file_name().to_string_lossy().starts_with("log") {
+                std::fs::remove_file(entry.path()).unwrap();
+            }
+        }
+        std::fs::write(&path, "").unwrap();
+        let query = Query { follow: true, ..Query::default() };
+        let mut reader = Reader::open(&bench.log, query).unwrap().unwrap();
+        let keeper = reader.keeper();
+        let over = std::sync::atomic::AtomicBool::new(false);
+        std::thread::scope(|scope| {
+            scope.spawn(|| {
+                while !over.load(std::sync::atomic::Ordering::Relaxed) {
+                    keeper.take_up_newer().unwrap();
+                }
+            });
+            bench.run();
+            over.store(true, std::sync::atomic::Ordering::Relaxed);
+        });
+        // A reader that is slower than all of it: it has not read a line yet.
+        let mut next = 1;
+        loop {
+            while let Some(entry) = reader.next_entry().unwrap() {
+                assert_eq!(
+                    String::from_utf8_lossy(&entry.bytes),
+                    format!("{next}\n"),
+                    "with {max_file} files"
+                );
+                next += 1;
+            }
+            if !reader.poll_more().unwrap() {
+                break;
+            }
+        }
+        assert_eq!(next, LINES + 1, "with {max_file} files");
+        let files = std::fs::read_dir(bench.folder.path()).unwrap().flatten();
+        let logs = files.filter(|file| file.file_name().to_string_lossy().starts_with("log")).count();
+        assert_eq!(logs as u32, max_file, "so many files are kept, and no more");
+    }
+}
+
+#[test]
+fn a_follower_that_does_nothing_holds_a_container_up_for_a_moment_only() {
+    let mut bench = Bench::shell("seq 1 50000");
+    let path = bench.folder.path().join("log");
+    bench.log = Log::JsonFile(LogFile { max_size: 3_000, max_file: 2, ..log_file(&path) });
+    std::fs::write(&path, "").unwrap();
+    let query = Query { follow: true, ..Query::default() };
+    let _reader = Reader::open(&bench.log, query).unwrap().unwrap();
+    let begun = std::time::Instant::now();
+    bench.run();
+    assert!(begun.elapsed() < std::time::Duration::from_secs(10), "{:?}", begun.elapsed());
+}

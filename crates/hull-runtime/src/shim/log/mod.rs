@@ -10,6 +10,9 @@ use std::fs::{File, OpenOptions};
 use std::io::Write;
 use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use rustix::fs::FlockOperation;
 
 use crate::error::Context;
 use crate::protocol::{Log, LogFile};
@@ -26,6 +29,12 @@ const PIECE_MAX: usize = 16 * 1024;
 
 /// So many encoded bytes are written at once, at least.
 const BATCH: usize = 64 * 1024;
+
+/// How long a rotation waits for followers to open the newer files.
+const FOLLOWERS_PATIENCE: Duration = Duration::from_secs(2);
+
+/// For how long they are not waited for any more when they have not.
+const DEAF: Duration = Duration::from_secs(30);
 
 /// Where a byte was printed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -79,6 +88,8 @@ pub(crate) struct Writer {
     begun: [Vec<u8>; 2],
     /// What stands behind each line of the batch (json-file).
     tail: Vec<u8>,
+    /// A follower did not come further in time: until then none is waited for.
+    deaf_until: Option<Instant>,
 }
 
 impl Writer {
@@ -99,7 +110,18 @@ impl Writer {
             size = mend(&file, size, format).context(doing)?;
         }
         let (begun, batch, tail) = Default::default();
-        Ok(Some(Writer { config, format, file, size, batch, entries: 0, lost: 0, begun, tail }))
+        Ok(Some(Writer {
+            config,
+            format,
+            file,
+            size,
+            batch,
+            entries: 0,
+            lost: 0,
+            begun,
+            tail,
+            deaf_until: None,
+        }))
     }
 
     /// Logs what was read from `stream` at `time_ns`.
@@ -212,20 +234,44 @@ impl Writer {
         out
     }
 
-    /// Starts a new file. When that cannot be, the old one is written on.
+    /// Starts a new file. When that cannot be, the old one is written on. The oldest goes when every follower has come
+    /// further than it.
     pub(crate) fn rotate(&mut self) {
         let path = &self.config.path;
-        for number in (0..self.config.max_file.saturating_sub(1)).rev() {
+        let mut fresh = OsString::from(path);
+        fresh.push(".new");
+        // A rotation that was cut off may have left one.
+        let _ = std::fs::remove_file(&fresh);
+        let Ok(file) = create(Path::new(&fresh)) else { return };
+        let kept = self.config.max_file.max(1);
+        for number in (0..kept).rev() {
             // There are fewer files than allowed at first.
             let _ = std::fs::rename(numbered(path, number), numbered(path, number + 1));
         }
-        if self.config.max_file <= 1 {
-            // Unlinked and not emptied: who follows the log still reads the old file to its end.
-            let _ = std::fs::remove_file(path);
+        if std::fs::rename(&fresh, path).is_err() {
+            return;
         }
-        if let Ok(file) = create(path) {
-            self.file = file;
-            self.size = self.file.metadata().map_or(0, |metadata| metadata.len());
+        let oldest = numbered(path, kept);
+        (self.file, self.size) = (file, 0);
+        self.wait_for_followers(&oldest);
+        let _ = std::fs::remove_file(oldest);
+    }
+
+    /// Waits until no follower has this file as its newest: each opens the next one before it lets go of that
+    /// ([`read::Keeper`]), which takes no longer than to be woken. One that does not in time is no longer waited for,
+    /// and loses what it has not opened.
+    fn wait_for_followers(&mut self, oldest: &Path) {
+        let begun = Instant::now();
+        if self.deaf_until.is_some_and(|until| begun < until) {
+            return;
+        }
+        let Ok(oldest) = File::open(oldest) else { return };
+        while rustix::fs::flock(&oldest, FlockOperation::NonBlockingLockExclusive).is_err() {
+            if begun.elapsed() > FOLLOWERS_PATIENCE {
+                self.deaf_until = Some(Instant::now() + DEAF);
+                return;
+            }
+            let _ = super::kernel::poll(&mut [], Some(Duration::from_micros(100)));
         }
     }
 }

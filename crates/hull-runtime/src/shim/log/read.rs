@@ -3,7 +3,9 @@
 //! A [`Reader`] goes through the files from the oldest to the current one. Once it has a file open, a rotation
 //! takes nothing from it: a file is left when it is read to its end *after* a newer one was seen. The files
 //! are looked up from the newest to the oldest, the way that rotations move them, so that one which happens
-//! meanwhile can show a file twice (its inode tells) and never hide one.
+//! meanwhile can show a file twice (its inode tells) and never hide one. A follower has a lock on the newest file it
+//! knows, and the shim removes no file that is locked so: what comes after it cannot be removed before it, so nothing
+//! is gone before it was found.
 
 use std::borrow::Cow;
 use std::collections::VecDeque;
@@ -12,6 +14,7 @@ use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use rustix::fs::FlockOperation;
 use serde::Deserialize;
 
 use super::{Format, Stream, json, local, numbered};
@@ -25,6 +28,9 @@ const CHUNK: usize = 64 * 1024;
 /// How much a reader that is behind keeps open, and with it its place on the disk: bytes, and files.
 const HELD: u64 = 512 << 20;
 const HELD_FILES: usize = 2048;
+
+/// How often the newest file may be removed while it is looked at.
+const LOOKS: u32 = 100;
 
 /// One entry: a line, or a piece of a long one.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -48,6 +54,8 @@ pub struct Query {
     pub since_ns: Option<u64>,
     /// None after this time, in nanoseconds since 1970.
     pub until_ns: Option<u64>,
+    /// It is read on as it grows: a rotation removes nothing that has not been opened, as long as a [`Keeper`] opens it.
+    pub follow: bool,
 }
 
 /// Reads the entries of a log.
@@ -78,6 +86,10 @@ struct Found {
     newest: Option<(u64, u64)>,
     /// Found and not taken by the reader yet, the oldest first.
     queue: VecDeque<OpenFile>,
+    /// Whether what is not found yet is to be kept.
+    follow: bool,
+    /// The newest that was found, locked: the shim removes it only when this is another one.
+    frontier: Option<File>,
 }
 
 /// Opens the files of a log for a reader that may be behind: a rotation takes an open file from nobody.
@@ -92,6 +104,9 @@ impl Keeper {
         let count = found.queue.len();
         if count < HELD_FILES && found.max_size.saturating_mul(count as u64) < HELD {
             found.look()?;
+        } else {
+            // Too far behind: the shim does not wait for this one.
+            found.let_go();
         }
         Ok(())
     }
@@ -124,6 +139,8 @@ impl Reader {
             max_size: config.max_size,
             newest: None,
             queue: VecDeque::new(),
+            follow: query.follow,
+            frontier: None,
         };
         found.look()?;
         let mut reader = Reader {
@@ -264,12 +281,74 @@ impl Reader {
 impl Found {
     /// Whether the newest file is found, for sure.
     fn is_up_to_date(&self) -> bool {
-        let current = std::fs::metadata(&self.path).map(|metadata| (metadata.dev(), metadata.ino()));
-        self.newest.is_some() && current.ok() == self.newest
+        self.newest.is_some() && self.current() == self.newest
     }
 
-    /// Opens the files newer than the newest that was found; all, where that has been rotated away.
+    /// Finds what is newer than the newest that was found, and holds on to the newest.
     fn look(&mut self) -> Result<()> {
+        for _ in 0..LOOKS {
+            let newest = self.look_once()?;
+            if !self.follow || self.hold(newest)? {
+                break;
+            }
+            // It was removed before it was held: there are newer ones.
+        }
+        Ok(())
+    }
+
+    /// Locks the newest file in place of the one before. False: it was removed in between.
+    fn hold(&mut self, newest: Option<File>) -> Result<bool> {
+        let Some(newest) = newest else { return Ok(true) };
+        if rustix::fs::flock(&newest, FlockOperation::NonBlockingLockShared).is_err() {
+            // It is just being removed.
+            return Ok(false);
+        }
+        self.let_go();
+        let linked =
+            newest.metadata().context(|| format!("hold the log {}", self.path.display()))?.nlink() > 0;
+        self.frontier = Some(newest);
+        Ok(linked)
+    }
+
+    /// The shim may remove what was the newest.
+    fn let_go(&mut self) {
+        if let Some(frontier) = self.frontier.take() {
+            // Others have the file open as well: closing it would not do.
+            let _ = rustix::fs::flock(&frontier, FlockOperation::Unlock);
+        }
+    }
+
+    /// Opens the files newer than the newest that was found; all, where that has been rotated away. The newest, where
+    /// there are any.
+    fn look_once(&mut self) -> Result<Option<File>> {
+        let mut files = self.newer()?;
+        for _ in 0..LOOKS {
+            // Two rotations amid the look, and files would stand in a wrong order. A shim that waits for this follower
+            // soon makes none.
+            if files.back().is_none_or(|newest| self.current() == Some(newest.id)) {
+                break;
+            }
+            files = self.newer()?;
+        }
+        let mut handle = None;
+        if let Some(newest) = files.back() {
+            self.newest = Some(newest.id);
+            if self.follow {
+                let doing = || format!("open the log {}", self.path.display());
+                handle = Some(newest.file.try_clone().context(doing)?);
+            }
+        }
+        self.queue.append(&mut files);
+        Ok(handle)
+    }
+
+    /// Which file is written to at this moment.
+    fn current(&self) -> Option<(u64, u64)> {
+        std::fs::metadata(&self.path).map(|metadata| (metadata.dev(), metadata.ino())).ok()
+    }
+
+    /// The files newer than the newest that was found, the oldest first.
+    fn newer(&self) -> Result<VecDeque<OpenFile>> {
         let mut files: VecDeque<OpenFile> = VecDeque::new();
         // One more than there may be: a rotation in progress has moved the oldest up before it is gone.
         for number in 0..=self.max_file {
@@ -289,11 +368,7 @@ impl Found {
                 files.push_front(OpenFile { file, id, at: 0 });
             }
         }
-        if let Some(newest) = files.back() {
-            self.newest = Some(newest.id);
-        }
-        self.queue.append(&mut files);
-        Ok(())
+        Ok(files)
     }
 }
 
