@@ -127,3 +127,36 @@ fn options_of_other_programs_are_kept_and_said_to_be_idle() {
     let body = json!({ "Name": "bad", "Options": { "com.docker.network.bridge.nosuch": "x" } });
     assert_eq!(api.post("/networks/create", &body).expect("an answer").status, 501);
 }
+
+#[test]
+fn a_configuration_that_networks_share() {
+    Daemon::start().session(
+        r#"
+        $ hull network create --config-only --subnet 10.201.0.0/24 --label a=b conf
+        <id>
+        $ hull network inspect -f '{{.ConfigOnly}} {{.Driver}}' conf
+        true null
+        $ hull network create --config-from conf made
+        <id>
+        $ hull network inspect -f '{{.ConfigFrom.Network}} {{(index .IPAM.Config 0).Subnet}} {{.Labels}}' made
+        conf 10.201.0.0/24 map[a:b]
+        $ hull run --rm --network made busybox ip -4 -o addr show eth0 | grep -c 10.201.0
+        1
+        $ hull network rm conf
+        Error response from daemon: configuration network "conf" is in use
+        [1]
+        $ hull network prune -f --filter label=none
+        $ hull network create --config-from nosuch other
+        Error response from daemon: configuration network "nosuch" does not exist
+        [1]
+        $ hull network create --config-from conf --label x=y other
+        Error response from daemon: user specified configurations are not supported if the network depends on a configuration network
+        [1]
+        $ hull run --rm --network conf busybox true 2>&1 | grep -c 'cannot create endpoint on configuration-only network'
+        1
+        $ hull network rm made conf
+        made
+        conf
+        "#,
+    );
+}

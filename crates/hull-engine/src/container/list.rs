@@ -267,6 +267,8 @@ impl Engine {
                 bytes += size;
             }
         }
+        let attributes = BTreeMap::from([("reclaimed".to_owned(), bytes.to_string())]);
+        self.events.publish(crate::events::Kind::Container, "prune", "", attributes);
         Ok((ids, bytes))
     }
 }

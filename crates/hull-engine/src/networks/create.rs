@@ -48,6 +48,12 @@ pub struct Network {
     /// The subnet was asked for, so that containers may ask for addresses in it.
     #[serde(rename = "hull.Configured", default)]
     pub configured: bool,
+    /// It is the configuration of other networks, and none itself.
+    #[serde(rename = "hull.ConfigOnly", default)]
+    pub config_only: bool,
+    /// The name of the network that it has its configuration of; empty: its own.
+    #[serde(rename = "hull.ConfigFrom", default)]
+    pub config_from: String,
 }
 
 /// Who gives addresses, and of what.
@@ -102,12 +108,12 @@ pub struct NetworkCreate {
     /// Swarm's: refused.
     #[serde(rename = "Ingress")]
     pub ingress: bool,
-    /// Configurations without a network: refused.
+    /// A configuration for other networks, and no network itself.
     #[serde(rename = "ConfigOnly")]
     pub config_only: bool,
-    /// The same.
+    /// The network that it has its configuration of.
     #[serde(rename = "ConfigFrom")]
-    pub config_from: BTreeMap<String, String>,
+    pub config_from: ConfigFrom,
     /// Its subnets.
     #[serde(rename = "IPAM")]
     pub ipam: Ipam,
@@ -126,6 +132,15 @@ pub struct NetworkCreate {
     /// Clients before API 1.44 ask that a name be free; later ones need not.
     #[serde(rename = "CheckDuplicate")]
     pub check_duplicate: bool,
+}
+
+/// Whose configuration a network has.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(default)]
+pub struct ConfigFrom {
+    /// The name of a network that is a configuration only.
+    #[serde(rename = "Network")]
+    pub network: String,
 }
 
 /// The names of the networks that are always there.
@@ -182,6 +197,9 @@ impl NetworkCreate {
         routes: &[Subnet],
     ) -> Result<Network> {
         self.check()?;
+        if self.config_only {
+            return Ok(self.configuration(id, created));
+        }
         let configured = self.ipam.config.iter().any(|config| !config.subnet.is_empty());
         let enable_ipv4 = self.enable_ipv4.unwrap_or(true);
         let config = subnets(self.ipam.config, (enable_ipv4, self.enable_ipv6), pools, networks, routes)?;
@@ -199,11 +217,14 @@ impl NetworkCreate {
             options: self.options,
             labels: self.labels,
             configured,
+            config_only: false,
+            config_from: self.config_from.network,
         })
     }
 
     fn check(&self) -> Result<()> {
         check_name(&self.name)?;
+        self.check_configuration()?;
         match self.driver.as_str() {
             "" | "bridge" | "default" => {}
             driver @ ("host" | "null") => {
@@ -234,14 +255,8 @@ impl NetworkCreate {
         if let Some(message) = swarms {
             return Err(Error::new(Kind::Forbidden, message));
         }
-        let refused = [
-            (self.config_only, "a config-only network"),
-            (
-                self.config_from.values().any(|from| !from.is_empty()),
-                "a network made of a config-only network",
-            ),
-            (!matches!(self.ipam.driver.as_str(), "" | "default"), "an IPAM driver other than \"default\""),
-        ];
+        let refused =
+            [(!matches!(self.ipam.driver.as_str(), "" | "default"), "an IPAM driver other than \"default\"")];
         if let Some((_, what)) = refused.iter().find(|(asked, _)| *asked) {
             return Err(Error::unsupported(what));
         }

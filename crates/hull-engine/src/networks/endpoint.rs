@@ -4,7 +4,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use super::create::{Network, interface_name};
 use crate::model::EndpointSettings;
-use crate::{Error, Result};
+use crate::{Error, Kind, Result};
 
 /// What [`check`] read.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -25,6 +25,10 @@ pub(super) struct Asked {
 /// # Errors
 /// What of it cannot be, in Docker's words where Docker has them.
 pub(super) fn check(network: &Network, settings: &EndpointSettings) -> Result<Asked> {
+    if network.config_only {
+        let message = "cannot create endpoint on configuration-only network";
+        return Err(Error::new(Kind::Forbidden, message));
+    }
     let user_defined = network.driver == "bridge" && network.name != "bridge";
     let mut links = Vec::new();
     for link in settings.links.iter().flatten() {
@@ -162,6 +166,8 @@ mod tests {
             options: BTreeMap::new(),
             labels: BTreeMap::new(),
             configured,
+            config_only: false,
+            config_from: String::new(),
         }
     }
 

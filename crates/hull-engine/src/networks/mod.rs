@@ -5,6 +5,7 @@
 //!
 //! | file | what lives there |
 //! |---|---|
+//! | `configuration` | networks that are the configuration of others |
 //! | `create` | what a network is asked to be, checked and completed; pure |
 //! | `endpoint` | what a container asks of its place on one; pure |
 //! | `ports` | published ports |
@@ -14,6 +15,7 @@
 //! | `live` | connect and disconnect while it runs, and a daemon that comes back |
 
 mod allocate;
+mod configuration;
 mod create;
 mod endpoint;
 mod files;
@@ -179,7 +181,7 @@ impl Networks {
     ///
     /// # Errors
     /// The name is taken (409), it is one of those that are always there, subnets overlap (403), a setting cannot be.
-    pub fn create(&self, create: NetworkCreate) -> Result<Arc<Network>> {
+    pub fn create(&self, mut create: NetworkCreate) -> Result<Arc<Network>> {
         let taken = |name: &str| Error::conflict(format!("network with name {name} already exists"));
         let routes = hull_network::ipam::routes()?;
         let network = {
@@ -189,6 +191,10 @@ impl Networks {
                 && state.by_name.contains_key(&create.name)
             {
                 return Err(taken(&create.name));
+            }
+            if !create.config_from.network.is_empty() && !create.config_only {
+                let from = state.configuration(&create.config_from.network)?;
+                create.configure(&from)?;
             }
             let used = state.subnets();
             let created = rfc3339(now_ns());
@@ -232,13 +238,20 @@ impl Networks {
                     ),
                 ));
             }
+            let depends = |other: &&Entry| network.config_only && other.network.config_from == network.name;
+            if state.by_id.values().any(|other| depends(&other)) {
+                let message = format!("configuration network {:?} is in use", network.name);
+                return Err(Error::new(Kind::Forbidden, message));
+            }
             state.remove(&network.id);
             network
         };
         // The row first: a bridge without a row is removed when the daemon starts.
         self.inner.database.delete(Table::Networks, &network.id)?;
-        let plan = create::plan(&network)?;
-        self.inner.fabric.remove_bridge(&plan.bridge.name)?;
+        if !network.config_only {
+            let plan = create::plan(&network)?;
+            self.inner.fabric.remove_bridge(&plan.bridge.name)?;
+        }
         self.inner.publish("destroy", &network);
         Ok(())
     }
@@ -293,6 +306,7 @@ impl Networks {
             let state = self.inner.state();
             let passes = |entry: &&Entry| {
                 entry.attached.is_empty()
+                    && !entry.network.config_only
                     && !create::PREDEFINED.contains(&entry.network.name.as_str())
                     && filters.labels(&entry.network.labels)
                     && until.is_none_or(|until| crate::system::parse_rfc3339(&entry.network.created) < until)
@@ -382,6 +396,9 @@ impl Inner {
 
     /// The kernel's part of a new network, then its row.
     fn build(&self, network: &Network) -> Result<()> {
+        if network.config_only {
+            return self.database.put(Table::Networks, &network.id, network);
+        }
         let plan = create::plan(network)?;
         self.fabric.ensure_bridge(&plan.bridge)?;
         self.database.put(Table::Networks, &network.id, network).inspect_err(|_| {
@@ -464,6 +481,9 @@ impl State {
     }
 
     fn check_bridge_name(&self, network: &Network) -> Result<()> {
+        if network.config_only {
+            return Ok(());
+        }
         let name = create::plan(network)?.bridge.name;
         let has = |entry: &&Entry| entry.bridge.as_deref().is_some_and(|plan| plan.bridge.name == name);
         match self.by_id.values().find(has) {
@@ -485,11 +505,13 @@ impl Entry {
             Ok(Value::Object(members)) => members,
             _ => Map::new(),
         };
-        members.shift_remove("hull.Configured");
+        for own in ["hull.Configured", "hull.ConfigOnly", "hull.ConfigFrom"] {
+            members.shift_remove(own);
+        }
         members.insert("Scope".to_owned(), json!("local"));
         members.insert("Ingress".to_owned(), json!(false));
-        members.insert("ConfigFrom".to_owned(), json!({ "Network": "" }));
-        members.insert("ConfigOnly".to_owned(), json!(false));
+        members.insert("ConfigFrom".to_owned(), json!({ "Network": self.network.config_from }));
+        members.insert("ConfigOnly".to_owned(), json!(self.network.config_only));
         members.insert("Containers".to_owned(), json!({}));
         Value::Object(members)
     }
@@ -540,6 +562,8 @@ impl Network {
             options: BTreeMap::new(),
             labels: BTreeMap::new(),
             configured: false,
+            config_only: false,
+            config_from: String::new(),
         }
     }
 }
