@@ -547,7 +547,10 @@ mod tests {
         assert_eq!(refused(with("Driver", "host".into())), Kind::Forbidden);
         assert_eq!(refused(with("Driver", "macvlan".into())), Kind::NotImplemented);
         assert_eq!(refused(with("Driver", "weave".into())), Kind::NotFound);
-        assert_eq!(refused(with("ConfigOnly", true.into())), Kind::NotImplemented);
+        assert_eq!(refused(with("Driver", "overlay".into())), Kind::Unavailable);
+        assert_eq!(refused(with("Scope", "swarm".into())), Kind::Forbidden);
+        let attachable = serde_json::json!({"Name": "n", "ConfigOnly": true, "Attachable": true});
+        assert_eq!(refused(attachable), Kind::Forbidden);
         assert_eq!(refused(with("EnableIPv4", false.into())), Kind::InvalidParameter);
         assert_eq!(refused(ipam(serde_json::json!({"Subnet": "10.5.1.0/24"}))), Kind::Forbidden);
         for config in [
