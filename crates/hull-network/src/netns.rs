@@ -8,7 +8,7 @@
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::Mutex;
-use std::sync::mpsc::{Receiver, Sender, SyncSender, TryRecvError, channel, sync_channel};
+use std::sync::mpsc::{Receiver, Sender, SyncSender, channel, sync_channel};
 
 use rustix::fs::{Mode, OFlags};
 use rustix::thread::{LinkNameSpaceType, UnshareFlags, move_into_link_name_space};
@@ -96,11 +96,18 @@ pub(crate) struct Made {
 
 type Reply = SyncSender<Result<Made>>;
 
+enum Request {
+    /// Somebody waits for a namespace.
+    Make(Reply),
+    /// The machine has a moment: the next one can be made ahead.
+    Ahead,
+}
+
 /// The thread that makes namespaces. It is inside a new one for three system calls.
 #[derive(Debug)]
 pub(crate) struct Maker {
     home: OwnedFd,
-    requests: Mutex<Option<Sender<Reply>>>,
+    requests: Mutex<Option<Sender<Request>>>,
 }
 
 impl Maker {
@@ -111,19 +118,26 @@ impl Maker {
 
     pub(crate) fn make(&self) -> Result<Made> {
         let (reply, answer) = sync_channel(1);
-        self.ask(reply)?;
+        self.ask(Request::Make(reply))?;
         answer.recv().map_err(|_| Error::Invalid("the thread that makes network namespaces ended".into()))?
     }
 
+    /// Lets the thread make one ahead, if it has none. Until this is said it does not: right after the last one was taken
+    /// the machine has a container to start.
+    pub(crate) fn ahead(&self) {
+        // What fails is tried again, and told, when somebody asks.
+        let _ = self.ask(Request::Ahead);
+    }
+
     /// Hands the request to the thread; starts one where there is none, or where the last has ended itself.
-    fn ask(&self, reply: Reply) -> Result<()> {
+    fn ask(&self, request: Request) -> Result<()> {
         let mut requests = self.requests.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
-        let reply = match requests.as_ref() {
-            Some(sender) => match sender.send(reply) {
+        let request = match requests.as_ref() {
+            Some(sender) => match sender.send(request) {
                 Ok(()) => return Ok(()),
                 Err(unsent) => unsent.0,
             },
-            None => reply,
+            None => request,
         };
         let (sender, receiver) = channel();
         let failed = |error| Error::kernel("starting the thread that makes network namespaces", error);
@@ -133,36 +147,27 @@ impl Maker {
             .spawn(move || serve(&home, &receiver))
             .map_err(failed)?;
         // The receiver lives in the thread just started, so this cannot fail before the thread has served it.
-        let _ = sender.send(reply);
+        let _ = sender.send(request);
         *requests = Some(sender);
         Ok(())
     }
 }
 
-fn serve(home: &OwnedFd, requests: &Receiver<Reply>) {
+fn serve(home: &OwnedFd, requests: &Receiver<Request>) {
     if enter(home.as_fd()).is_err() {
         return; // whoever waits learns it from the dropped reply
     }
     let mut spare = None;
-    loop {
-        // While nobody waits, one is made ahead: half of what an endpoint costs is paid before it is asked for.
-        let request = match requests.try_recv() {
-            Err(TryRecvError::Empty) => {
-                if spare.is_none() {
-                    let (made, at_home) = make(home.as_fd());
-                    if !at_home {
-                        return;
-                    }
-                    spare = made.ok(); // what failed is tried again, and told, when somebody asks
-                }
-                requests.recv().ok()
-            }
-            other => other.ok(),
-        };
-        let Some(reply) = request else { return };
+    while let Ok(request) = requests.recv() {
+        if matches!(request, Request::Ahead) && spare.is_some() {
+            continue;
+        }
         let (made, at_home) = spare.take().map_or_else(|| make(home.as_fd()), |spare| (Ok(spare), true));
-        // Who asked may have gone; the namespace goes with its descriptor then.
-        let _ = reply.send(made);
+        match request {
+            // Who asked may have gone; the namespace goes with its descriptor then.
+            Request::Make(reply) => drop(reply.send(made)),
+            Request::Ahead => spare = made.ok(),
+        }
         if !at_home {
             return;
         }

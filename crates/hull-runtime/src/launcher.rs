@@ -239,14 +239,15 @@ pub(crate) fn serve(socket: OwnedFd) -> ! {
     warm.name(c"hull-launcher", "hull launcher");
     loop {
         match fork_spare() {
-            Ok(Forked::Spare(taken)) => {
-                spare(socket, taken, &warm);
+            Ok(Forked::Spare(word)) => {
+                spare(socket, word, &warm);
                 sys::exit_now(0)
             }
-            Ok(Forked::Launcher(taken)) => {
-                let has_message = rustix::io::retry_on_intr(|| rustix::io::read(&taken, &mut [0_u8]));
-                // Otherwise the spare has ended without one: with the daemon, or killed while it waited.
-                if !matches!(has_message, Ok(1)) && is_closed(socket.as_fd()) {
+            Ok(Forked::Launcher(word)) => {
+                if rustix::io::retry_on_intr(|| rustix::io::read(&word, &mut [0_u8])) == Ok(1) {
+                    wait_for_a_moment(socket.as_fd(), word.as_fd());
+                } else if is_closed(socket.as_fd()) {
+                    // The spare has ended with the daemon. Otherwise it was killed while it waited.
                     sys::exit_now(0)
                 }
             }
@@ -255,7 +256,17 @@ pub(crate) fn serve(socket: OwnedFd) -> ! {
     }
 }
 
-/// Which process returned from [`fork_spare`], with its end of the pipe by which the spare says that it has taken a message.
+/// Waits until the last spare has done what it was asked for, while the machine has better to do than the next fork; or
+/// until the next message is there, which has no other taker than the next spare.
+fn wait_for_a_moment(socket: BorrowedFd<'_>, word: BorrowedFd<'_>) {
+    let interest =
+        |fd: BorrowedFd<'_>| kernel::Interest { fd: fd.as_raw_fd(), events: libc::POLLIN, revents: 0 };
+    // Interrupted, the fork comes a little early.
+    let _ = kernel::poll(&mut [interest(socket), interest(word)], None);
+}
+
+/// Which process returned from [`fork_spare`], with its end of a pipe: the spare writes to it when it has taken a message,
+/// and closes it when the container has started or failed to.
 enum Forked {
     Launcher(OwnedFd),
     Spare(OwnedFd),
@@ -270,9 +281,9 @@ fn fork_spare() -> std::io::Result<Forked> {
 }
 
 /// The spare process: gets ready, takes a message, says so and becomes what the message asks for.
-fn spare(socket: OwnedFd, taken: OwnedFd, warm: &Warm) {
+fn spare(socket: OwnedFd, word: OwnedFd, warm: &Warm) {
     warm.name(c"hull-spare", "hull spare");
-    let Ok(ready) = shim::Ready::up() else { return };
+    let Ok(mut ready) = shim::Ready::up() else { return };
     warm.rehearse();
     let (body, descriptors) = loop {
         match protocol::receive_packet(socket.as_fd()) {
@@ -285,8 +296,9 @@ fn spare(socket: OwnedFd, taken: OwnedFd, warm: &Warm) {
         }
     };
     // A launcher that is gone needs no word.
-    let _ = rustix::io::write(&taken, &[0]);
-    drop((taken, socket));
+    let _ = rustix::io::write(&word, &[0]);
+    ready.word = Some(word);
+    drop(socket);
     become_what_is_asked(body, descriptors, warm, ready);
 }
 
@@ -335,7 +347,10 @@ fn become_what_is_asked(body: Vec<u8>, descriptors: Vec<OwnedFd>, warm: &Warm, r
     let Some(control) = descriptors.pop() else { return };
     match message {
         ToLauncher::Start(launch) => shim::run(*launch, control, others, warm, ready),
-        ToLauncher::View(view) => show(&view, control.as_fd(), warm),
+        ToLauncher::View(view) => {
+            drop(ready);
+            show(&view, control.as_fd(), warm)
+        }
     }
 }
 

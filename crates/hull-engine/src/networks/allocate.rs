@@ -150,6 +150,7 @@ impl Networks {
     pub(crate) fn running(&self, id: &str, allocation: &Allocation, pid: i32) -> Result<()> {
         debug_assert_eq!(id, allocation.id);
         tracing::debug!(id, pid, networks = allocation.legs.len(), "the container's names are known");
+        self.inner.fabric.ahead();
         allocation.live.store(true, Ordering::Relaxed);
         allocation.enter_names();
         allocation.serve();

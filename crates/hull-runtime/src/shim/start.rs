@@ -75,6 +75,8 @@ impl Drop for Waiting {
 pub(crate) struct Ready {
     /// Readable when a child has ended.
     children: OwnedFd,
+    /// Closed when the start is through: the launcher forks the next one then.
+    pub(crate) word: Option<OwnedFd>,
 }
 
 impl Ready {
@@ -85,7 +87,7 @@ impl Ready {
         // From the first fork on: what has ended must wait to be reaped.
         let children = kernel::child_signals().context(|| "listen to the ends of processes".into())?;
         detach_from_launcher()?;
-        Ok(Ready { children })
+        Ok(Ready { children, word: None })
     }
 }
 
