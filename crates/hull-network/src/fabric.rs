@@ -409,6 +409,14 @@ impl Fabric {
         self.maker.ahead();
     }
 
+    /// The index of a host's end of a pair, by its name.
+    ///
+    /// # Errors
+    /// There is none of that name.
+    pub fn host_index(&self, name: &str) -> Result<u32> {
+        lock(&self.links).index_of(name)
+    }
+
     /// Gives a namespace one more interface on a bridge. When it fails, nothing of the interface is left.
     pub fn attach(&self, namespace: BorrowedFd<'_>, endpoint: &Endpoint) -> Result<Attached> {
         let mut socket = netns::route_socket(namespace)?;

@@ -23,6 +23,8 @@ pub struct Interface {
     pub name: String,
     /// Its index in its namespace.
     pub index: u32,
+    /// Of a veth's end: the other end's index, in the namespace where that one is. Otherwise 0.
+    pub peer: u32,
     /// Bytes received.
     pub rx_bytes: u64,
     /// Packets received.

@@ -206,17 +206,15 @@ impl Allocation {
     }
 
     /// Finds what its interfaces are called: their order is that in which it joined, which is not known any more. The
-    /// host end's name is that of the endpoint, and it knows the other end's index.
+    /// host end's name is that of the endpoint, and the other end knows its index.
     fn find_interfaces(&mut self, pid: i32) -> Result<()> {
         if self.legs.iter().all(|leg| leg.bridge.is_none()) {
             return Ok(());
         }
         let interfaces = netns::interfaces(namespace(pid)?.as_fd())?;
         for leg in self.legs.iter_mut().filter(|leg| leg.bridge.is_some()) {
-            let path = format!("/sys/class/net/{}/iflink", leg.host_name());
-            let peer: Option<u32> =
-                std::fs::read_to_string(&path).ok().and_then(|text| text.trim().parse().ok());
-            match interfaces.iter().find(|interface| Some(interface.index) == peer) {
+            let host_end = self.inner.fabric.host_index(&leg.host_name()).ok();
+            match interfaces.iter().find(|interface| Some(interface.peer) == host_end) {
                 Some(interface) => leg.interface.clone_from(&interface.name),
                 None => {
                     tracing::warn!(container = self.id, network = leg.network.name, "its interface is gone")

@@ -11,6 +11,7 @@ use crate::netns::Interface;
 
 const IFLA_ADDRESS: u16 = 1;
 const IFLA_IFNAME: u16 = 3;
+const IFLA_LINK: u16 = 5;
 const IFLA_MTU: u16 = 4;
 const IFLA_MASTER: u16 = 10;
 const IFLA_LINKINFO: u16 = 18;
@@ -289,6 +290,7 @@ pub(crate) fn interface_of(body: &[u8]) -> Option<Interface> {
     for (kind, value) in attributes(body.get(16..)?) {
         match kind {
             IFLA_IFNAME => interface.name = text(value),
+            IFLA_LINK => interface.peer = value.first_chunk().map_or(0, |index| u32::from_ne_bytes(*index)),
             IFLA_STATS64 => {
                 // struct rtnl_link_stats64: packets, bytes, errors, dropped; of each received, then sent.
                 let number = |at: usize| {
