@@ -244,5 +244,25 @@ fn last_errors(said: &str) -> String {
         true => said.lines().rev().take(1).collect(),
         false => errors,
     };
-    lines.into_iter().take(3).collect::<Vec<_>>().join("; ")
+    let mut said = lines.into_iter().take(3).collect::<Vec<_>>().join("; ");
+    if said.contains("is not signed") {
+        // Debian has the keys of Ubuntu's archive in a package of their own, and the other way round.
+        said.push_str(
+            "; the archive's keys are missing here: apt-get install ubuntu-keyring debian-archive-keyring",
+        );
+    }
+    said
+}
+
+#[cfg(test)]
+mod tests {
+    use super::last_errors;
+
+    #[test]
+    fn what_mmdebstrap_says_is_cut_to_its_errors_with_what_to_do() {
+        assert_eq!(last_errors("I: trying\nE: no such suite\nI: cleaning\n"), "E: no such suite");
+        assert_eq!(last_errors("first\nlast\n"), "last");
+        let said = last_errors("E: The repository 'http://archive.example noble InRelease' is not signed.\n");
+        assert!(said.ends_with("apt-get install ubuntu-keyring debian-archive-keyring"), "{said}");
+    }
 }

@@ -20,8 +20,8 @@ use machine::Machine;
 /// How control groups are mounted in the guest.
 const CGROUPS: [&str; 2] = ["v2", "v1"];
 
-/// How long one run of the tests may take: five minutes on two cores that do nothing else, and as much again.
-const PATIENCE: Duration = Duration::from_secs(600);
+/// How long one run of the tests may take: some five minutes on two cores that do nothing else, and twice as much again.
+const PATIENCE: Duration = Duration::from_secs(900);
 
 /// A program that is needed, and the Debian package that has it.
 pub(crate) const NEEDED: &[(&str, &str)] = &[

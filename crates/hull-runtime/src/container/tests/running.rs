@@ -311,7 +311,7 @@ fn kernel_parameters_of_its_own_namespaces_and_of_no_other() {
 fn its_cgroups_are_its_own_and_read_only() {
     let mut bench = Bench::new();
     let outcome = ok(bench
-        .shell("grep -vE ':(/|.*(freezer|systemd).*)$' /proc/self/cgroup; ls /sys/fs/cgroup | wc -l; for d in /sys/fs/cgroup /sys/fs/cgroup/*/; do mkdir $d/x 2>&1; done | grep -v 'Read-only'; true")
+        .shell("grep -vE ':(/|.*(freezer|systemd).*)$' /proc/self/cgroup; ls /sys/fs/cgroup | wc -l; for d in /sys/fs/cgroup /sys/fs/cgroup/*/; do test ! -d $d || mkdir $d/x 2>&1; done | grep -v 'Read-only'; true")
         .run());
     let seen = lines(&outcome);
     // Each hierarchy shows its root, which is the container's own cgroup.
