@@ -162,7 +162,9 @@ pub(crate) async fn update(mut request: Request) -> Result<Response> {
 
 pub(crate) async fn wait(request: Request) -> Result<Response> {
     let container = container(&request)?;
-    let condition = Condition::parse(request.query.get("condition"))?;
+    // Clients before 1.30 knew no conditions.
+    let condition = request.query.get("condition").filter(|_| request.version >= 30);
+    let condition = Condition::parse(condition)?;
     let ended = request.engine.wait(&container, condition);
     // The head leaves at once: clients wait for it before they start the container.
     let body = stream::once(async move {

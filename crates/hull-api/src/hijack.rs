@@ -4,13 +4,15 @@
 //! the shim as it is, anything else (TLS) is copied. A client that does not ask gets output as the body of its
 //! answer, and what it sends as its own body goes in.
 
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, OwnedFd};
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use futures_util::{StreamExt, stream};
 use http_body_util::BodyExt;
 use hull_engine::container::ClientStream;
 use hull_engine::{Error, Result};
+use hull_runtime::sys::sockets::unread_by_peer;
 use hyper::StatusCode;
 use hyper::ext::ReasonPhrase;
 use hyper::header::{CONNECTION, CONTENT_TYPE, HeaderValue, UPGRADE};
@@ -47,7 +49,7 @@ where
         Some(upgrade) => {
             tokio::spawn(async move {
                 match upgrade.await.map_err(|error| error.to_string()) {
-                    Ok(upgraded) => match into_stream(upgraded) {
+                    Ok(upgraded) => match into_stream(upgraded).await {
                         Ok(client) => give(client).await,
                         Err(error) => {
                             tracing::error!(%error, "a client's connection could not be taken over")
@@ -75,10 +77,11 @@ where
 }
 
 /// Frees a connection of HTTP: its socket, and what had been read of it.
-fn into_stream(upgraded: Upgraded) -> Result<ClientStream> {
+async fn into_stream(upgraded: Upgraded) -> Result<ClientStream> {
     let upgraded = match upgraded.downcast::<TokioIo<UnixStream>>() {
         Ok(parts) => {
             let socket = descriptor(parts.io.into_inner())?;
+            head_is_read(&socket).await;
             return Ok(ClientStream { socket, already_read: parts.read_buf.to_vec() });
         }
         Err(upgraded) => upgraded,
@@ -97,6 +100,31 @@ fn into_stream(upgraded: Upgraded) -> Result<ClientStream> {
         let _ = tokio::io::copy_bidirectional(&mut TokioIo::new(upgraded), &mut ours).await;
     });
     Ok(ClientStream { socket: descriptor(theirs)?, already_read: Vec::new() })
+}
+
+/// How long a client may take to read the head of its answer before the stream begins all the same.
+const HEAD_PATIENCE: Duration = Duration::from_millis(100);
+
+/// How long that is waited for without giving the processor away: clients that wait for their answer are faster.
+const HEAD_SOON: Duration = Duration::from_micros(300);
+
+/// Waits until a client has read the head of its answer. Python's HTTP client (docker-py) reads the head through a
+/// buffer and the stream past it: what comes together with the head would be lost in that buffer. Docker is slow enough
+/// that it never does.
+async fn head_is_read(socket: &OwnedFd) {
+    let begin = Instant::now();
+    // Nothing tells when a peer has read, so it is asked for.
+    while let Ok(1..) = unread_by_peer(socket.as_fd()) {
+        let waited = begin.elapsed();
+        if waited > HEAD_PATIENCE {
+            return;
+        }
+        if waited < HEAD_SOON {
+            tokio::task::yield_now().await;
+        } else {
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+    }
 }
 
 pub(crate) fn descriptor(stream: UnixStream) -> Result<OwnedFd> {

@@ -226,3 +226,64 @@ fn an_archive_of_nothing_extracts_nothing() {
         api.send("PUT", "/containers/box/archive?path=/tmp", "application/x-tar", b"").expect("an answer");
     assert_eq!(put.status, 200, "{}", put.text());
 }
+
+#[test]
+fn a_network_that_is_not_there_is_missed_at_the_start() {
+    let daemon = Daemon::start();
+    let mut api = daemon.api();
+    let on = |mode: &str| json!({ "Image": "busybox", "HostConfig": { "NetworkMode": mode } });
+    // A client takes 404 here for the image's, and pulls.
+    for (name, mode, words) in
+        [("one", "later", "network later not found"), ("two", "container:later", "No such container: later")]
+    {
+        assert_eq!(create(&mut api, name, &on(mode)).status, 201, "{mode}");
+        let started = api.post_empty(&format!("/containers/{name}/start")).expect("an answer");
+        says(&started, 404, words);
+    }
+    says(&create(&mut api, "none", &on("container:")), 400, "invalid container format");
+    daemon.ok(&["network", "create", "later"]);
+    daemon.ok(&["start", "one"]);
+}
+
+#[test]
+fn a_container_that_removes_itself_can_be_removed_by_force() {
+    let daemon = Daemon::start();
+    for _ in 0..10 {
+        let id = daemon.ok(&["run", "-d", "--rm", "busybox", "sleep", "1000"]);
+        let removed = daemon.api().delete(&format!("/containers/{id}?force=1")).expect("an answer");
+        assert_eq!(removed.status, 204, "{}", removed.text());
+    }
+}
+
+#[test]
+fn a_stream_never_comes_with_the_head_that_announces_it() {
+    use std::io::Read;
+    let daemon = Daemon::start();
+    let mut api = daemon.api();
+    sleeper(&mut api, "box", &json!({}));
+    for _ in 0..20 {
+        let body = json!({ "Cmd": ["echo", "hi"], "AttachStdout": true, "Tty": true });
+        let made = api.post("/containers/box/exec", &body).expect("an answer").json();
+        let id = made["Id"].as_str().expect("an id");
+        let mut stream = daemon.api().connect().expect("a connection");
+        let start = r#"{"Tty":true}"#;
+        let request = format!(
+            "POST /exec/{id}/start HTTP/1.1\r\nHost: hull\r\nConnection: Upgrade\r\nUpgrade: tcp\r\n\
+             Content-Type: application/json\r\nContent-Length: {}\r\n\r\n{start}",
+            start.len()
+        );
+        std::io::Write::write_all(stream.get_mut(), request.as_bytes()).expect("a request is sent");
+        // One read, as large as a client's buffer: it may hold the head, and nothing of the stream.
+        let mut head = vec![0; 8192];
+        let mut length = 0;
+        while !head[..length].ends_with(b"\r\n\r\n") {
+            let read = stream.get_mut().read(&mut head[length..]).expect("an answer");
+            assert!(read > 0, "{:?}", String::from_utf8_lossy(&head[..length]));
+            length += read;
+            assert!(!head[..length].ends_with(b"hi\r\n"), "the stream came with the head");
+        }
+        let mut output = String::new();
+        stream.get_mut().read_to_string(&mut output).expect("the stream");
+        assert_eq!(output, "hi\r\n");
+    }
+}

@@ -19,8 +19,17 @@ impl Engine {
         if let Some(other) = mode.strip_prefix("container:") {
             check_shared(config, host)?;
             // Its id, so that a rename of the other changes nothing.
-            let other = self.container(other)?;
-            host.network_mode = format!("container:{}", other.id);
+            if other.is_empty() {
+                return Err(Error::invalid(
+                    "Invalid network mode: invalid container format container:<name|id>",
+                ));
+            }
+            // One that is not there yet is looked for at the start: a client takes "not found" here for the image's.
+            match self.container(other) {
+                Ok(other) => host.network_mode = format!("container:{}", other.id),
+                Err(error) if error.kind == Kind::NotFound => {}
+                Err(error) => return Err(error),
+            }
             return Ok(BTreeMap::new());
         }
         if config.network_disabled {

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use regex::RegexBuilder;
 use serde_json::{Value, json};
 
 use super::{Container, Record, Status, inspect, now_ns};
@@ -24,6 +25,9 @@ pub struct ListOptions {
     /// Name to values: within a name one must match, every name must.
     pub filters: BTreeMap<String, Vec<String>>,
 }
+
+/// The most memory that a compiled pattern of a filter may take, in bytes.
+const PATTERN_MAX: usize = 1 << 20;
 
 /// Filters that look at states that do not run list those too.
 const ACROSS_STATES: [&str; 2] = ["status", "exited"];
@@ -302,24 +306,15 @@ fn moment(text: &str) -> i64 {
         .unwrap_or(0)
 }
 
-/// Docker reads the name as a regular expression; what people write is a part of the name, with `^` and `$`.
+/// A name is filtered by a regular expression, with or without its leading slash. One that is none matches nothing.
 fn name_matches(name: &str, pattern: &str) -> bool {
-    let (pattern, from_start) = match pattern.strip_prefix('^') {
-        Some(rest) => (rest, true),
-        None => (pattern, false),
-    };
-    let (pattern, to_end) = match pattern.strip_suffix('$') {
-        Some(rest) => (rest, true),
-        None => (pattern, false),
-    };
     let slashed = format!("/{name}");
-    let candidates = [name, slashed.as_str()];
-    candidates.iter().any(|candidate| match (from_start, to_end) {
-        (true, true) => *candidate == pattern,
-        (true, false) => candidate.starts_with(pattern),
-        (false, true) => candidate.ends_with(pattern),
-        (false, false) => candidate.contains(pattern),
-    })
+    let plain = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'_' | b'-' | b'/');
+    if pattern.bytes().all(plain) {
+        return slashed.contains(pattern);
+    }
+    let limited = RegexBuilder::new(pattern).size_limit(PATTERN_MAX).build();
+    limited.is_ok_and(|pattern| pattern.is_match(name) || pattern.is_match(&slashed))
 }
 
 /// `80`, `80/udp`, `8000-8080/tcp` against ports as they are configured.
@@ -431,6 +426,8 @@ mod tests {
                 && name_matches("ws-box", "^ws-box$")
                 && name_matches("ws-box", "^/ws")
         );
+        assert!(name_matches("ws-box", "^/?ws-[a-c]ox$"));
+        assert!(!name_matches("ws-box", "(") && !name_matches("ws-box", "^ws-[x]"));
         assert!(!name_matches("ws-box", "^box"));
     }
 

@@ -346,7 +346,7 @@ fn parse_mount(mount: &Mount) -> Result<Wanted> {
         other @ ("image" | "npipe" | "cluster") => {
             Err(Error::unsupported(format_args!("a mount of type {other}")))
         }
-        other => Err(Error::invalid(format!("mount type unknown: \"{other}\""))),
+        _ => Err(invalid("mount type unknown".to_owned())),
     }
 }
 

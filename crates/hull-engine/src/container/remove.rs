@@ -44,6 +44,8 @@ impl Engine {
                 match engine.remove_now(&container, options.volumes) {
                     // Started in between: that run is ended as well.
                     Err(error) if error.kind == Kind::Conflict => {}
+                    // One with --rm has gone by itself when it was ended: that is what was asked for.
+                    Err(error) if error.kind == Kind::NotFound => return Ok(()),
                     result => return result,
                 }
             }

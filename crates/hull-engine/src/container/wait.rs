@@ -59,6 +59,10 @@ impl Engine {
                 Condition::Removed => now.removed,
             };
             match lifetime.wait_for(holds).await {
+                // What kept it from starting is not what kept it from being removed.
+                Ok(now) if condition == Condition::Removed => {
+                    Ended { error: String::new(), ..now.ended.clone() }
+                }
                 Ok(now) => now.ended.clone(),
                 // Not while the container is held.
                 Err(_) => Ended::default(),

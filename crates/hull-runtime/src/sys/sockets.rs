@@ -1,8 +1,8 @@
-//! Packets with one descriptor over a `SOCK_SEQPACKET` pair.
+//! Packets with one descriptor over a `SOCK_SEQPACKET` pair; what a peer has not read yet.
 
 use std::io::{self, IoSlice, IoSliceMut};
 use std::mem::MaybeUninit;
-use std::os::fd::{BorrowedFd, OwnedFd};
+use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd};
 
 use rustix::net::{
     AddressFamily, RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendAncillaryBuffer,
@@ -44,4 +44,34 @@ pub(crate) fn receive(socket: BorrowedFd<'_>, buffer: &mut [u8]) -> io::Result<(
         }
     }
     Ok((received.bytes, fd))
+}
+
+/// How much memory holds what was written to a unix socket and its peer has not read yet; 0: it has read everything.
+///
+/// # Errors
+/// It is no socket.
+pub fn unread_by_peer(socket: BorrowedFd<'_>) -> io::Result<u32> {
+    let mut held: libc::c_int = 0;
+    // SAFETY: the request writes one int, which lives until it returns, and the descriptor is borrowed that long.
+    let answer = unsafe { libc::ioctl(socket.as_raw_fd(), libc::TIOCOUTQ, &raw mut held) };
+    if answer < 0 { Err(io::Error::last_os_error()) } else { Ok(held.unsigned_abs()) }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::{Read, Write};
+    use std::os::fd::AsFd;
+    use std::os::unix::net::UnixStream;
+
+    use super::unread_by_peer;
+
+    #[test]
+    fn what_the_peer_has_read_is_told() {
+        let (mut ours, mut theirs) = UnixStream::pair().unwrap();
+        assert_eq!(unread_by_peer(ours.as_fd()).unwrap(), 0);
+        ours.write_all(b"head").unwrap();
+        assert!(unread_by_peer(ours.as_fd()).unwrap() > 0);
+        theirs.read_exact(&mut [0; 4]).unwrap();
+        assert_eq!(unread_by_peer(ours.as_fd()).unwrap(), 0);
+    }
 }

@@ -57,7 +57,7 @@ pub async fn attach(args: AttachArgs, context: &Context) -> Result<ExitStatus, E
     let container: Value = client.get_json(&format!("/containers/{}/json", segment(&args.container))).await?;
     let state = &container["State"];
     if state["Running"] != true {
-        return Err(Error::new("cannot attach to a stopped container, start it first"));
+        return Err(Error::new("You cannot attach to a stopped container, start it first"));
     }
     if state["Paused"] == true {
         return Err(Error::new("cannot attach to a paused container, unpause it first"));

@@ -188,6 +188,9 @@ pub async fn rename(args: RenameArgs, context: &Context) -> Result<ExitStatus, E
     }
     let path =
         Query::new(format!("/containers/{}/rename", segment(&args.container))).with("name", &args.name);
-    context.client.post_empty(&path).await?;
+    let renamed = context.client.post_empty(&path).await;
+    renamed.map_err(|error| {
+        error.followed_by(&format!("\nError: failed to rename container named {}", args.container))
+    })?;
     Ok(ExitStatus::SUCCESS)
 }

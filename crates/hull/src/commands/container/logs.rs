@@ -37,15 +37,18 @@ pub struct LogsArgs {
 /// `hull logs`.
 pub async fn logs(args: LogsArgs, context: &Context) -> Result<ExitStatus, Error> {
     let now = jiff::Timestamp::now();
-    let time = |text: &Option<String>| text.as_deref().map(|text| timestamp::parse(text, now)).transpose();
+    let time = |flag: &str, text: &Option<String>| {
+        let parsed = text.as_deref().map(|text| timestamp::parse(text, now)).transpose();
+        parsed.map_err(|error| error.context(format_args!("invalid value for {flag:?}")))
+    };
     let path = Query::new(format!("/containers/{}/logs", segment(&args.container)))
         .with("stdout", "1")
         .with("stderr", "1")
         .with_flag("details", args.details)
         .with_flag("follow", args.follow)
         .with_flag("timestamps", args.timestamps)
-        .with_some("since", time(&args.since)?)
-        .with_some("until", time(&args.until)?)
+        .with_some("since", time("since", &args.since)?)
+        .with_some("until", time("until", &args.until)?)
         .with_some("tail", args.tail.as_deref());
     let mut answer = context.client.stream(&path).await?;
     let multiplexed = match answer.header("content-type") {

@@ -189,9 +189,10 @@ pub fn exec_status(message: &str) -> Option<u8> {
     }
 }
 
-/// A refusal by the engine on the way of a run: 125.
+/// A refusal by the engine on the way of a run: 125, or what its words come to.
 fn engine(error: Error) -> Error {
-    if error.status() == 1 { error.with_status(125) } else { error }
+    let status = exec_status(error.message()).unwrap_or(125);
+    if error.status() == 1 { error.with_status(status) } else { error }
 }
 
 /// The daemon's socket, where the client knows it by a path.

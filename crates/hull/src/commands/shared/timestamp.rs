@@ -24,7 +24,8 @@ pub fn parse(text: &str, now: Timestamp) -> Result<String, Error> {
         return Ok(text.to_owned());
     }
     Err(Error::new(format!(
-        "invalid time {text:?}: it is a span (10m, 1h30m), a date or time (2026-01-02T15:04:05) or seconds since 1970"
+        "failed to parse value as time or duration: {text:?}: a span (10m, 1h30m), a date or time \
+         (2026-01-02T15:04:05) or seconds since 1970 is expected"
     )))
 }
 

@@ -3,6 +3,7 @@
 use std::fs;
 use std::path::{Component, Path, PathBuf};
 
+use crate::commands::shared::upload;
 use crate::error::Error;
 
 /// One of the two arguments.
@@ -131,7 +132,10 @@ fn keep_name(typed: &str, mut resolved: String) -> (String, Option<String>) {
 impl Source {
     /// Looks at a path of this machine.
     pub fn here(typed: &str, follow_link: bool) -> Result<Self, Error> {
-        let wrong = |e: std::io::Error| Error::new(format!("cannot copy {typed}: {e}"));
+        let wrong = |e: std::io::Error| {
+            let whole = std::path::absolute(typed).unwrap_or_else(|_| typed.into());
+            Error::new(format!("lstat {}: {}", whole.display(), upload::plain(&e)))
+        };
         let path = typed.to_owned();
         if follow_link {
             let resolved = text(fs::canonicalize(typed).map_err(wrong)?)?;

@@ -2,6 +2,8 @@
 
 use serde_json::{Map, Value};
 
+use crate::commands::shared::upload;
+
 /// The variables of the files, then those of the flags. A name alone takes its value from this process.
 pub fn variables(files: &[String], flags: &[String]) -> Result<Vec<String>, String> {
     let mut variables = Vec::new();
@@ -61,7 +63,7 @@ fn checked_name<'a>(line: &'a str, file: &str) -> Result<&'a str, String> {
 
 /// A file's lines without comments and empty ones.
 fn lines(file: &str) -> Result<Vec<String>, String> {
-    let content = std::fs::read(file).map_err(|e| format!("open {file}: {e}"))?;
+    let content = std::fs::read(file).map_err(|e| format!("open {file}: {}", upload::plain(&e)))?;
     let content =
         String::from_utf8(content).map_err(|_| format!("invalid env file ({file}): it is not UTF-8"))?;
     let content = content.strip_prefix('\u{feff}').unwrap_or(&content);
