@@ -22,6 +22,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpStream, UnixStream};
 
 use crate::http::{self, RequestBody, Response};
+use crate::lenient::Lenient;
 
 /// Docker's type of a raw stream, and of one in frames.
 const RAW: &str = "application/vnd.docker.raw-stream";
@@ -78,19 +79,22 @@ where
 
 /// Frees a connection of HTTP: its socket, and what had been read of it.
 async fn into_stream(upgraded: Upgraded) -> Result<ClientStream> {
-    let upgraded = match upgraded.downcast::<TokioIo<UnixStream>>() {
+    let upgraded = match upgraded.downcast::<TokioIo<Lenient<UnixStream>>>() {
         Ok(parts) => {
-            let socket = descriptor(parts.io.into_inner())?;
+            let (stream, left) = parts.io.into_inner().into_inner();
+            let socket = descriptor(stream)?;
             head_is_read(&socket).await;
-            return Ok(ClientStream { socket, already_read: parts.read_buf.to_vec() });
+            return Ok(ClientStream { socket, already_read: [&parts.read_buf[..], &left].concat() });
         }
         Err(upgraded) => upgraded,
     };
-    let upgraded = match upgraded.downcast::<TokioIo<TcpStream>>() {
+    let upgraded = match upgraded.downcast::<TokioIo<Lenient<TcpStream>>>() {
         Ok(parts) => {
-            let stream = parts.io.into_inner().into_std();
+            let (stream, left) = parts.io.into_inner().into_inner();
+            let stream = stream.into_std();
             let stream = stream.map_err(|error| Error::system("take over a connection", error))?;
-            return Ok(ClientStream { socket: stream.into(), already_read: parts.read_buf.to_vec() });
+            let already_read = [&parts.read_buf[..], &left].concat();
+            return Ok(ClientStream { socket: stream.into(), already_read });
         }
         Err(upgraded) => upgraded,
     };

@@ -17,6 +17,7 @@ mod gone;
 mod hijack;
 mod http;
 mod images;
+mod lenient;
 mod networks;
 mod routes;
 mod server;

@@ -19,6 +19,7 @@ use tokio_rustls::TlsAcceptor;
 
 use crate::gone::Client;
 use crate::http::{self, NEWEST, OLDEST, Query, Request, RequestBody, Response, Version};
+use crate::lenient::Lenient;
 use crate::routes;
 
 /// One place where clients connect.
@@ -73,7 +74,11 @@ impl Listener {
                 Listener::Unix(listener, _) => match listener.accept().await {
                     Ok((stream, _)) => {
                         let client = Client::unix(&stream);
-                        tokio::spawn(connection(TokioIo::new(stream), Arc::clone(&engine), client));
+                        tokio::spawn(connection(
+                            TokioIo::new(Lenient::new(stream)),
+                            Arc::clone(&engine),
+                            client,
+                        ));
                     }
                     Err(error) => accept_failed(&error).await,
                 },
@@ -86,7 +91,10 @@ impl Listener {
                         let (engine, tls) = (Arc::clone(&engine), tls.clone());
                         tokio::spawn(async move {
                             match tls {
-                                None => connection(TokioIo::new(stream), engine, Client::other()).await,
+                                None => {
+                                    connection(TokioIo::new(Lenient::new(stream)), engine, Client::other())
+                                        .await
+                                }
                                 Some(tls) => with_tls(stream, tls, engine).await,
                             }
                         });
@@ -128,7 +136,7 @@ async fn with_tls(mut stream: TcpStream, tls: TlsAcceptor, engine: Arc<Engine>) 
         tls.accept(stream).await
     };
     match tokio::time::timeout(HANDSHAKE, handshake).await {
-        Ok(Ok(stream)) => connection(TokioIo::new(stream), engine, Client::other()).await,
+        Ok(Ok(stream)) => connection(TokioIo::new(Lenient::new(stream)), engine, Client::other()).await,
         Ok(Err(error)) => tracing::info!(%error, "a client could not prove who it is"),
         Err(_) => tracing::info!("a client did not say who it is in time"),
     }

@@ -287,3 +287,14 @@ fn a_stream_never_comes_with_the_head_that_announces_it() {
         assert_eq!(output, "hi\r\n");
     }
 }
+
+#[test]
+fn a_filter_may_be_written_as_it_is() {
+    let daemon = Daemon::start();
+    create(&mut daemon.api(), "box", &json!({ "Image": "busybox" }));
+    // As curl -g sends it, and scripts have it.
+    let request =
+        b"GET /v1.41/containers/json?all=1&filters={\"status\":[\"created\"]} HTTP/1.1\r\nHost: hull\r\n\r\n";
+    let listed = daemon.api().raw(request, true).expect("an answer");
+    assert_eq!((listed.status, listed.json().as_array().map(Vec::len)), (200, Some(1)));
+}
