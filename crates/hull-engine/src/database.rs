@@ -71,12 +71,15 @@ impl Database {
 
     /// Writes a document, whether it is there or not.
     pub(crate) fn put(&self, table: Table, key: &str, document: &impl Serialize) -> Result<()> {
+        crate::fault::point(table.name(), "put")?;
         let text =
             serde_json::to_string(document).map_err(|error| Error::system("write a document", error))?;
         let connection = self.connection.lock().unwrap_or_else(PoisonError::into_inner);
         connection
             .prepare_cached(&format!("INSERT OR REPLACE INTO {} VALUES (?1, ?2)", table.name()))?
             .execute(params![key, text])?;
+        drop(connection);
+        crate::fault::passed(table.name(), "put, behind");
         Ok(())
     }
 
@@ -94,8 +97,11 @@ impl Database {
 
     /// Removes a document, whether it is there or not.
     pub(crate) fn delete(&self, table: Table, key: &str) -> Result<()> {
+        crate::fault::point(table.name(), "delete")?;
         let connection = self.connection.lock().unwrap_or_else(PoisonError::into_inner);
         connection.prepare_cached(&format!("DELETE FROM {} WHERE key = ?1", table.name()))?.execute([key])?;
+        drop(connection);
+        crate::fault::passed(table.name(), "delete, behind");
         Ok(())
     }
 

@@ -10,6 +10,7 @@ mod database;
 mod engine;
 mod error;
 pub mod events;
+mod fault;
 pub mod filter;
 pub mod images;
 pub mod model;

@@ -85,6 +85,8 @@ pub struct Daemon {
     dir: PathBuf,
     process: Option<Child>,
     options: Vec<String>,
+    /// What its environment has besides.
+    environment: Vec<(String, String)>,
 }
 
 /// The instance name that hull derives from the exec root in this folder.
@@ -129,9 +131,14 @@ impl Daemon {
             // Two daemons of one test share its network namespace.
             options.push(format!("--bip=10.213.{}.1/24", number % 256));
         }
-        let mut daemon = Self { engine, dir, process: None, options };
+        let mut daemon = Self { engine, dir, process: None, options, environment: Vec::new() };
         daemon.begin();
         daemon
+    }
+
+    /// What the environment of the daemon has besides when it begins the next time.
+    pub fn set_environment(&mut self, environment: &[(&str, &str)]) {
+        self.environment = environment.iter().map(|(n, v)| ((*n).to_owned(), (*v).to_owned())).collect();
     }
 
     /// Starts the daemon's process (again) and waits for it to say that it serves.
@@ -167,6 +174,7 @@ impl Daemon {
             .args(&self.options)
             .env("NOTIFY_SOCKET", &notify)
             .env(MARK, &self.dir)
+            .envs(self.environment.iter().map(|(name, value)| (name, value)))
             .current_dir("/");
         let child = quiet(&mut command, log).spawn().expect("the daemon's program starts");
         let pidfd =

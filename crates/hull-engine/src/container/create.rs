@@ -10,6 +10,7 @@ use super::mounts::{MountKind, MountPlan, Wanted};
 use super::{Container, Record, State, command, names, now_ns, random_id, resources, rfc3339};
 use crate::blocking::may_hang_if;
 use crate::database::Table;
+use crate::fault;
 use crate::model::{Config, CreateBody, Healthcheck, HostConfig, LogConfig, RestartPolicy};
 use crate::{Engine, Error, Kind, Result};
 
@@ -102,7 +103,9 @@ impl Engine {
             let id = id.clone();
             may_hang_if(may_hang, self, move |engine| engine.acquire_mounts(&id, wanted)).await?
         };
+        fault::point("create", "mounts acquired")?;
         self.images.create_snapshot(&id, image.as_deref()).map_err(crate::images::error)?;
+        fault::point("create", "snapshot made")?;
         let folder = self.container_dir(&id);
         fs::create_dir(&folder).map_err(|error| {
             Error::system(format_args!("make the container's folder {}", folder.display()), error)
@@ -110,6 +113,7 @@ impl Engine {
         if !fresh.is_empty() {
             self.fill_volumes(&record, &fresh).await?;
         }
+        fault::point("create", "volumes filled")?;
         self.database.put(Table::Containers, &id, &record)?;
         // One that is removed at its end would not outlive a power cut, and need not be there after it.
         if !record.host_config.auto_remove {

@@ -11,6 +11,7 @@ use super::start::Starter;
 use super::{Container, Ended, Record, Status, locked, now_ns, rfc3339};
 use crate::Engine;
 use crate::blocking::{may_hang, may_hang_if};
+use crate::fault;
 
 /// The back-off before the first restart; it doubles up to [`LONGEST_BACK_OFF`], as Docker's does.
 const FIRST_BACK_OFF: Duration = Duration::from_millis(100);
@@ -156,7 +157,9 @@ impl Engine {
     /// A container has ended: it is written down, what it had of the machine is given back, and its policy decides.
     pub(super) async fn ended(self: &Arc<Self>, container: &Arc<Container>, exit: &Exit) {
         self.stop_health(container);
+        fault::passed("end", "told");
         self.release_machine(container).await;
+        fault::passed("end", "machine released");
         let restart = container.change_anyway(&self.database, |record| {
             let restart = restarts(record, exit);
             let state = &mut record.state;

@@ -9,6 +9,7 @@ use super::stop::{Found, see_through};
 use super::wait::Condition;
 use super::{Container, Status, locked};
 use crate::database::Table;
+use crate::fault;
 use crate::{Engine, Error, Kind, Result};
 
 /// How often a forced removal ends what was started in between.
@@ -121,14 +122,18 @@ impl Engine {
         }
         self.containers.remove(&container.id, &name);
         locked(&container.waiting_clients).clear();
+        fault::passed("remove", "row gone");
         if let Err(error) = self.images.remove_snapshot(&container.id) {
             tracing::error!(container = container.id, %error, "its writable layer could not be removed");
         }
+        fault::passed("remove", "snapshot gone");
         let volumes = self.volumes.release(&container.id, volumes).unwrap_or_else(|error| {
             tracing::error!(container = container.id, %error, "its volumes could not be released");
             Vec::new()
         });
+        fault::passed("remove", "volumes aside");
         self.remove_folders_behind(container, volumes);
+        fault::passed("remove", "folders aside");
         self.tell(container, "destroy");
         container.lifetime.send_modify(|lifetime| {
             lifetime.running = false;

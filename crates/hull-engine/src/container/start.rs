@@ -19,6 +19,7 @@ use super::shim::Shim;
 use super::spec::{Facts, Namespaces, SeccompChoice, Share};
 use super::{Container, Record, Status, locked, logs, now_ns, rfc3339};
 use crate::blocking::may_hang_if;
+use crate::fault;
 use crate::model::EndpointSettings;
 use crate::networks::HostsOf;
 use crate::networks::{Allocation, Joiner, Resolving};
@@ -106,6 +107,7 @@ impl Engine {
             Ok((prepared, launch))
         })
         .await?;
+        fault::point("start", "prepared")?;
         let clients = container.waited_clients().await?;
         launch.attach = clients.iter().map(|(attach, _)| attach.clone()).collect();
         let (ours, theirs) = protocol::pair()?;
@@ -117,6 +119,7 @@ impl Engine {
 
         let (tell_started, started) = oneshot::channel::<Outcome>();
         let watcher = self.watch(container, &shim, tell_started);
+        fault::passed("start", "launched");
         if prepared.awaits_network {
             match self.network(&shim, prepared.allocation.take()).await {
                 Ok(allocation) => prepared.allocation = Some(allocation),
@@ -139,6 +142,7 @@ impl Engine {
                 ));
             }
         };
+        fault::passed("start", "executed");
         match self.enter_running(container, &shim, prepared.allocation, &started, starter) {
             Ok(()) => {
                 // Its watcher lives as long as this receiver's other end.

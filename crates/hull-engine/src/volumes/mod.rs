@@ -358,6 +358,7 @@ impl Volumes {
             created_at: rfc3339(now_ns()),
             anonymous,
         };
+        crate::fault::point("volume create", "folder made")?;
         self.database.put(Table::Volumes, name, &volume)?;
         let entry = Entry::of(volume);
         let volume = Arc::clone(&entry.volume);
@@ -386,6 +387,7 @@ impl Volumes {
                 return Err(Error::system(doing, error));
             }
         };
+        crate::fault::passed("volume remove", "folder aside");
         if let Err(error) = self.database.delete(Table::Volumes, name) {
             // It stays, and so does what is in it.
             if let Some(aside) = &aside

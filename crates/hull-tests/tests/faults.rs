@@ -1,0 +1,94 @@
+//! The daemon dies at each point that changes something: the next one finds nothing half-made.
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::time::Duration;
+
+use hull_tests::{Daemon, Engine, wait_until};
+
+/// Passes all the points. Each step may fail; what it said is not looked at.
+const LIFE: [&[&str]; 10] = [
+    &["volume", "create", "kept"],
+    &["network", "create", "net"],
+    &["create", "--name", "one", "--network", "net", "-v", "kept:/kept", "-v", "/bin", "busybox", "true"],
+    &["start", "one"],
+    &["wait", "one"],
+    &["rename", "one", "two"],
+    &["run", "--rm", "busybox", "true"],
+    &["rm", "-fv", "one", "two"],
+    &["network", "rm", "net"],
+    &["volume", "rm", "kept"],
+];
+
+fn live(daemon: &Daemon) {
+    for step in LIFE {
+        daemon.hull(step);
+    }
+}
+
+/// Nothing is half there: what is listed can be removed, then nothing is left, and everything works.
+fn is_whole(daemon: &Daemon, point: &str, clean: &dyn Fn(&Daemon) -> [usize; 5]) {
+    for list in [["ps", "-aq"], ["volume", "ls"], ["network", "ls"]] {
+        daemon.ok(&list);
+    }
+    for name in daemon.ok(&["ps", "-aq"]).lines() {
+        // One with --rm goes by itself meanwhile.
+        daemon.hull(&["rm", "-fv", name]);
+    }
+    assert_eq!(daemon.ok(&["ps", "-aq"]), "", "behind {point}");
+    daemon.ok(&["volume", "prune", "-af"]);
+    daemon.ok(&["network", "prune", "-f"]);
+    assert_eq!(daemon.ok(&["volume", "ls", "-q"]), "", "behind {point}");
+    let run = daemon.ok(&["run", "--rm", "-v", "kept:/kept", "busybox", "echo", "works"]);
+    assert_eq!(run, "works", "behind {point}");
+    daemon.ok(&["volume", "rm", "kept"]);
+    let want = [0; 5];
+    let deadline = std::time::Instant::now() + Duration::from_secs(20);
+    while clean(daemon) != want {
+        assert!(std::time::Instant::now() < deadline, "left behind {point}: {:?}", clean(daemon));
+    }
+}
+
+#[test]
+fn every_point() {
+    if Engine::under_test() == Engine::Docker {
+        return;
+    }
+    let mut daemon = Daemon::start();
+    daemon.stop();
+    let trace = daemon.dir().join("points");
+    let path = trace.display().to_string();
+    daemon.set_environment(&[("HULL_FAULT_TRACE", &path)]);
+    daemon.begin();
+    live(&daemon);
+    wait_until("all is removed", Duration::from_secs(10), || daemon.ok(&["ps", "-aq"]).is_empty());
+    daemon.stop();
+    daemon.set_environment(&[]);
+    daemon.begin();
+    let base = daemon.census();
+    let clean = move |daemon: &Daemon| -> [usize; 5] {
+        let now = daemon.census();
+        let count = |folder: &str| fs::read_dir(daemon.dir().join(folder)).map_or(0, Iterator::count);
+        [
+            now.cgroups - base.cgroups.min(now.cgroups),
+            now.mounts - base.mounts.min(now.mounts),
+            count("data/containers"),
+            count("exec/c"),
+            count("data/volumes"),
+        ]
+    };
+    let points: BTreeSet<String> =
+        fs::read_to_string(&trace).expect("the points").lines().map(str::to_owned).collect();
+    assert!(points.len() >= 20, "{points:?}");
+    for point in &points {
+        daemon.stop();
+        let fault = format!("die:{point}");
+        daemon.set_environment(&[("HULL_FAULT", &fault)]);
+        daemon.begin();
+        live(&daemon);
+        daemon.kill();
+        daemon.set_environment(&[]);
+        daemon.begin();
+        is_whole(&daemon, &fault, &clean);
+    }
+}
