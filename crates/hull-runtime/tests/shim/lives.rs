@@ -151,6 +151,7 @@ fn memory_ends_it() {
     };
     assert!(told, "the kill was not told of");
     assert_eq!((exit.status, exit.oom_killed, exit.reason), (137, true, EndReason::Oom));
+    assert!(connection.event().is_none(), "the end is the last word");
     bench.assert_gone();
 }
 
