@@ -117,9 +117,7 @@ impl Engine {
         self.database.put(Table::Containers, &id, &record)?;
         // One that is removed at its end would not outlive a power cut, and need not be there after it.
         if !record.host_config.auto_remove {
-            let database = Arc::clone(&self.database);
-            let synced = tokio::task::spawn_blocking(move || database.sync()).await;
-            synced.map_err(|error| Error::system("wait for the disk", error))??;
+            self.database.sync_behind();
         }
         let container = Arc::new(Container::new(record));
         let mut undo = undo;

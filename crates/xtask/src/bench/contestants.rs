@@ -112,7 +112,7 @@ pub(crate) enum Contestant {
     /// The kernel alone.
     Floor(Floor),
     /// A daemon with Docker's API and its command line.
-    Api(Api),
+    Api(Box<Api>),
     /// An OCI runtime's command line, on a bundle.
     Runtime(Runtime),
     /// Podman, which has no daemon.
@@ -133,9 +133,10 @@ impl Contestant {
 /// Everyone who is on this machine.
 pub(crate) fn all(scene: &Scene) -> Result<Vec<Contestant>> {
     let hull = Api::start("hull", Engine::Hull, scene)?;
-    let mut all = vec![Contestant::Floor(Floor::new(scene, hull.cgroups()?)?), Contestant::Api(hull)];
+    let mut all =
+        vec![Contestant::Floor(Floor::new(scene, hull.cgroups()?)?), Contestant::Api(Box::new(hull))];
     if find("dockerd").is_some() && find("docker").is_some() {
-        all.push(Contestant::Api(Api::start("dockerd", Engine::Docker, scene)?));
+        all.push(Contestant::Api(Box::new(Api::start("dockerd", Engine::Docker, scene)?)));
     }
     for name in ["runc", "crun"] {
         if find(name).is_some() {

@@ -59,8 +59,10 @@ while :; do
     hull load -i /data/layers.tar >/dev/null || echo "bad: load"
     for n in 1 2 3; do
         last=$((last + 1))
-        hull create --name box-$last layers:3 sh -c 'md5sum -cs /sums && echo made' >/dev/null && echo "made $last"
+        hull create --name box-$last layers:3 sh -c 'md5sum -cs /sums && echo made' >/dev/null
     done
+    # On the disk a moment later: these three must be there after the reset.
+    sleep 1 && echo "made $last"
     # Every other time the layers go and come again.
     if ((last % 2)); then
         echo "removing $last"
