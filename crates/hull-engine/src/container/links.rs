@@ -26,6 +26,14 @@ pub(crate) struct Link {
     pub(super) alias: String,
 }
 
+#[cfg(test)]
+impl Link {
+    /// A link whose target has the id and the name that the alias is, too.
+    pub(super) fn plain(target: &str) -> Link {
+        Link { target: target.to_owned(), name: target.to_owned(), alias: target.to_owned() }
+    }
+}
+
 /// What a container that starts is told of one that it is linked to.
 pub(super) struct Linked {
     /// The line of /etc/hosts.
@@ -162,9 +170,13 @@ impl Engine {
 
     /// A container that has started again may have another address: who is linked to it is told.
     pub(super) fn tell_linked(&self, container: &Container) {
+        let parents = self.containers.linked_to(&container.id);
+        if parents.is_empty() {
+            return;
+        }
         let target = container.record().clone();
         let Some(settings) = target.endpoints.get(DEFAULT) else { return };
-        for other in self.containers.all() {
+        for other in parents {
             let record = other.record().clone();
             let links = record.links.iter().filter(|link| link.target == target.id);
             for link in links.filter(|_| record.is_running()) {
@@ -199,11 +211,16 @@ impl Engine {
         };
         let missing = || Error::not_found(format!("No such container: {name}"));
         let parent = self.container(parent).map_err(|_| missing())?;
-        let link = parent.change(&self.database, |record| {
+        let removed = parent.change(&self.database, |record| {
             let index = record.links.iter().position(|link| link.alias == alias)?;
-            Some(record.links.remove(index))
+            let link = record.links.remove(index);
+            let was_last = record.links.iter().all(|other| other.target != link.target);
+            Some((link, was_last))
         })?;
-        let link = link.ok_or_else(missing)?;
+        let (link, was_last) = removed.ok_or_else(missing)?;
+        if was_last {
+            self.containers.unlinked(&parent.id, &link.target);
+        }
         if parent.record().is_running()
             && let Ok(target) = self.container(&link.target)
         {

@@ -238,9 +238,37 @@ impl Record {
         self.links.iter().find(|link| link.alias == alias).map(|link| link.target.as_str())
     }
 
+    /// The ids of those that it is linked to.
+    pub(crate) fn link_targets(&self) -> Vec<String> {
+        self.links.iter().map(|link| link.target.clone()).collect()
+    }
+
     /// The names of the volumes it uses.
     pub(crate) fn volume_names(&self) -> BTreeSet<&str> {
         self.mounts.iter().map(|mount| mount.name.as_str()).filter(|name| !name.is_empty()).collect()
+    }
+}
+
+#[cfg(test)]
+impl Record {
+    /// A container of that id and name that nothing else is said of.
+    pub(crate) fn named(id: &str) -> Record {
+        Record {
+            id: id.to_owned(),
+            name: id.to_owned(),
+            created: NEVER.to_owned(),
+            image_id: String::new(),
+            command: Vec::new(),
+            config: Config::default(),
+            host_config: HostConfig::default(),
+            mounts: Vec::new(),
+            endpoints: BTreeMap::new(),
+            ports: BTreeMap::new(),
+            state: State::default(),
+            links: Vec::new(),
+            restart_count: 0,
+            stopped_by_user: false,
+        }
     }
 }
 

@@ -1,6 +1,6 @@
 //! All containers, found by id, by the beginning of an id, or by name.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::ops::Bound;
 use std::sync::{Arc, Mutex};
 
@@ -16,6 +16,27 @@ struct Index {
     by_id: BTreeMap<String, Arc<Container>>,
     /// A name is taken before its container is there: two creations with one name meet here.
     ids_by_name: HashMap<String, String>,
+    /// Of a container those that are linked to it, by their ids: whoever starts asks whom it has to tell.
+    parents: HashMap<String, BTreeSet<String>>,
+}
+
+impl Index {
+    fn link(&mut self, parent: &str, targets: &[String]) {
+        for target in targets {
+            self.parents.entry(target.clone()).or_default().insert(parent.to_owned());
+        }
+    }
+
+    fn unlink(&mut self, parent: &str, targets: &[String]) {
+        for target in targets {
+            if let Some(parents) = self.parents.get_mut(target) {
+                parents.remove(parent);
+                if parents.is_empty() {
+                    self.parents.remove(target);
+                }
+            }
+        }
+    }
 }
 
 /// A name that is taken for a container in the making; dropped, it is free again.
@@ -39,6 +60,7 @@ impl Containers {
         let mut index = Index::default();
         for record in database.all::<Record>(Table::Containers)? {
             index.ids_by_name.insert(record.name.clone(), record.id.clone());
+            index.link(&record.id, &record.link_targets());
             index.by_id.insert(record.id.clone(), Arc::new(Container::new(record)));
         }
         Ok(Containers(Mutex::new(index)))
@@ -68,7 +90,11 @@ impl Containers {
     /// Enters a container whose name was taken.
     pub(super) fn insert(&self, mut name: NameTaken<'_>, container: Arc<Container>) {
         name.kept = true;
-        locked(&self.0).by_id.insert(container.id.clone(), container);
+        // One lock at a time: whoever holds a record's may ask for the index.
+        let targets = container.record().link_targets();
+        let mut index = locked(&self.0);
+        index.link(&container.id, &targets);
+        index.by_id.insert(container.id.clone(), container);
     }
 
     /// The container has another name now, which was taken before.
@@ -78,10 +104,24 @@ impl Containers {
     }
 
     /// Takes a container out; its name is free.
-    pub(super) fn remove(&self, id: &str, name: &str) {
+    pub(super) fn remove(&self, container: &Container, name: &str) {
+        let targets = container.record().link_targets();
         let mut index = locked(&self.0);
-        index.by_id.remove(id);
+        index.by_id.remove(&container.id);
         index.ids_by_name.remove(name);
+        index.unlink(&container.id, &targets);
+    }
+
+    /// Those that are linked to a container.
+    pub(super) fn linked_to(&self, target: &str) -> Vec<Arc<Container>> {
+        let index = locked(&self.0);
+        let Some(parents) = index.parents.get(target) else { return Vec::new() };
+        parents.iter().filter_map(|id| index.by_id.get(id)).cloned().collect()
+    }
+
+    /// A container has no link to that one any more.
+    pub(super) fn unlinked(&self, parent: &str, target: &str) {
+        locked(&self.0).unlink(parent, &[target.to_owned()]);
     }
 
     /// Finds a container by the alias of a link, `CONTAINER/ALIAS`.
@@ -158,5 +198,41 @@ impl Engine {
             }
         }
         counts
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A container that is linked to these, each as an alias of the same name.
+    fn container(id: &str, targets: &[&str]) -> Arc<Container> {
+        let mut record = Record::named(id);
+        record.links = targets.iter().map(|target| super::super::links::Link::plain(target)).collect();
+        Arc::new(Container::new(record))
+    }
+
+    fn insert(containers: &Containers, container: &Arc<Container>) {
+        let name = containers.take_name(&container.id, &container.id).unwrap();
+        containers.insert(name, Arc::clone(container));
+    }
+
+    #[test]
+    fn who_is_linked_to_a_container_is_known_without_a_walk() {
+        let containers = Containers(Mutex::default());
+        let [db, web, job] = [container("db", &[]), container("web", &["db"]), container("job", &["db"])];
+        for container in [&db, &web, &job] {
+            insert(&containers, container);
+        }
+        let parents = |target: &str| -> Vec<String> {
+            containers.linked_to(target).iter().map(|parent| parent.id.clone()).collect()
+        };
+        assert_eq!(parents("db"), ["job", "web"]);
+        assert!(parents("web").is_empty());
+        containers.unlinked("job", "db");
+        assert_eq!(parents("db"), ["web"]);
+        containers.remove(&web, "web");
+        assert!(parents("db").is_empty());
+        assert!(locked(&containers.0).parents.is_empty(), "nothing of what is gone is kept");
     }
 }

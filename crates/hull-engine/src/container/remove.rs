@@ -120,7 +120,7 @@ impl Engine {
             container.record().state.status = status;
             return Err(error);
         }
-        self.containers.remove(&container.id, &name);
+        self.containers.remove(container, &name);
         locked(&container.waiting_clients).clear();
         fault::passed("remove", "row gone");
         if let Err(error) = self.images.remove_snapshot(&container.id) {
