@@ -33,10 +33,10 @@ pub(crate) async fn start(mut request: Request) -> Result<Response> {
     let body: StartBody = request.json().await?;
     let engine = request.engine.clone();
     let (container, exec) = engine.exec(request.capture(0))?;
-    engine.claim_exec(&container, &exec)?;
+    let claim = engine.claim_exec(&container, &exec)?;
     if body.detach {
         let start = ExecStart { detach: true, client: None, console_size: body.console_size };
-        engine.start_exec(&container, &exec, start).await?;
+        engine.start_exec(claim, start).await?;
         return http::empty(StatusCode::OK);
     }
     let framed = exec.framed();
@@ -44,7 +44,7 @@ pub(crate) async fn start(mut request: Request) -> Result<Response> {
         // A copy of the connection for the last words, should the command not be executable.
         let copy = client.socket.try_clone();
         let start = ExecStart { detach: false, client: Some(client), console_size: body.console_size };
-        if let Err(error) = engine.start_exec(&container, &exec, start).await {
+        if let Err(error) = engine.start_exec(claim, start).await {
             let words = format!("{error}\r\n");
             let words = if framed { hijack::frame(1, words.as_bytes()) } else { words.into_bytes() };
             if let Ok(socket) = copy {

@@ -14,6 +14,7 @@ use serde_json::{Value, json};
 use tokio::sync::watch;
 
 use super::attach::{ClientStream, detach_keys};
+use super::stop::see_through;
 use super::{Container, Status, locked, random_id, start};
 use crate::model::ExecConfig;
 use crate::{Engine, Error, Kind, Result};
@@ -26,6 +27,9 @@ const UNSTARTED: usize = 1024;
 
 /// How long the end of an exec is waited for whose container is ending.
 const ENDING: Duration = Duration::from_secs(5);
+
+/// The exit status of an exec that could not be started.
+const NOT_STARTED: u8 = 126;
 
 /// A further process of a container: made, then started once.
 pub struct Exec {
@@ -67,6 +71,33 @@ pub struct ExecStart {
     pub client: Option<ClientStream>,
     /// The terminal's size at the start: height and width.
     pub console_size: Option<[u16; 2]>,
+}
+
+/// The right to start an exec, which is given once. Dropped without a start, because whoever had it went away, the
+/// exec has ended: nobody else could start it.
+pub struct ExecClaim {
+    container: Arc<Container>,
+    exec: Arc<Exec>,
+}
+
+impl Drop for ExecClaim {
+    fn drop(&mut self) {
+        let mut state = locked(&self.exec.state);
+        if state.phase == Phase::Starting {
+            state.failed(i32::from(NOT_STARTED));
+            drop(state);
+            self.exec.ended.send_replace(true);
+        }
+    }
+}
+
+impl State {
+    /// It ended before it ran.
+    fn failed(&mut self, exit_code: i32) {
+        self.phase = Phase::Ended;
+        self.ended_at_ns = super::now_ns();
+        self.exit_code = Some(exit_code);
+    }
 }
 
 impl Exec {
@@ -230,7 +261,7 @@ impl Engine {
     ///
     /// # Errors
     /// It was started already, or its container does not run.
-    pub fn claim_exec(&self, container: &Container, exec: &Exec) -> Result<()> {
+    pub fn claim_exec(&self, container: &Arc<Container>, exec: &Arc<Exec>) -> Result<ExecClaim> {
         let mut state = locked(&exec.state);
         match state.phase {
             Phase::Created => {}
@@ -243,19 +274,21 @@ impl Engine {
         }
         self.can_exec(container)?;
         state.phase = Phase::Starting;
-        Ok(())
+        Ok(ExecClaim { container: Arc::clone(container), exec: Arc::clone(exec) })
     }
 
     /// Starts an exec that was claimed.
     ///
     /// # Errors
     /// The command cannot be executed; its exit status is kept with it.
-    pub async fn start_exec(
-        &self,
-        container: &Arc<Container>,
-        exec: &Arc<Exec>,
-        start: ExecStart,
-    ) -> Result<()> {
+    pub async fn start_exec(self: &Arc<Self>, claim: ExecClaim, start: ExecStart) -> Result<()> {
+        let engine = Arc::clone(self);
+        // A client that goes away does not leave a process behind that nobody knows how it came up.
+        see_through("start the command", async move { engine.start_exec_now(&claim, start).await }).await
+    }
+
+    async fn start_exec_now(&self, claim: &ExecClaim, start: ExecStart) -> Result<()> {
+        let ExecClaim { container, exec } = claim;
         // Told first: its end, which is told next, may come before the answer to its start.
         self.tell_exec(container, exec, "exec_start");
         let started = self.try_start_exec(container, exec, start).await;
@@ -271,9 +304,7 @@ impl Engine {
             }
             Err(error) => {
                 let error = not_started(error);
-                state.phase = Phase::Ended;
-                state.ended_at_ns = super::now_ns();
-                state.exit_code = Some(i32::from(error.exit_status));
+                state.failed(i32::from(error.exit_status));
                 drop(state);
                 exec.ended.send_replace(true);
                 Err(error)
@@ -429,7 +460,7 @@ fn not_started(error: Error) -> Error {
     let named = matches!(error.exit_status, 126 | 127);
     Error {
         kind: if named { Kind::InvalidParameter } else { Kind::System },
-        exit_status: if named { error.exit_status } else { 126 },
+        exit_status: if named { error.exit_status } else { NOT_STARTED },
         message: format!(
             "OCI runtime exec failed: exec failed: unable to start container process: {}",
             error.message
@@ -484,15 +515,32 @@ impl Container {
 mod tests {
     use super::*;
 
+    fn exec(made_at_ns: i64) -> Arc<Exec> {
+        let (config, ended) = (ExecConfig::default(), watch::Sender::new(false));
+        Arc::new(Exec { id: random_id(), config, made_at_ns, state: Mutex::default(), ended })
+    }
+
+    #[test]
+    fn an_exec_whose_client_goes_away_before_its_start_has_ended() {
+        let container = Arc::new(Container::new(super::super::Record::named(&random_id())));
+        let exec = exec(0);
+        locked(&exec.state).phase = Phase::Starting;
+        drop(ExecClaim { container: Arc::clone(&container), exec: Arc::clone(&exec) });
+        assert!(exec.is_over() && *exec.ended.borrow());
+        assert_eq!(locked(&exec.state).exit_code, Some(126));
+        // One that runs is not touched by the end of its start.
+        locked(&exec.state).phase = Phase::Running;
+        drop(ExecClaim { container, exec: Arc::clone(&exec) });
+        assert!(exec.is_running());
+    }
+
     #[test]
     fn execs_that_nobody_starts_are_not_kept_for_ever() {
         let mut execs = BTreeMap::new();
         for made_at_ns in 0..UNSTARTED as i64 + 10 {
             forget(&mut execs);
-            let id = random_id();
-            let (config, ended) = (ExecConfig::default(), watch::Sender::new(false));
-            let exec = Exec { id: id.clone(), config, made_at_ns, state: Mutex::default(), ended };
-            execs.insert(id, Arc::new(exec));
+            let exec = exec(made_at_ns);
+            execs.insert(exec.id.clone(), exec);
         }
         assert_eq!(execs.len(), UNSTARTED);
         assert_eq!(execs.values().map(|exec| exec.made_at_ns).min(), Some(10));

@@ -175,14 +175,10 @@ impl Engine {
         let (ours, theirs) = tokio::net::UnixStream::pair().map_err(failed)?;
         let theirs = OwnedFd::from(theirs.into_std().map_err(failed)?);
         let exec = self.create_exec(container, config)?;
-        self.claim_exec(container, &exec)?;
+        let claim = self.claim_exec(container, &exec)?;
         let client = ClientStream { socket: theirs, already_read: Vec::new() };
-        self.start_exec(
-            container,
-            &exec,
-            ExecStart { detach: false, client: Some(client), console_size: None },
-        )
-        .await?;
+        let start = ExecStart { detach: false, client: Some(client), console_size: None };
+        self.start_exec(claim, start).await?;
         let output = read_frames(ours).await;
         let status = self.exec_end(&exec).await;
         let timed_out = exec.timed_out();

@@ -57,7 +57,7 @@ pub use archive::PutOptions;
 pub use attach::{AttachPlace, AttachRequest, ClientStream};
 pub use commit::CommitOptions;
 pub use create::Created;
-pub use exec::{Exec, ExecStart};
+pub use exec::{Exec, ExecClaim, ExecStart};
 pub(crate) use links::parse as parse_link;
 pub use list::ListOptions;
 pub use logs::{LogOptions, check as check_log_config};
