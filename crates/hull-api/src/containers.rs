@@ -204,7 +204,7 @@ pub(crate) async fn attach(request: Request) -> Result<Response> {
     };
     let place = request.engine.attach(&container, asked)?;
     let framed = place.framed();
-    hijack::hijack(request.upgrade, request.body, framed, request.version, move |client| async move {
+    hijack::hijack(request, framed, move |client| async move {
         if let Err(error) = place.take(client).await {
             tracing::debug!(%error, "a client could not be attached");
         }

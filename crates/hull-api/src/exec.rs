@@ -40,7 +40,7 @@ pub(crate) async fn start(mut request: Request) -> Result<Response> {
         return http::empty(StatusCode::OK);
     }
     let framed = exec.framed();
-    hijack::hijack(request.upgrade, request.body, framed, request.version, move |client| async move {
+    hijack::hijack(request, framed, move |client| async move {
         // A copy of the connection for the last words, should the command not be executable.
         let copy = client.socket.try_clone();
         let start = ExecStart { detach: false, client: Some(client), console_size: body.console_size };

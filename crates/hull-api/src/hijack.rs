@@ -1,8 +1,9 @@
 //! Connections that stop being HTTP: attach and exec.
 //!
 //! A client that asks to upgrade gets 101 and its socket is taken over; a unix or plain TCP socket is handed to
-//! the shim as it is, anything else (TLS) is copied. A client that does not ask gets output as the body of its
-//! answer, and what it sends as its own body goes in.
+//! the shim as it is, anything else (TLS) is copied. One that does not ask gets 200 and the same stream, where that is
+//! its connection's first request and has no body left; otherwise output is the body of its answer, and what it sends
+//! as its own body goes in.
 
 use std::os::fd::{AsFd, OwnedFd};
 use std::time::{Duration, Instant};
@@ -14,6 +15,7 @@ use hull_engine::container::ClientStream;
 use hull_engine::{Error, Result};
 use hull_runtime::sys::sockets::unread_by_peer;
 use hyper::StatusCode;
+use hyper::body::Body as _;
 use hyper::ext::ReasonPhrase;
 use hyper::header::{CONNECTION, CONTENT_TYPE, HeaderValue, UPGRADE};
 use hyper::upgrade::{OnUpgrade, Upgraded};
@@ -21,8 +23,8 @@ use hyper_util::rt::TokioIo;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpStream, UnixStream};
 
-use crate::http::{self, RequestBody, Response};
-use crate::lenient::Lenient;
+use crate::http::{self, Request, RequestBody, Response};
+use crate::lenient::{self, Lenient};
 
 /// Docker's type of a raw stream, and of one in frames.
 const RAW: &str = "application/vnd.docker.raw-stream";
@@ -35,30 +37,15 @@ pub(crate) fn content_type(framed: bool, version: http::Version) -> &'static str
 }
 
 /// Answers a client that is about to be a stream. `give` gets its connection once it is free of HTTP.
-pub(crate) fn hijack<F, G>(
-    upgrade: Option<OnUpgrade>,
-    body: RequestBody,
-    framed: bool,
-    version: http::Version,
-    give: G,
-) -> Result<Response>
+pub(crate) fn hijack<F, G>(request: Request, framed: bool, give: G) -> Result<Response>
 where
     F: Future<Output = ()> + Send + 'static,
     G: FnOnce(ClientStream) -> F + Send + 'static,
 {
-    match upgrade {
-        Some(upgrade) => {
-            tokio::spawn(async move {
-                match upgrade.await.map_err(|error| error.to_string()) {
-                    Ok(upgraded) => match into_stream(upgraded).await {
-                        Ok(client) => give(client).await,
-                        Err(error) => {
-                            tracing::error!(%error, "a client's connection could not be taken over")
-                        }
-                    },
-                    Err(error) => tracing::debug!(error, "a client went away before it was attached"),
-                }
-            });
+    let Request { upgrade, unasked, body, version, .. } = request;
+    match (upgrade, unasked) {
+        (Some(upgrade), _) => {
+            tokio::spawn(take_over(upgrade, give));
             let mut response = http::empty(StatusCode::SWITCHING_PROTOCOLS)?;
             // Docker's words; the code is what counts.
             response.extensions_mut().insert(ReasonPhrase::from_static(b"UPGRADED"));
@@ -68,12 +55,35 @@ where
             headers.insert(UPGRADE, HeaderValue::from_static("tcp"));
             Ok(response)
         }
-        None => {
+        (None, Some(connection)) if body.is_end_stream() => {
+            tokio::spawn(take_over(connection, give));
+            let mut response = http::empty(StatusCode::SWITCHING_PROTOCOLS)?;
+            // The connection makes 200 of it, which hyper would not let go of HTTP.
+            response.extensions_mut().insert(ReasonPhrase::from_static(lenient::TAKEN_OVER.as_bytes()));
+            response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(RAW));
+            Ok(response)
+        }
+        _ => {
             let (ours, theirs) = UnixStream::pair().map_err(|error| Error::system("make a stream", error))?;
             let client = ClientStream { socket: descriptor(theirs)?, already_read: Vec::new() };
             tokio::spawn(give(client));
             Ok(as_body(ours, body, content_type(framed, version)))
         }
+    }
+}
+
+/// Gives a connection away once its answer's head is written.
+async fn take_over<F, G>(connection: OnUpgrade, give: G)
+where
+    F: Future<Output = ()> + Send + 'static,
+    G: FnOnce(ClientStream) -> F + Send + 'static,
+{
+    match connection.await.map_err(|error| error.to_string()) {
+        Ok(upgraded) => match into_stream(upgraded).await {
+            Ok(client) => give(client).await,
+            Err(error) => tracing::error!(%error, "a client's connection could not be taken over"),
+        },
+        Err(error) => tracing::debug!(error, "a client went away before it was attached"),
     }
 }
 

@@ -51,6 +51,8 @@ pub(crate) struct Request {
     pub(crate) body: RequestBody,
     /// The connection, where the client asked to upgrade it.
     pub(crate) upgrade: Option<hyper::upgrade::OnUpgrade>,
+    /// The connection, where the client did not ask, but this endpoint takes it over all the same.
+    pub(crate) unasked: Option<hyper::upgrade::OnUpgrade>,
 }
 
 impl Request {

@@ -9,7 +9,7 @@ use std::time::Duration;
 use http_body_util::{BodyExt, Full};
 use hull_engine::{Engine, Error, Result};
 use hyper::body::Incoming;
-use hyper::header::{CONTENT_LENGTH, HeaderMap, HeaderValue, SERVER};
+use hyper::header::{CONTENT_LENGTH, HeaderMap, HeaderValue, SERVER, UPGRADE};
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
@@ -19,7 +19,7 @@ use tokio_rustls::TlsAcceptor;
 
 use crate::gone::Client;
 use crate::http::{self, NEWEST, OLDEST, Query, Request, RequestBody, Response, Version};
-use crate::lenient::Lenient;
+use crate::lenient::{self, Lenient};
 use crate::routes;
 
 /// One place where clients connect.
@@ -216,12 +216,15 @@ async fn dispatch(engine: Arc<Engine>, mut request: hyper::Request<Incoming>) ->
             return Err(error);
         }
     };
-    let wants_upgrade = request.headers().contains_key(hyper::header::UPGRADE);
-    let upgrade = wants_upgrade.then(|| hyper::upgrade::on(&mut request));
+    let wants_upgrade = request.headers().contains_key(UPGRADE);
+    let asked = request.headers().get_all(UPGRADE).iter().any(|value| value != lenient::TAKE_OVER);
+    let connection = wants_upgrade.then(|| hyper::upgrade::on(&mut request));
+    let (upgrade, unasked) = if asked { (connection, None) } else { (None, connection) };
     let query = Query::of(request.uri());
     let (parts, body) = request.into_parts();
-    let body = if wants_upgrade { body.boxed() } else { at_hand(&parts.headers, body).await? };
-    handler(Request { engine, version, captures, query, headers: parts.headers, body, upgrade }).await
+    let body = if upgrade.is_some() { body.boxed() } else { at_hand(&parts.headers, body).await? };
+    handler(Request { engine, version, captures, query, headers: parts.headers, body, upgrade, unasked })
+        .await
 }
 
 /// How long a body may be that is read before anything is answered.

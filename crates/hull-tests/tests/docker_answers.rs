@@ -298,3 +298,40 @@ fn a_filter_may_be_written_as_it_is() {
     let listed = daemon.api().raw(request, true).expect("an answer");
     assert_eq!((listed.status, listed.json().as_array().map(Vec::len)), (200, Some(1)));
 }
+
+#[test]
+fn a_stream_needs_no_upgrade() {
+    use std::io::{Read, Write};
+    let daemon = Daemon::start();
+    let mut api = daemon.api();
+    sleeper(&mut api, "box", &json!({}));
+    let body = json!({ "Cmd": ["cat"], "AttachStdin": true, "AttachStdout": true, "Tty": false });
+    let exec = api.post("/containers/box/exec", &body).expect("an answer").json();
+    let start = r#"{"Detach":false,"Tty":false}"#;
+    let exec = format!(
+        "POST /v1.41/exec/{}/start HTTP/1.1\r\nHost: hull\r\nContent-Type: application/json\r\n\
+         Content-Length: {}\r\n\r\n{start}",
+        exec["Id"].as_str().expect("an id"),
+        start.len()
+    );
+    let cat = json!({ "Image": "busybox", "Cmd": ["cat"], "OpenStdin": true, "StdinOnce": true });
+    assert_eq!(create(&mut api, "cat", &cat).status, 201);
+    daemon.ok(&["start", "cat"]);
+    let attach =
+        "POST /containers/cat/attach?stream=1&stdin=1&stdout=1 HTTP/1.1\r\nHost: hull\r\n\r\n".to_owned();
+    for request in [exec, attach] {
+        let mut stream = daemon.api().connect().expect("a connection");
+        // The input is right behind the request, and over with it.
+        stream.get_mut().write_all(format!("{request}hello\n").as_bytes()).expect("a request is sent");
+        stream.get_mut().shutdown(std::net::Shutdown::Write).expect("the input ends");
+        let mut answer = Vec::new();
+        stream.read_to_end(&mut answer).expect("the stream");
+        let head = answer.windows(4).position(|end| end == b"\r\n\r\n").expect("a head") + 4;
+        let output = answer.split_off(head);
+        let head = String::from_utf8_lossy(&answer).to_ascii_lowercase();
+        assert!(head.starts_with("http/1.1 200 ok\r\n"), "{head}");
+        assert!(head.contains("content-type: application/vnd.docker.raw-stream\r\n"), "{head}");
+        assert!(!head.contains("transfer-encoding") && !head.contains("upgrade"), "{head}");
+        assert_eq!(output, b"\x01\0\0\0\0\0\0\x06hello\n", "{head}");
+    }
+}
