@@ -186,7 +186,7 @@ pub(crate) async fn remove(request: Request) -> Result<Response> {
     }
     let container = container(&request)?;
     let options = RemoveOptions { force: request.query.flag("force"), volumes: request.query.flag("v") };
-    request.engine.remove(&container, options).await?;
+    request.engine.remove(&container, request.capture(0), options).await?;
     http::empty(StatusCode::NO_CONTENT)
 }
 

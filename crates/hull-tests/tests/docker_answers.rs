@@ -335,3 +335,22 @@ fn a_stream_needs_no_upgrade() {
         assert_eq!(output, b"\x01\0\0\0\0\0\0\x06hello\n", "{head}");
     }
 }
+
+#[test]
+fn limits_that_the_kernel_has_no_more_earn_a_warning() {
+    let daemon = Daemon::start();
+    let mut api = daemon.api();
+    let body = json!({ "Image": "busybox", "HostConfig": { "KernelMemory": 50_000_000 } });
+    let created = create(&mut api, "box", &body).json();
+    let discarded = json!([
+        "Your kernel does not support kernel memory limit capabilities or the cgroup is not mounted. Limitation \
+         discarded."
+    ]);
+    assert_eq!(created["Warnings"], discarded);
+    let updated =
+        api.post("/containers/box/update", &json!({ "KernelMemory": 50_000_000 })).expect("an answer");
+    assert_eq!(updated.json()["Warnings"], discarded);
+    // What was discarded is not said again.
+    let updated = api.post("/containers/box/update", &json!({ "CpuShares": 512 })).expect("an answer");
+    assert_eq!(updated.json()["Warnings"], json!(null));
+}

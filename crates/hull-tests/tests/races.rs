@@ -219,3 +219,33 @@ fn storm(daemon: &Daemon, api: &mut Client, dice: &mut Dice, name: &str) {
             .any(|words| answer.text().to_lowercase().contains(words));
     assert!(meant, "{} {}", answer.status, answer.text());
 }
+
+#[test]
+fn the_second_of_two_removals_is_told_of_the_first() {
+    let daemon = Daemon::start();
+    let mut told = 0;
+    for round in 0..10 {
+        let name = format!("box{round}");
+        create(&mut daemon.api(), &name, "sleep 1000", "no");
+        daemon.ok(&["start", &name]);
+        let path = format!("/containers/{name}?force=1");
+        let clients = [daemon.api(), daemon.api(), daemon.api()].map(|mut api| {
+            let path = path.clone();
+            std::thread::spawn(move || api.delete(&path).expect("an answer"))
+        });
+        let answers = clients.map(|client| client.join().expect("a client ends"));
+        let removed = answers.iter().filter(|answer| answer.status == 204).count();
+        assert_eq!(removed, 1, "{answers:?}");
+        for refused in answers.iter().filter(|answer| answer.status != 204) {
+            let words = refused.json()["message"].as_str().unwrap_or_default().to_owned();
+            let in_progress = format!("removal of container {name} is already in progress");
+            match refused.status {
+                409 => assert_eq!(words, in_progress),
+                // It came when nothing was left to remove.
+                status => assert_eq!((status, words), (404, format!("No such container: {name}"))),
+            }
+            told += usize::from(refused.status == 409);
+        }
+    }
+    assert!(told > 0, "no removal met another");
+}

@@ -61,6 +61,7 @@ impl Engine {
         let mut warnings = Vec::new();
         self.fill_defaults(&mut host_config)?;
         resources::check(&host_config, &mut warnings)?;
+        warnings.extend(resources::discarded(&host_config.resources));
         check_modes(self, &host_config, &config)?;
         let wanted = self.wanted_mounts(&config, &host_config)?;
         let mut endpoints =

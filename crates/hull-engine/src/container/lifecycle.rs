@@ -102,6 +102,7 @@ impl Engine {
             host.restart_policy = policy;
         }
         resources::check(&host, &mut warnings)?;
+        warnings.extend(resources::discarded(changes));
         let cgroup =
             running.then(|| Cgroup::open(&container.cgroup_path(&self.config.instance))).transpose()?;
         if let Some(cgroup) = &cgroup {

@@ -266,7 +266,7 @@ impl Engine {
             let size = tokio::task::spawn_blocking(move || images.snapshot_size(&id).unwrap_or(0));
             let size = size.await.unwrap_or(0);
             // Started or removed meanwhile: it is not pruned.
-            if self.remove(&container, super::RemoveOptions::default()).await.is_ok() {
+            if self.remove(&container, &container.id, super::RemoveOptions::default()).await.is_ok() {
                 ids.push(record.id);
                 bytes += size;
             }

@@ -47,7 +47,7 @@ mod wait;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
-use std::sync::atomic::AtomicUsize;
+use std::sync::atomic::{AtomicBool, AtomicUsize};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use serde::{Deserialize, Serialize};
@@ -97,6 +97,8 @@ pub struct Container {
     back_off: tokio::sync::Notify,
     /// How many users restart it: its end in between is not that of a container with `--rm`.
     restarting: AtomicUsize,
+    /// Whether a user removes it at this moment.
+    removing: AtomicBool,
     /// Held by who freezes its cgroup, lets it go or gives it other limits; on threads that may block only.
     cgroup_turn: Mutex<()>,
 }
@@ -292,6 +294,7 @@ impl Container {
             execs: Mutex::new(BTreeMap::new()),
             back_off: tokio::sync::Notify::new(),
             restarting: AtomicUsize::new(0),
+            removing: AtomicBool::new(false),
             cgroup_turn: Mutex::new(()),
         }
     }

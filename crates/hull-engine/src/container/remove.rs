@@ -2,6 +2,7 @@
 
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 use std::{fs, io};
 
@@ -24,15 +25,41 @@ pub struct RemoveOptions {
     pub volumes: bool,
 }
 
+/// A user's removal of a container, of which there is one at a time.
+struct Removal(Arc<Container>);
+
+impl Removal {
+    /// None, where one is in progress.
+    fn begin(container: &Arc<Container>) -> Option<Removal> {
+        let begins = !container.removing.swap(true, Ordering::AcqRel);
+        begins.then(|| Removal(Arc::clone(container)))
+    }
+}
+
+impl Drop for Removal {
+    fn drop(&mut self) {
+        self.0.removing.store(false, Ordering::Release);
+    }
+}
+
 impl Engine {
-    /// Removes a container.
+    /// Removes a container, which the user called by this name.
     ///
     /// # Errors
-    /// It runs, and `force` was not given.
-    pub async fn remove(self: &Arc<Self>, container: &Arc<Container>, options: RemoveOptions) -> Result<()> {
+    /// It runs, and `force` was not given; or another user removes it already.
+    pub async fn remove(
+        self: &Arc<Self>,
+        container: &Arc<Container>,
+        called: &str,
+        options: RemoveOptions,
+    ) -> Result<()> {
         let (engine, container) = (Arc::clone(self), Arc::clone(container));
+        let Some(removal) = Removal::begin(&container) else {
+            return Err(Error::conflict(format!("removal of container {called} is already in progress")));
+        };
         // A client that goes away does not leave half a container behind.
         see_through("remove the container", async move {
+            let _removal = removal;
             if !options.force {
                 let _transition = container.transition.lock().await;
                 container.cleared_at_rest().await;

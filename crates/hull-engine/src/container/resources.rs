@@ -63,6 +63,17 @@ pub(super) fn check(host: &HostConfig, warnings: &mut Vec<String>) -> Result<()>
     to_oci(resources, Vec::new()).map(drop)
 }
 
+/// The warnings that limits earn which the kernel has no more: they are not kept.
+pub(super) fn discarded(resources: &Resources) -> impl Iterator<Item = String> {
+    let limits = [("", resources.kernel_memory), ("TCP ", resources.kernel_memory_tcp)];
+    limits.into_iter().filter(|(_, limit)| *limit > 0).map(|(which, _)| {
+        format!(
+            "Your kernel does not support kernel memory {which}limit capabilities or the cgroup is not mounted. \
+             Limitation discarded."
+        )
+    })
+}
+
 fn check_memory(resources: &Resources) -> Result<()> {
     let Resources { memory, memory_swap, memory_reservation, .. } = *resources;
     if memory != 0 && memory < MEMORY_MIN {
@@ -312,6 +323,16 @@ mod tests {
         ] {
             assert!(of(wrong.clone()).is_err(), "{wrong:?}");
         }
+    }
+
+    #[test]
+    fn limits_that_the_kernel_has_no_more_are_discarded_aloud() {
+        let body = br#"{"KernelMemory": 5000000, "KernelMemoryTCP": 7000000}"#;
+        let host: HostConfig = crate::model::parse(body).unwrap();
+        let warnings: Vec<String> = discarded(&host.resources).collect();
+        assert_eq!(warnings.len(), 2, "{warnings:?}");
+        assert!(warnings[0].contains("kernel memory limit capabilities"), "{warnings:?}");
+        assert!(warnings[1].contains("kernel memory TCP limit capabilities"), "{warnings:?}");
     }
 
     #[test]

@@ -216,6 +216,11 @@ pub struct Resources {
     pub io_maximum_iops: u64,
     #[serde(rename = "IOMaximumBandwidth")]
     pub io_maximum_bandwidth: u64,
+    /// Limits that the kernel has no more: read, so that who sets them is told.
+    #[serde(skip_serializing)]
+    pub kernel_memory: i64,
+    #[serde(rename = "KernelMemoryTCP", skip_serializing)]
+    pub kernel_memory_tcp: i64,
 }
 
 /// A block device and its weight, 10 to 1000.
