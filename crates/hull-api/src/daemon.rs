@@ -1,5 +1,7 @@
 //! `hull daemon`, from its flags to its end.
 
+mod reload;
+
 use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::fs;
@@ -17,6 +19,7 @@ use hull_runtime::launcher::{self, Launcher};
 use serde::Deserialize;
 use tokio::signal::unix::{SignalKind, signal};
 
+use self::reload::Reload;
 use crate::server::{self, Listener};
 use crate::tls;
 
@@ -182,8 +185,9 @@ fn start(flags: Flags, given: &ArgMatches) -> Result<()> {
             "the daemon needs root: start it with `sudo hull daemon`",
         ));
     }
-    let settings = settle(flags, given)?;
-    log_to_standard_error(settings.level);
+    let settings = settle(flags.clone(), given)?;
+    let set_level = reload::log_to_standard_error(settings.level);
+    let reload = Reload { flags, given: given.clone(), set_level };
     fs::create_dir_all(&settings.engine.exec_root).map_err(|error| {
         Error::system(format_args!("make the folder {}", settings.engine.exec_root.display()), error)
     })?;
@@ -199,13 +203,13 @@ fn start(flags: Flags, given: &ArgMatches) -> Result<()> {
         .enable_all()
         .build()
         .map_err(|error| Error::system("start the daemon's threads", error))?;
-    let result = runtime.block_on(run(settings, launcher));
+    let result = runtime.block_on(run(settings, launcher, &reload));
     // What still copies bytes for clients ends with the daemon.
     runtime.shutdown_background();
     result
 }
 
-async fn run(settings: Settings, launcher: Launcher) -> Result<()> {
+async fn run(settings: Settings, launcher: Launcher, reload: &Reload) -> Result<()> {
     // Before anyone is told that it serves: who starts a daemon may end it at once.
     let failed = |error: std::io::Error| Error::system("wait for signals", error);
     let mut terminate = signal(SignalKind::terminate()).map_err(failed)?;
@@ -230,7 +234,7 @@ async fn run(settings: Settings, launcher: Launcher) -> Result<()> {
         tokio::select! {
             _ = terminate.recv() => break,
             _ = interrupt.recv() => break,
-            _ = hang_up.recv() => tracing::info!("a hang-up is no reason to end; the configuration is read at the start"),
+            _ = hang_up.recv() => reload.run(&engine),
         }
     }
     tracing::info!("the daemon ends; containers run on");
@@ -264,16 +268,7 @@ fn settle(mut flags: Flags, given: &ArgMatches) -> Result<Settings> {
         check_host(host, tls_files.verify, open)?;
     }
     let debug = flags.debug || file.debug;
-    let level = match flags.log_level.or(file.log_level).as_deref() {
-        None if debug => tracing::Level::DEBUG,
-        None | Some("info") => tracing::Level::INFO,
-        Some("debug") => tracing::Level::DEBUG,
-        Some("warn") => tracing::Level::WARN,
-        Some("error" | "fatal") => tracing::Level::ERROR,
-        Some(other) => {
-            return Err(Error::invalid(format!("unknown log level {other:?}: debug, info, warn or error")));
-        }
-    };
+    let level = log_level(flags.log_level.or(file.log_level).as_deref(), debug)?;
     match flags.storage_driver.as_deref().or(file.storage_driver.as_deref()) {
         None | Some("overlayfs" | "overlay2" | "overlay") => {}
         Some(other) => {
@@ -308,6 +303,20 @@ fn settle(mut flags: Flags, given: &ArgMatches) -> Result<Settings> {
             storage_driver: None,
         },
     })
+}
+
+/// How much is logged, by the level's name or, without one, by `debug`.
+fn log_level(name: Option<&str>, debug: bool) -> Result<tracing::Level> {
+    match name {
+        None if debug => Ok(tracing::Level::DEBUG),
+        None | Some("info") => Ok(tracing::Level::INFO),
+        Some("debug") => Ok(tracing::Level::DEBUG),
+        Some("warn") => Ok(tracing::Level::WARN),
+        Some("error" | "fatal") => Ok(tracing::Level::ERROR),
+        Some(other) => {
+            Err(Error::invalid(format!("unknown log level {other:?}: debug, info, warn or error")))
+        }
+    }
 }
 
 fn read_file(path: Option<PathBuf>, given: &ArgMatches) -> Result<Flags> {
@@ -488,18 +497,6 @@ fn group_id(asked: Option<&str>) -> Result<Option<u32>> {
         )));
     }
     Ok(found)
-}
-
-fn log_to_standard_error(level: tracing::Level) {
-    use std::io::IsTerminal;
-    let subscriber = tracing_subscriber::fmt()
-        .with_max_level(level)
-        .with_target(false)
-        .with_ansi(std::io::stderr().is_terminal())
-        .with_writer(std::io::stderr);
-    if subscriber.try_init().is_err() {
-        eprintln!("hull daemon: messages were set up before");
-    }
 }
 
 /// Tells whoever started the daemon that it serves (sd_notify(3)).

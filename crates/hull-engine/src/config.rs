@@ -15,7 +15,7 @@ pub struct DaemonConfig {
     pub exec_root: PathBuf,
     /// The name of what this daemon makes in the kernel: bridges, tables, cgroups.
     pub instance: String,
-    /// Whether debug messages are logged.
+    /// Whether debug messages are logged, at the start.
     pub debug: bool,
     /// Limits of containers that set none of their own.
     pub default_ulimits: BTreeMap<String, Ulimit>,
@@ -31,10 +31,17 @@ pub struct DaemonConfig {
     pub dns_options: Vec<String>,
     /// Search domains.
     pub dns_search: Vec<String>,
-    /// `key=value` labels of the daemon, shown by info.
+    /// `key=value` labels of the daemon, at the start.
     pub labels: Vec<String>,
     /// The snapshotter that was asked for; none: the best that the file system carries.
     pub storage_driver: Option<String>,
+}
+
+/// What of the configuration a running daemon takes anew.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Reloadable {
+    pub(crate) debug: bool,
+    pub(crate) labels: Vec<String>,
 }
 
 impl DaemonConfig {

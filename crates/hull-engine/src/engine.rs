@@ -1,9 +1,10 @@
 //! The engine: what one daemon owns, and how it comes up.
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::io;
 use std::path::Path;
-use std::sync::{Arc, Weak};
+use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::Duration;
 
 use hull_image::Store;
@@ -12,7 +13,7 @@ use hull_runtime::launcher::Launcher;
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 
-use crate::config::DaemonConfig;
+use crate::config::{DaemonConfig, Reloadable};
 use crate::container::Containers;
 use crate::database::Database;
 use crate::events::Events;
@@ -39,6 +40,8 @@ pub struct Engine {
     pub(crate) containers: Containers,
     pub(crate) database: Arc<Database>,
     pub(crate) launcher: Launcher,
+    /// What of the configuration was taken anew since the start.
+    reloadable: Mutex<Reloadable>,
     /// Held as long as this daemon lives, so that no other has its roots.
     _roots: [fs::File; 2],
 }
@@ -82,12 +85,29 @@ impl Engine {
             containers: Containers::load(&database)?,
             database,
             launcher,
+            reloadable: Mutex::new(Reloadable { debug: config.debug, labels: config.labels.clone() }),
             config,
             _roots: roots,
         });
         engine.take_up().await?;
         tokio::spawn(keep_launcher(Arc::downgrade(&engine)));
         Ok(engine)
+    }
+
+    /// Takes over what the configuration file says now, and tells who listens.
+    pub fn reload(&self, debug: bool, labels: Vec<String>) {
+        let attributes = BTreeMap::from([
+            ("name".to_owned(), rustix::system::uname().nodename().to_string_lossy().into_owned()),
+            ("debug".to_owned(), debug.to_string()),
+            ("labels".to_owned(), serde_json::json!(labels).to_string()),
+        ]);
+        *self.reloadable.lock().unwrap_or_else(PoisonError::into_inner) = Reloadable { debug, labels };
+        self.events.publish(crate::events::Kind::Daemon, "reload", &self.id, attributes);
+    }
+
+    /// What the configuration says by now.
+    pub(crate) fn reloadable(&self) -> Reloadable {
+        self.reloadable.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 }
 

@@ -1,7 +1,8 @@
 //! The daemon's own options, and daemons side by side.
 
-use hull_tests::{Daemon, Engine};
+use hull_tests::{Daemon, Engine, wait_until};
 use std::os::unix::fs::PermissionsExt;
+use std::time::Duration;
 
 fn only_hull() -> bool {
     Engine::under_test() == Engine::Hull
@@ -246,4 +247,34 @@ fn several_sockets_pools_and_the_bridges_address() {
         "#,
         other = other.display(),
     ));
+}
+
+#[test]
+fn a_hang_up_reads_debug_and_labels_again() {
+    if !only_hull() {
+        return;
+    }
+    let file = std::env::temp_dir().join(format!("hull-tests-{}.json", std::process::id()));
+    std::fs::write(&file, r#"{"labels": ["a=1"]}"#).expect("a file");
+    let daemon = Daemon::with(&["--config", file.to_str().expect("text")]);
+    let info = || daemon.ok(&["info", "--format", "{{json .Labels}} {{.Debug}}"]);
+    let hang_up = |said: &str| {
+        let pid = rustix::process::Pid::from_raw(daemon.pid() as i32).expect("a process");
+        rustix::process::kill_process(pid, rustix::process::Signal::HUP).expect("a signal");
+        wait_until(said, Duration::from_secs(10), || daemon.log().contains(said));
+    };
+    assert_eq!(info(), r#"["a=1"] false"#);
+
+    std::fs::write(&file, r#"{"labels": ["b=2"], "debug": true}"#).expect("a file");
+    hang_up("debug and labels are as in the configuration file");
+    assert_eq!(info(), r#"["b=2"] true"#);
+    daemon.hull(&["inspect", "nothing-of-that-name"]);
+    wait_until("debug messages", Duration::from_secs(10), || daemon.log().contains("DEBUG"));
+    let events = daemon.ok(&["events", "--since", "0", "--until", "0s", "--filter", "type=daemon"]);
+    assert!(events.contains("daemon reload") && events.contains(r#"labels=["b=2"]"#), "{events}");
+
+    std::fs::write(&file, "no configuration").expect("a file");
+    hang_up("the configuration stays as it is");
+    assert_eq!(info(), r#"["b=2"] true"#);
+    std::fs::remove_file(&file).expect("the file is removed");
 }

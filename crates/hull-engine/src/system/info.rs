@@ -60,8 +60,9 @@ impl Engine {
             "BridgeNfIptables": false,
             "BridgeNfIp6tables": false,
         });
+        let reloadable = self.reloadable();
         let more = json!({
-            "Debug": self.config.debug,
+            "Debug": reloadable.debug,
             "NFd": fs::read_dir("/proc/self/fd").map_or(0, Iterator::count),
             "NGoroutines": 0,
             "SystemTime": rfc3339(now_ns()),
@@ -92,7 +93,7 @@ impl Engine {
             "HttpsProxy": "",
             "NoProxy": "",
             "Name": system.nodename().to_string_lossy(),
-            "Labels": self.config.labels,
+            "Labels": reloadable.labels,
             "ExperimentalBuild": false,
             "ServerVersion": VERSION,
             "Runtimes": { "hull": { "path": std::env::current_exe().unwrap_or_default() } },

@@ -1,0 +1,62 @@
+//! `SIGHUP`: what of the configuration file holds for a daemon that runs, as in Docker: `debug` and `labels`.
+
+use clap::ArgMatches;
+use hull_engine::{Engine, Error, Result};
+use tracing_subscriber::filter::LevelFilter;
+use tracing_subscriber::layer::SubscriberExt;
+use tracing_subscriber::reload;
+use tracing_subscriber::util::SubscriberInitExt;
+
+use super::{Flags, log_level, read_file};
+
+/// Sets how much is logged from now on.
+pub(super) type SetLevel = Box<dyn Fn(tracing::Level) -> Result<()> + Send + Sync>;
+
+/// What the daemon was started with, to be laid over the file again.
+pub(super) struct Reload {
+    /// The command line.
+    pub(super) flags: Flags,
+    /// The same, with what was said and what was not.
+    pub(super) given: ArgMatches,
+    /// The log's level, which follows `debug`.
+    pub(super) set_level: SetLevel,
+}
+
+impl Reload {
+    /// Reads the file again. One that cannot be read or says what is no configuration changes nothing.
+    pub(super) fn run(&self, engine: &Engine) {
+        match self.apply(engine) {
+            Ok(()) => tracing::info!(
+                "debug and labels are as in the configuration file; what else was changed in it holds from the next start on"
+            ),
+            Err(error) => tracing::error!(%error, "the configuration stays as it is"),
+        }
+    }
+
+    fn apply(&self, engine: &Engine) -> Result<()> {
+        let file = read_file(self.flags.config.clone(), &self.given)?;
+        let debug = self.flags.debug || file.debug;
+        (self.set_level)(log_level(self.flags.log_level.as_deref().or(file.log_level.as_deref()), debug)?)?;
+        let mut labels = self.flags.labels.clone();
+        labels.extend(file.labels);
+        engine.reload(debug, labels);
+        Ok(())
+    }
+}
+
+/// Messages go to standard error; how many of them, the answer sets anew.
+pub(super) fn log_to_standard_error(level: tracing::Level) -> SetLevel {
+    use std::io::IsTerminal;
+    let (filter, handle) = reload::Layer::new(LevelFilter::from_level(level));
+    let lines = tracing_subscriber::fmt::layer()
+        .with_target(false)
+        .with_ansi(std::io::stderr().is_terminal())
+        .with_writer(std::io::stderr);
+    if tracing_subscriber::registry().with(filter).with(lines).try_init().is_err() {
+        eprintln!("hull daemon: messages were set up before");
+    }
+    Box::new(move |level| {
+        let changed = handle.reload(LevelFilter::from_level(level));
+        changed.map_err(|error| Error::system("change the log's level", error))
+    })
+}
