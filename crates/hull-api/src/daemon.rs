@@ -264,7 +264,10 @@ fn settle(mut flags: Flags, given: &ArgMatches) -> Result<Settings> {
         hosts.push(format!("unix://{}", exec_root.join("hull.sock").display()));
     }
     let open = flags.allow_root_to_anyone_on_the_network || file.allow_root_to_anyone_on_the_network;
-    for host in &hosts {
+    for host in &mut hosts {
+        if let Some(address) = host.strip_prefix("tcp://") {
+            *host = format!("tcp://{}", with_port(address, use_tls));
+        }
         check_host(host, tls_files.verify, open)?;
     }
     let debug = flags.debug || file.debug;
@@ -371,6 +374,20 @@ fn absolute(path: PathBuf) -> Result<PathBuf> {
         .map_err(|error| Error::system(format_args!("use the folder {}", path.display()), error))
 }
 
+/// A TCP address with what it does not say: this machine, and Docker's port.
+fn with_port(address: &str, tls: bool) -> String {
+    let address = address.trim_end_matches('/');
+    let (host, port) = match address.rsplit_once(':') {
+        Some((host, port)) if !port.ends_with(']') => (host, port),
+        _ => (address, ""),
+    };
+    let host = if host.is_empty() { "localhost" } else { host };
+    match port {
+        "" => format!("{host}:{}", if tls { 2376 } else { 2375 }),
+        port => format!("{host}:{port}"),
+    }
+}
+
 /// TCP to clients who need not say who they are is for this machine alone.
 fn check_host(host: &str, verified: bool, open: bool) -> Result<()> {
     let Some(address) = host.strip_prefix("tcp://") else {
@@ -403,11 +420,6 @@ async fn listeners(host: &str, settings: &Settings) -> Result<Vec<Listener>> {
         return Ok(vec![server::listen_unix(Path::new(path), group)?]);
     }
     if let Some(address) = host.strip_prefix("tcp://") {
-        let address = if address.contains(':') {
-            address.to_owned()
-        } else {
-            format!("{address}:{}", if tls.is_some() { 2376 } else { 2375 })
-        };
         let listener = tokio::net::TcpListener::bind(&address)
             .await
             .map_err(|error| Error::system(format_args!("listen on tcp://{address}"), error))?;
@@ -566,6 +578,11 @@ mod tests {
         }
         assert!(check_host("tcp://0.0.0.0:2375", false, false).unwrap_err().message.contains("--tlsverify"));
         check_host("tcp://0.0.0.0:2376", true, false).unwrap();
+        assert_eq!(with_port("127.0.0.1", false), "127.0.0.1:2375");
+        assert_eq!(with_port("example.org/", true), "example.org:2376");
+        assert_eq!(with_port("[::1]", false), "[::1]:2375");
+        assert_eq!(with_port("[::1]:1", true), "[::1]:1");
+        assert_eq!(with_port(":7", true), "localhost:7");
         check_host("tcp://0.0.0.0:2375", false, true).unwrap();
         assert!(check_host("http://x", false, false).is_err());
     }

@@ -129,6 +129,9 @@ pub(crate) async fn load(request: Request) -> Result<Response> {
             let line = match one {
                 Loaded::Reference(name) => format!("Loaded image: {name}\n"),
                 Loaded::Id(id) => format!("Loaded image ID: {id}\n"),
+                Loaded::Renamed(name, former) => format!(
+                    "The image {name} already exists, renaming the old one with ID {former} to empty string\n"
+                ),
             };
             lines.say(&json!({ "stream": line }));
         }

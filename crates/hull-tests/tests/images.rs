@@ -177,3 +177,18 @@ fn a_commit_of_what_has_not_changed_has_no_layer_of_its_own() {
         "#,
     );
 }
+
+#[test]
+fn a_name_that_is_loaded_leaves_the_image_that_had_it() {
+    Daemon::start().session(
+        r#"
+        $ hull run --name box busybox touch /new; hull commit box child >/dev/null; hull save -o child.tar child
+        $ hull tag busybox child; old=$(hull image inspect -f '{{.Id}}' busybox)
+        $ hull load -q -i child.tar | sed "s/$old/<old>/"
+        The image child:latest already exists, renaming the old one with ID <old> to empty string
+        Loaded image: child:latest
+        $ hull load -q -i child.tar
+        Loaded image: child:latest
+        "#,
+    );
+}

@@ -117,3 +117,21 @@ fn tmpfs() {
         "#,
     );
 }
+
+#[test]
+fn a_volume_that_cannot_be_mounted_fails_the_start() {
+    let daemon = Daemon::start();
+    let missing = daemon.dir().join("missing");
+    let device = format!("device={}", missing.display());
+    daemon.ok(&["volume", "create", "-o", "type=none", "-o", "o=bind", "-o", &device, "lost"]);
+    daemon.ok(&["create", "--name", "box", "-v", "lost:/not-in-the-image", "busybox", "true"]);
+    let started = daemon.hull(&["start", "box"]);
+    assert!(started.stderr.contains("failed to mount local volume"), "{}", started.stderr);
+    assert_ne!(started.status, 0);
+    // What the image has there would have to be copied into it: that is of the creation.
+    let created = daemon.hull(&["create", "-v", "lost:/etc", "busybox", "true"]);
+    assert!(created.stderr.contains("failed to mount local volume"), "{}", created.stderr);
+    assert_ne!(created.status, 0);
+    std::fs::create_dir(&missing).expect("a folder");
+    daemon.ok(&["start", "box"]);
+}

@@ -150,7 +150,7 @@ fn make_context(globals: Globals, command: String) -> Result<Context, Error> {
         _ => return Err(Error::usage("specify only one -H")),
     };
     let tls = tls_choice(&globals, &config_dir);
-    let client = Client::new(Host::parse(host.as_deref())?, tls);
+    let client = Client::new(Host::parse(host.as_deref(), tls.is_some())?, tls);
     Ok(Context { client, command, config_dir, debug: globals.debug || globals.log_level == "debug" })
 }
 

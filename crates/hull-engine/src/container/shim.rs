@@ -95,6 +95,13 @@ impl Shim {
             place.sent = true;
         }
         match receiver.await {
+            // It ended as the signal came, and only its end was not told yet: no other news than that of the next line.
+            Ok(Reply::Failed(error))
+                if error.errno == Some(libc::ESRCH)
+                    && matches!(request, Request::Signal { .. } | Request::KillAll) =>
+            {
+                Err(Error::conflict(error.to_string()))
+            }
             Ok(Reply::Failed(error)) => Err(error.into()),
             Ok(reply) => Ok(reply),
             Err(_) => Err(Error::conflict("the container has ended meanwhile")),
@@ -148,5 +155,32 @@ impl Shim {
                 }
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_signal_that_comes_too_late_is_no_failure_of_the_system() {
+        let (ours, theirs) = protocol::pair().unwrap();
+        let shim = Shim::new(ours).unwrap();
+        let answers = Arc::clone(&shim);
+        tokio::spawn(async move { while let Ok(Some(_)) = answers.event().await {} });
+        let ended = std::thread::spawn(move || {
+            while let Ok(Some((request, _))) = protocol::receive::<Request>(theirs.as_fd()) {
+                let gone = hull_runtime::Error::refused("ask the shim", "the container has ended");
+                let gone = hull_runtime::Error { errno: Some(libc::ESRCH), ..gone };
+                assert!(matches!(request, Request::Signal { .. } | Request::KillAll), "{request:?}");
+                protocol::send(theirs.as_fd(), &FromShim::Reply(Reply::Failed(gone)), &[]).unwrap();
+            }
+        });
+        for request in [Request::Signal { exec: None, signal: libc::SIGTERM }, Request::KillAll] {
+            let error = shim.ask(&request, &[]).await.unwrap_err();
+            assert_eq!(error.kind, crate::Kind::Conflict, "{error}");
+        }
+        rustix::net::shutdown(&shim.socket, rustix::net::Shutdown::Both).unwrap();
+        ended.join().unwrap();
     }
 }

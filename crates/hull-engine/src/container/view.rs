@@ -13,7 +13,7 @@ use super::mounts::{MountKind, MountPlan};
 use super::shim::Shim;
 use super::{Container, Record};
 use crate::blocking::may_hang_if;
-use crate::{Engine, Error, Result};
+use crate::{Engine, Error, Kind, Result};
 
 /// A container's root folder, as long as this is held.
 pub(super) struct View {
@@ -21,6 +21,15 @@ pub(super) struct View {
     pub(super) root: OwnedFd,
     /// The process that holds the mounts of a stopped container ends when this closes.
     _holder: Option<Arc<Shim>>,
+}
+
+/// Volumes that are new to a container, with their places in it.
+#[derive(Default)]
+struct Fresh {
+    /// Those without anything in them, and their folders.
+    empty: Vec<(String, PathBuf)>,
+    /// Those that the kernel does not mount, and why.
+    unmountable: Vec<(String, Error)>,
 }
 
 impl Engine {
@@ -87,10 +96,17 @@ impl Engine {
             fresh.iter().filter_map(|index| record.mounts.get(*index)).cloned().collect();
         let (id, names) = (record.id.clone(), plans.clone());
         let may_hang = self.volumes.of_a_container_are_mounts(&id);
-        let empty = may_hang_if(may_hang, self, move |engine| engine.empty_volumes(&id, &names)).await?;
-        if !empty.is_empty() {
+        let Fresh { empty, unmountable } =
+            may_hang_if(may_hang, self, move |engine| engine.fresh_volumes(&id, &names)).await?;
+        if !empty.is_empty() || !unmountable.is_empty() {
             let view = self.plain_view(record).await?;
             let copied = tokio::task::spawn_blocking(move || {
+                for (place, error) in unmountable {
+                    // Where the image has nothing to fill it with, it is the start that mounts it, and fails.
+                    if hull_image::archive::has(view.root.as_fd(), &place).map_err(crate::images::error)? {
+                        return Err(error);
+                    }
+                }
                 for (place, folder) in empty {
                     let volume = open_folder(&folder)?;
                     hull_image::archive::copy_up(view.root.as_fd(), &place, volume.as_fd())
@@ -106,20 +122,27 @@ impl Engine {
         Ok(())
     }
 
-    /// Of these volumes of a container, which it mounts for that: those that are empty, with their places in it.
-    fn empty_volumes(&self, id: &str, plans: &[MountPlan]) -> Result<Vec<(String, PathBuf)>> {
-        let mut empty = Vec::new();
+    /// Of these volumes of a container, which it mounts for that: those that are empty and those that cannot be mounted.
+    fn fresh_volumes(&self, id: &str, plans: &[MountPlan]) -> Result<Fresh> {
+        let mut fresh = Fresh::default();
         for plan in plans {
-            let folder = self.volumes.mount(&plan.name, id)?;
+            let folder = match self.volumes.mount(&plan.name, id) {
+                Ok(folder) => folder,
+                Err(error) if error.kind == Kind::NotFound => return Err(error),
+                Err(error) => {
+                    fresh.unmountable.push((plan.destination.clone(), error));
+                    continue;
+                }
+            };
             let is_empty = std::fs::read_dir(&folder)
                 .map_err(|error| Error::system(format_args!("look into the volume {}", plan.name), error))?
                 .next()
                 .is_none();
             if is_empty {
-                empty.push((plan.destination.clone(), folder));
+                fresh.empty.push((plan.destination.clone(), folder));
             }
         }
-        Ok(empty)
+        Ok(fresh)
     }
 
     /// The image that a container was made of, if it is still there.

@@ -212,6 +212,7 @@ impl Engine {
             let name = match one {
                 Loaded::Reference(name) => name.clone(),
                 Loaded::Id(id) => id.to_string(),
+                Loaded::Renamed(..) => continue,
             };
             // Another client may have removed it already.
             if let Ok(image) = self.images.resolve(&name) {

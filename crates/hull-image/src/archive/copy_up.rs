@@ -37,6 +37,18 @@ pub fn copy_up(root: BorrowedFd<'_>, path: &str, destination: BorrowedFd<'_>) ->
     copy.folder(&source, &destination, b"", 0)
 }
 
+/// Whether something is at a path in a root.
+///
+/// # Errors
+/// The way there cannot be gone.
+pub fn has(root: BorrowedFd<'_>, path: &str) -> Result<bool> {
+    match open_in_root(root, path.as_bytes(), OFlags::PATH) {
+        Ok(_) => Ok(true),
+        Err(Errno::NOENT | Errno::NOTDIR) => Ok(false),
+        Err(errno) => Err(reading(path.as_bytes(), errno)),
+    }
+}
+
 struct Copy<'a> {
     /// Files with several names, by device and inode: their first name in the destination.
     links: HashMap<(u64, u64), Vec<u8>>,

@@ -12,7 +12,7 @@ use std::os::fd::{AsFd, BorrowedFd};
 use rustix::fs::{AtFlags, FileType, OFlags, statat};
 use serde::{Deserialize, Serialize};
 
-pub use self::copy_up::copy_up;
+pub use self::copy_up::{copy_up, has};
 use self::pack::Packer;
 use self::resolve::{Resolved, open_in_root, resolve, through_links};
 use crate::layer::extract::{Extractor, Rules};

@@ -15,6 +15,7 @@ use super::import::Unpacked;
 use super::{Loaded, Platform, Progress, Report, Store};
 use crate::layer::extract::clean;
 use crate::layer::stream::Compression;
+use crate::reference::Reference;
 use crate::tar::{Kind, Reader};
 use crate::{Digest, Error, ImageId, Result};
 
@@ -287,11 +288,23 @@ impl Store {
         }
         let id = Digest::of(&image.config);
         let parent = image.parent.filter(|parent| self.image(parent).is_ok());
+        let mut loaded = self.renamed(&image.names, &id);
         self.enter(&image.config, layers, parent, &image.names)?;
-        Ok(match image.names.is_empty() {
-            true => vec![Loaded::Id(id)],
-            false => image.names.iter().map(|name| Loaded::Reference(name.familiar())).collect(),
-        })
+        match image.names.is_empty() {
+            true => loaded.push(Loaded::Id(id)),
+            false => loaded.extend(image.names.iter().map(|name| Loaded::Reference(name.familiar()))),
+        }
+        Ok(loaded)
+    }
+
+    /// Those of the names that name another image now.
+    fn renamed(&self, names: &[Reference], id: &ImageId) -> Vec<Loaded> {
+        let state = self.state();
+        let former = |name: &Reference| {
+            let former = state.names.get(&super::images::key(name)).filter(|former| *former != id)?;
+            Some(Loaded::Renamed(name.familiar(), *former))
+        };
+        names.iter().filter_map(former).collect()
     }
 
     fn unpack_blob(&self, name: &[u8], blob: &Blob, size: u64, report: Report<'_>) -> Result<Unpacked<'_>> {

@@ -184,13 +184,15 @@ pub struct Commit {
     pub created_by: String,
 }
 
-/// What [`Store::load`] brought in: `Loaded image: …` or `Loaded image ID: …`.
+/// What [`Store::load`] brought in: `Loaded image: …` or `Loaded image ID: …`; and whose names it took.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Loaded {
     /// A reference that now names an image.
     Reference(String),
     /// An image without a name.
     Id(ImageId),
+    /// A reference that names another image from now on, and the one that it named before.
+    Renamed(String, ImageId),
 }
 
 /// A container that uses an image.

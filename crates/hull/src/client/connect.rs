@@ -35,8 +35,8 @@ pub enum Host {
 }
 
 impl Host {
-    /// Reads `-H`'s forms.
-    pub fn parse(text: Option<&str>) -> Result<Self, Error> {
+    /// Reads `-H`'s forms. Without a port, `tls` decides which one is Docker's.
+    pub fn parse(text: Option<&str>, tls: bool) -> Result<Self, Error> {
         let Some(text) = text.map(str::trim).filter(|text| !text.is_empty()) else {
             return Ok(Self::Default);
         };
@@ -44,10 +44,10 @@ impl Host {
         match scheme {
             "unix" if rest.is_empty() => Ok(Self::Default),
             "unix" => Ok(Self::Unix(PathBuf::from(rest))),
-            "tcp" | "http" | "https" => tcp(rest, text),
+            "tcp" | "http" | "https" => tcp(rest, text, tls),
             "ssh" => ssh(rest, text),
             "" if text.starts_with('/') => Ok(Self::Unix(PathBuf::from(text))),
-            "" => tcp(rest, text),
+            "" => tcp(rest, text, tls),
             _ => Err(bad(text, &format!("{scheme}:// is no way that is known (unix, tcp, ssh are)"))),
         }
     }
@@ -65,13 +65,14 @@ fn bad(text: &str, why: &str) -> Error {
     Error::usage(format!("unable to parse docker host `{text}`: {why}"))
 }
 
-fn tcp(rest: &str, text: &str) -> Result<Host, Error> {
+fn tcp(rest: &str, text: &str, tls: bool) -> Result<Host, Error> {
     let address = rest.trim_end_matches('/');
     let has_port = address.rsplit_once(':').is_some_and(|(_, port)| port.parse::<u16>().is_ok());
     if address.is_empty() || address.contains('/') {
         return Err(bad(text, "it has no host, or a path after it"));
     }
-    Ok(Host::Tcp(if has_port { address.to_owned() } else { format!("{address}:2375") }))
+    let port = if tls { 2376 } else { 2375 };
+    Ok(Host::Tcp(if has_port { address.to_owned() } else { format!("{address}:{port}") }))
 }
 
 fn ssh(rest: &str, text: &str) -> Result<Host, Error> {
@@ -209,20 +210,22 @@ mod tests {
     use super::*;
 
     fn host(text: &str) -> Host {
-        Host::parse(Some(text)).unwrap()
+        Host::parse(Some(text), false).unwrap()
     }
 
     #[test]
     fn forms() {
-        assert_eq!(Host::parse(None).unwrap(), Host::Default);
+        assert_eq!(Host::parse(None, false).unwrap(), Host::Default);
         assert_eq!(host("unix:///tmp/x"), Host::Unix("/tmp/x".into()));
         assert_eq!(host("/tmp/x"), Host::Unix("/tmp/x".into()));
         assert_eq!(host("tcp://a:1"), Host::Tcp("a:1".into()));
         assert_eq!(host("a:1"), Host::Tcp("a:1".into()));
         assert_eq!(host("tcp://[::1]:4"), Host::Tcp("[::1]:4".into()));
         assert_eq!(host("tcp://a"), Host::Tcp("a:2375".into()));
+        assert_eq!(host("tcp://[::1]"), Host::Tcp("[::1]:2375".into()));
+        assert_eq!(Host::parse(Some("tcp://a"), true).unwrap(), Host::Tcp("a:2376".into()));
         for wrong in ["ftp://x", "tcp://", "tcp://a:1/p", "ssh://", "ssh://u:p@h", "ssh://h:x"] {
-            assert!(Host::parse(Some(wrong)).is_err(), "{wrong}");
+            assert!(Host::parse(Some(wrong), false).is_err(), "{wrong}");
         }
     }
 
