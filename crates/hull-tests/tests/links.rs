@@ -100,3 +100,47 @@ fn an_alias_of_one_container_alone() {
         "#,
     );
 }
+
+#[test]
+fn links_follow_their_targets_through_renames_ends_and_starts_together() {
+    Daemon::start().session(
+        r#"
+        $ for name in t1 t2 t3 t4; do hull run -d --name $name -e OF=$name busybox sleep 600 >/dev/null; done
+        $ hull run -d --name web --link t1 --link t2 --link t3 --link t4:four busybox sleep 600
+        <id>
+        $ told() { address=$(hull inspect -f '{{.NetworkSettings.Networks.bridge.IPAddress}}' $2); hull exec web grep -cE "^$address.$1 " /etc/hosts; }
+        $ hull stop -t 0 t1 t2 t3 t4 >/dev/null
+        $ for i in 1 2 3; do hull run -d --name x$i busybox sleep 600 >/dev/null; done
+        $ for name in t1 t2 t3 t4; do hull start $name >/dev/null & done; wait
+        $ told t1 t1; told t2 t2; told t3 t3; told four t4
+        1
+        1
+        1
+        1
+        $ hull rename t1 other; hull stop -t 0 other >/dev/null; hull rm -f x2 >/dev/null; hull start other
+        other
+        $ told t1 other; hull exec web grep t1 /etc/hosts | cut -f 2 | cut -d ' ' -f 3
+        1
+        other
+        $ hull stop -t 0 t2; hull exec web sh -c 'echo $T1_ENV_OF $T2_ENV_OF $FOUR_ENV_OF'
+        t2
+        t1 t4
+        $ hull network create own >/dev/null; hull network connect own web
+        $ hull exec web grep -c "$(hull inspect -f '{{.NetworkSettings.Networks.own.IPAddress}}' web)" /etc/hosts
+        1
+        $ hull exec web grep -cE '[[:blank:]](t1|t2|t3|four) ' /etc/hosts
+        4
+        $ hull network disconnect own web; hull network disconnect bridge web; hull exec web grep -cE '(t1|four) ' /etc/hosts
+        0
+        [1]
+        $ hull network connect bridge web; hull exec web grep -cE '[[:blank:]](t1|t3|four) ' /etc/hosts
+        3
+        $ hull exec web sh -c 'head -c 2000000 /dev/zero | tr "\\0" x >>/etc/hosts'; hull restart -t 0 t3
+        t3
+        $ hull exec web sh -c 'wc -c </etc/hosts' | sed 's/^2000[0-9]*$/as it was/'
+        as it was
+        $ hull run --network container:web busybox true 2>&1 | head -n 1 | grep -o 'its /etc/hosts has grown over 1048576 bytes'
+        its /etc/hosts has grown over 1048576 bytes
+        "#,
+    );
+}

@@ -363,9 +363,8 @@ impl Engine {
     /// The exec's process: the container's, but for what was said otherwise.
     fn exec_process(&self, container: &Container, config: &ExecConfig) -> Result<Process> {
         let record = container.record().clone();
-        // Whoever it was linked to may have ended since.
-        let linked = self.linked(&record).unwrap_or_default();
-        let linked: Vec<String> = linked.into_iter().flat_map(|linked| linked.environment).collect();
+        let linked = self.linked_running(&record).into_iter().flat_map(|linked| linked.environment);
+        let linked: Vec<String> = linked.collect();
         let mut process = self.process(&record, &linked)?;
         process.set_terminal(Some(config.tty));
         process.set_user(User::default());

@@ -3,11 +3,12 @@
 //! to its place there ([`crate::networks`]).
 
 use std::collections::{BTreeMap, HashMap};
-use std::fs;
 use std::net::IpAddr;
+use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
+use super::files::{LineOf, LinkLine};
 use super::{Container, Record};
 use crate::model::{EndpointSettings, HostConfig};
 use crate::{Engine, Error, Kind, Result};
@@ -37,7 +38,7 @@ impl Link {
 /// What a container that starts is told of one that it is linked to.
 pub(super) struct Linked {
     /// The line of /etc/hosts.
-    pub(super) hosts: (IpAddr, Vec<String>),
+    pub(super) hosts: LinkLine,
     /// The variables.
     pub(super) environment: Vec<String>,
 }
@@ -133,10 +134,23 @@ impl Engine {
     /// # Errors
     /// One of them does not run, or is not on the default network.
     pub(super) fn linked(&self, record: &Record) -> Result<Vec<Linked>> {
-        if !record.endpoints.contains_key(DEFAULT) {
+        if !self.has_links(record) {
             return Ok(Vec::new());
         }
         record.links.iter().map(|link| self.linked_one(record, link)).collect()
+    }
+
+    /// The same of a container that runs: of whom it is linked to one or another may have ended since.
+    pub(super) fn linked_running(&self, record: &Record) -> Vec<Linked> {
+        if !self.has_links(record) {
+            return Vec::new();
+        }
+        record.links.iter().filter_map(|link| self.linked_one(record, link).ok()).collect()
+    }
+
+    /// Whether it is where links are of any use.
+    pub(super) fn has_links(&self, record: &Record) -> bool {
+        !record.links.is_empty() && record.endpoints.contains_key(DEFAULT)
     }
 
     fn linked_one(&self, record: &Record, link: &Link) -> Result<Linked> {
@@ -152,8 +166,7 @@ impl Engine {
         if !target.is_running() {
             return stopped(&target.name);
         }
-        let address = target.endpoints.get(DEFAULT).and_then(|settings| settings.ip_address.parse().ok());
-        let Some(address) = address else {
+        let Some(address) = default_address(&target) else {
             return Err(Error::new(
                 Kind::System,
                 format!("Cannot link to /{}, as it does not belong to the default network", target.name),
@@ -169,37 +182,30 @@ impl Engine {
     }
 
     /// A container that has started again may have another address: who is linked to it is told.
-    pub(super) fn tell_linked(&self, container: &Container) {
+    pub(super) async fn tell_linked(self: &Arc<Self>, container: &Container) {
         let parents = self.containers.linked_to(&container.id);
         if parents.is_empty() {
             return;
         }
         let target = container.record().clone();
-        let Some(settings) = target.endpoints.get(DEFAULT) else { return };
-        for other in parents {
-            let record = other.record().clone();
-            let links = record.links.iter().filter(|link| link.target == target.id);
-            for link in links.filter(|_| record.is_running()) {
-                let names = hosts_names(&link.alias, &target).join(" ");
-                self.edit_hosts(&record.id, &names, Some(&settings.ip_address));
+        let Some(address) = default_address(&target) else { return };
+        let engine = Arc::clone(self);
+        let told = tokio::task::spawn_blocking(move || {
+            for parent in parents {
+                let record = parent.record().clone();
+                let links = record.links.iter().filter(|link| link.target == target.id);
+                for link in links.filter(|_| record.is_running()) {
+                    let of = LineOf { alias: &link.alias, hostname: Some(target.hostname()) };
+                    engine.edit_link(&parent, &of, Some(&(address, hosts_names(&link.alias, &target))));
+                }
             }
+        });
+        if let Err(error) = told.await {
+            tracing::error!(container = container.id, %error, "who is linked to it was not told its address");
         }
     }
 
-    /// Gives the line of these names in a container's /etc/hosts another address, or takes it out. In place, as the
-    /// file is bound into the container; a line that someone there has changed is not found, and stays.
-    fn edit_hosts(&self, id: &str, names: &str, address: Option<&str>) {
-        let path = self.container_dir(id).join("hosts");
-        let Ok(text) = fs::read_to_string(&path) else { return };
-        let edited = edited(&text, names, address);
-        if edited != text
-            && let Err(error) = fs::write(&path, edited)
-        {
-            tracing::error!(container = id, %error, "{} could not be written", path.display());
-        }
-    }
-
-    /// Removes the link `CONTAINER/ALIAS`.
+    /// Removes the link `CONTAINER/ALIAS`. It reads and writes a file.
     ///
     /// # Errors
     /// There is none, or it is a container's own name.
@@ -221,11 +227,11 @@ impl Engine {
         if was_last {
             self.containers.unlinked(&parent.id, &link.target);
         }
-        if parent.record().is_running()
-            && let Ok(target) = self.container(&link.target)
-        {
-            let names = hosts_names(&link.alias, &target.record()).join(" ");
-            self.edit_hosts(&parent.id, &names, None);
+        if parent.record().is_running() {
+            let hostname = self.container(&link.target).ok();
+            let hostname = hostname.map(|target| target.record().hostname().to_owned());
+            let of = LineOf { alias: &link.alias, hostname: hostname.as_deref() };
+            self.edit_link(&parent, &of, None);
         }
         Ok(())
     }
@@ -269,18 +275,9 @@ fn hosts_names(alias: &str, target: &Record) -> Vec<String> {
     names
 }
 
-fn edited(text: &str, names: &str, address: Option<&str>) -> String {
-    let mut edited = String::with_capacity(text.len());
-    for line in text.split_inclusive('\n') {
-        match (line.trim_end().split_once('\t'), address) {
-            (Some((_, found)), Some(address)) if found == names => {
-                edited.push_str(&format!("{address}\t{names}\n"));
-            }
-            (Some((_, found)), None) if found == names => {}
-            _ => edited.push_str(line),
-        }
-    }
-    edited
+/// Its address on the default network.
+fn default_address(record: &Record) -> Option<IpAddr> {
+    record.endpoints.get(DEFAULT)?.ip_address.parse().ok()
 }
 
 /// Docker's variables of a link: of each port, of each run of ports in a row, of the lowest one, the link's name, and
@@ -387,16 +384,5 @@ mod tests {
         }
         assert_eq!(variables.len(), 1 + 4 + 6 * 4 + 1 + 1);
         assert_eq!(environment("a", "/b/a", address, &[], &[]), ["A_NAME=/b/a"]);
-    }
-
-    #[test]
-    fn one_line_of_the_hosts_file_is_changed() {
-        let text = "127.0.0.1\tlocalhost\n172.17.0.2\tdb host\n172.17.0.3\tdb host2\n";
-        assert_eq!(
-            edited(text, "db host", Some("172.17.0.9")),
-            "127.0.0.1\tlocalhost\n172.17.0.9\tdb host\n172.17.0.3\tdb host2\n"
-        );
-        assert_eq!(edited(text, "db host", None), "127.0.0.1\tlocalhost\n172.17.0.3\tdb host2\n");
-        assert_eq!(edited(text, "db", None), text);
     }
 }

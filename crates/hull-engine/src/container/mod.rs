@@ -20,6 +20,7 @@ mod commit;
 mod create;
 mod endpoints;
 mod exec;
+mod files;
 mod finish;
 mod freeze;
 mod health;
@@ -101,6 +102,8 @@ pub struct Container {
     removing: AtomicBool,
     /// Held by who freezes its cgroup, lets it go or gives it other limits; on threads that may block only.
     cgroup_turn: Mutex<()>,
+    /// Held by who reads or writes the files that are bound into it, so that no change of another's is lost.
+    files: Mutex<()>,
 }
 
 /// What those who wait for a container see.
@@ -296,6 +299,7 @@ impl Container {
             restarting: AtomicUsize::new(0),
             removing: AtomicBool::new(false),
             cgroup_turn: Mutex::new(()),
+            files: Mutex::new(()),
         }
     }
 

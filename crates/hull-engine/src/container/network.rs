@@ -2,7 +2,6 @@
 //! otherwise.
 
 use std::collections::BTreeMap;
-use std::fs;
 use std::sync::Arc;
 
 use super::{Container, Record, locked};
@@ -66,7 +65,7 @@ impl Engine {
         container.change(&self.database, |record| {
             record.endpoints.insert(name.clone(), joined.unwrap_or(settings))
         })?;
-        self.refresh_files(container, &before);
+        self.refresh_files(container, before).await;
         self.tell_network(&name, container, "connect");
         Ok(())
     }
@@ -107,38 +106,21 @@ impl Engine {
         }
         let before = container.record().clone();
         container.change(&self.database, |record| record.endpoints.remove(&name))?;
-        self.refresh_files(container, &before);
+        self.refresh_files(container, before).await;
         self.tell_network(&name, container, "disconnect");
         Ok(())
     }
 
-    /// Writes /etc/hosts and /etc/resolv.conf of a running container anew, in place, as they are bound into it. A file that
-    /// someone in the container has changed stays as it is.
-    fn refresh_files(&self, container: &Container, before: &Record) {
+    /// Lets a running container's /etc/hosts and /etc/resolv.conf follow its networks.
+    async fn refresh_files(self: &Arc<Self>, container: &Arc<Container>, before: Record) {
         if !before.is_running() {
             return;
         }
-        let after = container.record().clone();
-        let texts = self
-            .linked(before)
-            .and_then(|linked| self.network_files(before, &before.endpoints, &linked))
-            .and_then(|old| Ok((old, self.network_files(&after, &after.endpoints, &self.linked(&after)?)?)));
-        let (old, new) = match texts {
-            Ok(texts) => texts,
-            Err(error) => {
-                tracing::error!(container = container.id, %error, "its /etc/hosts and /etc/resolv.conf stay as they are");
-                return;
-            }
-        };
-        let folder = self.container_dir(&container.id);
-        for ((name, old), (_, new)) in old.iter().zip(&new) {
-            let path = folder.join(name);
-            if old != new
-                && fs::read_to_string(&path).is_ok_and(|present| present == *old)
-                && let Err(error) = fs::write(&path, new)
-            {
-                tracing::error!(container = container.id, %error, "{} could not be written", path.display());
-            }
+        let (engine, changed) = (Arc::clone(self), Arc::clone(container));
+        let work = tokio::task::spawn_blocking(move || engine.rewrite_files(&changed, &before));
+        let written = work.await.unwrap_or_else(|error| Err(Error::system("write its files", error)));
+        if let Err(error) = written {
+            tracing::error!(container = container.id, %error, "its /etc/hosts and /etc/resolv.conf stay as they are");
         }
     }
 

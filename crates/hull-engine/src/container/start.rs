@@ -13,6 +13,7 @@ use hull_runtime::protocol::{
 };
 use tokio::sync::oneshot;
 
+use super::files::LinkLine;
 use super::links::Linked;
 use super::mounts::MountKind;
 use super::shim::Shim;
@@ -143,7 +144,7 @@ impl Engine {
             }
         };
         fault::passed("start", "executed");
-        match self.enter_running(container, &shim, prepared.allocation, &started, starter) {
+        match self.enter_running(container, &shim, prepared.allocation, &started, starter).await {
             Ok(()) => {
                 // Its watcher lives as long as this receiver's other end.
                 let _ = started.entered.send(());
@@ -271,51 +272,53 @@ impl Engine {
         linked: &[Linked],
         folder: &Path,
     ) -> Result<()> {
-        let write = |name: &str, text: &str| {
+        if let Some(other) = record.host_config.network_mode.strip_prefix("container:") {
+            return self.copy_files(other, folder);
+        }
+        let endpoints = allocation.map_or(&record.endpoints, |allocation| &allocation.endpoints);
+        let lines = linked.iter().map(|linked| linked.hosts.clone()).collect();
+        for (name, text) in [
+            ("hostname", format!("{}\n", record.hostname())),
+            ("hosts", self.hosts_text(record, endpoints, lines)?),
+            ("resolv.conf", self.resolv_conf_text(record, endpoints)?),
+        ] {
             let path = folder.join(name);
             fs::write(&path, text)
-                .map_err(|error| Error::system(format_args!("write {}", path.display()), error))
-        };
-        if let Some(other) = record.host_config.network_mode.strip_prefix("container:") {
-            // The files of whose network it is.
-            let other = self.container_dir(other);
-            for name in ["hostname", "hosts", "resolv.conf"] {
-                let text = fs::read_to_string(other.join(name)).unwrap_or_default();
-                write(name, &text)?;
-            }
-            return Ok(());
-        }
-        write("hostname", &format!("{}\n", record.hostname()))?;
-        let endpoints = allocation.map_or(&record.endpoints, |allocation| &allocation.endpoints);
-        for (name, text) in self.network_files(record, endpoints, linked)? {
-            write(name, &text)?;
+                .map_err(|error| Error::system(format_args!("write {}", path.display()), error))?;
         }
         Ok(())
     }
 
-    /// The texts of /etc/hosts and /etc/resolv.conf for a container at these places.
-    pub(super) fn network_files(
+    /// The text of /etc/hosts for a container at these places.
+    pub(super) fn hosts_text(
         &self,
         record: &Record,
         endpoints: &BTreeMap<String, EndpointSettings>,
-        linked: &[Linked],
-    ) -> Result<[(&'static str, String); 2]> {
-        let host = &record.host_config;
-        let hosts = self.networks.hosts(&HostsOf {
+        linked: Vec<LinkLine>,
+    ) -> Result<String> {
+        self.networks.hosts(&HostsOf {
             endpoints,
             hostname: record.hostname(),
             domainname: &record.config.domainname,
-            extra: host.extra_hosts.as_deref().unwrap_or_default(),
-            linked: linked.iter().map(|linked| linked.hosts.clone()).collect(),
-        })?;
+            extra: record.host_config.extra_hosts.as_deref().unwrap_or_default(),
+            linked,
+        })
+    }
+
+    /// The text of /etc/resolv.conf for a container at these places.
+    pub(super) fn resolv_conf_text(
+        &self,
+        record: &Record,
+        endpoints: &BTreeMap<String, EndpointSettings>,
+    ) -> Result<String> {
+        let host = &record.host_config;
         let networks: Vec<&str> = endpoints.keys().map(String::as_str).collect();
-        let resolv_conf = self.networks.resolv_conf(&Resolving {
+        self.networks.resolv_conf(&Resolving {
             networks: &networks,
             dns: host.dns.as_deref().unwrap_or_default(),
             search: host.dns_search.as_deref().unwrap_or_default(),
             options: host.dns_options.as_deref().unwrap_or_default(),
-        })?;
-        Ok([("hosts", hosts), ("resolv.conf", resolv_conf)])
+        })
     }
 
     /// The host's folder behind each mount of the record, in its order; a tmpfs has none.
@@ -409,7 +412,7 @@ impl Engine {
     }
 
     /// The container runs: everyone is told.
-    fn enter_running(
+    async fn enter_running(
         self: &Arc<Self>,
         container: &Arc<Container>,
         shim: &Arc<Shim>,
@@ -450,7 +453,7 @@ impl Engine {
         for network in container.network_names() {
             self.tell_network(&network, container, "connect");
         }
-        self.tell_linked(container);
+        self.tell_linked(container).await;
         self.tell(container, "start");
         self.start_health(container);
         Ok(())
