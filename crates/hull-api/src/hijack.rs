@@ -6,14 +6,12 @@
 //! as its own body goes in.
 
 use std::os::fd::{AsFd, OwnedFd};
-use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use futures_util::{StreamExt, stream};
 use http_body_util::BodyExt;
 use hull_engine::container::ClientStream;
 use hull_engine::{Error, Result};
-use hull_runtime::sys::sockets::unread_by_peer;
 use hyper::StatusCode;
 use hyper::body::Body as _;
 use hyper::ext::ReasonPhrase;
@@ -93,7 +91,6 @@ async fn into_stream(upgraded: Upgraded) -> Result<ClientStream> {
         Ok(parts) => {
             let (stream, left) = parts.io.into_inner().into_inner();
             let socket = descriptor(stream)?;
-            head_is_read(&socket).await;
             return Ok(ClientStream { socket, already_read: [&parts.read_buf[..], &left].concat() });
         }
         Err(upgraded) => upgraded,
@@ -114,31 +111,6 @@ async fn into_stream(upgraded: Upgraded) -> Result<ClientStream> {
         let _ = tokio::io::copy_bidirectional(&mut TokioIo::new(upgraded), &mut ours).await;
     });
     Ok(ClientStream { socket: descriptor(theirs)?, already_read: Vec::new() })
-}
-
-/// How long a client may take to read the head of its answer before the stream begins all the same.
-const HEAD_PATIENCE: Duration = Duration::from_millis(100);
-
-/// How long that is waited for without giving the processor away: clients that wait for their answer are faster.
-const HEAD_SOON: Duration = Duration::from_micros(300);
-
-/// Waits until a client has read the head of its answer. Python's HTTP client (docker-py) reads the head through a
-/// buffer and the stream past it: what comes together with the head would be lost in that buffer. Docker is slow enough
-/// that it never does.
-async fn head_is_read(socket: &OwnedFd) {
-    let begin = Instant::now();
-    // Nothing tells when a peer has read, so it is asked for.
-    while let Ok(1..) = unread_by_peer(socket.as_fd()) {
-        let waited = begin.elapsed();
-        if waited > HEAD_PATIENCE {
-            return;
-        }
-        if waited < HEAD_SOON {
-            tokio::task::yield_now().await;
-        } else {
-            tokio::time::sleep(Duration::from_millis(1)).await;
-        }
-    }
 }
 
 pub(crate) fn descriptor(stream: UnixStream) -> Result<OwnedFd> {
@@ -180,6 +152,7 @@ fn as_body(ours: UnixStream, mut input: RequestBody, content_type: &'static str)
 
 /// Writes the last words to a client that gets nothing else.
 pub(crate) async fn last_words(socket: OwnedFd, words: &[u8]) {
+    hull_engine::container::head_is_read(socket.as_fd()).await;
     let stream = std::os::unix::net::UnixStream::from(socket);
     let Ok(()) = stream.set_nonblocking(true) else { return };
     let Ok(mut stream) = UnixStream::from_std(stream) else { return };

@@ -73,8 +73,8 @@ impl Launcher {
         read(&self.running).process.id()
     }
 
-    /// Sends a message; threads may do so at once. Blocks only while the socket's buffer is full, which the
-    /// launcher empties without waiting for anything.
+    /// Sends a message; threads may do so at once. Blocks only while the socket's buffer is full, which is emptied at the
+    /// pace of forks.
     pub fn send(&self, message: &ToLauncher, descriptors: &[BorrowedFd<'_>]) -> Result<()> {
         for _ in 0..ATTEMPTS {
             let pid = match self.send_once(message, descriptors) {
@@ -283,7 +283,11 @@ fn fork_spare() -> std::io::Result<Forked> {
 /// The spare process: gets ready, takes a message, says so and becomes what the message asks for.
 fn spare(socket: OwnedFd, word: OwnedFd, warm: &Warm) {
     warm.name(c"hull-spare", "hull spare");
-    let Ok(mut ready) = shim::Ready::up() else { return };
+    let mut ready = match shim::Ready::up() {
+        Ok(ready) => ready,
+        // Not before somebody asks: the launcher forks the next one when this one has ended.
+        Err(error) => return refuse_one(socket.as_fd(), error),
+    };
     warm.rehearse();
     let (body, descriptors) = loop {
         match protocol::receive_packet(socket.as_fd()) {
@@ -311,7 +315,7 @@ fn is_closed(socket: BorrowedFd<'_>) -> bool {
         && socket[0].revents().intersects(PollFlags::HUP | PollFlags::RDHUP | PollFlags::ERR)
 }
 
-/// No process can be forked: the next start is answered with that.
+/// No shim can be made: the next start is answered with that.
 fn refuse_one(socket: BorrowedFd<'_>, error: Error) {
     match protocol::receive_packet(socket) {
         Ok(Some((_, descriptors))) => tell_failure(&descriptors, error),

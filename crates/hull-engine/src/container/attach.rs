@@ -1,9 +1,11 @@
 //! Clients at a container's streams. The client's own socket is handed to the shim: no byte passes the daemon.
 
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use hull_runtime::protocol::{Attach, Request};
+use hull_runtime::sys::sockets::unread_by_peer;
 use rustix::net::RecvFlags;
 use tokio::io::AsyncWriteExt;
 use tokio::net::UnixStream;
@@ -132,9 +134,23 @@ impl AttachPlace {
     }
 }
 
+/// How long a client may take to read the head of its answer before it is written to all the same.
+const HEAD_PATIENCE: Duration = Duration::from_millis(100);
+
+/// Waits until a client has read the head of its answer, as a shim does before its first word: some clients (docker-py)
+/// lose what comes together with the head.
+pub async fn head_is_read(socket: BorrowedFd<'_>) {
+    let begin = Instant::now();
+    // Nothing tells when a peer has read, so it is asked for.
+    while matches!(unread_by_peer(socket), Ok(1..)) && begin.elapsed() < HEAD_PATIENCE {
+        tokio::time::sleep(Duration::from_millis(1)).await;
+    }
+}
+
 impl ClientStream {
     /// Sends what is logged until now.
     async fn replay(&self, mut logs: Logs) -> Result<()> {
+        head_is_read(self.socket.as_fd()).await;
         let failed = |error: std::io::Error| Error::system("send the log to an attached client", error);
         // A copy for the reactor; any stream socket is written to alike.
         let socket = std::os::unix::net::UnixStream::from(self.socket.try_clone().map_err(failed)?);

@@ -55,7 +55,7 @@ use serde::{Deserialize, Serialize};
 use tokio::sync::watch;
 
 pub use archive::PutOptions;
-pub use attach::{AttachPlace, AttachRequest, ClientStream};
+pub use attach::{AttachPlace, AttachRequest, ClientStream, head_is_read};
 pub use commit::CommitOptions;
 pub use create::Created;
 pub use exec::{Exec, ExecClaim, ExecStart};

@@ -68,8 +68,12 @@ impl Cgroup {
             let advice = "no cgroup hierarchy is mounted: mount -t cgroup2 cgroup2 /sys/fs/cgroup";
             return Err(Error::refused(format!("make the cgroup {path}"), advice));
         }
-        if let Some(unified) = &hierarchy.unified {
-            cgroup.make_unified(unified, &hierarchy.unified_controllers)?;
+        if let Some(unified) = &hierarchy.unified
+            && let Err(error) = cgroup.make_unified(unified, &hierarchy.unified_controllers)
+        {
+            // The first error is the one to tell.
+            let _ = cgroup.remove();
+            return Err(error);
         }
         Ok(cgroup)
     }

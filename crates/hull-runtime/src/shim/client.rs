@@ -3,7 +3,7 @@
 use std::borrow::Cow;
 use std::io::IoSlice;
 use std::mem::MaybeUninit;
-use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::time::{Duration, Instant};
 
 use rustix::io::Errno;
@@ -11,9 +11,15 @@ use rustix::net::{RecvFlags, SendAncillaryBuffer, SendFlags, Shutdown};
 
 use super::log::Stream;
 use crate::protocol::Attach;
+use crate::sys::sockets::unread_by_peer;
 
 /// How long a client may take nothing of what an ended process has printed: someone may read it in a pager.
 const STALLS: Duration = Duration::from_secs(3600);
+
+/// How long a client may take to read the head of its answer before the stream begins all the same.
+const HEAD_PATIENCE: Duration = Duration::from_millis(100);
+/// How often it is looked whether it has. Nothing tells when a peer has read.
+const HEAD_LOOKS: Duration = Duration::from_micros(200);
 
 /// A client of a container's or an exec's streams.
 #[derive(Debug)]
@@ -28,6 +34,10 @@ pub(super) struct Client {
     pending: Vec<u8>,
     taken: usize,
     keys: DetachKeys,
+    /// Until when the stream waits for the client to read the head of its answer, which the daemon has written. Python's
+    /// HTTP client (docker-py) reads the head through a buffer and the stream past it: what comes together with the head
+    /// would be lost in that buffer. None: it has begun.
+    head: Option<Instant>,
     /// When it last took something.
     took_at: Instant,
     /// It cannot be written to any more; what it sent before is still read.
@@ -58,6 +68,7 @@ impl Client {
             pending: Vec::new(),
             taken: 0,
             keys: DetachKeys::new(attach.detach_keys),
+            head: Some(Instant::now() + HEAD_PATIENCE),
             took_at: Instant::now(),
             gone: false,
             done: false,
@@ -85,7 +96,7 @@ impl Client {
 
     fn send(&mut self, head: &[u8], bytes: &[u8]) {
         let mut sent = 0;
-        if self.pending.is_empty() {
+        if self.pending.is_empty() && self.has_begun() {
             match self.try_send(&[IoSlice::new(head), IoSlice::new(bytes)]) {
                 Some(more) => sent = more,
                 None => return,
@@ -93,6 +104,29 @@ impl Client {
         }
         self.pending.extend_from_slice(&head[sent.min(head.len())..]);
         self.pending.extend_from_slice(&bytes[sent.saturating_sub(head.len())..]);
+    }
+
+    /// Whether the client has read the head of its answer, or has taken too long for it.
+    fn has_begun(&mut self) -> bool {
+        let waits = self.head.is_some_and(|until| {
+            Instant::now() < until && matches!(unread_by_peer(self.socket.as_fd()), Ok(1..))
+        });
+        if !waits {
+            self.head = None;
+        }
+        !waits
+    }
+
+    /// When to look again whether what is pending can be sent; none where nothing waits for the client's reading.
+    pub(super) fn looks_at(&self, now: Instant) -> Option<Instant> {
+        self.head.filter(|_| self.is_behind()).map(|_| now + HEAD_LOOKS)
+    }
+
+    /// Begins the stream where that can be now.
+    pub(super) fn look(&mut self) {
+        if self.head.is_some() && self.is_behind() && self.has_begun() {
+            self.flush();
+        }
     }
 
     /// How many bytes the socket took; none when the client is gone.
@@ -156,7 +190,7 @@ impl Client {
     /// What to wait for on its socket; none while nothing that can happen there matters.
     pub(super) fn interest(&self, input_has_room: bool) -> Option<(i32, i16)> {
         let input = if self.sends && input_has_room { libc::POLLIN } else { 0 };
-        let output = if self.is_behind() { libc::POLLOUT } else { 0 };
+        let output = if self.is_behind() && self.head.is_none() { libc::POLLOUT } else { 0 };
         // That a client is gone is reported without being asked for, and would be again and again.
         (!self.gone || input != 0).then(|| (self.socket.as_raw_fd(), input | output))
     }

@@ -23,7 +23,7 @@ pub(super) struct ExitRecord(OwnedFd);
 
 impl ExitRecord {
     /// Its name until it is whole.
-    const TEMPORARY: &str = ".exit.json";
+    pub(super) const TEMPORARY: &str = ".exit.json";
     /// More than any record takes, in bytes.
     const SPACE: u64 = 4096;
 
@@ -148,9 +148,11 @@ impl Shim {
             let now = Instant::now();
             let mut gives_up_at: Option<Instant> = None;
             for (owner, streams) in self.all_streams().enumerate() {
+                streams.look();
                 streams.cut_stalled(now);
                 streams.release();
-                gives_up_at = gives_up_at.into_iter().chain(streams.gives_up_at()).min();
+                let due = streams.gives_up_at().into_iter().chain(streams.looks_at(now));
+                gives_up_at = gives_up_at.into_iter().chain(due).min();
                 streams.interests(owner, &mut interests);
                 behind |= streams.has_clients();
             }

@@ -156,6 +156,8 @@ impl Shim {
             }
         }
         self.interests = interests;
+        self.first.streams.look();
+        self.execs.iter_mut().for_each(|exec| exec.process.streams.look());
         self.check_limits();
         self.finish_execs();
         self.sweep();
@@ -319,7 +321,10 @@ impl Shim {
         // Clients of execs that are over: what they have not taken is not kept for ever.
         let told = self.execs.iter().filter(|exec| exec.told);
         let stalled = told.filter_map(|exec| exec.process.streams.gives_up_at());
-        clocks.filter_map(Clock::due).chain(lingering).chain(stalled).min()
+        let now = Instant::now();
+        let streams = self.execs.iter().map(|exec| &exec.process.streams).chain([&self.first.streams]);
+        let looks = streams.filter_map(|streams| streams.looks_at(now));
+        clocks.filter_map(Clock::due).chain(lingering).chain(stalled).chain(looks).min()
     }
 
     fn check_limits(&mut self) {

@@ -4,6 +4,7 @@ use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 
 use oci_spec::runtime::{Process, Spec};
 
+use super::ending::ExitRecord;
 use super::kernel::{self, Interest};
 use super::log::Writer;
 use super::streams::{self, Streams};
@@ -17,7 +18,7 @@ use crate::{Error, Result, container, seccomp};
 pub(super) struct Started {
     pub(super) id: String,
     pub(super) folder: OwnedFd,
-    pub(super) exit_record: super::ending::ExitRecord,
+    pub(super) exit_record: ExitRecord,
     pub(super) listener: OwnedFd,
     pub(super) cgroup: Cgroup,
     pub(super) streams: Streams,
@@ -53,6 +54,7 @@ impl Drop for Undo {
         }
         // The error of the start is the one to tell.
         let _ = super::remove(self.folder.as_fd(), super::SOCKET);
+        let _ = super::remove(self.folder.as_fd(), ExitRecord::TEMPORARY);
         if let Some(cgroup) = &self.cgroup {
             let _ = cgroup.remove();
         }
@@ -108,7 +110,7 @@ pub(super) fn start(
     let doing = || format!("prepare {}", launch.runtime_dir.display());
     let folder = super::open_folder(&launch.runtime_dir).context(doing)?;
     super::remove(folder.as_fd(), super::EXIT).context(doing)?;
-    let exit_record = super::ending::ExitRecord::reserve(folder.as_fd())?;
+    let exit_record = ExitRecord::reserve(folder.as_fd())?;
     let listener = super::listen(folder.as_fd()).context(doing)?;
     let folder_kept = folder.try_clone().context(doing)?;
     let mut undo = Undo { folder, cgroup: None, armed: true };

@@ -157,6 +157,16 @@ impl Streams {
         self.source(Stream::Stdout).is_none() && self.source(Stream::Stderr).is_none()
     }
 
+    /// Begins the streams of clients that have read the heads of their answers by now.
+    pub(super) fn look(&mut self) {
+        self.clients.iter_mut().for_each(Client::look);
+    }
+
+    /// When to [`Streams::look`] again.
+    pub(super) fn looks_at(&self, now: Instant) -> Option<Instant> {
+        self.clients.iter().filter_map(|client| client.looks_at(now)).min()
+    }
+
     /// Whether every client has taken everything.
     pub(super) fn delivered(&self) -> bool {
         !self.clients.iter().any(Client::is_behind)

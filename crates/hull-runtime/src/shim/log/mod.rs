@@ -249,6 +249,8 @@ impl Writer {
             let _ = std::fs::rename(numbered(path, number), numbered(path, number + 1));
         }
         if std::fs::rename(&fresh, path).is_err() {
+            // What is written on is the newest again.
+            let _ = std::fs::rename(numbered(path, 1), path);
             return;
         }
         let oldest = numbered(path, kept);
