@@ -17,6 +17,7 @@ usage: cargo xtask COMMAND
 
   test             all checks and tests; installs what they need with apt-get where it may
       --no-install     installs nothing
+      --machines       also `vm`
   vm [v1] [v2]     tests in virtual machines: cgroup v1 and v2 alone, resets that lose the disk's cache
       --only WORD      the tests whose name holds WORD (may be repeated)
       --resets N       N resets (default: 3)
