@@ -4,8 +4,9 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use hull_runtime::protocol::{EndReason, Event, Exit};
+use hull_runtime::protocol::{EndReason, Event, Exit, State};
 
+use super::rejoin::{Clearing, Over};
 use super::shim::Shim;
 use super::start::Starter;
 use super::{Container, Ended, Record, Status, locked, now_ns, rfc3339};
@@ -21,96 +22,67 @@ const GOOD_RUN: Duration = Duration::from_secs(10);
 /// How long an end waits for its volumes to be unmounted, where a server does not answer.
 const UNMOUNT_PATIENCE: Duration = Duration::from_secs(10);
 
-/// While it lives, a shim has the container or clears up behind it.
-struct Clearing<'a>(&'a Container);
-
-impl<'a> Clearing<'a> {
-    fn of(container: &'a Container) -> Clearing<'a> {
-        container.clearing.send_replace(true);
-        Clearing(container)
-    }
-}
-
-impl Drop for Clearing<'_> {
-    fn drop(&mut self) {
-        self.0.clearing.send_replace(false);
-    }
-}
-
 impl Engine {
     /// Follows a running container's shim to its end.
-    pub(super) async fn follow(self: &Arc<Self>, container: &Arc<Container>, shim: &Arc<Shim>) {
-        let mut shim = Arc::clone(shim);
-        let _clearing = Clearing::of(container);
+    pub(super) async fn follow(
+        self: &Arc<Self>,
+        container: &Arc<Container>,
+        mut shim: Arc<Shim>,
+        _clearing: Clearing,
+    ) {
         loop {
             match shim.event().await {
-                Ok(Some((Event::Oom, _))) => self.tell(container, "oom"),
-                Ok(Some((Event::ExecExited { id, exit }, _))) => self.exec_ended(container, &id, &exit),
-                Ok(Some((Event::Exited(exit), _))) => {
-                    self.ended(container, &exit).await;
-                    // Its cgroup is gone when the connection closes.
-                    while let Ok(Some(_)) = shim.event().await {}
-                    return;
+                Ok(Some((Event::Oom, _))) => {
+                    self.tell(container, "oom");
+                    continue;
                 }
-                Ok(Some((Event::Started { .. } | Event::StartFailed(_) | Event::ViewReady, _))) => {}
-                Ok(None) => match self.reconnect(container).await {
-                    Some(again) => shim = again,
-                    None => return,
-                },
+                Ok(Some((Event::ExecExited { id, exit }, _))) => {
+                    self.exec_ended(container, &id, &exit);
+                    continue;
+                }
+                Ok(Some((Event::Exited(exit), _))) => {
+                    return self.over(container, Over::Told(shim, exit)).await;
+                }
+                Ok(Some((Event::Started { .. } | Event::StartFailed(_) | Event::ViewReady, _))) => continue,
+                // The shim's own end, or it was closed for not being read in time.
+                Ok(None) => {}
                 Err(error) => {
                     tracing::error!(container = container.id, %error, "a container could not be followed");
-                    match self.reconnect(container).await {
-                        Some(again) => shim = again,
-                        None => return,
-                    }
                 }
+            }
+            match self.rejoin(container).await {
+                Ok(joined) => {
+                    self.end_execs_but(container, &joined.state);
+                    *locked(&container.shim) = Some(Arc::clone(&joined.shim));
+                    shim = joined.shim;
+                }
+                Err(over) => return self.over(container, over).await,
             }
         }
     }
 
-    /// A connection that closed: the shim's own is gone with it, or it was closed for not being read in time. Then
-    /// there is another one.
-    async fn reconnect(self: &Arc<Self>, container: &Arc<Container>) -> Option<Arc<Shim>> {
-        let mut wait = FIRST_BACK_OFF;
-        let shim = loop {
-            match hull_runtime::shim::connect(&self.runtime_dir(&container.id)) {
-                Ok(socket) => match Shim::new(socket) {
-                    Ok(shim) => break shim,
-                    Err(error) => tracing::warn!(container = container.id, %error, "its shim is tried again"),
-                },
-                // No socket, or nobody behind it: the shim is gone. Anything else is this machine's trouble, not its end.
-                Err(error) if matches!(error.errno, Some(libc::ENOENT | libc::ECONNREFUSED)) => {
-                    self.shim_lost(container).await;
-                    return None;
-                }
-                Err(error) => tracing::warn!(container = container.id, %error, "its shim is tried again"),
+    /// Ends of execs that were told while nobody heard them.
+    fn end_execs_but(&self, container: &Container, state: &State) {
+        let execs: Vec<_> = locked(&container.execs).values().cloned().collect();
+        for exec in execs.iter().filter(|exec| exec.is_running() && !state.execs.contains_key(&exec.id)) {
+            exec.ended_with_container();
+        }
+    }
+
+    /// A container that is over: its end is told, then nothing is left of its run. Whoever calls holds a [`Clearing`].
+    pub(super) async fn over(self: &Arc<Self>, container: &Arc<Container>, over: Over) {
+        match over {
+            Over::Told(shim, exit) => {
+                self.ended(container, &exit).await;
+                // Its cgroup is gone when the connection closes.
+                while let Ok(Some(_)) = shim.event().await {}
             }
-            tokio::time::sleep(wait).await;
-            wait = (wait * 2).min(LONGEST_BACK_OFF);
-        };
-        match self.subscribe(container, &shim).await {
-            Ok(Some(state)) => {
-                // Ends that were told while nobody heard them.
-                let execs: Vec<_> = locked(&container.execs).values().cloned().collect();
-                for exec in
-                    execs.iter().filter(|exec| exec.is_running() && !state.execs.contains_key(&exec.id))
-                {
-                    exec.ended_with_container();
-                }
-                *locked(&container.shim) = Some(Arc::clone(&shim));
-                Some(shim)
-            }
-            // It ended in that moment, and its end is written down.
-            Ok(None) => None,
-            Err(_) => {
-                self.shim_lost(container).await;
-                None
-            }
+            Over::Gone => self.shim_lost(container).await,
         }
     }
 
     /// A shim that is gone without a word may have left its record; if not, it was killed, and its container with it.
-    pub(super) async fn shim_lost(self: &Arc<Self>, container: &Arc<Container>) {
+    async fn shim_lost(self: &Arc<Self>, container: &Arc<Container>) {
         let exit = match hull_runtime::shim::read_exit(&self.runtime_dir(&container.id)) {
             Ok(Some(exit)) => exit,
             Ok(None) => {
@@ -139,6 +111,8 @@ impl Engine {
             }
         };
         self.ended(container, &exit).await;
+        // What it still clears up, or left when it was killed behind its record, is in the next start's way.
+        self.clear_cgroup(container).await;
     }
 
     /// Kills what a shim that was killed left, and removes its cgroup.

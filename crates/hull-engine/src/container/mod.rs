@@ -34,6 +34,7 @@ mod names;
 mod network;
 mod read_logs;
 mod registry;
+mod rejoin;
 mod remove;
 mod resources;
 mod shim;

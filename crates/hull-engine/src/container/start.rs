@@ -16,6 +16,7 @@ use tokio::sync::oneshot;
 use super::files::LinkLine;
 use super::links::Linked;
 use super::mounts::MountKind;
+use super::rejoin::Clearing;
 use super::shim::Shim;
 use super::spec::{Facts, Namespaces, SeccompChoice, Share};
 use super::{Container, Record, Status, locked, logs, now_ns, rfc3339};
@@ -500,7 +501,8 @@ impl Engine {
                     let _ = started.send(Ok(Started { pid, at_ns, warnings, entered: enter }));
                     // An end can be as quick as the start: it is written down behind it.
                     if entered.await.is_ok() {
-                        return engine.follow(&container, &shim).await;
+                        let clearing = Clearing::of(&container);
+                        return engine.follow(&container, shim, clearing).await;
                     }
                     tracing::warn!(container = container.id, "a start was given up; what came up is ended");
                     let _ = shim.tell(&Request::KillAll, &[]).await;

@@ -5,12 +5,20 @@ use std::fs;
 use std::sync::Arc;
 use std::time::Duration;
 
-use hull_runtime::protocol::{Event, Reply, Request, State};
+use hull_runtime::protocol::Request;
+use tokio::task::JoinSet;
 
+use super::rejoin::{Clearing, Over};
 use super::shim::Shim;
 use super::{Container, Status, locked};
 use crate::networks::Live;
-use crate::{Engine, Error, Result};
+use crate::{Engine, Result};
+
+/// How long a daemon that starts waits for shims that do not answer, all of them together.
+const SHIM_PATIENCE: Duration = Duration::from_secs(5);
+
+/// A container whose shim was not there any more, or told its end.
+type Ending = (Arc<Container>, Clearing, Over);
 
 impl Engine {
     /// Takes up every container of the database, then removes what no container owns.
@@ -22,39 +30,12 @@ impl Engine {
                 self.volumes.retain(&name, &container.id);
             }
         }
-        let mut orders = Vec::new();
-        for container in self.containers.all() {
-            let status = container.record().state.status;
-            match status {
-                Status::Running | Status::Paused => {
-                    if let Err(error) = self.take_up_running(&container).await {
-                        tracing::warn!(container = container.id, %error, "a container that ran has ended meanwhile");
-                        self.shim_lost(&container).await;
-                    }
-                }
-                // A stop whose last step the earlier daemon did not see is no reason to start it.
-                Status::Restarting if container.record().stopped_by_user => {
-                    container.change_anyway(&self.database, |record| record.state.status = Status::Exited);
-                    container.lifetime.send_modify(|lifetime| lifetime.running = false);
-                    if self.wanted_up(&container) {
-                        orders.push(container);
-                    }
-                }
-                Status::Restarting => orders.push(container),
-                Status::Created | Status::Exited | Status::Removing | Status::Dead => {
-                    self.take_up_unfinished(&container).await;
-                    let record = container.record().clone();
-                    if record.host_config.auto_remove && record.state.started_at != super::NEVER {
-                        // It ended, and the earlier daemon went before it had removed it.
-                        self.remove_behind(&container);
-                    } else if self.wanted_up(&container) {
-                        orders.push(container);
-                    }
-                }
-            }
-        }
+        let endings = self.take_up_shims().await;
         self.remove_ownerless();
         self.networks.settle()?;
+        // Only now: a policy that starts one again finds taken what others have.
+        let orders = self.wanted_up_again();
+        self.tell_endings(endings).await;
         for container in orders {
             {
                 let mut record = container.record();
@@ -65,6 +46,84 @@ impl Engine {
             self.restart_after(&container, Duration::ZERO);
         }
         Ok(())
+    }
+
+    /// Asks all shims at the same time. One that does not answer is waited for no longer than it has patience.
+    async fn take_up_shims(self: &Arc<Self>) -> Vec<Ending> {
+        let (mut running, mut unfinished) = (JoinSet::new(), JoinSet::new());
+        for container in self.containers.all() {
+            let engine = Arc::clone(self);
+            let status = container.record().state.status;
+            match status {
+                Status::Running | Status::Paused => {
+                    running.spawn(async move { engine.take_up_running(container).await });
+                }
+                Status::Restarting => {}
+                Status::Created | Status::Exited | Status::Removing | Status::Dead => {
+                    unfinished.spawn(async move { engine.take_up_unfinished(&container).await });
+                }
+            }
+        }
+        let mut endings = Vec::new();
+        while let Some(joined) = running.join_next().await {
+            match joined {
+                Ok(ending) => endings.extend(ending),
+                Err(error) => tracing::error!(%error, "a container could not be taken up"),
+            }
+        }
+        at_most(
+            SHIM_PATIENCE,
+            unfinished,
+            "what is left of starts that were not finished is still being undone",
+        )
+        .await;
+        endings
+    }
+
+    /// Writes down the ends that an earlier daemon did not see.
+    async fn tell_endings(self: &Arc<Self>, endings: Vec<Ending>) {
+        let mut told = JoinSet::new();
+        for (container, clearing, over) in endings {
+            tracing::warn!(container = container.id, "a container that ran has ended meanwhile");
+            let engine = Arc::clone(self);
+            told.spawn(async move {
+                engine.over(&container, over).await;
+                drop(clearing);
+            });
+        }
+        at_most(SHIM_PATIENCE, told, "what is left of containers that have ended is still being cleared up")
+            .await;
+    }
+
+    /// Those that do not run and are to: interrupted restarts, and what the policies want. Looks after the ends of
+    /// others with `--rm`.
+    fn wanted_up_again(self: &Arc<Self>) -> Vec<Arc<Container>> {
+        let mut orders = Vec::new();
+        for container in self.containers.all() {
+            let status = container.record().state.status;
+            match status {
+                Status::Running | Status::Paused => {}
+                // A stop whose last step the earlier daemon did not see is no reason to start it.
+                Status::Restarting if container.record().stopped_by_user => {
+                    container.change_anyway(&self.database, |record| record.state.status = Status::Exited);
+                    container.lifetime.send_modify(|lifetime| lifetime.running = false);
+                    if self.wanted_up(&container) {
+                        orders.push(container);
+                    }
+                }
+                Status::Restarting => orders.push(container),
+                Status::Created | Status::Exited | Status::Removing | Status::Dead => {
+                    let record = container.record().clone();
+                    if record.host_config.auto_remove && record.state.started_at != super::NEVER {
+                        // It ended, and the earlier daemon went before it had removed it.
+                        self.remove_behind(&container);
+                    } else if self.wanted_up(&container) {
+                        orders.push(container);
+                    }
+                }
+            }
+        }
+        orders
     }
 
     /// `always` is started again by a daemon that starts, and `unless-stopped` where no user stopped it, as in Docker.
@@ -78,40 +137,37 @@ impl Engine {
         }
     }
 
-    /// Asks for every event on a new connection; what the shim knows. None: it told its end instead, which is written down.
-    pub(super) async fn subscribe(
-        self: &Arc<Self>,
-        container: &Arc<Container>,
-        shim: &Shim,
-    ) -> Result<Option<State>> {
-        let ask = shim.ask(&Request::Subscribe, &[]);
-        tokio::pin!(ask);
-        // Answers arrive while events are read: both at once, until the answer is there.
-        let reply = loop {
-            tokio::select! {
-                biased;
-                reply = &mut ask => break reply?,
-                event = shim.event() => match event? {
-                    Some((Event::Exited(exit), _)) => {
-                        self.ended(container, &exit).await;
-                        return Ok(None);
-                    }
-                    Some((Event::ExecExited { id, exit }, _)) => self.exec_ended(container, &id, &exit),
-                    Some(_) => {}
-                    None => return Err(Error::conflict("the container's shim is gone")),
-                },
+    /// Joins the shim of a container that ran when the earlier daemon went.
+    async fn take_up_running(self: &Arc<Self>, container: Arc<Container>) -> Option<Ending> {
+        let clearing = Clearing::of(&container);
+        match tokio::time::timeout(SHIM_PATIENCE, self.rejoin(&container)).await {
+            Ok(Ok(joined)) => {
+                self.restore(&container, joined.state.pid);
+                self.run_on(container, joined.shim, clearing);
+                None
             }
-        };
-        match reply {
-            Reply::State(state) => Ok(Some(state)),
-            other => Err(Error::system("follow a container", format!("its shim answered {other:?}"))),
+            Ok(Err(over)) => Some((container, clearing, over)),
+            Err(_) => {
+                tracing::warn!(
+                    container = container.id,
+                    "its shim does not answer; it is taken up as it was written down, and asked again"
+                );
+                let pid = container.record().state.pid;
+                self.restore(&container, pid);
+                let engine = Arc::clone(self);
+                tokio::spawn(async move {
+                    match engine.rejoin(&container).await {
+                        Ok(joined) => engine.run_on(container, joined.shim, clearing),
+                        Err(over) => engine.over(&container, over).await,
+                    }
+                });
+                None
+            }
         }
     }
 
-    /// Connects to the shim of a container that ran when the earlier daemon went.
-    async fn take_up_running(self: &Arc<Self>, container: &Arc<Container>) -> Result<()> {
-        let shim = Shim::new(hull_runtime::shim::connect(&self.runtime_dir(&container.id))?)?;
-        let Some(state) = self.subscribe(container, &shim).await? else { return Ok(()) };
+    /// What a container that runs has of the machine is its own again: its places on networks, its volumes.
+    fn restore(&self, container: &Container, pid: i32) {
         let (endpoints, ports, name, hostname, dns, own_network) = {
             let record = container.record();
             let mode = &record.host_config.network_mode;
@@ -125,8 +181,7 @@ impl Engine {
             )
         };
         if own_network {
-            let live =
-                Live { id: &container.id, name: &name, hostname: &hostname, pid: state.pid, dns: &dns };
+            let live = Live { id: &container.id, name: &name, hostname: &hostname, pid, dns: &dns };
             match self.networks.restore(&live, &endpoints, &ports) {
                 Ok(allocation) => *locked(&container.allocation) = Some(allocation),
                 Err(error) => {
@@ -140,18 +195,22 @@ impl Engine {
                 tracing::error!(container = container.id, volume, %error, "a volume in use is not mounted");
             }
         }
+    }
+
+    /// Follows a container that was taken up.
+    fn run_on(self: &Arc<Self>, container: Arc<Container>, shim: Arc<Shim>, clearing: Clearing) {
         *locked(&container.shim) = Some(Arc::clone(&shim));
-        self.start_health(container);
-        let (engine, container) = (Arc::clone(self), Arc::clone(container));
-        tokio::spawn(async move { engine.follow(&container, &shim).await });
-        Ok(())
+        self.start_health(&container);
+        let engine = Arc::clone(self);
+        tokio::spawn(async move { engine.follow(&container, shim, clearing).await });
     }
 
     /// A start that the earlier daemon did not see through: what came up is ended, as nobody was told of it.
     async fn take_up_unfinished(self: &Arc<Self>, container: &Arc<Container>) {
-        // Without a socket there is no shim, and nothing came up.
-        let Ok(socket) = hull_runtime::shim::connect(&self.runtime_dir(&container.id)) else { return };
-        let Ok(shim) = Shim::new(socket) else { return };
+        // Nobody starts or removes it meanwhile.
+        let _transition = container.transition.lock().await;
+        // Without a shim nothing came up.
+        let Some(shim) = self.reach(container).await else { return };
         tracing::warn!(container = container.id, "a start that was not finished is undone");
         if shim.tell(&Request::KillAll, &[]).await.is_ok() {
             while let Ok(Some(_)) = shim.event().await {}
@@ -195,5 +254,14 @@ impl Engine {
         {
             tracing::error!(id, %error, "processes that no container owns could not be ended");
         }
+    }
+}
+
+/// Waits for work, but not for ever: what is not done by then goes on behind.
+async fn at_most(patience: Duration, mut work: JoinSet<()>, late: &str) {
+    let all = async { while work.join_next().await.is_some() {} };
+    if tokio::time::timeout(patience, all).await.is_err() {
+        tracing::warn!("{late}");
+        work.detach_all();
     }
 }
