@@ -259,7 +259,7 @@ impl Drop for Undo<'_> {
         }
         // Each may have nothing to undo; the first failure has been told already.
         let _ = self.engine.images.remove_snapshot(self.id);
-        for volume in self.engine.volumes.release(self.id, true).unwrap_or_default() {
+        for volume in self.engine.volumes.release(self.id, true).0 {
             let _ = fs::remove_dir_all(volume);
         }
         let _ = fs::remove_dir_all(self.engine.container_dir(self.id));

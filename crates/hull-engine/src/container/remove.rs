@@ -9,6 +9,7 @@ use std::{fs, io};
 use super::stop::{Found, see_through};
 use super::wait::Condition;
 use super::{Container, Status, locked};
+use crate::blocking::may_hang_if;
 use crate::database::Table;
 use crate::fault;
 use crate::{Engine, Error, Kind, Result};
@@ -63,13 +64,13 @@ impl Engine {
             if !options.force {
                 let _transition = container.transition.lock().await;
                 container.cleared_at_rest().await;
-                return engine.remove_now(&container, options.volumes);
+                return engine.remove_now(&container, options.volumes).await;
             }
             for _ in 0..FORCED {
                 engine.end_for_removal(&container).await?;
                 let _transition = container.transition.lock().await;
                 container.cleared_at_rest().await;
-                match engine.remove_now(&container, options.volumes) {
+                match engine.remove_now(&container, options.volumes).await {
                     // Started in between: that run is ended as well.
                     Err(error) if error.kind == Kind::Conflict => {}
                     // One with --rm has gone by itself when it was ended: that is what was asked for.
@@ -111,7 +112,7 @@ impl Engine {
         tokio::spawn(async move {
             let _transition = container.transition.lock().await;
             container.cleared_at_rest().await;
-            if let Err(error) = engine.remove_now(&container, true)
+            if let Err(error) = engine.remove_now(&container, true).await
                 && error.kind != Kind::NotFound
             {
                 tracing::error!(container = container.id, %error, "a container with --rm could not be removed");
@@ -120,7 +121,7 @@ impl Engine {
     }
 
     /// The removal itself. The caller holds the transition.
-    fn remove_now(self: &Arc<Self>, container: &Arc<Container>, volumes: bool) -> Result<()> {
+    async fn remove_now(self: &Arc<Self>, container: &Arc<Container>, volumes: bool) -> Result<()> {
         let (name, status) = {
             let mut record = container.record();
             let status = record.state.status;
@@ -154,10 +155,7 @@ impl Engine {
             tracing::error!(container = container.id, %error, "its writable layer could not be removed");
         }
         fault::passed("remove", "snapshot gone");
-        let volumes = self.volumes.release(&container.id, volumes).unwrap_or_else(|error| {
-            tracing::error!(container = container.id, %error, "its volumes could not be released");
-            Vec::new()
-        });
+        let volumes = self.release_volumes(&container.id, volumes).await;
         fault::passed("remove", "volumes aside");
         self.remove_folders_behind(container, volumes);
         fault::passed("remove", "folders aside");
@@ -167,6 +165,23 @@ impl Engine {
             lifetime.removed = true;
         });
         Ok(())
+    }
+
+    /// Its volumes are others' or nobody's now: the folders that are left to be removed of those that went with it.
+    async fn release_volumes(self: &Arc<Self>, id: &str, anonymous: bool) -> Vec<PathBuf> {
+        let may_hang = self.volumes.of_a_container_are_mounts(id);
+        let container = id.to_owned();
+        let released = may_hang_if(may_hang, self, move |engine| {
+            let (gone, released) = engine.volumes.release(&container, anonymous);
+            if let Err(error) = released {
+                tracing::error!(container, %error, "one of its volumes could not be removed");
+            }
+            Ok(gone)
+        });
+        released.await.unwrap_or_else(|error| {
+            tracing::error!(container = id, %error, "its volumes could not be released");
+            Vec::new()
+        })
     }
 
     /// Its logs, its files of this boot and its anonymous volumes: away with a rename, their bytes behind. What a crash leaves of them has no

@@ -94,8 +94,24 @@ impl Engine {
     pub(super) async fn fill_volumes(self: &Arc<Self>, record: &Record, fresh: &[usize]) -> Result<()> {
         let plans: Vec<MountPlan> =
             fresh.iter().filter_map(|index| record.mounts.get(*index)).cloned().collect();
-        let (id, names) = (record.id.clone(), plans.clone());
-        let may_hang = self.volumes.of_a_container_are_mounts(&id);
+        let may_hang = self.volumes.of_a_container_are_mounts(&record.id);
+        let filled = self.fill_mounted(record, &plans, may_hang).await;
+        // Whatever came of it: a volume that stays mounted here would never be unmounted.
+        let id = record.id.clone();
+        let unmounted = may_hang_if(may_hang, self, move |engine| {
+            let unmounted = plans.iter().map(|plan| engine.volumes.unmount(&plan.name, &id));
+            unmounted.fold(Ok(()), Result::and)
+        });
+        filled.and(unmounted.await)
+    }
+
+    async fn fill_mounted(
+        self: &Arc<Self>,
+        record: &Record,
+        plans: &[MountPlan],
+        may_hang: bool,
+    ) -> Result<()> {
+        let (id, names) = (record.id.clone(), plans.to_vec());
         let Fresh { empty, unmountable } =
             may_hang_if(may_hang, self, move |engine| engine.fresh_volumes(&id, &names)).await?;
         if !empty.is_empty() || !unmountable.is_empty() {
@@ -115,9 +131,6 @@ impl Engine {
                 Ok(())
             });
             copied.await.unwrap_or_else(|error| Err(Error::system("fill a volume", error)))?;
-        }
-        for plan in plans {
-            self.volumes.unmount(&plan.name, &record.id)?;
         }
         Ok(())
     }

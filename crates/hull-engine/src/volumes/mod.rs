@@ -184,22 +184,29 @@ impl Volumes {
     /// A container that is gone uses no volume any more; its anonymous ones may go with it. The folders that are left
     /// to be removed, out of the way already: what is in them may be large, and nobody has to wait for that.
     ///
-    /// # Errors
-    /// A folder or a row cannot be removed; the others are.
-    pub(crate) fn release(&self, container: &str, remove_anonymous: bool) -> Result<Vec<PathBuf>> {
-        let (mut result, mut gone) = (Ok(()), Vec::new());
-        let mut state = self.state();
-        for name in state.by_container.remove(container).unwrap_or_default() {
-            let Some(entry) = state.volumes.get_mut(&name) else { continue };
-            entry.users.remove(container);
-            if remove_anonymous && entry.volume.anonymous && entry.users.is_empty() {
-                match self.take_out(&mut state, &name) {
-                    Ok(aside) => gone.extend(aside),
-                    Err(error) => result = result.and(Err(error)),
+    /// With them what went wrong, if something did: a folder or a row that cannot be removed does not keep the others.
+    pub(crate) fn release(&self, container: &str, remove_anonymous: bool) -> (Vec<PathBuf>, Result<()>) {
+        let mut ownerless = Vec::new();
+        {
+            let mut state = self.state();
+            for name in state.by_container.remove(container).unwrap_or_default() {
+                let Some(entry) = state.volumes.get_mut(&name) else { continue };
+                entry.users.remove(container);
+                if remove_anonymous && entry.volume.anonymous && entry.users.is_empty() {
+                    ownerless.push(name);
                 }
             }
         }
-        result.map(|()| gone)
+        let (mut gone, mut result) = (Vec::new(), Ok(()));
+        for name in ownerless {
+            match self.discard(&name) {
+                Ok(aside) => gone.extend(aside),
+                // Someone took or removed it meanwhile.
+                Err(error) if matches!(error.kind, Kind::Conflict | Kind::NotFound) => {}
+                Err(error) => result = result.and(Err(error)),
+            }
+        }
+        (gone, result)
     }
 
     /// Whether something is mounted over a volume of a container while it runs: that may take its time.
@@ -263,21 +270,11 @@ impl Volumes {
     /// # Errors
     /// There is none (which `force` forgives), containers use it (409), or its files cannot be removed.
     pub fn remove(&self, name: &str, force: bool) -> Result<()> {
-        let mut state = self.state();
-        match state.find(name) {
-            Err(error) if error.kind == Kind::NotFound && force => return Ok(()),
-            Err(error) => return Err(error),
-            Ok(entry) if !entry.users.is_empty() => {
-                let users: Vec<&str> = entry.users.iter().map(String::as_str).collect();
-                let message = format!("remove {name}: volume is in use - [{}]", users.join(", "));
-                return Err(Error::conflict(message));
-            }
-            Ok(_) => {}
+        match self.discard(name) {
+            Err(error) if error.kind == Kind::NotFound && force => Ok(()),
+            // Others go on while its bytes go.
+            gone => gone?.iter().try_for_each(|gone| remove_tree(gone)),
         }
-        let gone = self.take_out(&mut state, name)?;
-        // Others go on while its bytes go.
-        drop(state);
-        gone.iter().try_for_each(|gone| remove_tree(gone))
     }
 
     /// Removes the volumes that nobody uses and that pass the filters `all`, `label`, `label!`: the anonymous ones, or
@@ -367,14 +364,32 @@ impl Volumes {
         Ok(volume)
     }
 
+    /// Takes out a volume that nobody uses; what is left is to remove the folder that comes back. What may be mounted over
+    /// it still, because a daemon died, goes first, and only this volume waits for that.
+    fn discard(&self, name: &str) -> Result<Option<PathBuf>> {
+        let (volume, mounted) = {
+            let state = self.state();
+            let entry = state.unused(name)?;
+            (Arc::clone(&entry.volume), Arc::clone(&entry.mounted))
+        };
+        // Held until it is out: nobody mounts it again in between.
+        let _mounted = locked(&mounted);
+        if !volume.options.is_empty() {
+            options::unmount(&volume)?;
+        }
+        let mut state = self.state();
+        let unchanged = Arc::ptr_eq(&state.unused(name)?.mounted, &mounted);
+        if !unchanged {
+            return Err(Error::conflict(format!("remove {name}: it was removed and made again meanwhile")));
+        }
+        self.take_out(&mut state, name)
+    }
+
     /// Takes out a volume that nobody uses: out of the way by a rename, then its row. What is left is to remove the folder
     /// that comes back.
     fn take_out(&self, state: &mut State, name: &str) -> Result<Option<PathBuf>> {
         let Some(entry) = state.volumes.get(name) else { return Ok(None) };
         let volume = Arc::clone(&entry.volume);
-        if !volume.options.is_empty() {
-            options::unmount(&volume)?;
-        }
         let aside = gone(&self.root, name);
         let folder = self.root.join(name);
         // One of this name that is still being removed is in the way.
@@ -429,6 +444,16 @@ impl Volumes {
 impl State {
     fn find(&self, name: &str) -> Result<&Entry> {
         self.volumes.get(name).ok_or_else(|| Error::not_found(format!("get {name}: no such volume")))
+    }
+
+    /// A volume that no container uses.
+    fn unused(&self, name: &str) -> Result<&Entry> {
+        let entry = self.find(name)?;
+        if entry.users.is_empty() {
+            return Ok(entry);
+        }
+        let users: Vec<&str> = entry.users.iter().map(String::as_str).collect();
+        Err(Error::conflict(format!("remove {name}: volume is in use - [{}]", users.join(", "))))
     }
 
     fn retain(&mut self, name: &str, container: &str) {
@@ -605,11 +630,48 @@ mod tests {
         assert_eq!(anonymous.name.len(), 64);
         let error = volumes.remove("named", true).unwrap_err();
         assert_eq!(error.message, "remove named: volume is in use - [c1]");
-        volumes.release("c1", true).unwrap();
+        volumes.release("c1", true).1.unwrap();
         assert!(volumes.get(&anonymous.name).is_err());
         assert!(volumes.get("named").is_ok() && volumes.get(&shared.name).is_ok());
-        volumes.release("c2", true).unwrap();
+        volumes.release("c2", true).1.unwrap();
         assert!(volumes.get(&shared.name).is_ok(), "someone called it by its name");
+    }
+
+    #[test]
+    fn a_volume_that_cannot_be_removed_does_not_keep_the_others() {
+        let place = Place::new();
+        let volumes = place.open();
+        let none = BTreeMap::new();
+        let mut made = [(); 2].map(|()| volumes.acquire(None, "", &none, &none, "c").unwrap());
+        made.sort_by(|one, other| one.name.cmp(&other.name));
+        // In the place of the second one's folder is a mount that cannot be renamed.
+        let stuck = place.config.data_root.join("volumes").join(&made[1].name);
+        rustix::mount::mount("tmpfs", &stuck, "tmpfs", rustix::mount::MountFlags::empty(), None).unwrap();
+        let (gone, result) = volumes.release("c", true);
+        rustix::mount::unmount(&stuck, rustix::mount::UnmountFlags::DETACH).unwrap();
+        assert!(result.unwrap_err().message.contains(&made[1].name));
+        assert!(gone.len() == 1 && gone[0].exists(), "what is aside is told: {gone:?}");
+        assert!(volumes.get(&made[0].name).is_err() && volumes.get(&made[1].name).is_ok());
+    }
+
+    #[test]
+    fn a_volume_that_is_being_mounted_keeps_no_other_waiting() {
+        let place = Place::new();
+        let volumes = Arc::new(place.open());
+        let options = [("type", "tmpfs"), ("device", "tmpfs")];
+        let driver_opts = options.iter().map(|(name, value)| ((*name).into(), (*value).into())).collect();
+        volumes.create(VolumeCreate { driver_opts, ..named("slow") }).unwrap();
+        let (_, mounted) = volumes.mounts("slow").unwrap();
+        let hangs = locked(&mounted);
+        let removal = std::thread::spawn({
+            let volumes = Arc::clone(&volumes);
+            move || volumes.remove("slow", false)
+        });
+        volumes.create(named("other")).unwrap();
+        assert!(volumes.get("slow").is_ok(), "its removal waits");
+        drop(hangs);
+        removal.join().unwrap().unwrap();
+        assert!(volumes.get("slow").is_err());
     }
 
     #[test]
