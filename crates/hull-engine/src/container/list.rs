@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use regex::RegexBuilder;
+use regex::{Regex, RegexBuilder};
 use serde_json::{Value, json};
 
 use super::{Container, Record, Status, inspect, now_ns};
@@ -66,6 +66,7 @@ impl Engine {
             moment(&other.0).cmp(&moment(&one.0)).then_with(|| one.1.id.cmp(&other.1.id))
         });
         check_values(&options.filters)?;
+        let patterns = name_patterns(&options.filters);
         let bound = |name: &str, older: &Option<String>| -> Result<Option<i64>> {
             let filter = options.filters.get(name).and_then(|values| values.last());
             let Some(value) = filter.or(older.as_ref()) else { return Ok(None) };
@@ -86,7 +87,7 @@ impl Engine {
             }
             let record = container.record().clone();
             let up = record.is_running() || record.state.status == Status::Restarting;
-            if !(across || up) || !self.matches(&container, &record, &options.filters)? {
+            if !(across || up) || !self.matches(&container, &record, &options.filters, &patterns)? {
                 continue;
             }
             let mut names = vec![format!("/{}", record.name)];
@@ -100,17 +101,18 @@ impl Engine {
     }
 
     /// Whether a container is one that all filters let through.
-    pub(super) fn matches(
+    fn matches(
         &self,
         container: &Container,
         record: &Record,
         filters: &BTreeMap<String, Vec<String>>,
+        patterns: &NamePatterns,
     ) -> Result<bool> {
         for (name, values) in filters {
             let mut any = values.is_empty();
             for value in values {
                 // Of labels every one must match, of everything else one.
-                let matched = self.matches_one(container, record, name, value)?;
+                let matched = self.matches_one(container, record, name, value, patterns)?;
                 if name.starts_with("label") {
                     if !matched {
                         return Ok(false);
@@ -127,7 +129,14 @@ impl Engine {
         Ok(true)
     }
 
-    fn matches_one(&self, container: &Container, record: &Record, name: &str, value: &str) -> Result<bool> {
+    fn matches_one(
+        &self,
+        container: &Container,
+        record: &Record,
+        name: &str,
+        value: &str,
+        patterns: &NamePatterns,
+    ) -> Result<bool> {
         let labelled = || {
             let (key, wanted) =
                 value.split_once('=').map_or((value, None), |(key, wanted)| (key, Some(wanted)));
@@ -136,7 +145,7 @@ impl Engine {
         };
         Ok(match name {
             "id" => record.id.starts_with(value),
-            "name" => name_matches(&record.name, value),
+            "name" => patterns.get(value).is_some_and(|pattern| pattern.matches(&record.name)),
             "label" => labelled(),
             "label!" => !labelled(),
             "status" => record.state.status.word() == value,
@@ -254,12 +263,12 @@ impl Engine {
         let mut labels = filters.clone();
         let until = labels.remove("until").and_then(|values| values.last().cloned());
         let until = until.map(|text| crate::filter::moment_ns(&text, now_ns())).transpose()?;
-        let (mut ids, mut bytes) = (Vec::new(), 0);
+        let (patterns, mut ids, mut bytes) = (name_patterns(&labels), Vec::new(), 0);
         for container in self.containers.all() {
             let record = container.record().clone();
             let ended = matches!(record.state.status, Status::Created | Status::Exited | Status::Dead);
             let old = until.is_none_or(|until| moment(&record.created) < until);
-            if !ended || !old || !self.matches(&container, &record, &labels)? {
+            if !ended || !old || !self.matches(&container, &record, &labels, &patterns)? {
                 continue;
             }
             let (images, id) = (Arc::clone(&self.images), record.id.clone());
@@ -306,15 +315,38 @@ fn moment(text: &str) -> i64 {
         .unwrap_or(0)
 }
 
-/// A name is filtered by a regular expression, with or without its leading slash. One that is none matches nothing.
-fn name_matches(name: &str, pattern: &str) -> bool {
-    let slashed = format!("/{name}");
-    let plain = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'_' | b'-' | b'/');
-    if pattern.bytes().all(plain) {
-        return slashed.contains(pattern);
+/// What a name is filtered by, read once for all containers: a regular expression, for the name with or without its
+/// leading slash. One that is none matches nothing.
+enum NamePattern {
+    Plain(String),
+    Expression(Option<Regex>),
+}
+
+impl NamePattern {
+    fn of(pattern: &str) -> NamePattern {
+        let plain = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'_' | b'-' | b'/');
+        if pattern.bytes().all(plain) {
+            return NamePattern::Plain(pattern.to_owned());
+        }
+        NamePattern::Expression(RegexBuilder::new(pattern).size_limit(PATTERN_MAX).build().ok())
     }
-    let limited = RegexBuilder::new(pattern).size_limit(PATTERN_MAX).build();
-    limited.is_ok_and(|pattern| pattern.is_match(name) || pattern.is_match(&slashed))
+
+    fn matches(&self, name: &str) -> bool {
+        let slashed = format!("/{name}");
+        match self {
+            NamePattern::Plain(part) => slashed.contains(part.as_str()),
+            NamePattern::Expression(Some(pattern)) => pattern.is_match(name) || pattern.is_match(&slashed),
+            NamePattern::Expression(None) => false,
+        }
+    }
+}
+
+/// The patterns of the filter `name`, by its values.
+type NamePatterns = BTreeMap<String, NamePattern>;
+
+fn name_patterns(filters: &BTreeMap<String, Vec<String>>) -> NamePatterns {
+    let values = filters.get("name").into_iter().flatten();
+    values.map(|value| (value.clone(), NamePattern::of(value))).collect()
 }
 
 /// `80`, `80/udp`, `8000-8080/tcp` against ports as they are configured.
@@ -421,6 +453,7 @@ mod tests {
 
     #[test]
     fn a_name_is_found_by_a_part_of_it() {
+        let name_matches = |name: &str, pattern: &str| NamePattern::of(pattern).matches(name);
         assert!(
             name_matches("ws-box", "box")
                 && name_matches("ws-box", "^ws-box$")
