@@ -111,9 +111,12 @@ impl Engine {
     }
 }
 
+/// The longest time between two attempts to watch the launcher.
+const LONGEST_BLIND: Duration = Duration::from_secs(10);
+
 /// Starts the launcher anew whenever it has been killed, as long as the engine is there.
 async fn keep_launcher(engine: Weak<Engine>) {
-    let mut pause = Duration::ZERO;
+    let (mut pause, mut blind) = (Duration::ZERO, Duration::ZERO);
     loop {
         let end = {
             let Some(engine) = engine.upgrade() else { return };
@@ -127,12 +130,18 @@ async fn keep_launcher(engine: Weak<Engine>) {
             let _ready = end.readable().await.map_err(|error| Error::system("watch the launcher", error))?;
             Ok::<(), Error>(())
         };
-        let ended = ended.await;
+        if let Err(error) = ended.await {
+            // It may well live: that it cannot be watched is no reason to say otherwise.
+            tracing::warn!(%error, "the launcher cannot be watched; that is tried again");
+            blind = (blind * 2).clamp(Duration::from_millis(100), LONGEST_BLIND);
+            tokio::time::sleep(blind).await;
+        } else {
+            blind = Duration::ZERO;
+        }
         tokio::time::sleep(pause).await;
         let Some(engine) = engine.upgrade() else { return };
         let revived = tokio::task::spawn_blocking(move || engine.launcher.revive().map_err(Error::from));
-        match ended.and(revived.await.unwrap_or_else(|error| Err(Error::system("start the launcher", error))))
-        {
+        match revived.await.unwrap_or_else(|error| Err(Error::system("start the launcher", error))) {
             // One that a start had been faster to replace.
             Ok(false) => {}
             Ok(true) => {

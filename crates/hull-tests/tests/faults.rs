@@ -92,3 +92,19 @@ fn every_point() {
         is_whole(&daemon, &fault, &clean);
     }
 }
+
+#[test]
+fn a_removal_that_fails_ends_the_wait_for_it() {
+    if Engine::under_test() == Engine::Docker {
+        return;
+    }
+    let mut daemon = Daemon::start();
+    daemon.stop();
+    daemon.set_environment(&[("HULL_FAULT", "fail:containers: delete")]);
+    daemon.begin();
+    daemon.ok(&["create", "--rm", "--name", "stays", "busybox", "true"]);
+    daemon.ok(&["start", "stays"]);
+    let waited = daemon.api().post_empty("/containers/stays/wait?condition=removed").expect("an answer");
+    let told = waited.json()["Error"]["Message"].as_str().unwrap_or_default().to_owned();
+    assert!(told.contains("fault point"), "{}", waited.text());
+}

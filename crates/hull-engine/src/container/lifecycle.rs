@@ -63,10 +63,15 @@ impl Engine {
         changes: Resources,
         policy: Option<RestartPolicy>,
     ) -> Result<Vec<String>> {
-        // A start that has begun would run with the limits of before.
-        let _transition = container.transition.lock().await;
         let (engine, container) = (Arc::clone(self), Arc::clone(container));
-        may_hang(move || engine.update_now(&container, &changes, policy)).await
+        // The transition is held to the update's end, whether or not its client is still there.
+        super::stop::see_through("update the container", async move {
+            // A start that has begun would run with the limits of before.
+            let _transition = container.transition.lock().await;
+            let updated = Arc::clone(&container);
+            may_hang(move || engine.update_now(&updated, &changes, policy)).await
+        })
+        .await
     }
 
     /// The update itself. Blocks. The caller holds the transition.

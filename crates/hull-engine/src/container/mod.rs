@@ -118,6 +118,8 @@ pub(crate) struct Lifetime {
     pub(crate) ended: Ended,
     /// It is removed.
     pub(crate) removed: bool,
+    /// Why it could not be removed by itself; empty: nothing of the kind.
+    pub(crate) stays: String,
 }
 
 /// What is kept of a container.

@@ -4,6 +4,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use super::stop::see_through;
 use super::{Container, Record, locked};
 use crate::events;
 use crate::model::EndpointSettings;
@@ -52,6 +53,21 @@ impl Engine {
         settings: EndpointSettings,
     ) -> Result<()> {
         let name = self.networks.check(network, &settings)?;
+        let (engine, container) = (Arc::clone(self), Arc::clone(container));
+        // A client that goes away leaves no interface behind that nobody has written down.
+        see_through(
+            "connect the container",
+            async move { engine.connect_now(name, &container, settings).await },
+        )
+        .await
+    }
+
+    async fn connect_now(
+        self: &Arc<Self>,
+        name: String,
+        container: &Arc<Container>,
+        settings: EndpointSettings,
+    ) -> Result<()> {
         let _transition = container.transition.lock().await;
         check_joining(&container.record(), &name)?;
         let joins = name.clone();
@@ -81,6 +97,19 @@ impl Engine {
         force: bool,
     ) -> Result<()> {
         let name = self.networks.resolve(network)?.name.clone();
+        let (engine, container) = (Arc::clone(self), Arc::clone(container));
+        see_through("disconnect the container", async move {
+            engine.disconnect_now(name, &container, force).await
+        })
+        .await
+    }
+
+    async fn disconnect_now(
+        self: &Arc<Self>,
+        name: String,
+        container: &Arc<Container>,
+        force: bool,
+    ) -> Result<()> {
         let _transition = container.transition.lock().await;
         if name == "host" && container.record().endpoints.contains_key(&name) {
             return Err(Error::invalid(

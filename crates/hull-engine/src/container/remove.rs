@@ -17,6 +17,9 @@ use crate::{Engine, Error, Kind, Result};
 /// How often a forced removal ends what was started in between.
 const FORCED: u32 = 16;
 
+/// How often a removal behind an end is tried again.
+const BEHIND: u32 = 4;
+
 /// How a container is removed.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct RemoveOptions {
@@ -112,10 +115,22 @@ impl Engine {
         tokio::spawn(async move {
             let _transition = container.transition.lock().await;
             container.cleared_at_rest().await;
-            if let Err(error) = engine.remove_now(&container, true).await
+            let mut pause = Duration::from_millis(100);
+            let mut removed = engine.remove_now(&container, true).await;
+            for _ in 0..BEHIND {
+                if !matches!(&removed, Err(error) if error.kind == Kind::System) {
+                    break;
+                }
+                tokio::time::sleep(pause).await;
+                pause *= 2;
+                removed = engine.remove_now(&container, true).await;
+            }
+            if let Err(error) = removed
                 && error.kind != Kind::NotFound
             {
                 tracing::error!(container = container.id, %error, "a container with --rm could not be removed");
+                // Who waits for its removal would wait for ever.
+                container.lifetime.send_modify(|lifetime| lifetime.stays = error.message);
             }
         });
     }

@@ -450,7 +450,10 @@ impl Engine {
                 record.endpoints = endpoints;
             }
         })?;
-        container.lifetime.send_modify(|lifetime| lifetime.running = true);
+        container.lifetime.send_modify(|lifetime| {
+            lifetime.running = true;
+            lifetime.stays.clear();
+        });
         for network in container.network_names() {
             self.tell_network(&network, container, "connect");
         }

@@ -248,6 +248,8 @@ impl Engine {
     /// Processes of a container whose row is gone.
     fn end_ownerless(&self, id: &std::ffi::OsStr) {
         let Some(id) = id.to_str() else { return };
+        // A removal puts the folder aside under this name; the cgroup keeps its own.
+        let id = id.strip_suffix(".gone").unwrap_or(id);
         let path = super::spec::cgroup_path("", &self.config.instance, id);
         if let Ok(cgroup) = hull_runtime::cgroup::Cgroup::open(&path)
             && let Err(error) = cgroup.kill_all().and_then(|()| cgroup.remove())

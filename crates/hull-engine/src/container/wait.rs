@@ -56,12 +56,12 @@ impl Engine {
             let holds = |now: &super::Lifetime| match condition {
                 Condition::NotRunning => !now.running || now.removed,
                 Condition::NextExit => now.ends > ends || now.removed,
-                Condition::Removed => now.removed,
+                Condition::Removed => now.removed || !now.stays.is_empty(),
             };
             match lifetime.wait_for(holds).await {
                 // What kept it from starting is not what kept it from being removed.
                 Ok(now) if condition == Condition::Removed => {
-                    Ended { error: String::new(), ..now.ended.clone() }
+                    Ended { error: now.stays.clone(), ..now.ended.clone() }
                 }
                 Ok(now) => now.ended.clone(),
                 // Not while the container is held.
