@@ -364,6 +364,11 @@ fn system() {
         "Deleted Containers:\nc\n\nDeleted Networks:\nn\n\nDeleted Images:\ndeleted: i\n\nTotal reclaimed space: 1.5kB\n",
     );
     fails(&[], &["build", "-t", "x", "."], "hull build is not supported yet\n", 1);
+    for words in [["plugin", "install"], ["builder", "build"]] {
+        fails(&[], &words, &format!("hull {} {} is not supported yet\n", words[0], words[1]), 1);
+    }
+    fails(&[], &["context", "ls"], "hull context is not supported yet\n", 1);
+    fails(&[], &["logout"], "hull logout is not supported yet\n", 1);
     fails(&[], &["image", "ls", "--tree"], "--tree is not supported yet\n", 1);
 }
 
@@ -374,4 +379,30 @@ fn a_template_that_is_wrong_is_told_before_anything_is_asked() {
     assert_eq!(text(&output.stderr), "template parsing error: template: :1: unclosed action\n");
     assert_eq!(output.status.code(), Some(64));
     assert_eq!(daemon.asked(), [""; 0]);
+}
+
+#[test]
+fn what_a_daemon_has_of_plugins_and_builds() {
+    check(
+        &[("GET /plugins", 200, "[]")],
+        &["plugin", "ls"],
+        &["GET /plugins"],
+        "ID        NAME      DESCRIPTION   ENABLED\n",
+    );
+    check(
+        &[(
+            "GET /plugins",
+            200,
+            r#"[{"Id":"0123456789abcdef","Name":"p:1","Enabled":true,"Config":{"Description":"what it does"}}]"#,
+        )],
+        &["plugin", "ls", "--format", "{{.ID}} {{.Name}} {{.Description}} {{.Enabled}}"],
+        &["GET /plugins"],
+        "0123456789ab p:1 what it does true\n",
+    );
+    check(
+        &[("POST /build/prune", 200, r#"{"CachesDeleted":null,"SpaceReclaimed":0}"#)],
+        &["builder", "prune", "-af", "--filter", "until=1h"],
+        &["POST /build/prune?all=1&filters=%7B%22until%22%3A%7B%221h%22%3Atrue%7D%7D"],
+        "Total reclaimed space: 0B\n",
+    );
 }

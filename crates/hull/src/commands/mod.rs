@@ -73,11 +73,13 @@ macro_rules! entry {
     };
 }
 
+mod builder;
 mod container;
 mod image;
 mod inspect;
 mod network;
 mod own;
+mod plugin;
 mod shared;
 mod system;
 mod unsupported;
@@ -88,8 +90,15 @@ pub const ROOT: &[&[Entry]] =
     &[container::ROOT, image::ROOT, inspect::ROOT, system::ROOT, own::ROOT, unsupported::ROOT];
 
 /// The management commands, in the order in which the help lists them.
-pub const MANAGEMENT: &[Management] =
-    &[container::MANAGEMENT, image::MANAGEMENT, network::MANAGEMENT, system::MANAGEMENT, volume::MANAGEMENT];
+pub const MANAGEMENT: &[Management] = &[
+    builder::MANAGEMENT,
+    container::MANAGEMENT,
+    image::MANAGEMENT,
+    network::MANAGEMENT,
+    plugin::MANAGEMENT,
+    system::MANAGEMENT,
+    volume::MANAGEMENT,
+];
 
 /// The root's command of that name or alias.
 pub fn find_root(name: &str) -> Option<&'static Entry> {

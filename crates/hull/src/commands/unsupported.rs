@@ -9,7 +9,6 @@ use crate::error::{Error, ExitStatus};
 /// The commands, hidden in the help.
 pub const ROOT: &[Entry] = &[
     entry!("build", [], Hidden, "Build an image from a Dockerfile", "[ARG...]", Anything, refuse),
-    entry!("builder", [], Hidden, "Manage builds", "[ARG...]", Anything, refuse),
     entry!("buildx", [], Hidden, "Build with BuildKit", "[ARG...]", Anything, refuse),
     entry!(
         "compose",
@@ -27,7 +26,6 @@ pub const ROOT: &[Entry] = &[
     entry!("context", [], Hidden, "Manage contexts", "[ARG...]", Anything, refuse),
     entry!("manifest", [], Hidden, "Manage image manifests and manifest lists", "[ARG...]", Anything, refuse),
     entry!("node", [], Hidden, "Manage Swarm nodes", "[ARG...]", Anything, refuse),
-    entry!("plugin", [], Hidden, "Manage plugins", "[ARG...]", Anything, refuse),
     entry!("secret", [], Hidden, "Manage Swarm secrets", "[ARG...]", Anything, refuse),
     entry!("service", [], Hidden, "Manage Swarm services", "[ARG...]", Anything, refuse),
     entry!("stack", [], Hidden, "Manage Swarm stacks", "[ARG...]", Anything, refuse),

@@ -7,6 +7,8 @@ mod prune;
 mod stop;
 mod version;
 
+pub use prune::prune_build_cache;
+
 use super::{Entry, Management};
 
 /// The system's commands at the root.

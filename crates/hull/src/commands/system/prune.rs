@@ -45,7 +45,7 @@ pub async fn prune(args: PruneArgs, context: &Context) -> Result<ExitStatus, Err
         reclaimed += prune_volumes(context, false, &args.filter).await?;
     }
     reclaimed += prune_images(context, args.all, &args.filter).await?;
-    reclaimed += prune_build_cache(context, &args).await?;
+    reclaimed += prune_build_cache(context, args.all, &args.filter).await?;
     outln!("Total reclaimed space: {}", human::size_in_digits(reclaimed, 4))?;
     Ok(ExitStatus::SUCCESS)
 }
@@ -83,12 +83,13 @@ async fn prune_containers(context: &Context, filters: &[String]) -> Result<f64, 
     Ok(answer["SpaceReclaimed"].as_f64().unwrap_or_default())
 }
 
-async fn prune_build_cache(context: &Context, args: &PruneArgs) -> Result<f64, Error> {
+/// Removes the cache of builds, prints of what and returns the bytes freed.
+pub async fn prune_build_cache(context: &Context, all: bool, filters: &[String]) -> Result<f64, Error> {
     // The cache's records have no labels; Docker leaves it alone when labels are asked for.
-    if args.filter.iter().any(|filter| filter.starts_with("label")) {
+    if filters.iter().any(|filter| filter.starts_with("label")) {
         return Ok(0.0);
     }
-    let path = Query::new("/build/prune").with_flag("all", args.all).with_filters(&args.filter)?;
+    let path = Query::new("/build/prune").with_flag("all", all).with_filters(filters)?;
     match context.client.request(hyper::Method::POST, &path, &[], empty()).await {
         Ok(response) => {
             let answer: Value = response.json().await?;

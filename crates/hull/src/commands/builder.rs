@@ -1,0 +1,44 @@
+//! `hull builder …`: there is no builder here yet, but a daemon that has one keeps a cache.
+
+use clap::Args;
+
+use super::shared::confirm;
+use super::system::prune_build_cache;
+use super::unsupported::{Anything, refuse};
+use super::{Entry, Management};
+use crate::context::Context;
+use crate::error::{Error, ExitStatus};
+use crate::format::human;
+use crate::outln;
+
+const ENTRIES: &[Entry] = &[
+    entry!("build", [], Hidden, "Build an image from a Dockerfile", "[ARG...]", Anything, refuse),
+    entry!("prune", [], Commands, "Remove build cache", "[OPTIONS]", PruneArgs, prune),
+];
+
+/// `hull builder`.
+pub const MANAGEMENT: Management = Management { name: "builder", about: "Manage builds", entries: ENTRIES };
+
+/// `builder prune`.
+#[derive(Args, Debug)]
+pub struct PruneArgs {
+    /// Remove all unused build cache, not just dangling ones
+    #[arg(short, long)]
+    all: bool,
+    /// Provide filter values (e.g. "until=24h")
+    #[arg(long, value_name = "filter")]
+    filter: Vec<String>,
+    /// Do not prompt for confirmation
+    #[arg(short, long)]
+    force: bool,
+}
+
+async fn prune(args: PruneArgs, context: &Context) -> Result<ExitStatus, Error> {
+    let which = if args.all { "build cache" } else { "dangling build cache" };
+    if !args.force && !confirm(&format!("This will remove all {which}."))? {
+        return Ok(ExitStatus::SUCCESS);
+    }
+    let reclaimed = prune_build_cache(context, args.all, &args.filter).await?;
+    outln!("Total reclaimed space: {}", human::size_in_digits(reclaimed, 4))?;
+    Ok(ExitStatus::SUCCESS)
+}
