@@ -12,7 +12,7 @@ use hyper::body::Incoming;
 use hyper::header::{CONTENT_LENGTH, HeaderMap, HeaderValue, SERVER, UPGRADE};
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
-use hyper_util::rt::{TokioIo, TokioTimer};
+use hyper_util::rt::TokioIo;
 use tokio::io::AsyncWriteExt;
 use tokio::net::{TcpListener, TcpStream, UnixListener};
 use tokio_rustls::TlsAcceptor;
@@ -157,13 +157,18 @@ where
         let (engine, client) = (Arc::clone(&engine), client.clone());
         async move { Ok::<_, Infallible>(client.watches(answer(engine, request).await)) }
     });
-    let mut server = http1::Builder::new();
-    // Names of headers as Go writes them: scripts that look at them do not all know that case means nothing there.
-    server.timer(TokioTimer::new()).half_close(true).title_case_headers(true);
-    let served = server.serve_connection(io, service).with_upgrades().await;
+    let served = protocol().serve_connection(io, service).with_upgrades().await;
     if let Err(error) = served {
         tracing::debug!(%error, "a client's connection ended early");
     }
+}
+
+fn protocol() -> http1::Builder {
+    let mut protocol = http1::Builder::new();
+    // Names of headers as Go writes them: scripts that look at them do not all know that case means nothing there.
+    // A head has all the time it wants: a limit would also end a connection that rests between two requests.
+    protocol.header_read_timeout(None).half_close(true).title_case_headers(true);
+    protocol
 }
 
 /// Answers one request, whatever happens.

@@ -241,3 +241,24 @@ fn on_a_socket_that_was_handed_over() {
         "#,
     );
 }
+
+/// A client (the pool of an SDK) that rests between two requests keeps its connection, as dockerd lets it.
+#[test]
+fn a_connection_that_rests_is_kept() {
+    use std::io::{Read, Write};
+    // Longer than the half minute after which HTTP servers commonly hang up.
+    const REST: std::time::Duration = std::time::Duration::from_secs(32);
+    let daemon = Daemon::start();
+    let mut stream = daemon.api().connect().expect("a connection");
+    let mut answer = [0; 4096];
+    let mut ask = |stream: &mut std::io::BufReader<std::os::unix::net::UnixStream>| {
+        stream.get_mut().write_all(b"HEAD /_ping HTTP/1.1\r\nHost: hull\r\n\r\n").expect("it is sent");
+        let length = stream.get_mut().read(&mut answer).expect("an answer");
+        assert!(answer[..length].starts_with(b"HTTP/1.1 200 OK\r\n"), "{length} bytes");
+    };
+    ask(&mut stream);
+    stream.get_ref().set_read_timeout(Some(REST)).expect("a time limit");
+    let heard = stream.get_mut().read(&mut [0]).expect_err("nothing is said, nor hung up");
+    assert_eq!(heard.kind(), std::io::ErrorKind::WouldBlock);
+    ask(&mut stream);
+}
