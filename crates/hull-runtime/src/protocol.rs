@@ -233,7 +233,8 @@ pub enum Request {
         /// The signal's number.
         signal: i32,
     },
-    /// Kills every process in the container's cgroup.
+    /// Kills every process in the container's cgroup. On the control socket of a start it gives the start up, wherever
+    /// its first process hangs: that fails, and has no answer but [`Event::StartFailed`].
     KillAll,
     /// Sets new limits of time, counted from the container's start.
     SetLimits(Limits),

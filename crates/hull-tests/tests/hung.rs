@@ -121,6 +121,99 @@ fn a_source_that_does_not_answer_holds_nobody_else_up() {
     daemon.ok(&["rm", "-f", "c7"]);
 }
 
+/// A request that is answered in a time, with its status.
+fn answered(daemon: &Daemon, within: Duration, ask: impl FnOnce(&mut Client) -> u16) -> u16 {
+    let begun = Instant::now();
+    let status = ask(&mut daemon.api());
+    assert!(begun.elapsed() < within, "answered after {:?}", begun.elapsed());
+    status
+}
+
+/// What a user wants ended is ended while it hangs in its start, and then starts again or is gone.
+fn hanging_starts_are_ended(daemon: &Daemon, bind: &str, place: &Path, hangs: impl Fn() -> bool) {
+    let api = || daemon.api();
+    for name in ["removed", "stopped"] {
+        let body = json!({ "Image": "busybox", "Cmd": ["sleep", "600"], "HostConfig": { "Binds": bind.split(' ').collect::<Vec<_>>() } });
+        let created = api().post(&format!("/containers/create?name={name}"), &body).expect("an answer");
+        assert_eq!(created.status, 201, "{}", created.text());
+    }
+    let Some(mut hung) = Hung::mount(place) else {
+        eprintln!("left out: this machine lets nobody mount FUSE here");
+        return;
+    };
+    let mut starts =
+        hang(daemon, "POST", std::iter::once(("/containers/removed/start".into(), String::new())));
+    wait_until("the start hangs", Duration::from_secs(20), &hangs);
+    let removed = answered(daemon, Duration::from_secs(8), |api| {
+        api.delete("/containers/removed?force=1").expect("an answer").status
+    });
+    assert_eq!(removed, 204);
+    starts.extend(hang(daemon, "POST", std::iter::once(("/containers/stopped/start".into(), String::new()))));
+    wait_until("the next start hangs", Duration::from_secs(20), &hangs);
+    // It never ran, and it does not: that is what was asked for.
+    let stopped = answered(daemon, Duration::from_secs(8), |api| {
+        api.post("/containers/stopped/stop?t=1", &json!({})).expect("an answer").status
+    });
+    assert_eq!(stopped, 304);
+    for mut start in starts {
+        let mut head = String::new();
+        std::io::BufRead::read_line(&mut start, &mut head).expect("the start is answered");
+        assert!(head.contains(" 409 ") || head.contains(" 500 "), "{head}");
+    }
+    hung.end();
+    drop(hung);
+    // Nothing of the start that was given up is in the way of the next.
+    daemon.ok(&["start", "stopped"]);
+    daemon.ok(&["rm", "-f", "stopped"]);
+}
+
+#[test]
+fn a_start_that_hangs_in_its_first_process_is_ended() {
+    if Engine::under_test() == Engine::Docker {
+        return;
+    }
+    let daemon = Daemon::start();
+    let (place, other) = (daemon.dir().join("place"), daemon.dir().join("other"));
+    fs::create_dir_all(place.join("hung/y")).expect("a folder");
+    fs::create_dir_all(&other).expect("a folder");
+    let binds = format!("{}:/x {}:/x/hung/y", place.display(), other.display());
+    // The first process is still of the shim's name.
+    let in_the_kernel = |pid: &str| {
+        fs::read_to_string(format!("/proc/{pid}/wchan"))
+            .is_ok_and(|at| at.contains("fuse") || at.contains("request"))
+    };
+    let roots = daemon.dir().display().to_string();
+    let hangs = || {
+        let processes = fs::read_dir("/proc").expect("the processes").flatten();
+        processes.filter_map(|process| process.file_name().into_string().ok()).any(|pid| {
+            in_the_kernel(&pid)
+                && fs::read_to_string(format!("/proc/{pid}/mountinfo"))
+                    .is_ok_and(|mounts| mounts.contains(&roots))
+        })
+    };
+    hanging_starts_are_ended(&daemon, &binds, &place.join("hung"), hangs);
+}
+
+#[test]
+fn a_start_that_hangs_in_the_daemon_is_ended() {
+    if Engine::under_test() == Engine::Docker {
+        return;
+    }
+    let daemon = Daemon::start();
+    let place = daemon.dir().join("place");
+    fs::create_dir_all(place.join("source")).expect("a folder");
+    let bind = format!("{}:/x", place.join("source").display());
+    // The thread of a start that was given up hangs on.
+    let most = std::cell::Cell::new(0);
+    let hangs = || {
+        waiting(&daemon) > most.get() && {
+            most.set(most.get() + 1);
+            true
+        }
+    };
+    hanging_starts_are_ended(&daemon, &bind, &place, hangs);
+}
+
 #[test]
 fn a_process_that_cannot_be_frozen_holds_nobody_else_up() {
     if Engine::under_test() == Engine::Docker {

@@ -200,11 +200,13 @@ impl Engine {
     async fn unmount_volumes(self: &Arc<Self>, container: &Arc<Container>) {
         let names: Vec<String> = container.record().volume_names().into_iter().map(str::to_owned).collect();
         let unmount = {
-            let container = Arc::clone(container);
+            // Should this go on when nobody waits any more, it does not take them from the next run.
+            let (container, run) = (Arc::clone(container), container.run());
             move |engine: &Arc<Engine>| {
                 for volume in names {
-                    match engine.volumes.unmount(&volume, &container.id) {
-                        Ok(()) => engine.volumes.tell("unmount", &volume, &[("container", &container.id)]),
+                    match engine.volumes.unmount(&volume, &run) {
+                        Ok(true) => engine.volumes.tell("unmount", &volume, &[("container", &container.id)]),
+                        Ok(false) => {}
                         Err(error) => {
                             tracing::error!(container = container.id, volume, %error, "a volume could not be unmounted");
                         }

@@ -40,6 +40,7 @@ mod resources;
 mod shim;
 mod spec;
 mod start;
+mod starting;
 mod stats;
 mod stop;
 mod take_up;
@@ -49,7 +50,7 @@ mod wait;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
-use std::sync::atomic::{AtomicBool, AtomicUsize};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use serde::{Deserialize, Serialize};
@@ -74,6 +75,7 @@ pub use wait::{Condition, Ended};
 use crate::database::{Database, Table};
 use crate::model::{Config, EndpointSettings, HostConfig, PortBinding};
 use crate::networks::Allocation;
+use crate::volumes::Run;
 use crate::{Error, Result};
 
 /// A container.
@@ -97,6 +99,10 @@ pub struct Container {
     execs: Mutex<BTreeMap<String, Arc<exec::Exec>>>,
     /// Ends a back-off before its time, when a user stops or starts the container meanwhile.
     back_off: tokio::sync::Notify,
+    /// The start that is on its way, for who wants it ended.
+    starting: Mutex<Option<Arc<starting::Starting>>>,
+    /// The number of its run, beginning with its start; 0: the daemon took it up.
+    run: AtomicU64,
     /// How many users restart it: its end in between is not that of a container with `--rm`.
     restarting: AtomicUsize,
     /// Whether a user removes it at this moment.
@@ -299,6 +305,8 @@ impl Container {
             health: Mutex::new(None),
             execs: Mutex::new(BTreeMap::new()),
             back_off: tokio::sync::Notify::new(),
+            starting: Mutex::new(None),
+            run: AtomicU64::new(0),
             restarting: AtomicUsize::new(0),
             removing: AtomicBool::new(false),
             cgroup_turn: Mutex::new(()),
@@ -375,6 +383,16 @@ impl Container {
         if !self.record().is_running() {
             self.cleared().await;
         }
+    }
+
+    /// Its run, which is the one after the last until it is started again.
+    fn run(&self) -> Run {
+        Run { container: self.id.clone(), number: self.run.load(Ordering::Acquire) }
+    }
+
+    /// A start begins a run. Whoever calls holds the transition.
+    fn begin_run(&self) {
+        self.run.fetch_add(1, Ordering::AcqRel);
     }
 
     /// Its cgroup, in every hierarchy.

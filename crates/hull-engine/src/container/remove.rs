@@ -6,6 +6,7 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 use std::{fs, io};
 
+use super::starting::START_PATIENCE;
 use super::stop::{Found, see_through};
 use super::wait::Condition;
 use super::{Container, Status, locked};
@@ -71,7 +72,7 @@ impl Engine {
             }
             for _ in 0..FORCED {
                 engine.end_for_removal(&container).await?;
-                let _transition = container.transition.lock().await;
+                let _transition = engine.transition_within(&container, Some(START_PATIENCE)).await?;
                 container.cleared_at_rest().await;
                 match engine.remove_now(&container, options.volumes).await {
                     // Started in between: that run is ended as well.
@@ -91,7 +92,7 @@ impl Engine {
         match self.mark_stopped(container) {
             Found::Runs => {}
             Found::Restarts => {
-                self.give_up_restart(container).await;
+                self.give_up_restart(container, Some(START_PATIENCE)).await?;
                 return Ok(());
             }
             Found::Rests => return Ok(()),

@@ -19,12 +19,14 @@ use super::mounts::MountKind;
 use super::rejoin::Clearing;
 use super::shim::Shim;
 use super::spec::{Facts, Namespaces, SeccompChoice, Share};
+use super::starting::{self, OnItsWay, Starting};
 use super::{Container, Record, Status, locked, logs, now_ns, rfc3339};
 use crate::blocking::may_hang_if;
 use crate::fault;
 use crate::model::EndpointSettings;
 use crate::networks::HostsOf;
 use crate::networks::{Allocation, Joiner, Resolving};
+use crate::volumes::Run;
 use crate::{Engine, Error, Kind, Result};
 
 /// How a start turned out.
@@ -90,8 +92,9 @@ impl Engine {
                 Status::Created | Status::Exited | Status::Restarting => {}
             }
         }
-        container.cleared().await;
-        match self.try_start(container, starter).await {
+        container.begin_run();
+        let on_its_way = OnItsWay::begin(container);
+        match self.try_start(container, starter, &on_its_way.starting).await {
             Ok(()) => Ok(()),
             Err(error) => {
                 self.start_failed(container, &error).await;
@@ -100,20 +103,19 @@ impl Engine {
         }
     }
 
-    async fn try_start(self: &Arc<Self>, container: &Arc<Container>, starter: Starter) -> Result<()> {
-        let record = container.record().clone();
-        let may_hang = self.looks_at_host_paths(&record);
-        let (mut prepared, mut launch) = may_hang_if(may_hang, self, move |engine| {
-            let prepared = engine.prepare(&record)?;
-            let launch = engine.launch(&record, &prepared)?;
-            Ok((prepared, launch))
-        })
-        .await?;
+    async fn try_start(
+        self: &Arc<Self>,
+        container: &Arc<Container>,
+        starter: Starter,
+        starting: &Starting,
+    ) -> Result<()> {
+        let (mut prepared, mut launch) = self.prepare_unless_given_up(container, starting).await?;
         fault::point("start", "prepared")?;
         let clients = container.waited_clients().await?;
         launch.attach = clients.iter().map(|(attach, _)| attach.clone()).collect();
         let (ours, theirs) = protocol::pair()?;
         let shim = Shim::new(ours)?;
+        starting.launched(&shim);
         // From here on the shim holds the reserved ports and the clients.
         let reserved =
             prepared.allocation.as_mut().map(|allocation| std::mem::take(&mut allocation.reserved));
@@ -160,6 +162,36 @@ impl Engine {
         }
     }
 
+    /// Does what comes before the launcher is asked. One that hangs there is left behind when it is given up.
+    async fn prepare_unless_given_up(
+        self: &Arc<Self>,
+        container: &Arc<Container>,
+        starting: &Starting,
+    ) -> Result<(Prepared, Launch)> {
+        tokio::select! {
+            biased;
+            () = container.cleared() => {}
+            () = starting.given_up() => return Err(starting::given_up(container)),
+        }
+        let record = container.record().clone();
+        let run = container.run();
+        let may_hang = self.looks_at_host_paths(&record);
+        let prepare = may_hang_if(may_hang, self, move |engine| {
+            // What it has mounted when it fails, or when nobody waits for it any more, goes with this.
+            let mut mounted = MountedVolumes { engine: Arc::clone(engine), run, volumes: Vec::new() };
+            let prepared = engine.prepare(&record, &mut mounted)?;
+            let launch = engine.launch(&record, &prepared)?;
+            Ok((prepared, launch, mounted))
+        });
+        let (prepared, launch, mounted) = tokio::select! {
+            biased;
+            prepared = prepare => prepared?,
+            () = starting.given_up() => return Err(starting::given_up(container)),
+        };
+        mounted.keep();
+        Ok((prepared, launch))
+    }
+
     /// Whether a start looks at files of the host that a user named: they may be where nobody answers.
     fn looks_at_host_paths(&self, record: &Record) -> bool {
         let devices = |list: &Option<Vec<_>>| list.as_ref().is_some_and(|list| !list.is_empty());
@@ -183,7 +215,7 @@ impl Engine {
     }
 
     /// What must be there before the launcher is asked: files, mounts, addresses. Memory and small files only.
-    fn prepare(&self, record: &Record) -> Result<Prepared> {
+    fn prepare(&self, record: &Record, mounted: &mut MountedVolumes) -> Result<Prepared> {
         let runtime_dir = self.runtime_dir(&record.id);
         make_runtime_dir(&runtime_dir)?;
         let namespaces = self.shared_namespaces(record)?;
@@ -197,7 +229,7 @@ impl Engine {
         if record.host_config.ipc_mode == "shareable" {
             super::view::mount_shared_memory(&runtime_dir, record.host_config.shm_size)?;
         }
-        let sources = self.mount_sources(record)?;
+        let sources = self.mount_sources(record, mounted)?;
         Ok(Prepared {
             awaits_network: own_network,
             allocation,
@@ -323,13 +355,14 @@ impl Engine {
     }
 
     /// The host's folder behind each mount of the record, in its order; a tmpfs has none.
-    fn mount_sources(&self, record: &Record) -> Result<Vec<PathBuf>> {
+    fn mount_sources(&self, record: &Record, mounted: &mut MountedVolumes) -> Result<Vec<PathBuf>> {
         let mut sources = Vec::with_capacity(record.mounts.len());
         for mount in &record.mounts {
             sources.push(match mount.kind {
                 MountKind::Tmpfs => PathBuf::new(),
                 MountKind::Volume => {
-                    let folder = self.volumes.mount(&mount.name, &record.id)?;
+                    let folder = self.volumes.mount(&mount.name, &mounted.run)?;
+                    mounted.volumes.push(mount.name.clone());
                     let place = [
                         ("container", record.id.as_str()),
                         ("destination", mount.destination.as_str()),
@@ -530,6 +563,37 @@ struct Prepared {
     facts: Facts,
     awaits_network: bool,
     allocation: Option<Allocation>,
+}
+
+/// The volumes that a start has mounted, until it keeps them: dropped, they are unmounted again.
+struct MountedVolumes {
+    engine: Arc<Engine>,
+    run: Run,
+    volumes: Vec<String>,
+}
+
+impl MountedVolumes {
+    /// The run has them, and its end unmounts them.
+    fn keep(mut self) {
+        self.volumes.clear();
+    }
+}
+
+impl Drop for MountedVolumes {
+    fn drop(&mut self) {
+        for volume in &self.volumes {
+            match self.engine.volumes.unmount(volume, &self.run) {
+                Ok(true) => {
+                    self.engine.volumes.tell("unmount", volume, &[("container", &self.run.container)]);
+                }
+                Ok(false) => {}
+                Err(error) => {
+                    let container = &self.run.container;
+                    tracing::error!(container, volume, %error, "a volume could not be unmounted");
+                }
+            }
+        }
+    }
 }
 
 /// Makes the folder of this start; an earlier one's goes, and with it how that ended.

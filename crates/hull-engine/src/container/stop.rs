@@ -11,6 +11,7 @@ use std::time::Duration;
 use hull_runtime::protocol::Request;
 
 use super::lifecycle::signal;
+use super::starting::START_PATIENCE;
 use super::wait::Condition;
 use super::{Container, Ended, Status};
 use crate::{Engine, Error, Kind, Result};
@@ -79,11 +80,12 @@ impl Engine {
             let ended = self.wait(container, Condition::NextExit);
             match self.mark_stopped(container) {
                 Found::Runs => self.end_run(container, way, ended).await?,
-                Found::Restarts if self.give_up_restart(container).await => {}
+                Found::Restarts if self.give_up_restart(container, way.patience).await? => {}
                 Found::Restarts => continue,
                 Found::Rests => {
-                    // A start on its way is seen through; then it is known whether there is something to stop.
-                    drop(container.transition.lock().await);
+                    // A start on its way is waited for as a process that is to stop is; then it is known whether
+                    // there is something to stop.
+                    drop(self.transition_within(container, way.patience).await?);
                     if is_at_rest(container) {
                         return Ok(false);
                     }
@@ -150,9 +152,16 @@ impl Engine {
     }
 
     /// Ends the back-off of a container that was marked. False: its policy had begun to start it, and it may run now.
-    pub(super) async fn give_up_restart(&self, container: &Container) -> bool {
+    ///
+    /// # Errors
+    /// It is being started, and that could not be ended when the patience was.
+    pub(super) async fn give_up_restart(
+        &self,
+        container: &Container,
+        patience: Option<Duration>,
+    ) -> Result<bool> {
         container.back_off.notify_waiters();
-        let _transition = container.transition.lock().await;
+        let _transition = self.transition_within(container, patience).await?;
         let given_up = container.change_anyway(&self.database, |record| {
             let waits = record.state.status == Status::Restarting;
             if waits {
@@ -163,7 +172,7 @@ impl Engine {
         if given_up {
             container.lifetime.send_if_modified(|lifetime| std::mem::take(&mut lifetime.running));
         }
-        given_up
+        Ok(given_up)
     }
 
     /// Sends a signal to the container's first process. One that ends containers takes a waiting restart back.
@@ -192,7 +201,7 @@ impl Engine {
             Found::Rests => return Err(not_running()),
             // As in Docker: there is no process to get the signal.
             Found::Restarts if !is_end => return Ok(()),
-            Found::Restarts if self.give_up_restart(container).await => return Ok(()),
+            Found::Restarts if self.give_up_restart(container, Some(START_PATIENCE)).await? => return Ok(()),
             Found::Restarts if !container.record().is_running() => return Err(not_running()),
             Found::Restarts => {}
         }

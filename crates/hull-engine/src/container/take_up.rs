@@ -10,6 +10,7 @@ use tokio::task::JoinSet;
 
 use super::rejoin::{Clearing, Over};
 use super::shim::Shim;
+use super::starting::OnItsWay;
 use super::{Container, Status, locked};
 use crate::networks::Live;
 use crate::{Engine, Result};
@@ -191,7 +192,7 @@ impl Engine {
         }
         let volumes: Vec<String> = container.record().volume_names().into_iter().map(str::to_owned).collect();
         for volume in volumes {
-            if let Err(error) = self.volumes.mount(&volume, &container.id) {
+            if let Err(error) = self.volumes.mount(&volume, &container.run()) {
                 tracing::error!(container = container.id, volume, %error, "a volume in use is not mounted");
             }
         }
@@ -209,6 +210,7 @@ impl Engine {
     async fn take_up_unfinished(self: &Arc<Self>, container: &Arc<Container>) {
         // Nobody starts or removes it meanwhile.
         let _transition = container.transition.lock().await;
+        let _on_its_way = OnItsWay::begin(container);
         // Without a shim nothing came up.
         let Some(shim) = self.reach(container).await else { return };
         tracing::warn!(container = container.id, "a start that was not finished is undone");

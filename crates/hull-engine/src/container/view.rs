@@ -13,6 +13,7 @@ use super::mounts::{MountKind, MountPlan};
 use super::shim::Shim;
 use super::{Container, Record};
 use crate::blocking::may_hang_if;
+use crate::volumes::Run;
 use crate::{Engine, Error, Kind, Result};
 
 /// A container's root folder, as long as this is held.
@@ -97,9 +98,9 @@ impl Engine {
         let may_hang = self.volumes.of_a_container_are_mounts(&record.id);
         let filled = self.fill_mounted(record, &plans, may_hang).await;
         // Whatever came of it: a volume that stays mounted here would never be unmounted.
-        let id = record.id.clone();
+        let run = Run::before_any(&record.id);
         let unmounted = may_hang_if(may_hang, self, move |engine| {
-            let unmounted = plans.iter().map(|plan| engine.volumes.unmount(&plan.name, &id));
+            let unmounted = plans.iter().map(|plan| engine.volumes.unmount(&plan.name, &run).map(drop));
             unmounted.fold(Ok(()), Result::and)
         });
         filled.and(unmounted.await)
@@ -137,9 +138,10 @@ impl Engine {
 
     /// Of these volumes of a container, which it mounts for that: those that are empty and those that cannot be mounted.
     fn fresh_volumes(&self, id: &str, plans: &[MountPlan]) -> Result<Fresh> {
+        let run = Run::before_any(id);
         let mut fresh = Fresh::default();
         for plan in plans {
-            let folder = match self.volumes.mount(&plan.name, id) {
+            let folder = match self.volumes.mount(&plan.name, &run) {
                 Ok(folder) => folder,
                 Err(error) if error.kind == Kind::NotFound => return Err(error),
                 Err(error) => {

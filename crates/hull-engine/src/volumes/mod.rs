@@ -83,8 +83,25 @@ struct Entry {
     mounted: Mounted,
 }
 
-/// The containers that run with a volume.
-type Mounted = Arc<Mutex<BTreeSet<String>>>;
+/// The runs of containers that have a volume mounted.
+type Mounted = Arc<Mutex<BTreeSet<Run>>>;
+
+/// A run of a container, from its start to its end. What still clears up behind one does not take a volume from the
+/// next one of the same container.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct Run {
+    /// The container's id.
+    pub(crate) container: String,
+    /// Which of its runs under this daemon.
+    pub(crate) number: u64,
+}
+
+impl Run {
+    /// Before a container's first run its volumes are mounted to be filled.
+    pub(crate) fn before_any(container: &str) -> Run {
+        Run { container: container.to_owned(), number: 0 }
+    }
+}
 
 impl Volumes {
     /// Opens the volumes beneath `<data-root>/volumes`. A removal that a crash interrupted is finished.
@@ -221,32 +238,32 @@ impl Volumes {
     ///
     /// # Errors
     /// The volume is gone, or the kernel does not mount it.
-    pub(crate) fn mount(&self, name: &str, container: &str) -> Result<PathBuf> {
+    pub(crate) fn mount(&self, name: &str, run: &Run) -> Result<PathBuf> {
         let (volume, mounted) = self.mounts(name)?;
         {
             let mut mounted = locked(&mounted);
             if !volume.options.is_empty() && mounted.is_empty() {
                 options::mount(&volume)?;
             }
-            mounted.insert(container.to_owned());
+            mounted.insert(run.clone());
         }
         Ok(volume.mountpoint.clone())
     }
 
-    /// A container that ended needs it no longer: unmounted after the last.
+    /// A run that ended needs it no longer: unmounted after the last. Whether the run had it.
     ///
     /// # Errors
     /// The kernel does not unmount it.
-    pub(crate) fn unmount(&self, name: &str, container: &str) -> Result<()> {
+    pub(crate) fn unmount(&self, name: &str, run: &Run) -> Result<bool> {
         let (volume, mounted) = self.mounts(name)?;
         let mut mounted = locked(&mounted);
-        if !mounted.remove(container) {
-            return Ok(());
+        if !mounted.remove(run) {
+            return Ok(false);
         }
         if mounted.is_empty() && !volume.options.is_empty() {
             options::unmount(&volume)?;
         }
-        Ok(())
+        Ok(true)
     }
 
     /// The volumes that pass the filters `dangling`, `driver`, `label` and `name`, by name.
@@ -590,6 +607,10 @@ mod tests {
         }
     }
 
+    fn run(container: &str, number: u64) -> Run {
+        Run { container: container.into(), number }
+    }
+
     fn named(name: &str) -> VolumeCreate {
         VolumeCreate { name: name.into(), ..VolumeCreate::default() }
     }
@@ -728,15 +749,18 @@ mod tests {
             let table = fs::read_to_string("/proc/self/mounts").unwrap();
             table.lines().any(|line| line.contains(&format!(" {} tmpfs ", volume.mountpoint.display())))
         };
-        volumes.mount("scratch", "c1").unwrap();
-        volumes.mount("scratch", "c2").unwrap();
+        volumes.mount("scratch", &run("c1", 1)).unwrap();
+        volumes.mount("scratch", &run("c2", 1)).unwrap();
         assert!(is_mounted());
         // Another daemon finds it mounted and does not mount it again.
-        place.open().mount("scratch", "c1").unwrap();
-        volumes.unmount("scratch", "c1").unwrap();
+        place.open().mount("scratch", &run("c1", 1)).unwrap();
+        volumes.unmount("scratch", &run("c1", 1)).unwrap();
         assert!(is_mounted());
-        volumes.unmount("scratch", "c2").unwrap();
-        volumes.unmount("scratch", "c2").unwrap();
+        volumes.mount("scratch", &run("c2", 2)).unwrap();
+        assert!(volumes.unmount("scratch", &run("c2", 1)).unwrap());
+        assert!(!volumes.unmount("scratch", &run("c2", 1)).unwrap());
+        assert!(is_mounted(), "the end of a run, however late, takes nothing from the next");
+        assert!(volumes.unmount("scratch", &run("c2", 2)).unwrap());
         assert!(!is_mounted());
     }
 }

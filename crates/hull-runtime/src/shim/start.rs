@@ -265,6 +265,13 @@ impl Handshake<'_> {
                 }
             },
             Ok(Some((Request::NetworkFailed(error), _))) => return Err(error),
+            // What it mounts may be where nobody answers; the first process is killed with the start.
+            Ok(Some((Request::KillAll, _))) => {
+                return Err(Error::refused(
+                    "start the container",
+                    "it was given up: a user ended it meanwhile",
+                ));
+            }
             Ok(Some(_)) => {
                 let error = Error::refused("ask the shim", "the container is starting");
                 // A daemon that does not take the answer is found gone at the next look.
