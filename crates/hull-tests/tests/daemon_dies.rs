@@ -152,3 +152,40 @@ fn a_hundred_deaths_under_load_lose_nothing() {
 fn daemon_dies(daemon: &mut Daemon) {
     daemon.kill();
 }
+
+#[test]
+fn what_no_row_owns_is_ended_wherever_its_cgroup_is() {
+    if !only_hull() {
+        return;
+    }
+    let mut daemon = Daemon::start();
+    let parent = format!("/hull-test-parent-{}", std::process::id());
+    daemon.ok(&["run", "-d", "--name", "plain", "busybox", "sleep", "600"]);
+    daemon.ok(&["run", "-d", "--name", "parent", "--cgroup-parent", &parent, "busybox", "sleep", "600"]);
+    let pids = ["plain", "parent"].map(|name| daemon.ok(&["inspect", "-f", "{{.State.Pid}}", name]));
+    let cgroups = std::fs::read_to_string(format!("/proc/{}/cgroup", pids[1])).expect("it runs");
+    assert!(cgroups.contains(&parent), "{cgroups}");
+    daemon.kill();
+    // The rows go with the data root; as of a removal that was cut off, one folder is aside.
+    let data = daemon.dir().join("data");
+    std::fs::rename(&data, daemon.dir().join("lost")).expect("the data root is moved");
+    std::fs::create_dir(&data).expect("another data root");
+    for entry in std::fs::read_dir(daemon.dir().join("exec/c")).expect("the runtime folders").flatten() {
+        std::fs::rename(entry.path(), entry.path().with_extension("gone")).expect("a folder is put aside");
+    }
+    daemon.begin();
+    for pid in pids {
+        let gone = || !std::path::Path::new(&format!("/proc/{pid}")).exists();
+        wait_until("its processes are gone", Duration::from_secs(10), gone);
+    }
+    let left: Vec<_> =
+        std::fs::read_dir(daemon.dir().join("exec/c")).expect("the folder").flatten().collect();
+    assert!(left.is_empty(), "{left:?}");
+    // Whoever made the parent removes it; what was in it is gone.
+    for hierarchy in std::fs::read_dir("/sys/fs/cgroup").expect("the hierarchies").flatten() {
+        let folder = hierarchy.path().join(parent.trim_start_matches('/'));
+        if folder.exists() {
+            std::fs::remove_dir(&folder).unwrap_or_else(|error| panic!("{}: {error}", folder.display()));
+        }
+    }
+}

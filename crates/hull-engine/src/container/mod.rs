@@ -32,6 +32,7 @@ mod logs;
 mod mounts;
 mod names;
 mod network;
+mod ownerless;
 mod read_logs;
 mod registry;
 mod rejoin;

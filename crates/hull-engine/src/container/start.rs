@@ -16,6 +16,7 @@ use tokio::sync::oneshot;
 use super::files::LinkLine;
 use super::links::Linked;
 use super::mounts::MountKind;
+use super::ownerless::note_cgroup;
 use super::rejoin::Clearing;
 use super::shim::Shim;
 use super::spec::{Facts, Namespaces, SeccompChoice, Share};
@@ -218,6 +219,7 @@ impl Engine {
     fn prepare(&self, record: &Record, mounted: &mut MountedVolumes) -> Result<Prepared> {
         let runtime_dir = self.runtime_dir(&record.id);
         make_runtime_dir(&runtime_dir)?;
+        note_cgroup(record, &self.config.instance, &runtime_dir)?;
         let namespaces = self.shared_namespaces(record)?;
         let own_network = namespaces.network == Share::Own;
         let allocation = (own_network || record.host_config.network_mode == "host")

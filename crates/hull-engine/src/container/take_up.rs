@@ -1,7 +1,6 @@
 //! A daemon that starts takes up what an earlier one left: running containers run on, the ends of others are
 //! learned, what has no owner is removed.
 
-use std::fs;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -218,46 +217,6 @@ impl Engine {
             while let Ok(Some(_)) = shim.event().await {}
         }
         self.release_machine(container).await;
-    }
-
-    /// Folders, snapshots and cgroups of containers that are not in the database.
-    fn remove_ownerless(&self) {
-        let known = |name: &std::ffi::OsStr| {
-            name.to_str().is_some_and(|id| {
-                id.len() == 64 && self.containers.find(id).is_ok_and(|found| found.id == id)
-            })
-        };
-        for folder in [self.config.data_root.join("containers"), self.config.exec_root.join("c")] {
-            let Ok(entries) = fs::read_dir(&folder) else { continue };
-            for entry in entries.flatten().filter(|entry| !known(&entry.file_name())) {
-                tracing::warn!(path = %entry.path().display(), "a folder that no container owns is removed");
-                super::view::unmount_shared_memory(&entry.path());
-                self.end_ownerless(&entry.file_name());
-                if let Err(error) = fs::remove_dir_all(entry.path()) {
-                    tracing::error!(path = %entry.path().display(), %error, "it could not be removed");
-                }
-            }
-        }
-        for key in self.images.snapshots() {
-            if !known(key.as_ref())
-                && let Err(error) = self.images.remove_snapshot(&key)
-            {
-                tracing::error!(key, %error, "a writable layer that no container owns could not be removed");
-            }
-        }
-    }
-
-    /// Processes of a container whose row is gone.
-    fn end_ownerless(&self, id: &std::ffi::OsStr) {
-        let Some(id) = id.to_str() else { return };
-        // A removal puts the folder aside under this name; the cgroup keeps its own.
-        let id = id.strip_suffix(".gone").unwrap_or(id);
-        let path = super::spec::cgroup_path("", &self.config.instance, id);
-        if let Ok(cgroup) = hull_runtime::cgroup::Cgroup::open(&path)
-            && let Err(error) = cgroup.kill_all().and_then(|()| cgroup.remove())
-        {
-            tracing::error!(id, %error, "processes that no container owns could not be ended");
-        }
     }
 }
 

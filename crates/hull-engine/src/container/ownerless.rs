@@ -1,0 +1,100 @@
+//! What a container left behind whose row is gone: a crash came between the steps of its removal or its creation, or the
+//! data root is another one.
+
+use std::ffi::OsStr;
+use std::path::Path;
+use std::{fs, io};
+
+use hull_runtime::cgroup::Cgroup;
+
+use super::{Record, spec};
+use crate::{Engine, Error, Result};
+
+/// In the runtime folder of a container whose cgroup has a parent of the user's choosing: that cgroup's path.
+const CGROUP: &str = "cgroup";
+
+/// Notes where a container's processes are found should its row go before they do. Most are beneath the daemon's own
+/// cgroup, where they are found without a note.
+pub(super) fn note_cgroup(record: &Record, instance: &str, runtime_dir: &Path) -> Result<()> {
+    let parent = &record.host_config.resources.cgroup_parent;
+    if parent.is_empty() {
+        return Ok(());
+    }
+    let path = runtime_dir.join(CGROUP);
+    fs::write(&path, spec::cgroup_path(parent, instance, &record.id))
+        .map_err(|error| Error::system(format_args!("write {}", path.display()), error))
+}
+
+/// The cgroup of the container that a folder belonged to; none: it is no container's folder.
+fn cgroup_of(folder: &Path, instance: &str) -> io::Result<Option<String>> {
+    match fs::read_to_string(folder.join(CGROUP)) {
+        Ok(noted) => return Ok(Some(noted)),
+        Err(error) if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) => {}
+        Err(error) => return Err(error),
+    }
+    let Some(name) = folder.file_name().and_then(OsStr::to_str) else { return Ok(None) };
+    // A removal puts the folder aside under this name; the cgroup keeps its own.
+    let id = name.strip_suffix(".gone").unwrap_or(name);
+    Ok(Some(spec::cgroup_path("", instance, id)))
+}
+
+impl Engine {
+    /// Folders, snapshots and cgroups of containers that are not in the database.
+    pub(super) fn remove_ownerless(&self) {
+        let known = |name: &std::ffi::OsStr| {
+            name.to_str().is_some_and(|id| {
+                id.len() == 64 && self.containers.find(id).is_ok_and(|found| found.id == id)
+            })
+        };
+        for folder in [self.config.data_root.join("containers"), self.config.exec_root.join("c")] {
+            let Ok(entries) = fs::read_dir(&folder) else { continue };
+            for entry in entries.flatten().filter(|entry| !known(&entry.file_name())) {
+                tracing::warn!(path = %entry.path().display(), "a folder that no container owns is removed");
+                super::view::unmount_shared_memory(&entry.path());
+                if let Err(error) = self.end_ownerless(&entry.path()) {
+                    // Its folder stays with it, and the next daemon tries again.
+                    tracing::error!(path = %entry.path().display(), %error, "processes that no container owns could not be ended");
+                    continue;
+                }
+                if let Err(error) = fs::remove_dir_all(entry.path()) {
+                    tracing::error!(path = %entry.path().display(), %error, "it could not be removed");
+                }
+            }
+        }
+        for key in self.images.snapshots() {
+            if !known(key.as_ref())
+                && let Err(error) = self.images.remove_snapshot(&key)
+            {
+                tracing::error!(key, %error, "a writable layer that no container owns could not be removed");
+            }
+        }
+    }
+
+    /// Ends the processes of a container whose row is gone.
+    fn end_ownerless(&self, folder: &Path) -> Result<()> {
+        let cgroup = cgroup_of(folder, &self.config.instance)
+            .map_err(|error| Error::system(format_args!("find the cgroup of {}", folder.display()), error))?;
+        let Some(Ok(cgroup)) = cgroup.map(|path| Cgroup::open(&path)) else { return Ok(()) };
+        Ok(cgroup.kill_all().and_then(|()| cgroup.remove())?)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_cgroup_is_found_by_its_note_or_by_its_folder() {
+        let root = tempfile::tempdir().unwrap();
+        let mut record = Record::named("x");
+        let found = |name: &str| cgroup_of(&root.path().join(name), "hull").unwrap();
+        for name in ["x", "x.gone"] {
+            fs::create_dir(root.path().join(name)).unwrap();
+            note_cgroup(&record, "hull", &root.path().join(name)).unwrap();
+            assert_eq!(found(name).as_deref(), Some("/hull/x"));
+        }
+        record.host_config.resources.cgroup_parent = "/jobs/night".to_owned();
+        note_cgroup(&record, "hull", &root.path().join("x.gone")).unwrap();
+        assert_eq!(found("x.gone"), Some(format!("/jobs/night/{}", record.id)));
+    }
+}
