@@ -29,8 +29,7 @@ pub(crate) async fn inspect(request: Request) -> Result<Response> {
 
 pub(crate) async fn remove(request: Request) -> Result<Response> {
     let (name, force) = (request.capture(0).to_owned(), request.query.flag("force"));
-    let engine = request.engine.clone();
-    blocking::run(move || engine.volumes.remove(&name, force)).await?;
+    request.engine.remove_volume(&name, force).await?;
     http::empty(StatusCode::NO_CONTENT)
 }
 
@@ -41,7 +40,6 @@ pub(crate) async fn prune(request: Request) -> Result<Response> {
     if all_by_default && !filters.values("all").is_empty() {
         return Err(Error::invalid("invalid filter 'all'"));
     }
-    let engine = request.engine.clone();
-    let (names, bytes) = blocking::run(move || engine.volumes.prune(&filters, all_by_default)).await?;
+    let (names, bytes) = request.engine.prune_volumes(filters, all_by_default).await?;
     http::ok(&json!({ "VolumesDeleted": names, "SpaceReclaimed": bytes }))
 }

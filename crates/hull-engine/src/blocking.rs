@@ -1,6 +1,6 @@
 //! Work that may never return. A path of a user's choosing can lie on a file system whose server is gone, and the
 //! kernel then holds whoever looks at it. Such work has threads of its own: neither the asynchronous workers nor the
-//! pool that copies bytes for others are used up by it.
+//! pool that copies bytes for others are used up by it. And work that must not stop half-way.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -72,6 +72,14 @@ pub(crate) async fn may_hang_if<O: Send + Sync + 'static, T: Send + 'static>(
     }
     let on = Arc::clone(on);
     may_hang(move || work(&on)).await
+}
+
+/// Does what must not stop half-way when its client goes away: as a task of its own.
+pub(crate) async fn see_through<T: Send + 'static>(
+    doing: &str,
+    work: impl Future<Output = Result<T>> + Send + 'static,
+) -> Result<T> {
+    tokio::spawn(work).await.unwrap_or_else(|error| Err(Error::system(doing, error)))
 }
 
 #[cfg(test)]

@@ -14,7 +14,7 @@ use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 
 use crate::config::{DaemonConfig, Reloadable};
-use crate::container::Containers;
+use crate::container::{Containers, ExecIndex};
 use crate::database::Database;
 use crate::events::Events;
 use crate::networks::Networks;
@@ -38,6 +38,7 @@ pub struct Engine {
     /// What happened.
     pub events: Arc<Events>,
     pub(crate) containers: Containers,
+    pub(crate) execs: ExecIndex,
     pub(crate) database: Arc<Database>,
     pub(crate) launcher: Launcher,
     /// What of the configuration was taken anew since the start.
@@ -83,6 +84,7 @@ impl Engine {
             volumes,
             events,
             containers: Containers::load(&database)?,
+            execs: ExecIndex::default(),
             database,
             launcher,
             reloadable: Mutex::new(Reloadable { debug: config.debug, labels: config.labels.clone() }),

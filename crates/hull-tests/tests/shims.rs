@@ -49,6 +49,40 @@ fn trouble_with_a_shim_is_not_its_end() {
 }
 
 #[test]
+fn an_end_that_cannot_be_read_now_is_read_later() {
+    if Engine::under_test() == Engine::Docker {
+        return;
+    }
+    let mut daemon = Daemon::start();
+    daemon.ok(&[
+        "run",
+        "-d",
+        "--name",
+        "ends",
+        "busybox",
+        "sh",
+        "-c",
+        "until test -e /go; do usleep 10000; done; exit 5",
+    ]);
+    let pid = pid_of(&daemon, "ends");
+    daemon.kill();
+    std::fs::write(format!("/proc/{pid}/root/go"), "").expect("its root can be written to");
+    wait_until("it has ended", Duration::from_secs(10), || !lives(pid));
+    // As where no descriptor is free.
+    daemon.set_environment(&[("HULL_FAULT", "fail:end: record read")]);
+    daemon.begin();
+    assert_eq!(
+        daemon.ok(&["inspect", "-f", "{{.State.Status}}", "ends"]),
+        "running",
+        "nobody knows better yet"
+    );
+    daemon.kill();
+    daemon.set_environment(&[]);
+    daemon.begin();
+    assert_eq!(daemon.ok(&["wait", "ends"]), "5");
+}
+
+#[test]
 fn shims_that_do_not_answer_hold_no_daemon_up() {
     if Engine::under_test() == Engine::Docker {
         return;

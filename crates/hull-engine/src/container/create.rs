@@ -8,7 +8,7 @@ use hull_image::{Image, config::ContainerConfig};
 
 use super::mounts::{MountKind, MountPlan, Wanted};
 use super::{Container, Record, State, command, names, now_ns, random_id, resources, rfc3339};
-use crate::blocking::may_hang_if;
+use crate::blocking::{may_hang_if, see_through};
 use crate::database::Table;
 use crate::fault;
 use crate::model::{Config, CreateBody, Healthcheck, HostConfig, LogConfig, RestartPolicy};
@@ -39,7 +39,7 @@ impl Engine {
         let may_hang = names_host_paths(&body.host_config);
         let (engine, name) = (Arc::clone(self), name.map(str::to_owned));
         // A client that goes away does not leave half a container behind.
-        super::stop::see_through("create the container", async move {
+        see_through("create the container", async move {
             let checked =
                 may_hang_if(may_hang, &engine, move |engine| engine.check(name.as_deref(), body)).await?;
             engine.make(checked, may_hang).await
@@ -98,35 +98,56 @@ impl Engine {
         } else {
             self.containers.take_name(&record.name, &id)?
         };
-        let undo = Undo { engine: self, id: &id, kept: false };
-        let fresh;
-        (record.mounts, fresh) = {
-            let id = id.clone();
-            may_hang_if(may_hang, self, move |engine| engine.acquire_mounts(&id, wanted)).await?
-        };
-        fault::point("create", "mounts acquired")?;
-        self.images.create_snapshot(&id, image.as_deref()).map_err(crate::images::error)?;
-        fault::point("create", "snapshot made")?;
-        let folder = self.container_dir(&id);
-        fs::create_dir(&folder).map_err(|error| {
-            Error::system(format_args!("make the container's folder {}", folder.display()), error)
-        })?;
-        if !fresh.is_empty() {
-            self.fill_volumes(&record, &fresh).await?;
+        if let Err(error) = self.make_parts(&mut record, image.as_deref(), wanted, may_hang).await {
+            self.undo_creation(&id).await;
+            return Err(error);
         }
-        fault::point("create", "volumes filled")?;
-        self.database.put(Table::Containers, &id, &record)?;
         // One that is removed at its end would not outlive a power cut, and need not be there after it.
         if !record.host_config.auto_remove {
             self.database.sync_behind();
         }
         let container = Arc::new(Container::new(record));
-        let mut undo = undo;
-        undo.kept = true;
-        drop(undo);
         self.containers.insert(taken, Arc::clone(&container));
         self.tell(&container, "create");
         Ok(Created { id, warnings })
+    }
+
+    /// Everything that a container is made of; its row last.
+    async fn make_parts(
+        self: &Arc<Self>,
+        record: &mut Record,
+        image: Option<&Image>,
+        wanted: Vec<Wanted>,
+        may_hang: bool,
+    ) -> Result<()> {
+        let fresh;
+        (record.mounts, fresh) = {
+            let id = record.id.clone();
+            may_hang_if(may_hang, self, move |engine| engine.acquire_mounts(&id, wanted)).await?
+        };
+        fault::point("create", "mounts acquired")?;
+        self.images.create_snapshot(&record.id, image).map_err(crate::images::error)?;
+        fault::point("create", "snapshot made")?;
+        let folder = self.container_dir(&record.id);
+        fs::create_dir(&folder).map_err(|error| {
+            Error::system(format_args!("make the container's folder {}", folder.display()), error)
+        })?;
+        if !fresh.is_empty() {
+            self.fill_volumes(record, &fresh).await?;
+        }
+        fault::point("create", "volumes filled")?;
+        self.database.put(Table::Containers, &record.id, &*record)
+    }
+
+    /// Undoes a creation that failed half-way. Each part may have nothing to undo; the first failure is the one that is
+    /// told.
+    async fn undo_creation(self: &Arc<Self>, id: &str) {
+        let _ = self.images.remove_snapshot(id);
+        // What is mounted over a volume may not let go of it.
+        for volume in self.release_volumes(id, true).await {
+            let _ = fs::remove_dir_all(volume);
+        }
+        let _ = fs::remove_dir_all(self.container_dir(id));
     }
 
     fn image_of(&self, config: &Config) -> Result<Option<Arc<Image>>> {
@@ -243,27 +264,6 @@ fn names_host_paths(host: &HostConfig) -> bool {
         || some(resources.blkio_device_write_bps.as_ref().map(Vec::len))
         || some(resources.blkio_device_read_iops.as_ref().map(Vec::len))
         || some(resources.blkio_device_write_iops.as_ref().map(Vec::len))
-}
-
-/// Undoes a creation that failed half-way.
-struct Undo<'a> {
-    engine: &'a Arc<Engine>,
-    id: &'a str,
-    kept: bool,
-}
-
-impl Drop for Undo<'_> {
-    fn drop(&mut self) {
-        if self.kept {
-            return;
-        }
-        // Each may have nothing to undo; the first failure has been told already.
-        let _ = self.engine.images.remove_snapshot(self.id);
-        for volume in self.engine.volumes.release(self.id, true).0 {
-            let _ = fs::remove_dir_all(volume);
-        }
-        let _ = fs::remove_dir_all(self.engine.container_dir(self.id));
-    }
 }
 
 /// What a container inherits from its image, field by field as Docker merges them.

@@ -1,9 +1,9 @@
 //! Further processes in a running container.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::os::fd::AsFd;
 use std::path::PathBuf;
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, Weak};
 use std::time::Duration;
 
 use base64::Engine as _;
@@ -14,8 +14,8 @@ use serde_json::{Value, json};
 use tokio::sync::watch;
 
 use super::attach::{ClientStream, detach_keys};
-use super::stop::see_through;
 use super::{Container, Status, locked, random_id, start};
+use crate::blocking::see_through;
 use crate::model::ExecConfig;
 use crate::{Engine, Error, Kind, Result};
 
@@ -41,6 +41,8 @@ pub struct Exec {
     made_at_ns: i64,
     state: Mutex<State>,
     ended: watch::Sender<bool>,
+    /// Found by its id as long as it is there.
+    _indexed: Option<Indexed>,
 }
 
 #[derive(Clone, Debug, Default)]
@@ -71,6 +73,28 @@ pub struct ExecStart {
     pub client: Option<ClientStream>,
     /// The terminal's size at the start: height and width.
     pub console_size: Option<[u16; 2]>,
+}
+
+/// The containers of all execs, by the execs' ids: none is looked for among all containers.
+pub(crate) type Index = Arc<Mutex<HashMap<String, Weak<Container>>>>;
+
+/// An exec's place in the index, which goes with it.
+struct Indexed {
+    index: Index,
+    id: String,
+}
+
+impl Indexed {
+    fn enter(index: &Index, id: &str, container: &Arc<Container>) -> Indexed {
+        locked(index).insert(id.to_owned(), Arc::downgrade(container));
+        Indexed { index: Arc::clone(index), id: id.to_owned() }
+    }
+}
+
+impl Drop for Indexed {
+    fn drop(&mut self) {
+        locked(&self.index).remove(&self.id);
+    }
 }
 
 /// The right to start an exec, which is given once. Dropped without a start, because whoever had it went away, the
@@ -175,7 +199,7 @@ impl Engine {
     ///
     /// # Errors
     /// The container does not run or is paused, or the command is none.
-    pub fn create_exec(&self, container: &Container, config: ExecConfig) -> Result<Arc<Exec>> {
+    pub fn create_exec(&self, container: &Arc<Container>, config: ExecConfig) -> Result<Arc<Exec>> {
         self.can_exec(container)?;
         if config.cmd.as_ref().is_none_or(Vec::is_empty) {
             return Err(Error::invalid("No exec command specified"));
@@ -190,12 +214,14 @@ impl Engine {
             return Err(Error::invalid("a limit of time cannot be negative"));
         }
         detach_keys(&config.detach_keys)?;
+        let id = random_id();
         let exec = Arc::new(Exec {
-            id: random_id(),
             config,
             made_at_ns: super::now_ns(),
             state: Mutex::default(),
             ended: watch::Sender::new(false),
+            _indexed: Some(Indexed::enter(&self.execs, &id, container)),
+            id,
         });
         let mut execs = locked(&container.execs);
         forget(&mut execs);
@@ -225,13 +251,12 @@ impl Engine {
     /// # Errors
     /// There is none of that id.
     pub fn exec(&self, id: &str) -> Result<(Arc<Container>, Arc<Exec>)> {
-        for container in self.containers.all() {
-            let found = locked(&container.execs).get(id).cloned();
-            if let Some(exec) = found {
-                return Ok((container, exec));
-            }
-        }
-        Err(Error::not_found(format!("No such exec instance: {id}")))
+        let none = || Error::not_found(format!("No such exec instance: {id}"));
+        // One lock at a time: whoever holds a container's execs may drop one, which leaves the index.
+        let container = locked(&self.execs).get(id).and_then(Weak::upgrade).ok_or_else(none)?;
+        // One that is forgotten may be held by who has just started it.
+        let exec = locked(&container.execs).get(id).cloned().ok_or_else(none)?;
+        Ok((container, exec))
     }
 
     /// An exec as inspect shows it.
@@ -350,7 +375,7 @@ impl Engine {
             },
             user: Some(exec_user(container, config)),
         }));
-        let shim = self.shim_alone(container)?;
+        let shim = self.shim_alone(container).await?;
         let socket = start.client.as_ref().filter(|_| !start.detach).map(|client| client.socket.as_fd());
         let descriptors: Vec<_> = socket.into_iter().collect();
         match shim.ask_alone(&request, &descriptors).await {
@@ -516,7 +541,8 @@ mod tests {
 
     fn exec(made_at_ns: i64) -> Arc<Exec> {
         let (config, ended) = (ExecConfig::default(), watch::Sender::new(false));
-        Arc::new(Exec { id: random_id(), config, made_at_ns, state: Mutex::default(), ended })
+        let state = Mutex::default();
+        Arc::new(Exec { id: random_id(), config, made_at_ns, state, ended, _indexed: None })
     }
 
     #[test]
@@ -531,6 +557,17 @@ mod tests {
         locked(&exec.state).phase = Phase::Running;
         drop(ExecClaim { container, exec: Arc::clone(&exec) });
         assert!(exec.is_running());
+    }
+
+    #[test]
+    fn an_exec_is_in_the_index_as_long_as_it_is_there() {
+        let index = Index::default();
+        let container = Arc::new(Container::new(super::super::Record::named("x")));
+        let indexed = ["one", "two"].map(|id| Indexed::enter(&index, id, &container));
+        assert!(locked(&index)["two"].upgrade().is_some_and(|found| found.id == "x"));
+        let [one, _two] = indexed;
+        drop(one);
+        assert!(locked(&index).keys().eq(["two"]));
     }
 
     #[test]

@@ -83,7 +83,7 @@ impl Engine {
 
     /// A shim that is gone without a word may have left its record; if not, it was killed, and its container with it.
     async fn shim_lost(self: &Arc<Self>, container: &Arc<Container>) {
-        let exit = match hull_runtime::shim::read_exit(&self.runtime_dir(&container.id)) {
+        let exit = match self.left_exit(container).await {
             Ok(Some(exit)) => exit,
             Ok(None) => {
                 tracing::warn!(

@@ -6,7 +6,7 @@ use hull_runtime::cgroup::Cgroup;
 use hull_runtime::protocol::Request;
 
 use super::{Container, Status, locked, names, resources};
-use crate::blocking::may_hang;
+use crate::blocking::{may_hang, see_through};
 use crate::model::{Resources, RestartPolicy};
 use crate::{Engine, Error, Result};
 
@@ -65,7 +65,7 @@ impl Engine {
     ) -> Result<Vec<String>> {
         let (engine, container) = (Arc::clone(self), Arc::clone(container));
         // The transition is held to the update's end, whether or not its client is still there.
-        super::stop::see_through("update the container", async move {
+        see_through("update the container", async move {
             // A start that has begun would run with the limits of before.
             let _transition = container.transition.lock().await;
             let updated = Arc::clone(&container);

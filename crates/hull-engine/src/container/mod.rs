@@ -61,6 +61,7 @@ pub use archive::PutOptions;
 pub use attach::{AttachPlace, AttachRequest, ClientStream, head_is_read};
 pub use commit::CommitOptions;
 pub use create::Created;
+pub(crate) use exec::Index as ExecIndex;
 pub use exec::{Exec, ExecClaim, ExecStart};
 pub(crate) use links::parse as parse_link;
 pub use list::ListOptions;
@@ -404,17 +405,6 @@ impl Container {
 }
 
 impl crate::Engine {
-    /// A connection to a running container's shim for one request.
-    ///
-    /// # Errors
-    /// The container does not run.
-    pub(crate) fn shim_alone(&self, container: &Container) -> Result<Arc<shim::Shim>> {
-        container.shim()?;
-        let socket = hull_runtime::shim::connect(&self.runtime_dir(&container.id))
-            .map_err(|_| Error::conflict(format!("container {} is not running", container.id)))?;
-        shim::Shim::new(socket)
-    }
-
     /// The shim's folder in the exec root.
     pub(crate) fn runtime_dir(&self, id: &str) -> PathBuf {
         self.config.exec_root.join("c").join(id)

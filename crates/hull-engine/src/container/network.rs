@@ -4,8 +4,8 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use super::stop::see_through;
 use super::{Container, Record, locked};
+use crate::blocking::see_through;
 use crate::events;
 use crate::model::EndpointSettings;
 use crate::networks::{Allocation, Live, Networks};

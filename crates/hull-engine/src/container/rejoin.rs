@@ -5,7 +5,7 @@
 //! slow reading) is this daemon's trouble: it is tried again, and the container runs on.
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use hull_runtime::protocol::{Event, Exit, Reply, Request, State};
 
@@ -17,6 +17,10 @@ use crate::{Engine, Error, Result};
 /// The pause before the second attempt; it doubles up to [`LONGEST_PAUSE`].
 const FIRST_PAUSE: Duration = Duration::from_millis(100);
 const LONGEST_PAUSE: Duration = Duration::from_secs(10);
+
+/// How long a request waits for a place in a shim's queue, and how often it looks for one.
+const QUEUE_PATIENCE: Duration = Duration::from_secs(10);
+const QUEUE_LOOKS: Duration = Duration::from_millis(5);
 
 /// While it lives, a shim has the container or clears up behind it.
 pub(super) struct Clearing(Arc<Container>);
@@ -80,6 +84,47 @@ impl Engine {
                 Err(error) if matches!(error.errno, Some(libc::ENOENT | libc::ECONNREFUSED)) => return None,
                 Err(error) => self.pause_before_retry(container, &error.into(), &mut pause).await,
             }
+        }
+    }
+
+    /// A connection to a running container's shim for one request.
+    ///
+    /// # Errors
+    /// The container does not run, or its shim looks at nobody.
+    pub(super) async fn shim_alone(&self, container: &Container) -> Result<Arc<Shim>> {
+        container.shim()?;
+        let until = Instant::now() + QUEUE_PATIENCE;
+        loop {
+            let error = match hull_runtime::shim::connect(&self.runtime_dir(&container.id)) {
+                Ok(socket) => return Shim::new(socket),
+                Err(error) => error,
+            };
+            match error.errno {
+                Some(libc::ENOENT | libc::ECONNREFUSED) => {
+                    return Err(Error::conflict(format!("container {} is not running", container.id)));
+                }
+                // Its queue is full of others, and nothing tells when it has room.
+                Some(libc::EAGAIN) if Instant::now() < until => tokio::time::sleep(QUEUE_LOOKS).await,
+                _ => return Err(error.into()),
+            }
+        }
+    }
+
+    /// How a container ended whose shim is gone, by the record that it left; none: it left none, for it was killed. What
+    /// else keeps the daemon from reading it (no descriptor is free) passes.
+    pub(super) async fn left_exit(&self, container: &Container) -> Result<Option<Exit>> {
+        let mut pause = FIRST_PAUSE;
+        loop {
+            let trouble = match fault::point("end", "record read") {
+                Err(error) => error,
+                Ok(()) => match hull_runtime::shim::read_exit(&self.runtime_dir(&container.id)) {
+                    Ok(exit) => return Ok(exit),
+                    // It was read, and says nothing.
+                    Err(error) if error.errno.is_none() => return Err(error.into()),
+                    Err(error) => error.into(),
+                },
+            };
+            self.pause_before_retry(container, &trouble, &mut pause).await;
         }
     }
 

@@ -7,10 +7,10 @@ use std::time::Duration;
 use std::{fs, io};
 
 use super::starting::START_PATIENCE;
-use super::stop::{Found, see_through};
+use super::stop::Found;
 use super::wait::Condition;
 use super::{Container, Status, locked};
-use crate::blocking::may_hang_if;
+use crate::blocking::{may_hang_if, see_through};
 use crate::database::Table;
 use crate::fault;
 use crate::{Engine, Error, Kind, Result};
@@ -166,6 +166,8 @@ impl Engine {
         }
         self.containers.remove(container, &name);
         locked(&container.waiting_clients).clear();
+        // Who still asks for one is told that it is gone.
+        drop(std::mem::take(&mut *locked(&container.execs)));
         fault::passed("remove", "row gone");
         if let Err(error) = self.images.remove_snapshot(&container.id) {
             tracing::error!(container = container.id, %error, "its writable layer could not be removed");
@@ -184,7 +186,7 @@ impl Engine {
     }
 
     /// Its volumes are others' or nobody's now: the folders that are left to be removed of those that went with it.
-    async fn release_volumes(self: &Arc<Self>, id: &str, anonymous: bool) -> Vec<PathBuf> {
+    pub(super) async fn release_volumes(self: &Arc<Self>, id: &str, anonymous: bool) -> Vec<PathBuf> {
         let may_hang = self.volumes.of_a_container_are_mounts(id);
         let container = id.to_owned();
         let released = may_hang_if(may_hang, self, move |engine| {

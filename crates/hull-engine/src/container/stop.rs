@@ -14,6 +14,7 @@ use super::lifecycle::signal;
 use super::starting::START_PATIENCE;
 use super::wait::Condition;
 use super::{Container, Ended, Status};
+use crate::blocking::see_through;
 use crate::{Engine, Error, Kind, Result};
 
 /// Docker's time between the stop signal and the kill, in seconds.
@@ -223,7 +224,8 @@ impl Engine {
     }
 
     async fn send_signal(&self, container: &Container, signal: i32) -> Result<()> {
-        self.shim_alone(container)?.ask_alone(&Request::Signal { exec: None, signal }, &[]).await.map(drop)
+        let shim = self.shim_alone(container).await?;
+        shim.ask_alone(&Request::Signal { exec: None, signal }, &[]).await.map(drop)
     }
 
     /// A container that ended meanwhile needs no signal any more. A paused one would not see it: it is thawed behind it.
@@ -239,11 +241,13 @@ impl Engine {
     /// Kills every process of it, frozen ones too, by a connection of its own: an exec on its way holds the other
     /// one up.
     pub(super) async fn kill_everything(&self, container: &Container) -> Result<()> {
-        let Ok(shim) = self.shim_alone(container) else { return Ok(()) };
-        match shim.ask_alone(&Request::KillAll, &[]).await {
-            Ok(_) => Ok(()),
-            Err(error) if error.kind == Kind::Conflict => Ok(()),
+        let killed = match self.shim_alone(container).await {
+            Ok(shim) => shim.ask_alone(&Request::KillAll, &[]).await.map(drop),
             Err(error) => Err(error),
+        };
+        match killed {
+            Err(error) if error.kind == Kind::Conflict => Ok(()),
+            killed => killed,
         }
     }
 
@@ -273,14 +277,6 @@ impl Engine {
         })
         .await
     }
-}
-
-/// Does what must not stop half-way when its client goes away: as a task of its own.
-pub(super) async fn see_through<T: Send + 'static>(
-    doing: &str,
-    work: impl Future<Output = Result<T>> + Send + 'static,
-) -> Result<T> {
-    tokio::spawn(work).await.unwrap_or_else(|error| Err(Error::system(doing, error)))
 }
 
 /// How to stop it: as was asked for, or as it says itself.

@@ -4,6 +4,8 @@
 //! mounted over it while a container that runs uses it.
 
 mod options;
+mod remove;
+mod uses;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::fs;
@@ -12,15 +14,18 @@ use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use remove::{gone, remove_tree};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
+use uses::Mounted;
+pub(crate) use uses::Run;
 
 use crate::config::DaemonConfig;
 use crate::container::{now_ns, random_id, rfc3339};
 use crate::database::{Database, Table};
 use crate::events::{self, Events};
 use crate::filter::Filters;
-use crate::{Error, Kind, Result};
+use crate::{Error, Result};
 
 /// The label of volumes that nobody named.
 const ANONYMOUS: &str = "com.docker.volume.anonymous";
@@ -81,26 +86,6 @@ struct Entry {
     /// Those of them that run. Its lock is held while the kernel mounts, which may be long (NFS), so that the others
     /// need not wait.
     mounted: Mounted,
-}
-
-/// The runs of containers that have a volume mounted.
-type Mounted = Arc<Mutex<BTreeSet<Run>>>;
-
-/// A run of a container, from its start to its end. What still clears up behind one does not take a volume from the
-/// next one of the same container.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(crate) struct Run {
-    /// The container's id.
-    pub(crate) container: String,
-    /// Which of its runs under this daemon.
-    pub(crate) number: u64,
-}
-
-impl Run {
-    /// Before a container's first run its volumes are mounted to be filled.
-    pub(crate) fn before_any(container: &str) -> Run {
-        Run { container: container.to_owned(), number: 0 }
-    }
 }
 
 impl Volumes {
@@ -193,79 +178,6 @@ impl Volumes {
         Ok(volume)
     }
 
-    /// At load: that container uses that volume.
-    pub(crate) fn retain(&self, name: &str, container: &str) {
-        self.state().retain(name, container);
-    }
-
-    /// A container that is gone uses no volume any more; its anonymous ones may go with it. The folders that are left
-    /// to be removed, out of the way already: what is in them may be large, and nobody has to wait for that.
-    ///
-    /// With them what went wrong, if something did: a folder or a row that cannot be removed does not keep the others.
-    pub(crate) fn release(&self, container: &str, remove_anonymous: bool) -> (Vec<PathBuf>, Result<()>) {
-        let mut ownerless = Vec::new();
-        {
-            let mut state = self.state();
-            for name in state.by_container.remove(container).unwrap_or_default() {
-                let Some(entry) = state.volumes.get_mut(&name) else { continue };
-                entry.users.remove(container);
-                if remove_anonymous && entry.volume.anonymous && entry.users.is_empty() {
-                    ownerless.push(name);
-                }
-            }
-        }
-        let (mut gone, mut result) = (Vec::new(), Ok(()));
-        for name in ownerless {
-            match self.discard(&name) {
-                Ok(aside) => gone.extend(aside),
-                // Someone took or removed it meanwhile.
-                Err(error) if matches!(error.kind, Kind::Conflict | Kind::NotFound) => {}
-                Err(error) => result = result.and(Err(error)),
-            }
-        }
-        (gone, result)
-    }
-
-    /// Whether something is mounted over a volume of a container while it runs: that may take its time.
-    pub(crate) fn of_a_container_are_mounts(&self, container: &str) -> bool {
-        let state = self.state();
-        let is_mount =
-            |name: &String| state.volumes.get(name).is_some_and(|entry| !entry.volume.options.is_empty());
-        state.by_container.get(container).is_some_and(|names| names.iter().any(is_mount))
-    }
-
-    /// The folder to bind, for a container that starts. What the volume's options name is mounted at first use.
-    ///
-    /// # Errors
-    /// The volume is gone, or the kernel does not mount it.
-    pub(crate) fn mount(&self, name: &str, run: &Run) -> Result<PathBuf> {
-        let (volume, mounted) = self.mounts(name)?;
-        {
-            let mut mounted = locked(&mounted);
-            if !volume.options.is_empty() && mounted.is_empty() {
-                options::mount(&volume)?;
-            }
-            mounted.insert(run.clone());
-        }
-        Ok(volume.mountpoint.clone())
-    }
-
-    /// A run that ended needs it no longer: unmounted after the last. Whether the run had it.
-    ///
-    /// # Errors
-    /// The kernel does not unmount it.
-    pub(crate) fn unmount(&self, name: &str, run: &Run) -> Result<bool> {
-        let (volume, mounted) = self.mounts(name)?;
-        let mut mounted = locked(&mounted);
-        if !mounted.remove(run) {
-            return Ok(false);
-        }
-        if mounted.is_empty() && !volume.options.is_empty() {
-            options::unmount(&volume)?;
-        }
-        Ok(true)
-    }
-
     /// The volumes that pass the filters `dangling`, `driver`, `label` and `name`, by name.
     ///
     /// # Errors
@@ -280,60 +192,6 @@ impl Volumes {
                 && dangling.is_none_or(|dangling| dangling == entry.users.is_empty())
         };
         Ok(self.state().volumes.values().filter(passes).map(|entry| Arc::clone(&entry.volume)).collect())
-    }
-
-    /// Removes a volume that nobody uses.
-    ///
-    /// # Errors
-    /// There is none (which `force` forgives), containers use it (409), or its files cannot be removed.
-    pub fn remove(&self, name: &str, force: bool) -> Result<()> {
-        match self.discard(name) {
-            Err(error) if error.kind == Kind::NotFound && force => Ok(()),
-            // Others go on while its bytes go.
-            gone => gone?.iter().try_for_each(|gone| remove_tree(gone)),
-        }
-    }
-
-    /// Removes the volumes that nobody uses and that pass the filters `all`, `label`, `label!`: the anonymous ones, or
-    /// all of them. Their names, and the bytes that they took.
-    ///
-    /// # Errors
-    /// A filter that is not known, or files cannot be removed.
-    pub fn prune(&self, filters: &Filters, all_by_default: bool) -> Result<(Vec<String>, u64)> {
-        filters.only(&["all", "label", "label!"])?;
-        let all = filters.boolean("all")?.unwrap_or(all_by_default);
-        let passes = |entry: &&Entry| {
-            entry.users.is_empty()
-                && (all || entry.volume.labels.contains_key(ANONYMOUS))
-                && filters.labels(&entry.volume.labels)
-        };
-        let candidates: Vec<Arc<Volume>> =
-            self.state().volumes.values().filter(passes).map(|entry| Arc::clone(&entry.volume)).collect();
-        let (mut removed, mut reclaimed) = (Vec::new(), 0);
-        for volume in candidates {
-            let size = size(&volume);
-            match self.remove(&volume.name, false) {
-                Ok(()) => {
-                    removed.push(volume.name.clone());
-                    reclaimed += size;
-                }
-                // Someone took or removed it meanwhile.
-                Err(error) if matches!(error.kind, Kind::Conflict | Kind::NotFound) => {}
-                Err(error) => return Err(error),
-            }
-        }
-        let attributes = BTreeMap::from([("reclaimed".to_owned(), reclaimed.to_string())]);
-        self.events.publish(events::Kind::Volume, "prune", "", attributes);
-        Ok((removed, reclaimed))
-    }
-
-    /// Every volume with the bytes that it takes and the number of containers that use it.
-    pub fn disk_usage(&self) -> Vec<(Arc<Volume>, u64, usize)> {
-        let volumes: Vec<(Arc<Volume>, usize)> = {
-            let state = self.state();
-            state.volumes.values().map(|entry| (Arc::clone(&entry.volume), entry.users.len())).collect()
-        };
-        volumes.into_iter().map(|(volume, users)| (Arc::clone(&volume), size(&volume), users)).collect()
     }
 
     /// The volume of that name, which is made if there is none.
@@ -381,65 +239,6 @@ impl Volumes {
         Ok(volume)
     }
 
-    /// Takes out a volume that nobody uses; what is left is to remove the folder that comes back. What may be mounted over
-    /// it still, because a daemon died, goes first, and only this volume waits for that.
-    fn discard(&self, name: &str) -> Result<Option<PathBuf>> {
-        let (volume, mounted) = {
-            let state = self.state();
-            let entry = state.unused(name)?;
-            (Arc::clone(&entry.volume), Arc::clone(&entry.mounted))
-        };
-        // Held until it is out: nobody mounts it again in between.
-        let _mounted = locked(&mounted);
-        if !volume.options.is_empty() {
-            options::unmount(&volume)?;
-        }
-        let mut state = self.state();
-        let unchanged = Arc::ptr_eq(&state.unused(name)?.mounted, &mounted);
-        if !unchanged {
-            return Err(Error::conflict(format!("remove {name}: it was removed and made again meanwhile")));
-        }
-        self.take_out(&mut state, name)
-    }
-
-    /// Takes out a volume that nobody uses: out of the way by a rename, then its row. What is left is to remove the folder
-    /// that comes back.
-    fn take_out(&self, state: &mut State, name: &str) -> Result<Option<PathBuf>> {
-        let Some(entry) = state.volumes.get(name) else { return Ok(None) };
-        let volume = Arc::clone(&entry.volume);
-        let aside = gone(&self.root, name);
-        let folder = self.root.join(name);
-        // One of this name that is still being removed is in the way.
-        let aside = if aside.exists() { gone(&self.root, &format!("{name}-{}", random_id())) } else { aside };
-        let aside = match fs::rename(&folder, &aside) {
-            Ok(()) => Some(aside),
-            Err(error) if error.kind() == io::ErrorKind::NotFound => None,
-            Err(error) => {
-                let doing = format_args!("remove the volume's folder {}", folder.display());
-                return Err(Error::system(doing, error));
-            }
-        };
-        crate::fault::passed("volume remove", "folder aside");
-        if let Err(error) = self.database.delete(Table::Volumes, name) {
-            // It stays, and so does what is in it.
-            if let Some(aside) = &aside
-                && let Err(error) = fs::rename(aside, &folder)
-            {
-                tracing::error!(volume = name, %error, "a volume's files stay in {}", aside.display());
-            }
-            return Err(error);
-        }
-        state.volumes.remove(name);
-        self.publish("destroy", &volume, &[]);
-        Ok(aside)
-    }
-
-    fn mounts(&self, name: &str) -> Result<(Arc<Volume>, Mounted)> {
-        let state = self.state();
-        let entry = state.find(name)?;
-        Ok((Arc::clone(&entry.volume), Arc::clone(&entry.mounted)))
-    }
-
     /// Tells that a container that starts or ends has a volume, or has it no more.
     pub(crate) fn tell(&self, action: &str, name: &str, further: &[(&str, &str)]) {
         if let Ok(volume) = self.get(name) {
@@ -461,23 +260,6 @@ impl Volumes {
 impl State {
     fn find(&self, name: &str) -> Result<&Entry> {
         self.volumes.get(name).ok_or_else(|| Error::not_found(format!("get {name}: no such volume")))
-    }
-
-    /// A volume that no container uses.
-    fn unused(&self, name: &str) -> Result<&Entry> {
-        let entry = self.find(name)?;
-        if entry.users.is_empty() {
-            return Ok(entry);
-        }
-        let users: Vec<&str> = entry.users.iter().map(String::as_str).collect();
-        Err(Error::conflict(format!("remove {name}: volume is in use - [{}]", users.join(", "))))
-    }
-
-    fn retain(&mut self, name: &str, container: &str) {
-        if let Some(entry) = self.volumes.get_mut(name) {
-            entry.users.insert(container.to_owned());
-            self.by_container.entry(container.to_owned()).or_default().insert(name.to_owned());
-        }
     }
 }
 
@@ -529,238 +311,5 @@ fn make(mountpoint: &Path) -> io::Result<()> {
     fs::DirBuilder::new().recursive(true).mode(0o755).create(mountpoint)
 }
 
-/// Where a volume waits for the end of its removal. No volume's name begins with a dot.
-fn gone(root: &Path, name: &str) -> PathBuf {
-    root.join(format!(".gone-{name}"))
-}
-
-/// Removes a tree without following links out of it.
-fn remove_tree(path: &Path) -> Result<()> {
-    match fs::remove_dir_all(path) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => {
-            Err(Error::system(format_args!("remove the volume's files in {}", path.display()), error))
-        }
-        _ => Ok(()),
-    }
-}
-
-/// The bytes that a volume's files take; other file systems mounted in it are not walked. A file with several names
-/// counts once.
-fn size(volume: &Volume) -> u64 {
-    use std::os::unix::fs::MetadataExt;
-    let Ok(root) = fs::symlink_metadata(&volume.mountpoint) else { return 0 };
-    let mut linked = std::collections::HashSet::new();
-    let mut folders = vec![volume.mountpoint.clone()];
-    let mut total = 0;
-    while let Some(folder) = folders.pop() {
-        let Ok(entries) = fs::read_dir(&folder) else { continue };
-        for entry in entries.flatten() {
-            let Ok(metadata) = entry.metadata() else { continue };
-            if metadata.dev() != root.dev() {
-                continue;
-            }
-            if metadata.is_dir() {
-                folders.push(entry.path());
-            } else if metadata.nlink() == 1 || linked.insert(metadata.ino()) {
-                total += metadata.len();
-            }
-        }
-    }
-    total
-}
-
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    struct Place {
-        _folder: tempfile::TempDir,
-        config: DaemonConfig,
-        database: Arc<Database>,
-    }
-
-    impl Place {
-        fn new() -> Place {
-            let folder = tempfile::tempdir().unwrap();
-            fs::create_dir(folder.path().join("volumes")).unwrap();
-            let config = DaemonConfig {
-                data_root: folder.path().to_owned(),
-                exec_root: folder.path().join("exec"),
-                instance: "hull-test".into(),
-                debug: false,
-                default_ulimits: BTreeMap::new(),
-                log: crate::model::LogConfig::default(),
-                bip: None,
-                address_pools: Vec::new(),
-                dns: Vec::new(),
-                dns_options: Vec::new(),
-                dns_search: Vec::new(),
-                labels: Vec::new(),
-                storage_driver: None,
-            };
-            let database = Arc::new(Database::open(&folder.path().join("db")).unwrap());
-            Place { _folder: folder, config, database }
-        }
-
-        fn open(&self) -> Volumes {
-            Volumes::open(&self.config, Arc::clone(&self.database), Arc::new(Events::new())).unwrap()
-        }
-    }
-
-    fn run(container: &str, number: u64) -> Run {
-        Run { container: container.into(), number }
-    }
-
-    fn named(name: &str) -> VolumeCreate {
-        VolumeCreate { name: name.into(), ..VolumeCreate::default() }
-    }
-
-    fn filters(name: &str, value: &str) -> Filters {
-        BTreeMap::from([(name.to_owned(), vec![value.to_owned()])]).into()
-    }
-
-    fn names(volumes: Vec<Arc<Volume>>) -> Vec<String> {
-        volumes.iter().map(|volume| volume.name.clone()).collect()
-    }
-
-    #[test]
-    fn a_volume_outlives_the_daemon() {
-        let place = Place::new();
-        let made = place.open().create(named("data")).unwrap();
-        fs::write(made.mountpoint.join("f"), "kept").unwrap();
-        let again = place.open();
-        assert_eq!(again.get("data").unwrap(), made);
-        assert_eq!(again.create(named("data")).unwrap(), made);
-        assert_eq!(again.disk_usage()[0].1, 4);
-        again.remove("data", false).unwrap();
-        assert!(!place.config.data_root.join("volumes/data").exists());
-        assert_eq!(fs::read_dir(place.config.data_root.join("volumes")).unwrap().count(), 0);
-        assert_eq!(place.open().get("data").unwrap_err().message, "get data: no such volume");
-    }
-
-    #[test]
-    fn anonymous_volumes_go_with_their_last_container() {
-        let place = Place::new();
-        let volumes = place.open();
-        let none = BTreeMap::new();
-        let acquire = |name, container| volumes.acquire(name, "", &none, &none, container).unwrap();
-        let anonymous = acquire(None, "c1");
-        acquire(Some("named"), "c1");
-        let shared = acquire(None, "c1");
-        acquire(Some(&shared.name), "c2");
-        assert_eq!(anonymous.name.len(), 64);
-        let error = volumes.remove("named", true).unwrap_err();
-        assert_eq!(error.message, "remove named: volume is in use - [c1]");
-        volumes.release("c1", true).1.unwrap();
-        assert!(volumes.get(&anonymous.name).is_err());
-        assert!(volumes.get("named").is_ok() && volumes.get(&shared.name).is_ok());
-        volumes.release("c2", true).1.unwrap();
-        assert!(volumes.get(&shared.name).is_ok(), "someone called it by its name");
-    }
-
-    #[test]
-    fn a_volume_that_cannot_be_removed_does_not_keep_the_others() {
-        let place = Place::new();
-        let volumes = place.open();
-        let none = BTreeMap::new();
-        let mut made = [(); 2].map(|()| volumes.acquire(None, "", &none, &none, "c").unwrap());
-        made.sort_by(|one, other| one.name.cmp(&other.name));
-        // In the place of the second one's folder is a mount that cannot be renamed.
-        let stuck = place.config.data_root.join("volumes").join(&made[1].name);
-        rustix::mount::mount("tmpfs", &stuck, "tmpfs", rustix::mount::MountFlags::empty(), None).unwrap();
-        let (gone, result) = volumes.release("c", true);
-        rustix::mount::unmount(&stuck, rustix::mount::UnmountFlags::DETACH).unwrap();
-        assert!(result.unwrap_err().message.contains(&made[1].name));
-        assert!(gone.len() == 1 && gone[0].exists(), "what is aside is told: {gone:?}");
-        assert!(volumes.get(&made[0].name).is_err() && volumes.get(&made[1].name).is_ok());
-    }
-
-    #[test]
-    fn a_volume_that_is_being_mounted_keeps_no_other_waiting() {
-        let place = Place::new();
-        let volumes = Arc::new(place.open());
-        let options = [("type", "tmpfs"), ("device", "tmpfs")];
-        let driver_opts = options.iter().map(|(name, value)| ((*name).into(), (*value).into())).collect();
-        volumes.create(VolumeCreate { driver_opts, ..named("slow") }).unwrap();
-        let (_, mounted) = volumes.mounts("slow").unwrap();
-        let hangs = locked(&mounted);
-        let removal = std::thread::spawn({
-            let volumes = Arc::clone(&volumes);
-            move || volumes.remove("slow", false)
-        });
-        volumes.create(named("other")).unwrap();
-        assert!(volumes.get("slow").is_ok(), "its removal waits");
-        drop(hangs);
-        removal.join().unwrap().unwrap();
-        assert!(volumes.get("slow").is_err());
-    }
-
-    #[test]
-    fn lists_are_filtered_and_prune_spares_what_has_a_name() {
-        let place = Place::new();
-        let volumes = place.open();
-        volumes.create(named("one")).unwrap();
-        volumes
-            .create(VolumeCreate { labels: BTreeMap::from([("a".into(), "1".into())]), ..named("two") })
-            .unwrap();
-        volumes.retain("two", "c");
-        let unnamed = volumes.create(named("")).unwrap();
-        let list = |name: &str, value: &str| names(volumes.list(&filters(name, value)).unwrap());
-        assert_eq!(list("label", "a=1"), ["two"]);
-        assert_eq!(list("dangling", "false"), ["two"]);
-        assert_eq!(list("name", "^on"), ["one"]);
-        assert_eq!(volumes.list(&filters("x", "")).unwrap_err().message, "invalid filter 'x'");
-        assert_eq!(volumes.prune(&Filters::default(), false).unwrap().0, std::slice::from_ref(&unnamed.name));
-        assert_eq!(volumes.prune(&filters("all", "1"), false).unwrap().0, ["one"]);
-        assert_eq!(names(volumes.list(&Filters::default()).unwrap()), ["two"]);
-    }
-
-    #[test]
-    fn names_that_are_paths_are_refused() {
-        let place = Place::new();
-        let volumes = place.open();
-        for name in ["a/b", "..", ".gone-x", "a\nb", "a", "-a", &"a".repeat(300)] {
-            assert_eq!(volumes.create(named(name)).unwrap_err().kind, Kind::InvalidParameter, "{name:?}");
-        }
-        assert_eq!(
-            volumes.create(VolumeCreate { driver: "nfs".into(), ..named("ab") }).unwrap_err().kind,
-            Kind::NotFound
-        );
-    }
-
-    #[test]
-    fn a_removal_that_a_crash_cut_off_is_finished() {
-        let place = Place::new();
-        place.open().create(named("data")).unwrap();
-        let root = place.config.data_root.join("volumes");
-        fs::rename(root.join("data"), root.join(".gone-data")).unwrap();
-        assert!(place.open().get("data").is_err());
-        assert!(!root.join(".gone-data").exists());
-    }
-
-    #[test]
-    fn options_are_mounted_at_first_use_and_unmounted_at_last() {
-        let place = Place::new();
-        let volumes = place.open();
-        let options = [("type", "tmpfs"), ("device", "tmpfs"), ("o", "size=1m,noexec")];
-        let driver_opts = options.iter().map(|(name, value)| ((*name).into(), (*value).into())).collect();
-        let volume = volumes.create(VolumeCreate { driver_opts, ..named("scratch") }).unwrap();
-        let is_mounted = || {
-            let table = fs::read_to_string("/proc/self/mounts").unwrap();
-            table.lines().any(|line| line.contains(&format!(" {} tmpfs ", volume.mountpoint.display())))
-        };
-        volumes.mount("scratch", &run("c1", 1)).unwrap();
-        volumes.mount("scratch", &run("c2", 1)).unwrap();
-        assert!(is_mounted());
-        // Another daemon finds it mounted and does not mount it again.
-        place.open().mount("scratch", &run("c1", 1)).unwrap();
-        volumes.unmount("scratch", &run("c1", 1)).unwrap();
-        assert!(is_mounted());
-        volumes.mount("scratch", &run("c2", 2)).unwrap();
-        assert!(volumes.unmount("scratch", &run("c2", 1)).unwrap());
-        assert!(!volumes.unmount("scratch", &run("c2", 1)).unwrap());
-        assert!(is_mounted(), "the end of a run, however late, takes nothing from the next");
-        assert!(volumes.unmount("scratch", &run("c2", 2)).unwrap());
-        assert!(!is_mounted());
-    }
-}
+mod tests;

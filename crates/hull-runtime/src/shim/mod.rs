@@ -47,14 +47,16 @@ const SOCKET: &str = "shim.sock";
 /// How a container ended, in the runtime folder of its shim.
 const EXIT: &str = "exit.json";
 
-/// Connects to the shim of a runtime folder. `ENOENT` or `ECONNREFUSED` as the error's `errno`: there is none.
+/// Connects to the shim of a runtime folder. `ENOENT` or `ECONNREFUSED` as the error's `errno`: there is none. `EAGAIN`:
+/// more have connected than it has looked at yet, and this does not wait for it to.
 pub fn connect(runtime_dir: &Path) -> Result<OwnedFd> {
     let doing = || format!("connect to the shim at {}", runtime_dir.display());
     let folder = open_folder(runtime_dir).context(doing)?;
-    let flags = SocketFlags::CLOEXEC;
+    let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
     let socket =
         rustix::net::socket_with(AddressFamily::UNIX, SocketType::SEQPACKET, flags, None).context(doing)?;
     rustix::net::connect(&socket, &address(folder.as_fd()).context(doing)?).context(doing)?;
+    rustix::io::ioctl_fionbio(&socket, false).context(doing)?;
     Ok(socket)
 }
 

@@ -45,6 +45,27 @@ fn the_socket_is_root_s_alone() {
 }
 
 #[test]
+fn a_shim_that_looks_at_nobody_makes_nobody_wait() {
+    let mut bench = Bench::shell("cat").with_stdin();
+    let mut control = bench.start();
+    let Reply::State(state) = control.ask(&Request::State, &[]) else { panic!("out of order") };
+    let shim_pid = rustix::process::Pid::from_raw(state.shim_pid).unwrap();
+    rustix::process::kill_process(shim_pid, rustix::process::Signal::STOP).unwrap();
+    let mut waiting = Vec::new();
+    let error = loop {
+        match shim::connect(&bench.runtime_dir()) {
+            Ok(socket) => waiting.push(socket),
+            Err(error) => break error,
+        }
+        assert!(waiting.len() < 10_000);
+    };
+    assert_eq!(error.errno, Some(libc::EAGAIN), "{error}");
+    rustix::process::kill_process(shim_pid, rustix::process::Signal::CONT).unwrap();
+    control.done(&Request::KillAll);
+    control.exit();
+}
+
+#[test]
 fn nonsense_ends_a_connection_and_nothing_else() {
     let mut bench = Bench::shell("cat").with_stdin();
     let mut control = bench.start();
