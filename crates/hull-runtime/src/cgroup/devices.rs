@@ -5,6 +5,7 @@ use std::os::fd::AsFd;
 
 use oci_spec::runtime::{LinuxDeviceCgroup, LinuxDeviceType};
 
+use super::figures::Folders as _;
 use super::{Cgroup, files, open_folder};
 use crate::error::Context;
 use crate::{Result, sys};

@@ -1,10 +1,10 @@
 //! What a cgroup uses, as the kernel counts it.
 
 use std::io;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
-use super::Cgroup;
 use super::files::{keyed, number, text};
+use super::hierarchy::hierarchy;
 
 /// One line of `blkio`'s lists.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -59,7 +59,19 @@ pub struct Figures {
 /// v1 shows no limit as the highest page-aligned 63-bit number.
 const V1_NO_LIMIT: u64 = (i64::MAX as u64) & !0xffff;
 
-pub(super) fn read(cgroup: &Cgroup) -> io::Result<Figures> {
+/// Where the files of one cgroup are: one path in every hierarchy, or a process's cgroups, which may differ.
+pub(super) trait Folders {
+    /// Its folder in a v1 controller's hierarchy, if that is mounted.
+    fn v1(&self, controller: &str) -> Option<PathBuf>;
+    /// Its folder in the v2 hierarchy.
+    fn unified(&self) -> Option<PathBuf>;
+    /// Its folder in the v2 hierarchy, if a controller is there.
+    fn v2(&self, controller: &str) -> Option<PathBuf> {
+        self.unified().filter(|_| hierarchy().is_unified(controller))
+    }
+}
+
+pub(super) fn read(cgroup: &impl Folders) -> io::Result<Figures> {
     let mut figures = Figures { memory_limit: u64::MAX, ..Figures::default() };
     processor(cgroup, &mut figures)?;
     memory(cgroup, &mut figures)?;
@@ -72,7 +84,7 @@ pub(super) fn read(cgroup: &Cgroup) -> io::Result<Figures> {
     Ok(figures)
 }
 
-pub(super) fn cpu_time_ns(cgroup: &Cgroup) -> io::Result<u64> {
+pub(super) fn cpu_time_ns(cgroup: &impl Folders) -> io::Result<u64> {
     if let Some(folder) = cgroup.v1("cpuacct") {
         return Ok(number(&folder.join("cpuacct.usage"))?.unwrap_or(0));
     }
@@ -81,7 +93,7 @@ pub(super) fn cpu_time_ns(cgroup: &Cgroup) -> io::Result<u64> {
     Ok(keyed(&text(&folder.join("cpu.stat"))?, "usage_usec").unwrap_or(0) * 1000)
 }
 
-fn processor(cgroup: &Cgroup, figures: &mut Figures) -> io::Result<()> {
+fn processor(cgroup: &impl Folders, figures: &mut Figures) -> io::Result<()> {
     figures.cpu_total_ns = cpu_time_ns(cgroup)?;
     if let Some(folder) = cgroup.v1("cpuacct") {
         figures.cpu_user_ns = number(&folder.join("cpuacct.usage_user"))?.unwrap_or(0);
@@ -105,7 +117,7 @@ fn processor(cgroup: &Cgroup, figures: &mut Figures) -> io::Result<()> {
     Ok(())
 }
 
-fn memory(cgroup: &Cgroup, figures: &mut Figures) -> io::Result<()> {
+fn memory(cgroup: &impl Folders, figures: &mut Figures) -> io::Result<()> {
     let folder = match (cgroup.v1("memory"), cgroup.v2("memory")) {
         (Some(folder), _) => {
             figures.memory_usage = number(&folder.join("memory.usage_in_bytes"))?.unwrap_or(0);
@@ -132,7 +144,7 @@ fn memory(cgroup: &Cgroup, figures: &mut Figures) -> io::Result<()> {
     Ok(())
 }
 
-fn input_output(cgroup: &Cgroup, figures: &mut Figures) -> io::Result<()> {
+fn input_output(cgroup: &impl Folders, figures: &mut Figures) -> io::Result<()> {
     if let Some(folder) = cgroup.v1("blkio") {
         figures.io_service_bytes = v1_list(&folder, "io_service_bytes_recursive")?;
         figures.io_serviced = v1_list(&folder, "io_serviced_recursive")?;

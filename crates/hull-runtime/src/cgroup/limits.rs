@@ -6,6 +6,7 @@ use std::path::PathBuf;
 
 use oci_spec::runtime::{LinuxBlockIo, LinuxCpu, LinuxMemory, LinuxResources, LinuxThrottleDevice};
 
+use super::figures::Folders as _;
 use super::{Cgroup, devices, files};
 use crate::{Error, Result};
 

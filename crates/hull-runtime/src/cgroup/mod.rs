@@ -23,9 +23,12 @@ mod hierarchy;
 mod limits;
 #[cfg(test)]
 mod tests;
+mod view;
 
+use figures::Folders;
 pub use figures::{Blkio, Figures};
 pub use hierarchy::{Hierarchy, Mode as HierarchyMode, V1, hierarchy};
+pub use view::{Cpu, Io, Memory, Node, Pids, Swap, Usage, tree, usage_of_process};
 
 /// How long the processes of a cgroup are waited for to freeze, or to be gone at its removal.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -115,21 +118,6 @@ impl Cgroup {
 
     fn in_folder(&self, hierarchy: &Path) -> PathBuf {
         hierarchy.join(&self.path[1..])
-    }
-
-    /// Its folder in a v1 controller's hierarchy, if that is mounted and used.
-    fn v1(&self, controller: &str) -> Option<PathBuf> {
-        hierarchy().v1_of(controller).map(|v1| self.in_folder(&v1.folder))
-    }
-
-    /// Its folder in the v2 hierarchy.
-    fn unified(&self) -> Option<PathBuf> {
-        hierarchy().unified.as_ref().map(|unified| self.in_folder(unified))
-    }
-
-    /// Its folder in the v2 hierarchy, if a controller is there.
-    fn v2(&self, controller: &str) -> Option<PathBuf> {
-        self.unified().filter(|_| hierarchy().is_unified(controller))
     }
 
     /// Its folders in all hierarchies, the v2 one first: what waits for its end waits there.
@@ -355,6 +343,16 @@ impl Cgroup {
             inotify::init(inotify::CreateFlags::CLOEXEC | inotify::CreateFlags::NONBLOCK).context(doing)?;
         inotify::add_watch(&fd, folder.join("memory.events"), inotify::WatchFlags::MODIFY).context(doing)?;
         Ok(Some(OomWatch { fd, events: PollFlags::IN }))
+    }
+}
+
+impl Folders for Cgroup {
+    fn v1(&self, controller: &str) -> Option<PathBuf> {
+        hierarchy().v1_of(controller).map(|v1| self.in_folder(&v1.folder))
+    }
+
+    fn unified(&self) -> Option<PathBuf> {
+        hierarchy().unified.as_ref().map(|unified| self.in_folder(unified))
     }
 }
 

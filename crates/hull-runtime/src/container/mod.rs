@@ -38,7 +38,7 @@ mod tests;
 mod user;
 
 use namespaces::{Namespaces, PidNamespace};
-pub(crate) use root::overlay_reads_parameters;
+pub(crate) use root::{attach, overlay, overlay_reads_parameters, pivot};
 
 use report::{Heard, Teller};
 

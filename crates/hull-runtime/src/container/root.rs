@@ -84,7 +84,7 @@ fn clone_of_path(spec: &Spec) -> Result<OwnedFd> {
 }
 
 /// Moves a detached mount to a path beneath `folder`.
-pub(super) fn attach(mounted: BorrowedFd<'_>, folder: BorrowedFd<'_>, path: &Path) -> rustix::io::Result<()> {
+pub(crate) fn attach(mounted: BorrowedFd<'_>, folder: BorrowedFd<'_>, path: &Path) -> rustix::io::Result<()> {
     mount::move_mount(mounted, "", folder, path, MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH)
 }
 
@@ -95,7 +95,7 @@ pub(super) fn attach_at(mounted: BorrowedFd<'_>, destination: BorrowedFd<'_>) ->
 }
 
 /// A detached overlay of the layers, uppermost first.
-fn overlay(lower: &[PathBuf], upper: &Path, work: &Path) -> Result<OwnedFd> {
+pub(crate) fn overlay(lower: &[PathBuf], upper: &Path, work: &Path) -> Result<OwnedFd> {
     let doing = || format!("mount the overlay of {} layers on {}", lower.len(), upper.display());
     if lower.is_empty() {
         return Err(Error::refused(doing(), "an overlay needs at least one layer"));
@@ -218,7 +218,7 @@ pub(super) fn said(context: BorrowedFd<'_>) -> String {
 }
 
 /// Makes `root` the root and lets go of the host's file systems.
-pub(super) fn pivot(root: BorrowedFd<'_>) -> Result<()> {
+pub(crate) fn pivot(root: BorrowedFd<'_>) -> Result<()> {
     process::fchdir(root).context(|| "enter the root file system".into())?;
     // The old root is stacked onto the new one, at ".": no folder for it is needed, and one umount rids of it.
     process::pivot_root(".", ".").context(|| "make it the root (pivot_root)".into())?;

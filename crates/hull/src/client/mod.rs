@@ -85,6 +85,13 @@ impl Client {
         &self.host
     }
 
+    /// Whether a daemon of this machine answers. None is started, and none on another machine is asked: what it knows
+    /// is not here.
+    pub async fn is_here(&self) -> bool {
+        matches!(self.host, Host::Default | Host::Unix(_))
+            && connect::connect(&self.host, self.tls.as_ref()).await.is_ok()
+    }
+
     /// The API version that is spoken; the daemon is asked the first time, where that is needed.
     pub async fn version(&self) -> Result<(u32, u32), Error> {
         if let Some(version) = self.version.get() {

@@ -74,10 +74,12 @@ macro_rules! entry {
 }
 
 mod builder;
+mod cgroup;
 mod container;
 mod image;
 mod inspect;
 mod network;
+mod ns;
 mod own;
 mod plugin;
 mod shared;
@@ -92,9 +94,11 @@ pub const ROOT: &[&[Entry]] =
 /// The management commands, in the order in which the help lists them.
 pub const MANAGEMENT: &[Management] = &[
     builder::MANAGEMENT,
+    cgroup::MANAGEMENT,
     container::MANAGEMENT,
     image::MANAGEMENT,
     network::MANAGEMENT,
+    ns::MANAGEMENT,
     plugin::MANAGEMENT,
     system::MANAGEMENT,
     volume::MANAGEMENT,

@@ -7,7 +7,7 @@ mod foreground;
 mod lifecycle;
 mod list;
 mod logs;
-mod options;
+pub mod options;
 mod run;
 mod signals;
 mod stats;

@@ -2,6 +2,7 @@
 
 pub mod inspect;
 pub mod output;
+pub mod process;
 pub mod progress;
 pub mod timestamp;
 pub mod upload;

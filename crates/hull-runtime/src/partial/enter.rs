@@ -1,0 +1,108 @@
+//! A program in the namespaces of a process that runs: `nsenter`.
+
+use std::os::fd::AsFd as _;
+use std::path::PathBuf;
+
+use rustix::io::Errno;
+use rustix::process::{Pid, PidfdFlags, pidfd_open};
+
+use super::run::Propagation;
+use super::{Kind, Kinds, kernel, program, root, supervise};
+use crate::error::Context as _;
+use crate::{Error, Result, sys};
+
+/// Whose namespaces to enter, and what to run there.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Enter {
+    /// The process.
+    pub pid: i32,
+    /// Which of its namespaces; none named: all in which it is not with the caller.
+    pub kinds: Kinds,
+    /// Where to mount a `/proc` of the pid namespace, in a mount namespace of the program's own.
+    pub proc_at: Option<PathBuf>,
+    /// The working directory.
+    pub directory: Option<PathBuf>,
+    /// The user to become.
+    pub uid: Option<u32>,
+    /// The group to become.
+    pub gid: Option<u32>,
+    /// What to run.
+    pub program: Vec<String>,
+}
+
+/// Runs it and returns its exit status. Where the program needs no parent, this process becomes it and nothing
+/// returns.
+///
+/// # Errors
+/// The process is gone, a step failed; 126 and 127 where it was the program's execution.
+pub fn enter(wish: &Enter) -> Result<i32> {
+    let process = Pid::from_raw(wish.pid).ok_or_else(|| gone(wish.pid))?;
+    let pidfd = match pidfd_open(process, PidfdFlags::empty()) {
+        Err(Errno::SRCH | Errno::INVAL) => return Err(gone(wish.pid)),
+        opened => opened.context(|| format!("open process {}", wish.pid))?,
+    };
+    let other = others(wish.pid)?;
+    // One's own user namespace cannot be entered again.
+    let kinds = match (wish.kinds.is_empty(), other.has(Kind::User)) {
+        (true, _) => other,
+        (false, true) => wish.kinds,
+        (false, false) => wish.kinds.without(Kind::User),
+    };
+    if !kinds.is_empty() {
+        // All at once, by the process: it cannot be another's by now.
+        match sys::setns(pidfd.as_fd(), kinds.flags()) {
+            Err(error) if error.raw_os_error() == Some(libc::ESRCH) => return Err(gone(wish.pid)),
+            entered => {
+                entered.context(|| format!("enter the namespaces ({kinds}) of process {}", wish.pid))?
+            }
+        }
+    }
+    let go_on = || {
+        if let Some(at) = &wish.proc_at {
+            sys::unshare_namespaces(libc::CLONE_NEWNS).context(|| "make a mount namespace".into())?;
+            Propagation::Private.set()?;
+            root::mount_proc(at)?;
+        }
+        if let Some(directory) = &wish.directory {
+            rustix::process::chdir(directory).context(|| format!("enter {}", directory.display()))?;
+        }
+        kernel::set_ids(wish.uid, wish.gid, wish.gid.is_some())
+            .context(|| "become the user and group".into())?;
+        program::become_program(&wish.program).map_err(|error| {
+            if error.exit_status == 127 && kinds.has(Kind::Mount) {
+                error.advise("there is no such program in those files; without --mount the host's are used")
+            } else {
+                error
+            }
+        })
+    };
+    if kinds.has(Kind::Pid) {
+        // Only a child is born into the pid namespace.
+        return supervise::start(0, None, |_| Ok(()), go_on)?.wait(None);
+    }
+    go_on().map(|never| match never {})
+}
+
+/// The kinds in which a process is not with this one.
+fn others(pid: i32) -> Result<Kinds> {
+    let process = pid.to_string();
+    let folder = format!("/proc/{pid}/ns");
+    if let Err(error) = std::fs::read_link(format!("{folder}/pid")) {
+        return Err(match error.kind() {
+            std::io::ErrorKind::NotFound => gone(pid),
+            _ => Error::kernel(format!("look at the namespaces of process {pid}"), error),
+        });
+    }
+    let differs = |kind: &Kind| {
+        let theirs = kind.inode_of(&process);
+        theirs.is_some() && theirs != kind.inode_of("self")
+    };
+    Ok(Kind::ALL.into_iter().filter(differs).collect())
+}
+
+fn gone(pid: i32) -> Error {
+    Error::refused(
+        format!("enter the namespaces of process {pid}"),
+        "there is no such process, or it is gone",
+    )
+}

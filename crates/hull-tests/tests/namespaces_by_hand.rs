@@ -1,0 +1,150 @@
+//! `hull ns`: namespaces for programs of the host, and those of containers.
+
+use std::process::Stdio;
+use std::time::Duration;
+
+use hull_tests::{Daemon, wait_until};
+
+#[test]
+fn one_some_and_all() {
+    Daemon::start().session(
+        r#"
+        $ hull ns run --net -- sh -c 'tail -n +3 /proc/net/dev | cut -d: -f1 | tr -d " "'
+        lo
+        $ [ "$(hull ns run --net -- readlink /proc/self/ns/pid)" = "$(readlink /proc/self/ns/pid)" ]
+        $ hull ns run --uts --hostname test -- hostname
+        test
+        $ [ "$(hostname)" != test ]
+        $ hull ns run --pid --mount -- sh -c 'ps -ef >/dev/null; echo $$'
+        1
+        $ hull ns run -mnup -- sh -c 'echo $$; exit 5'
+        1
+        [5]
+        $ hull ns run -r -- sh -c 'id -u; tr -s " " </proc/self/uid_map'
+        0
+         0 0 1
+        $ hull ns run --map-users 0:0:1 --map-users 1:100000:65535 --map-groups 0:0:1 -- tr -s ' ' </dev/null
+        $ [ "$(hull ns run --time --boottime 1000000 -- cut -d. -f1 /proc/uptime)" -gt 1000000 ]
+        $ hull ns run -m --wd /tmp -- pwd
+        /tmp
+        $ hull ns run -m --root / --setuid 65534 --setgid 65534 -- id -u
+        65534
+        "#,
+    );
+}
+
+#[test]
+fn what_cannot_be_is_told() {
+    Daemon::start().session(
+        r#"
+        $ hull ns run -p -- nope 2>&1 | head -n 1
+        hull: exec "nope": no such file or directory: there is no such program in PATH
+        $ hull ns run -p -- nope 2>/dev/null
+        [127]
+        $ hull ns run -p -- /etc/passwd 2>/dev/null
+        [126]
+        $ hull ns run --flavour -- true 2>&1 | head -n 1
+        unknown flag: --flavour
+        $ hull ns run --hostname x -- true 2>&1 | head -n 1
+        hull: --hostname: it needs a uts namespace of its own
+        $ hull ns enter --all 4194303 -- true
+        4194303: no such process, or it is gone
+        [125]
+        $ hull ns enter nobody -- true
+        nobody: no such container
+        [125]
+        $ hull ns enter -- true 2>/dev/null
+        [125]
+        $ hull ns pids 4194303 2>/dev/null
+        [125]
+        "#,
+    );
+}
+
+#[test]
+fn without_a_daemon_none_is_started() {
+    let mut daemon = Daemon::start();
+    daemon.stop();
+    let output = daemon.hull(&["ns", "run", "-u", "--", "true"]);
+    assert_eq!(output.status, 0, "{output:?}");
+    assert!(daemon.ok(&["ns", "ls"]).contains("mnt"));
+    let nobody = daemon.hull(&["ns", "enter", "web", "--", "true"]);
+    assert_eq!(nobody.status, 125);
+    assert_eq!(nobody.stderr.trim_end(), "web: no such container: no daemon runs that knows names");
+    assert!(!daemon.socket().exists() || std::os::unix::net::UnixStream::connect(daemon.socket()).is_err());
+}
+
+#[test]
+fn a_container_s_namespaces() {
+    Daemon::start().session(
+        r#"
+        $ hull run -d --name web busybox sh -c 'exec httpd -f -p 80 -h /'
+        <id>
+        $ [ "$(hull ns enter --uts --net "$(hull inspect -f '{{.State.Pid}}' web)" -- hostname)" = "$(hull exec web hostname)" ]
+        $ hull ns enter --pid --mount-proc web -- ps -e -o pid,comm | grep httpd | tr -s ' '
+         1 httpd
+        $ hull ns enter -t web --net -- sh -c 'tail -n +3 /proc/net/dev | cut -d: -f1 | tr -d " " | sort | tr "\n" " "'
+        eth0 lo 
+        $ hull ns enter web -- /bin/ls -d /etc/passwd
+        /etc/passwd
+        $ hull ns enter web -- python3 2>&1 | head -n 1
+        exec "python3": no such file or directory: there is no such program in those files; without --mount the host's are used
+        $ hull ns pids web --json | jq -c '[length, .[-1].pid, .[-1].level]'
+        [2,1,1]
+        $ hull ns ls | awk '$6 == "web" { print $1 }' | tr '\n' ' '
+        mnt uts ipc net pid cgroup 
+        $ hull ns ls --json | jq '[.[] | select(.host) | .type] | unique | length'
+        8
+        $ hull ns ls --type flavour 2>&1 | head -n 1
+        hull: --type flavour: there are mnt, uts, ipc, net, pid, user, cgroup, time
+        "#,
+    );
+}
+
+#[test]
+fn namespaces_nest() {
+    let daemon = Daemon::start();
+    let inner = "hull ns run -mnup -- bash -c 'exec -a nested-by-hand sleep 421' & wait";
+    let mut outer = daemon.client(&["ns", "run", "-mnup", "--", "bash", "-c", inner]);
+    let mut outer = outer.stdout(Stdio::null()).spawn().expect("the client is executed");
+    let find = || {
+        let found = daemon.command("pgrep").args(["-f", "^nested-by-hand"]).output().expect("pgrep");
+        String::from_utf8_lossy(&found.stdout).trim().to_owned()
+    };
+    wait_until("the inner program runs", Duration::from_secs(20), || !find().is_empty());
+    let pid = find();
+    let ids: serde_json::Value =
+        serde_json::from_str(&daemon.ok(&["ns", "pids", &pid, "--json"])).expect("JSON");
+    let ids = ids.as_array().expect("a list");
+    assert_eq!(ids.len(), 3, "{ids:?}");
+    assert_eq!((ids[0]["pid"].to_string(), &ids[2]["pid"]), (pid.clone(), &serde_json::json!(1)));
+    daemon.command("kill").args(["-KILL", &pid]).status().expect("kill");
+    assert!(outer.wait().expect("it ends").code().is_some());
+}
+
+#[test]
+fn signals_are_handed_on() {
+    let daemon = Daemon::start();
+    let script = "trap 'echo got it; exit 3' TERM; echo ready; while :; do sleep 0.05; done";
+    let mut program = daemon.client(&["ns", "run", "-p", "--", "bash", "-c", script]);
+    let mut program = program.stdout(Stdio::piped()).spawn().expect("the client is executed");
+    let mut output = std::io::BufReader::new(program.stdout.take().expect("a pipe"));
+    let mut line = String::new();
+    std::io::BufRead::read_line(&mut output, &mut line).expect("a line");
+    assert_eq!(line, "ready\n");
+    daemon.command("kill").args(["-TERM", &program.id().to_string()]).status().expect("kill");
+    assert_eq!(program.wait().expect("it ends").code(), Some(3));
+    line.clear();
+    std::io::BufRead::read_line(&mut output, &mut line).expect("a line");
+    assert_eq!(line, "got it\n");
+}
+
+#[test]
+fn the_terminal_is_the_program_s() {
+    let daemon = Daemon::start();
+    let mut terminal = daemon.pty(&["ns", "run", "-mp", "--", "bash", "--norc", "-i"]);
+    terminal.types("tty; echo $$-$((6*7))\n");
+    terminal.shows("1-42");
+    terminal.types("exit 9\n");
+    assert_eq!(terminal.ends().1, 9);
+}

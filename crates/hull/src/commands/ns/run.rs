@@ -1,0 +1,223 @@
+//! `ns run`: unshare, and partial containers.
+
+use std::path::PathBuf;
+
+use clap::Args;
+use hull_runtime::partial::run::{self, Partial, Propagation, Root};
+use hull_runtime::partial::{Kind, Kinds, Range, Users};
+
+use crate::commands::shared::process::{failed, program_or_shell};
+use crate::context::Context;
+use crate::error::{Error, ExitStatus};
+
+/// `ns run`.
+#[derive(Args, Debug)]
+#[command(after_help = "Examples:
+  hull ns run --net -- ip link                         # a network of its own, all else the host's
+  hull ns run -mnup -- ps -ef                          # mounts, network, host name, process ids
+  hull ns run --uts --hostname test -- hostname
+  hull ns run --user --map-root-user -- id             # root inside, nobody outside")]
+pub struct RunArgs {
+    /// Seconds that the time since boot is ahead (with --time)
+    #[arg(long, value_name = "seconds")]
+    boottime: Option<i64>,
+    /// New cgroup namespace
+    #[arg(short = 'C', long)]
+    cgroup: bool,
+    /// Stay as the program's parent even if nothing needs it
+    #[arg(short, long)]
+    fork: bool,
+    /// Host name (with --uts)
+    #[arg(long, value_name = "name")]
+    hostname: Option<String>,
+    /// New IPC namespace
+    #[arg(short, long)]
+    ipc: bool,
+    /// Kill the program when its parent dies, by KILL or another signal
+    #[arg(
+        long,
+        value_name = "signal",
+        num_args = 0..=1,
+        require_equals = true,
+        default_missing_value = "KILL",
+        value_parser = parse_signal
+    )]
+    kill_child: Option<i32>,
+    /// Map the caller's subordinate users and groups (/etc/subuid, /etc/subgid) from 1 on; root is the caller
+    #[arg(long)]
+    map_auto: bool,
+    /// Map the caller to itself
+    #[arg(short = 'c', long)]
+    map_current_user: bool,
+    /// Be this group inside, as the caller's outside
+    #[arg(long, value_name = "gid")]
+    map_group: Option<u32>,
+    /// Map a range of groups
+    #[arg(long, value_name = "inside:outside:count")]
+    map_groups: Vec<String>,
+    /// Be root inside, as the caller outside
+    #[arg(short = 'r', long)]
+    map_root_user: bool,
+    /// Be this user inside, as the caller outside
+    #[arg(long, value_name = "uid")]
+    map_user: Option<u32>,
+    /// Map a range of users
+    #[arg(long, value_name = "inside:outside:count")]
+    map_users: Vec<String>,
+    /// Seconds that the monotonic clock is ahead (with --time)
+    #[arg(long, value_name = "seconds")]
+    monotonic: Option<i64>,
+    /// New mount namespace
+    #[arg(short, long)]
+    mount: bool,
+    /// Mount a /proc of the pid namespace; --pid with --mount does so by itself
+    #[arg(
+        long,
+        value_name = "directory",
+        num_args = 0..=1,
+        require_equals = true,
+        default_missing_value = "/proc"
+    )]
+    mount_proc: Option<PathBuf>,
+    /// New network namespace
+    #[arg(short, long)]
+    net: bool,
+    /// New pid namespace: the program is process 1 of it
+    #[arg(short, long)]
+    pid: bool,
+    /// What becomes of mounts: private, slave, shared, unchanged
+    #[arg(long, value_name = "word")]
+    propagation: Option<String>,
+    /// A folder to be the root (a path with a slash)
+    #[arg(short = 'R', long, value_name = "folder")]
+    root: Option<String>,
+    /// Become this group
+    #[arg(short = 'G', long, value_name = "gid")]
+    setgid: Option<u32>,
+    /// Whether supplementary groups can be changed in the user namespace: allow, deny
+    #[arg(long, value_name = "allow|deny")]
+    setgroups: Option<String>,
+    /// Become this user
+    #[arg(short = 'S', long, value_name = "uid")]
+    setuid: Option<u32>,
+    /// New time namespace
+    #[arg(short = 'T', long)]
+    time: bool,
+    /// New user namespace
+    #[arg(short = 'U', long)]
+    user: bool,
+    /// New UTS namespace: host and domain name
+    #[arg(short, long)]
+    uts: bool,
+    /// Working directory
+    #[arg(short, long, value_name = "directory")]
+    wd: Option<PathBuf>,
+    #[arg(value_name = "PROGRAM", trailing_var_arg = true)]
+    program: Vec<String>,
+}
+
+/// A signal by its name or number.
+fn parse_signal(word: &str) -> Result<i32, String> {
+    let name = word.to_ascii_uppercase();
+    match name.strip_prefix("SIG").unwrap_or(&name) {
+        "HUP" => Ok(libc::SIGHUP),
+        "INT" => Ok(libc::SIGINT),
+        "KILL" => Ok(libc::SIGKILL),
+        "TERM" => Ok(libc::SIGTERM),
+        "USR1" => Ok(libc::SIGUSR1),
+        "USR2" => Ok(libc::SIGUSR2),
+        number => number
+            .parse()
+            .ok()
+            .filter(|number| (1..=64).contains(number))
+            .ok_or_else(|| format!("{word} is no signal")),
+    }
+}
+
+impl RunArgs {
+    fn kinds(&self) -> Kinds {
+        let maps = self.map_root_user || self.map_current_user || self.map_auto;
+        let maps = maps || self.map_user.is_some() || self.map_group.is_some();
+        let maps = maps || !self.map_users.is_empty() || !self.map_groups.is_empty();
+        let asked = [
+            (self.mount, Kind::Mount),
+            (self.uts, Kind::Uts),
+            (self.ipc, Kind::Ipc),
+            (self.net, Kind::Net),
+            (self.pid, Kind::Pid),
+            // A map is one of a user namespace.
+            (self.user || maps, Kind::User),
+            (self.cgroup, Kind::Cgroup),
+            (self.time, Kind::Time),
+        ];
+        asked.into_iter().filter(|(asked, _)| *asked).map(|(_, kind)| kind).collect()
+    }
+
+    fn users(&self) -> Result<Users, Error> {
+        let (uid, gid) = (rustix::process::geteuid().as_raw(), rustix::process::getegid().as_raw());
+        let inside = |own: u32, named: Option<u32>| match named {
+            Some(named) => Some(named),
+            None if self.map_root_user || self.map_auto => Some(0),
+            None if self.map_current_user => Some(own),
+            None => None,
+        };
+        let mut uids: Vec<Range> =
+            inside(uid, self.map_user).map(|inside| Range::one(inside, uid)).into_iter().collect();
+        let mut gids: Vec<Range> =
+            inside(gid, self.map_group).map(|inside| Range::one(inside, gid)).into_iter().collect();
+        for (texts, ranges) in [(&self.map_users, &mut uids), (&self.map_groups, &mut gids)] {
+            for text in texts {
+                ranges.push(Range::parse(text).map_err(failed)?);
+            }
+        }
+        if self.map_auto {
+            let name = user_name(uid);
+            uids.push(Range::subordinate("/etc/subuid", &name, uid, 1).map_err(failed)?);
+            gids.push(Range::subordinate("/etc/subgid", &name, uid, 1).map_err(failed)?);
+        }
+        let setgroups = match self.setgroups.as_deref() {
+            None => None,
+            Some("allow") => Some(true),
+            Some("deny") => Some(false),
+            Some(word) => return Err(Error::usage(format!("--setgroups {word}: it is allow or deny"))),
+        };
+        Ok(Users { uids, gids, setgroups })
+    }
+
+    fn partial(&self) -> Result<Partial, Error> {
+        let propagation = match &self.propagation {
+            Some(word) => Propagation::parse(word).map_err(failed)?,
+            None => Propagation::default(),
+        };
+        Ok(Partial {
+            kinds: self.kinds(),
+            users: self.users()?,
+            propagation,
+            root: self.root.as_ref().map(|folder| Root::Folder(folder.into())),
+            proc_at: self.mount_proc.clone(),
+            network: None,
+            hostname: self.hostname.clone(),
+            monotonic: self.monotonic,
+            boottime: self.boottime,
+            directory: self.wd.clone(),
+            uid: self.setuid,
+            gid: self.setgid,
+            fork: self.fork,
+            kill_child: self.kill_child,
+            program: program_or_shell(&self.program),
+        })
+    }
+}
+
+/// The user's name, for the files that know users by name.
+fn user_name(uid: u32) -> String {
+    let passwd = std::fs::read_to_string("/etc/passwd").unwrap_or_default();
+    super::list::user_name(&passwd, uid)
+}
+
+/// `ns run`.
+pub async fn run(args: RunArgs, _context: &Context) -> Result<ExitStatus, Error> {
+    let partial = args.partial()?;
+    let status = run::run(&partial, false).map_err(failed)?;
+    Ok(ExitStatus(u8::try_from(status).unwrap_or(u8::MAX)))
+}
