@@ -57,10 +57,7 @@ async fn closed(socket: Arc<OwnedFd>) {
     let watch = || -> std::io::Result<AsyncFd<OwnedFd>> {
         // A descriptor is registered once; the connection's own is HTTP's.
         let copy = socket.try_clone()?;
-        // SAFETY: the descriptor is owned by the AsyncFd from here on and closes with it, not before.
-        #[allow(unsafe_code)]
-        let watched = unsafe { AsyncFd::register_with_interest(copy, Interest::WRITABLE) };
-        watched.map_err(Into::into)
+        hull_engine::watched(copy, Interest::WRITABLE)
     };
     if let Ok(watched) = watch() {
         while let Ok(mut ready) = watched.ready(Interest::WRITABLE).await {

@@ -11,7 +11,6 @@ use hull_image::Store;
 use hull_network::Fabric;
 use hull_runtime::launcher::Launcher;
 use tokio::io::Interest;
-use tokio::io::unix::AsyncFd;
 
 use crate::config::{DaemonConfig, Reloadable};
 use crate::container::{Containers, ExecIndex};
@@ -19,6 +18,7 @@ use crate::database::Database;
 use crate::events::Events;
 use crate::networks::Networks;
 use crate::volumes::Volumes;
+use crate::watched::watched;
 use crate::{Error, Result};
 
 /// What one daemon owns: containers, images, networks, volumes, events.
@@ -113,7 +113,8 @@ impl Engine {
     }
 }
 
-/// The longest time between two attempts to watch the launcher.
+/// The shortest and the longest time between two attempts to watch the launcher, or to start it.
+const SHORTEST_PAUSE: Duration = Duration::from_millis(100);
 const LONGEST_BLIND: Duration = Duration::from_secs(10);
 
 /// Starts the launcher anew whenever it has been killed, as long as the engine is there.
@@ -125,17 +126,15 @@ async fn keep_launcher(engine: Weak<Engine>) {
             engine.launcher.end()
         };
         let ended = async {
-            // SAFETY: the descriptor is owned by the AsyncFd from here on and closes with it, not before.
-            #[allow(unsafe_code)]
-            let end = unsafe { AsyncFd::register_with_interest(end?, Interest::READABLE) };
-            let end = end.map_err(|error| Error::system("watch the launcher", io::Error::from(error)))?;
-            let _ready = end.readable().await.map_err(|error| Error::system("watch the launcher", error))?;
+            let failed = |error: io::Error| Error::system("watch the launcher", error);
+            let end = watched(end?, Interest::READABLE).map_err(failed)?;
+            let _ready = end.readable().await.map_err(failed)?;
             Ok::<(), Error>(())
         };
         if let Err(error) = ended.await {
             // It may well live: that it cannot be watched is no reason to say otherwise.
             tracing::warn!(%error, "the launcher cannot be watched; that is tried again");
-            blind = (blind * 2).clamp(Duration::from_millis(100), LONGEST_BLIND);
+            blind = (blind * 2).clamp(SHORTEST_PAUSE, LONGEST_BLIND);
             tokio::time::sleep(blind).await;
         } else {
             blind = Duration::ZERO;
@@ -150,11 +149,13 @@ async fn keep_launcher(engine: Weak<Engine>) {
                 tracing::warn!("the launcher was killed and has been started anew; containers run on")
             }
             Err(error) => {
-                tracing::error!(%error, "the launcher is gone, and another one could not be started")
+                tracing::error!(%error, "the launcher is gone, and another one could not be started");
+                pause = (pause * 2).clamp(SHORTEST_PAUSE, LONGEST_BLIND);
+                continue;
             }
         }
         // One that dies at once is not started at every instant.
-        pause = Duration::from_millis(100);
+        pause = SHORTEST_PAUSE;
     }
 }
 

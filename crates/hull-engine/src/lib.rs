@@ -17,7 +17,9 @@ pub mod model;
 pub mod networks;
 pub mod system;
 pub mod volumes;
+mod watched;
 
 pub use config::DaemonConfig;
 pub use engine::Engine;
 pub use error::{Error, Kind, Result};
+pub use watched::watched;

@@ -135,3 +135,30 @@ fn a_shim_that_is_killed_behind_its_record_leaves_nothing() {
     daemon.ok(&["start", "ended"]);
     daemon.ok(&["rm", "-f", "ended"]);
 }
+
+#[test]
+fn a_cgroup_that_a_start_left_behind_does_not_outlive_the_daemon() {
+    if Engine::under_test() == Engine::Docker {
+        return;
+    }
+    let mut daemon = Daemon::start();
+    let rests = daemon.ok(&["create", "--name", "rests", "busybox", "true"]);
+    let lives = daemon.ok(&["run", "-d", "--name", "lives", "busybox", "sleep", "600"]);
+    let own = fs::read_to_string(format!("/proc/{}/cgroup", pid_of(&daemon, "lives"))).expect("its cgroups");
+    let path = own.lines().find_map(|line| line.strip_prefix("0::")).expect("a unified cgroup");
+    let folder = ["/sys/fs/cgroup/unified", "/sys/fs/cgroup"]
+        .map(|base| std::path::PathBuf::from(format!("{base}{path}")))
+        .into_iter()
+        .find(|folder| folder.join("cgroup.procs").exists())
+        .expect("its folder");
+    let left =
+        folder.with_file_name(folder.file_name().expect("a name").to_string_lossy().replace(&lives, &rests));
+    daemon.kill();
+    // As of a shim that was killed before its first process was there.
+    fs::create_dir(&left).expect("a cgroup");
+    daemon.begin();
+    wait_until("the cgroup is gone", Duration::from_secs(10), || !left.exists());
+    assert_eq!(daemon.ok(&["exec", "lives", "echo", "in"]), "in");
+    daemon.ok(&["start", "-a", "rests"]);
+    daemon.ok(&["rm", "-f", "lives", "rests"]);
+}

@@ -198,7 +198,7 @@ impl Engine {
     }
 
     async fn unmount_volumes(self: &Arc<Self>, container: &Arc<Container>) {
-        let names: Vec<String> = container.record().volume_names().into_iter().map(str::to_owned).collect();
+        let names = container.record().volume_names();
         let unmount = {
             // Should this go on when nobody waits any more, it does not take them from the next run.
             let (container, run) = (Arc::clone(container), container.run());

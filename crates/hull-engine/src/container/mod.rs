@@ -259,9 +259,10 @@ impl Record {
         self.links.iter().map(|link| link.target.clone()).collect()
     }
 
-    /// The names of the volumes it uses.
-    pub(crate) fn volume_names(&self) -> BTreeSet<&str> {
-        self.mounts.iter().map(|mount| mount.name.as_str()).filter(|name| !name.is_empty()).collect()
+    /// The names of the volumes it uses, each once.
+    pub(crate) fn volume_names(&self) -> BTreeSet<String> {
+        let names = self.mounts.iter().map(|mount| &mount.name);
+        names.filter(|name| !name.is_empty()).cloned().collect()
     }
 }
 

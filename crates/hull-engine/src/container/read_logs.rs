@@ -21,6 +21,7 @@ use tokio::sync::watch;
 use tokio::task::AbortHandle;
 
 use super::{Container, Lifetime, LogOptions, Status, logs, now_ns};
+use crate::watched::watched;
 use crate::{Engine, Error, Kind, Result};
 
 /// So much is read before it is handed on, in bytes.
@@ -310,10 +311,7 @@ fn watch_folder(folder: &Path, what: inotify::WatchFlags) -> Result<AsyncFd<Owne
     let flags = inotify::CreateFlags::CLOEXEC | inotify::CreateFlags::NONBLOCK;
     let watch = inotify::init(flags).map_err(|error| failed(error.into()))?;
     inotify::add_watch(&watch, folder, what).map_err(|error| failed(error.into()))?;
-    // SAFETY: the descriptor is owned by the AsyncFd from here on and closes with it, not before.
-    #[allow(unsafe_code)]
-    let watch = unsafe { AsyncFd::register_with_interest(watch, Interest::READABLE) };
-    watch.map_err(|error| failed(error.into()))
+    watched(watch, Interest::READABLE).map_err(failed)
 }
 
 /// Waits for a change. What it is is of no interest, only that there is one.

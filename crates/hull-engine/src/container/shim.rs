@@ -10,6 +10,7 @@ use tokio::io::{Interest, Ready};
 use tokio::sync::oneshot;
 
 use super::locked;
+use crate::watched::watched;
 use crate::{Error, Result};
 
 /// A connection to a container's shim.
@@ -64,10 +65,7 @@ impl Shim {
             |error: std::io::Error| Error::system("watch the connection to a container's shim", error);
         rustix::io::ioctl_fionbio(&socket, true).map_err(|error| failed(error.into()))?;
         let interest = Interest::READABLE | Interest::WRITABLE;
-        // SAFETY: the descriptor is owned by the AsyncFd from here on and closes with it, not before.
-        #[allow(unsafe_code)]
-        let socket = unsafe { AsyncFd::register_with_interest(socket, interest) };
-        let socket = socket.map_err(|error| failed(error.into()))?;
+        let socket = watched(socket, interest).map_err(failed)?;
         Ok(Arc::new(Shim { socket, waiting: Mutex::default(), turn: tokio::sync::Mutex::new(()) }))
     }
 

@@ -4,6 +4,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use hull_runtime::cgroup::Cgroup;
 use hull_runtime::protocol::Request;
 use tokio::task::JoinSet;
 
@@ -24,8 +25,7 @@ impl Engine {
     /// Takes up every container of the database, then removes what no container owns.
     pub(crate) async fn take_up(self: &Arc<Self>) -> Result<()> {
         for container in self.containers.all() {
-            let names: Vec<String> =
-                container.record().volume_names().into_iter().map(str::to_owned).collect();
+            let names = container.record().volume_names();
             for name in names {
                 self.volumes.retain(&name, &container.id);
             }
@@ -189,7 +189,7 @@ impl Engine {
                 }
             }
         }
-        let volumes: Vec<String> = container.record().volume_names().into_iter().map(str::to_owned).collect();
+        let volumes = container.record().volume_names();
         for volume in volumes {
             if let Err(error) = self.volumes.mount(&volume, &container.run()) {
                 tracing::error!(container = container.id, volume, %error, "a volume in use is not mounted");
@@ -210,8 +210,14 @@ impl Engine {
         // Nobody starts or removes it meanwhile.
         let _transition = container.transition.lock().await;
         let _on_its_way = OnItsWay::begin(container);
-        // Without a shim nothing came up.
-        let Some(shim) = self.reach(container).await else { return };
+        let Some(shim) = self.reach(container).await else {
+            // Nothing came up. A shim that was killed on its way may have left a cgroup, and one that has ended still
+            // clear its own up, which a start must not meet.
+            if Cgroup::open(&container.cgroup_path(&self.config.instance)).is_ok() {
+                self.clear_cgroup(container).await;
+            }
+            return;
+        };
         tracing::warn!(container = container.id, "a start that was not finished is undone");
         if shim.tell(&Request::KillAll, &[]).await.is_ok() {
             while let Ok(Some(_)) = shim.event().await {}
