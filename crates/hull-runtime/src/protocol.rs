@@ -212,7 +212,8 @@ pub enum Request {
     /// The network could not be made: the start is given up, with the reason passed back in
     /// [`Event::StartFailed`].
     NetworkFailed(Error),
-    /// Connects a client to the streams. Descriptor: the client's stream socket.
+    /// Connects a client to the streams. Descriptors: with [`Attach::held`] the reading end of a pipe; the client's
+    /// stream socket.
     Attach(Attach),
     /// Starts another process in the container. Descriptor: the client's stream socket, if `attach` is set.
     /// Answered by [`Reply::Started`] once its exec has succeeded.
@@ -269,6 +270,13 @@ pub struct Attach {
     /// Bytes that are written to the client first (the HTTP answer's head).
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub preface: Vec<u8>,
+    /// The client's stream begins where the log is at that moment, and waits there, so that the log can be sent to
+    /// the client until then. One byte in the pipe begins the stream; the pipe's end without one drops the client.
+    /// Meanwhile the container waits as for a client that is slow. Answered by [`Reply::Held`]; the shim of an
+    /// older build answers [`Reply::Done`], and the stream has begun. Only of [`Request::Attach`], and to the
+    /// container itself.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub held: bool,
 }
 
 /// Another process in a running container.
@@ -305,8 +313,21 @@ pub enum Reply {
     },
     /// What the shim knows.
     State(State),
+    /// A client is attached, and its stream waits behind this place of the log.
+    Held(LogPlace),
     /// Not done.
     Failed(Error),
+}
+
+/// A place between two entries of a log: the file, whatever its name is by now, and how much of it comes before.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LogPlace {
+    /// The device of the log's file.
+    pub device: u64,
+    /// Its inode.
+    pub inode: u64,
+    /// Bytes from its start.
+    pub offset: u64,
 }
 
 /// What a shim knows of its container.

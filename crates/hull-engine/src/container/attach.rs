@@ -4,15 +4,16 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use hull_runtime::protocol::{Attach, Request};
+use hull_runtime::protocol::{Attach, Reply, Request};
 use hull_runtime::sys::sockets::unread_by_peer;
 use rustix::net::RecvFlags;
+use rustix::pipe::PipeFlags;
 use tokio::io::AsyncWriteExt;
 use tokio::net::UnixStream;
 use tokio::sync::oneshot;
 
 use super::{Container, LogOptions, Logs, Status, locked};
-use crate::{Engine, Error, Result};
+use crate::{Engine, Error, Kind, Result};
 
 /// How a client wants to be attached.
 #[derive(Clone, Debug)]
@@ -66,7 +67,13 @@ impl Engine {
     /// keys.
     pub fn attach(&self, container: &Arc<Container>, request: AttachRequest) -> Result<AttachPlace> {
         detach_keys(&request.detach_keys)?;
-        let logged = LogOptions { stdout: request.stdout, stderr: request.stderr, ..LogOptions::default() };
+        let logged = LogOptions {
+            stdout: request.stdout,
+            stderr: request.stderr,
+            // So that no file is removed before it was read, however slow the client.
+            follow: request.stream,
+            ..LogOptions::default()
+        };
         let logs = if request.logs { Some(self.logs(container, &logged, request.framed)?) } else { None };
         let record = container.record();
         match record.state.status {
@@ -102,29 +109,22 @@ impl AttachPlace {
         self.request.framed && !self.container.record().config.tty
     }
 
-    /// Gives the client's connection to the container. Where it wants the log first, that is sent from here; between
-    /// its last entry and the stream lies one request to the shim: what is printed in it, and the beginning of a
-    /// line that was not whole then, is in the log alone. Nothing comes twice.
+    /// Gives the client's connection to the container. Where it wants the log first, that is sent from here, and what
+    /// comes behind it by the shim: each byte once.
     ///
     /// # Errors
     /// The container has ended meanwhile, or the log cannot be read.
     pub async fn take(self, client: ClientStream) -> Result<()> {
-        let AttachPlace { container, request, mut waiting, logs } = self;
+        let AttachPlace { container, request, waiting, logs } = self;
         if let Some(logs) = logs {
-            client.replay(logs).await?;
-            let record = container.record();
-            if request.stream && !record.is_running() {
-                waiting = Some(container.add_waiting(&request));
-            }
+            return behind_the_log(&container, &request, client, logs).await;
         }
         if !request.stream {
             client.close();
             return Ok(());
         }
         match waiting {
-            Some(waiting) => {
-                waiting.send(client).map_err(|_| Error::conflict("the container was removed meanwhile"))
-            }
+            Some(waiting) => hand_over(waiting, client),
             None => {
                 let shim = container.shim()?;
                 let attach = protocol_attach(&container, &request, client.already_read, None)?;
@@ -132,6 +132,73 @@ impl AttachPlace {
             }
         }
     }
+}
+
+/// Sends the log to a client, and then gives it its place at the streams.
+async fn behind_the_log(
+    container: &Container,
+    request: &AttachRequest,
+    client: ClientStream,
+    mut logs: Logs,
+) -> Result<()> {
+    head_is_read(client.socket.as_fd()).await;
+    // What is printed while this is sent comes with the rest below: it may be more than a slow client ever takes.
+    logs.end_here()?;
+    client.replay(&mut logs).await?;
+    logs.end_at(None);
+    if !request.stream {
+        client.close();
+        return Ok(());
+    }
+    let waiting = {
+        let record = container.record();
+        let waits = !record.is_running() && !logs.follows();
+        waits.then(|| container.add_waiting(request))
+    };
+    if let Some(waiting) = waiting {
+        return hand_over(waiting, client);
+    }
+    match held_stream(container, request, &client, &mut logs).await {
+        // It ended while its log was sent: the rest of what it printed is there too.
+        Err(error) if error.kind == Kind::Conflict => client.replay_to_the_end(logs).await,
+        done => done,
+    }
+}
+
+/// Gives a client its place at the streams, which begin where the log ends that it has got.
+///
+/// # Errors
+/// The container has ended (a conflict, the client is not attached), or the log cannot be read or sent.
+async fn held_stream(
+    container: &Container,
+    request: &AttachRequest,
+    client: &ClientStream,
+    logs: &mut Logs,
+) -> Result<()> {
+    let failed = |error: std::io::Error| Error::system("hold a client's stream", error);
+    let (pipe, hold) = rustix::pipe::pipe_with(PipeFlags::CLOEXEC).map_err(|error| failed(error.into()))?;
+    let shim = container.shim()?;
+    let attach = protocol_attach(container, request, client.already_read.clone(), None)?;
+    let attach = Request::Attach(Attach { held: true, ..attach });
+    match shim.ask(&attach, &[pipe.as_fd(), client.socket.as_fd()]).await? {
+        Reply::Held(place) => {
+            logs.end_at(Some(place));
+            // Where this fails, the hold ends without a byte, and the shim drops the client.
+            client.replay(logs).await?;
+            rustix::io::write(&hold, &[0]).map(drop).map_err(|error| failed(error.into()))
+        }
+        // The shim of an older build has begun the stream: what was printed since the replay is in the log alone.
+        _ => Ok(()),
+    }
+}
+
+/// Gives a client to the start that waits for it.
+fn hand_over(waiting: oneshot::Sender<ClientStream>, client: ClientStream) -> Result<()> {
+    waiting.send(client).map_err(|_| Error::conflict("the container was removed meanwhile"))
+}
+
+fn unsent(error: std::io::Error) -> Error {
+    Error::system("send the log to an attached client", error)
 }
 
 /// How long a client may take to read the head of its answer before it is written to all the same.
@@ -148,18 +215,30 @@ pub async fn head_is_read(socket: BorrowedFd<'_>) {
 }
 
 impl ClientStream {
-    /// Sends what is logged until now.
-    async fn replay(&self, mut logs: Logs) -> Result<()> {
-        head_is_read(self.socket.as_fd()).await;
-        let failed = |error: std::io::Error| Error::system("send the log to an attached client", error);
-        // A copy for the reactor; any stream socket is written to alike.
-        let socket = std::os::unix::net::UnixStream::from(self.socket.try_clone().map_err(failed)?);
-        socket.set_nonblocking(true).map_err(failed)?;
-        let mut socket = UnixStream::from_std(socket).map_err(failed)?;
+    /// Sends what is logged until now, or until the end that was set.
+    async fn replay(&self, logs: &mut Logs) -> Result<()> {
+        let mut socket = self.writer().map_err(unsent)?;
         while let Some(piece) = logs.now().await? {
-            socket.write_all(&piece).await.map_err(failed)?;
+            socket.write_all(&piece).await.map_err(unsent)?;
         }
         Ok(())
+    }
+
+    /// Sends what is logged until the container's end, and ends the connection.
+    async fn replay_to_the_end(self, mut logs: Logs) -> Result<()> {
+        let mut socket = self.writer().map_err(unsent)?;
+        while let Some(piece) = logs.next().await? {
+            socket.write_all(&piece).await.map_err(unsent)?;
+        }
+        self.close();
+        Ok(())
+    }
+
+    /// A copy of the socket for the reactor; any stream socket is written to alike.
+    fn writer(&self) -> std::io::Result<UnixStream> {
+        let socket = std::os::unix::net::UnixStream::from(self.socket.try_clone()?);
+        socket.set_nonblocking(true)?;
+        UnixStream::from_std(socket)
     }
 
     /// Ends a connection that gets nothing more.
@@ -211,6 +290,7 @@ pub(super) fn protocol_attach(
         detach_keys: if terminal { detach_keys(&request.detach_keys)? } else { Vec::new() },
         already_read,
         preface: Vec::new(),
+        held: false,
     })
 }
 

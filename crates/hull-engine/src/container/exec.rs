@@ -351,6 +351,7 @@ impl Engine {
                 detach_keys: if config.tty { detach_keys(&config.detach_keys)? } else { Vec::new() },
                 already_read: client.already_read.clone(),
                 preface: Vec::new(),
+                held: false,
             }),
             _ => None,
         };

@@ -11,6 +11,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
+use hull_runtime::protocol::LogPlace;
 use hull_runtime::shim::log::Stream;
 use hull_runtime::shim::log::read::{Entry, Keeper, Query, Reader};
 use rustix::fs::inotify;
@@ -140,6 +141,28 @@ impl Logs {
             }
             return Ok(if batch.bytes.is_empty() { None } else { Some(batch.bytes) });
         }
+    }
+
+    /// Reads no further than to this place; none: to the end.
+    pub(super) fn end_at(&mut self, place: Option<LogPlace>) {
+        if let Some(reader) = &mut self.reader {
+            reader.end_at(place);
+        }
+    }
+
+    /// Reads no further than to where the log ends at this moment.
+    ///
+    /// # Errors
+    /// The file cannot be looked at.
+    pub(super) fn end_here(&mut self) -> Result<()> {
+        let place = self.reader.as_ref().map(Reader::place_of_end).transpose()?;
+        self.end_at(place.flatten());
+        Ok(())
+    }
+
+    /// Whether the container ran when this was opened, and it is read to the container's end.
+    pub(super) fn follows(&self) -> bool {
+        self.follow.is_some()
     }
 
     /// What there is at this moment; none: nothing more.

@@ -93,10 +93,10 @@ impl Shim {
             place.sent = true;
         }
         match receiver.await {
-            // It ended as the signal came, and only its end was not told yet: no other news than that of the next line.
+            // It ended as the request came, and only its end was not told yet: no other news than that of the next line.
             Ok(Reply::Failed(error))
                 if error.errno == Some(libc::ESRCH)
-                    && matches!(request, Request::Signal { .. } | Request::KillAll) =>
+                    && matches!(request, Request::Signal { .. } | Request::KillAll | Request::Attach(_)) =>
             {
                 Err(Error::conflict(error.to_string()))
             }
@@ -170,7 +170,10 @@ mod tests {
             while let Ok(Some((request, _))) = protocol::receive::<Request>(theirs.as_fd()) {
                 let gone = hull_runtime::Error::refused("ask the shim", "the container has ended");
                 let gone = hull_runtime::Error { errno: Some(libc::ESRCH), ..gone };
-                assert!(matches!(request, Request::Signal { .. } | Request::KillAll), "{request:?}");
+                assert!(
+                    matches!(request, Request::Signal { .. } | Request::KillAll | Request::Attach(_)),
+                    "{request:?}"
+                );
                 protocol::send(theirs.as_fd(), &FromShim::Reply(Reply::Failed(gone)), &[]).unwrap();
             }
         });

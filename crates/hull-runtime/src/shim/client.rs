@@ -38,6 +38,8 @@ pub(super) struct Client {
     /// HTTP client (docker-py) reads the head through a buffer and the stream past it: what comes together with the head
     /// would be lost in that buffer. None: it has begun.
     head: Option<Instant>,
+    /// Nothing is sent before a byte comes from here; the end of it drops the client.
+    held: Option<OwnedFd>,
     /// When it last took something.
     took_at: Instant,
     /// It cannot be written to any more; what it sent before is still read.
@@ -69,12 +71,41 @@ impl Client {
             taken: 0,
             keys: DetachKeys::new(attach.detach_keys),
             head: Some(Instant::now() + HEAD_PATIENCE),
+            held: None,
             took_at: Instant::now(),
             gone: false,
             done: false,
         };
         client.send(&[], &attach.preface);
         client
+    }
+
+    /// Sends nothing from here on, until a byte comes from the pipe.
+    pub(super) fn hold(&mut self, pipe: OwnedFd) {
+        self.held = Some(pipe);
+    }
+
+    /// Where that byte comes from.
+    pub(super) fn held_by(&self) -> Option<i32> {
+        self.held.as_ref().map(AsRawFd::as_raw_fd)
+    }
+
+    /// Something has happened at the pipe.
+    pub(super) fn let_go(&mut self) {
+        let Some(pipe) = self.held.take() else { return };
+        match rustix::io::retry_on_intr(|| rustix::io::read(&pipe, &mut [0; 1])) {
+            Ok(1..) => {
+                self.took_at = Instant::now();
+                if self.has_begun() {
+                    self.flush();
+                }
+            }
+            // Who held it has not sent all that comes before, and never will.
+            Ok(0) | Err(_) => {
+                self.lose();
+                self.done = true;
+            }
+        }
     }
 
     /// Sends what was printed, if the client wants it.
@@ -96,7 +127,7 @@ impl Client {
 
     fn send(&mut self, head: &[u8], bytes: &[u8]) {
         let mut sent = 0;
-        if self.pending.is_empty() && self.has_begun() {
+        if self.held.is_none() && self.pending.is_empty() && self.has_begun() {
             match self.try_send(&[IoSlice::new(head), IoSlice::new(bytes)]) {
                 Some(more) => sent = more,
                 None => return,
@@ -119,12 +150,12 @@ impl Client {
 
     /// When to look again whether what is pending can be sent; none where nothing waits for the client's reading.
     pub(super) fn looks_at(&self, now: Instant) -> Option<Instant> {
-        self.head.filter(|_| self.is_behind()).map(|_| now + HEAD_LOOKS)
+        self.head.filter(|_| self.is_behind() && self.held.is_none()).map(|_| now + HEAD_LOOKS)
     }
 
     /// Begins the stream where that can be now.
     pub(super) fn look(&mut self) {
-        if self.head.is_some() && self.is_behind() && self.has_begun() {
+        if self.head.is_some() && self.is_behind() && self.held.is_none() && self.has_begun() {
             self.flush();
         }
     }
@@ -166,6 +197,7 @@ impl Client {
     /// It cannot be written to any more.
     fn lose(&mut self) {
         self.gone = true;
+        self.held = None;
         self.pending = Vec::new();
         self.taken = 0;
         // What it had sent before it went may still be wanted by the container.
@@ -174,7 +206,7 @@ impl Client {
 
     /// Whether it must take something before there may be more for it.
     pub(super) fn is_behind(&self) -> bool {
-        !self.pending.is_empty()
+        !self.pending.is_empty() || self.held.is_some()
     }
 
     /// When it is given up, should it take nothing until then.
@@ -190,7 +222,8 @@ impl Client {
     /// What to wait for on its socket; none while nothing that can happen there matters.
     pub(super) fn interest(&self, input_has_room: bool) -> Option<(i32, i16)> {
         let input = if self.sends && input_has_room { libc::POLLIN } else { 0 };
-        let output = if self.is_behind() && self.head.is_none() { libc::POLLOUT } else { 0 };
+        let waits = self.head.is_some() || self.held.is_some();
+        let output = if self.is_behind() && !waits { libc::POLLOUT } else { 0 };
         // That a client is gone is reported without being asked for, and would be again and again.
         (!self.gone || input != 0).then(|| (self.socket.as_raw_fd(), input | output))
     }

@@ -6,8 +6,9 @@ use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use rustix::net::SocketFlags;
 
 use super::kernel::{self, Interest};
+use super::log::Stream;
 use super::running::{Running, Shim, StartingExec, signal};
-use super::streams::{self, Streams};
+use super::streams::{self, Hold, Streams};
 use super::{now_ns, start};
 use crate::cgroup::Cgroup;
 use crate::container::{self, ExecIn};
@@ -111,7 +112,7 @@ impl Shim {
             Request::NetworkFailed(_) => {
                 Err(Error::refused("give up the start", "the container runs already"))
             }
-            Request::Attach(attach) => self.attach(attach, descriptors).map(|()| Reply::Done),
+            Request::Attach(attach) => self.attach(attach, descriptors),
             Request::Resize { exec, width, height } => {
                 match self.process(exec.as_deref())?.streams.resize(width, height)? {
                     true => Ok(Reply::Done),
@@ -172,14 +173,23 @@ impl Shim {
         found.map(|exec| &mut exec.process).ok_or_else(|| gone(&format!("there is no exec {id} running")))
     }
 
-    fn attach(&mut self, attach: Attach, mut descriptors: Vec<OwnedFd>) -> Result<()> {
-        streams::check(&attach)?;
+    fn attach(&mut self, attach: Attach, mut descriptors: Vec<OwnedFd>) -> Result<Reply> {
+        streams::check(&attach, attach.exec.is_none() && self.log.is_some())?;
         let Some(socket) = descriptors.pop() else {
             return Err(Error::refused("attach a client", "the message came without its socket"));
         };
-        let process = self.process(attach.exec.as_deref())?;
-        process.streams.attach(attach, socket);
-        Ok(())
+        self.process(attach.exec.as_deref())?;
+        if let (true, Some(log)) = (attach.held, &self.log) {
+            let Some(pipe) = descriptors.pop() else {
+                return Err(Error::refused("hold a client's stream", "the message came without its pipe"));
+            };
+            let place = log.place()?;
+            let begun = [Stream::Stdout, Stream::Stderr].map(|stream| (stream, log.begun(stream)));
+            self.first.streams.attach(attach, socket, Some(Hold { pipe, begun }));
+            return Ok(Reply::Held(place));
+        }
+        self.process(attach.exec.as_deref())?.streams.attach(attach, socket, None);
+        Ok(Reply::Done)
     }
 
     /// Clones the process of an exec; its answer comes when it has executed.
@@ -195,7 +205,7 @@ impl Shim {
         start::default_score(&mut exec.process);
         let (streams, theirs) = match &exec.attach {
             Some(attach) => {
-                streams::check(attach)?;
+                streams::check(attach, false)?;
                 Streams::new(exec.stdio.clone())?
             }
             None if exec.stdio.terminal => Streams::new(exec.stdio.clone())?,

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use rustix::fs::{FallocateFlags, Mode, OFlags};
 use rustix::io::Errno;
 
-use super::interests::Interests;
+use super::interests::{Interests, Part};
 use super::running::Shim;
 use super::streams::Streams;
 use crate::Result;
@@ -161,12 +161,8 @@ impl Shim {
             }
             interests.wait(gives_up_at.map(|at| at.saturating_duration_since(now)));
             for index in 0..interests.len() {
-                if let Some((super::interests::Part::Client(owner, index), ready)) = interests.ready(index) {
-                    let streams = match owner {
-                        0 => &mut self.first.streams,
-                        owner => &mut self.execs[owner - 1].process.streams,
-                    };
-                    streams.client_ready(index, ready);
+                if let Some((part @ (Part::Client(..) | Part::Hold(..)), ready)) = interests.ready(index) {
+                    self.happened(part, ready);
                 }
             }
         }

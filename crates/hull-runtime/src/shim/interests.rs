@@ -24,6 +24,8 @@ pub(super) enum Part {
     Input(usize),
     /// A client of a process.
     Client(usize, usize),
+    /// What holds the stream of a client of a process.
+    Hold(usize, usize),
 }
 
 /// A list of descriptors to wait for, made anew for each wait in the same memory.

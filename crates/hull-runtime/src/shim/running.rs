@@ -186,7 +186,7 @@ impl Shim {
         }
     }
 
-    fn happened(&mut self, part: Part, ready: i16) {
+    pub(super) fn happened(&mut self, part: Part, ready: i16) {
         match part {
             Part::Listener => self.accept(),
             Part::Children => {
@@ -213,6 +213,11 @@ impl Shim {
             Part::Client(owner, index) => {
                 if let Some(streams) = self.streams(owner) {
                     streams.client_ready(index, ready);
+                }
+            }
+            Part::Hold(owner, index) => {
+                if let Some(streams) = self.streams(owner) {
+                    streams.hold_ready(index);
                 }
             }
         }
@@ -407,7 +412,7 @@ impl Shim {
 impl StartingExec {
     fn running(mut self) -> RunningExec {
         if let (Some(attach), Some(socket)) = (self.exec.attach.take(), self.client.take()) {
-            self.streams.attach(attach, socket);
+            self.streams.attach(attach, socket, None);
         }
         RunningExec {
             process: Running {

@@ -106,7 +106,7 @@ pub(super) fn start(
         return Err(Error::refused("start the container", reason));
     }
     let mut clients = Waiting(launch.attach.into_iter().zip(others.split_off(launch.reserved)).collect());
-    clients.0.iter().try_for_each(|(attach, _)| streams::check(attach))?;
+    clients.0.iter().try_for_each(|(attach, _)| streams::check(attach, false))?;
     let doing = || format!("prepare {}", launch.runtime_dir.display());
     let folder = super::open_folder(&launch.runtime_dir).context(doing)?;
     super::remove(folder.as_fd(), super::EXIT).context(doing)?;
@@ -152,7 +152,7 @@ pub(super) fn start(
     handshake.run(&mut child, control, launch.awaits_network)?;
     let Handshake { warnings, control_open, .. } = handshake;
     for (attach, socket) in std::mem::take(&mut clients.0) {
-        streams.attach(attach, socket);
+        streams.attach(attach, socket, None);
     }
     undo.armed = false;
     let root = child.take_root();

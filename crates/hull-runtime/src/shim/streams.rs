@@ -31,6 +31,14 @@ const INPUT_MAX: usize = 8 * 1024;
 /// How many bytes the keys that detach may be.
 const DETACH_KEYS_MAX: usize = 64;
 
+/// What keeps a new client's stream back.
+pub(super) struct Hold<'a> {
+    /// Where the byte comes from that lets it go.
+    pub(super) pipe: OwnedFd,
+    /// Of each stream, the line that has begun and is not in the log yet.
+    pub(super) begun: [(Stream, &'a [u8]); 2],
+}
+
 /// The shim's ends of the streams, and who is attached to them.
 #[derive(Debug)]
 pub(super) struct Streams {
@@ -122,10 +130,16 @@ impl Streams {
         Ok(true)
     }
 
-    /// Connects a client.
-    pub(super) fn attach(&mut self, mut attach: Attach, socket: OwnedFd) {
+    /// Connects a client; with a hold its stream waits, and begins with what stands there.
+    pub(super) fn attach(&mut self, mut attach: Attach, socket: OwnedFd, hold: Option<Hold<'_>>) {
         let already = std::mem::take(&mut attach.already_read);
         let mut client = Client::new(attach, socket, self.stdio.terminal);
+        if let Some(Hold { pipe, begun }) = hold {
+            client.hold(pipe);
+            for (stream, bytes) in begun.into_iter().filter(|(_, bytes)| !bytes.is_empty()) {
+                client.print(stream, bytes);
+            }
+        }
         if client.sends {
             self.feed(&client.sift(&already));
         }
@@ -192,6 +206,9 @@ impl Streams {
         for (index, client) in self.clients.iter().enumerate() {
             if let Some((fd, events)) = client.interest(self.input.is_empty()) {
                 interests.add(fd, events, Part::Client(owner, index));
+            }
+            if let Some(fd) = client.held_by() {
+                interests.add(fd, libc::POLLIN, Part::Hold(owner, index));
             }
         }
     }
@@ -296,6 +313,15 @@ impl Streams {
         }
     }
 
+    /// A client's stream begins, or it is dropped.
+    pub(super) fn hold_ready(&mut self, index: usize) {
+        let Some(client) = self.clients.get_mut(index) else { return };
+        client.let_go();
+        if client.is_done() && client.sends {
+            self.client_sends_no_more();
+        }
+    }
+
     fn client_sends_no_more(&mut self) {
         if self.stdio.stdin_once && !self.stdio.terminal {
             self.input_ends = true;
@@ -334,8 +360,14 @@ impl Streams {
     }
 }
 
-/// Whether a client may be attached so.
-pub(super) fn check(attach: &Attach) -> Result<()> {
+/// Whether a client may be attached so; `logged`: to streams whose log can be sent to it first.
+pub(super) fn check(attach: &Attach, logged: bool) -> Result<()> {
+    if attach.held && !logged {
+        return Err(Error::refused(
+            "hold a client's stream",
+            "these streams have no log that it could follow",
+        ));
+    }
     if attach.detach_keys.len() > DETACH_KEYS_MAX {
         let reason = format!("more than {DETACH_KEYS_MAX} bytes of keys to detach");
         return Err(Error::refused("attach a client", reason));

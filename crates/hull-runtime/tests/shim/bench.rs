@@ -334,6 +334,7 @@ pub(crate) fn everything() -> Attach {
         detach_keys: Vec::new(),
         already_read: Vec::new(),
         preface: Vec::new(),
+        held: false,
     }
 }
 

@@ -2,10 +2,12 @@
 
 use std::io::{Read, Write};
 use std::net::Shutdown;
+use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::net::UnixStream;
 
-use hull_runtime::protocol::{Attach, Request};
+use hull_runtime::protocol::{Attach, LogPlace, Reply, Request};
 
-use crate::bench::{Bench, Connection, eventually, everything, read_all, read_until, write};
+use crate::bench::{Bench, Connection, PATIENCE, eventually, everything, exec, read_all, read_until, write};
 
 fn end(connection: &mut Connection) {
     connection.done(&Request::KillAll);
@@ -232,4 +234,71 @@ fn a_client_that_takes_nothing_keeps_nothing_but_its_output() {
     let mut output = String::new();
     ours.read_to_string(&mut output).unwrap();
     assert_eq!(output.len(), 60_000);
+}
+
+/// A client whose stream waits; its end, the writing end of the pipe, and where the log was.
+fn held(connection: &mut Connection) -> (UnixStream, OwnedFd, LogPlace) {
+    let (ours, theirs) = UnixStream::pair().unwrap();
+    ours.set_read_timeout(Some(PATIENCE)).unwrap();
+    let (pipe, hold) = rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC).unwrap();
+    let attach = Request::Attach(Attach { held: true, ..everything() });
+    match connection.ask(&attach, &[pipe.as_fd(), theirs.as_fd()]) {
+        Reply::Held(place) => (ours, hold, place),
+        other => panic!("not held: {other:?}"),
+    }
+}
+
+#[test]
+fn a_held_stream_begins_where_the_log_was() {
+    let mut bench = Bench::shell("echo logged; printf begun; while read x; do echo $x; done").with_stdin();
+    let mut first = bench.client(everything());
+    let mut connection = bench.start();
+    read_until(&mut first, "begun");
+    let (mut client, hold, place) = held(&mut connection);
+    assert_eq!(place.offset, std::fs::metadata(bench.folder.path().join("log")).unwrap().len());
+    write(&mut first, "-ended\n");
+    rustix::io::write(&hold, &[0]).unwrap();
+    read_until(&mut client, "begun-ended\n");
+    end(&mut connection);
+}
+
+#[test]
+fn a_held_client_is_dropped_with_its_hold() {
+    let mut bench = Bench::shell("echo logged; while read x; do echo $x; done").with_stdin();
+    let mut first = bench.client(everything());
+    let mut connection = bench.start();
+    read_until(&mut first, "logged\n");
+    let (mut client, hold, _) = held(&mut connection);
+    drop(hold);
+    assert_eq!(read_all(&mut client), "");
+    // The container goes on.
+    write(&mut first, "heard\n");
+    read_until(&mut first, "heard\n");
+    end(&mut connection);
+}
+
+#[test]
+fn a_held_client_gets_what_an_ended_container_left() {
+    let mut bench = Bench::shell("echo logged; read x; echo the rest").with_stdin();
+    let mut first = bench.client(everything());
+    let mut connection = bench.start();
+    read_until(&mut first, "logged\n");
+    let (mut client, hold, _) = held(&mut connection);
+    write(&mut first, "\n");
+    assert_eq!(connection.exit().status, 0);
+    rustix::io::write(&hold, &[0]).unwrap();
+    assert_eq!(read_all(&mut client), "the rest\n");
+}
+
+#[test]
+fn what_has_no_log_holds_no_client() {
+    let mut bench = Bench::shell("cat").with_stdin();
+    let mut connection = bench.start();
+    let null = std::fs::File::open("/dev/null").unwrap();
+    let held = Attach { held: true, ..everything() };
+    connection.failed(&Request::Attach(held.clone()), &[null.as_fd()]);
+    let _client = connection.exec(exec("one", "exec sleep 60"));
+    let of_exec = Attach { exec: Some("one".into()), ..held };
+    connection.failed(&Request::Attach(of_exec), &[null.as_fd(), null.as_fd()]);
+    end(&mut connection);
 }

@@ -8,14 +8,14 @@
 use std::ffi::OsString;
 use std::fs::{File, OpenOptions};
 use std::io::Write;
-use std::os::unix::fs::{FileExt, OpenOptionsExt};
+use std::os::unix::fs::{FileExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use rustix::fs::FlockOperation;
 
 use crate::error::Context;
-use crate::protocol::{Log, LogFile};
+use crate::protocol::{Log, LogFile, LogPlace};
 use crate::{Error, Result};
 
 mod json;
@@ -167,6 +167,18 @@ impl Writer {
             self.entry(&begun, stream, time_ns);
             self.flush();
         }
+    }
+
+    /// Behind the last entry.
+    pub(crate) fn place(&self) -> Result<LogPlace> {
+        let file =
+            self.file.metadata().context(|| format!("look at the log {}", self.config.path.display()))?;
+        Ok(LogPlace { device: file.dev(), inode: file.ino(), offset: self.size })
+    }
+
+    /// The start of a line of `stream` that has not ended, and is no entry yet.
+    pub(crate) fn begun(&self, stream: Stream) -> &[u8] {
+        &self.begun[stream as usize - 1]
     }
 
     /// Encodes the first entry of `text`; returns how many bytes it took.

@@ -19,7 +19,7 @@ use serde::Deserialize;
 
 use super::{Format, Stream, json, local, numbered};
 use crate::error::Context;
-use crate::protocol::Log;
+use crate::protocol::{Log, LogPlace};
 use crate::{Error, Result};
 
 /// How much is read at once, in bytes.
@@ -74,6 +74,8 @@ pub struct Reader {
     used: usize,
     /// An entry was later than wanted.
     over: bool,
+    /// Entries behind this place are not wanted.
+    end: Option<LogPlace>,
 }
 
 /// The files of a log as they come: each is found once, whether the reader looks or its keeper.
@@ -152,6 +154,7 @@ impl Reader {
             buffer: Vec::new(),
             used: 0,
             over: false,
+            end: None,
         };
         if let Some(count) = query.tail {
             reader.skip_to_tail(count)?;
@@ -162,6 +165,25 @@ impl Reader {
     /// What opens the files to come while this is behind.
     pub fn keeper(&self) -> Keeper {
         Keeper(Arc::clone(&self.found))
+    }
+
+    /// Reads no further than to the first end of an entry at `place` or behind it; none: to the end.
+    pub fn end_at(&mut self, place: Option<LogPlace>) {
+        self.end = place;
+    }
+
+    /// The end of the log at this moment, of those files that are open; none where there are none.
+    pub fn place_of_end(&self) -> Result<Option<LogPlace>> {
+        let Some(newest) = self.files.back() else { return Ok(None) };
+        let offset = newest.file.metadata().context(|| self.doing())?.len();
+        Ok(Some(LogPlace { device: newest.id.0, inode: newest.id.1, offset }))
+    }
+
+    /// Whether the next entry is the first behind the end.
+    fn is_at_end(&self) -> bool {
+        self.files.front().zip(self.end).is_some_and(|(file, end)| {
+            file.id == (end.device, end.inode) && file.at + self.used as u64 >= end.offset
+        })
     }
 
     fn doing(&self) -> String {
@@ -191,6 +213,9 @@ impl Reader {
     /// The next entry; none when there is none now, or none wanted any more ([`Reader::is_over`]).
     pub fn next_entry(&mut self) -> Result<Option<Entry>> {
         while !self.over {
+            if self.is_at_end() {
+                break;
+            }
             match self.parse() {
                 Some((entry, length)) => {
                     self.used += length;
@@ -218,15 +243,15 @@ impl Reader {
         Ok(None)
     }
 
-    /// Whether an entry later than wanted has been seen: there is nothing to follow any more.
+    /// Whether an entry later than wanted has been seen, or the end is reached: there is nothing to follow any more.
     pub fn is_over(&self) -> bool {
-        self.over
+        self.over || self.is_at_end()
     }
 
     /// Looks whether [`Reader::next_entry`] may have more: new bytes, or a new file. To be called when
     /// something has changed in the log's folder.
     pub fn poll_more(&mut self) -> Result<bool> {
-        if self.over {
+        if self.is_over() {
             return Ok(false);
         }
         if self.fill()? {

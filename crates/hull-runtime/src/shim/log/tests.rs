@@ -300,3 +300,45 @@ fn a_full_disk_is_told_of_when_there_is_room_again() {
     rustix::mount::unmount(folder.path(), rustix::mount::UnmountFlags::DETACH).unwrap();
     outcome.unwrap();
 }
+
+#[test]
+fn a_reader_stops_at_a_place_and_goes_on_behind_it() {
+    let folder = tempfile::tempdir().unwrap();
+    for log in both(&config(folder.path(), 400, 5)) {
+        let mut writer = Writer::open(log.clone()).unwrap().unwrap();
+        let mut write = |from: u32, to: u32| {
+            for number in from..to {
+                writer.write(Stream::Stdout, format!("{number}\n").as_bytes(), 1_700_000_000_000_000_000);
+            }
+            writer.place().unwrap()
+        };
+        // A place in the current file, which is a rotated one by the time that it is read; and one at a file's start.
+        let place = write(0, 7);
+        write(7, 12);
+        let mut reader = Reader::open(&log, Query::default()).unwrap().unwrap();
+        let mut read = |end: Option<LogPlace>| {
+            reader.end_at(end);
+            let mut entries = Vec::new();
+            loop {
+                match reader.next_entry().unwrap() {
+                    Some(entry) => entries.push(entry),
+                    None if reader.poll_more().unwrap() => {}
+                    None => break,
+                }
+            }
+            (texts(&entries).concat().lines().map(|line| line.parse().unwrap()).collect(), reader.is_over())
+        };
+        let numbers = |from: u32, to: u32| (from..to).collect::<Vec<_>>();
+        assert_eq!(read(Some(place)), (numbers(0, 7), true));
+        let place = write(12, 14);
+        assert_eq!(read(Some(place)), (numbers(7, 14), true));
+        assert_eq!(read(Some(place)), (vec![], true));
+        write(14, 16);
+        assert_eq!(read(None), (numbers(14, 16), false));
+        drop(writer);
+        std::fs::read_dir(folder.path())
+            .unwrap()
+            .flatten()
+            .for_each(|file| drop(std::fs::remove_file(file.path())));
+    }
+}
