@@ -98,7 +98,7 @@ impl Engine {
         conflicts(&host.resources, changes).map_err(told)?;
         merge(&mut host.resources, changes)?;
         if let Some(policy) = policy.filter(|policy| !policy.name.is_empty()) {
-            super::create::check_restart_policy(&policy)?;
+            super::check::check_restart_policy(&policy)?;
             if host.auto_remove && policy.name != "no" {
                 return Err(told(Error::conflict(
                     "Restart policy cannot be updated because AutoRemove is enabled for the container",

@@ -294,7 +294,7 @@ pub(super) fn device_rule(rule: &str) -> Result<LinuxDeviceCgroup> {
     if access.is_empty() || access.len() > 3 || !access.bytes().all(|byte| b"rwm".contains(&byte)) {
         return Err(invalid());
     }
-    Ok(super::spec::device_access(true, kind, number(major)?, number(minor)?, access))
+    Ok(super::devices::device_access(true, kind, number(major)?, number(minor)?, access))
 }
 
 #[cfg(test)]

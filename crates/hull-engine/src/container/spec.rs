@@ -1,20 +1,19 @@
 //! From a container to the OCI runtime specification's configuration.
 
-use std::collections::{HashMap, HashSet};
-use std::fs;
-use std::os::unix::fs::{FileTypeExt, MetadataExt};
+use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
 use oci_spec::runtime::{
-    Capabilities, Capability, Linux, LinuxCapabilities, LinuxDevice, LinuxDeviceBuilder, LinuxDeviceCgroup,
-    LinuxDeviceType, LinuxNamespace, LinuxNamespaceType, Mount, PosixRlimit, PosixRlimitBuilder,
-    PosixRlimitType, Process, Root, Spec, User,
+    Linux, LinuxNamespace, LinuxNamespaceType, Mount, PosixRlimit, PosixRlimitBuilder, PosixRlimitType,
+    Process, Root, Spec, User,
 };
 
+use super::devices::devices;
 use super::mounts::{MountKind, MountPlan};
+use super::security::{capabilities, capability_sets, security};
 use super::{Record, resources};
-use crate::model::{DeviceMapping, HostConfig, Ulimit};
+use crate::model::{HostConfig, Ulimit};
 use crate::{Engine, Error, Result};
 
 /// What a start has found out that the record does not hold.
@@ -52,68 +51,6 @@ pub(super) struct Namespaces {
     pub(super) cgroup: Share,
 }
 
-/// Docker's fourteen.
-const CAPABILITIES: [Capability; 14] = [
-    Capability::Chown,
-    Capability::DacOverride,
-    Capability::Fsetid,
-    Capability::Fowner,
-    Capability::Mknod,
-    Capability::NetRaw,
-    Capability::Setgid,
-    Capability::Setuid,
-    Capability::Setfcap,
-    Capability::Setpcap,
-    Capability::NetBindService,
-    Capability::SysChroot,
-    Capability::Kill,
-    Capability::AuditWrite,
-];
-
-const ALL_CAPABILITIES: [&str; 41] = [
-    "CHOWN",
-    "DAC_OVERRIDE",
-    "DAC_READ_SEARCH",
-    "FOWNER",
-    "FSETID",
-    "KILL",
-    "SETGID",
-    "SETUID",
-    "SETPCAP",
-    "LINUX_IMMUTABLE",
-    "NET_BIND_SERVICE",
-    "NET_BROADCAST",
-    "NET_ADMIN",
-    "NET_RAW",
-    "IPC_LOCK",
-    "IPC_OWNER",
-    "SYS_MODULE",
-    "SYS_RAWIO",
-    "SYS_CHROOT",
-    "SYS_PTRACE",
-    "SYS_PACCT",
-    "SYS_ADMIN",
-    "SYS_BOOT",
-    "SYS_NICE",
-    "SYS_RESOURCE",
-    "SYS_TIME",
-    "SYS_TTY_CONFIG",
-    "MKNOD",
-    "LEASE",
-    "AUDIT_WRITE",
-    "AUDIT_CONTROL",
-    "SETFCAP",
-    "MAC_OVERRIDE",
-    "MAC_ADMIN",
-    "SYSLOG",
-    "WAKE_ALARM",
-    "BLOCK_SUSPEND",
-    "AUDIT_READ",
-    "PERFMON",
-    "BPF",
-    "CHECKPOINT_RESTORE",
-];
-
 /// What a container must not see of the kernel.
 pub(super) fn masked_paths() -> Vec<String> {
     [
@@ -143,139 +80,6 @@ pub(super) fn read_only_paths() -> Vec<String> {
 pub(super) fn cgroup_path(parent: &str, instance: &str, id: &str) -> String {
     let parent = if parent.is_empty() { instance } else { parent };
     format!("{}/{id}", super::mounts::clean(parent).trim_end_matches('/'))
-}
-
-/// The part of a security option that matters to the process.
-#[derive(Default)]
-pub(super) struct Security {
-    pub(super) no_new_privileges: bool,
-    pub(super) seccomp: SeccompChoice,
-    /// `systempaths=unconfined`: nothing is masked or read-only.
-    pub(super) unmasked: bool,
-}
-
-/// Which system call filter was asked for.
-#[derive(Default)]
-pub(super) enum SeccompChoice {
-    #[default]
-    Default,
-    Unconfined,
-}
-
-/// Reads `--security-opt`.
-///
-/// # Errors
-/// What is unknown, or what this engine has not got.
-pub(super) fn security(host: &HostConfig) -> Result<Security> {
-    let mut security = Security::default();
-    for option in host.security_opt.iter().flatten() {
-        let (name, value) = option.split_once(['=', ':']).unwrap_or((option, ""));
-        match (name, value) {
-            ("no-new-privileges", "" | "true") => security.no_new_privileges = true,
-            ("no-new-privileges", "false") => security.no_new_privileges = false,
-            ("seccomp", "unconfined") => security.seccomp = SeccompChoice::Unconfined,
-            ("seccomp", "builtin") => security.seccomp = SeccompChoice::Default,
-            ("seccomp", _) => {
-                return Err(Error::unsupported(
-                    "a seccomp profile of one's own (--security-opt seccomp=FILE)",
-                ));
-            }
-            ("systempaths", "unconfined") => security.unmasked = true,
-            // Where the machine has neither, both ask for what is so anyway.
-            ("apparmor", "unconfined") | ("label", "disable") => {}
-            ("apparmor" | "label" | "writable-cgroups", _) => {
-                return Err(Error::unsupported(format_args!("--security-opt {option}")));
-            }
-            _ => return Err(Error::invalid(format!("invalid --security-opt: \"{option}\""))),
-        }
-    }
-    if host.privileged {
-        security.seccomp = SeccompChoice::Unconfined;
-    }
-    Ok(security)
-}
-
-/// Checks what a start will need of the host's configuration.
-pub(super) fn check(host: &HostConfig) -> Result<()> {
-    security(host)?;
-    capabilities(host)?;
-    for device in host.resources.devices.iter().flatten() {
-        devices_of(device)?;
-    }
-    for (name, _) in host.sysctls.iter().flatten() {
-        check_sysctl(name, host)?;
-    }
-    Ok(())
-}
-
-/// Only what belongs to a namespace of the container's own may be set.
-fn check_sysctl(name: &str, host: &HostConfig) -> Result<()> {
-    let of_ipc = name.starts_with("fs.mqueue.")
-        || [
-            "kernel.msgmax",
-            "kernel.msgmnb",
-            "kernel.msgmni",
-            "kernel.sem",
-            "kernel.shmall",
-            "kernel.shmmax",
-            "kernel.shmmni",
-            "kernel.shm_rmid_forced",
-        ]
-        .contains(&name);
-    if of_ipc {
-        if host.ipc_mode == "host" {
-            return Err(Error::invalid(format!(
-                "sysctl {name} is not allowed: the IPC namespace is the host's"
-            )));
-        }
-        return Ok(());
-    }
-    if name.starts_with("net.") {
-        if host.network_mode == "host" {
-            return Err(Error::invalid(format!(
-                "sysctl {name} is not allowed: the network namespace is the host's"
-            )));
-        }
-        return Ok(());
-    }
-    if matches!(name, "kernel.domainname" | "kernel.hostname") {
-        return Err(Error::invalid(format!("sysctl {name} is not allowed: use --domainname or --hostname")));
-    }
-    Err(Error::invalid(format!("sysctl '{name}' is not allowed: it is not in a separate kernel namespace")))
-}
-
-/// The capabilities after `--cap-add` and `--cap-drop`.
-pub(super) fn capabilities(host: &HostConfig) -> Result<Capabilities> {
-    let all = || ALL_CAPABILITIES.iter().filter_map(|name| Capability::from_str(name).ok());
-    if host.privileged {
-        return Ok(all().collect());
-    }
-    let parse = |list: &str, name: &String| -> Result<Option<Capability>> {
-        let upper = name.to_ascii_uppercase();
-        let plain = upper.strip_prefix("CAP_").unwrap_or(&upper);
-        if plain == "ALL" {
-            return Ok(None);
-        }
-        Capability::from_str(plain)
-            .map(Some)
-            .map_err(|_| Error::invalid(format!("invalid {list}: unknown capability: \"CAP_{plain}\"")))
-    };
-    let list = |what: &str, names: &Option<Vec<String>>| {
-        names.iter().flatten().map(|name| parse(what, name)).collect::<Result<Vec<_>>>()
-    };
-    let (add, drop) = (list("CapAdd", &host.cap_add)?, list("CapDrop", &host.cap_drop)?);
-    let mut set: HashSet<Capability> = match (add.contains(&None), drop.contains(&None)) {
-        (true, _) => all().collect(),
-        (false, true) => HashSet::new(),
-        (false, false) => CAPABILITIES.into_iter().collect(),
-    };
-    for capability in drop.iter().flatten() {
-        set.remove(capability);
-    }
-    for capability in add.into_iter().flatten() {
-        set.insert(capability);
-    }
-    Ok(set)
 }
 
 /// The type of a limit by Docker's name.
@@ -378,17 +182,6 @@ fn default_nofile() -> Ulimit {
     let own = rustix::process::getrlimit(rustix::process::Resource::Nofile).maximum;
     let own = own.and_then(|most| i64::try_from(most).ok()).unwrap_or(i64::MAX);
     Ulimit { name: "nofile".to_owned(), soft: own.min(1024), hard: own.min(524_288) }
-}
-
-/// The same set in every set but the ambient one, as Docker gives it.
-pub(super) fn capability_sets(set: Capabilities) -> LinuxCapabilities {
-    let mut sets = LinuxCapabilities::default();
-    sets.set_bounding(Some(set.clone()));
-    sets.set_effective(Some(set.clone()));
-    sets.set_permitted(Some(set));
-    sets.set_inheritable(None);
-    sets.set_ambient(None);
-    sets
 }
 
 /// The environment: what Docker always sets and that of links, under what the container says.
@@ -514,183 +307,9 @@ fn planned_mount(plan: &MountPlan, source: &Path) -> Mount {
     mount(&plan.destination, "bind", source, &[bind, propagation, access])
 }
 
-/// A device rule.
-pub(super) fn device_access(
-    allow: bool,
-    kind: LinuxDeviceType,
-    major: Option<i64>,
-    minor: Option<i64>,
-    access: &str,
-) -> LinuxDeviceCgroup {
-    let mut rule = LinuxDeviceCgroup::default();
-    rule.set_allow(allow);
-    rule.set_typ(Some(kind));
-    rule.set_major(major);
-    rule.set_minor(minor);
-    rule.set_access(Some(access.to_owned()));
-    rule
-}
-
-/// The device nodes besides the runtime's own, and the rules for all of them.
-fn devices(host: &HostConfig) -> Result<(Vec<LinuxDevice>, Vec<LinuxDeviceCgroup>)> {
-    use LinuxDeviceType::{A, B, C};
-    if host.privileged {
-        let mut devices = Vec::new();
-        devices_beneath(Path::new("/dev"), Path::new("/dev"), &mut devices);
-        return Ok((devices, vec![device_access(true, A, None, None, "rwm")]));
-    }
-    let mut rules = vec![
-        device_access(false, A, None, None, "rwm"),
-        // Nodes may be made of anything; to open them is another matter.
-        device_access(true, C, None, None, "m"),
-        device_access(true, B, None, None, "m"),
-    ];
-    // null, zero, full, random, urandom, tty, console, ptmx, the pseudo-terminals.
-    for (major, minor) in [
-        (1, Some(3)),
-        (1, Some(5)),
-        (1, Some(7)),
-        (1, Some(8)),
-        (1, Some(9)),
-        (5, Some(0)),
-        (5, Some(1)),
-        (5, Some(2)),
-        (136, None),
-    ] {
-        rules.push(device_access(true, C, Some(major), minor, "rwm"));
-    }
-    let mut devices = Vec::new();
-    for mapping in host.resources.devices.iter().flatten() {
-        for (device, access) in devices_of(mapping)? {
-            rules.push(device_access(
-                true,
-                device.typ(),
-                Some(device.major()),
-                Some(device.minor()),
-                &access,
-            ));
-            devices.push(device);
-        }
-    }
-    for rule in host.resources.device_cgroup_rules.iter().flatten() {
-        rules.push(resources::device_rule(rule)?);
-    }
-    Ok((devices, rules))
-}
-
-/// The device nodes of one `--device`, a folder's all.
-fn devices_of(mapping: &DeviceMapping) -> Result<Vec<(LinuxDevice, String)>> {
-    let access = if mapping.cgroup_permissions.is_empty() { "rwm" } else { &mapping.cgroup_permissions };
-    if !access.bytes().all(|byte| b"rwm".contains(&byte)) {
-        return Err(Error::invalid(format!("invalid device mode: {access}")));
-    }
-    let inside =
-        if mapping.path_in_container.is_empty() { &mapping.path_on_host } else { &mapping.path_in_container };
-    if !inside.starts_with('/') {
-        return Err(Error::invalid(format!("invalid device path: {inside} is not absolute")));
-    }
-    let outside = Path::new(&mapping.path_on_host);
-    let failed = |error| {
-        Error::system(
-            format_args!(
-                "error gathering device information while adding custom device \"{}\"",
-                mapping.path_on_host
-            ),
-            error,
-        )
-    };
-    let metadata = fs::metadata(outside).map_err(|error| match error.kind() {
-        std::io::ErrorKind::NotFound => failed("no such file or directory".to_owned()),
-        _ => failed(error.to_string()),
-    })?;
-    let mut devices = Vec::new();
-    if metadata.is_dir() {
-        devices_beneath(outside, Path::new(inside), &mut devices);
-    } else {
-        devices.extend(device(&metadata, PathBuf::from(inside)));
-    }
-    if devices.is_empty() {
-        return Err(failed("not a device node".to_owned()));
-    }
-    Ok(devices.into_iter().map(|device| (device, access.to_owned())).collect())
-}
-
-/// What lies beneath a folder of devices; terminals and shared memory are the container's own.
-fn devices_beneath(folder: &Path, inside: &Path, devices: &mut Vec<LinuxDevice>) {
-    let Ok(entries) = fs::read_dir(folder) else { return };
-    for entry in entries.flatten() {
-        let name = entry.file_name();
-        let own = [
-            "pts", "shm", "fd", "mqueue", "console", "ptmx", "null", "zero", "full", "random", "urandom",
-            "tty",
-        ];
-        if name.to_str().is_some_and(|name| name.starts_with(".lxc") || own.contains(&name)) {
-            continue;
-        }
-        // A link is not followed: what it points to is found by itself.
-        let Ok(metadata) = fs::symlink_metadata(entry.path()) else { continue };
-        if metadata.is_dir() {
-            devices_beneath(&entry.path(), &inside.join(&name), devices);
-        } else {
-            devices.extend(device(&metadata, inside.join(&name)));
-        }
-    }
-}
-
-fn device(metadata: &fs::Metadata, inside: PathBuf) -> Option<LinuxDevice> {
-    let kind = match metadata.file_type() {
-        kind if kind.is_char_device() => LinuxDeviceType::C,
-        kind if kind.is_block_device() => LinuxDeviceType::B,
-        _ => return None,
-    };
-    LinuxDeviceBuilder::default()
-        .path(inside)
-        .typ(kind)
-        .major(i64::from(rustix::fs::major(metadata.rdev())))
-        .minor(i64::from(rustix::fs::minor(metadata.rdev())))
-        .file_mode(metadata.mode() & 0o7777)
-        .uid(metadata.uid())
-        .gid(metadata.gid())
-        .build()
-        .ok()
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    fn words(names: &[&str]) -> Option<Vec<String>> {
-        Some(names.iter().map(|name| (*name).to_owned()).collect())
-    }
-
-    #[test]
-    fn capabilities_are_added_and_dropped_as_docker_does() {
-        let of = |add: &[&str], drop: &[&str]| {
-            let host = HostConfig { cap_add: words(add), cap_drop: words(drop), ..HostConfig::default() };
-            capabilities(&host).map(|set| set.len())
-        };
-        assert_eq!(of(&[], &[]).unwrap(), 14);
-        assert_eq!(of(&["sys_admin", "CAP_CHOWN"], &["NET_RAW"]).unwrap(), 14);
-        assert_eq!(of(&["NET_ADMIN"], &["ALL"]).unwrap(), 1);
-        assert_eq!(of(&["ALL"], &["KILL"]).unwrap(), 40);
-        assert!(of(&["NONSENSE"], &[]).is_err());
-    }
-
-    #[test]
-    fn every_capability_of_the_list_is_known() {
-        let host = HostConfig { privileged: true, ..HostConfig::default() };
-        assert_eq!(capabilities(&host).unwrap().len(), ALL_CAPABILITIES.len());
-    }
-
-    #[test]
-    fn a_sysctl_of_the_machine_is_refused() {
-        let host = HostConfig::default();
-        check_sysctl("net.ipv4.ip_forward", &host).unwrap();
-        check_sysctl("kernel.shmmax", &host).unwrap();
-        assert!(check_sysctl("kernel.panic", &host).is_err());
-        let host = HostConfig { network_mode: "host".to_owned(), ..HostConfig::default() };
-        assert!(check_sysctl("net.ipv4.ip_forward", &host).is_err());
-    }
 
     #[test]
     fn a_cgroup_is_beneath_its_parent() {

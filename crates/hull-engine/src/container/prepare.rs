@@ -1,0 +1,352 @@
+//! What a start needs before the launcher is asked: namespaces, addresses, files, mounts, and the message itself.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use hull_runtime::protocol::{self, Launch, Limits, Rootfs, Stdio, UserLookup};
+
+use super::files::LinkLine;
+use super::links::Linked;
+use super::mounts::MountKind;
+use super::ownerless::note_cgroup;
+use super::security::seccomp;
+use super::spec::{Facts, Namespaces, Share};
+use super::starting::{self, Starting};
+use super::{Container, Record, logs};
+use crate::blocking::may_hang_if;
+use crate::model::EndpointSettings;
+use crate::networks::{Allocation, HostsOf, Joiner, Resolving};
+use crate::volumes::Run;
+use crate::{Engine, Error, Result};
+
+/// What a start needs, ready.
+pub(super) struct Prepared {
+    runtime_dir: PathBuf,
+    facts: Facts,
+    pub(super) awaits_network: bool,
+    pub(super) allocation: Option<Allocation>,
+}
+
+impl Engine {
+    /// Does what comes before the launcher is asked. One that hangs there is left behind when it is given up.
+    pub(super) async fn prepare_unless_given_up(
+        self: &Arc<Self>,
+        container: &Arc<Container>,
+        starting: &Starting,
+    ) -> Result<(Prepared, Launch)> {
+        tokio::select! {
+            biased;
+            () = container.cleared() => {}
+            () = starting.given_up() => return Err(starting::given_up(container)),
+        }
+        let record = container.record().clone();
+        let run = container.run();
+        let may_hang = self.looks_at_host_paths(&record);
+        let prepare = may_hang_if(may_hang, self, move |engine| {
+            // What it has mounted when it fails, or when nobody waits for it any more, goes with this.
+            let mut mounted = MountedVolumes { engine: Arc::clone(engine), run, volumes: Vec::new() };
+            let prepared = engine.prepare(&record, &mut mounted)?;
+            let launch = engine.launch(&record, &prepared)?;
+            Ok((prepared, launch, mounted))
+        });
+        let (prepared, launch, mounted) = tokio::select! {
+            biased;
+            prepared = prepare => prepared?,
+            () = starting.given_up() => return Err(starting::given_up(container)),
+        };
+        mounted.keep();
+        Ok((prepared, launch))
+    }
+
+    /// Whether a start looks at files of the host that a user named: they may be where nobody answers.
+    fn looks_at_host_paths(&self, record: &Record) -> bool {
+        let devices = |list: &Option<Vec<_>>| list.as_ref().is_some_and(|list| !list.is_empty());
+        record.mounts.iter().any(|mount| mount.kind == MountKind::Bind || !mount.subpath.is_empty())
+            || devices(&record.host_config.resources.devices)
+            || self.volumes.of_a_container_are_mounts(&record.id)
+    }
+
+    /// What must be there before the launcher is asked: files, mounts, addresses. Memory and small files only.
+    fn prepare(&self, record: &Record, mounted: &mut MountedVolumes) -> Result<Prepared> {
+        let runtime_dir = self.runtime_dir(&record.id);
+        make_runtime_dir(&runtime_dir)?;
+        note_cgroup(record, &self.config.instance, &runtime_dir)?;
+        let namespaces = self.shared_namespaces(record)?;
+        let own_network = namespaces.network == Share::Own;
+        let allocation = (own_network || record.host_config.network_mode == "host")
+            .then(|| self.allocate(record))
+            .transpose()?;
+        let files = self.container_dir(&record.id);
+        let linked = self.linked(record)?;
+        self.write_files(record, allocation.as_ref(), &linked, &files)?;
+        if record.host_config.ipc_mode == "shareable" {
+            super::view::mount_shared_memory(&runtime_dir, record.host_config.shm_size)?;
+        }
+        let sources = self.mount_sources(record, mounted)?;
+        Ok(Prepared {
+            awaits_network: own_network,
+            allocation,
+            runtime_dir,
+            facts: Facts {
+                files,
+                sources,
+                namespaces,
+                linked: linked.into_iter().flat_map(|linked| linked.environment).collect(),
+            },
+        })
+    }
+
+    fn allocate(&self, record: &Record) -> Result<Allocation> {
+        let exposed: Vec<String> =
+            record.config.exposed_ports.iter().flatten().map(|(port, _)| port.clone()).collect();
+        let none = Default::default();
+        let dns = record.host_config.dns.clone().unwrap_or_default();
+        self.networks.allocate(&Joiner {
+            id: &record.id,
+            name: &record.name,
+            hostname: record.hostname(),
+            endpoints: &record.endpoints,
+            port_bindings: record.host_config.port_bindings.as_ref().unwrap_or(&none),
+            exposed: &exposed,
+            publish_all: record.host_config.publish_all_ports,
+            dns: &dns,
+        })
+    }
+
+    /// The namespaces of others that a container joins.
+    fn shared_namespaces(&self, record: &Record) -> Result<Namespaces> {
+        let host = &record.host_config;
+        let of = |mode: &str, what: &str| -> Result<Share> {
+            if mode == "host" {
+                return Ok(Share::Host);
+            }
+            let Some(name) = mode.strip_prefix("container:") else { return Ok(Share::Own) };
+            let other = self.container(name)?;
+            let other = other.record();
+            if other.is_running() {
+                return Ok(Share::Of(other.state.pid));
+            }
+            Err(Error::conflict(format!("cannot join {what} of a non running container: {}", other.id)))
+        };
+        let network = of(&host.network_mode, "network")?;
+        let ipc = match host.ipc_mode.strip_prefix("container:") {
+            Some(name) if self.container(name)?.record().host_config.ipc_mode == "private" => {
+                return Err(Error::conflict(format!(
+                    "can't join IPC of container {name}: non-shareable IPC (hint: use IpcMode:shareable for the donor container)"
+                )));
+            }
+            _ => of(&host.ipc_mode, "IPC")?,
+        };
+        Ok(Namespaces {
+            uts: match (&network, host.uts_mode.as_str()) {
+                (_, "host") => Share::Host,
+                (Share::Of(pid), _) => Share::Of(*pid),
+                (Share::Own | Share::Host, _) => Share::Own,
+            },
+            network,
+            pid: of(&host.pid_mode, "PID")?,
+            ipc,
+            cgroup: of(&host.cgroupns_mode, "cgroup")?,
+        })
+    }
+
+    /// /etc/hostname, hosts and resolv.conf, in the data root: bound into the container.
+    fn write_files(
+        &self,
+        record: &Record,
+        allocation: Option<&Allocation>,
+        linked: &[Linked],
+        folder: &Path,
+    ) -> Result<()> {
+        if let Some(other) = record.host_config.network_mode.strip_prefix("container:") {
+            return self.copy_files(other, folder);
+        }
+        let endpoints = allocation.map_or(&record.endpoints, |allocation| &allocation.endpoints);
+        let lines = linked.iter().map(|linked| linked.hosts.clone()).collect();
+        for (name, text) in [
+            ("hostname", format!("{}\n", record.hostname())),
+            ("hosts", self.hosts_text(record, endpoints, lines)?),
+            ("resolv.conf", self.resolv_conf_text(record, endpoints)?),
+        ] {
+            let path = folder.join(name);
+            fs::write(&path, text)
+                .map_err(|error| Error::system(format_args!("write {}", path.display()), error))?;
+        }
+        Ok(())
+    }
+
+    /// The text of /etc/hosts for a container at these places.
+    pub(super) fn hosts_text(
+        &self,
+        record: &Record,
+        endpoints: &BTreeMap<String, EndpointSettings>,
+        linked: Vec<LinkLine>,
+    ) -> Result<String> {
+        self.networks.hosts(&HostsOf {
+            endpoints,
+            hostname: record.hostname(),
+            domainname: &record.config.domainname,
+            extra: record.host_config.extra_hosts.as_deref().unwrap_or_default(),
+            linked,
+        })
+    }
+
+    /// The text of /etc/resolv.conf for a container at these places.
+    pub(super) fn resolv_conf_text(
+        &self,
+        record: &Record,
+        endpoints: &BTreeMap<String, EndpointSettings>,
+    ) -> Result<String> {
+        let host = &record.host_config;
+        let networks: Vec<&str> = endpoints.keys().map(String::as_str).collect();
+        self.networks.resolv_conf(&Resolving {
+            networks: &networks,
+            dns: host.dns.as_deref().unwrap_or_default(),
+            search: host.dns_search.as_deref().unwrap_or_default(),
+            options: host.dns_options.as_deref().unwrap_or_default(),
+        })
+    }
+
+    /// The host's folder behind each mount of the record, in its order; a tmpfs has none.
+    fn mount_sources(&self, record: &Record, mounted: &mut MountedVolumes) -> Result<Vec<PathBuf>> {
+        let mut sources = Vec::with_capacity(record.mounts.len());
+        for mount in &record.mounts {
+            sources.push(match mount.kind {
+                MountKind::Tmpfs => PathBuf::new(),
+                MountKind::Volume => {
+                    let folder = self.volumes.mount(&mount.name, &mounted.run)?;
+                    mounted.volumes.push(mount.name.clone());
+                    let place = [
+                        ("container", record.id.as_str()),
+                        ("destination", mount.destination.as_str()),
+                        ("propagation", mount.propagation.as_str()),
+                        ("read/write", if mount.writable { "true" } else { "false" }),
+                    ];
+                    self.volumes.tell("mount", &mount.name, &place);
+                    if mount.subpath.is_empty() { folder } else { beneath(&folder, &mount.subpath)? }
+                }
+                MountKind::Bind => {
+                    if let Err(error) = fs::metadata(&mount.source) {
+                        return Err(Error::invalid(format!(
+                            "invalid mount config for type \"bind\": bind source path {}: {error}",
+                            mount.source
+                        )));
+                    }
+                    PathBuf::from(&mount.source)
+                }
+            });
+        }
+        Ok(sources)
+    }
+
+    /// The message to the launcher.
+    fn launch(&self, record: &Record, prepared: &Prepared) -> Result<Launch> {
+        let host = &record.host_config;
+        let snapshot = self.images.snapshot(&record.id).map_err(crate::images::error)?;
+        let size = match host.console_size {
+            [0, _] | [_, 0] => None,
+            [height, width] => Some((width, height)),
+        };
+        Ok(Launch {
+            version: protocol::VERSION,
+            id: record.id.clone(),
+            spec: self.spec(record, &prepared.facts)?,
+            rootfs: Rootfs::Overlay { lower: snapshot.lower, upper: snapshot.upper, work: snapshot.work },
+            seccomp: seccomp(record)?,
+            stdio: Stdio {
+                terminal: record.config.tty,
+                stdin: record.config.open_stdin,
+                stdin_once: record.config.stdin_once,
+                size,
+            },
+            log: logs::to_shim(record, &self.container_dir(&record.id))?,
+            limits: Limits {
+                timeout_ns: host.timeout.unsigned_abs(),
+                cpu_time_ns: host.cpu_time.unsigned_abs(),
+            },
+            runtime_dir: prepared.runtime_dir.clone(),
+            awaits_network: prepared.awaits_network,
+            init: host.init.unwrap_or(false),
+            reserved: prepared.allocation.as_ref().map_or(0, |allocation| allocation.reserved.len()),
+            attach: Vec::new(),
+            user: Some(user(record)),
+        })
+    }
+}
+
+/// The volumes that a start has mounted, until it keeps them: dropped, they are unmounted again.
+struct MountedVolumes {
+    engine: Arc<Engine>,
+    run: Run,
+    volumes: Vec<String>,
+}
+
+impl MountedVolumes {
+    /// The run has them, and its end unmounts them.
+    fn keep(mut self) {
+        self.volumes.clear();
+    }
+}
+
+impl Drop for MountedVolumes {
+    fn drop(&mut self) {
+        for volume in &self.volumes {
+            match self.engine.volumes.unmount(volume, &self.run) {
+                Ok(true) => {
+                    self.engine.volumes.tell("unmount", volume, &[("container", &self.run.container)]);
+                }
+                Ok(false) => {}
+                Err(error) => {
+                    let container = &self.run.container;
+                    tracing::error!(container, volume, %error, "a volume could not be unmounted");
+                }
+            }
+        }
+    }
+}
+
+/// Makes the folder of this start; an earlier one's goes, and with it how that ended.
+fn make_runtime_dir(folder: &Path) -> Result<()> {
+    match fs::create_dir(folder) {
+        Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => {
+            let cleared = fs::remove_dir_all(folder).and_then(|()| fs::create_dir(folder));
+            cleared.map_err(|error| Error::system(format_args!("clear {}", folder.display()), error))
+        }
+        made => {
+            made.map_err(|error| Error::system(format_args!("make the folder {}", folder.display()), error))
+        }
+    }
+}
+
+/// A folder inside a volume; links may not lead out of it.
+fn beneath(volume: &Path, subpath: &str) -> Result<PathBuf> {
+    use rustix::fs::{CWD, Mode, OFlags, ResolveFlags};
+    let failed = |error: rustix::io::Errno| {
+        Error::invalid(format!("the subpath {subpath} of the volume {}: {error}", volume.display()))
+    };
+    let root =
+        rustix::fs::openat(CWD, volume, OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())
+            .map_err(failed)?;
+    let flags = OFlags::PATH | OFlags::CLOEXEC;
+    let found = rustix::fs::openat2(
+        &root,
+        subpath,
+        flags,
+        Mode::empty(),
+        ResolveFlags::IN_ROOT | ResolveFlags::NO_MAGICLINKS,
+    )
+    .map_err(failed)?;
+    use std::os::fd::AsRawFd;
+    fs::read_link(format!("/proc/self/fd/{}", found.as_raw_fd()))
+        .map_err(|error| Error::system(format_args!("find the subpath {subpath}"), error))
+}
+
+/// Whom the first process looks up in its own files.
+pub(super) fn user(record: &Record) -> UserLookup {
+    UserLookup {
+        user: record.config.user.clone(),
+        groups: record.host_config.group_add.clone().unwrap_or_default(),
+    }
+}
