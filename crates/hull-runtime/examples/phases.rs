@@ -81,6 +81,10 @@ fn life(folder: &Path, own_network: bool, filter: Option<&seccomp::Filter>) -> R
         awaits_cgroup: false,
         awaits_network: false,
         user: None,
+        preserved: 0,
+        keyring: true,
+        hold: None,
+        no_pivot: false,
     };
     let mut child = container::start(start)?;
     clock.mark("clone the first process");
@@ -116,6 +120,10 @@ fn execs(folder: &Path, filter: &seccomp::Filter, rounds: usize) -> Result<Vec<M
         awaits_cgroup: false,
         awaits_network: false,
         user: None,
+        preserved: 0,
+        keyring: true,
+        hold: None,
+        no_pivot: false,
     };
     let mut first = container::start(start)?;
     while !matches!(first.step()?, Step::Running) {}
@@ -132,6 +140,8 @@ fn execs(folder: &Path, filter: &seccomp::Filter, rounds: usize) -> Result<Vec<M
             streams: null_streams(),
             cgroup: &cgroup,
             user: None,
+            preserved: 0,
+            detached: false,
         })?;
         clock.mark("clone");
         while !matches!(child.step()?, Step::Running) {}

@@ -159,7 +159,7 @@ fn spawn(program: &OwnedFd) -> Result<Running> {
 }
 
 /// This binary as a file which can be executed and cannot be written by anyone.
-fn protected_self() -> Result<OwnedFd> {
+pub(crate) fn protected_self() -> Result<OwnedFd> {
     match read_only_clone() {
         Ok(program) => Ok(program),
         // Without CAP_SYS_ADMIN, or before Linux 5.12.

@@ -12,6 +12,7 @@
 //! - [`shim`]: parent and reaper of the container's first process.
 //! - [`container`]: the container's first process, from clone to exec, in one straight line.
 //! - [`cgroup`]: make, limit, read, freeze, kill and remove cgroups on v1, v2 and the hybrid of both.
+//! - [`oci`]: containers without a daemon, as the OCI runtime specification has them.
 //! - [`partial`]: a program in some namespaces or in a cgroup, without a container around it.
 //! - [`seccomp`]: the default profile and the compiler from profiles to BPF.
 
@@ -19,6 +20,7 @@ pub mod cgroup;
 pub mod container;
 pub mod error;
 pub mod launcher;
+pub mod oci;
 pub mod partial;
 pub mod protocol;
 pub mod seccomp;

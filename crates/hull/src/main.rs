@@ -8,6 +8,7 @@ mod context;
 mod error;
 mod format;
 mod help;
+mod oci;
 mod stream;
 mod terminal;
 
@@ -16,9 +17,15 @@ use std::process::ExitCode;
 fn main() -> ExitCode {
     // Looked at before anything else is set up: these are processes of their own kind, with a start of their own.
     // The launcher in particular must still be single-threaded and small.
-    match std::env::args_os().nth(1).as_deref().and_then(|first| first.to_str()) {
+    let mut words = std::env::args_os();
+    let own_name = words.next().unwrap_or_default();
+    if std::path::Path::new(&own_name).file_name() == Some("hull-oci".as_ref()) {
+        return oci::main(std::env::args_os().collect());
+    }
+    match words.next().as_deref().and_then(|first| first.to_str()) {
         Some("launcher") => hull_runtime::launcher::main(),
         Some("daemon") => hull_api::daemon::main(std::env::args_os().skip(2)),
+        Some("oci") => oci::main(std::iter::once("hull oci".into()).chain(words).collect()),
         _ => cli::main(),
     }
 }

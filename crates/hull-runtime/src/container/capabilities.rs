@@ -55,6 +55,11 @@ fn name(capability: CapabilitySet) -> String {
     }
 }
 
+/// The names of all capabilities that are known here.
+pub(crate) fn names() -> Vec<String> {
+    TABLE.iter().map(|(bit, _)| name(*bit)).collect()
+}
+
 /// Takes everything but `bounding` out of the bounding set.
 pub(super) fn bound(bounding: CapabilitySet) -> Result<()> {
     for (capability, _) in TABLE {

@@ -12,7 +12,7 @@ use super::mounts::Sorted;
 use super::namespaces::Namespaces;
 use super::process::Privileges;
 use super::report::Teller;
-use super::{Start, Streams, init, mounts, process, root, streams, sysctl, user};
+use super::{Hold, Start, Streams, hooks, init, mounts, process, root, streams, sysctl, user};
 use crate::error::Context;
 use crate::sys;
 use crate::{Error, Result};
@@ -20,23 +20,35 @@ use crate::{Error, Result};
 /// Runs in the new process.
 pub(super) fn run(start: &Start<'_>, namespaces: &Namespaces, teller: &Teller) -> Result<Infallible> {
     let process = process_of(start)?;
-    assemble(start, process, namespaces, teller)?;
+    let pid = assemble(start, process, namespaces, teller)?;
 
     // The process. Nothing of the host's is open any more when the container's own files are first looked at.
-    teller.close_all_else()?;
+    teller.close_all_else(start.preserved, start.hold.map(Hold::descriptor))?;
     let process = user::looked_up(process, start.user)?;
-    let privileges = Privileges::of(&process, start.filter, teller)?;
+    let privileges = Privileges::of(&process, start.filter, teller, start.hold.is_none())?;
     if start.init {
         init::stand_in_front(&privileges, matches!(start.streams, Streams::Terminal { .. }))?;
     }
-    process::execute(&privileges)
+    process::execute(&privileges, |command| match start.hold {
+        Some(hold) => {
+            command.look_up()?;
+            hold.wait(start.spec, pid, teller)
+        }
+        None => Ok(()),
+    })
 }
 
 /// Makes the container around the process. Everything that does not need the network comes before it is waited for.
-fn assemble(start: &Start<'_>, process: &Process, namespaces: &Namespaces, teller: &Teller) -> Result<()> {
+/// Returns the process's id outside, where hooks wanted it.
+fn assemble(
+    start: &Start<'_>,
+    process: &Process,
+    namespaces: &Namespaces,
+    teller: &Teller,
+) -> Result<Option<i32>> {
     process::shield()?;
     namespaces.join()?;
-    process::new_session()?;
+    process::new_session(start.keyring)?;
 
     // The file system, while the host's is still there to take from.
     let procfs = sysctl::host_procfs()?;
@@ -63,7 +75,8 @@ fn assemble(start: &Start<'_>, process: &Process, namespaces: &Namespaces, telle
     let later = mounts::with_cgroups(later, start.cgroup)?;
     start.cgroup.join_v1_self()?;
     namespaces.make_cgroup()?;
-    root::pivot(root.as_fd())?;
+    let pid = hooks(start, teller)?;
+    root::enter(root.as_fd(), start.no_pivot)?;
     name_the_machine(start, namespaces)?;
     sysctl::set(start.spec, procfs.as_fd(), false)?;
     process::prepare(process, procfs.as_fd(), teller)?;
@@ -82,7 +95,17 @@ fn assemble(start: &Start<'_>, process: &Process, namespaces: &Namespaces, telle
     process::make_working_directory(root.as_fd(), process.cwd())?;
     root::finish(start.spec, root.as_fd())?;
 
-    streams::place(&start.streams, terminal.map(|terminal| terminal.slave))
+    streams::place(&start.streams, terminal.map(|terminal| terminal.slave))?;
+    Ok(pid)
+}
+
+/// The hooks that run while the host's root is still there: first the runtime's, then the container's. Returns the
+/// process's id outside, if there are hooks.
+fn hooks(start: &Start<'_>, teller: &Teller) -> Result<Option<i32>> {
+    let Some((hold, hooks)) = start.hold.zip(start.spec.hooks().as_ref()) else { return Ok(None) };
+    let pid = teller.hooks()?;
+    hooks::run(hooks.create_container(), &hold.state("creating", pid), "createContainer")?;
+    Ok(Some(pid))
 }
 
 fn process_of<'a>(start: &Start<'a>) -> Result<&'a Process> {

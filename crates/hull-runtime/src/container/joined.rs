@@ -20,10 +20,10 @@ const NAMESPACES: i32 =
 pub(super) fn run(exec: &ExecIn<'_>, teller: &Teller) -> Result<Infallible> {
     enter(exec, teller)?;
     // Nothing of the host's is open any more when the container's own files are first looked at.
-    teller.close_all_else()?;
+    teller.close_all_else(exec.preserved, None)?;
     let process = user::looked_up(exec.process, exec.user)?;
-    let privileges = Privileges::of(&process, exec.filter, teller)?;
-    process::execute(&privileges)
+    let privileges = Privileges::of(&process, exec.filter, teller, !exec.detached)?;
+    process::execute(&privileges, |_| Ok(()))
 }
 
 /// Goes into the container, with streams of its own.
@@ -33,9 +33,9 @@ fn enter(exec: &ExecIn<'_>, teller: &Teller) -> Result<()> {
     exec.cgroup.join_v1_self()?;
     let procfs = sysctl::host_procfs()?;
     sys::setns(exec.target_pidfd, NAMESPACES).context(|| "join the container's namespaces".into())?;
-    process::new_session()?;
+    process::new_session(true)?;
     let terminal = match exec.streams {
-        Streams::Pipes { .. } => None,
+        Streams::Pipes { .. } | Streams::Inherited => None,
         Streams::Terminal { size } => {
             let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
             let root = rustix::fs::open("/", flags, Mode::empty()).context(|| "open the root".into())?;

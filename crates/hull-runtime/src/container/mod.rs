@@ -21,6 +21,8 @@ mod devices;
 mod diagnose;
 mod first;
 mod hide;
+mod hold;
+pub mod hooks;
 mod init;
 mod inroot;
 mod joined;
@@ -37,6 +39,8 @@ mod sysctl;
 mod tests;
 mod user;
 
+pub(crate) use capabilities::names as capability_names;
+pub use hold::{Hold, start_held};
 use namespaces::{Namespaces, PidNamespace};
 pub(crate) use root::{attach, overlay, overlay_reads_parameters, pivot};
 
@@ -62,10 +66,21 @@ pub struct Start<'a> {
     pub awaits_network: bool,
     /// Whom the command runs as, looked up inside; none: the spec's numeric user.
     pub user: Option<&'a UserLookup>,
+    /// How many of the caller's descriptors, from 3 on, the command gets.
+    pub preserved: u32,
+    /// Whether the process gets a session keyring of its own.
+    pub keyring: bool,
+    /// Whether the command waits to be started, and lives on without its parent; none: neither.
+    pub hold: Option<&'a Hold>,
+    /// Whether the root is only changed (`chroot`) and the host's kept beneath it, for a caller whose root is the
+    /// initial ram file system, which `pivot_root` cannot leave.
+    pub no_pivot: bool,
 }
 
 /// The standard streams of the new process.
 pub enum Streams {
+    /// The caller's own.
+    Inherited,
     /// The child's ends of three pipes (or files). They are closed in the caller when the call returns.
     Pipes {
         /// Standard input.
@@ -89,6 +104,10 @@ pub enum Step {
     Warning(String),
     /// It waits for [`Child::give_network`].
     NeedsNetwork,
+    /// It waits for [`Child::hooks_are_done`]: the runtime's hooks, which run before the host's root is left.
+    NeedsHooks,
+    /// It waits to be started, see [`Hold`]. It lives on without its parent from here.
+    Held,
     /// The master of its terminal.
     Terminal(OwnedFd),
     /// Exec has succeeded.
@@ -148,7 +167,7 @@ impl Child {
                     self.root = Some(Root { _folder: folder, _mounts: mounts.ok().map(OwnedFd::from) });
                 }
                 Heard::Step(step) => {
-                    self.running = matches!(step, Step::Running);
+                    self.running = matches!(step, Step::Running | Step::Held);
                     return Ok(step);
                 }
             }
@@ -158,6 +177,11 @@ impl Child {
     /// Lets a child go on that waits for its cgroup, see [`Start::awaits_cgroup`].
     pub fn cgroup_is_there(&mut self) -> Result<()> {
         report::cgroup_is_there(self.sync.as_fd())
+    }
+
+    /// Lets a child go on that asked with [`Step::NeedsHooks`], and tells it its process id.
+    pub fn hooks_are_done(&mut self) -> Result<()> {
+        report::hooks_are_done(self.sync.as_fd(), self.pid)
     }
 
     /// Gives a child that asked with [`Step::NeedsNetwork`] its network namespace.
@@ -193,7 +217,7 @@ impl Drop for Child {
 
 /// Clones the container's first process into its namespaces. The caller must be single-threaded.
 pub fn start(start: Start<'_>) -> Result<Child> {
-    supported::check(start.spec)?;
+    supported::check(start.spec, start.hold.is_some())?;
     let namespaces = Namespaces::of(start.spec, start.awaits_network)?;
     sysctl::check(start.spec, &namespaces)?;
     let folder = start.cgroup.open_unified()?;
@@ -249,6 +273,10 @@ pub struct ExecIn<'a> {
     pub cgroup: &'a cgroup::Cgroup,
     /// Whom it runs as, looked up inside; none: the process's numeric user.
     pub user: Option<&'a UserLookup>,
+    /// How many of the caller's descriptors, from 3 on, it gets.
+    pub preserved: u32,
+    /// Whether it lives on without its parent.
+    pub detached: bool,
 }
 
 /// Starts another process in a running container. It is a child of the caller, who reaps it and must be

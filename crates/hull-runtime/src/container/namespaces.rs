@@ -36,7 +36,7 @@ impl Namespaces {
                 let doing = format!("make a {kind} namespace");
                 return Err(Error::refused(doing, "it is not supported yet"));
             }
-            match namespace.path() {
+            match namespace.path().as_ref().filter(|path| !path.as_os_str().is_empty()) {
                 Some(path) => {
                     let doing = || format!("open the {kind} namespace {}", path.display());
                     let file = OwnedFd::from(File::open(path).context(doing)?);

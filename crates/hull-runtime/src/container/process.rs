@@ -33,9 +33,12 @@ pub(super) fn shield() -> Result<()> {
     Ok(())
 }
 
-/// A session of its own, and a session keyring that is not the host's.
-pub(super) fn new_session() -> Result<()> {
+/// A session of its own, and with `keyring` a session keyring that is not the host's.
+pub(super) fn new_session(keyring: bool) -> Result<()> {
     rustix::process::setsid().context(|| "start a session".into())?;
+    if !keyring {
+        return Ok(());
+    }
     match sys::new_session_keyring() {
         Ok(()) => Ok(()),
         // Kernels without keyrings; the host's filter of system calls, where hull itself is in a container.
@@ -143,16 +146,24 @@ pub(super) struct Privileges<'a> {
     filter: Option<&'a Filter>,
     wanted: Wanted,
     teller: &'a Teller,
+    /// Whether the process dies with its parent.
+    bound: bool,
 }
 
 impl<'a> Privileges<'a> {
     /// Works out what the process gets of what is asked for, and warns of what this machine does not grant.
-    pub(super) fn of(process: &'a Process, filter: Option<&'a Filter>, teller: &'a Teller) -> Result<Self> {
+    /// With `bound` it dies with its parent.
+    pub(super) fn of(
+        process: &'a Process,
+        filter: Option<&'a Filter>,
+        teller: &'a Teller,
+        bound: bool,
+    ) -> Result<Self> {
         let (wanted, cut) = capabilities::granted(process.capabilities().as_ref())?;
         if !cut.is_empty() {
             teller.warn(&format!("this machine does not grant {}", cut.join(", ")))?;
         }
-        Ok(Privileges { process, filter, wanted, teller })
+        Ok(Privileges { process, filter, wanted, teller, bound })
     }
 
     /// Drops everything. The order: what needs a capability comes before that is dropped. A filter needs
@@ -173,7 +184,9 @@ impl<'a> Privileges<'a> {
             .context(|| format!("become user {}", user.uid()))?;
         rustix::thread::set_keep_capabilities(false).context(|| "drop capabilities over setuid".into())?;
         rustix::process::umask(Mode::from_raw_mode(user.umask().unwrap_or(0o022)));
-        self.die_with_shim()?;
+        if self.bound {
+            self.die_with_shim()?;
+        }
         let no_new_privileges = self.process.no_new_privileges() == Some(true);
         if no_new_privileges {
             rustix::thread::set_no_new_privs(true).context(|| "set no_new_privs".into())?;
@@ -237,27 +250,32 @@ fn enter_working_directory(cwd: &Path) -> Result<()> {
     Ok(())
 }
 
-/// The last stretch: everything is dropped and the command executed. Returns only when that fails.
-pub(super) fn execute(privileges: &Privileges<'_>) -> Result<Infallible> {
+/// The last stretch: everything is dropped and the command executed, with `before` when its working directory has been
+/// entered. Returns only when something fails.
+pub(super) fn execute(
+    privileges: &Privileges<'_>,
+    before: impl FnOnce(&Command) -> Result<()>,
+) -> Result<Infallible> {
     let process = privileges.process;
     let command = Command::of(process)?;
     let cwd = process.cwd().as_path();
     // As root first, as the user if root may not (a network file system); it must be one of them.
     let as_root = enter_working_directory(cwd);
+    let denied = match as_root {
+        Err(error) if error.errno == Some(libc::EACCES) => true,
+        entered => entered.map(|()| false)?,
+    };
+    before(&command)?;
     sys::reset_signals().context(|| "reset the signals".into())?;
-    if as_root.is_ok() {
-        privileges.drop_all()?;
-    } else if as_root.as_ref().is_err_and(|error| error.errno == Some(libc::EACCES)) {
-        privileges.drop_all()?;
+    privileges.drop_all()?;
+    if denied {
         enter_working_directory(cwd)?;
-    } else {
-        as_root?;
     }
     Err(command.execute())
 }
 
 /// What is executed, ready for the call.
-struct Command {
+pub(super) struct Command {
     name: String,
     candidates: Vec<CString>,
     arguments: Strings,
@@ -265,7 +283,7 @@ struct Command {
 }
 
 impl Command {
-    fn of(process: &Process) -> Result<Command> {
+    pub(super) fn of(process: &Process) -> Result<Command> {
         let arguments = process.args().as_deref().unwrap_or_default();
         let Some(name) = arguments.first() else {
             return Err(Error::refused("execute the command", "no command specified"));
@@ -289,6 +307,29 @@ impl Command {
             candidates,
             arguments: Strings::new(strings(arguments)?),
             environment: Strings::new(strings(&environment)?),
+        })
+    }
+
+    /// Refuses a command that is not there or that nobody may execute, as far as can be told beforehand: for those who
+    /// create a container first and start it later.
+    pub(super) fn look_up(&self) -> Result<()> {
+        let mut denied = None;
+        for candidate in &self.candidates {
+            let may = rustix::fs::access(candidate.as_c_str(), rustix::fs::Access::EXEC_OK);
+            let is_folder =
+                || std::fs::metadata(OsStr::from_bytes(candidate.to_bytes())).is_ok_and(|at| at.is_dir());
+            match may {
+                Ok(()) if is_folder() => denied = denied.or(Some((candidate, libc::EACCES))),
+                Ok(()) => return Ok(()),
+                Err(Errno::NOENT | Errno::NOTDIR) => {}
+                Err(error) => denied = denied.or(Some((candidate, error.raw_os_error()))),
+            }
+        }
+        Err(match denied {
+            Some((candidate, error)) => {
+                diagnose::explain(&self.name, candidate, &std::io::Error::from_raw_os_error(error))
+            }
+            None => diagnose::not_found(&self.name, &self.candidates),
         })
     }
 

@@ -2,11 +2,14 @@
 //! clone. The child's end is close-on-exec, so its end of file says that exec has succeeded.
 //!
 //! ```text
-//! child:  Root?  Terminal?  Warning*  NeedsNetwork?  Warning*  (Failed | end of file)
-//! parent:  Cgroup?                                  Network
+//! child:  Root?  Terminal?  Warning*  NeedsHooks?  NeedsNetwork?  Warning*  (Failed | Held | end of file)
+//! parent:  Cgroup?                           Hooks         Network
 //! ```
+//!
+//! A child that is held goes on with whoever starts it, in the same words.
 
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::cell::RefCell;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
 
 use super::Step;
 use crate::error::Context;
@@ -20,6 +23,9 @@ const NEEDS_NETWORK: u8 = b'N';
 const FAILED: u8 = b'F';
 const NETWORK: u8 = b'n';
 const CGROUP: u8 = b'c';
+const NEEDS_HOOKS: u8 = b'H';
+const HOOKS: u8 = b'h';
+const HELD: u8 = b'C';
 
 /// The longest packet; a longer text is cut.
 const PACKET_MAX: usize = 16 * 1024;
@@ -34,24 +40,31 @@ pub(super) enum Heard {
 
 /// The child's end.
 pub(super) struct Teller {
-    socket: OwnedFd,
+    /// Another one once a held child is started.
+    socket: RefCell<OwnedFd>,
 }
 
 impl Teller {
     pub(super) fn new(socket: OwnedFd) -> Teller {
-        Teller { socket }
+        Teller { socket: RefCell::new(socket) }
     }
 
-    /// Closes everything that this process has of the host's but the socket of this and the standard streams. From here
+    /// From here on, somebody else listens.
+    pub(super) fn tell_instead(&self, socket: OwnedFd) {
+        self.socket.replace(socket);
+    }
+
+    /// Closes everything that this process has of the host's but the socket of this, the standard streams, `preserved`
+    /// descriptors after these, which are the command's, and those in `kept`. From here
     /// on no path of the container's choosing leads out of it: not `/proc/self/fd/N/..` as its command, its working
     /// directory or behind a link (CVE-2024-21626; marking them close-on-exec would leave them open while `execve`
     /// looks the command up).
     #[allow(unsafe_code)]
-    pub(super) fn close_all_else(&self) -> Result<()> {
-        use std::os::fd::AsRawFd;
+    pub(super) fn close_all_else(&self, preserved: u32, kept: Option<RawFd>) -> Result<()> {
+        let mut kept: Vec<RawFd> = kept.into_iter().chain([self.socket.borrow().as_raw_fd()]).collect();
         // SAFETY: called on the last stretch, where nothing of what was opened before is used any more; the process
         // executes the command or ends.
-        unsafe { sys::close_all_but(self.socket.as_raw_fd()) }
+        unsafe { sys::close_all_but(3 + preserved, &mut kept) }
             .context(|| "close the host's descriptors".into())
     }
 
@@ -59,7 +72,7 @@ impl Teller {
         let mut packet = Vec::with_capacity(1 + text.len());
         packet.push(what);
         packet.extend_from_slice(&text[..text.len().min(PACKET_MAX - 1)]);
-        sockets::send(self.socket.as_fd(), &packet, fd).context(|| "report to the shim".into())
+        sockets::send(self.socket.borrow().as_fd(), &packet, fd).context(|| "report to the shim".into())
     }
 
     /// The root folder, for the parent to hold.
@@ -81,7 +94,7 @@ impl Teller {
     pub(super) fn network(&self) -> Result<OwnedFd> {
         self.tell(NEEDS_NETWORK, &[], None)?;
         let mut packet = [0];
-        let received = sockets::receive(self.socket.as_fd(), &mut packet);
+        let received = sockets::receive(self.socket.borrow().as_fd(), &mut packet);
         match received.context(|| "wait for the network namespace".into())? {
             (1, Some(netns)) if packet[0] == NETWORK => Ok(netns),
             _ => Err(Error::refused("wait for the network namespace", "the shim gave none")),
@@ -91,11 +104,27 @@ impl Teller {
     /// Waits until the parent has made the cgroup.
     pub(super) fn cgroup(&self) -> Result<()> {
         let mut packet = [0];
-        let received = sockets::receive(self.socket.as_fd(), &mut packet);
+        let received = sockets::receive(self.socket.borrow().as_fd(), &mut packet);
         match received.context(|| "wait for the cgroup".into())? {
             (1, None) if packet[0] == CGROUP => Ok(()),
             _ => Err(Error::refused("wait for the cgroup", "the shim made none")),
         }
+    }
+
+    /// Asks for the runtime's hooks and waits for them. Returns this process's id in the runtime's namespace.
+    pub(super) fn hooks(&self) -> Result<i32> {
+        self.tell(NEEDS_HOOKS, &[], None)?;
+        let mut packet = [0; 5];
+        let received = sockets::receive(self.socket.borrow().as_fd(), &mut packet);
+        match (received.context(|| "wait for the hooks".into())?, packet) {
+            ((5, None), [HOOKS, pid @ ..]) => Ok(i32::from_ne_bytes(pid)),
+            _ => Err(Error::refused("wait for the hooks", "the runtime is gone")),
+        }
+    }
+
+    /// It waits to be started.
+    pub(super) fn held(&self) -> Result<()> {
+        self.tell(HELD, &[], None)
     }
 
     /// The start has failed.
@@ -108,7 +137,8 @@ impl Teller {
     /// Whether the parent is gone.
     pub(super) fn is_alone(&self) -> bool {
         use rustix::event::{PollFd, PollFlags, poll};
-        let mut socket = [PollFd::new(&self.socket, PollFlags::empty())];
+        let socket = self.socket.borrow();
+        let mut socket = [PollFd::new(&*socket, PollFlags::empty())];
         let now = rustix::event::Timespec { tv_sec: 0, tv_nsec: 0 };
         matches!(poll(&mut socket, Some(&now)), Ok(1..)) && socket[0].revents().contains(PollFlags::HUP)
     }
@@ -123,6 +153,8 @@ pub(super) fn hear(socket: BorrowedFd<'_>) -> Result<Heard> {
         (1, Some(root)) if packet[0] == ROOT => return Ok(Heard::Root(root)),
         (1, Some(master)) if packet[0] == TERMINAL => Step::Terminal(master),
         (1, None) if packet[0] == NEEDS_NETWORK => Step::NeedsNetwork,
+        (1, None) if packet[0] == NEEDS_HOOKS => Step::NeedsHooks,
+        (1, None) if packet[0] == HELD => Step::Held,
         (length, None) if packet[0] == WARNING => {
             Step::Warning(String::from_utf8_lossy(&packet[1..length]).into_owned())
         }
@@ -147,6 +179,13 @@ pub(super) fn cgroup_is_there(socket: BorrowedFd<'_>) -> Result<()> {
         Err(error) if matches!(error.raw_os_error(), Some(libc::EPIPE | libc::ECONNRESET)) => Ok(()),
         sent => sent.context(|| "tell of the cgroup".into()),
     }
+}
+
+/// Tells the child that the hooks have run, and its process id.
+pub(super) fn hooks_are_done(socket: BorrowedFd<'_>, pid: i32) -> Result<()> {
+    let mut packet = [HOOKS, 0, 0, 0, 0];
+    packet[1..].copy_from_slice(&pid.to_ne_bytes());
+    sockets::send(socket, &packet, None).context(|| "tell of the hooks".into())
 }
 
 /// Hands the child its network namespace.

@@ -217,9 +217,13 @@ pub(super) fn said(context: BorrowedFd<'_>) -> String {
     String::from_utf8_lossy(&text).into_owned()
 }
 
-/// Makes `root` the root and lets go of the host's file systems.
-pub(crate) fn pivot(root: BorrowedFd<'_>) -> Result<()> {
+/// Makes `root` the root and lets go of the host's file systems. `no_pivot`: these stay beneath.
+pub(crate) fn enter(root: BorrowedFd<'_>, no_pivot: bool) -> Result<()> {
     process::fchdir(root).context(|| "enter the root file system".into())?;
+    if no_pivot {
+        process::chroot(".").context(|| "make it the root (chroot)".into())?;
+        return process::chdir("/").context(|| "enter the new root".into());
+    }
     // The old root is stacked onto the new one, at ".": no folder for it is needed, and one umount rids of it.
     process::pivot_root(".", ".").context(|| "make it the root (pivot_root)".into())?;
     mount::unmount(".", UnmountFlags::DETACH).context(|| "let go of the host's root".into())?;

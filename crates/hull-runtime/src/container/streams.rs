@@ -14,7 +14,7 @@ pub(super) fn place(streams: &Streams, terminal: Option<OwnedFd>) -> Result<()> 
     let [stdin, stdout, stderr] = match (streams, &terminal) {
         (Streams::Pipes { stdin, stdout, stderr }, _) => [stdin.as_fd(), stdout.as_fd(), stderr.as_fd()],
         (Streams::Terminal { .. }, Some(slave)) => [slave.as_fd(); 3],
-        (Streams::Terminal { .. }, None) => return Ok(()),
+        (Streams::Terminal { .. }, None) | (Streams::Inherited, _) => return Ok(()),
     };
     let place = || -> rustix::io::Result<()> {
         // Moved out of the way first: a stream may itself be at a number that another is put at.

@@ -9,15 +9,10 @@ fn refuse(what: &str, asked: bool) -> Result<()> {
 }
 
 /// Checks a container's configuration.
-pub(super) fn check(spec: &Spec) -> Result<()> {
+pub(super) fn check(spec: &Spec, held: bool) -> Result<()> {
+    refuse("hooks", !held && spec.hooks().as_ref().is_some_and(|hooks| *hooks != Default::default()))?;
     if let Some(process) = spec.process() {
         check_process(process)?;
-    }
-    if let Some(hooks) = spec.hooks() {
-        refuse(
-            "hooks",
-            serde_json::to_value(hooks).is_ok_and(|hooks| hooks.as_object().is_some_and(|h| !h.is_empty())),
-        )?;
     }
     let Some(linux) = spec.linux() else { return Ok(()) };
     let some =

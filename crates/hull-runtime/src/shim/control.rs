@@ -223,6 +223,8 @@ impl Shim {
             false => None,
         };
         let child = container::exec(ExecIn {
+            preserved: 0,
+            detached: false,
             target_pid: self.first.pid,
             target_pidfd: self.first.pidfd.as_fd(),
             process: &exec.process,

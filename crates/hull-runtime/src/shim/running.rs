@@ -282,7 +282,7 @@ impl Shim {
             match starting.child.step() {
                 // A warning of an exec has no one to be shown to: the container's own start told the same.
                 Ok(Step::Warning(_)) => {}
-                Ok(Step::NeedsNetwork) => {}
+                Ok(Step::NeedsNetwork | Step::NeedsHooks | Step::Held) => {}
                 Ok(Step::Terminal(master)) => {
                     if let Err(error) = starting.streams.set_terminal(master) {
                         break Err(error);

@@ -144,6 +144,10 @@ pub(super) fn start(
         init: launch.init,
         awaits_network: launch.awaits_network,
         user: launch.user.as_ref(),
+        preserved: 0,
+        keyring: true,
+        hold: None,
+        no_pivot: false,
     })?;
     // The first process mounts meanwhile.
     let warnings = cgroup.complete(spec.linux().as_ref().and_then(|linux| linux.resources().as_ref()))?;
@@ -247,6 +251,10 @@ impl Handshake<'_> {
                     Step::NeedsNetwork => asked = true,
                     Step::Terminal(master) => self.streams.set_terminal(master)?,
                     Step::Running => return Ok(()),
+                    Step::NeedsHooks | Step::Held => {
+                        let reason = "its first process asks for what only an OCI runtime's callers have";
+                        return Err(Error::refused("start the container", reason));
+                    }
                 }
             }
             if let Some(network) = self.network.take_if(|_| asked) {

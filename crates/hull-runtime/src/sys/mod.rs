@@ -122,12 +122,12 @@ pub(crate) fn mount_setattr(fd: BorrowedFd<'_>, recursive: bool, attr: &MountAtt
     .map(drop)
 }
 
-/// Closes every descriptor from 3 on but one.
+/// Closes every descriptor from `first` on but those in `kept`, which it sorts.
 ///
 /// # Safety
 /// Whoever owns one of them must not use it any more. Dropping such an owner is harmless as long as the process opens
 /// nothing in between that lives longer: its close fails or is of something that is closed anyway.
-pub(crate) unsafe fn close_all_but(kept: RawFd) -> io::Result<()> {
+pub(crate) unsafe fn close_all_but(first: u32, kept: &mut [RawFd]) -> io::Result<()> {
     let close = |first: u32, last: u32| {
         if first > last {
             return Ok(());
@@ -135,9 +135,16 @@ pub(crate) unsafe fn close_all_but(kept: RawFd) -> io::Result<()> {
         // SAFETY: the caller's promise.
         check(unsafe { libc::syscall(libc::SYS_close_range, first, last, 0) }).map(drop)
     };
-    let kept = kept.unsigned_abs();
-    close(3, kept.saturating_sub(1))?;
-    close(kept.max(2) + 1, u32::MAX)
+    kept.sort_unstable();
+    let mut next = first;
+    for kept in kept.iter().map(|fd| fd.unsigned_abs()).filter(|fd| *fd >= first) {
+        // Nothing lies between two neighbours, nor below 3 where that one is kept.
+        if kept > next {
+            close(next, kept - 1)?;
+        }
+        next = kept + 1;
+    }
+    close(next, u32::MAX)
 }
 
 /// Gives every signal its default action and unblocks all: a Rust program ignores SIGPIPE, and what is
@@ -165,6 +172,18 @@ pub(crate) fn block_signals() -> io::Result<()> {
         libc::sigfillset(&raw mut all);
         check(libc::sigprocmask(libc::SIG_SETMASK, &raw const all, std::ptr::null_mut()) as libc::c_long)
             .map(drop)
+    }
+}
+
+/// A descriptor that is readable when a signal has come that [`block_signals`] holds back; 128 bytes for each.
+pub(crate) fn signal_descriptor() -> io::Result<OwnedFd> {
+    // SAFETY: the set is initialised by sigfillset, and the kernel makes the descriptor for us.
+    unsafe {
+        let mut all: libc::sigset_t = std::mem::zeroed();
+        libc::sigfillset(&raw mut all);
+        let flags = libc::SFD_CLOEXEC | libc::SFD_NONBLOCK;
+        let fd = check(libc::signalfd(-1, &raw const all, flags) as libc::c_long)?;
+        Ok(OwnedFd::from_raw_fd(fd as RawFd))
     }
 }
 

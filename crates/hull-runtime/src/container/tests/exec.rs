@@ -24,11 +24,17 @@ fn in_a_container(bench: &Bench, processes: &[Value], filter: Option<seccomp::Fi
                 awaits_cgroup: false,
                 awaits_network: false,
                 user: None,
+                preserved: 0,
+                keyring: true,
+                hold: None,
+                no_pivot: false,
             };
             let mut first = super::super::start(start)?;
             while !matches!(first.step()?, Step::Running) {}
             let (streams, output) = super::streams(process.terminal() == Some(true));
             let exec = ExecIn {
+                preserved: 0,
+                detached: false,
                 target_pid: first.pid(),
                 target_pidfd: first.pidfd(),
                 process: &process,

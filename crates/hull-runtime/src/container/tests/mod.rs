@@ -115,6 +115,10 @@ impl Bench {
                 awaits_cgroup: false,
                 awaits_network: false,
                 user: None,
+                preserved: 0,
+                keyring: true,
+                hold: None,
+                no_pivot: false,
             };
             let child = super::start(start)?;
             conduct(child, output, outcome, &with)
@@ -169,6 +173,7 @@ pub(super) fn conduct(
                 child.give_network(own.as_fd())?;
             }
             Step::Running => break,
+            Step::NeedsHooks | Step::Held => panic!("nothing was to be held"),
         }
     }
     with(&child, outcome);

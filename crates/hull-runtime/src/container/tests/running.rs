@@ -285,6 +285,10 @@ fn a_root_at_a_path() {
             awaits_cgroup: false,
             awaits_network: false,
             user: None,
+            preserved: 0,
+            keyring: true,
+            hold: None,
+            no_pivot: false,
         };
         conduct(super::super::start(start)?, output, outcome, |_, _| {})
     }));
@@ -463,6 +467,10 @@ fn the_network_may_come_later() {
             awaits_cgroup: false,
             awaits_network: true,
             user: None,
+            preserved: 0,
+            keyring: true,
+            hold: None,
+            no_pivot: false,
         };
         conduct(super::super::start(start)?, output, outcome, |_, _| {})
     }));
@@ -510,7 +518,7 @@ fn every_session_has_a_keyring_of_its_own() {
     let serial = || unsafe { libc::syscall(libc::SYS_keyctl, GET_KEYRING_ID, SESSION_KEYRING, 0) };
     let outcome = ok(in_a_shim(|outcome| {
         let before = serial();
-        process::new_session()?;
+        process::new_session(true)?;
         let first = serial();
         sys::new_session_keyring().unwrap();
         outcome.output = format!("{}", before != first && first != serial() && before != serial());
@@ -555,6 +563,10 @@ fn a_slave_bind_follows_the_host_and_not_the_other_way() {
             awaits_cgroup: false,
             awaits_network: false,
             user: None,
+            preserved: 0,
+            keyring: true,
+            hold: None,
+            no_pivot: false,
         };
         conduct(super::super::start(start)?, Some(reader.into()), outcome, |_, _| {
             let later = share.join("later");
@@ -589,6 +601,10 @@ fn a_killed_shim_takes_the_container_along() {
                 awaits_cgroup: false,
                 awaits_network: false,
                 user: None,
+                preserved: 0,
+                keyring: true,
+                hold: None,
+                no_pivot: false,
             };
             let mut child = super::super::start(start)?;
             while !matches!(child.step()?, Step::Running) {}

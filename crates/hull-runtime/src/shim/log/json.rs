@@ -116,7 +116,7 @@ fn encoded(out: &mut Vec<u8>, text: &[u8]) -> usize {
 }
 
 /// A time as Go's RFC3339Nano writes it: without zeros at the end of the fraction.
-fn rfc3339(out: &mut Vec<u8>, time_ns: u64) {
+pub(crate) fn rfc3339(out: &mut Vec<u8>, time_ns: u64) {
     let (seconds, nanos) = (time_ns / 1_000_000_000, time_ns % 1_000_000_000);
     let (days, second) = (seconds / 86_400, seconds % 86_400);
     let (year, month, day) = date(days);

@@ -21,6 +21,8 @@ use crate::{Error, Result};
 mod json;
 mod local;
 pub mod read;
+
+pub(crate) use json::rfc3339;
 #[cfg(test)]
 mod tests;
 

@@ -1,0 +1,90 @@
+//! A command that waits to be started: what lies between an OCI runtime's `create` and `start`.
+//!
+//! The first process, complete but for its exec, waits at a socket. Whoever connects starts it, and hears there how
+//! that went, as a parent would: in the words of [`super::report`], with the end of the connection for an exec that
+//! has succeeded.
+
+use std::collections::HashMap;
+use std::os::fd::{AsRawFd, OwnedFd, RawFd};
+use std::path::PathBuf;
+
+use oci_spec::runtime::Spec;
+use rustix::io::Errno;
+use rustix::net::SocketFlags;
+use serde_json::json;
+
+use super::Step;
+use super::hooks;
+use super::report::{self, Heard, Teller};
+use crate::{Error, Result};
+
+/// What the waiting process has, and what its hooks are told.
+#[derive(Debug)]
+pub struct Hold {
+    /// A listening socket (`SOCK_SEQPACKET`) that only those may connect to who may start the container.
+    pub listener: OwnedFd,
+    /// The container's id.
+    pub id: String,
+    /// The version of the specification that the configuration follows.
+    pub version: String,
+    /// The folder of the configuration.
+    pub bundle: PathBuf,
+    /// The configuration's annotations.
+    pub annotations: HashMap<String, String>,
+}
+
+impl Hold {
+    pub(super) fn descriptor(&self) -> RawFd {
+        self.listener.as_raw_fd()
+    }
+
+    /// The container's state, as the runtime specification words it, for a hook's standard input.
+    pub fn state(&self, status: &str, pid: i32) -> String {
+        let mut state = json!({
+            "ociVersion": self.version,
+            "id": self.id,
+            "status": status,
+            "pid": pid,
+            "bundle": self.bundle,
+        });
+        if !self.annotations.is_empty() {
+            state["annotations"] = json!(self.annotations);
+        }
+        state.to_string()
+    }
+
+    /// Waits until someone starts the container, to whom everything is told from then on; then runs the hooks that
+    /// are part of a start, `pid` being this process outside.
+    pub(super) fn wait(&self, spec: &Spec, pid: Option<i32>, teller: &Teller) -> Result<()> {
+        teller.held()?;
+        let starter = loop {
+            match rustix::net::accept_with(&self.listener, SocketFlags::CLOEXEC) {
+                Ok(starter) => break starter,
+                // One that went away again, before it was heard.
+                Err(Errno::INTR | Errno::CONNABORTED) => {}
+                Err(error) => return Err(Error::kernel("wait to be started", error)),
+            }
+        };
+        teller.tell_instead(starter);
+        match (spec.hooks(), pid) {
+            (Some(hooks), Some(pid)) => {
+                hooks::run(hooks.start_container(), &self.state("created", pid), "startContainer")
+            }
+            _ => Ok(()),
+        }
+    }
+}
+
+/// Hears, over a connection to the socket of a [`Hold`], how the start of the command went.
+///
+/// # Errors
+/// What the command's own process had to say; or nobody was there to be started any more.
+pub fn start_held(connection: &OwnedFd) -> Result<()> {
+    use std::os::fd::AsFd;
+    loop {
+        match report::hear(connection.as_fd())? {
+            Heard::Step(Step::Running) => return Ok(()),
+            Heard::Step(_) | Heard::Root(_) => {}
+        }
+    }
+}

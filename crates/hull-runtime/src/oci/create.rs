@@ -1,0 +1,378 @@
+//! Create: from a bundle to a first process that waits to be started.
+
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::path::{Path, PathBuf};
+
+use oci_spec::runtime::Spec;
+use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType};
+
+use super::config::{self, Config};
+use super::state::{self, NewFolder, Record, START};
+use super::{Container, Runtime};
+use crate::cgroup::Cgroup;
+use crate::container::{Child, Hold, Start, Step, Streams, hooks};
+use crate::error::Context;
+use crate::protocol::Rootfs;
+use crate::sys::sockets;
+use crate::{Error, Result, container, seccomp};
+
+/// What [`Runtime::create`] is asked for, besides the bundle's configuration.
+#[derive(Clone, Debug, Default)]
+pub struct Create {
+    /// The folder of `config.json`.
+    pub bundle: PathBuf,
+    /// Where the master of the container's terminal goes, if the configuration wants one.
+    pub console: Option<Console>,
+    /// A file that gets the first process's id.
+    pub pid_file: Option<PathBuf>,
+    /// How many of the caller's descriptors, from 3 on, the command gets.
+    pub preserve_fds: u32,
+    /// Leave the process with the caller's session keyring.
+    pub no_new_keyring: bool,
+    /// Change the root without `pivot_root`.
+    pub no_pivot: bool,
+}
+
+/// Where the master of a terminal goes.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Console {
+    /// To whoever listens at this socket.
+    Socket(PathBuf),
+    /// To the caller of this library, see [`Created::terminal`].
+    Caller,
+}
+
+/// A container that waits to be started.
+#[derive(Debug)]
+pub struct Created {
+    /// The container.
+    pub container: Container,
+    /// The master of its terminal, for [`Console::Caller`].
+    pub terminal: Option<OwnedFd>,
+    /// The pidfd of its first process, a child of the caller's.
+    pub pidfd: OwnedFd,
+    /// What this machine does not grant, and the container does without.
+    pub warnings: Vec<String>,
+}
+
+impl Runtime {
+    /// Makes a container, up to the exec of its command. On failure nothing of it is left. The caller must be
+    /// single-threaded.
+    ///
+    /// # Errors
+    /// The configuration is not valid or asks for what this machine has not; there is a container of that id.
+    pub fn create(&self, id: &str, create: &Create) -> Result<Created> {
+        let Config { mut spec, text, bundle } = config::read(&create.bundle)?;
+        let wants_terminal = spec.process().as_ref().and_then(|process| process.terminal()) == Some(true);
+        check_console(wants_terminal, create.console.as_ref())?;
+        check_preserved(create.preserve_fds)?;
+        let folder = NewFolder::make(self, id)?;
+        let annotations = spec.annotations().clone().unwrap_or_default();
+        let hold = Hold {
+            listener: listen(&folder)?,
+            id: id.to_owned(),
+            version: spec.version().clone(),
+            bundle: bundle.clone(),
+            annotations: annotations.clone(),
+        };
+        take_listen_fds(&mut spec, create.preserve_fds);
+        let path = cgroup_path(&spec, id);
+        let cgroup = UnfinishedCgroup::begin(&path)?;
+        let (child, terminal, warnings) = first_process(&spec, &hold, &cgroup.cgroup, create)?;
+        let pid = child.pid();
+        let (pid_began, _) = state::process_began(pid).ok_or_else(|| {
+            Error::refused(
+                format!("create the container {id}"),
+                "its first process ended while it waited to be started",
+            )
+        })?;
+        let record = Record {
+            oci_version: hold.version.clone(),
+            id: id.to_owned(),
+            rootfs: rootfs(&spec),
+            bundle,
+            pid,
+            pid_began,
+            created: now(),
+            owner: rustix::process::geteuid().as_raw(),
+            cgroup: path,
+            annotations,
+        };
+        // Until it is written down, an error still ends it.
+        let mut guard = UnlessKept { child: Some(child) };
+        if let Some(file) = &create.pid_file {
+            write_pid(file, pid)?;
+        }
+        let container = folder.keep(record, &text)?;
+        cgroup.keep();
+        match guard.child.take() {
+            Some(child) => Ok(Created { container, terminal, pidfd: child.into_pidfd(), warnings }),
+            None => unreachable!("the child was just put there"),
+        }
+    }
+}
+
+/// Kills a child that waits to be started when it is not wanted after all.
+struct UnlessKept {
+    child: Option<Child>,
+}
+
+impl Drop for UnlessKept {
+    fn drop(&mut self) {
+        if let Some(child) = self.child.take() {
+            let _ = rustix::process::pidfd_send_signal(child.pidfd(), rustix::process::Signal::KILL);
+        }
+    }
+}
+
+/// A cgroup that is removed with all in it unless it is kept; one that was there before stays.
+struct UnfinishedCgroup {
+    cgroup: Cgroup,
+    made: bool,
+}
+
+impl UnfinishedCgroup {
+    fn begin(path: &str) -> Result<UnfinishedCgroup> {
+        let there = Cgroup::open(path).ok();
+        if let Some(there) = &there {
+            let doing = || format!("use the cgroup {path}");
+            if !there.processes()?.is_empty() {
+                return Err(Error::refused(doing(), "it is there already, and not empty"));
+            }
+            if there.is_frozen()? {
+                return Err(Error::refused(doing(), "it is there already, and frozen"));
+            }
+        }
+        Ok(UnfinishedCgroup { cgroup: Cgroup::begin(path)?, made: there.is_none() })
+    }
+
+    fn keep(mut self) {
+        self.made = false;
+    }
+}
+
+impl Drop for UnfinishedCgroup {
+    fn drop(&mut self) {
+        if self.made {
+            // The error that led here is the one to tell.
+            let _ = self.cgroup.kill_all().and_then(|()| self.cgroup.remove());
+        }
+    }
+}
+
+/// Clones the first process and leads it to where it waits.
+fn first_process(
+    spec: &Spec,
+    hold: &Hold,
+    cgroup: &Cgroup,
+    create: &Create,
+) -> Result<(Child, Option<OwnedFd>, Vec<String>)> {
+    let linux = spec.linux().as_ref();
+    let filter = linux.and_then(|linux| linux.seccomp().as_ref()).map(seccomp::compile).transpose()?;
+    let wants_terminal = spec.process().as_ref().and_then(|process| process.terminal()) == Some(true);
+    let streams =
+        if wants_terminal { Streams::Terminal { size: console_size(spec) } } else { Streams::Inherited };
+    let mut child = container::start(Start {
+        spec,
+        rootfs: &Rootfs::Path,
+        filter: filter.as_ref(),
+        streams,
+        cgroup,
+        awaits_cgroup: true,
+        init: false,
+        awaits_network: false,
+        user: None,
+        preserved: create.preserve_fds,
+        keyring: !create.no_new_keyring,
+        hold: Some(hold),
+        no_pivot: create.no_pivot,
+    })?;
+    let mut warnings = cgroup.complete(linux.and_then(|linux| linux.resources().as_ref()))?;
+    child.cgroup_is_there()?;
+    let mut hooked = false;
+    let led = lead(&mut child, spec, hold, create, &mut warnings, &mut hooked);
+    if led.is_err() && hooked {
+        drop(child);
+        // The specification has a failed creation end like a container; the first error is the one to tell.
+        let _ = run_hooks(spec, "poststop", &hold.state("stopped", 0));
+        return Err(led.err().unwrap_or_else(|| unreachable!("looked at just above")));
+    }
+    Ok((child, led?, warnings))
+}
+
+/// Answers the first process until it waits. Returns its terminal, if the caller wants it.
+fn lead(
+    child: &mut Child,
+    spec: &Spec,
+    hold: &Hold,
+    create: &Create,
+    warnings: &mut Vec<String>,
+    hooked: &mut bool,
+) -> Result<Option<OwnedFd>> {
+    let mut terminal = None;
+    loop {
+        match child.step()? {
+            Step::Warning(warning) => warnings.push(warning),
+            Step::Terminal(master) => match &create.console {
+                Some(Console::Socket(path)) => send_terminal(path, &master)?,
+                Some(Console::Caller) | None => terminal = Some(master),
+            },
+            Step::NeedsHooks => {
+                *hooked = true;
+                let state = hold.state("creating", child.pid());
+                run_hooks(spec, "prestart", &state)?;
+                run_hooks(spec, "createRuntime", &state)?;
+                child.hooks_are_done()?;
+            }
+            Step::Held => return Ok(terminal),
+            // What the status of its end explains.
+            Step::Running => {
+                return Err(Error::refused(
+                    "create the container",
+                    "its first process was killed on its way",
+                ));
+            }
+            Step::NeedsNetwork => {
+                return Err(Error::refused("create the container", "its network was not to come later"));
+            }
+        }
+    }
+}
+
+/// Runs the configuration's hooks of one point.
+pub(super) fn run_hooks(spec: &Spec, point: &str, state: &str) -> Result<()> {
+    let Some(all) = spec.hooks() else { return Ok(()) };
+    // Called by its name though it is deprecated: there are configurations that have it.
+    #[allow(deprecated)]
+    let hooks = match point {
+        "prestart" => all.prestart(),
+        "createRuntime" => all.create_runtime(),
+        "poststart" => all.poststart(),
+        _ => all.poststop(),
+    };
+    hooks::run(hooks, state, point)
+}
+
+fn check_console(wants_terminal: bool, console: Option<&Console>) -> Result<()> {
+    let doing = "the container's terminal";
+    match (wants_terminal, console) {
+        (true, None) => {
+            let advice = "cannot allocate tty if hull will detach without setting console socket: say --console-socket";
+            Err(Error::refused(doing, advice))
+        }
+        (false, Some(Console::Socket(_))) => {
+            let advice =
+                "cannot use console socket: the configuration asks for no terminal (process.terminal)";
+            Err(Error::refused(doing, advice))
+        }
+        _ => Ok(()),
+    }
+}
+
+/// Descriptors that are to be handed on must be there: another one that is opened meanwhile would get their place.
+pub(super) fn check_preserved(count: u32) -> Result<()> {
+    for fd in 3..3 + count {
+        let path = format!("/proc/self/fd/{fd}");
+        if std::fs::symlink_metadata(&path).is_err() {
+            let doing = format!("hand on {count} descriptors from 3 on (--preserve-fds)");
+            return Err(Error::refused(doing, format!("{fd} is not open")));
+        }
+    }
+    Ok(())
+}
+
+/// Socket activation, as systemd has it: the variables name the sockets to the command, which is process 1 in there.
+fn take_listen_fds(spec: &mut Spec, preserved: u32) {
+    let count = std::env::var("LISTEN_FDS").ok().and_then(|count| count.parse::<u32>().ok()).unwrap_or(0);
+    let (Some(process), true) = (spec.process_mut(), count > 0 && count <= preserved) else { return };
+    let mut environment = process.env().clone().unwrap_or_default();
+    environment.push(format!("LISTEN_FDS={count}"));
+    environment.push("LISTEN_PID=1".to_owned());
+    if let Ok(names) = std::env::var("LISTEN_FDNAMES") {
+        environment.push(format!("LISTEN_FDNAMES={names}"));
+    }
+    process.set_env(Some(environment));
+}
+
+fn console_size(spec: &Spec) -> Option<(u16, u16)> {
+    let size = spec.process().as_ref()?.console_size()?;
+    Some((u16::try_from(size.width()).ok()?, u16::try_from(size.height()).ok()?))
+}
+
+fn rootfs(spec: &Spec) -> PathBuf {
+    spec.root().as_ref().map(|root| root.path().clone()).unwrap_or_default()
+}
+
+/// Where the container's cgroup is: as the configuration says, from the hierarchies' root.
+fn cgroup_path(spec: &Spec, id: &str) -> String {
+    let path = spec.linux().as_ref().and_then(|linux| linux.cgroups_path().as_ref());
+    match path.map(|path| path.to_string_lossy()).filter(|path| !path.is_empty()) {
+        Some(path) => format!("/{}", path.trim_matches('/')),
+        None => format!("/hull-oci-{id}"),
+    }
+}
+
+fn now() -> String {
+    let mut text = Vec::new();
+    crate::shim::log::rfc3339(&mut text, crate::shim::now_ns());
+    String::from_utf8_lossy(&text).into_owned()
+}
+
+/// Writes a process id, whole or not at all.
+pub(super) fn write_pid(file: &Path, pid: i32) -> Result<()> {
+    let doing = || format!("write the process id to {}", file.display());
+    let name = file.file_name().ok_or_else(|| Error::refused(doing(), "this is no name of a file"))?;
+    let temporary = file.with_file_name(format!(".{}", name.to_string_lossy()));
+    std::fs::write(&temporary, pid.to_string()).context(doing)?;
+    std::fs::rename(&temporary, file).context(doing)
+}
+
+/// Hands the master of a terminal to whoever listens at a socket.
+pub(super) fn send_terminal(path: &Path, master: &OwnedFd) -> Result<()> {
+    let doing = || format!("hand the terminal to the console socket {}", path.display());
+    let flags = SocketFlags::CLOEXEC;
+    let socket =
+        rustix::net::socket_with(AddressFamily::UNIX, SocketType::STREAM, flags, None).context(doing)?;
+    rustix::net::connect(&socket, &SocketAddrUnix::new(path).context(doing)?).context(doing)?;
+    // A byte must come along, and other runtimes send the terminal's name.
+    sockets::send(socket.as_fd(), b"/dev/ptmx", Some(master.as_fd())).context(doing)
+}
+
+/// The socket at which the first process waits. The path to it is a short one, however long the root's is.
+fn listen(folder: &NewFolder) -> Result<OwnedFd> {
+    let doing = || format!("make {}", folder.path().join(START).display());
+    let handle = open_folder(folder.path()).context(doing)?;
+    let socket =
+        rustix::net::socket_with(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC, None)
+            .context(doing)?;
+    rustix::net::bind(&socket, &address(&handle).context(doing)?).context(doing)?;
+    rustix::net::listen(&socket, 1).context(doing)?;
+    Ok(socket)
+}
+
+pub(super) fn open_folder(path: &Path) -> rustix::io::Result<OwnedFd> {
+    use rustix::fs::{Mode, OFlags};
+    rustix::fs::open(path, OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())
+}
+
+pub(super) fn address(folder: &OwnedFd) -> rustix::io::Result<SocketAddrUnix> {
+    SocketAddrUnix::new(format!("/proc/self/fd/{}/{START}", folder.as_raw_fd()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_cgroup_is_where_the_configuration_says() {
+        let spec = |path: &str| -> Spec {
+            serde_json::from_value(
+                serde_json::json!({ "ociVersion": "1.0.2", "linux": { "cgroupsPath": path } }),
+            )
+            .unwrap()
+        };
+        assert_eq!(cgroup_path(&spec("/a/b"), "c"), "/a/b");
+        assert_eq!(cgroup_path(&spec("a/b/"), "c"), "/a/b");
+        assert_eq!(cgroup_path(&spec(""), "c"), "/hull-oci-c");
+    }
+}

@@ -1,0 +1,57 @@
+//! Start: the word that a created container waits for.
+
+use rustix::net::{AddressFamily, SocketFlags, SocketType};
+
+use super::create::{address, open_folder, run_hooks};
+use super::state::START;
+use super::{Container, Status};
+use crate::container::start_held;
+use crate::error::Context;
+use crate::{Error, Result};
+
+impl Container {
+    /// Lets the command be executed, and returns when it was.
+    ///
+    /// # Errors
+    /// It was started before, or has ended; or the exec failed, in the words of the container's own process, which
+    /// has ended then.
+    pub fn start(&self) -> Result<()> {
+        let doing = || format!("start the container {}", self.id());
+        match self.status()? {
+            Status::Created => {}
+            Status::Stopped => {
+                return Err(Error::refused(doing(), "cannot start a container that has stopped"));
+            }
+            Status::Running | Status::Paused => {
+                return Err(Error::refused(doing(), "cannot start an already running container"));
+            }
+        }
+        let folder = open_folder(&self.folder).context(doing)?;
+        let flags = SocketFlags::CLOEXEC;
+        let socket = rustix::net::socket_with(AddressFamily::UNIX, SocketType::SEQPACKET, flags, None);
+        let socket = socket.context(doing)?;
+        rustix::net::connect(&socket, &address(&folder).context(doing)?).context(doing)?;
+        let started = start_held(&socket);
+        // From here on it has been started, whatever came of it.
+        std::fs::remove_file(self.folder.join(START)).context(doing)?;
+        started?;
+        // A hook that fails is told of and changes nothing.
+        run_hooks(&self.config()?, "poststart", &self.hook_state("running", self.record.pid))
+    }
+
+    /// What hooks outside of the container are told.
+    pub(super) fn hook_state(&self, status: &str, pid: i32) -> String {
+        let record = &self.record;
+        let mut state = serde_json::json!({
+            "ociVersion": record.oci_version,
+            "id": record.id,
+            "status": status,
+            "pid": pid,
+            "bundle": record.bundle,
+        });
+        if !record.annotations.is_empty() {
+            state["annotations"] = serde_json::json!(record.annotations);
+        }
+        state.to_string()
+    }
+}

@@ -1,0 +1,284 @@
+//! What is known of a container, and what it is doing.
+
+use std::collections::HashMap;
+use std::fs;
+use std::io::Write;
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+
+use oci_spec::runtime::Spec;
+use serde::{Deserialize, Serialize};
+use serde_json::{Value, json};
+
+use super::Runtime;
+use crate::cgroup::Cgroup;
+use crate::error::Context;
+use crate::{Error, Result};
+
+const RECORD: &str = "state.json";
+const CONFIG: &str = "config.json";
+pub(super) const START: &str = "start.sock";
+
+/// What the runtime specification calls the state's status, and runc's `paused`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Status {
+    /// It waits to be started.
+    Created,
+    /// Its command runs.
+    Running,
+    /// Its processes stand still.
+    Paused,
+    /// Its first process has ended.
+    Stopped,
+}
+
+impl std::fmt::Display for Status {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Status::Created => "created",
+            Status::Running => "running",
+            Status::Paused => "paused",
+            Status::Stopped => "stopped",
+        })
+    }
+}
+
+/// What create writes down.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(super) struct Record {
+    pub(super) oci_version: String,
+    pub(super) id: String,
+    pub(super) bundle: PathBuf,
+    pub(super) rootfs: PathBuf,
+    /// The first process, in the runtime's pid namespace.
+    pub(super) pid: i32,
+    /// When it started, in ticks since the machine did: another process that has its id by now has another.
+    pub(super) pid_began: u64,
+    /// RFC 3339.
+    pub(super) created: String,
+    /// Who called.
+    pub(super) owner: u32,
+    pub(super) cgroup: String,
+    pub(super) annotations: HashMap<String, String>,
+}
+
+/// A container that was created.
+#[derive(Debug)]
+pub struct Container {
+    pub(super) folder: PathBuf,
+    pub(super) record: Record,
+}
+
+impl Runtime {
+    /// The container of that id.
+    ///
+    /// # Errors
+    /// There is none, or what is known of it cannot be read.
+    pub fn container(&self, id: &str) -> Result<Container> {
+        let folder = self.folder(id)?;
+        let record = folder.join(RECORD);
+        let text = match fs::read(&record) {
+            Ok(text) => text,
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
+                return Err(Error::refused(format!("container {id:?}"), "container does not exist"));
+            }
+            Err(error) => return Err(Error::kernel(format!("read {}", record.display()), error)),
+        };
+        let record = serde_json::from_slice(&text)
+            .map_err(|error| Error::refused(format!("read {}", record.display()), error.to_string()))?;
+        Ok(Container { folder, record })
+    }
+
+    /// Whether there is a container of that id.
+    ///
+    /// # Errors
+    /// It is no id.
+    pub fn is_there(&self, id: &str) -> Result<bool> {
+        Ok(self.folder(id)?.join(RECORD).exists())
+    }
+
+    /// Every container, in the order of their ids. One that is being made or removed just now is none.
+    ///
+    /// # Errors
+    /// The root cannot be read.
+    pub fn containers(&self) -> Result<Vec<Container>> {
+        let doing = || format!("read {}", self.root.display());
+        let entries = match fs::read_dir(&self.root) {
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(Vec::new()),
+            entries => entries.context(doing)?,
+        };
+        let mut ids: Vec<String> = Vec::new();
+        for entry in entries {
+            ids.extend(entry.context(doing)?.file_name().into_string().ok());
+        }
+        ids.sort_unstable();
+        Ok(ids.iter().filter_map(|id| self.container(id).ok()).collect())
+    }
+}
+
+impl Container {
+    /// Its id.
+    pub fn id(&self) -> &str {
+        &self.record.id
+    }
+
+    /// Its first process, in the caller's pid namespace; none when that has ended.
+    pub fn pid(&self) -> Option<i32> {
+        is_alive(self.record.pid, self.record.pid_began).then_some(self.record.pid)
+    }
+
+    /// What it is doing.
+    ///
+    /// # Errors
+    /// Its cgroup cannot be read.
+    pub fn status(&self) -> Result<Status> {
+        if self.pid().is_none() {
+            return Ok(Status::Stopped);
+        }
+        if self.cgroup().is_some_and(|cgroup| cgroup.is_frozen().unwrap_or(false)) {
+            return Ok(Status::Paused);
+        }
+        if self.folder.join(START).exists() { Ok(Status::Created) } else { Ok(Status::Running) }
+    }
+
+    /// Its cgroup, while that is there.
+    pub fn cgroup(&self) -> Option<Cgroup> {
+        Cgroup::open(&self.record.cgroup).ok()
+    }
+
+    /// Its processes, in the caller's pid namespace; the first one's alone where it has no cgroup of its own.
+    ///
+    /// # Errors
+    /// Its cgroup cannot be read.
+    pub fn processes(&self) -> Result<Vec<i32>> {
+        match self.cgroup() {
+            Some(cgroup) => cgroup.processes(),
+            None => Ok(self.pid().into_iter().collect()),
+        }
+    }
+
+    /// Its configuration, as it was when it was created.
+    ///
+    /// # Errors
+    /// It cannot be read.
+    pub fn config(&self) -> Result<Spec> {
+        let path = self.folder.join(CONFIG);
+        let doing = || format!("read {}", path.display());
+        let text = fs::read(&path).context(doing)?;
+        serde_json::from_slice(&text).map_err(|error| Error::refused(doing(), error.to_string()))
+    }
+
+    /// Its state as runc prints it: the specification's, with the root file system, the time and the owner.
+    ///
+    /// # Errors
+    /// Its cgroup cannot be read.
+    pub fn state(&self) -> Result<Value> {
+        let record = &self.record;
+        let mut state = json!({
+            "ociVersion": record.oci_version,
+            "id": record.id,
+            "pid": self.pid().unwrap_or(0),
+            "status": self.status()?,
+            "bundle": record.bundle,
+            "rootfs": record.rootfs,
+            "created": record.created,
+            "owner": self.owner(),
+        });
+        if !record.annotations.is_empty() {
+            state["annotations"] = json!(record.annotations);
+        }
+        Ok(state)
+    }
+
+    /// The name of who created it; empty for root, as runc has it, or the number where it has none.
+    fn owner(&self) -> String {
+        let wanted = self.record.owner;
+        let passwd = fs::read_to_string("/etc/passwd").unwrap_or_default();
+        let name = passwd.lines().find_map(|line| {
+            let fields: Vec<&str> = line.split(':').collect();
+            (fields.len() > 2 && fields[2].parse() == Ok(wanted)).then(|| fields[0].to_owned())
+        });
+        if wanted == 0 { String::new() } else { name.unwrap_or_else(|| wanted.to_string()) }
+    }
+
+    /// Lets go of everything that is written down of it.
+    pub(super) fn forget(&self) -> Result<()> {
+        let doing = || format!("remove {}", self.folder.display());
+        for name in [RECORD, START, CONFIG] {
+            match fs::remove_file(self.folder.join(name)) {
+                Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+                    return Err(Error::kernel(doing(), error));
+                }
+                _ => {}
+            }
+        }
+        fs::remove_dir(&self.folder).context(doing)
+    }
+}
+
+/// The folder of a container that is being made; removed with all in it unless it is kept.
+pub(super) struct NewFolder {
+    path: PathBuf,
+    kept: bool,
+}
+
+impl NewFolder {
+    /// Makes it; that is what makes an id unique.
+    pub(super) fn make(runtime: &Runtime, id: &str) -> Result<NewFolder> {
+        let path = runtime.folder(id)?;
+        let doing = || format!("create the container {id}");
+        let mut folders = fs::DirBuilder::new();
+        folders.mode(0o700).recursive(true).create(&runtime.root).context(doing)?;
+        match fs::DirBuilder::new().mode(0o700).create(&path) {
+            Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => {
+                Err(Error::refused(doing(), "container with given ID already exists"))
+            }
+            made => made.context(doing).map(|()| NewFolder { path, kept: false }),
+        }
+    }
+
+    pub(super) fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Writes down what the container is: from here on it is one.
+    pub(super) fn keep(mut self, record: Record, config: &[u8]) -> Result<Container> {
+        let write = |name: &str, bytes: &[u8]| {
+            let temporary = self.path.join(format!("{name}.new"));
+            let file =
+                fs::OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&temporary);
+            let written = file.and_then(|mut file| file.write_all(bytes));
+            written.and_then(|()| fs::rename(&temporary, self.path.join(name)))
+        };
+        let doing = || format!("write down the container {}", record.id);
+        write(CONFIG, config).context(doing)?;
+        let text = serde_json::to_vec(&record).map_err(|error| Error::refused(doing(), error.to_string()))?;
+        write(RECORD, &text).context(doing)?;
+        self.kept = true;
+        Ok(Container { folder: self.path.clone(), record })
+    }
+}
+
+impl Drop for NewFolder {
+    fn drop(&mut self) {
+        if !self.kept {
+            // The error that led here is the one to tell.
+            let _ = fs::remove_dir_all(&self.path);
+        }
+    }
+}
+
+/// When a process started, in ticks since the machine did, and the letter of what it does; none when there is none.
+pub(super) fn process_began(pid: i32) -> Option<(u64, char)> {
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+    // The name, in parentheses, may hold anything.
+    let (_, fields) = stat.rsplit_once(')')?;
+    let fields: Vec<&str> = fields.split_whitespace().collect();
+    Some((fields.get(19)?.parse().ok()?, fields.first()?.chars().next()?))
+}
+
+fn is_alive(pid: i32, began: u64) -> bool {
+    // A zombie has ended, whoever has not asked for its status yet.
+    process_began(pid).is_some_and(|(other, state)| other == began && !matches!(state, 'Z' | 'X'))
+}

@@ -1,0 +1,148 @@
+//! The life of a container: create, run, kill, delete.
+
+use std::path::PathBuf;
+
+use clap::Args;
+use hull_runtime::Result;
+use hull_runtime::oci::{self, Console, Create, Created, Runtime, foreground};
+
+use super::log::{Log, refused};
+
+#[derive(Args, Debug)]
+pub(super) struct OfContainer {
+    /// The container's id
+    #[arg(value_name = "container-id")]
+    pub(super) id: String,
+}
+
+#[derive(Args, Debug)]
+pub(super) struct CreateArguments {
+    /// The folder of config.json
+    #[arg(short, long, value_name = "folder", default_value = ".")]
+    bundle: PathBuf,
+    /// A socket that gets the master of the container's terminal
+    #[arg(long, value_name = "socket")]
+    console_socket: Option<PathBuf>,
+    /// A file that gets the first process's id
+    #[arg(long, value_name = "file")]
+    pid_file: Option<PathBuf>,
+    /// Change the root without pivot_root
+    #[arg(long)]
+    no_pivot: bool,
+    /// Keep the caller's session keyring
+    #[arg(long)]
+    no_new_keyring: bool,
+    /// How many descriptors, from 3 on, the command gets
+    #[arg(long, value_name = "number", default_value_t = 0)]
+    preserve_fds: u32,
+    /// The container's id
+    #[arg(value_name = "container-id")]
+    id: String,
+}
+
+#[derive(Args, Debug)]
+pub(super) struct RunArguments {
+    /// Leave the container running and return
+    #[arg(short, long)]
+    detach: bool,
+    /// Keep the container when it has ended
+    #[arg(long)]
+    keep: bool,
+    /// Leave orphans of the container to who inherits them anyway
+    #[arg(long)]
+    no_subreaper: bool,
+    #[command(flatten)]
+    create: CreateArguments,
+}
+
+#[derive(Args, Debug)]
+pub(super) struct KillArguments {
+    /// Send it to every process
+    #[arg(short, long)]
+    all: bool,
+    /// The container's id
+    #[arg(value_name = "container-id")]
+    id: String,
+    /// By number or name
+    #[arg(default_value = "TERM", allow_hyphen_values = true)]
+    signal: String,
+}
+
+#[derive(Args, Debug)]
+pub(super) struct DeleteArguments {
+    /// Kill it first where it runs; none of that id is no error
+    #[arg(short, long)]
+    force: bool,
+    /// The container's id
+    #[arg(value_name = "container-id")]
+    id: String,
+}
+
+impl CreateArguments {
+    fn asked(self, console: Option<Console>) -> (String, Create) {
+        let create = Create {
+            bundle: self.bundle,
+            console,
+            pid_file: self.pid_file,
+            preserve_fds: self.preserve_fds,
+            no_new_keyring: self.no_new_keyring,
+            no_pivot: self.no_pivot,
+        };
+        (self.id, create)
+    }
+}
+
+pub(super) fn create(arguments: CreateArguments, runtime: &Runtime, log: &Log) -> Result<()> {
+    oci::protect_own_binary()?;
+    let console = arguments.console_socket.clone().map(Console::Socket);
+    let (id, create) = arguments.asked(console);
+    let created = runtime.create(&id, &create)?;
+    warn(&created.warnings, log);
+    Ok(())
+}
+
+pub(super) fn warn(warnings: &[String], log: &Log) {
+    warnings.iter().for_each(|warning| log.warn(warning));
+}
+
+pub(super) fn run(arguments: RunArguments, runtime: &Runtime, log: &Log) -> Result<u8> {
+    oci::protect_own_binary()?;
+    let RunArguments { detach, keep, no_subreaper, create } = arguments;
+    let console = match (create.console_socket.clone(), detach) {
+        (Some(socket), true) => Some(Console::Socket(socket)),
+        (Some(_), false) => {
+            let reason = "cannot use console socket if hull will not detach: say --detach";
+            return Err(refused("run the container", reason));
+        }
+        (None, true) => None,
+        (None, false) => Some(Console::Caller),
+    };
+    let signals = if detach { None } else { Some(foreground::prepare(!no_subreaper)?) };
+    let (id, create) = create.asked(console);
+    let created = runtime.create(&id, &create)?;
+    warn(&created.warnings, log);
+    let Created { container, terminal, pidfd, .. } = created;
+    if let Err(error) = container.start() {
+        // The error of the start is the one to tell.
+        let _ = container.delete(true);
+        return Err(error);
+    }
+    let Some(signals) = signals else { return Ok(0) };
+    let status = foreground::follow(&pidfd, &signals, terminal)?;
+    if !keep {
+        container.delete(true)?;
+    }
+    Ok(u8::try_from(status).unwrap_or(255))
+}
+
+pub(super) fn kill(arguments: &KillArguments, runtime: &Runtime) -> Result<()> {
+    let signal = oci::signal_number(&arguments.signal)?;
+    runtime.container(&arguments.id)?.kill(signal, arguments.all)
+}
+
+pub(super) fn delete(arguments: &DeleteArguments, runtime: &Runtime) -> Result<()> {
+    if arguments.force && !runtime.is_there(&arguments.id)? {
+        return Ok(());
+    }
+    runtime.container(&arguments.id)?.delete(arguments.force)
+}

@@ -1,0 +1,175 @@
+//! `hull oci exec`.
+
+use std::path::PathBuf;
+
+use clap::Args;
+use hull_runtime::Result;
+use hull_runtime::error::Context;
+use hull_runtime::oci::{self, Console, Exec, Runtime, foreground};
+use oci_spec::runtime::{Capability, LinuxCapabilities, Process};
+
+use super::container::warn;
+use super::log::{Log, refused};
+
+#[derive(Args, Debug)]
+pub(super) struct ExecArguments {
+    /// A socket that gets the master of the process's terminal
+    #[arg(long, value_name = "socket")]
+    console_socket: Option<PathBuf>,
+    /// The working directory
+    #[arg(long, value_name = "folder")]
+    cwd: Option<PathBuf>,
+    /// A variable, NAME=VALUE
+    #[arg(short, long, value_name = "variable")]
+    env: Vec<String>,
+    /// On a terminal
+    #[arg(short, long)]
+    tty: bool,
+    /// Whom it runs as: UID[:GID]
+    #[arg(short, long, value_name = "uid:gid")]
+    user: Option<String>,
+    /// A further group, by number
+    #[arg(short = 'g', long, value_name = "gid")]
+    additional_gids: Vec<u32>,
+    /// A file with the process as the specification has it
+    #[arg(short, long, value_name = "file")]
+    process: Option<PathBuf>,
+    /// Leave it running and return
+    #[arg(short, long)]
+    detach: bool,
+    /// A file that gets its process id
+    #[arg(long, value_name = "file")]
+    pid_file: Option<PathBuf>,
+    /// No privileges by exec
+    #[arg(long)]
+    no_new_privs: bool,
+    /// A further capability
+    #[arg(short, long, value_name = "capability")]
+    cap: Vec<String>,
+    /// How many descriptors, from 3 on, it gets
+    #[arg(long, value_name = "number", default_value_t = 0)]
+    preserve_fds: u32,
+    /// A cgroup below the container's
+    #[arg(long, value_name = "path")]
+    cgroup: Option<String>,
+    /// Put it into a container that is paused, too
+    #[arg(long)]
+    ignore_paused: bool,
+    /// The container's id
+    #[arg(value_name = "container-id")]
+    id: String,
+    /// The command with its arguments
+    #[arg(trailing_var_arg = true, allow_hyphen_values = true, value_name = "command")]
+    command: Vec<String>,
+}
+
+pub(super) fn exec(arguments: ExecArguments, runtime: &Runtime, log: &Log) -> Result<u8> {
+    oci::protect_own_binary()?;
+    let container = runtime.container(&arguments.id)?;
+    let process = process(&arguments, container.config()?.process().clone())?;
+    let console = match (&arguments.console_socket, arguments.detach) {
+        (Some(socket), true) => Some(Console::Socket(socket.clone())),
+        (Some(_), false) => {
+            let reason = "cannot use console socket if hull will not detach: say --detach";
+            return Err(refused("exec", reason));
+        }
+        (None, true) => None,
+        (None, false) => Some(Console::Caller),
+    };
+    let signals = if arguments.detach { None } else { Some(foreground::prepare(true)?) };
+    let executed = container.exec(&Exec {
+        process,
+        console,
+        pid_file: arguments.pid_file,
+        preserve_fds: arguments.preserve_fds,
+        detach: arguments.detach,
+        ignore_paused: arguments.ignore_paused,
+        cgroup: arguments.cgroup,
+    })?;
+    warn(&executed.warnings, log);
+    let Some(signals) = signals else { return Ok(0) };
+    let status = foreground::follow(&executed.pidfd, &signals, executed.terminal)?;
+    Ok(u8::try_from(status).unwrap_or(255))
+}
+
+/// The process: one of a file, or the container's own with what the flags say.
+fn process(arguments: &ExecArguments, own: Option<Process>) -> Result<Process> {
+    if let Some(path) = &arguments.process {
+        let doing = || format!("read the process {}", path.display());
+        let text = std::fs::read(path).context(doing)?;
+        return serde_json::from_slice(&text).map_err(|error| refused(doing(), error.to_string()));
+    }
+    let mut process = own.unwrap_or_default();
+    if arguments.command.is_empty() {
+        return Err(refused(
+            "exec",
+            "process args cannot be empty: name a command, or a file with --process",
+        ));
+    }
+    process.set_args(Some(arguments.command.clone()));
+    process.set_terminal(Some(arguments.tty));
+    process.set_console_size(None);
+    if let Some(cwd) = &arguments.cwd {
+        process.set_cwd(cwd.clone());
+    }
+    let mut environment = process.env().clone().unwrap_or_default();
+    environment.extend(arguments.env.iter().cloned());
+    process.set_env(Some(environment));
+    if arguments.no_new_privs {
+        process.set_no_new_privileges(Some(true));
+    }
+    user(arguments, &mut process)?;
+    capabilities(&arguments.cap, &mut process)?;
+    Ok(process)
+}
+
+fn user(arguments: &ExecArguments, process: &mut Process) -> Result<()> {
+    if let Some(text) = &arguments.user {
+        let (uid, gid) = text.split_once(':').map_or((text.as_str(), None), |(uid, gid)| (uid, Some(gid)));
+        let number = |text: &str| {
+            text.parse::<u32>().map_err(|_| {
+                refused(format!("--user {text}"), "parsing as int: hull oci takes numbers here, UID[:GID]")
+            })
+        };
+        let user = process.user_mut();
+        user.set_uid(number(uid)?);
+        if let Some(gid) = gid {
+            user.set_gid(number(gid)?);
+        }
+    }
+    if !arguments.additional_gids.is_empty() {
+        let user = process.user_mut();
+        let mut groups = user.additional_gids().clone().unwrap_or_default();
+        groups.extend(&arguments.additional_gids);
+        user.set_additional_gids(Some(groups));
+    }
+    Ok(())
+}
+
+/// Adds capabilities to every set but the inheritable one.
+fn capabilities(names: &[String], process: &mut Process) -> Result<()> {
+    if names.is_empty() {
+        return Ok(());
+    }
+    let mut all = process.capabilities().clone().unwrap_or_else(|| {
+        let mut none = LinuxCapabilities::default();
+        let empty = || Some(Default::default());
+        none.set_bounding(empty()).set_effective(empty()).set_permitted(empty()).set_inheritable(empty());
+        none.set_ambient(empty());
+        none
+    });
+    for name in names {
+        let capability: Capability = serde_json::from_value(serde_json::Value::from(name.to_uppercase()))
+            .map_err(|_| refused(format!("--cap {name}"), "there is no such capability"))?;
+        let with = |set: &Option<std::collections::HashSet<Capability>>| {
+            let mut set = set.clone().unwrap_or_default();
+            set.insert(capability);
+            Some(set)
+        };
+        let (bounding, effective) = (with(all.bounding()), with(all.effective()));
+        let (permitted, ambient) = (with(all.permitted()), with(all.ambient()));
+        all.set_bounding(bounding).set_effective(effective).set_permitted(permitted).set_ambient(ambient);
+    }
+    process.set_capabilities(Some(all));
+    Ok(())
+}

@@ -1,0 +1,77 @@
+//! Where the runtime's words go: standard error, and the log that callers such as containerd read errors from.
+
+use std::fs::{File, OpenOptions};
+use std::io::Write;
+use std::path::Path;
+
+use hull_runtime::error::Context;
+use hull_runtime::{Error, Result};
+
+/// How the log is written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+pub(super) enum Format {
+    /// `time="…" level=error msg="…"`
+    Text,
+    /// One object a line.
+    Json,
+}
+
+/// The log of one run.
+pub(super) struct Log {
+    file: Option<File>,
+    format: Format,
+    debug: bool,
+}
+
+impl Log {
+    pub(super) fn open(path: Option<&Path>, format: Format, debug: bool) -> Result<Log> {
+        let open = |path: &Path| {
+            let file = OpenOptions::new().append(true).create(true).open(path);
+            file.context(|| format!("open the log {}", path.display()))
+        };
+        Ok(Log { file: path.map(open).transpose()?, format, debug })
+    }
+
+    /// What ended the run.
+    pub(super) fn error(&self, text: &str) {
+        eprintln!("hull oci: {text}");
+        self.write("error", text);
+    }
+
+    /// What it goes on without.
+    pub(super) fn warn(&self, text: &str) {
+        if self.file.is_none() {
+            eprintln!("hull oci: warning: {text}");
+        }
+        self.write("warning", text);
+    }
+
+    /// What helps to understand it, with `--debug`.
+    pub(super) fn debug(&self, text: &str) {
+        if !self.debug {
+            return;
+        }
+        if self.file.is_none() {
+            eprintln!("hull oci: {text}");
+        }
+        self.write("debug", text);
+    }
+
+    fn write(&self, level: &str, text: &str) {
+        let Some(mut file) = self.file.as_ref() else { return };
+        let time = jiff::Timestamp::now().strftime("%Y-%m-%dT%H:%M:%SZ");
+        let line = match self.format {
+            Format::Json => {
+                serde_json::json!({ "level": level, "msg": text, "time": time.to_string() }).to_string()
+            }
+            Format::Text => format!("time=\"{time}\" level={level} msg={text:?}"),
+        };
+        // The error itself has been told on standard error.
+        let _ = file.write_all(format!("{line}\n").as_bytes());
+    }
+}
+
+/// A refusal in this command line's name.
+pub(super) fn refused(doing: impl Into<String>, reason: impl Into<String>) -> Error {
+    Error::refused(doing, reason)
+}

@@ -1,0 +1,155 @@
+//! `hull oci`, and the binary called by the name `hull-oci`: the OCI runtime's own command line, with runc's words. It
+//! needs no daemon.
+
+mod container;
+mod exec;
+mod log;
+mod show;
+mod update;
+
+use std::process::ExitCode;
+
+use clap::{Args, FromArgMatches, Parser, Subcommand};
+use hull_runtime::Result;
+use hull_runtime::oci::Runtime;
+
+use self::log::Log;
+
+/// The OCI runtime: containers from bundles, without a daemon
+#[derive(Parser, Debug)]
+#[command(name = "hull-oci", disable_version_flag = true, disable_help_subcommand = true)]
+struct CommandLine {
+    #[command(flatten)]
+    globals: Globals,
+    #[command(subcommand)]
+    verb: Option<Verb>,
+}
+
+#[derive(Args, Debug)]
+struct Globals {
+    /// Where containers' states are kept
+    #[arg(long, value_name = "folder")]
+    root: Option<std::path::PathBuf>,
+    /// A file that gets what is logged, besides standard error
+    #[arg(long, value_name = "file")]
+    log: Option<std::path::PathBuf>,
+    /// How it is written there: text or json
+    #[arg(long, value_name = "format", default_value = "text")]
+    log_format: log::Format,
+    /// Log more
+    #[arg(long)]
+    debug: bool,
+    /// Print the version
+    #[arg(short, long)]
+    version: bool,
+}
+
+#[derive(Subcommand, Debug)]
+enum Verb {
+    /// Make a container, which waits to be started
+    Create(container::CreateArguments),
+    /// Start a container that was created
+    Start(container::OfContainer),
+    /// Create and start a container
+    Run(container::RunArguments),
+    /// Print a container's state as JSON
+    State(container::OfContainer),
+    /// Send a signal to a container's first process
+    Kill(container::KillArguments),
+    /// Remove a container
+    Delete(container::DeleteArguments),
+    /// Execute another process in a container
+    Exec(exec::ExecArguments),
+    /// List a container's processes
+    Ps(show::PsArguments),
+    /// List containers
+    List(show::ListArguments),
+    /// Make a container's processes stand still
+    Pause(container::OfContainer),
+    /// Let a container's processes go on
+    Resume(container::OfContainer),
+    /// Change a container's limits
+    Update(update::UpdateArguments),
+    /// Print what a container uses, and when the kernel kills in it for memory
+    Events(show::EventsArguments),
+    /// Write a configuration to begin with
+    Spec(show::SpecArguments),
+    /// Print what this runtime can do as JSON
+    Features,
+}
+
+/// The whole life of the process as an OCI runtime; `words` begin with the name that it goes by.
+pub fn main(words: Vec<std::ffi::OsString>) -> ExitCode {
+    let line = match parse(words) {
+        Ok(line) => line,
+        Err(error) => {
+            let status = if error.use_stderr() { 1 } else { 0 };
+            // Nobody is left to tell when this fails.
+            let _ = error.print();
+            return ExitCode::from(status);
+        }
+    };
+    let log = Log::open(line.globals.log.as_deref(), line.globals.log_format, line.globals.debug);
+    let log = match log {
+        Ok(log) => log,
+        Err(error) => {
+            eprintln!("hull oci: {error}");
+            return ExitCode::FAILURE;
+        }
+    };
+    let Some(verb) = line.verb else {
+        println!(
+            "hull-oci version {}\nspec: {}",
+            env!("CARGO_PKG_VERSION"),
+            hull_runtime::oci::SPECIFICATION
+        );
+        return ExitCode::SUCCESS;
+    };
+    log.debug(&format!("{verb:?}"));
+    let failed = if matches!(verb, Verb::Exec(_)) { 255 } else { 1 };
+    match run(verb, line.globals.root, &log) {
+        Ok(status) => ExitCode::from(status),
+        Err(error) => {
+            log.error(&error.to_string());
+            ExitCode::from(failed)
+        }
+    }
+}
+
+fn parse(words: Vec<std::ffi::OsString>) -> std::result::Result<CommandLine, clap::Error> {
+    let mut command = <CommandLine as clap::CommandFactory>::command();
+    let matches = command.try_get_matches_from_mut(words)?;
+    let line = CommandLine::from_arg_matches(&matches)?;
+    if line.verb.is_none() && !line.globals.version {
+        return Err(
+            command.error(clap::error::ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand, command_help())
+        );
+    }
+    Ok(line)
+}
+
+fn command_help() -> String {
+    <CommandLine as clap::CommandFactory>::command().render_help().to_string()
+}
+
+fn run(verb: Verb, root: Option<std::path::PathBuf>, log: &Log) -> Result<u8> {
+    let runtime = Runtime::at(root.unwrap_or_else(Runtime::default_root));
+    let done = |result: Result<()>| result.map(|()| 0);
+    match verb {
+        Verb::Create(arguments) => done(container::create(arguments, &runtime, log)),
+        Verb::Start(of) => done(runtime.container(&of.id)?.start()),
+        Verb::Run(arguments) => container::run(arguments, &runtime, log),
+        Verb::State(of) => done(show::state(&runtime.container(&of.id)?)),
+        Verb::Kill(arguments) => done(container::kill(&arguments, &runtime)),
+        Verb::Delete(arguments) => done(container::delete(&arguments, &runtime)),
+        Verb::Exec(arguments) => exec::exec(arguments, &runtime, log),
+        Verb::Ps(arguments) => done(show::ps(&arguments, &runtime)),
+        Verb::List(arguments) => done(show::list(&arguments, &runtime)),
+        Verb::Pause(of) => done(runtime.container(&of.id)?.pause()),
+        Verb::Resume(of) => done(runtime.container(&of.id)?.resume()),
+        Verb::Update(arguments) => done(update::update(&arguments, &runtime)),
+        Verb::Events(arguments) => done(show::events(&arguments, &runtime)),
+        Verb::Spec(arguments) => done(show::spec(&arguments)),
+        Verb::Features => done(show::print(&hull_runtime::oci::features())),
+    }
+}
