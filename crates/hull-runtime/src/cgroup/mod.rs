@@ -184,6 +184,14 @@ impl Cgroup {
         Ok(())
     }
 
+    /// Moves a process in the v1 hierarchies.
+    pub(crate) fn add_v1(&self, pid: i32) -> Result<()> {
+        for v1 in hierarchy().used() {
+            write_process(&self.in_folder(&v1.folder).join("cgroup.procs"), pid)?;
+        }
+        Ok(())
+    }
+
     /// Moves a process into it, in every hierarchy.
     pub fn add(&self, pid: i32) -> Result<()> {
         for folder in self.everywhere() {

@@ -10,17 +10,23 @@ use super::devices::{self, Terminal};
 use super::hide::Masks;
 use super::mounts::Sorted;
 use super::namespaces::Namespaces;
+use super::outside::Outside;
 use super::process::Privileges;
 use super::report::Teller;
-use super::{Hold, Start, Streams, hooks, init, mounts, process, root, streams, sysctl, user};
+use super::{Hold, Start, Streams, hooks, init, mounts, process, root, streams, sysctl, user, userns};
 use crate::error::Context;
 use crate::sys;
 use crate::{Error, Result};
 
 /// Runs in the new process.
-pub(super) fn run(start: &Start<'_>, namespaces: &Namespaces, teller: &Teller) -> Result<Infallible> {
+pub(super) fn run(
+    start: &Start<'_>,
+    namespaces: &Namespaces,
+    teller: &Teller,
+    outside: Option<&Outside>,
+) -> Result<Infallible> {
     let process = process_of(start)?;
-    let pid = assemble(start, process, namespaces, teller)?;
+    let pid = assemble(start, process, namespaces, teller, outside)?;
 
     // The process. Nothing of the host's is open any more when the container's own files are first looked at.
     teller.close_all_else(start.preserved, start.hold.map(Hold::descriptor))?;
@@ -45,17 +51,30 @@ fn assemble(
     process: &Process,
     namespaces: &Namespaces,
     teller: &Teller,
+    outside: Option<&Outside>,
 ) -> Result<Option<i32>> {
     process::shield()?;
     namespaces.join()?;
+    if let Some(outside) = outside {
+        teller.outside()?;
+        if outside.in_user_namespace() {
+            userns::become_root()?;
+            // The kernel has made it visible for the change of user, if that was one.
+            process::shield()?;
+        }
+    }
+    let from_outside = outside.filter(|outside| outside.mounts()).map(|_| teller);
     process::new_session(start.keyring)?;
 
     // The file system, while the host's is still there to take from.
     let procfs = sysctl::host_procfs()?;
     root::cut_propagation(start.spec)?;
-    let root = root::assemble(start.spec, start.rootfs)?;
+    let root = root::assemble(match from_outside {
+        Some(teller) => teller.tree()?,
+        None => root::detached(start.spec, start.rootfs)?,
+    })?;
     teller.root(root.as_fd())?;
-    let Sorted { now, later } = mounts::prepare_all(start.spec)?;
+    let Sorted { now, later } = mounts::prepare_all(start.spec, from_outside)?;
     for mount in now {
         mount.attach(root.as_fd())?;
     }
@@ -73,10 +92,16 @@ fn assemble(
         teller.cgroup()?;
     }
     let later = mounts::with_cgroups(later, start.cgroup)?;
-    start.cgroup.join_v1_self()?;
+    if !outside.is_some_and(Outside::in_user_namespace) {
+        start.cgroup.join_v1_self()?;
+    }
     namespaces.make_cgroup()?;
     let pid = hooks(start, teller)?;
-    root::enter(root.as_fd(), start.no_pivot)?;
+    // In a user namespace the kernel's file systems can be mounted only where the host's are still to be seen.
+    let leaves_late = outside.is_some_and(Outside::in_user_namespace);
+    if !leaves_late {
+        root::enter(root.as_fd(), start.no_pivot)?;
+    }
     name_the_machine(start, namespaces)?;
     sysctl::set(start.spec, procfs.as_fd(), false)?;
     process::prepare(process, procfs.as_fd(), teller)?;
@@ -92,6 +117,9 @@ fn assemble(
     }
     masks.hide(start.spec, root.as_fd(), |path| places.iter().any(|place| path.starts_with(place)))?;
     sysctl::set(start.spec, procfs.as_fd(), true)?;
+    if leaves_late {
+        root::enter(root.as_fd(), start.no_pivot)?;
+    }
     process::make_working_directory(root.as_fd(), process.cwd())?;
     root::finish(start.spec, root.as_fd())?;
 

@@ -84,7 +84,7 @@ pub fn start_held(connection: &OwnedFd) -> Result<()> {
     loop {
         match report::hear(connection.as_fd())? {
             Heard::Step(Step::Running) => return Ok(()),
-            Heard::Step(_) | Heard::Root(_) => {}
+            Heard::Step(_) | Heard::Root(_) | Heard::NeedsOutside => {}
         }
     }
 }

@@ -5,12 +5,13 @@ use std::convert::Infallible;
 use std::os::fd::AsFd;
 
 use rustix::fs::{Mode, OFlags};
+use rustix::io::Errno;
 
 use super::process::Privileges;
 use super::report::Teller;
-use super::{ExecIn, Streams, devices, process, streams, sysctl, user};
+use super::{ExecIn, Streams, devices, process, streams, sysctl, user, userns};
 use crate::error::Context;
-use crate::{Result, sys};
+use crate::{Error, Result, sys};
 
 /// Every namespace that a container may have; the pid namespace is the clone's own doing.
 const NAMESPACES: i32 =
@@ -26,13 +27,37 @@ pub(super) fn run(exec: &ExecIn<'_>, teller: &Teller) -> Result<Infallible> {
     process::execute(&privileges, |_| Ok(()))
 }
 
+/// The namespaces that few containers have of their own, and that the kernel does not let one join again.
+fn further_namespaces(exec: &ExecIn<'_>) -> Result<i32> {
+    let mut flags = 0;
+    for (name, flag) in [("user", libc::CLONE_NEWUSER), ("time", libc::CLONE_NEWTIME)] {
+        let of = |pid: &str| rustix::fs::stat(format!("/proc/{pid}/ns/{name}"));
+        match (of("self"), of(&exec.target_pid.to_string())) {
+            (Ok(own), Ok(there)) if (own.st_dev, own.st_ino) != (there.st_dev, there.st_ino) => flags |= flag,
+            (Ok(_), Ok(_)) => {}
+            // A kernel without this kind; a process that has ended is found so by who joins the others.
+            (Err(Errno::NOENT), _) | (_, Err(Errno::NOENT)) => {}
+            (Err(error), _) | (_, Err(error)) => {
+                return Err(Error::kernel(format!("look at the container's {name} namespace"), error));
+            }
+        }
+    }
+    Ok(flags)
+}
+
 /// Goes into the container, with streams of its own.
 fn enter(exec: &ExecIn<'_>, teller: &Teller) -> Result<()> {
     // Before it can be seen from inside: it holds the shim's memory and descriptors.
     process::shield()?;
     exec.cgroup.join_v1_self()?;
     let procfs = sysctl::host_procfs()?;
-    sys::setns(exec.target_pidfd, NAMESPACES).context(|| "join the container's namespaces".into())?;
+    let further = further_namespaces(exec)?;
+    sys::setns(exec.target_pidfd, NAMESPACES | further)
+        .context(|| "join the container's namespaces".into())?;
+    if further & libc::CLONE_NEWUSER != 0 {
+        userns::become_root()?;
+        process::shield()?;
+    }
     process::new_session(true)?;
     let terminal = match exec.streams {
         Streams::Pipes { .. } | Streams::Inherited => None,

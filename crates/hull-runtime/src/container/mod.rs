@@ -29,6 +29,7 @@ mod joined;
 mod mounts;
 mod namespaces;
 mod options;
+mod outside;
 mod process;
 mod report;
 mod root;
@@ -38,11 +39,13 @@ mod sysctl;
 #[cfg(test)]
 mod tests;
 mod user;
+mod userns;
 
 pub(crate) use capabilities::names as capability_names;
 pub use hold::{Hold, start_held};
-use namespaces::{Namespaces, PidNamespace};
-pub(crate) use root::{attach, overlay, overlay_reads_parameters, pivot};
+use namespaces::{Entered, Namespaces};
+use outside::Outside;
+pub(crate) use root::{attach, enter, overlay, overlay_reads_parameters};
 
 use report::{Heard, Teller};
 
@@ -122,6 +125,8 @@ pub struct Child {
     pidfd: Option<OwnedFd>,
     sync: OwnedFd,
     root: Option<Root>,
+    /// What is done for it from here, for one in a user namespace.
+    outside: Option<Outside>,
     running: bool,
 }
 
@@ -166,6 +171,13 @@ impl Child {
                     let mounts = std::fs::File::open(format!("/proc/{}/ns/mnt", self.pid));
                     self.root = Some(Root { _folder: folder, _mounts: mounts.ok().map(OwnedFd::from) });
                 }
+                Heard::NeedsOutside => {
+                    let Some(outside) = &self.outside else {
+                        let reason = "it waits for what it can do itself";
+                        return Err(Error::refused("start the first process", reason));
+                    };
+                    outside.serve(self.pid, self.sync.as_fd())?;
+                }
                 Heard::Step(step) => {
                     self.running = matches!(step, Step::Running | Step::Held);
                     return Ok(step);
@@ -176,7 +188,13 @@ impl Child {
 
     /// Lets a child go on that waits for its cgroup, see [`Start::awaits_cgroup`].
     pub fn cgroup_is_there(&mut self) -> Result<()> {
+        self.join_cgroup()?;
         report::cgroup_is_there(self.sync.as_fd())
+    }
+
+    /// Puts a child into its cgroup that has no right to join it by itself.
+    fn join_cgroup(&self) -> Result<()> {
+        self.outside.as_ref().map_or(Ok(()), |outside| outside.join_cgroup(self.pid))
     }
 
     /// Lets a child go on that asked with [`Step::NeedsHooks`], and tells it its process id.
@@ -220,13 +238,19 @@ pub fn start(start: Start<'_>) -> Result<Child> {
     supported::check(start.spec, start.hold.is_some())?;
     let namespaces = Namespaces::of(start.spec, start.awaits_network)?;
     sysctl::check(start.spec, &namespaces)?;
+    let outside = Outside::of(start.spec, start.rootfs, start.cgroup, &namespaces)?;
     let folder = start.cgroup.open_unified()?;
-    let pid = namespaces.pid.as_ref().map(PidNamespace::enter).transpose()?;
+    let entered = namespaces.enter_before()?;
     let child = clone(namespaces.new, folder.as_ref().map(AsFd::as_fd), |teller| {
-        first::run(&start, &namespaces, teller)
+        first::run(&start, &namespaces, teller, outside.as_ref())
     });
-    drop(pid);
-    child.context(|| "clone the container's first process".into())
+    drop(entered);
+    let mut child = child.context(|| "clone the container's first process".into())?;
+    child.outside = outside;
+    if !start.awaits_cgroup {
+        child.join_cgroup()?;
+    }
+    Ok(child)
 }
 
 /// Clones a process which runs `main` and never returns from it.
@@ -238,7 +262,7 @@ fn clone(
     let (sync, childs) = sockets::packet_pair()?;
     match sys::clone3(namespaces, cgroup)? {
         Cloned::Parent { pid, pidfd } => {
-            Ok(Child { pid, pidfd: Some(pidfd), sync, root: None, running: false })
+            Ok(Child { pid, pidfd: Some(pidfd), sync, root: None, outside: None, running: false })
         }
         Cloned::Child => {
             drop(sync);
@@ -286,7 +310,7 @@ pub fn exec(exec: ExecIn<'_>) -> Result<Child> {
     let doing = || "clone a process into the container".to_owned();
     let main = |teller: &Teller| joined::run(&exec, teller);
     let folder = exec.cgroup.open_unified()?;
-    let pid = PidNamespace::enter(exec.target_pidfd)?;
+    let pid = Entered::enter(oci_spec::runtime::LinuxNamespaceType::Pid, exec.target_pidfd)?;
     let child = match clone(0, folder.as_ref().map(AsFd::as_fd), main) {
         // On v2 a cgroup that hands controllers to cgroups below it holds no process itself: the container
         // has moved its own into one of these, and the new one joins its first process there.
@@ -306,7 +330,7 @@ pub fn exec(exec: ExecIn<'_>) -> Result<Child> {
 pub fn view(spec: &Spec, rootfs: &Rootfs) -> Result<OwnedFd> {
     sys::unshare_namespaces(libc::CLONE_NEWNS).context(|| "make a mount namespace".into())?;
     root::cut_propagation(spec)?;
-    let root = root::assemble(spec, rootfs)?;
+    let root = root::assemble(root::detached(spec, rootfs)?)?;
     for bind in mounts::prepare_binds(spec)? {
         bind.attach(root.as_fd())?;
     }

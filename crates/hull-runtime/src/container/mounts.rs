@@ -14,6 +14,7 @@ use rustix::{fs, io};
 
 use super::inroot::{self, Kind};
 use super::options::{self, NODEV, NOEXEC, NOSUID, Options, RDONLY};
+use super::report::Teller;
 use super::{copyup, root};
 use crate::cgroup::Cgroup;
 use crate::error::Context;
@@ -46,11 +47,11 @@ pub(super) struct Sorted {
     pub(super) later: Vec<Prepared>,
 }
 
-/// Prepares every mount of the configuration, in its order.
-pub(super) fn prepare_all(spec: &Spec) -> Result<Sorted> {
+/// Prepares every mount of the configuration, in its order; the trees of binds come from outside where that is given.
+pub(super) fn prepare_all(spec: &Spec, from_outside: Option<&Teller>) -> Result<Sorted> {
     let mut sorted = Sorted { now: Vec::new(), later: Vec::new() };
     for mount in spec.mounts().iter().flatten() {
-        let prepared = prepare(mount)?;
+        let prepared = prepare(mount, from_outside)?;
         let waits = matches!(prepared.tree, Tree::Sysfs | Tree::OfCgroups)
             || sorted.later.iter().any(|other| prepared.destination.starts_with(&other.destination));
         if waits { sorted.later.push(prepared) } else { sorted.now.push(prepared) }
@@ -76,7 +77,8 @@ pub(super) fn prepare_binds(spec: &Spec) -> Result<Vec<Prepared>> {
     for mount in spec.mounts().iter().flatten() {
         let options = options::parse(mount.options().as_deref().unwrap_or_default())?;
         if is_bind(mount, &options) {
-            binds.push(bind(mount, options)?);
+            let tree = bind_tree(mount, &options)?;
+            binds.push(bind(mount, options, tree)?);
         }
     }
     Ok(binds)
@@ -91,18 +93,22 @@ pub(super) fn binds_dev(spec: &Spec) -> bool {
     })
 }
 
-fn is_bind(mount: &Mount, options: &Options) -> bool {
+pub(super) fn is_bind(mount: &Mount, options: &Options) -> bool {
     options.bind.is_some() || mount.typ().as_deref() == Some("bind")
 }
 
-fn prepare(mount: &Mount) -> Result<Prepared> {
+fn prepare(mount: &Mount, from_outside: Option<&Teller>) -> Result<Prepared> {
     let options = options::parse(mount.options().as_deref().unwrap_or_default())?;
     let destination = mount.destination();
     if destination.components().eq(Path::new("/").components()) {
         return Err(Error::refused("mount on /", "a mount cannot replace the container's root"));
     }
     if is_bind(mount, &options) {
-        return bind(mount, options);
+        let tree = match from_outside {
+            Some(teller) => teller.tree()?,
+            None => bind_tree(mount, &options)?,
+        };
+        return bind(mount, options, tree);
     }
     let kind = Kind::Folder;
     let destination = destination.clone();
@@ -146,13 +152,13 @@ fn file_system(kind: &str, source: Option<&Path>, destination: &Path, options: &
     fsmount(&context, FsMountFlags::FSMOUNT_CLOEXEC, attributes).map_err(failed)
 }
 
-/// A detached copy of a part of the host's tree.
-fn bind(mount: &Mount, options: Options) -> Result<Prepared> {
-    let destination = mount.destination().clone();
+/// A detached copy of a part of the host's tree, as a bind's options want it.
+pub(super) fn bind_tree(mount: &Mount, options: &Options) -> Result<OwnedFd> {
+    let destination = mount.destination();
     let Some(source) = mount.source() else {
-        return Err(Error::refused(doing("a bind", &destination), "it has no source"));
+        return Err(Error::refused(doing("a bind", destination), "it has no source"));
     };
-    let doing = || doing(&source.display().to_string(), &destination);
+    let doing = || doing(&source.display().to_string(), destination);
     let mut flags = OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC;
     if options.bind.unwrap_or(true) {
         flags |= OpenTreeFlags::AT_RECURSIVE;
@@ -170,6 +176,12 @@ fn bind(mount: &Mount, options: Options) -> Result<Prepared> {
             "a bind mount has no such option",
         ));
     }
+    Ok(tree)
+}
+
+fn bind(mount: &Mount, options: Options, tree: OwnedFd) -> Result<Prepared> {
+    let destination = mount.destination().clone();
+    let doing = || doing("a bind", &destination);
     let kind = if inroot::is_folder(&tree).context(doing)? { Kind::Folder } else { Kind::File };
     Ok(Prepared { destination, kind, tree: Tree::Detached(tree), options })
 }

@@ -39,6 +39,15 @@ impl Attributes {
     }
 }
 
+/// Of which mounts the ids are mapped.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum IdMap {
+    /// Of this one.
+    This,
+    /// Of this one and all below it.
+    Recursive,
+}
+
 /// The options of one mount, sorted.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Options {
@@ -52,6 +61,8 @@ pub(crate) struct Options {
     pub(crate) bind: Option<bool>,
     /// The file system's own parameters.
     pub(crate) data: Vec<(String, Option<String>)>,
+    /// Its ids are mapped.
+    pub(crate) id_map: Option<IdMap>,
     /// A tmpfs starts with a copy of what its destination held.
     pub(crate) copy_up: bool,
 }
@@ -90,7 +101,9 @@ fn sort(word: &str, options: &mut Options) -> Result<()> {
         "bind" => options.bind = Some(options.bind.unwrap_or(false)),
         "rbind" => options.bind = Some(true),
         "tmpcopyup" => options.copy_up = true,
-        "remount" | "idmap" | "ridmap" => {
+        "idmap" => options.id_map = Some(IdMap::This),
+        "ridmap" => options.id_map = Some(IdMap::Recursive),
+        "remount" => {
             return Err(Error::refused(format!("mount option {word:?}"), "it is not supported"));
         }
         _ => match propagation(word) {
@@ -174,6 +187,7 @@ mod tests {
         let deep = parsed("bind,rro,rnosuid");
         assert_eq!((deep.bind, deep.recursive.set, deep.attributes.set), (Some(false), RDONLY | NOSUID, 0));
         assert_eq!(parsed("relatime").recursive, Attributes::default());
-        assert!(parse(&["idmap".to_owned()]).is_err());
+        assert_eq!(parsed("rbind,ridmap").id_map, Some(IdMap::Recursive));
+        assert!(parse(&["remount".to_owned()]).is_err());
     }
 }

@@ -68,13 +68,13 @@ fn limits(process: &Process, teller: &Teller) -> Result<()> {
         let (resource, name) = resource(limit.typ());
         let (soft, hard) = (limit.soft(), limit.hard());
         let doing = || format!("set the limit {name}={soft}:{hard}");
-        match sys::set_limit(resource, soft, hard) {
+        match sys::set_limit(None, resource, soft, hard) {
             Ok(()) => {}
             // Without CAP_SYS_RESOURCE a hard limit can only be lowered.
             Err(error) if error.raw_os_error() == Some(libc::EPERM) => {
                 let (_, most) = sys::get_limit(resource).context(doing)?;
                 let (soft, cut) = (soft.min(most), hard.min(most));
-                sys::set_limit(resource, soft, cut).context(doing)?;
+                sys::set_limit(None, resource, soft, cut).context(doing)?;
                 teller.warn(&format!(
                     "the limit {name} is {soft}:{cut} instead of {}:{hard}: this machine does not grant \
                      CAP_SYS_RESOURCE",
@@ -87,7 +87,7 @@ fn limits(process: &Process, teller: &Teller) -> Result<()> {
     Ok(())
 }
 
-fn resource(kind: PosixRlimitType) -> (u32, &'static str) {
+pub(super) fn resource(kind: PosixRlimitType) -> (u32, &'static str) {
     match kind {
         PosixRlimitType::RlimitCpu => (libc::RLIMIT_CPU, "cpu"),
         PosixRlimitType::RlimitFsize => (libc::RLIMIT_FSIZE, "fsize"),

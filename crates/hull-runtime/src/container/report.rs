@@ -2,13 +2,13 @@
 //! clone. The child's end is close-on-exec, so its end of file says that exec has succeeded.
 //!
 //! ```text
-//! child:  Root?  Terminal?  Warning*  NeedsHooks?  NeedsNetwork?  Warning*  (Failed | Held | end of file)
-//! parent:  Cgroup?                           Hooks         Network
+//! child:  NeedsOutside?  Root?  Terminal?  Warning*  NeedsHooks?  NeedsNetwork?  Warning*  (Failed | Held | end of file)
+//! parent:  Mapped Tree*  Cgroup?                           Hooks         Network
 //! ```
 //!
 //! A child that is held goes on with whoever starts it, in the same words.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
 
 use super::Step;
@@ -26,12 +26,17 @@ const CGROUP: u8 = b'c';
 const NEEDS_HOOKS: u8 = b'H';
 const HOOKS: u8 = b'h';
 const HELD: u8 = b'C';
+const NEEDS_OUTSIDE: u8 = b'O';
+const MAPPED: u8 = b'm';
+const TREE: u8 = b't';
 
 /// The longest packet; a longer text is cut.
 const PACKET_MAX: usize = 16 * 1024;
 
 /// What a packet of the child's says.
 pub(super) enum Heard {
+    /// It waits for its user namespace to be mapped, and for mounts: [`mapped`] and [`tree`].
+    NeedsOutside,
     /// The root folder, to be held.
     Root(OwnedFd),
     /// What the caller is to know.
@@ -42,11 +47,13 @@ pub(super) enum Heard {
 pub(super) struct Teller {
     /// Another one once a held child is started.
     socket: RefCell<OwnedFd>,
+    /// The news of the cgroup has come before it was waited for.
+    has_cgroup: Cell<bool>,
 }
 
 impl Teller {
     pub(super) fn new(socket: OwnedFd) -> Teller {
-        Teller { socket: RefCell::new(socket) }
+        Teller { socket: RefCell::new(socket), has_cgroup: Cell::new(false) }
     }
 
     /// From here on, somebody else listens.
@@ -101,13 +108,29 @@ impl Teller {
         }
     }
 
-    /// Waits until the parent has made the cgroup.
+    /// Waits until the parent has made the cgroup, which it may have told already.
     pub(super) fn cgroup(&self) -> Result<()> {
+        if self.has_cgroup.get() {
+            return Ok(());
+        }
         let mut packet = [0];
         let received = sockets::receive(self.socket.borrow().as_fd(), &mut packet);
         match received.context(|| "wait for the cgroup".into())? {
             (1, None) if packet[0] == CGROUP => Ok(()),
             _ => Err(Error::refused("wait for the cgroup", "the shim made none")),
+        }
+    }
+
+    /// The parent's next packet, past the news of the cgroup.
+    fn next(&self, doing: &str) -> Result<(u8, Option<OwnedFd>)> {
+        loop {
+            let mut packet = [0];
+            let received = sockets::receive(self.socket.borrow().as_fd(), &mut packet);
+            match received.context(|| doing.into())? {
+                (1, None) if packet[0] == CGROUP => self.has_cgroup.set(true),
+                (1, fd) => return Ok((packet[0], fd)),
+                _ => return Err(Error::refused(doing, "the parent is gone")),
+            }
         }
     }
 
@@ -119,6 +142,25 @@ impl Teller {
         match (received.context(|| "wait for the hooks".into())?, packet) {
             ((5, None), [HOOKS, pid @ ..]) => Ok(i32::from_ne_bytes(pid)),
             _ => Err(Error::refused("wait for the hooks", "the runtime is gone")),
+        }
+    }
+
+    /// Asks for what only its parent can do, and waits until the user namespace is mapped.
+    pub(super) fn outside(&self) -> Result<()> {
+        const DOING: &str = "wait for the user namespace's mappings";
+        self.tell(NEEDS_OUTSIDE, &[], None)?;
+        match self.next(DOING)? {
+            (MAPPED, None) => Ok(()),
+            _ => Err(Error::refused(DOING, "the parent said something else")),
+        }
+    }
+
+    /// The next of the mounts that the parent makes.
+    pub(super) fn tree(&self) -> Result<OwnedFd> {
+        const DOING: &str = "wait for a mount from outside";
+        match self.next(DOING)? {
+            (TREE, Some(tree)) => Ok(tree),
+            _ => Err(Error::refused(DOING, "the parent said something else")),
         }
     }
 
@@ -152,6 +194,7 @@ pub(super) fn hear(socket: BorrowedFd<'_>) -> Result<Heard> {
         (0, _) => Step::Running,
         (1, Some(root)) if packet[0] == ROOT => return Ok(Heard::Root(root)),
         (1, Some(master)) if packet[0] == TERMINAL => Step::Terminal(master),
+        (1, None) if packet[0] == NEEDS_OUTSIDE => return Ok(Heard::NeedsOutside),
         (1, None) if packet[0] == NEEDS_NETWORK => Step::NeedsNetwork,
         (1, None) if packet[0] == NEEDS_HOOKS => Step::NeedsHooks,
         (1, None) if packet[0] == HELD => Step::Held,
@@ -179,6 +222,16 @@ pub(super) fn cgroup_is_there(socket: BorrowedFd<'_>) -> Result<()> {
         Err(error) if matches!(error.raw_os_error(), Some(libc::EPIPE | libc::ECONNRESET)) => Ok(()),
         sent => sent.context(|| "tell of the cgroup".into()),
     }
+}
+
+/// Tells the child that its user namespace is mapped.
+pub(super) fn mapped(socket: BorrowedFd<'_>) -> Result<()> {
+    sockets::send(socket, &[MAPPED], None).context(|| "tell of the user namespace's mappings".into())
+}
+
+/// Hands the child a mount that was made for it.
+pub(super) fn tree(socket: BorrowedFd<'_>, tree: BorrowedFd<'_>) -> Result<()> {
+    sockets::send(socket, &[TREE], Some(tree)).context(|| "hand over a mount".into())
 }
 
 /// Tells the child that the hooks have run, and its process id.

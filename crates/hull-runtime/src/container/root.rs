@@ -60,12 +60,16 @@ fn wanted_propagation(spec: &Spec) -> Result<Option<(u64, bool)>> {
     }
 }
 
+/// The root file system as a detached mount.
+pub(super) fn detached(spec: &Spec, rootfs: &Rootfs) -> Result<OwnedFd> {
+    match rootfs {
+        Rootfs::Path => clone_of_path(spec),
+        Rootfs::Overlay { lower, upper, work } => overlay(lower, upper, work),
+    }
+}
+
 /// Mounts the root file system upon `/`. Returns its root folder.
-pub(super) fn assemble(spec: &Spec, rootfs: &Rootfs) -> Result<OwnedFd> {
-    let root = match rootfs {
-        Rootfs::Path => clone_of_path(spec)?,
-        Rootfs::Overlay { lower, upper, work } => overlay(lower, upper, work)?,
-    };
+pub(super) fn assemble(root: OwnedFd) -> Result<OwnedFd> {
     attach(root.as_fd(), CWD, Path::new("/")).context(|| "move the root file system to its place".into())?;
     Ok(root)
 }

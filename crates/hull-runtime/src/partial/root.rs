@@ -88,7 +88,7 @@ pub(super) fn change(root: &Root) -> Result<()> {
             let layers = container::overlay(lower, upper, work)?;
             container::attach(layers.as_fd(), CWD, Path::new("/"))
                 .context(|| "put the image's files over the root".into())?;
-            container::pivot(layers.as_fd())?;
+            container::enter(layers.as_fd(), false)?;
             for (name, tree) in kept {
                 place(&tree?, Path::new("/").join(name).as_path(), true)?;
             }

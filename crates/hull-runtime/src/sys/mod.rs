@@ -99,6 +99,11 @@ impl MountAttr {
     pub(crate) fn flags(set: u64, clear: u64) -> MountAttr {
         MountAttr { set, clear, ..MountAttr::default() }
     }
+    /// Ids mapped as in a user namespace.
+    pub(crate) fn id_map(namespace: BorrowedFd<'_>) -> MountAttr {
+        let userns = namespace.as_raw_fd().unsigned_abs().into();
+        MountAttr { set: libc::MOUNT_ATTR_IDMAP, userns, ..MountAttr::default() }
+    }
     /// A new propagation.
     pub(crate) fn propagation(propagation: u64) -> MountAttr {
         MountAttr { propagation, ..MountAttr::default() }
@@ -236,12 +241,13 @@ pub(crate) fn ioprio_set(class: u32, level: u32) -> io::Result<()> {
     check(unsafe { libc::syscall(libc::SYS_ioprio_set, IOPRIO_WHO_PROCESS, 0, value) }).map(drop)
 }
 
-/// Sets one resource limit of the calling process; `u64::MAX` is infinity.
-pub(crate) fn set_limit(resource: u32, soft: u64, hard: u64) -> io::Result<()> {
+/// Sets one resource limit of a process, by default the calling one; `u64::MAX` is infinity.
+pub(crate) fn set_limit(pid: Option<i32>, resource: u32, soft: u64, hard: u64) -> io::Result<()> {
     let limit = libc::rlimit64 { rlim_cur: soft, rlim_max: hard };
     // SAFETY: the structure lives through the call.
-    check(unsafe { libc::prlimit64(0, resource as _, &raw const limit, std::ptr::null_mut()) } as libc::c_long)
-        .map(drop)
+    check(unsafe { libc::prlimit64(pid.unwrap_or(0), resource as _, &raw const limit, std::ptr::null_mut()) }
+        as libc::c_long)
+    .map(drop)
 }
 
 /// Soft and hard value of one resource limit of the calling process.

@@ -3,7 +3,11 @@
 use super::*;
 
 /// Starts a container that waits on its standard input, runs processes in it, and ends it.
-fn in_a_container(bench: &Bench, processes: &[Value], filter: Option<seccomp::Filter>) -> Vec<Outcome> {
+pub(super) fn in_a_container(
+    bench: &Bench,
+    processes: &[Value],
+    filter: Option<seccomp::Filter>,
+) -> Vec<Outcome> {
     let (spec, rootfs) = (bench.parsed(), bench.rootfs());
     let mut outcomes = Vec::new();
     let (reader, writer) = std::io::pipe().unwrap();
@@ -54,7 +58,7 @@ fn in_a_container(bench: &Bench, processes: &[Value], filter: Option<seccomp::Fi
     outcomes
 }
 
-fn process(script: &str) -> Value {
+pub(super) fn process(script: &str) -> Value {
     // The first process's own: looking at its namespaces takes no fewer.
     let caps = ["CAP_CHOWN", "CAP_DAC_OVERRIDE", "CAP_SETGID", "CAP_SETUID", "CAP_MKNOD", "CAP_KILL"];
     json!({
@@ -119,7 +123,7 @@ fn a_shim_s_own_children_are_still_born_at_home() {
     let own = std::fs::read_link("/proc/self/ns/pid").unwrap();
     let outcome = in_a_shim(|outcome| {
         let namespace = File::open("/proc/self/ns/pid").unwrap();
-        drop(PidNamespace::enter(namespace)?);
+        drop(Entered::enter(oci_spec::runtime::LinuxNamespaceType::Pid, namespace)?);
         outcome.output = std::fs::read_link("/proc/self/ns/pid_for_children").unwrap().display().to_string();
         Ok(())
     });

@@ -18,6 +18,7 @@ use crate::cgroup::Cgroup;
 
 mod exec;
 mod failing;
+mod mapped;
 mod running;
 
 /// A root file system of busybox and what it needs to be one.

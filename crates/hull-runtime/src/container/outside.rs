@@ -1,0 +1,188 @@
+//! What is done for a first process from outside: in a user namespace it has no say over the host's mounts, cgroups and
+//! limits any more, and a mount's ids can only be mapped by who has a say over its file system.
+
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+
+use oci_spec::runtime::{LinuxNamespaceType, Mount, PosixRlimit, Spec};
+use rustix::thread::{CapabilitySet, capabilities};
+
+use super::namespaces::Namespaces;
+use super::options::{self, IdMap};
+use super::userns::{self, Mappings};
+use super::{mounts, process, report, root};
+use crate::cgroup::Cgroup;
+use crate::error::Context;
+use crate::protocol::Rootfs;
+use crate::sys::{self, MountAttr};
+use crate::{Error, Result};
+
+/// What the parent does for a first process when that asks for it.
+#[derive(Debug)]
+pub(super) struct Outside {
+    /// The part of the configuration that says what is mounted.
+    spec: Spec,
+    rootfs: Rootfs,
+    cgroup: Cgroup,
+    /// A user namespace is made, and must be mapped.
+    maps: bool,
+    /// The first process is in a user namespace of its own, a new one or another's.
+    in_user_namespace: bool,
+    /// The parent mounts the root and the binds.
+    mounts: bool,
+}
+
+impl Outside {
+    /// Nothing where the first process can do it all.
+    pub(super) fn of(
+        spec: &Spec,
+        rootfs: &Rootfs,
+        cgroup: &Cgroup,
+        namespaces: &Namespaces,
+    ) -> Result<Option<Outside>> {
+        let in_user_namespace = namespaces.is_own(LinuxNamespaceType::User);
+        let mapped = spec
+            .mounts()
+            .iter()
+            .flatten()
+            .try_fold(false, |any, mount| Ok::<bool, Error>(any || is_mapped(mount)?))?;
+        if !in_user_namespace && !mapped {
+            return Ok(None);
+        }
+        // Who has no say over mounts either leaves them to the first process, which has in its own namespace.
+        let may = capabilities(None).context(|| "read this process's capabilities".into())?;
+        let mounts = may.effective.contains(CapabilitySet::SYS_ADMIN);
+        if mapped && !mounts {
+            return Err(Error::refused("map the ids of a mount", "this needs CAP_SYS_ADMIN"));
+        }
+        Ok(Some(Outside {
+            spec: spec.clone(),
+            rootfs: rootfs.clone(),
+            cgroup: cgroup.clone(),
+            maps: namespaces.makes_user(),
+            in_user_namespace,
+            mounts,
+        }))
+    }
+
+    /// Whether the first process is in a user namespace of its own: it becomes root there, and has no say over the
+    /// host's cgroups.
+    pub(super) fn in_user_namespace(&self) -> bool {
+        self.in_user_namespace
+    }
+
+    /// Whether the root and the binds come from the parent.
+    pub(super) fn mounts(&self) -> bool {
+        self.mounts
+    }
+
+    pub(super) fn join_cgroup(&self, pid: i32) -> Result<()> {
+        if self.in_user_namespace { self.cgroup.add_v1(pid) } else { Ok(()) }
+    }
+
+    /// Does what the first process waits for.
+    pub(super) fn serve(&self, pid: i32, sync: BorrowedFd<'_>) -> Result<()> {
+        if self.maps {
+            mappings(&self.spec).write(pid)?;
+        }
+        if self.in_user_namespace {
+            self.raise_limits(pid)?;
+        }
+        report::mapped(sync)?;
+        if !self.mounts {
+            return Ok(());
+        }
+        let root = root::detached(&self.spec, &self.rootfs)?;
+        report::tree(sync, root.as_fd())?;
+        for mount in self.spec.mounts().iter().flatten() {
+            let options = options::parse(mount.options().as_deref().unwrap_or_default())?;
+            if !mounts::is_bind(mount, &options) {
+                continue;
+            }
+            let tree = mounts::bind_tree(mount, &options)?;
+            if let Some(recursive) = id_map(mount, &options) {
+                let namespace = self.namespace_of(mount, pid)?;
+                map(&tree, &namespace, recursive).map_err(|error| explain(error, mount))?;
+            }
+            report::tree(sync, tree.as_fd())?;
+        }
+        Ok(())
+    }
+
+    /// The user namespace whose mappings are those of a mount.
+    fn namespace_of(&self, mount: &Mount, pid: i32) -> Result<OwnedFd> {
+        let own = of_mount(mount);
+        if !own.is_empty() {
+            return own.handle();
+        }
+        if !self.in_user_namespace {
+            let doing = format!("map the ids of the mount on {}", mount.destination().display());
+            let reason = "it names no mappings, and the container has no user namespace whose they could be";
+            return Err(Error::refused(doing, reason));
+        }
+        userns::of_process(pid)
+    }
+
+    /// Limits that only the host's root may raise. What this machine does not grant, the first process tells.
+    fn raise_limits(&self, pid: i32) -> Result<()> {
+        let Some(process) = self.spec.process() else { return Ok(()) };
+        for limit in process.rlimits().iter().flatten() {
+            let limit: &PosixRlimit = limit;
+            let (resource, _) = process::resource(limit.typ());
+            let _ = sys::set_limit(Some(pid), resource, limit.soft(), limit.hard());
+        }
+        if let Some(score) = process.oom_score_adj() {
+            let _ = std::fs::write(format!("/proc/{pid}/oom_score_adj"), score.to_string());
+        }
+        Ok(())
+    }
+}
+
+/// The mappings of the configuration's user namespace.
+pub(super) fn mappings(spec: &Spec) -> Mappings<'_> {
+    let linux = spec.linux().as_ref();
+    Mappings {
+        users: linux.and_then(|linux| linux.uid_mappings().as_deref()).unwrap_or_default(),
+        groups: linux.and_then(|linux| linux.gid_mappings().as_deref()).unwrap_or_default(),
+    }
+}
+
+fn of_mount(mount: &Mount) -> Mappings<'_> {
+    Mappings {
+        users: mount.uid_mappings().as_deref().unwrap_or_default(),
+        groups: mount.gid_mappings().as_deref().unwrap_or_default(),
+    }
+}
+
+fn is_mapped(mount: &Mount) -> Result<bool> {
+    let options = options::parse(mount.options().as_deref().unwrap_or_default())?;
+    let mapped = id_map(mount, &options).is_some();
+    if mapped && !mounts::is_bind(mount, &options) {
+        let doing = format!("map the ids of the mount on {}", mount.destination().display());
+        return Err(Error::refused(doing, "only those of a bind can be mapped"));
+    }
+    Ok(mapped)
+}
+
+/// Whether a mount's ids are mapped, and then whether those of the mounts below it are.
+fn id_map(mount: &Mount, options: &options::Options) -> Option<bool> {
+    match options.id_map {
+        Some(IdMap::This) => Some(false),
+        Some(IdMap::Recursive) => Some(true),
+        None if of_mount(mount).is_empty() => None,
+        None => Some(false),
+    }
+}
+
+fn map(tree: &OwnedFd, namespace: &OwnedFd, recursive: bool) -> std::io::Result<()> {
+    sys::mount_setattr(tree.as_fd(), recursive, &MountAttr::id_map(namespace.as_fd()))
+}
+
+fn explain(error: std::io::Error, mount: &Mount) -> Error {
+    let source = mount.source().as_deref().unwrap_or_else(|| "".as_ref()).display();
+    let doing = format!("map the ids of {source} for the mount on {}", mount.destination().display());
+    let advice = match error.raw_os_error() {
+        Some(libc::EINVAL) => "its file system cannot map ids on this kernel",
+        _ => "",
+    };
+    Error::kernel(doing, error).advise(advice)
+}
