@@ -1,5 +1,7 @@
 //! /networks.
 
+use bytes::Bytes;
+use futures_util::{StreamExt as _, stream};
 use hull_engine::Result;
 use hull_engine::filter::Filters;
 use hull_engine::model::EndpointSettings;
@@ -48,6 +50,30 @@ pub(crate) async fn remove(request: Request) -> Result<Response> {
     let engine = request.engine.clone();
     blocking::run(move || engine.networks.remove(&name)).await?;
     http::empty(StatusCode::NO_CONTENT)
+}
+
+/// hull's own: a namespace on the network, for a program that is no container. Told in one line of JSON; the place is
+/// held until the client closes the answer.
+pub(crate) async fn namespace(request: Request) -> Result<Response> {
+    let network = request.capture(0).to_owned();
+    let name = request.query.text("name").map(str::to_owned);
+    let engine = request.engine.clone();
+    let place = blocking::run(move || engine.networks.place(&network, name.as_deref())).await?;
+    place.begin()?;
+    let told = json!({
+        "Namespace": place.namespace(),
+        "Hosts": place.hosts,
+        "ResolvConf": place.resolv_conf,
+        "Networks": place.endpoints(),
+    });
+    let line = Bytes::from(format!("{told}\n"));
+    // What comes behind the line never does: it keeps the place until the answer is dropped.
+    let held = stream::once(async move {
+        std::future::pending::<()>().await;
+        drop(place);
+        Ok(Bytes::new())
+    });
+    Ok(http::streamed(StatusCode::OK, "application/json", stream::iter([Ok(line)]).chain(held)))
 }
 
 pub(crate) async fn prune(request: Request) -> Result<Response> {

@@ -116,6 +116,8 @@ pub(crate) static ROUTES: &[Route] = &[
     route!(DELETE "/networks/{}" networks::remove),
     route!(POST "/networks/{}/connect" networks::connect),
     route!(POST "/networks/{}/disconnect" networks::disconnect),
+    // hull's own.
+    route!(POST "/networks/{}/namespace" networks::namespace),
     // System.
     route!(GET "/_ping" system::ping),
     route!(HEAD "/_ping" system::ping),

@@ -148,3 +148,95 @@ fn the_terminal_is_the_program_s() {
     terminal.types("exit 9\n");
     assert_eq!(terminal.ends().1, 9);
 }
+
+#[test]
+fn a_program_of_the_host_on_a_network_of_containers() {
+    let daemon = Daemon::start();
+    daemon.session(
+        r#"
+        $ hull network create front
+        <id>
+        $ hull run -d --name web --network front busybox sh -c 'echo hello >/index.html; exec httpd -f -p 80 -h /'
+        <id>
+        $ hull ns run --net=front -- wget -qO- http://web/
+        hello
+        $ hull ns run --net=front --uts --hostname teller -- sh -c 'grep -c teller /etc/hosts; cat /etc/resolv.conf | grep nameserver'
+        1
+        nameserver 127.0.0.11
+        $ grep -c teller /etc/hosts
+        0
+        [1]
+        $ hull ns run --net=front -- sh -c 'exit 4'
+        [4]
+        $ hull ns run --net=nowhere -- true 2>&1 | head -n 1
+        hull: Error response from daemon: network nowhere not found
+        $ hull ns run --net=host -- true 2>&1 | head -n 1
+        hull: Error response from daemon: network host has no addresses to be given: a namespace alone is --net
+        "#,
+    );
+    // Its name is known to others, it counts as being on the network, and its place is given back.
+    let script = "echo ready; exec sleep 300";
+    let words = ["ns", "run", "--net=front", "--uts", "--hostname", "teller", "--", "sh", "-c", script];
+    let mut program = daemon.client(&words);
+    let mut program = program.stdout(Stdio::piped()).spawn().expect("the client is executed");
+    let mut output = std::io::BufReader::new(program.stdout.take().expect("a pipe"));
+    let mut line = String::new();
+    std::io::BufRead::read_line(&mut output, &mut line).expect("a line");
+    daemon.session(
+        r#"
+        $ hull exec web ping -c 1 -W 2 teller | grep -c '1 packets received'
+        1
+        $ hull network inspect -f '{{range .Containers}}{{println .Name}}{{end}}' front | sort | tr '\n' ' '
+         teller web 
+        $ hull network rm front 2>&1 | grep -c 'has active endpoints'
+        1
+        "#,
+    );
+    program.kill().and_then(|()| program.wait()).expect("it is killed");
+    line.clear();
+    std::io::BufRead::read_line(&mut output, &mut line).expect("the program dies with its parent");
+    wait_until("the place is given back", Duration::from_secs(10), || {
+        daemon.ok(&["network", "inspect", "-f", "{{len .Containers}}", "front"]) == "1"
+    });
+}
+
+#[test]
+fn an_image_s_files_and_all_else_the_host_s() {
+    let daemon = Daemon::start();
+    let before = daemon.census();
+    daemon.session(
+        r#"
+        $ hull ns run --root busybox -- sh -c 'echo changed >/etc/passwd; ls /bin/busybox /proc/self/exe; ls -d /dev/null /sys/kernel'
+        /bin/busybox
+        /proc/self/exe
+        /dev/null
+        /sys/kernel
+        $ hull ns run --root busybox -- grep -c root /etc/passwd
+        1
+        $ [ "$(hull ns run --root busybox -- readlink /proc/self/ns/net)" = "$(readlink /proc/self/ns/net)" ]
+        $ hull ns run --root busybox --pid -- sh -c 'echo $$; ls -d /proc/[0-9]* | head -n 1'
+        1
+        /proc/1
+        $ hull ns run --root busybox --setuid 65534 --wd /tmp -- sh -c 'id -u; pwd'
+        65534
+        /tmp
+        $ hull ns run --root busybox -- bash 2>&1 | head -n 1
+        hull: exec "bash": no such file or directory: there is no such program in PATH
+        $ hull ns run --root nothing:1 -- true 2>&1 | head -n 1
+        hull: Error response from daemon: No such image: nothing:1
+        $ hull ps -aq
+        $ hull network create front
+        <id>
+        $ hull run -d --name web --network front busybox sh -c 'echo hello >/index.html; exec httpd -f -p 80 -h /'
+        <id>
+        $ hull ns run --root busybox --net=front -p -- sh -c 'wget -qO- http://web/; echo $$'
+        hello
+        1
+        $ hull rm -f web
+        web
+        $ hull network rm front
+        front
+        "#,
+    );
+    assert_eq!(daemon.census(), before);
+}

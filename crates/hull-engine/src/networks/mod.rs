@@ -12,6 +12,7 @@
 //! | `names` | who resolves whom |
 //! | `files` | /etc/hosts and /etc/resolv.conf |
 //! | `allocate` | a container's places, from the decision to their end |
+//! | `place` | a place that is no container's: a program's, by hand |
 //! | `live` | connect and disconnect while it runs, and a daemon that comes back |
 
 mod allocate;
@@ -21,6 +22,7 @@ mod endpoint;
 mod files;
 mod live;
 mod names;
+mod place;
 mod ports;
 #[cfg(test)]
 mod tests;
@@ -37,6 +39,7 @@ pub(crate) use allocate::{Allocation, Joiner};
 pub use create::{Ipam, IpamConfig, Network, NetworkCreate};
 pub(crate) use files::{HostsOf, Resolving};
 pub(crate) use live::Live;
+pub use place::Place;
 
 use crate::config::DaemonConfig;
 use crate::container::{now_ns, random_id, rfc3339};

@@ -58,18 +58,20 @@ pub struct Partial {
 }
 
 /// Runs it and returns its exit status. Where the program needs no parent, this process becomes it and nothing
-/// returns. `wait` says that something is to be done after its end, so that there must be a parent.
+/// returns. `wait` says that something is to be done after its end: then there is a parent, and the program dies with it.
 ///
 /// # Errors
 /// A step failed; 126 and 127 where it was the program's execution.
 pub fn run(partial: &Partial, wait: bool) -> Result<i32> {
-    let partial = partial.completed()?;
+    let mut partial = partial.completed()?;
+    if wait {
+        partial.kill_child.get_or_insert(libc::SIGKILL);
+    }
     // A clone enters its new pid namespace; the maps of a user namespace are written from outside.
     let apart = partial.kinds.has(Kind::Pid)
         || partial.kinds.has(Kind::User)
         || partial.fork
-        || partial.kill_child.is_some()
-        || wait;
+        || partial.kill_child.is_some();
     // The clocks' offsets can be set as long as nobody is in the namespace, so that one is not cloned into.
     let flags = partial.kinds.without(Kind::Time).flags();
     if !apart {
@@ -123,10 +125,6 @@ impl Partial {
 
     /// In the new namespaces: sets them up, from what needs most to what needs least, and becomes the program.
     fn go_on(&self) -> Result<Infallible> {
-        if let Some(signal) = self.kill_child {
-            let signal = libc::c_ulong::from(signal.unsigned_abs());
-            sys::prctl(libc::PR_SET_PDEATHSIG, signal).context(|| "tie it to its parent's life".into())?;
-        }
         if self.kinds.has(Kind::Time) {
             self.enter_time()?;
         }
@@ -146,6 +144,11 @@ impl Partial {
         // With a group of its own the program does not keep the caller's supplementary ones.
         kernel::set_ids(self.uid, self.gid, self.gid.is_some())
             .context(|| "become the user and group".into())?;
+        // Last: a change of user unties it.
+        if let Some(signal) = self.kill_child {
+            let signal = libc::c_ulong::from(signal.unsigned_abs());
+            sys::prctl(libc::PR_SET_PDEATHSIG, signal).context(|| "tie it to its parent's life".into())?;
+        }
         program::become_program(&self.program)
     }
 

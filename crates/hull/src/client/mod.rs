@@ -85,11 +85,15 @@ impl Client {
         &self.host
     }
 
+    /// Whether the daemon is this machine's: what it says of processes and files is here.
+    pub fn is_local(&self) -> bool {
+        matches!(self.host, Host::Default | Host::Unix(_))
+    }
+
     /// Whether a daemon of this machine answers. None is started, and none on another machine is asked: what it knows
     /// is not here.
     pub async fn is_here(&self) -> bool {
-        matches!(self.host, Host::Default | Host::Unix(_))
-            && connect::connect(&self.host, self.tls.as_ref()).await.is_ok()
+        self.is_local() && connect::connect(&self.host, self.tls.as_ref()).await.is_ok()
     }
 
     /// The API version that is spoken; the daemon is asked the first time, where that is needed.

@@ -2,6 +2,7 @@
 
 mod enter;
 mod list;
+mod parts;
 mod run;
 
 use super::{Entry, Management};

@@ -6,6 +6,7 @@ use clap::Args;
 use hull_runtime::partial::run::{self, Partial, Propagation, Root};
 use hull_runtime::partial::{Kind, Kinds, Range, Users};
 
+use super::parts::{Files, Place};
 use crate::commands::shared::process::{failed, program_or_shell};
 use crate::context::Context;
 use crate::error::{Error, ExitStatus};
@@ -16,7 +17,9 @@ use crate::error::{Error, ExitStatus};
   hull ns run --net -- ip link                         # a network of its own, all else the host's
   hull ns run -mnup -- ps -ef                          # mounts, network, host name, process ids
   hull ns run --uts --hostname test -- hostname
-  hull ns run --user --map-root-user -- id             # root inside, nobody outside")]
+  hull ns run --user --map-root-user -- id             # root inside, nobody outside
+  hull ns run --net=front -- curl http://web/          # a program of the host on a network of containers
+  hull ns run --root busybox -- ls /                   # an image's files, all else the host's")]
 pub struct RunArgs {
     /// Seconds that the time since boot is ahead (with --time)
     #[arg(long, value_name = "seconds")]
@@ -79,17 +82,24 @@ pub struct RunArgs {
         default_missing_value = "/proc"
     )]
     mount_proc: Option<PathBuf>,
-    /// New network namespace
-    #[arg(short, long)]
-    net: bool,
+    /// New network namespace; with a network's name, one on it, with an address and names
+    #[arg(
+        short,
+        long,
+        value_name = "network",
+        num_args = 0..=1,
+        require_equals = true,
+        default_missing_value = ""
+    )]
+    net: Option<String>,
     /// New pid namespace: the program is process 1 of it
     #[arg(short, long)]
     pid: bool,
     /// What becomes of mounts: private, slave, shared, unchanged
     #[arg(long, value_name = "word")]
     propagation: Option<String>,
-    /// A folder to be the root (a path with a slash)
-    #[arg(short = 'R', long, value_name = "folder")]
+    /// An image whose files there are, copy on write; or a folder, by a path that begins with / or .
+    #[arg(short = 'R', long, value_name = "image")]
     root: Option<String>,
     /// Become this group
     #[arg(short = 'G', long, value_name = "gid")]
@@ -143,7 +153,7 @@ impl RunArgs {
             (self.mount, Kind::Mount),
             (self.uts, Kind::Uts),
             (self.ipc, Kind::Ipc),
-            (self.net, Kind::Net),
+            (self.net.as_deref() == Some(""), Kind::Net),
             (self.pid, Kind::Pid),
             // A map is one of a user namespace.
             (self.user || maps, Kind::User),
@@ -193,7 +203,7 @@ impl RunArgs {
             kinds: self.kinds(),
             users: self.users()?,
             propagation,
-            root: self.root.as_ref().map(|folder| Root::Folder(folder.into())),
+            root: self.root.as_ref().filter(|root| is_folder(root)).map(|folder| Root::Folder(folder.into())),
             proc_at: self.mount_proc.clone(),
             network: None,
             hostname: self.hostname.clone(),
@@ -204,7 +214,11 @@ impl RunArgs {
             gid: self.setgid,
             fork: self.fork,
             kill_child: self.kill_child,
-            program: program_or_shell(&self.program),
+            program: match (&self.root, self.program.as_slice()) {
+                // The caller's shell is none of an image's files.
+                (Some(_), []) => vec!["/bin/sh".to_owned()],
+                (_, program) => program_or_shell(program),
+            },
         })
     }
 }
@@ -215,9 +229,42 @@ fn user_name(uid: u32) -> String {
     super::list::user_name(&passwd, uid)
 }
 
+/// Whether `--root` names a folder; otherwise an image is meant.
+fn is_folder(root: &str) -> bool {
+    root == "." || root == ".." || ["/", "./", "../"].iter().any(|begin| root.starts_with(begin))
+}
+
 /// `ns run`.
-pub async fn run(args: RunArgs, _context: &Context) -> Result<ExitStatus, Error> {
-    let partial = args.partial()?;
-    let status = run::run(&partial, false).map_err(failed)?;
-    Ok(ExitStatus(u8::try_from(status).unwrap_or(u8::MAX)))
+pub async fn run(args: RunArgs, context: &Context) -> Result<ExitStatus, Error> {
+    let mut partial = args.partial()?;
+    let network = match args.net.as_deref().filter(|network| !network.is_empty()) {
+        Some(network) => Some(Place::take(context, network, args.hostname.as_deref()).await?),
+        None => None,
+    };
+    let files = match args.root.as_deref().filter(|root| !is_folder(root)) {
+        Some(image) => Some(Files::make(context, image).await?),
+        None => None,
+    };
+    partial.network = network.as_ref().map(|place| place.network.clone());
+    if let Some(files) = &files {
+        partial.root = Some(files.root.clone());
+    }
+    let ended = run::run(&partial, network.is_some() || files.is_some()).map_err(failed);
+    if let Some(files) = files {
+        files.remove(context).await;
+    }
+    Ok(ExitStatus(u8::try_from(ended?).unwrap_or(u8::MAX)))
+}
+
+#[cfg(test)]
+mod tests {
+    #[test]
+    fn folders_and_images() {
+        for folder in ["/", ".", "./x", "../x", "/srv/root"] {
+            assert!(super::is_folder(folder), "{folder}");
+        }
+        for image in ["busybox", "workshop/busybox:1", "hull/host"] {
+            assert!(!super::is_folder(image), "{image}");
+        }
+    }
 }
