@@ -14,10 +14,12 @@
 //! - [`cgroup`]: make, limit, read, freeze, kill and remove cgroups on v1, v2 and the hybrid of both.
 //! - [`oci`]: containers without a daemon, as the OCI runtime specification has them.
 //! - [`partial`]: a program in some namespaces or in a cgroup, without a container around it.
+//! - [`doctor`]: what this machine's kernel offers, found out by trying.
 //! - [`seccomp`]: the default profile and the compiler from profiles to BPF.
 
 pub mod cgroup;
 pub mod container;
+pub mod doctor;
 pub mod error;
 pub mod launcher;
 pub mod oci;

@@ -3,7 +3,7 @@
 use std::process::Stdio;
 use std::time::Duration;
 
-use hull_tests::{Daemon, wait_until};
+use hull_tests::{Census, Daemon, wait_until};
 
 #[test]
 fn one_some_and_all() {
@@ -203,7 +203,9 @@ fn a_program_of_the_host_on_a_network_of_containers() {
 #[test]
 fn an_image_s_files_and_all_else_the_host_s() {
     let daemon = Daemon::start();
-    let before = daemon.census();
+    // From its first network on the daemon keeps a namespace ready, so its descriptors are not compared.
+    let census = || Census { descriptors: 0, ..daemon.census() };
+    let before = census();
     daemon.session(
         r#"
         $ hull ns run --root busybox -- sh -c 'echo changed >/etc/passwd; ls /bin/busybox /proc/self/exe; ls -d /dev/null /sys/kernel'
@@ -238,5 +240,5 @@ fn an_image_s_files_and_all_else_the_host_s() {
         front
         "#,
     );
-    assert_eq!(daemon.census(), before);
+    wait_until("nothing is left", Duration::from_secs(10), || census() == before);
 }

@@ -44,6 +44,14 @@ pub(super) fn granted(asked: Option<&LinuxCapabilities>) -> Result<(Wanted, Vec<
     Ok((wanted, cut))
 }
 
+/// The names of those that the kernel has and this process lacks.
+pub(crate) fn lacking() -> Vec<String> {
+    let Ok(own) = capabilities(None) else { return Vec::new() };
+    let known = TABLE.into_iter().map(|(capability, _)| capability);
+    let there = known.filter(|capability| capability_is_in_bounding_set(*capability).is_ok());
+    there.filter(|capability| !own.permitted.contains(*capability)).map(name).collect()
+}
+
 fn bits(names: Option<&Capabilities>) -> CapabilitySet {
     names.into_iter().flatten().fold(CapabilitySet::empty(), |set, capability| set | bit(*capability))
 }

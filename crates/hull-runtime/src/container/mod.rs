@@ -41,7 +41,7 @@ mod tests;
 mod user;
 mod userns;
 
-pub(crate) use capabilities::names as capability_names;
+pub(crate) use capabilities::{lacking as capabilities_lacking, names as capability_names};
 pub use hold::{Hold, start_held};
 use namespaces::{Entered, Namespaces};
 use outside::Outside;

@@ -146,3 +146,8 @@ pub(super) fn set_ids(uid: Option<u32>, gid: Option<u32>, drop_groups: bool) -> 
     }
     Ok(())
 }
+
+/// Becomes a user and a group, and none besides.
+pub(crate) fn become_ids(uid: u32, gid: u32) -> io::Result<()> {
+    set_ids(Some(uid), Some(gid), true)
+}

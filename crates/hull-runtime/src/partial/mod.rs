@@ -21,5 +21,6 @@ pub mod run;
 mod supervise;
 mod users;
 
+pub(crate) use kernel::become_ids;
 pub use kinds::{Kind, Kinds};
 pub use users::{Range, Users};

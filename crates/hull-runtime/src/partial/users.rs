@@ -70,7 +70,7 @@ pub struct Users {
 
 impl Users {
     /// Writes them for a process in the new namespace, from the outside.
-    pub(super) fn write(&self, pid: i32) -> Result<()> {
+    pub(crate) fn write(&self, pid: i32) -> Result<()> {
         let put = |file: &str, text: &str| {
             let path = format!("/proc/{pid}/{file}");
             fs::write(&path, text).map_err(|error| {

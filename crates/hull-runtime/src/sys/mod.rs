@@ -269,6 +269,13 @@ pub(crate) fn install_filter(program: &[libc::sock_filter], flags: u64) -> io::R
     .map(drop)
 }
 
+/// Whether a filter may answer so.
+pub(crate) fn seccomp_has_action(action: u32) -> io::Result<()> {
+    // SAFETY: the kernel reads the action, which lives through the call.
+    check(unsafe { libc::syscall(libc::SYS_seccomp, libc::SECCOMP_GET_ACTION_AVAIL, 0, &raw const action) })
+        .map(drop)
+}
+
 /// A list of strings as exec takes them, built before the last steps so that these do not allocate.
 pub(crate) struct Strings {
     _owned: Vec<CString>,

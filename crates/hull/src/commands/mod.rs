@@ -76,6 +76,7 @@ macro_rules! entry {
 mod builder;
 mod cgroup;
 mod container;
+mod doctor;
 mod image;
 mod inspect;
 mod network;
@@ -89,7 +90,7 @@ mod volume;
 
 /// The commands at the root, in tables: the first that has a name wins.
 pub const ROOT: &[&[Entry]] =
-    &[container::ROOT, image::ROOT, inspect::ROOT, system::ROOT, own::ROOT, unsupported::ROOT];
+    &[container::ROOT, image::ROOT, inspect::ROOT, system::ROOT, doctor::ROOT, own::ROOT, unsupported::ROOT];
 
 /// The management commands, in the order in which the help lists them.
 pub const MANAGEMENT: &[Management] = &[
