@@ -1,5 +1,5 @@
 //! Control groups: what is asked for is what the kernel holds a container to, on v1, v2 and the hybrid of both.
-//! `cargo xtask vm` runs these where this machine's kernel has only one of them.
+//! `cargo xtask vm-test` runs these where this machine's kernel has only one of them.
 
 use std::fs;
 use std::os::unix::fs::{FileTypeExt, MetadataExt};

@@ -1,4 +1,4 @@
-//! The project's own commands: `cargo xtask test`, `vm`, `bench`, `dist`.
+//! The project's own commands: `cargo xtask test`, `vm-test`, `bench`, `dist`.
 
 mod acceptance;
 mod bench;
@@ -17,8 +17,9 @@ usage: cargo xtask COMMAND
 
   test             all checks and tests; installs what they need with apt-get where it may
       --no-install     installs nothing
-      --machines       also `vm`
-  vm [v1] [v2]     tests in virtual machines: cgroup v1 and v2 alone, resets that lose the disk's cache
+      --machines       all of `vm-test`, not v2 alone
+  vm-test [v1] [v2]
+                   tests in virtual machines: cgroup v1 and v2 alone, resets that lose the disk's cache (or: vm)
       --only WORD      the tests whose name holds WORD (may be repeated)
       --resets N       N resets (default: 3)
       --binary PATH    the binary under test (default: target/release/hull)
@@ -34,7 +35,7 @@ fn main() -> ExitCode {
     let args: Vec<&str> = args.iter().map(String::as_str).collect();
     let done = match args.as_slice() {
         ["test", options @ ..] => test::run(options),
-        ["vm", options @ ..] => vm::run(options),
+        ["vm-test" | "vm", options @ ..] => vm::run(options),
         ["bench", options @ ..] => bench::run(options),
         ["dist"] => dist::run(),
         // Not for people: what the others run in a process of its own.

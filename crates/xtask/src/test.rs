@@ -41,8 +41,8 @@ fn run_all(options: &[&str]) -> Result<()> {
     };
 
     heading("what the tests need");
-    let machines = options.contains(&"--machines");
-    note(packages(options.contains(&"--no-install"), machines, &mut left_out));
+    let may_install = may_install(options);
+    note(packages(may_install, &mut left_out));
     heading("rustfmt");
     note(shell::run("cargo", &["fmt", "--all", "--check"]));
     heading("clippy");
@@ -55,14 +55,7 @@ fn run_all(options: &[&str]) -> Result<()> {
     note(built);
     if there {
         note(acceptance::run(&mut left_out));
-        if machines {
-            note(vm::run_where_possible(&mut left_out));
-        } else {
-            left_out.push(
-                "cgroup v1 and v2 alone, and resets, in virtual machines: --machines (some 20 minutes more)"
-                    .to_owned(),
-            );
-        }
+        note(vm::run_where_possible(options.contains(&"--machines"), may_install, &mut left_out));
     } else {
         left_out
             .push("the acceptance script and virtual machines: the release binary did not build".to_owned());
@@ -92,37 +85,53 @@ fn dependencies(note: &mut impl FnMut(Result<()>), left_out: &mut Vec<String>) {
     }
 }
 
-/// Installs what is missing, where apt-get is there and the user may.
-fn packages(forbidden: bool, machines: bool, left_out: &mut Vec<String>) -> Result<()> {
-    let missing = || -> Vec<_> { NEEDED.iter().filter(|(program, _)| find(program).is_none()).collect() };
-    // Those for virtual machines are wanted and not needed: without them, the machines are what is left out.
-    let for_machines = if machines { vm::NEEDED } else { &[] };
-    let all = NEEDED.iter().chain(for_machines).filter(|(program, _)| find(program).is_none());
-    let mut wanted: Vec<&str> = all.map(|(_, package)| *package).collect();
+/// Whether apt-get is there and may be used: the user is root, and has not forbidden it.
+fn may_install(options: &[&str]) -> bool {
+    !options.contains(&"--no-install") && find("apt-get").is_some() && rustix::process::geteuid().is_root()
+}
+
+/// Programs that are not there, with their packages.
+fn missing(programs: &[(&'static str, &'static str)]) -> Vec<(&'static str, &'static str)> {
+    programs.iter().copied().filter(|(program, _)| find(program).is_none()).collect()
+}
+
+/// Installs the packages of the programs that are missing.
+fn install(programs: &[(&'static str, &'static str)]) -> Result<()> {
+    let mut wanted: Vec<&str> = missing(programs).into_iter().map(|(_, package)| package).collect();
     wanted.sort_unstable();
     wanted.dedup();
-    let may =
-        !wanted.is_empty() && !forbidden && find("apt-get").is_some() && rustix::process::geteuid().is_root();
-    if may {
-        println!("installing {}", wanted.join(" "));
-        let apt = |args: &[&str]| {
-            run_command(
-                Command::new("apt-get").args(args).args(&wanted).env("DEBIAN_FRONTEND", "noninteractive"),
-            )
-        };
-        let install = ["install", "--yes", "--quiet", "--no-install-recommends"];
-        if apt(&install).is_err() {
-            shell::run("apt-get", &["update", "--quiet"])?;
-            apt(&install)?;
+    if wanted.is_empty() {
+        return Ok(());
+    }
+    println!("installing {}", wanted.join(" "));
+    let install = || {
+        let mut apt = Command::new("apt-get");
+        apt.args(["install", "--yes", "--quiet", "--no-install-recommends"]).args(&wanted);
+        run_command(apt.env("DEBIAN_FRONTEND", "noninteractive"))
+    };
+    if install().is_err() {
+        shell::run("apt-get", &["update", "--quiet"])?;
+        install()?;
+    }
+    Ok(())
+}
+
+/// Installs what is missing, where that may be.
+fn packages(may_install: bool, left_out: &mut Vec<String>) -> Result<()> {
+    if may_install {
+        install(NEEDED)?;
+        // Wanted and not needed: without these, virtual machines are what is left out.
+        if let Err(error) = install(vm::NEEDED) {
+            println!("{error}");
         }
     }
     for (program, what) in OPTIONAL.iter().filter(|(program, _)| find(program).is_none()) {
         left_out.push(format!("{what}: there is no {program}"));
     }
-    for (program, package) in missing() {
+    for (program, package) in missing(NEEDED) {
         left_out.push(format!("tests that run {program}: apt-get install {package}"));
     }
-    if missing().is_empty() {
+    if missing(NEEDED).is_empty() {
         println!("all there");
         Ok(())
     } else {

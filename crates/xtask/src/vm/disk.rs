@@ -171,7 +171,7 @@ impl Tree {
         tree.text("etc/resolv.conf", "nameserver 192.0.2.53\n", 0o644)?;
         tree.text(
             "etc/os-release",
-            "ID=guest\nNAME=guest\nPRETTY_NAME=\"guest of cargo xtask vm\"\n",
+            "ID=guest\nNAME=guest\nPRETTY_NAME=\"guest of cargo xtask vm-test\"\n",
             0o644,
         )?;
         Ok(tree)

@@ -1,4 +1,4 @@
-//! `cargo xtask vm`: hull in virtual machines, for what this machine's own kernel is not set up to show: cgroup v1 and
+//! `cargo xtask vm-test`: hull in virtual machines, for what this machine's own kernel is not set up to show: cgroup v1 and
 //! v2 each alone, and a reset that takes the page cache along.
 //!
 //! The machine is QEMU without KVM, so that it runs anywhere, with Debian's cloud kernel and a disk of this machine's
@@ -63,7 +63,7 @@ impl Asked {
                     resets = Some(number.parse().map_err(|_| format!("--resets: {number} is no number"))?);
                 }
                 way if CGROUPS.contains(&way) => cgroups.push(way.to_owned()),
-                other => return Err(format!("vm: {other}: v1, v2, --only, --resets or --binary").into()),
+                other => return Err(format!("vm-test: {other}: v1, v2, --only, --resets or --binary").into()),
             }
         }
         let all = cgroups.is_empty() && resets.is_none() && filters.is_empty();
@@ -110,16 +110,29 @@ pub(crate) fn run(options: &[&str]) -> Result<()> {
     if failed.is_empty() { Ok(()) } else { Err(format!("in virtual machines: {}", failed.join(", ")).into()) }
 }
 
-/// Runs everything where virtual machines can be had; where they cannot, that is added to the list.
-pub(crate) fn run_where_possible(left_out: &mut Vec<String>) -> Result<()> {
-    let kernel = || kernel::prepare(&target().join("vm")).map(drop).map_err(|error| error.to_string());
-    match lacking().map_or_else(kernel, Err) {
-        Ok(()) => run(&[]),
+/// Runs the tests on cgroup v2, or with `all` everything, where virtual machines can be had; where they cannot, that is
+/// added to the list. With `may_update`, apt-get may fetch its lists for the kernel's package.
+pub(crate) fn run_where_possible(all: bool, may_update: bool, left_out: &mut Vec<String>) -> Result<()> {
+    if !all {
+        left_out.push(
+            "cgroup v1 alone, and resets, in virtual machines: --machines (some 6 minutes more)".to_owned(),
+        );
+    }
+    let prepare = || kernel::prepare(&target().join("vm")).map(drop).map_err(|error| error.to_string());
+    let updated = |reason| if may_update && update() { prepare() } else { Err(reason) };
+    match lacking().map_or_else(|| prepare().or_else(updated), Err) {
+        Ok(()) => run(if all { &[] } else { &["v2"] }),
         Err(reason) => {
-            left_out.push(format!("cgroup v1 and v2 alone, and resets: {reason}"));
+            let what = if all { "cgroup v1 and v2 alone, and resets" } else { "cgroup v2 alone" };
+            left_out.push(format!("{what}, in virtual machines: {}", reason.trim()));
             Ok(())
         }
     }
+}
+
+/// Whether apt-get has fetched its lists.
+fn update() -> bool {
+    crate::shell::run("apt-get", &["update", "--quiet"]).is_ok()
 }
 
 /// What stands in the way of virtual machines here, with what to do.
