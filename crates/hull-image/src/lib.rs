@@ -16,6 +16,7 @@ mod tar;
 pub use config::{ContainerConfig, ImageConfig};
 pub use digest::{Digest, ImageId};
 pub use error::{Error, Kind, Result};
+pub use layer::remove::remove_tree;
 pub use store::{
     Change, ChangeKind, Commit, DiskUsage, HistoryEntry, Image, ImageUsage, Import, InUse, Layer, Loaded,
     Platform, Progress, Removed, Report, Snapshot, Store,

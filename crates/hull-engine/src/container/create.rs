@@ -147,7 +147,7 @@ impl Engine {
         let _ = self.images.remove_snapshot(id);
         // What is mounted over a volume may not let go of it.
         for volume in self.release_volumes(id, true).await {
-            let _ = fs::remove_dir_all(volume);
+            let _ = hull_image::remove_tree(&volume);
         }
         let _ = fs::remove_dir_all(self.container_dir(id));
     }

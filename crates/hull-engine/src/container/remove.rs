@@ -222,7 +222,7 @@ impl Engine {
         gone.extend(volumes);
         tokio::task::spawn_blocking(move || {
             for folder in gone {
-                if let Err(error) = fs::remove_dir_all(&folder) {
+                if let Err(error) = hull_image::remove_tree(&folder) {
                     tracing::error!(%error, "{} could not be removed", folder.display());
                 }
             }

@@ -193,12 +193,9 @@ pub(super) fn gone(root: &Path, name: &str) -> PathBuf {
 
 /// Removes a tree without following links out of it.
 pub(super) fn remove_tree(path: &Path) -> Result<()> {
-    match fs::remove_dir_all(path) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => {
-            Err(Error::system(format_args!("remove the volume's files in {}", path.display()), error))
-        }
-        _ => Ok(()),
-    }
+    hull_image::remove_tree(path).map_err(|error| {
+        Error::system(format_args!("remove the volume's files in {}", path.display()), error)
+    })
 }
 
 /// The bytes that a volume's files take; other file systems mounted in it are not walked. A file with several names

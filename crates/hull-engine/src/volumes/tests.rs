@@ -159,6 +159,26 @@ fn lists_are_filtered_and_prune_spares_what_has_a_name() {
 }
 
 #[test]
+fn a_volume_that_is_deeper_than_a_stack_goes() {
+    use rustix::fs::{Mode, OFlags, mkdirat, openat};
+    let place = Place::new();
+    let volumes = place.open();
+    let made = volumes.create(named("deep")).unwrap();
+    let mut folder: std::os::fd::OwnedFd = fs::File::open(&made.mountpoint).unwrap().into();
+    for _ in 0..3_000 {
+        mkdirat(&folder, "d", Mode::RWXU).unwrap();
+        folder = openat(&folder, "d", OFlags::RDONLY | OFlags::DIRECTORY, Mode::empty()).unwrap();
+    }
+    assert_eq!(volumes.disk_usage()[0].1, 0);
+    // As deep as this, each folder may take a hundred bytes of the stack.
+    let removal = move || remove(&volumes, "deep");
+    let thread = std::thread::Builder::new().stack_size(256 << 10);
+    thread.spawn(removal).unwrap().join().unwrap().unwrap();
+    assert!(!place.config.data_root.join("volumes/deep").exists());
+    assert_eq!(fs::read_dir(place.config.data_root.join("volumes")).unwrap().count(), 0);
+}
+
+#[test]
 fn names_that_are_paths_are_refused() {
     let place = Place::new();
     let volumes = place.open();

@@ -3,6 +3,8 @@
 use std::ffi::CString;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::unix::ffi::OsStrExt;
+use std::path::Path;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use rustix::fs::{AtFlags, Dir, FileType, Mode, OFlags, openat, renameat, unlinkat};
@@ -11,6 +13,22 @@ use rustix::io::Errno;
 /// Folders deeper than this below the one that is removed are moved up, so that neither descriptors nor the stack
 /// run out.
 const DEPTH: usize = 32;
+
+/// Removes a tree of any depth, following no link; one that is not there is no error. What a container wrote may be
+/// deeper than the stack of a thread is for whoever removes it by recursion.
+///
+/// # Errors
+/// Something of it cannot be removed.
+pub fn remove_tree(path: &Path) -> io::Result<()> {
+    let (Some(parent), Some(name)) = (path.parent(), path.file_name()) else {
+        return Err(io::Error::from(io::ErrorKind::InvalidInput));
+    };
+    match std::fs::File::open(parent) {
+        Ok(parent) => remove_all(parent.as_fd(), name.as_bytes()),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+        Err(error) => Err(error),
+    }
+}
 
 /// Removes what is at `name` in `parent`, with all that is beneath it. Nothing there is no error.
 pub(crate) fn remove_all(parent: BorrowedFd<'_>, name: &[u8]) -> io::Result<()> {
