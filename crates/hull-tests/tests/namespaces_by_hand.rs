@@ -123,6 +123,34 @@ fn namespaces_nest() {
 }
 
 #[test]
+fn who_enters_a_user_namespace_is_root_there() {
+    let daemon = Daemon::start();
+    let maps = ["--map-users", "0:100000:65536", "--map-groups", "0:100000:65536"];
+    let mut words = vec!["ns", "run", "-p", "-m"];
+    words.extend(maps);
+    words.extend(["--", "sh", "-c", "sleep 300 & echo $!; wait"]);
+    let mut holder = daemon.client(&words);
+    let mut holder = holder.stdout(Stdio::piped()).spawn().expect("the client is executed");
+    let mut line = String::new();
+    let output = holder.stdout.take().expect("a pipe");
+    std::io::BufRead::read_line(&mut std::io::BufReader::new(output), &mut line).expect("a line");
+    let children =
+        std::fs::read_to_string(format!("/proc/{0}/task/{0}/children", holder.id())).expect("children");
+    let inside = children.trim();
+    let entered = |more: &[&str]| {
+        let mut words = vec!["ns", "enter", "--user", "--pid", inside];
+        words.extend(more);
+        words.extend(["--", "id", "-u"]);
+        daemon.ok(&words)
+    };
+    assert_eq!(entered(&[]), "0");
+    assert_eq!(entered(&["--preserve-credentials"]), "65534");
+    assert_eq!(entered(&["--setuid", "33", "--setgid", "33"]), "33");
+    daemon.command("kill").args(["-KILL", inside]).status().expect("kill");
+    assert_eq!(holder.wait().expect("it ends").code(), Some(137));
+}
+
+#[test]
 fn signals_are_handed_on() {
     let daemon = Daemon::start();
     let script = "trap 'echo got it; exit 3' TERM; echo ready; while :; do sleep 0.05; done";

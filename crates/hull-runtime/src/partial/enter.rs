@@ -26,6 +26,8 @@ pub struct Enter {
     pub uid: Option<u32>,
     /// The group to become.
     pub gid: Option<u32>,
+    /// Not to become root in a user namespace that is entered.
+    pub keep_credentials: bool,
     /// What to run.
     pub program: Vec<String>,
 }
@@ -66,8 +68,7 @@ pub fn enter(wish: &Enter) -> Result<i32> {
         if let Some(directory) = &wish.directory {
             rustix::process::chdir(directory).context(|| format!("enter {}", directory.display()))?;
         }
-        kernel::set_ids(wish.uid, wish.gid, wish.gid.is_some())
-            .context(|| "become the user and group".into())?;
+        wish.become_user(kinds.has(Kind::User))?;
         program::become_program(&wish.program).map_err(|error| {
             if error.exit_status == 127 && kinds.has(Kind::Mount) {
                 error.advise("there is no such program in those files; without --mount the host's are used")
@@ -81,6 +82,17 @@ pub fn enter(wish: &Enter) -> Result<i32> {
         return supervise::start(0, None, |_| Ok(()), go_on)?.wait(None);
     }
     go_on().map(|never| match never {})
+}
+
+impl Enter {
+    /// Who enters a user namespace is nobody there until it becomes someone: root, if nobody else was named.
+    fn become_user(&self, in_user_namespace: bool) -> Result<()> {
+        let root = (in_user_namespace && !self.keep_credentials).then_some(0);
+        let (uid, gid) = (self.uid.or(root), self.gid.or(root));
+        // Where the namespace's maker gave that up, groups stay as they are.
+        let denied = std::fs::read_to_string("/proc/self/setgroups").is_ok_and(|word| word.trim() == "deny");
+        kernel::set_ids(uid, gid, gid.is_some() && !denied).context(|| "become the user and group".into())
+    }
 }
 
 /// The kinds in which a process is not with this one.

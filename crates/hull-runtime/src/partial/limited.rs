@@ -5,12 +5,12 @@ use std::time::Duration;
 
 use oci_spec::runtime::LinuxResources;
 
-use super::{program, supervise};
+use super::{Kind, program, supervise};
 use crate::cgroup::{Cgroup, Usage, hierarchy};
 use crate::error::Context as _;
 use crate::{Error, Result, sys};
 
-/// The cgroups' name, before the id of the process that made it.
+/// The cgroups' name, before the pid namespace of the process that made it and its id there.
 const NAME: &str = "hull-run-";
 
 /// How long the kernel may take from its notice to the kill itself.
@@ -143,7 +143,7 @@ impl Drop for Owned {
 pub fn run(limits: &Limits, words: &[String], warn: impl Fn(&str)) -> Result<Outcome> {
     let resources = limits.resources()?;
     sweep();
-    let path = format!("/{NAME}{}", std::process::id());
+    let path = format!("/{}{}", prefix(), std::process::id());
     let (cgroup, warnings) = Cgroup::create(&path, Some(&resources)).map_err(|error| match error.errno {
         Some(libc::EACCES | libc::EPERM | libc::EROFS) => {
             error.advise("that needs root, and cgroups that can be written")
@@ -212,18 +212,25 @@ fn whose(usage: &Usage) -> Option<Whose> {
     Some(if own { Whose::Own } else { Whose::Outer })
 }
 
-/// Removes what commands left that were killed themselves.
+/// A cgroup's name up to the id of the process that made it. An id means one process in one pid namespace only.
+fn prefix() -> String {
+    format!("{NAME}{}-", Kind::Pid.inode_of("self").unwrap_or(0))
+}
+
+/// Kills and removes what commands left that were killed themselves.
 fn sweep() {
+    let prefix = prefix();
     let folders = hierarchy().v1.iter().map(|v1| &v1.folder).chain(&hierarchy().unified);
-    for folder in folders {
-        for entry in std::fs::read_dir(folder).into_iter().flatten().flatten() {
-            let name = entry.file_name();
-            let owner = name.to_str().and_then(|name| name.strip_prefix(NAME)?.parse::<u32>().ok());
-            if owner.is_some_and(|pid| !std::path::Path::new(&format!("/proc/{pid}")).exists()) {
-                // One that still has processes stays.
-                let _ = rustix::fs::rmdir(entry.path());
-            }
-        }
+    let entries = folders.flat_map(|folder| std::fs::read_dir(folder).into_iter().flatten().flatten());
+    let names = entries.filter_map(|entry| entry.file_name().into_string().ok());
+    let owned_by_none = |name: &String| {
+        let owner = name.strip_prefix(&prefix).and_then(|pid| pid.parse::<u32>().ok());
+        owner.is_some_and(|pid| !std::path::Path::new(&format!("/proc/{pid}")).exists())
+    };
+    for name in names.filter(owned_by_none).collect::<std::collections::BTreeSet<_>>() {
+        // What does not go now goes the next time.
+        let _ =
+            Cgroup::open(&format!("/{name}")).and_then(|left| left.kill_all().and_then(|()| left.remove()));
     }
 }
 

@@ -83,8 +83,9 @@ fn container_in(text: &str) -> Option<String> {
     paths.flat_map(|path| path.split('/')).find_map(container_id).map(str::to_owned)
 }
 
-/// The container's id that the name of a cgroup's folder is.
+/// The container's id that the name of a cgroup's folder is, or ends with (`docker-ID.scope`).
 pub fn container_id(name: &str) -> Option<&str> {
+    let name = name.strip_suffix(".scope").map_or(name, |scope| scope.rsplit('-').next().unwrap_or(scope));
     let is_id = name.len() == 64 && name.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'));
     is_id.then_some(name)
 }
@@ -190,5 +191,8 @@ mod tests {
         let id = "0f".repeat(32);
         assert_eq!(container_in(&format!("4:memory:/hull/{id}\n0::/hull/{id}/exec-1\n")), Some(id));
         assert_eq!(container_in("4:memory:/user.slice\n0::/\n"), None);
+        let id = "0f".repeat(32);
+        assert_eq!(container_id(&format!("docker-{id}.scope")), Some(id.as_str()));
+        assert_eq!(container_id("session-1.scope"), None);
     }
 }

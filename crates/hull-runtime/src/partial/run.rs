@@ -105,6 +105,10 @@ impl Partial {
         let maps = !self.users.uids.is_empty() || !self.users.gids.is_empty();
         needs("a map of users", Kind::User, maps || self.users.setgroups.is_some())?;
         let mounts = matches!(self.root, Some(Root::Layers { .. })) || self.network.is_some();
+        if mounts && self.kinds.has(Kind::User) {
+            let advice = "it is entered and mounted by root, which a user namespace is not: one or the other";
+            return Err(Error::refused("--user with --root IMAGE or --net NETWORK", advice));
+        }
         if mounts && matches!(self.propagation, Propagation::Shared | Propagation::Unchanged) {
             let advice = "mounts of one's own must not reach the host's: private or slave";
             return Err(Error::refused("--propagation with --root IMAGE or --net NETWORK", advice));
@@ -214,5 +218,11 @@ mod tests {
         let users = Users { uids: vec![super::super::Range::one(0, 0)], ..Users::default() };
         assert!(Partial { users, ..Partial::default() }.completed().is_err());
         assert!(Partial { monotonic: Some(1), ..Partial::default() }.completed().is_err());
+        let network = Network { namespace: "/x".into(), resolv_conf: String::new(), hosts: String::new() };
+        let on_network = Partial { network: Some(network), ..Partial::default() };
+        assert_eq!(on_network.completed().unwrap().propagation, Propagation::Slave);
+        let kinds = Kinds::NONE.with(Kind::User);
+        assert!(Partial { kinds, ..on_network.clone() }.completed().is_err());
+        assert!(Partial { propagation: Propagation::Shared, ..on_network }.completed().is_err());
     }
 }

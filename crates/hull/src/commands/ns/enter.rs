@@ -48,6 +48,9 @@ pub struct EnterArgs {
     /// Enter the pid namespace
     #[arg(short, long)]
     pid: bool,
+    /// Don't become root in a user namespace
+    #[arg(long)]
+    preserve_credentials: bool,
     /// Become this group
     #[arg(short = 'G', long, value_name = "gid")]
     setgid: Option<u32>,
@@ -112,6 +115,7 @@ pub async fn enter(args: EnterArgs, context: &Context) -> Result<ExitStatus, Err
         directory: args.wd.clone(),
         uid: args.setuid,
         gid: args.setgid,
+        keep_credentials: args.preserve_credentials,
         program: program_or_shell(&args.program),
     };
     let status = enter::enter(&wish).map_err(failed)?;
