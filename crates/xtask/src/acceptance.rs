@@ -1,5 +1,5 @@
-//! The acceptance script of the workshop beside the repository, where there is one: run against a daemon of the
-//! freshly built binary at the default socket, with Docker's client as well where that is installed.
+//! The acceptance scripts beside the repository, where there are some: run against a daemon of the freshly built binary
+//! at the default socket, that of the workshop with Docker's client as well where that is installed.
 
 use std::fs::{self, File};
 use std::os::unix::net::UnixStream;
@@ -20,50 +20,102 @@ fn scripts() -> PathBuf {
     root().join("../shared/acceptance")
 }
 
-/// Runs the script with hull's client and Docker's; what was left out is added to the list.
+/// A script, and what of it is not there yet.
+struct Script {
+    name: &'static str,
+    /// Whether Docker's client passes it as well.
+    for_docker: bool,
+    /// Parts by the beginning of their titles, each with the command that it is about.
+    parts: &'static [(&'static str, &'static [&'static str])],
+}
+
+const SCRIPTS: [Script; 2] = [
+    Script { name: "workshop.sh", for_docker: true, parts: &[("Dockerfile", &["build"])] },
+    Script {
+        name: "kernel.sh",
+        for_docker: false,
+        parts: &[
+            ("namespaces", &["ns"]),
+            ("cgroups", &["cgroup"]),
+            ("what a container is made of", &["explain"]),
+            ("the OCI runtime", &["oci"]),
+        ],
+    },
+];
+
+/// Runs the scripts with hull's client, and with Docker's those that it passes; what was left out is added to the list.
 pub(crate) fn run(left_out: &mut Vec<String>) -> Result<()> {
-    let script = scripts().join("workshop.sh");
-    if !script.exists() {
-        left_out.push(format!("the acceptance script: there is no {}", script.display()));
-        return Ok(());
-    }
     if UnixStream::connect(SOCKET).is_ok() {
         left_out.push(format!(
-            "the acceptance script: a daemon answers at {SOCKET} (end it with hull system stop)"
+            "the acceptance scripts: a daemon answers at {SOCKET} (end it with hull system stop)"
         ));
         return Ok(());
     }
+    let docker = find("docker").is_some();
+    if !docker {
+        left_out.push("the acceptance script with Docker's client: it is not installed".to_owned());
+    }
     let folder = target().join("acceptance");
     fs::create_dir_all(&folder)?;
-    fs::copy(scripts().join("lib.sh"), folder.join("lib.sh"))?;
-    fs::write(folder.join("workshop.sh"), without_builder(&fs::read_to_string(&script)?)?)?;
-    left_out.push("the acceptance script's part '# Dockerfile': there is no builder yet".to_owned());
-    let mut clients = vec!["hull"];
-    match find("docker") {
-        Some(_) => clients.push("docker"),
-        None => left_out.push("the acceptance script with Docker's client: it is not installed".to_owned()),
-    }
     // What the daemon's own are mounted on, where there are none yet.
     let made: Vec<&str> = ROOTS.into_iter().filter(|place| !Path::new(place).exists()).collect();
     ROOTS.iter().try_for_each(fs::create_dir_all)?;
     let mut failed = Vec::new();
-    for client in clients {
-        heading(&format!("acceptance: workshop.sh with CLI={client}"));
-        // A mount namespace of its own, where the default roots are empty folders of the target folder.
-        let mut command = Command::new("unshare");
-        command.args(["--mount", "--propagation", "private"]).arg(std::env::current_exe()?);
-        command.arg("acceptance").arg(folder.join("workshop.sh")).arg(client);
-        if let Err(error) = run_command(&mut command) {
-            println!("{error}");
-            failed.push(client);
+    for script in &SCRIPTS {
+        let source = scripts().join(script.name);
+        if !source.exists() {
+            left_out.push(format!("an acceptance script: there is no {}", source.display()));
+            continue;
+        }
+        fs::copy(scripts().join("lib.sh"), folder.join("lib.sh"))?;
+        fs::write(folder.join(script.name), script.what_is_there(&fs::read_to_string(&source)?, left_out)?)?;
+        for client in
+            ["hull", "docker"].into_iter().filter(|client| *client == "hull" || (docker && script.for_docker))
+        {
+            let run = format!("{} with CLI={client}", script.name);
+            heading(&format!("acceptance: {run}"));
+            // A mount namespace of its own, where the default roots are empty folders of the target folder.
+            let mut command = Command::new("unshare");
+            command.args(["--mount", "--propagation", "private"]).arg(std::env::current_exe()?);
+            command.arg("acceptance").arg(folder.join(script.name)).arg(client);
+            if let Err(error) = run_command(&mut command) {
+                println!("{error}");
+                failed.push(run);
+            }
         }
     }
     made.iter().try_for_each(fs::remove_dir)?;
-    if failed.is_empty() {
-        Ok(())
-    } else {
-        Err(format!("workshop.sh with CLI={}", failed.join(" and ")).into())
+    if failed.is_empty() { Ok(()) } else { Err(failed.join(" and ").into()) }
+}
+
+impl Script {
+    /// The script without the parts whose command is not there yet.
+    fn what_is_there(&self, text: &str, left_out: &mut Vec<String>) -> Result<String> {
+        let mut text = text.to_owned();
+        for (part, command) in self.parts {
+            if !has_command(command)? {
+                text = without_part(&text, part)?;
+                left_out.push(format!(
+                    "the part '# {part}' of {}: there is no hull {} yet",
+                    self.name,
+                    command.join(" ")
+                ));
+            }
+        }
+        // The image that the builder's part builds.
+        Ok(if text.contains("# Dockerfile: left out") {
+            text.replace("c rmi ws-child ws-built", "c rmi ws-child")
+        } else {
+            text
+        })
     }
+}
+
+/// Whether the binary has the command. Without arguments it does nothing, but one that is not there is refused.
+fn has_command(words: &[&str]) -> Result<bool> {
+    let output = Command::new(target().join("release/hull")).args(words).output()?;
+    let told = String::from_utf8_lossy(&output.stderr).into_owned();
+    Ok(!["is not supported yet", "unknown command"].iter().any(|refusal| told.contains(refusal)))
 }
 
 /// In the mount namespace: puts empty folders at the default roots, starts the daemon, runs the script, ends it.
@@ -177,41 +229,43 @@ impl Drop for DefaultDaemon {
     }
 }
 
-/// The script without its part `# Dockerfile`, and without the image that this part builds.
-fn without_builder(script: &str) -> Result<String> {
+/// The script without the part whose title begins so.
+fn without_part(script: &str, part: &str) -> Result<String> {
     let mut out = String::new();
     let (mut inside, mut found) = (false, false);
     for line in script.lines() {
         if let Some(title) = line.strip_prefix("echo \"# ") {
-            inside = title.starts_with("Dockerfile");
+            inside = title.starts_with(part);
             if inside {
                 found = true;
-                out.push_str("echo \"# Dockerfile: left out\"\n");
+                out.push_str(&format!("echo \"# {part}: left out\"\n"));
             }
         }
-        if !inside {
-            out.push_str(&line.replace("c rmi ws-child ws-built", "c rmi ws-child"));
+        // What counts the results stands behind the last part.
+        if !inside || line == "closing" {
+            out.push_str(line);
             out.push('\n');
         }
     }
     if found {
         Ok(out)
     } else {
-        Err("workshop.sh has no part '# Dockerfile' any more: run it as it is".into())
+        Err(format!("the script has no part '# {part}' any more: run it as it is").into())
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use super::without_builder;
+    use super::without_part;
 
     #[test]
-    fn the_builder_part_and_its_image_are_left_out() {
-        let script = "echo \"# layers\"\na\necho \"# Dockerfile\"\nb\nc\necho \"# cleaning up\"\n\
-                      check \"rmi\" c rmi ws-child ws-built\n";
-        let want = "echo \"# layers\"\na\necho \"# Dockerfile: left out\"\necho \"# cleaning up\"\n\
-                    check \"rmi\" c rmi ws-child\n";
-        assert_eq!(without_builder(script).expect("it has the part"), want);
-        assert!(without_builder("echo hello\n").is_err());
+    fn a_part_is_left_out_and_the_end_is_not() {
+        let script = "echo \"# layers\"\na\necho \"# Dockerfile: x\"\nb\nc\necho \"# last\"\nd\nclosing\n";
+        let want = "echo \"# layers\"\na\necho \"# Dockerfile: left out\"\necho \"# last\"\nd\nclosing\n";
+        assert_eq!(without_part(script, "Dockerfile").expect("it has the part"), want);
+        assert!(
+            without_part(script, "last").expect("it has the part").ends_with("last: left out\"\nclosing\n")
+        );
+        assert!(without_part("echo hello\n", "Dockerfile").is_err());
     }
 }

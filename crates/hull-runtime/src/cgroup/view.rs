@@ -208,13 +208,18 @@ fn threaded(error: io::Error) -> io::Result<String> {
 }
 
 fn read(of: &impl Folders) -> io::Result<Usage> {
-    let has = |controller: &str| of.v1(controller).or_else(|| of.v2(controller));
+    // A cgroup need not be in every hierarchy, and a root has not every figure: what is unknown is no zero.
+    let with = |folder: Option<PathBuf>, file: &str| folder.filter(|folder| folder.join(file).exists());
+    let has = |controller: &str, v1: &str, v2: &str| match of.v1(controller) {
+        Some(folder) => with(Some(folder), v1),
+        None => with(of.v2(controller), v2),
+    };
     let figures = match figures::read(of) {
         // It went while it was read.
         Err(error) if error.raw_os_error() == Some(libc::ENODEV) => figures::Figures::default(),
         figures => figures?,
     };
-    let memory = match has("memory") {
+    let memory = match has("memory", "memory.usage_in_bytes", "memory.current") {
         Some(folder) => Some(Memory {
             current: figures.memory_usage,
             peak: (figures.memory_max_usage > 0).then_some(figures.memory_max_usage),
@@ -225,14 +230,19 @@ fn read(of: &impl Folders) -> io::Result<Usage> {
         }),
         None => None,
     };
-    let cpu = (of.v1("cpuacct").is_some() || of.unified().is_some()).then_some(Cpu {
+    let cpu = match of.v1("cpuacct") {
+        Some(folder) => with(Some(folder), "cpuacct.usage"),
+        // It is there without the controller, too.
+        None => with(of.unified(), "cpu.stat"),
+    };
+    let cpu = cpu.is_some().then_some(Cpu {
         usage_ns: figures.cpu_total_ns,
         user_ns: figures.cpu_user_ns,
         system_ns: figures.cpu_kernel_ns,
         throttled_ns: figures.throttled_ns,
         max: processors(of)?,
     });
-    let pids = match has("pids") {
+    let pids = match has("pids", "pids.current", "pids.current") {
         Some(folder) => Some(Pids {
             current: figures.pids_current,
             peak: files::number(&folder.join("pids.peak"))?,
@@ -242,7 +252,11 @@ fn read(of: &impl Folders) -> io::Result<Usage> {
     };
     let total =
         |list: &[Blkio], op: &str| list.iter().filter(|line| line.op == op).map(|line| line.value).sum();
-    let io = (of.v1("blkio").or_else(|| of.v2("io")).is_some()).then(|| Io {
+    let io = match of.v1("blkio") {
+        Some(folder) => Some(folder).filter(|folder| folder.is_dir()),
+        None => with(of.v2("io"), "io.stat"),
+    };
+    let io = io.is_some().then(|| Io {
         read_bytes: total(&figures.io_service_bytes, "Read"),
         written_bytes: total(&figures.io_service_bytes, "Write"),
         reads: total(&figures.io_serviced, "Read"),
@@ -315,6 +329,8 @@ mod tests {
         assert!(usage_of_process(4_194_303).unwrap_err().to_string().contains("gone"));
         let root = tree().unwrap();
         assert_eq!((root.path.as_str(), root.name.as_str()), ("/", ""));
+        // The kernel does not count the processes of the root.
+        assert_eq!(root.usage.pids, None);
         assert!(root.children.iter().all(|child| child.path == format!("/{}", child.name)));
     }
 }
