@@ -61,8 +61,7 @@ pub(crate) async fn disk_usage(request: Request) -> Result<Response> {
     // Before 1.42 everything was told, whatever was asked.
     let types: Vec<&str> = request.query.all("type").filter(|_| request.version >= 42).collect();
     let query = DiskQuery::of(types.into_iter(), request.query.flag("verbose"))?;
-    let (engine, version) = (request.engine.clone(), request.version);
-    http::ok(&blocking::run(move || engine.disk_usage(query, version)).await?)
+    http::ok(&request.engine.disk_usage(query, request.version).await?)
 }
 
 /// What happened since a time, and what happens until another; without that, as long as the client listens.

@@ -125,6 +125,26 @@ fn a_source_that_does_not_answer_holds_nobody_else_up() {
     daemon.ok(&["rm", "-f", "c7"]);
 }
 
+#[test]
+fn a_volume_whose_server_does_not_answer_holds_nobody_else_up() {
+    if Engine::under_test() == Engine::Docker {
+        return;
+    }
+    let daemon = Daemon::start();
+    daemon.ok(&["volume", "create", "-o", "type=tmpfs", "-o", "device=tmpfs", "remote"]);
+    let Some(mut hung) = Hung::mount(&daemon.dir().join("data/volumes/remote/_data")) else {
+        eprintln!("left out: this machine lets nobody mount FUSE here");
+        return;
+    };
+    // More than the threads that others share.
+    let asked = hang(&daemon, "GET", (0..600).map(|_| ("/system/df".to_owned(), String::new())));
+    wait_until("they hang", Duration::from_secs(20), || waiting(&daemon) >= 600);
+    others_go_on(&daemon, "a look at the disk");
+    drop(asked);
+    hung.end();
+    wait_until("nobody hangs", Duration::from_secs(20), || waiting(&daemon) == 0);
+}
+
 /// A request that is answered in a time, with its status.
 fn answered(daemon: &Daemon, within: Duration, ask: impl FnOnce(&mut Client) -> u16) -> u16 {
     let begun = Instant::now();

@@ -1,10 +1,13 @@
 //! What takes up the disk: `GET /system/df`.
 
 use std::collections::HashMap;
+use std::sync::Arc;
 
 use serde_json::{Value, json};
 
+use crate::blocking::may_hang;
 use crate::engine::Engine;
+use crate::volumes::VolumeUsage;
 use crate::{Error, Result};
 
 /// What of the disk's usage is asked for.
@@ -56,7 +59,24 @@ impl Engine {
     ///
     /// # Errors
     /// A container's writable layer cannot be looked at.
-    pub fn disk_usage(&self, query: DiskQuery, version: u32) -> Result<Value> {
+    pub async fn disk_usage(self: &Arc<Self>, query: DiskQuery, version: u32) -> Result<Value> {
+        let engine = Arc::clone(self);
+        let volumes = match query.volumes && self.volumes.any_is_a_mount() {
+            true => Some(may_hang(move || Ok(engine.volumes.disk_usage())).await?),
+            false => None,
+        };
+        let engine = Arc::clone(self);
+        let told = tokio::task::spawn_blocking(move || engine.disk_usage_with(query, version, volumes));
+        told.await.unwrap_or_else(|error| Err(Error::system("tell what takes up the disk", error)))
+    }
+
+    /// The same, where what the volumes take is known already if their servers may not answer.
+    fn disk_usage_with(
+        &self,
+        query: DiskQuery,
+        version: u32,
+        volumes: Option<Vec<VolumeUsage>>,
+    ) -> Result<Value> {
         let mut usage = json!({});
         if query.images {
             let layers = self.images.layers_size();
@@ -90,11 +110,11 @@ impl Engine {
             );
         }
         if query.volumes {
-            let volumes = self.volumes.disk_usage();
+            let volumes = volumes.unwrap_or_else(|| self.volumes.disk_usage());
             let total = volumes.iter().map(|(_, size, _)| size).sum();
             let unused = volumes.iter().filter(|(_, _, users)| *users == 0).map(|(_, size, _)| size).sum();
             let active = volumes.iter().filter(|(_, _, users)| *users > 0).count();
-            let item = |(volume, size, users): &(std::sync::Arc<crate::volumes::Volume>, u64, usize)| {
+            let item = |(volume, size, users): &VolumeUsage| {
                 let mut value = volume.shown();
                 value["UsageData"] = json!({ "Size": size, "RefCount": users });
                 value

@@ -15,6 +15,9 @@ use crate::database::Table;
 use crate::filter::Filters;
 use crate::{Engine, Error, Kind, Result, events};
 
+/// A volume, the bytes that it takes, and the number of containers that use it.
+pub(crate) type VolumeUsage = (Arc<Volume>, u64, usize);
+
 /// A volume that is out of the way: its name, and the folder that is left to be removed.
 pub(super) type Aside = (String, Option<PathBuf>);
 
@@ -65,7 +68,7 @@ impl Engine {
 
 impl Volumes {
     /// Every volume with the bytes that it takes and the number of containers that use it.
-    pub fn disk_usage(&self) -> Vec<(Arc<Volume>, u64, usize)> {
+    pub(crate) fn disk_usage(&self) -> Vec<VolumeUsage> {
         let volumes: Vec<(Arc<Volume>, usize)> = {
             let state = self.state();
             state.volumes.values().map(|entry| (Arc::clone(&entry.volume), entry.users.len())).collect()
