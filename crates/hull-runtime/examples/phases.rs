@@ -142,6 +142,7 @@ fn execs(folder: &Path, filter: &seccomp::Filter, rounds: usize) -> Result<Vec<M
             user: None,
             preserved: 0,
             detached: false,
+            state: None,
         })?;
         clock.mark("clone");
         while !matches!(child.step()?, Step::Running) {}

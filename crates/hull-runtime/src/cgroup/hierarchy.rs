@@ -39,7 +39,10 @@ pub struct Hierarchy {
 /// The v1 controllers that a container gets a folder for: those that limit it, count it, or stop it. Where
 /// there is a v2 hierarchy, that one stops, kills and tells of the end better than the freezer and systemd's
 /// named hierarchy do, so these get none.
-const LIMITING: [&str; 8] = ["blkio", "cpu", "cpuacct", "cpuset", "devices", "hugetlb", "memory", "pids"];
+const LIMITING: [&str; 11] = [
+    "blkio", "cpu", "cpuacct", "cpuset", "devices", "hugetlb", "memory", "net_cls", "net_prio", "pids",
+    "rdma",
+];
 const WITHOUT_UNIFIED: [&str; 2] = ["freezer", "name=systemd"];
 
 impl Hierarchy {
@@ -66,7 +69,7 @@ impl Hierarchy {
                         .filter(|option| {
                             LIMITING.contains(option)
                                 || WITHOUT_UNIFIED.contains(option)
-                                || matches!(*option, "net_cls" | "net_prio" | "perf_event" | "rdma" | "misc")
+                                || matches!(*option, "perf_event" | "misc")
                         })
                         .map(str::to_owned)
                         .collect();

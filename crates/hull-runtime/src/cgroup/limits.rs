@@ -4,7 +4,9 @@
 use std::io;
 use std::path::PathBuf;
 
-use oci_spec::runtime::{LinuxBlockIo, LinuxCpu, LinuxMemory, LinuxResources, LinuxThrottleDevice};
+use oci_spec::runtime::{
+    LinuxBlockIo, LinuxCpu, LinuxMemory, LinuxNetwork, LinuxRdma, LinuxResources, LinuxThrottleDevice,
+};
 
 use super::figures::Folders as _;
 use super::{Cgroup, devices, files};
@@ -36,7 +38,6 @@ struct Write {
 
 /// Sets the limits and returns the warnings.
 pub(super) fn set(cgroup: &Cgroup, resources: &LinuxResources, when: When) -> Result<Vec<String>> {
-    refuse_unsupported(resources)?;
     let mut warnings = Vec::new();
     if when == When::Create
         && let Some(rules) = resources.devices()
@@ -66,6 +67,12 @@ pub(super) fn set(cgroup: &Cgroup, resources: &LinuxResources, when: When) -> Re
             lacking: "Your kernel does not support hugetlb limits or the cgroup is not mounted. Limit discarded.",
         });
     }
+    if let Some(limits) = resources.network() {
+        network(limits, &mut writes);
+    }
+    for (device, limits) in resources.rdma().iter().flatten() {
+        writes.extend(rdma(device, limits));
+    }
     for write in &writes {
         apply(cgroup, write, &mut warnings)?;
     }
@@ -73,18 +80,35 @@ pub(super) fn set(cgroup: &Cgroup, resources: &LinuxResources, when: When) -> Re
     Ok(warnings)
 }
 
-fn refuse_unsupported(resources: &LinuxResources) -> Result<()> {
-    let network = resources.network().as_ref();
-    let network = network.is_some_and(|network| {
-        network.class_id().is_some() || network.priorities().as_ref().is_some_and(|list| !list.is_empty())
-    });
-    if network {
-        return Err(Error::refused("linux.resources.network", "it is not supported yet"));
+/// The class of a container's packets, for `tc`, and their priorities by interface: v1 has controllers for them, v2 none.
+fn network(limits: &LinuxNetwork, writes: &mut Vec<Write>) {
+    let v1_only = |controller: &'static str, file: &str, value: String, lacking: &'static str| Write {
+        v1: (controller, vec![file.to_owned()]),
+        v1_value: Some(value.clone()),
+        v2: (controller, file.to_owned()),
+        v2_value: Some(value),
+        lacking,
+    };
+    if let Some(class) = limits.class_id() {
+        let lacking = "Your kernel does not support network classes (net_cls) or the cgroup is not mounted. Class discarded.";
+        writes.push(v1_only("net_cls", "net_cls.classid", class.to_string(), lacking));
     }
-    if resources.rdma().as_ref().is_some_and(|rdma| !rdma.is_empty()) {
-        return Err(Error::refused("linux.resources.rdma", "it is not supported yet"));
+    for priority in limits.priorities().iter().flatten() {
+        let lacking = "Your kernel does not support network priorities (net_prio) or the cgroup is not mounted. Priority discarded.";
+        let value = format!("{} {}", priority.name(), priority.priority());
+        writes.push(v1_only("net_prio", "net_prio.ifpriomap", value, lacking));
     }
-    Ok(())
+}
+
+fn rdma(device: &str, limits: &LinuxRdma) -> Option<Write> {
+    let handles = limits.hca_handles().map(|handles| format!(" hca_handle={handles}"));
+    let objects = limits.hca_objects().map(|objects| format!(" hca_object={objects}"));
+    if handles.is_none() && objects.is_none() {
+        return None;
+    }
+    let value = format!("{device}{}{}", handles.unwrap_or_default(), objects.unwrap_or_default());
+    let lacking = "Your kernel does not support RDMA limits or the cgroup is not mounted. Limit discarded.";
+    Some(same(("rdma", "rdma.max"), ("rdma", "rdma.max"), value, lacking))
 }
 
 fn apply(cgroup: &Cgroup, write: &Write, warnings: &mut Vec<String>) -> Result<()> {

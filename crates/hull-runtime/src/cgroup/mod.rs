@@ -422,7 +422,7 @@ fn inherit_cpuset(folder: &Path, parent: &Path) -> io::Result<()> {
 fn hand_down(parent: &Path, controllers: &[String]) -> io::Result<()> {
     // Those that a cgroup with processes refuses to hand down come first. It would hand down the others, and with
     // one of them become the root of a threaded tree, below which no process can be put.
-    const USED: [&str; 6] = ["memory", "io", "hugetlb", "cpu", "cpuset", "pids"];
+    const USED: [&str; 7] = ["memory", "io", "hugetlb", "cpu", "cpuset", "pids", "rdma"];
     let file = parent.join("cgroup.subtree_control");
     let handed = files::text(&file)?;
     for controller in USED.iter().filter(|used| controllers.iter().any(|own| own == *used)) {

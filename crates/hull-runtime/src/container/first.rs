@@ -10,11 +10,15 @@ use super::devices::{self, Terminal};
 use super::hide::Masks;
 use super::mounts::Sorted;
 use super::namespaces::Namespaces;
+use super::notify::Answerer;
 use super::outside::Outside;
 use super::process::Privileges;
 use super::report::Teller;
-use super::{Hold, Start, Streams, hooks, init, mounts, process, root, streams, sysctl, user, userns};
+use super::{
+    Hold, Start, Streams, hooks, init, mounts, process, root, scheduling, streams, sysctl, user, userns,
+};
 use crate::error::Context;
+use crate::seccomp::Filter;
 use crate::sys;
 use crate::{Error, Result};
 
@@ -26,33 +30,34 @@ pub(super) fn run(
     outside: Option<&Outside>,
 ) -> Result<Infallible> {
     let process = process_of(start)?;
-    let pid = assemble(start, process, namespaces, teller, outside)?;
+    let made = assemble(start, process, namespaces, teller, outside)?;
 
     // The process. Nothing of the host's is open any more when the container's own files are first looked at.
-    teller.close_all_else(start.preserved, start.hold.map(Hold::descriptor))?;
+    let answerer = made.answerer.as_ref();
+    let kept = [start.hold.map(Hold::descriptor), answerer.map(Answerer::descriptor)];
+    teller.close_all_else(start.preserved, kept.into_iter().flatten())?;
     let process = user::looked_up(process, start.user)?;
-    let privileges = Privileges::of(&process, start.filter, teller, start.hold.is_none())?;
+    let privileges = Privileges::of(&process, start.filter, teller, answerer, start.hold.is_none())?;
     if start.init {
         init::stand_in_front(&privileges, matches!(start.streams, Streams::Terminal { .. }))?;
     }
     process::execute(&privileges, |command| match start.hold {
         Some(hold) => {
             command.look_up()?;
-            hold.wait(start.spec, pid, teller)
+            hold.wait(start.spec, made.pid, teller)
         }
         None => Ok(()),
     })
 }
 
 /// Makes the container around the process. Everything that does not need the network comes before it is waited for.
-/// Returns the process's id outside, where hooks wanted it.
 fn assemble(
     start: &Start<'_>,
     process: &Process,
     namespaces: &Namespaces,
     teller: &Teller,
     outside: Option<&Outside>,
-) -> Result<Option<i32>> {
+) -> Result<Made> {
     process::shield()?;
     namespaces.join()?;
     if let Some(outside) = outside {
@@ -96,7 +101,7 @@ fn assemble(
         start.cgroup.join_v1_self()?;
     }
     namespaces.make_cgroup()?;
-    let pid = hooks(start, teller)?;
+    let made = meet_the_host(start, teller)?;
     // In a user namespace the kernel's file systems can be mounted only where the host's are still to be seen.
     let leaves_late = outside.is_some_and(Outside::in_user_namespace);
     if !leaves_late {
@@ -105,6 +110,10 @@ fn assemble(
     name_the_machine(start, namespaces)?;
     sysctl::set(start.spec, procfs.as_fd(), false)?;
     process::prepare(process, procfs.as_fd(), teller)?;
+    let linux = start.spec.linux().as_ref();
+    linux.and_then(|linux| linux.memory_policy().as_ref()).map_or(Ok(()), scheduling::memory_policy)?;
+    let personality = linux.and_then(|linux| linux.personality().as_ref());
+    personality.map_or(Ok(()), scheduling::personality)?;
 
     // The network, and what shows it.
     if start.awaits_network {
@@ -124,16 +133,39 @@ fn assemble(
     root::finish(start.spec, root.as_fd())?;
 
     streams::place(&start.streams, terminal.map(|terminal| terminal.slave))?;
-    Ok(pid)
+    Ok(made)
 }
 
-/// The hooks that run while the host's root is still there: first the runtime's, then the container's. Returns the
-/// process's id outside, if there are hooks.
-fn hooks(start: &Start<'_>, teller: &Teller) -> Result<Option<i32>> {
-    let Some((hold, hooks)) = start.hold.zip(start.spec.hooks().as_ref()) else { return Ok(None) };
+/// What the last stretch needs of what was made.
+#[derive(Default)]
+struct Made {
+    /// This process's id outside, where hooks want it.
+    pid: Option<i32>,
+    /// Who answers the filter's questions.
+    answerer: Option<Answerer>,
+}
+
+/// What needs the host's paths once more: the hooks that run before its root is left, first the runtime's, then the
+/// container's; and who answers the filter's questions.
+fn meet_the_host(start: &Start<'_>, teller: &Teller) -> Result<Made> {
+    let listener = start.filter.and_then(Filter::listener);
+    let hooks = start.spec.hooks().as_ref();
+    let Some(hold) = start.hold.filter(|_| hooks.is_some() || listener.is_some()) else {
+        return match listener {
+            None => Ok(Made::default()),
+            Some(_) => {
+                Err(Error::refused("seccomp's SCMP_ACT_NOTIFY", "only `hull oci` hands such a filter over"))
+            }
+        };
+    };
     let pid = teller.hooks()?;
-    hooks::run(hooks.create_container(), &hold.state("creating", pid), "createContainer")?;
-    Ok(Some(pid))
+    let state = hold.state("creating", pid);
+    if let Some(hooks) = hooks {
+        hooks::run(hooks.create_container(), &state, "createContainer")?;
+    }
+    let answerer =
+        listener.map(|listener| Answerer::find(listener, &hold.version, pid, &state)).transpose()?;
+    Ok(Made { pid: Some(pid), answerer })
 }
 
 fn process_of<'a>(start: &Start<'a>) -> Result<&'a Process> {

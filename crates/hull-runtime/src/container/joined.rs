@@ -7,10 +7,12 @@ use std::os::fd::AsFd;
 use rustix::fs::{Mode, OFlags};
 use rustix::io::Errno;
 
+use super::notify::Answerer;
 use super::process::Privileges;
 use super::report::Teller;
-use super::{ExecIn, Streams, devices, process, streams, sysctl, user, userns};
+use super::{ExecIn, Streams, devices, process, scheduling, streams, sysctl, user, userns};
 use crate::error::Context;
+use crate::seccomp::Filter;
 use crate::{Error, Result, sys};
 
 /// Every namespace that a container may have; the pid namespace is the clone's own doing.
@@ -19,11 +21,11 @@ const NAMESPACES: i32 =
 
 /// Runs in the new process, which was born into the container's pid namespace.
 pub(super) fn run(exec: &ExecIn<'_>, teller: &Teller) -> Result<Infallible> {
-    enter(exec, teller)?;
+    let answerer = enter(exec, teller)?;
     // Nothing of the host's is open any more when the container's own files are first looked at.
-    teller.close_all_else(exec.preserved, None)?;
+    teller.close_all_else(exec.preserved, answerer.iter().map(Answerer::descriptor))?;
     let process = user::looked_up(exec.process, exec.user)?;
-    let privileges = Privileges::of(&process, exec.filter, teller, !exec.detached)?;
+    let privileges = Privileges::of(&process, exec.filter, teller, answerer.as_ref(), !exec.detached)?;
     process::execute(&privileges, |_| Ok(()))
 }
 
@@ -46,10 +48,14 @@ fn further_namespaces(exec: &ExecIn<'_>) -> Result<i32> {
 }
 
 /// Goes into the container, with streams of its own.
-fn enter(exec: &ExecIn<'_>, teller: &Teller) -> Result<()> {
+fn enter(exec: &ExecIn<'_>, teller: &Teller) -> Result<Option<Answerer>> {
     // Before it can be seen from inside: it holds the shim's memory and descriptors.
     process::shield()?;
+    let answerer = answerer(exec, teller)?;
+    let affinity = exec.process.exec_cpu_affinity().as_ref();
+    scheduling::initial_processors(affinity)?;
     exec.cgroup.join_v1_self()?;
+    scheduling::final_processors(affinity)?;
     let procfs = sysctl::host_procfs()?;
     let further = further_namespaces(exec)?;
     sys::setns(exec.target_pidfd, NAMESPACES | further)
@@ -70,5 +76,16 @@ fn enter(exec: &ExecIn<'_>, teller: &Teller) -> Result<()> {
         }
     };
     process::prepare(exec.process, procfs.as_fd(), teller)?;
-    streams::place(&exec.streams, terminal)
+    streams::place(&exec.streams, terminal)?;
+    Ok(answerer)
+}
+
+/// Who answers the filter's questions, found while the host's paths are there.
+fn answerer(exec: &ExecIn<'_>, teller: &Teller) -> Result<Option<Answerer>> {
+    let Some(listener) = exec.filter.and_then(Filter::listener) else { return Ok(None) };
+    let Some(state) = exec.state else {
+        return Err(Error::refused("seccomp's SCMP_ACT_NOTIFY", "only `hull oci` hands such a filter over"));
+    };
+    let pid = teller.hooks()?;
+    Answerer::find(listener, &state.version, pid, &state.json).map(Some)
 }

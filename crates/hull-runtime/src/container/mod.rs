@@ -26,13 +26,16 @@ pub mod hooks;
 mod init;
 mod inroot;
 mod joined;
+mod labels;
 mod mounts;
 mod namespaces;
+mod notify;
 mod options;
 mod outside;
 mod process;
 mod report;
 mod root;
+mod scheduling;
 mod streams;
 mod supported;
 mod sysctl;
@@ -301,12 +304,23 @@ pub struct ExecIn<'a> {
     pub preserved: u32,
     /// Whether it lives on without its parent.
     pub detached: bool,
+    /// The container's state, for who answers a filter's questions.
+    pub state: Option<&'a ContainerState>,
+}
+
+/// A container's state, as the runtime specification words it.
+#[derive(Clone, Debug)]
+pub struct ContainerState {
+    /// The version of the specification.
+    pub version: String,
+    /// All of it, as JSON.
+    pub json: String,
 }
 
 /// Starts another process in a running container. It is a child of the caller, who reaps it and must be
 /// single-threaded.
 pub fn exec(exec: ExecIn<'_>) -> Result<Child> {
-    supported::check_process(exec.process)?;
+    labels::check(exec.process)?;
     let doing = || "clone a process into the container".to_owned();
     let main = |teller: &Teller| joined::run(&exec, teller);
     let folder = exec.cgroup.open_unified()?;

@@ -7,8 +7,8 @@ use std::path::{Path, PathBuf};
 use oci_spec::runtime::{Mount, Spec};
 use rustix::fs::{CWD, Mode, OFlags};
 use rustix::mount::{
-    FsMountFlags, FsOpenFlags, MountAttrFlags, OpenTreeFlags, fsconfig_create, fsconfig_set_flag,
-    fsconfig_set_string, fsmount, fsopen, open_tree,
+    FsMountFlags, FsOpenFlags, FsPickFlags, MountAttrFlags, OpenTreeFlags, fsconfig_create,
+    fsconfig_reconfigure, fsconfig_set_flag, fsconfig_set_string, fsmount, fsopen, fspick, open_tree,
 };
 use rustix::{fs, io};
 
@@ -34,6 +34,8 @@ enum Tree {
     Detached(OwnedFd),
     /// A file system of which the context must be made in the network namespace: made when it is attached.
     Sysfs,
+    /// What is there already, with other options.
+    Remount,
     /// The container's cgroups, which may not be there yet: [`with_cgroups`].
     OfCgroups,
     /// A tmpfs, and a read-only view of the container's own cgroup in each v1 hierarchy.
@@ -75,7 +77,7 @@ pub(super) fn with_cgroups(mounts: Vec<Prepared>, cgroup: &Cgroup) -> Result<Vec
 pub(super) fn prepare_binds(spec: &Spec) -> Result<Vec<Prepared>> {
     let mut binds = Vec::new();
     for mount in spec.mounts().iter().flatten() {
-        let options = options::parse(mount.options().as_deref().unwrap_or_default())?;
+        let options = options::parse(mount.options().as_deref().unwrap_or_default());
         if is_bind(mount, &options) {
             let tree = bind_tree(mount, &options)?;
             binds.push(bind(mount, options, tree)?);
@@ -94,14 +96,18 @@ pub(super) fn binds_dev(spec: &Spec) -> bool {
 }
 
 pub(super) fn is_bind(mount: &Mount, options: &Options) -> bool {
-    options.bind.is_some() || mount.typ().as_deref() == Some("bind")
+    !options.remount && (options.bind.is_some() || mount.typ().as_deref() == Some("bind"))
 }
 
 fn prepare(mount: &Mount, from_outside: Option<&Teller>) -> Result<Prepared> {
-    let options = options::parse(mount.options().as_deref().unwrap_or_default())?;
+    let options = options::parse(mount.options().as_deref().unwrap_or_default());
     let destination = mount.destination();
     if destination.components().eq(Path::new("/").components()) {
         return Err(Error::refused("mount on /", "a mount cannot replace the container's root"));
+    }
+    if options.remount {
+        let destination = destination.clone();
+        return Ok(Prepared { destination, kind: Kind::Folder, tree: Tree::Remount, options });
     }
     if is_bind(mount, &options) {
         let tree = match from_outside {
@@ -248,12 +254,15 @@ impl Prepared {
 
     /// Moves the mount onto its destination, which is created where it is missing.
     pub(super) fn attach(self, root: BorrowedFd<'_>) -> Result<()> {
+        if matches!(self.tree, Tree::Remount) {
+            return self.remount(root);
+        }
         let at = inroot::ensure(root, &self.destination, self.kind)?;
         self.refuse_links(root)?;
         let tree = match &self.tree {
             Tree::Detached(tree) => tree,
             Tree::Cgroups { tmpfs, .. } => tmpfs,
-            Tree::OfCgroups => {
+            Tree::OfCgroups | Tree::Remount => {
                 let doing = format!("put the cgroups on {}", self.destination.display());
                 return Err(Error::refused(doing, "they were never prepared; this is a bug"));
             }
@@ -285,6 +294,43 @@ impl Prepared {
             }
         }
         Ok(())
+    }
+
+    /// Gives what is mounted at the destination other options: of a bind the mount's own, else the file system's too.
+    fn remount(&self, root: BorrowedFd<'_>) -> Result<()> {
+        let doing = || format!("mount {} anew (remount)", self.destination.display());
+        let Some(at) = inroot::find(root, &self.destination)? else {
+            return Err(Error::refused(doing(), "there is no such place"));
+        };
+        let explain = |error: std::io::Error| {
+            let advice =
+                if error.raw_os_error() == Some(libc::EINVAL) { "nothing is mounted there" } else { "" };
+            Error::kernel(doing(), error).advise(advice)
+        };
+        for (attributes, recursive) in [(self.options.attributes, false), (self.options.recursive, true)] {
+            if !attributes.is_empty() {
+                let attributes = MountAttr::flags(attributes.set, attributes.clear);
+                sys::mount_setattr(at.as_fd(), recursive, &attributes).map_err(explain)?;
+            }
+        }
+        for (propagation, recursive) in &self.options.propagation {
+            sys::mount_setattr(at.as_fd(), *recursive, &MountAttr::propagation(*propagation))
+                .map_err(explain)?;
+        }
+        if self.options.bind.is_some() || self.options.data.is_empty() {
+            return Ok(());
+        }
+        let flags = FsPickFlags::FSPICK_EMPTY_PATH | FsPickFlags::FSPICK_CLOEXEC;
+        let context = fspick(&at, "", flags).context(doing)?;
+        let failed = |error: io::Errno| Error::kernel(doing(), error).advise(root::said(context.as_fd()));
+        for (key, value) in &self.options.data {
+            let set = match value {
+                Some(value) => fsconfig_set_string(&context, key.as_str(), value.as_str()),
+                None => fsconfig_set_flag(&context, key.as_str()),
+            };
+            set.map_err(failed)?;
+        }
+        fsconfig_reconfigure(&context).map_err(failed)
     }
 
     fn copy_up(&self, tmpfs: BorrowedFd<'_>, from: BorrowedFd<'_>) -> Result<()> {

@@ -1,8 +1,6 @@
 //! The options of a mount, as `fstab` and the OCI runtime specification word them, sorted into what the
 //! kernel's calls take: attributes of the mount, propagation, and parameters of the file system.
 
-use crate::{Error, Result};
-
 pub(crate) const RDONLY: u64 = 0x1;
 pub(crate) const NOSUID: u64 = 0x2;
 pub(crate) const NODEV: u64 = 0x4;
@@ -61,6 +59,8 @@ pub(crate) struct Options {
     pub(crate) bind: Option<bool>,
     /// The file system's own parameters.
     pub(crate) data: Vec<(String, Option<String>)>,
+    /// What is mounted there already gets these options.
+    pub(crate) remount: bool,
     /// Its ids are mapped.
     pub(crate) id_map: Option<IdMap>,
     /// A tmpfs starts with a copy of what its destination held.
@@ -68,15 +68,15 @@ pub(crate) struct Options {
 }
 
 /// Sorts options. Unknown words are the file system's own, which refuses what it does not know either.
-pub(crate) fn parse(words: &[String]) -> Result<Options> {
+pub(crate) fn parse(words: &[String]) -> Options {
     let mut options = Options::default();
     for word in words {
-        sort(word, &mut options)?;
+        sort(word, &mut options);
     }
-    Ok(options)
+    options
 }
 
-fn sort(word: &str, options: &mut Options) -> Result<()> {
+fn sort(word: &str, options: &mut Options) {
     let (attributes, plain) = match word.strip_prefix('r') {
         Some(rest) if is_attribute(rest) && word != "relatime" => (&mut options.recursive, rest),
         _ => (&mut options.attributes, word),
@@ -103,9 +103,7 @@ fn sort(word: &str, options: &mut Options) -> Result<()> {
         "tmpcopyup" => options.copy_up = true,
         "idmap" => options.id_map = Some(IdMap::This),
         "ridmap" => options.id_map = Some(IdMap::Recursive),
-        "remount" => {
-            return Err(Error::refused(format!("mount option {word:?}"), "it is not supported"));
-        }
+        "remount" => options.remount = true,
         _ => match propagation(word) {
             Some(kind) => options.propagation.push(kind),
             None => options.data.push(match word.split_once('=') {
@@ -114,7 +112,6 @@ fn sort(word: &str, options: &mut Options) -> Result<()> {
             }),
         },
     }
-    Ok(())
 }
 
 fn is_attribute(word: &str) -> bool {
@@ -160,7 +157,7 @@ mod tests {
     use super::*;
 
     fn parsed(words: &str) -> Options {
-        parse(&words.split(',').map(str::to_owned).collect::<Vec<_>>()).unwrap()
+        parse(&words.split(',').map(str::to_owned).collect::<Vec<_>>())
     }
 
     #[test]
@@ -188,6 +185,6 @@ mod tests {
         assert_eq!((deep.bind, deep.recursive.set, deep.attributes.set), (Some(false), RDONLY | NOSUID, 0));
         assert_eq!(parsed("relatime").recursive, Attributes::default());
         assert_eq!(parsed("rbind,ridmap").id_map, Some(IdMap::Recursive));
-        assert!(parse(&["remount".to_owned()]).is_err());
+        assert!(parsed("remount,bind,ro").remount);
     }
 }

@@ -94,7 +94,7 @@ impl Outside {
         let root = root::detached(&self.spec, &self.rootfs)?;
         report::tree(sync, root.as_fd())?;
         for mount in self.spec.mounts().iter().flatten() {
-            let options = options::parse(mount.options().as_deref().unwrap_or_default())?;
+            let options = options::parse(mount.options().as_deref().unwrap_or_default());
             if !mounts::is_bind(mount, &options) {
                 continue;
             }
@@ -154,7 +154,7 @@ fn of_mount(mount: &Mount) -> Mappings<'_> {
 }
 
 fn is_mapped(mount: &Mount) -> Result<bool> {
-    let options = options::parse(mount.options().as_deref().unwrap_or_default())?;
+    let options = options::parse(mount.options().as_deref().unwrap_or_default());
     let mapped = id_map(mount, &options).is_some();
     if mapped && !mounts::is_bind(mount, &options) {
         let doing = format!("map the ids of the mount on {}", mount.destination().display());

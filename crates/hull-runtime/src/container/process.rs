@@ -15,8 +15,9 @@ use rustix::process::DumpableBehavior;
 use rustix::thread::{CapabilitySet, CapabilitySets};
 
 use super::capabilities::{self, Wanted};
+use super::notify::Answerer;
 use super::report::Teller;
-use super::{diagnose, inroot, sysctl};
+use super::{diagnose, inroot, labels, scheduling, sysctl};
 use crate::error::Context;
 use crate::seccomp::Filter;
 use crate::sys::{self, Strings};
@@ -60,7 +61,8 @@ pub(super) fn prepare(process: &Process, procfs: BorrowedFd<'_>, teller: &Teller
         };
         sys::ioprio_set(class, priority.priority() as u32).context(|| "set the io priority".into())?;
     }
-    Ok(())
+    process.scheduler().as_ref().map_or(Ok(()), scheduling::schedule)?;
+    labels::set(process, procfs)
 }
 
 fn limits(process: &Process, teller: &Teller) -> Result<()> {
@@ -146,6 +148,8 @@ pub(super) struct Privileges<'a> {
     filter: Option<&'a Filter>,
     wanted: Wanted,
     teller: &'a Teller,
+    /// Who answers the filter's questions.
+    answerer: Option<&'a Answerer>,
     /// Whether the process dies with its parent.
     bound: bool,
 }
@@ -157,13 +161,14 @@ impl<'a> Privileges<'a> {
         process: &'a Process,
         filter: Option<&'a Filter>,
         teller: &'a Teller,
+        answerer: Option<&'a Answerer>,
         bound: bool,
     ) -> Result<Self> {
         let (wanted, cut) = capabilities::granted(process.capabilities().as_ref())?;
         if !cut.is_empty() {
             teller.warn(&format!("this machine does not grant {}", cut.join(", ")))?;
         }
-        Ok(Privileges { process, filter, wanted, teller, bound })
+        Ok(Privileges { process, filter, wanted, teller, answerer, bound })
     }
 
     /// Drops everything. The order: what needs a capability comes before that is dropped. A filter needs
@@ -199,7 +204,7 @@ impl<'a> Privileges<'a> {
         let Some(filter) = self.filter else { return self.set_capabilities(last) };
         if no_new_privileges {
             self.set_capabilities(last)?;
-            return filter.install();
+            return self.install(filter);
         }
         let with_admin = CapabilitySets {
             effective: last.effective | CapabilitySet::SYS_ADMIN,
@@ -207,8 +212,19 @@ impl<'a> Privileges<'a> {
             inheritable: last.inheritable,
         };
         self.set_capabilities(with_admin)?;
-        filter.install()?;
+        self.install(filter)?;
         rustix::thread::set_capabilities(None, last).context(|| "drop the capabilities".into())
+    }
+
+    fn install(&self, filter: &Filter) -> Result<()> {
+        match (filter.install()?, self.answerer) {
+            (None, _) => Ok(()),
+            (Some(notifications), Some(answerer)) => answerer.hand_over(&notifications),
+            (Some(_), None) => {
+                let reason = "nobody was found who answers the filter's questions; this is a bug";
+                Err(Error::refused("install the filter of system calls", reason))
+            }
+        }
     }
 
     /// Whoever kills the shim takes the process along. Set when the user is, for a change of user clears it; and

@@ -67,8 +67,8 @@ impl Teller {
     /// directory or behind a link (CVE-2024-21626; marking them close-on-exec would leave them open while `execve`
     /// looks the command up).
     #[allow(unsafe_code)]
-    pub(super) fn close_all_else(&self, preserved: u32, kept: Option<RawFd>) -> Result<()> {
-        let mut kept: Vec<RawFd> = kept.into_iter().chain([self.socket.borrow().as_raw_fd()]).collect();
+    pub(super) fn close_all_else(&self, preserved: u32, kept: impl Iterator<Item = RawFd>) -> Result<()> {
+        let mut kept: Vec<RawFd> = kept.chain([self.socket.borrow().as_raw_fd()]).collect();
         // SAFETY: called on the last stretch, where nothing of what was opened before is used any more; the process
         // executes the command or ends.
         unsafe { sys::close_all_but(3 + preserved, &mut kept) }

@@ -7,6 +7,7 @@ use oci_spec::runtime::Spec;
 use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType};
 
 use super::config::{self, Config};
+use super::intel_rdt;
 use super::state::{self, NewFolder, Record, START};
 use super::{Container, Runtime};
 use crate::cgroup::Cgroup;
@@ -86,6 +87,8 @@ impl Runtime {
                 "its first process ended while it waited to be started",
             )
         })?;
+        let rdt = spec.linux().as_ref().and_then(|linux| linux.intel_rdt().as_ref());
+        let resctrl = rdt.map(|rdt| intel_rdt::join(rdt, id, pid)).transpose()?.flatten();
         let record = Record {
             oci_version: hold.version.clone(),
             id: id.to_owned(),
@@ -97,6 +100,7 @@ impl Runtime {
             owner: rustix::process::geteuid().as_raw(),
             cgroup: path,
             annotations,
+            resctrl,
         };
         // Until it is written down, an error still ends it.
         let mut guard = UnlessKept { child: Some(child) };

@@ -10,7 +10,7 @@ use super::config;
 use super::create::{check_preserved, send_terminal, write_pid};
 use super::{Console, Container, Status};
 use crate::cgroup::Cgroup;
-use crate::container::{self, ExecIn, Step, Streams};
+use crate::container::{self, ContainerState, ExecIn, Step, Streams};
 use crate::error::Context;
 use crate::{Error, Result, seccomp};
 
@@ -98,6 +98,10 @@ impl Container {
             user: None,
             preserved: exec.preserve_fds,
             detached: exec.detach,
+            state: Some(&ContainerState {
+                version: self.record.oci_version.clone(),
+                json: self.hook_state("running", pid),
+            }),
         })?;
         let (mut master, mut warnings) = (None, Vec::new());
         loop {
@@ -108,7 +112,9 @@ impl Container {
                     Some(Console::Caller) | None => master = Some(terminal),
                 },
                 Step::Running => break,
-                Step::NeedsNetwork | Step::NeedsHooks | Step::Held => {
+                // Hooks have no part in an exec; what it wants is its process id.
+                Step::NeedsHooks => child.hooks_are_done()?,
+                Step::NeedsNetwork | Step::Held => {
                     return Err(Error::refused(doing(), "the new process waits for what is not for it"));
                 }
             }

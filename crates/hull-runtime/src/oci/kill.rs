@@ -164,6 +164,14 @@ impl Container {
             cgroup.kill_all()?;
             cgroup.remove()?;
         }
+        if let Some(class) = &self.record.resctrl {
+            match std::fs::remove_dir(class) {
+                Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+                    return Err(Error::kernel(format!("remove the class {}", class.display()), error));
+                }
+                _ => {}
+            }
+        }
         let hooks =
             self.config().and_then(|spec| run_hooks(&spec, "poststop", &self.hook_state("stopped", 0)));
         self.forget()?;

@@ -22,6 +22,7 @@ mod events;
 mod exec;
 mod features;
 pub mod foreground;
+mod intel_rdt;
 mod kill;
 mod spec;
 mod start;

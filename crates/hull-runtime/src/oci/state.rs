@@ -61,6 +61,8 @@ pub(super) struct Record {
     pub(super) owner: u32,
     pub(super) cgroup: String,
     pub(super) annotations: HashMap<String, String>,
+    /// A class of `resctrl` that was made for it.
+    pub(super) resctrl: Option<PathBuf>,
 }
 
 /// A container that was created.

@@ -2,6 +2,8 @@
 //!
 //! A [`Filter`] is compiled in the launcher or the shim and installed by the new process just before exec.
 
+use std::os::fd::OwnedFd;
+use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use oci_spec::runtime::{Arch, Capability, LinuxSeccomp, LinuxSeccompFilterFlag};
@@ -19,16 +21,34 @@ mod tests;
 use compiler::Section;
 use rules::Action;
 
+/// `SECCOMP_FILTER_FLAG_WAIT_KILLABLE_RECV`, since Linux 5.19.
+const WAIT_KILLABLE_RECV: u64 = 1 << 5;
+
 /// A compiled filter: classic BPF as `seccomp(2)` takes it. A clone shares the program.
 #[derive(Clone, Debug)]
 pub struct Filter {
     program: Arc<[libc::sock_filter]>,
     flags: u64,
+    listener: Option<Arc<Listener>>,
+}
+
+/// Who answers the questions of a filter that asks some (`SCMP_ACT_NOTIFY`).
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Listener {
+    /// Its socket.
+    pub path: PathBuf,
+    /// What the profile has for it.
+    pub metadata: String,
 }
 
 impl Filter {
-    /// Installs it for the calling thread.
-    pub(crate) fn install(&self) -> Result<()> {
+    /// Who is to be handed the notifications, if there are such.
+    pub(crate) fn listener(&self) -> Option<&Listener> {
+        self.listener.as_deref()
+    }
+
+    /// Installs it for the calling thread. Returns the descriptor of the notifications, if there are such.
+    pub(crate) fn install(&self) -> Result<Option<OwnedFd>> {
         sys::install_filter(&self.program, self.flags).context(|| "install the filter of system calls".into())
     }
 }
@@ -101,16 +121,13 @@ fn build_default(bounding: &[Capability]) -> Result<Filter> {
     };
     let sections: Vec<Section> = [Some(native), native.below()].into_iter().flatten().map(section).collect();
     let program = compiler::compile(&sections, Action::Errno(libc::EPERM as u16))?;
-    Ok(Filter { program: program.into(), flags: libc::SECCOMP_FILTER_FLAG_SPEC_ALLOW })
+    Ok(Filter { program: program.into(), flags: libc::SECCOMP_FILTER_FLAG_SPEC_ALLOW, listener: None })
 }
 
 /// Compiles a profile of the OCI runtime specification. This machine's own architecture is always in it.
 /// Names of calls that no architecture has are left out, as with runc: profiles list what newer and older
 /// kernels have.
 pub fn compile(profile: &LinuxSeccomp) -> Result<Filter> {
-    if profile.listener_path().is_some() {
-        return Err(Error::refused("compile the seccomp profile", "listenerPath is not supported yet"));
-    }
     let native = Architecture::native()?;
     let listed = profile.architectures().as_deref().unwrap_or_default();
     let mut rules = Vec::new();
@@ -130,8 +147,41 @@ pub fn compile(profile: &LinuxSeccomp) -> Result<Filter> {
         .map(|architecture| Section { architecture, with_x32, rules: rules.clone() })
         .collect();
     let otherwise = Action::of(profile.default_action(), profile.default_errno_ret())?;
+    let listener = listener(profile, &rules, otherwise)?;
     let program = compiler::compile(&sections, otherwise)?;
-    Ok(Filter { program: program.into(), flags: flags(profile)? })
+    let mut flags = flags(profile)?;
+    if listener.is_some() {
+        flags |= libc::SECCOMP_FILTER_FLAG_NEW_LISTENER;
+        if flags & libc::SECCOMP_FILTER_FLAG_TSYNC != 0 {
+            // The kernel takes the two together only so; there is one thread, so nothing can fail.
+            flags |= libc::SECCOMP_FILTER_FLAG_TSYNC_ESRCH;
+        }
+    }
+    Ok(Filter { program: program.into(), flags, listener: listener.map(Arc::new) })
+}
+
+/// Who answers, where the profile asks about calls.
+fn listener(profile: &LinuxSeccomp, rules: &[rules::Rule], otherwise: Action) -> Result<Option<Listener>> {
+    const DOING: &str = "compile the seccomp profile";
+    let asks = rules.iter().any(|rule| rule.action == Action::Notify);
+    if otherwise == Action::Notify {
+        return Err(Error::refused(DOING, "SCMP_ACT_NOTIFY cannot be used as the default action"));
+    }
+    // The call that hands over the descriptor of the questions cannot itself be asked about.
+    if rules.iter().any(|rule| rule.action == Action::Notify && rule.name == "sendmsg") {
+        return Err(Error::refused(DOING, "SCMP_ACT_NOTIFY cannot be used for sendmsg"));
+    }
+    match (asks, profile.listener_path()) {
+        (true, Some(path)) => {
+            let metadata = profile.listener_metadata().clone().unwrap_or_default();
+            Ok(Some(Listener { path: path.clone(), metadata }))
+        }
+        (true, None) => Err(Error::refused(DOING, "it has SCMP_ACT_NOTIFY, and no listenerPath")),
+        (false, _) if profile.listener_metadata().is_some() && profile.listener_path().is_none() => {
+            Err(Error::refused(DOING, "it has listenerMetadata, and no listenerPath"))
+        }
+        (false, _) => Ok(None),
+    }
 }
 
 fn flags(profile: &LinuxSeccomp) -> Result<u64> {
@@ -142,10 +192,8 @@ fn flags(profile: &LinuxSeccomp) -> Result<u64> {
                 LinuxSeccompFilterFlag::SeccompFilterFlagLog => libc::SECCOMP_FILTER_FLAG_LOG,
                 LinuxSeccompFilterFlag::SeccompFilterFlagTsync => libc::SECCOMP_FILTER_FLAG_TSYNC,
                 LinuxSeccompFilterFlag::SeccompFilterFlagSpecAllow => libc::SECCOMP_FILTER_FLAG_SPEC_ALLOW,
-                LinuxSeccompFilterFlag::SeccompFilterFlagWaitKillableRecv => {
-                    let advice = "SECCOMP_FILTER_FLAG_WAIT_KILLABLE_RECV is not supported yet";
-                    return Err(Error::refused("compile the seccomp profile", advice));
-                }
+                // Of notifications: the kernel refuses it where there are none.
+                LinuxSeccompFilterFlag::SeccompFilterFlagWaitKillableRecv => WAIT_KILLABLE_RECV,
             })
     })
 }

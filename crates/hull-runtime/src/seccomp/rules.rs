@@ -14,6 +14,7 @@ pub(super) enum Action {
     Trap,
     Trace(u16),
     Log,
+    Notify,
 }
 
 impl Action {
@@ -27,6 +28,7 @@ impl Action {
             Action::Trap => libc::SECCOMP_RET_TRAP,
             Action::Trace(message) => libc::SECCOMP_RET_TRACE | u32::from(message),
             Action::Log => libc::SECCOMP_RET_LOG,
+            Action::Notify => libc::SECCOMP_RET_USER_NOTIF,
         }
     }
 
@@ -42,10 +44,7 @@ impl Action {
             LinuxSeccompAction::ScmpActTrap => Action::Trap,
             LinuxSeccompAction::ScmpActTrace => Action::Trace(value),
             LinuxSeccompAction::ScmpActLog => Action::Log,
-            LinuxSeccompAction::ScmpActNotify => {
-                let advice = "SCMP_ACT_NOTIFY is not supported yet";
-                return Err(Error::refused("compile the seccomp profile", advice));
-            }
+            LinuxSeccompAction::ScmpActNotify => Action::Notify,
         })
     }
 }

@@ -225,6 +225,7 @@ impl Shim {
         let child = container::exec(ExecIn {
             preserved: 0,
             detached: false,
+            state: None,
             target_pid: self.first.pid,
             target_pidfd: self.first.pidfd.as_fd(),
             process: &exec.process,

@@ -241,6 +241,44 @@ pub(crate) fn ioprio_set(class: u32, level: u32) -> io::Result<()> {
     check(unsafe { libc::syscall(libc::SYS_ioprio_set, IOPRIO_WHO_PROCESS, 0, value) }).map(drop)
 }
 
+/// `struct sched_attr` of `sched_setattr(2)`, as of Linux 5.3.
+#[derive(Clone, Copy, Debug, Default)]
+#[repr(C)]
+pub(crate) struct SchedulerAttributes {
+    pub(crate) size: u32,
+    pub(crate) policy: u32,
+    pub(crate) flags: u64,
+    pub(crate) nice: i32,
+    pub(crate) priority: u32,
+    pub(crate) runtime: u64,
+    pub(crate) deadline: u64,
+    pub(crate) period: u64,
+    pub(crate) utilization_min: u32,
+    pub(crate) utilization_max: u32,
+}
+
+/// `sched_setattr` of the calling process.
+pub(crate) fn sched_setattr(mut attributes: SchedulerAttributes) -> io::Result<()> {
+    attributes.size = std::mem::size_of::<SchedulerAttributes>() as u32;
+    // SAFETY: the kernel reads `size` bytes of the structure.
+    check(unsafe { libc::syscall(libc::SYS_sched_setattr, 0, &raw const attributes, 0) }).map(drop)
+}
+
+/// `set_mempolicy` of the calling process; `nodes` is a mask.
+pub(crate) fn set_mempolicy(mode: i32, nodes: &[u64]) -> io::Result<()> {
+    // The kernel looks at one bit less than it is told of.
+    let bits = if nodes.is_empty() { 0 } else { nodes.len() * 64 + 1 };
+    let mask = if nodes.is_empty() { std::ptr::null() } else { nodes.as_ptr() };
+    // SAFETY: the kernel reads `bits` - 1 bits of the mask.
+    check(unsafe { libc::syscall(libc::SYS_set_mempolicy, mode, mask, bits) }).map(drop)
+}
+
+/// `personality` of the calling process.
+pub(crate) fn personality(domain: libc::c_int) -> io::Result<()> {
+    // SAFETY: no memory is involved.
+    check(unsafe { libc::syscall(libc::SYS_personality, domain) }).map(drop)
+}
+
 /// Sets one resource limit of a process, by default the calling one; `u64::MAX` is infinity.
 pub(crate) fn set_limit(pid: Option<i32>, resource: u32, soft: u64, hard: u64) -> io::Result<()> {
     let limit = libc::rlimit64 { rlim_cur: soft, rlim_max: hard };
@@ -258,15 +296,18 @@ pub(crate) fn get_limit(resource: u32) -> io::Result<(u64, u64)> {
     Ok((limit.rlim_cur, limit.rlim_max))
 }
 
-/// Installs a seccomp filter for the calling thread.
-pub(crate) fn install_filter(program: &[libc::sock_filter], flags: u64) -> io::Result<()> {
+/// Installs a seccomp filter for the calling thread. Returns the descriptor of its notifications, if the flags ask for
+/// that.
+pub(crate) fn install_filter(program: &[libc::sock_filter], flags: u64) -> io::Result<Option<OwnedFd>> {
     let Ok(len) = u16::try_from(program.len()) else { return Err(io::Error::from_raw_os_error(libc::E2BIG)) };
     let program = libc::sock_fprog { len, filter: program.as_ptr().cast_mut() };
     // SAFETY: the kernel reads `len` instructions and copies them.
-    check(unsafe {
+    let answer = check(unsafe {
         libc::syscall(libc::SYS_seccomp, libc::SECCOMP_SET_MODE_FILTER, flags, &raw const program)
-    })
-    .map(drop)
+    })?;
+    // SAFETY: with this flag the kernel has just made this descriptor for us.
+    let notifications = || unsafe { OwnedFd::from_raw_fd(answer as RawFd) };
+    Ok((flags & libc::SECCOMP_FILTER_FLAG_NEW_LISTENER != 0).then(notifications))
 }
 
 /// Whether a filter may answer so.

@@ -39,6 +39,7 @@ pub(super) fn in_a_container(
             let exec = ExecIn {
                 preserved: 0,
                 detached: false,
+                state: None,
                 target_pid: first.pid(),
                 target_pidfd: first.pidfd(),
                 process: &process,

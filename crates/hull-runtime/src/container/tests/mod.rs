@@ -20,6 +20,7 @@ mod exec;
 mod failing;
 mod mapped;
 mod running;
+mod tuned;
 
 /// A root file system of busybox and what it needs to be one.
 pub(super) struct Bench {

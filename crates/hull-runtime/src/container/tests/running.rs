@@ -484,7 +484,10 @@ fn the_network_may_come_later() {
 fn what_is_not_supported_is_refused_by_name() {
     let mut bench = Bench::new();
     bench.spec["process"]["apparmorProfile"] = json!("docker-default");
-    assert_eq!(bench.run().error.unwrap().to_string(), "AppArmor profiles: it is not supported yet");
+    assert_eq!(
+        bench.run().error.unwrap().to_string(),
+        "the AppArmor profile docker-default: AppArmor is not enabled on this machine: start the container with apparmor=unconfined"
+    );
 }
 
 #[test]

@@ -1,0 +1,85 @@
+//! The labels of the kernel's security modules: a profile of AppArmor, a context of SELinux. They hold from the exec on.
+
+use std::os::fd::BorrowedFd;
+use std::path::Path;
+
+use oci_spec::runtime::{Process, Spec};
+use rustix::io::Errno;
+
+use super::sysctl;
+use crate::{Error, Result};
+
+/// What a process asks for that this machine has no module for is refused: a container without it would be less
+/// confined than asked for.
+pub(super) fn check(process: &Process) -> Result<()> {
+    if profile(process).is_some() && !has_apparmor() {
+        let reason = "AppArmor is not enabled on this machine: start the container with apparmor=unconfined";
+        return Err(Error::refused(
+            format!("the AppArmor profile {}", profile(process).unwrap_or_default()),
+            reason,
+        ));
+    }
+    if context(process).is_some() && !has_selinux() {
+        let reason = "SELinux is not enabled on this machine: start the container with label=disable";
+        return Err(Error::refused(
+            format!("the SELinux label {}", context(process).unwrap_or_default()),
+            reason,
+        ));
+    }
+    Ok(())
+}
+
+/// The same for the label of a container's mounts.
+pub(super) fn check_mounts(spec: &Spec) -> Result<()> {
+    let label = spec.linux().as_ref().and_then(|linux| linux.mount_label().as_deref());
+    match label.filter(|label| !label.is_empty()) {
+        Some(label) if !has_selinux() => {
+            Err(Error::refused(format!("linux.mountLabel {label}"), "SELinux is not enabled on this machine"))
+        }
+        _ => Ok(()),
+    }
+}
+
+/// Says what the next exec of this process is to be confined by.
+pub(super) fn set(process: &Process, procfs: BorrowedFd<'_>) -> Result<()> {
+    if let Some(profile) = profile(process) {
+        let word = format!("exec {profile}");
+        let own = sysctl::write(procfs, "thread-self/attr/apparmor/exec", &word);
+        // Before Linux 5.8 AppArmor has no folder of its own.
+        let written = match own {
+            Err(Errno::NOENT) => sysctl::write(procfs, "thread-self/attr/exec", &word),
+            written => written,
+        };
+        written.map_err(|error| {
+            let advice = if error == Errno::NOENT {
+                "the profile is not loaded: apparmor_parser -r loads one"
+            } else {
+                ""
+            };
+            Error::kernel(format!("set the AppArmor profile {profile}"), error).advise(advice)
+        })?;
+    }
+    if let Some(label) = context(process) {
+        sysctl::write(procfs, "thread-self/attr/exec", label)
+            .map_err(|error| Error::kernel(format!("set the SELinux label {label}"), error))?;
+    }
+    Ok(())
+}
+
+fn profile(process: &Process) -> Option<&str> {
+    process.apparmor_profile().as_deref().filter(|profile| !profile.is_empty() && *profile != "unconfined")
+}
+
+fn context(process: &Process) -> Option<&str> {
+    process.selinux_label().as_deref().filter(|label| !label.is_empty())
+}
+
+/// Whether AppArmor is enabled.
+fn has_apparmor() -> bool {
+    std::fs::read("/sys/module/apparmor/parameters/enabled").is_ok_and(|text| text.first() == Some(&b'Y'))
+}
+
+/// Whether SELinux is enabled.
+fn has_selinux() -> bool {
+    Path::new("/sys/fs/selinux/enforce").exists()
+}
