@@ -108,3 +108,35 @@ fn a_removal_that_fails_ends_the_wait_for_it() {
     let told = waited.json()["Error"]["Message"].as_str().unwrap_or_default().to_owned();
     assert!(told.contains("fault point"), "{}", waited.text());
 }
+
+#[test]
+fn a_creation_that_fails_is_undone() {
+    if Engine::under_test() == Engine::Docker {
+        return;
+    }
+    let mut daemon = Daemon::start();
+    let mounts = daemon.census().mounts;
+    daemon.ok(&["volume", "create", "-o", "type=tmpfs", "-o", "device=tmpfs", "scratch"]);
+    for step in ["mounts acquired", "snapshot made", "volumes filled"] {
+        daemon.stop();
+        let fault = format!("fail:create: {step}");
+        daemon.set_environment(&[("HULL_FAULT", &fault)]);
+        daemon.begin();
+        let body = serde_json::json!({
+            "Image": "busybox", "Volumes": { "/data": {} }, "HostConfig": { "Binds": ["scratch:/scratch"] },
+        });
+        let created = daemon.api().post("/containers/create?name=half", &body).expect("an answer");
+        assert!(created.text().contains("fault point"), "{}", created.text());
+        // Its name and its volume are free, and what was nameless is gone.
+        assert_eq!(daemon.ok(&["volume", "ls", "-q"]), "scratch", "after {step}");
+        assert_eq!(daemon.census().mounts, mounts, "after {step}");
+        let left = fs::read_dir(daemon.dir().join("data/containers")).expect("the folder").count();
+        assert_eq!(left, 0, "after {step}");
+    }
+    daemon.stop();
+    daemon.set_environment(&[]);
+    daemon.begin();
+    daemon.ok(&["create", "--name", "half", "-v", "scratch:/scratch", "busybox", "true"]);
+    daemon.ok(&["rm", "half"]);
+    daemon.ok(&["volume", "rm", "scratch"]);
+}
