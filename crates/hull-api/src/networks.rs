@@ -1,7 +1,5 @@
 //! /networks.
 
-use bytes::Bytes;
-use futures_util::{StreamExt as _, stream};
 use hull_engine::Result;
 use hull_engine::filter::Filters;
 use hull_engine::model::EndpointSettings;
@@ -52,28 +50,13 @@ pub(crate) async fn remove(request: Request) -> Result<Response> {
     http::empty(StatusCode::NO_CONTENT)
 }
 
-/// hull's own: a namespace on the network, for a program that is no container. Told in one line of JSON; the place is
-/// held until the client closes the answer.
+/// hull's own: a namespace on the network, for a program that is no container, until the process `pid` ends.
 pub(crate) async fn namespace(request: Request) -> Result<Response> {
-    let network = request.capture(0).to_owned();
-    let name = request.query.text("name").map(str::to_owned);
-    let engine = request.engine.clone();
-    let place = blocking::run(move || engine.networks.place(&network, name.as_deref())).await?;
-    place.begin()?;
-    let told = json!({
-        "Namespace": place.namespace(),
-        "Hosts": place.hosts,
-        "ResolvConf": place.resolv_conf,
-        "Networks": place.endpoints(),
-    });
-    let line = Bytes::from(format!("{told}\n"));
-    // What comes behind the line never does: it keeps the place until the answer is dropped.
-    let held = stream::once(async move {
-        std::future::pending::<()>().await;
-        drop(place);
-        Ok(Bytes::new())
-    });
-    Ok(http::streamed(StatusCode::OK, "application/json", stream::iter([Ok(line)]).chain(held)))
+    let owner = request.query.text("pid").and_then(|pid| pid.parse().ok());
+    let owner = owner
+        .ok_or_else(|| hull_engine::Error::invalid("pid: whose place is it? A process's id is needed"))?;
+    let name = request.query.text("name");
+    http::ok(&request.engine.take_place(request.capture(0), name, owner).await?)
 }
 
 pub(crate) async fn prune(request: Request) -> Result<Response> {

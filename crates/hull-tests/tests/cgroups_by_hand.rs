@@ -77,6 +77,8 @@ fn the_tree_and_one_of_it() {
         pids.max        50
         $ hull cgroup show "$(hull inspect -f '{{.State.Pid}}' small)" | grep memory.max
         memory.max      64MiB
+        $ hull cgroup tree --watch | grep -m 2 -c '^/ '
+        2
         $ hull cgroup show nobody
         nobody: no such container
         [125]

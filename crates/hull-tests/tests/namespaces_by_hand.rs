@@ -270,3 +270,55 @@ fn an_image_s_files_and_all_else_the_host_s() {
     );
     wait_until("nothing is left", Duration::from_secs(10), || census() == before);
 }
+
+#[test]
+fn a_place_on_a_network_outlives_the_daemon() {
+    let mut daemon = Daemon::start();
+    daemon.ok(&["network", "create", "front"]);
+    let page = "echo hello >/index.html; exec httpd -f -p 80 -h /";
+    daemon.ok(&["run", "-d", "--name", "web", "--network", "front", "busybox", "sh", "-c", page]);
+    let script = "hostname -i; read -r _; wget -qO- http://web/; read -r _";
+    let words =
+        ["ns", "run", "--net=front", "--root", "busybox", "--hostname", "teller", "-u", "--", "sh", "-c"];
+    let mut program = daemon.client(&[&words[..], &[script]].concat());
+    let program = program.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn();
+    let mut program = program.expect("the client is executed");
+    let mut output = std::io::BufReader::new(program.stdout.take().expect("a pipe"));
+    let mut input = program.stdin.take().expect("a pipe");
+    let mut line = move || {
+        let mut line = String::new();
+        std::io::BufRead::read_line(&mut output, &mut line).expect("a line");
+        line.trim_end().to_owned()
+    };
+    let address = line();
+    daemon.kill();
+    daemon.begin();
+    // Nobody else gets its address, others find it by its name, and it finds them.
+    let names = daemon.ok(&[
+        "run",
+        "--rm",
+        "--network",
+        "front",
+        "busybox",
+        "sh",
+        "-c",
+        "hostname -i; ping -c1 teller",
+    ]);
+    assert!(
+        !names.starts_with(&format!("{address}\n")) && names.contains(&format!("({address})")),
+        "{names}"
+    );
+    std::io::Write::write_all(&mut input, b"go on\n").expect("it reads");
+    assert_eq!(line(), "hello");
+    std::io::Write::write_all(&mut input, b"end\n").expect("it reads");
+    assert_eq!(program.wait().expect("it ends").code(), Some(0));
+    // The place is given back, and so are its files.
+    wait_until("the place is given back", Duration::from_secs(10), || {
+        daemon.ok(&["network", "inspect", "-f", "{{len .Containers}}", "front"]) == "1"
+    });
+    assert_eq!(
+        daemon.ok(&["ps", "-aq", "--filter", "name=web", "--no-trunc"]),
+        daemon.ok(&["ps", "-aq", "--no-trunc"])
+    );
+    assert_eq!(std::fs::read_dir(daemon.dir().join("exec/places")).expect("the places").count(), 0);
+}

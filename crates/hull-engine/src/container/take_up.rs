@@ -32,6 +32,7 @@ impl Engine {
         }
         let endings = self.take_up_shims().await;
         self.remove_ownerless();
+        self.take_up_places();
         self.networks.settle()?;
         // Only now: a policy that starts one again finds taken what others have.
         let orders = self.wanted_up_again();

@@ -76,11 +76,13 @@ const TESTS: &[(&str, &str, &[&str])] = &[
     ("hull-runtime", "hull_runtime", &["cgroup::", "container::"]),
     ("hull-runtime", "shim", &["execs::", "lives::"]),
     ("hull-tests", "cgroups", &[]),
+    ("hull-tests", "cgroups_by_hand", &[]),
     ("hull-tests", "daemon_dies", &["everything_goes_on"]),
     ("hull-tests", "exec", &[]),
     ("hull-tests", "first_container", &[]),
     ("hull-tests", "host_image", &[]),
     ("hull-tests", "limits", &[]),
+    ("hull-tests", "namespaces_by_hand", &["one_some_and_all", "network_of_containers"]),
     ("hull-tests", "networks_ports", &[]),
     ("hull-tests", "nothing_left", &["fail_to_start", "whole_life", "the_daemons_end"]),
 ];

@@ -5,39 +5,34 @@ use std::path::PathBuf;
 use hull_runtime::partial::run::{Network, Root};
 use serde_json::{Value, json};
 
-use crate::client::{JsonStream, Query, empty, segment};
+use crate::client::{Query, empty, segment};
 use crate::context::Context;
 use crate::errln;
 use crate::error::Error;
 
-/// A place on a network, held as long as this lives.
-pub(super) struct Place {
-    pub(super) network: Network,
-    /// The daemon takes the place back when this connection closes.
-    _held: JsonStream,
-}
-
-impl Place {
-    pub(super) async fn take(context: &Context, network: &str, name: Option<&str>) -> Result<Place, Error> {
-        local(context, "--net")?;
-        let mut path = Query::new(format!("/networks/{}/namespace", segment(network)));
-        if let Some(name) = name {
-            path = path.with("name", name);
-        }
-        let answer = context.client.request(hyper::Method::POST, &path, &[], empty()).await;
-        let mut held = answer.map_err(|error| error.with_status(125))?.json_stream();
-        let told = held.next().await?.unwrap_or_default();
-        let text = |name: &str| {
-            let text = told[name].as_str().map(str::to_owned);
-            text.ok_or_else(|| Error::new(format!("the daemon's answer has no {name}")).with_status(125))
-        };
-        let network = Network {
-            namespace: PathBuf::from(text("Namespace")?),
-            resolv_conf: text("ResolvConf")?,
-            hosts: text("Hosts")?,
-        };
-        Ok(Place { network, _held: held })
+/// Takes a place on a network, which is this process's until it ends.
+pub(super) async fn take_place(
+    context: &Context,
+    network: &str,
+    name: Option<&str>,
+) -> Result<Network, Error> {
+    local(context, "--net")?;
+    let path = format!("/networks/{}/namespace", segment(network));
+    let mut path = Query::new(path).with("pid", std::process::id().to_string());
+    if let Some(name) = name {
+        path = path.with("name", name);
     }
+    let answer = context.client.request(hyper::Method::POST, &path, &[], empty()).await;
+    let told: Value = answer.map_err(|error| error.with_status(125))?.json().await?;
+    let text = |name: &str| {
+        let text = told[name].as_str().map(str::to_owned);
+        text.ok_or_else(|| Error::new(format!("the daemon's answer has no {name}")).with_status(125))
+    };
+    Ok(Network {
+        namespace: PathBuf::from(text("Namespace")?),
+        resolv_conf: text("ResolvConf")?,
+        hosts: text("Hosts")?,
+    })
 }
 
 /// An image's files with a layer of their own upon them: a container that is never started.
@@ -88,14 +83,15 @@ async fn layers(context: &Context, container: &str) -> Result<Root, Error> {
 }
 
 async fn remove(context: &Context, container: &str) {
-    // The connection rested while the program ran; what has become of it is seen before it is used again.
-    tokio::task::yield_now().await;
     let path = Query::new(format!("/containers/{}", segment(container))).with("force", "1").with("v", "1");
-    if let Err(error) = context.client.delete(&path).await {
-        errln!(
-            "hull: the program's files stay behind: {error}: hull rm {}",
-            &container[..12.min(container.len())]
-        );
+    let mut removed = context.client.delete(&path).await;
+    if removed.as_ref().is_err_and(Error::is_connection) {
+        // The connection rested while the program ran; a daemon that came back meanwhile has closed it.
+        removed = context.client.delete(&path).await;
+    }
+    if let Err(error) = removed {
+        let id = container.get(..12).unwrap_or(container);
+        errln!("hull: the program's files stay behind: {error}: hull rm {id}");
     }
 }
 

@@ -6,7 +6,7 @@ use clap::Args;
 use hull_runtime::partial::run::{self, Partial, Propagation, Root};
 use hull_runtime::partial::{Kind, Kinds, Range, Users};
 
-use super::parts::{Files, Place};
+use super::parts::{Files, take_place};
 use crate::commands::shared::process::{failed, program_or_shell};
 use crate::context::Context;
 use crate::error::{Error, ExitStatus};
@@ -238,18 +238,19 @@ fn is_folder(root: &str) -> bool {
 pub async fn run(args: RunArgs, context: &Context) -> Result<ExitStatus, Error> {
     let mut partial = args.partial()?;
     let network = match args.net.as_deref().filter(|network| !network.is_empty()) {
-        Some(network) => Some(Place::take(context, network, args.hostname.as_deref()).await?),
+        Some(network) => Some(take_place(context, network, args.hostname.as_deref()).await?),
         None => None,
     };
     let files = match args.root.as_deref().filter(|root| !is_folder(root)) {
         Some(image) => Some(Files::make(context, image).await?),
         None => None,
     };
-    partial.network = network.as_ref().map(|place| place.network.clone());
+    let has_place = network.is_some();
+    partial.network = network;
     if let Some(files) = &files {
         partial.root = Some(files.root.clone());
     }
-    let ended = run::run(&partial, network.is_some() || files.is_some()).map_err(failed);
+    let ended = run::run(&partial, has_place || files.is_some()).map_err(failed);
     if let Some(files) = files {
         files.remove(context).await;
     }
