@@ -188,6 +188,9 @@ fn overlay_by_mount(lower: &[PathBuf], upper: &Path, work: &Path) -> Result<Owne
         .context(doing)?;
     let flags = OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC;
     let tree = mount::open_tree(CWD, upper, flags).context(doing)?;
+    // Mounted in the host's namespace (for a user namespace), it is shared as what it was mounted on is, and such a
+    // one is never made the root.
+    sys::mount_setattr(tree.as_fd(), false, &MountAttr::propagation(libc::MS_PRIVATE)).context(doing)?;
     mount::unmount(upper, UnmountFlags::DETACH).context(doing)?;
     process::chdir("/").context(|| "enter /".into())?;
     Ok(tree)

@@ -78,6 +78,7 @@ const TESTS: &[(&str, &str, &[&str])] = &[
     ("hull-tests", "cgroups", &[]),
     ("hull-tests", "cgroups_by_hand", &[]),
     ("hull-tests", "daemon_dies", &["everything_goes_on"]),
+    ("hull-tests", "doctor", &["what_containers_need"]),
     ("hull-tests", "exec", &[]),
     ("hull-tests", "first_container", &[]),
     ("hull-tests", "host_image", &[]),
