@@ -229,7 +229,7 @@ fn profiles_of_the_specification() {
     assert_eq!(run(&filter.program, native.audit(), 4000, [0; 6]), Action::Allow.code());
     for refused in [
         r#"{"defaultAction": "SCMP_ACT_NOTIFY"}"#,
-        r#"{"defaultAction": "SCMP_ACT_ALLOW", "listenerPath": "/x"}"#,
+        r#"{"defaultAction": "SCMP_ACT_ALLOW", "listenerMetadata": "x"}"#,
         r#"{"defaultAction": "SCMP_ACT_ALLOW", "syscalls": [{"names": ["read"], "action": "SCMP_ACT_ERRNO",
             "args": [{"index": 6, "value": 0, "op": "SCMP_CMP_EQ"}]}]}"#,
     ] {
