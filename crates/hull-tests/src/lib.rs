@@ -14,6 +14,7 @@ mod cleanup;
 mod daemon;
 mod http;
 mod kernel;
+mod oci;
 mod session;
 
 pub use archive::{Kind, Tar, busybox_rootfs};
@@ -22,4 +23,5 @@ pub use cleanup::{cgroups_of, sweep};
 pub use daemon::{Daemon, Engine, Output};
 pub use http::{Client, PATIENCE, Response, frames};
 pub use kernel::{Pty, private_network, wait_until};
+pub use oci::Oci;
 pub use session::mask;

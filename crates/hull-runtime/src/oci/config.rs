@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use oci_spec::runtime::{LinuxNamespaceType, Process, Spec};
+use oci_spec::runtime::{LinuxIdMapping, LinuxNamespaceType, Process, Spec};
 
 use crate::error::Context;
 use crate::{Error, Result};
@@ -57,7 +57,8 @@ fn check(spec: &Spec) -> Result<()> {
             return Err(Error::refused(doing, "it is not absolute"));
         }
     }
-    check_namespaces(spec)
+    check_namespaces(spec)?;
+    check_hooks(spec)
 }
 
 /// Looks a process through that is to be executed.
@@ -92,6 +93,37 @@ fn check_namespaces(spec: &Spec) -> Result<()> {
             return Err(Error::refused(doing, "it is not absolute"));
         }
         seen.push(kind);
+    }
+    let given = |mappings: &Option<Vec<LinuxIdMapping>>| mappings.as_ref().is_some_and(|all| !all.is_empty());
+    let mapped = spec.linux().as_ref().is_some_and(|l| given(l.uid_mappings()) || given(l.gid_mappings()));
+    if mapped && !seen.contains(&LinuxNamespaceType::User) {
+        let reason = "there is no user namespace of the container's own (linux.namespaces)";
+        return Err(Error::refused("linux.uidMappings, linux.gidMappings", reason));
+    }
+    Ok(())
+}
+
+/// Looks the hooks through: each is a program by its whole path, with a time limit that can pass.
+fn check_hooks(spec: &Spec) -> Result<()> {
+    let Some(hooks) = spec.hooks() else { return Ok(()) };
+    // Read by its name though it is deprecated: there are configurations that have it.
+    #[allow(deprecated)]
+    let points = [
+        hooks.prestart(),
+        hooks.create_runtime(),
+        hooks.create_container(),
+        hooks.start_container(),
+        hooks.poststart(),
+        hooks.poststop(),
+    ];
+    for hook in points.into_iter().flatten().flatten() {
+        let doing = || format!("hook {}", hook.path().display());
+        if !hook.path().is_absolute() {
+            return Err(Error::refused(doing(), "its path is not absolute"));
+        }
+        if hook.timeout().is_some_and(|seconds| seconds < 0) {
+            return Err(Error::refused(doing(), "its timeout is below 0"));
+        }
     }
     Ok(())
 }

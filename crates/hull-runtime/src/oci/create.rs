@@ -66,6 +66,10 @@ impl Runtime {
         let Config { mut spec, text, bundle } = config::read(&create.bundle)?;
         let wants_terminal = spec.process().as_ref().and_then(|process| process.terminal()) == Some(true);
         check_console(wants_terminal, create.console.as_ref())?;
+        // Those come first, and the caller's count is of what follows them.
+        let activated = listen_fds();
+        let create =
+            &Create { preserve_fds: create.preserve_fds.saturating_add(activated), ..create.clone() };
         check_preserved(create.preserve_fds)?;
         let folder = NewFolder::make(self, id)?;
         let annotations = spec.annotations().clone().unwrap_or_default();
@@ -76,7 +80,7 @@ impl Runtime {
             bundle: bundle.clone(),
             annotations: annotations.clone(),
         };
-        take_listen_fds(&mut spec, create.preserve_fds);
+        take_listen_fds(&mut spec, activated);
         let path = cgroup_path(&spec, id);
         let cgroup = UnfinishedCgroup::begin(&path)?;
         let (child, terminal, warnings) = first_process(&spec, &hold, &cgroup.cgroup, create)?;
@@ -275,7 +279,7 @@ fn check_console(wants_terminal: bool, console: Option<&Console>) -> Result<()> 
 
 /// Descriptors that are to be handed on must be there: another one that is opened meanwhile would get their place.
 pub(super) fn check_preserved(count: u32) -> Result<()> {
-    for fd in 3..3 + count {
+    for fd in 3..count.saturating_add(3) {
         let path = format!("/proc/self/fd/{fd}");
         if std::fs::symlink_metadata(&path).is_err() {
             let doing = format!("hand on {count} descriptors from 3 on (--preserve-fds)");
@@ -285,10 +289,20 @@ pub(super) fn check_preserved(count: u32) -> Result<()> {
     Ok(())
 }
 
-/// Socket activation, as systemd has it: the variables name the sockets to the command, which is process 1 in there.
-fn take_listen_fds(spec: &mut Spec, preserved: u32) {
-    let count = std::env::var("LISTEN_FDS").ok().and_then(|count| count.parse::<u32>().ok()).unwrap_or(0);
-    let (Some(process), true) = (spec.process_mut(), count > 0 && count <= preserved) else { return };
+/// How many sockets this process was given by systemd's protocol of socket activation. One that was meant for another
+/// process is none of its own.
+fn listen_fds() -> u32 {
+    let variable = |name: &str| std::env::var(name).ok();
+    let own = std::process::id().to_string();
+    if variable("LISTEN_PID").is_some_and(|pid| pid != own) {
+        return 0;
+    }
+    variable("LISTEN_FDS").and_then(|count| count.parse().ok()).unwrap_or(0)
+}
+
+/// Socket activation goes on: the variables name the sockets to the command, which is process 1 in there.
+fn take_listen_fds(spec: &mut Spec, count: u32) {
+    let (Some(process), true) = (spec.process_mut(), count > 0) else { return };
     let mut environment = process.env().clone().unwrap_or_default();
     environment.push(format!("LISTEN_FDS={count}"));
     environment.push("LISTEN_PID=1".to_owned());

@@ -118,7 +118,7 @@ impl Container {
     pub fn pause(&self) -> Result<()> {
         match self.status()? {
             Status::Running | Status::Created => self.existing_cgroup("pause")?.freeze(),
-            status => Err(self.not_possible("pause", status)),
+            status => Err(self.not_possible("pause", "running", status)),
         }
     }
 
@@ -129,7 +129,7 @@ impl Container {
     pub fn resume(&self) -> Result<()> {
         match self.status()? {
             Status::Paused => self.existing_cgroup("resume")?.thaw(),
-            status => Err(self.not_possible("resume", status)),
+            status => Err(self.not_possible("resume", "paused", status)),
         }
     }
 
@@ -139,8 +139,10 @@ impl Container {
             .ok_or_else(|| Error::refused(doing(), format!("its cgroup {} is gone", self.record.cgroup)))
     }
 
-    fn not_possible(&self, verb: &str, status: Status) -> Error {
-        Error::refused(format!("{verb} the container {}", self.id()), format!("container is {status}"))
+    /// In runc's words, which its callers know.
+    fn not_possible(&self, verb: &str, needed: &str, status: Status) -> Error {
+        let reason = format!("container not {needed}: it is {status}");
+        Error::refused(format!("{verb} the container {}", self.id()), reason)
     }
 
     /// Removes a container that has ended or was never started; with `force` one that runs too, which is killed.
