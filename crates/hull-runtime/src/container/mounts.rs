@@ -100,7 +100,9 @@ pub(super) fn is_bind(mount: &Mount, options: &Options) -> bool {
 }
 
 fn prepare(mount: &Mount, from_outside: Option<&Teller>) -> Result<Prepared> {
-    let options = options::parse(mount.options().as_deref().unwrap_or_default());
+    let mut options = options::parse(mount.options().as_deref().unwrap_or_default());
+    options.mode_of_place =
+        mount.typ().as_deref() == Some("tmpfs") && options.data.iter().all(|(key, _)| key != "mode");
     let destination = mount.destination();
     if destination.components().eq(Path::new("/").components()) {
         return Err(Error::refused("mount on /", "a mount cannot replace the container's root"));
@@ -152,8 +154,8 @@ fn file_system(kind: &str, source: Option<&Path>, destination: &Path, options: &
         })?;
     }
     fsconfig_create(&context).map_err(failed)?;
-    // A tmpfs that starts with a copy must be written first; see `Prepared::attach`.
-    let later = if options.copy_up { RDONLY } else { 0 };
+    // A tmpfs that gets something from its place must be written first; see `Prepared::attach`.
+    let later = if options.copy_up || options.mode_of_place { RDONLY } else { 0 };
     let attributes = MountAttrFlags::from_bits_retain((options.attributes.set & !later) as u32);
     fsmount(&context, FsMountFlags::FSMOUNT_CLOEXEC, attributes).map_err(failed)
 }
@@ -257,6 +259,8 @@ impl Prepared {
         if matches!(self.tree, Tree::Remount) {
             return self.remount(root);
         }
+        let takes = self.options.copy_up || self.options.mode_of_place;
+        let was_there = takes && inroot::open(root, &self.destination, OFlags::PATH).is_ok();
         let at = inroot::ensure(root, &self.destination, self.kind)?;
         self.refuse_links(root)?;
         let tree = match &self.tree {
@@ -268,8 +272,8 @@ impl Prepared {
             }
             Tree::Sysfs => &file_system("sysfs", Some(Path::new("sysfs")), &self.destination, &self.options)?,
         };
-        if self.options.copy_up {
-            self.copy_up(tree.as_fd(), at.as_fd())?;
+        if takes {
+            self.take_from_place(tree.as_fd(), at.as_fd(), was_there)?;
         }
         let doing = || format!("put the mount on {}", self.destination.display());
         root::attach_at(tree.as_fd(), at.as_fd()).map_err(|error| {
@@ -333,12 +337,19 @@ impl Prepared {
         fsconfig_reconfigure(&context).map_err(failed)
     }
 
-    fn copy_up(&self, tmpfs: BorrowedFd<'_>, from: BorrowedFd<'_>) -> Result<()> {
-        let doing = || format!("copy {} into its tmpfs", self.destination.display());
+    /// What a tmpfs gets from its place: the mode, and with `tmpcopyup` all that is there.
+    fn take_from_place(&self, tmpfs: BorrowedFd<'_>, place: BorrowedFd<'_>, was_there: bool) -> Result<()> {
+        let doing = || format!("make the tmpfs on {} like its place", self.destination.display());
         // The mount's own descriptor is a mere handle.
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
         let folder = fs::openat(tmpfs, ".", flags, Mode::empty()).context(doing)?;
-        copyup::copy(from, folder.as_fd()).context(doing)?;
+        if self.options.mode_of_place && was_there {
+            let mode = Mode::from_raw_mode(fs::fstat(place).context(doing)?.st_mode);
+            fs::fchmod(&folder, mode).context(doing)?;
+        }
+        if self.options.copy_up {
+            copyup::copy(place, folder.as_fd()).context(doing)?;
+        }
         if self.options.attributes.set & RDONLY != 0 {
             sys::mount_setattr(tmpfs, false, &MountAttr::flags(RDONLY, 0)).context(doing)?;
         }

@@ -65,6 +65,8 @@ pub(crate) struct Options {
     pub(crate) id_map: Option<IdMap>,
     /// A tmpfs starts with a copy of what its destination held.
     pub(crate) copy_up: bool,
+    /// A tmpfs that names no mode gets that of its destination, if that is there.
+    pub(crate) mode_of_place: bool,
 }
 
 /// Sorts options. Unknown words are the file system's own, which refuses what it does not know either.

@@ -189,7 +189,12 @@ impl Teller {
 /// Waits for the child's next word.
 pub(super) fn hear(socket: BorrowedFd<'_>) -> Result<Heard> {
     let mut packet = vec![0; PACKET_MAX];
-    let received = sockets::receive(socket, &mut packet).context(|| "hear from the first process".into())?;
+    let mut received = sockets::receive(socket, &mut packet);
+    // A child that ends without having read everything resets its socket: that is told once, before its last words.
+    if matches!(&received, Err(error) if error.raw_os_error() == Some(libc::ECONNRESET)) {
+        received = sockets::receive(socket, &mut packet);
+    }
+    let received = received.context(|| "hear from the first process".into())?;
     let step = match received {
         (0, _) => Step::Running,
         (1, Some(root)) if packet[0] == ROOT => return Ok(Heard::Root(root)),
@@ -244,4 +249,21 @@ pub(super) fn hooks_are_done(socket: BorrowedFd<'_>, pid: i32) -> Result<()> {
 /// Hands the child its network namespace.
 pub(super) fn give_network(socket: BorrowedFd<'_>, netns: BorrowedFd<'_>) -> Result<()> {
     sockets::send(socket, &[NETWORK], Some(netns)).context(|| "hand over the network namespace".into())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_last_words_of_a_child_that_has_not_heard_everything() {
+        let (parents, childs) = sockets::packet_pair().unwrap();
+        cgroup_is_there(parents.as_fd()).unwrap();
+        let teller = Teller::new(childs);
+        teller.failed(&Error::refused("mount", "no"));
+        drop(teller);
+        let Err(error) = hear(parents.as_fd()) else { panic!("the child has failed") };
+        assert_eq!((error.doing.as_str(), error.to_string().as_str()), ("mount", "mount: no"));
+        assert!(matches!(hear(parents.as_fd()), Ok(Heard::Step(Step::Running))));
+    }
 }

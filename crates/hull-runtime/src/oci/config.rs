@@ -2,7 +2,8 @@
 
 use std::path::{Path, PathBuf};
 
-use oci_spec::runtime::{LinuxIdMapping, LinuxNamespaceType, Process, Spec};
+use oci_spec::runtime::{Capability, LinuxIdMapping, LinuxNamespaceType, Mount, Process, Spec};
+use serde_json::Value;
 
 use crate::error::Context;
 use crate::{Error, Result};
@@ -13,6 +14,8 @@ pub(super) struct Config {
     pub(super) text: Vec<u8>,
     /// The folder of the bundle, from the root.
     pub(super) bundle: PathBuf,
+    /// What it asks for and does not get.
+    pub(super) warnings: Vec<String>,
 }
 
 /// Reads `config.json` of a bundle.
@@ -26,15 +29,54 @@ pub(super) fn read(bundle: &Path) -> Result<Config> {
         }
         text => text.context(doing)?,
     };
-    let mut spec: Spec =
-        serde_json::from_slice(&text).map_err(|error| Error::refused(doing(), error.to_string()))?;
+    let (mut spec, text, warnings) = match serde_json::from_slice(&text) {
+        Ok(spec) => (spec, text, Vec::new()),
+        Err(error) => {
+            without_unknown_capabilities(&text).ok_or_else(|| Error::refused(doing(), error.to_string()))?
+        }
+    };
     let bundle = std::fs::canonicalize(bundle).context(doing)?;
     check(&spec).map_err(|error| Error { doing: format!("{}: {}", doing(), error.doing), ..error })?;
     if let Some(root) = spec.root_mut() {
         let path = bundle.join(root.path());
         root.set_path(path);
     }
-    Ok(Config { spec, text, bundle })
+    for mount in spec.mounts_mut().iter_mut().flatten() {
+        if let Some(source) = mount.source().as_ref().filter(|source| source.is_relative() && is_bind(mount))
+        {
+            let source = bundle.join(source);
+            mount.set_source(Some(source));
+        }
+    }
+    Ok(Config { spec, text, bundle, warnings })
+}
+
+/// Whether a mount's source is a path, which a relative one has from the bundle's folder.
+fn is_bind(mount: &Mount) -> bool {
+    let words = mount.options().iter().flatten();
+    mount.typ().as_deref() == Some("bind") || words.into_iter().any(|word| word == "bind" || word == "rbind")
+}
+
+/// The configuration less the capabilities that this hull does not know, as runc does: whoever wrote it may know a newer
+/// kernel. None where something else is wrong with it too.
+fn without_unknown_capabilities(text: &[u8]) -> Option<(Spec, Vec<u8>, Vec<String>)> {
+    let mut config: Value = serde_json::from_slice(text).ok()?;
+    let mut unknown = Vec::new();
+    for set in config.get_mut("process")?.get_mut("capabilities")?.as_object_mut()?.values_mut() {
+        let Some(names) = set.as_array_mut() else { continue };
+        names.retain(|name| {
+            let known = !name.is_string() || serde_json::from_value::<Capability>(name.clone()).is_ok();
+            if let (false, Some(name)) = (known, name.as_str().map(str::to_owned)) {
+                unknown.push(name);
+            }
+            known
+        });
+    }
+    unknown.sort_unstable();
+    unknown.dedup();
+    let warning = format!("ignoring unknown capabilities: {}", unknown.join(", "));
+    let text = serde_json::to_vec(&config).ok()?;
+    Some((serde_json::from_value(config).ok()?, text, vec![warning]))
 }
 
 fn check(spec: &Spec) -> Result<()> {

@@ -63,7 +63,7 @@ impl Runtime {
     /// # Errors
     /// The configuration is not valid or asks for what this machine has not; there is a container of that id.
     pub fn create(&self, id: &str, create: &Create) -> Result<Created> {
-        let Config { mut spec, text, bundle } = config::read(&create.bundle)?;
+        let Config { mut spec, text, bundle, warnings: mut said } = config::read(&create.bundle)?;
         let wants_terminal = spec.process().as_ref().and_then(|process| process.terminal()) == Some(true);
         check_console(wants_terminal, create.console.as_ref())?;
         // Those come first, and the caller's count is of what follows them.
@@ -114,7 +114,10 @@ impl Runtime {
         let container = folder.keep(record, &text)?;
         cgroup.keep();
         match guard.child.take() {
-            Some(child) => Ok(Created { container, terminal, pidfd: child.into_pidfd(), warnings }),
+            Some(child) => {
+                said.extend(warnings);
+                Ok(Created { container, terminal, pidfd: child.into_pidfd(), warnings: said })
+            }
             None => unreachable!("the child was just put there"),
         }
     }
