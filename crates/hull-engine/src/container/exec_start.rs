@@ -84,7 +84,7 @@ impl Engine {
             seccomp: if config.privileged {
                 protocol::Seccomp::Unconfined
             } else {
-                security::seccomp(&container.record())?
+                security::seccomp(&container.record().host_config)?.0
             },
             stdio: Stdio {
                 terminal: config.tty,
@@ -135,6 +135,7 @@ impl Engine {
             let all = crate::model::HostConfig { privileged: true, ..crate::model::HostConfig::default() };
             process.set_capabilities(Some(security::capability_sets(security::capabilities(&all)?)));
             process.set_no_new_privileges(Some(false));
+            process.set_apparmor_profile(None);
         }
         Ok(process)
     }

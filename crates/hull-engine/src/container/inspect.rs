@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use serde_json::{Map, Value, json};
 
 use super::mounts::MountKind;
+use super::security::security;
 use super::{Container, Record, Status};
 use crate::model::{EndpointSettings, MountPoint};
 use crate::{Engine, Result};
@@ -44,7 +45,7 @@ impl Engine {
             "Platform": "linux",
             "MountLabel": "",
             "ProcessLabel": "",
-            "AppArmorProfile": "",
+            "AppArmorProfile": security(&record.host_config).ok().and_then(|security| security.apparmor).unwrap_or_default(),
             "ExecIDs": exec_ids(container),
             "HostConfig": record.host_config,
             "GraphDriver": self.graph_driver(&record),

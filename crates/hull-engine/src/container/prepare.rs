@@ -254,7 +254,7 @@ impl Engine {
             id: record.id.clone(),
             spec: self.spec(record, &prepared.facts)?,
             rootfs: Rootfs::Overlay { lower: snapshot.lower, upper: snapshot.upper, work: snapshot.work },
-            seccomp: seccomp(record)?,
+            seccomp: seccomp(host)?.0,
             stdio: Stdio {
                 terminal: record.config.tty,
                 stdin: record.config.open_stdin,

@@ -4,9 +4,8 @@ use std::collections::HashSet;
 use std::str::FromStr;
 
 use hull_runtime::protocol::Seccomp;
-use oci_spec::runtime::{Capabilities, Capability, LinuxCapabilities};
+use oci_spec::runtime::{Capabilities, Capability, LinuxCapabilities, LinuxSeccomp};
 
-use super::Record;
 use super::devices::devices_of;
 use crate::model::HostConfig;
 use crate::{Error, Result};
@@ -73,60 +72,99 @@ const ALL_CAPABILITIES: [&str; 41] = [
     "CHECKPOINT_RESTORE",
 ];
 
-/// The part of a security option that matters to the process.
+/// What `--security-opt` comes to.
 #[derive(Default)]
 pub(super) struct Security {
     pub(super) no_new_privileges: bool,
     pub(super) seccomp: SeccompChoice,
+    /// The AppArmor profile; none: the one that the machine gives.
+    pub(super) apparmor: Option<String>,
     /// `systempaths=unconfined`: nothing is masked or read-only.
     pub(super) unmasked: bool,
+    /// The container's own cgroups are writable in it.
+    pub(super) writable_cgroups: bool,
 }
 
 /// Which system call filter was asked for.
-#[derive(Default)]
+#[derive(Debug, Default, PartialEq, Eq)]
 pub(super) enum SeccompChoice {
     #[default]
     Default,
+    /// A profile of one's own, in Docker's format.
+    Profile(String),
     Unconfined,
 }
 
 /// Reads `--security-opt`.
 ///
 /// # Errors
-/// What is unknown, or what this engine has not got.
+/// What is unknown, or what this machine has not got.
 pub(super) fn security(host: &HostConfig) -> Result<Security> {
     let mut security = Security::default();
-    for option in host.security_opt.iter().flatten() {
-        let (name, value) = option.split_once(['=', ':']).unwrap_or((option, ""));
-        match (name, value) {
-            ("no-new-privileges", "" | "true") => security.no_new_privileges = true,
-            ("no-new-privileges", "false") => security.no_new_privileges = false,
-            ("seccomp", "unconfined") => security.seccomp = SeccompChoice::Unconfined,
-            ("seccomp", "builtin") => security.seccomp = SeccompChoice::Default,
-            ("seccomp", _) => {
-                return Err(Error::unsupported(
-                    "a seccomp profile of one's own (--security-opt seccomp=FILE)",
-                ));
-            }
-            ("systempaths", "unconfined") => security.unmasked = true,
-            // Where the machine has neither, both ask for what is so anyway.
-            ("apparmor", "unconfined") | ("label", "disable") => {}
-            ("apparmor" | "label" | "writable-cgroups", _) => {
-                return Err(Error::unsupported(format_args!("--security-opt {option}")));
-            }
-            _ => return Err(Error::invalid(format!("invalid --security-opt: \"{option}\""))),
-        }
-    }
     if host.privileged {
         security.seccomp = SeccompChoice::Unconfined;
+        security.writable_cgroups = true;
+    }
+    for option in host.security_opt.iter().flatten() {
+        match option.as_str() {
+            "no-new-privileges" => security.no_new_privileges = true,
+            // `label=disable`, in its oldest spelling.
+            "disable" => {}
+            option => {
+                let (name, value) = option
+                    .split_once('=')
+                    .or_else(|| option.split_once(':'))
+                    .ok_or_else(|| Error::invalid(format!("invalid --security-opt 1: {option:?}")))?;
+                security.take(option, name, value)?;
+            }
+        }
     }
     Ok(security)
 }
 
+impl Security {
+    fn take(&mut self, option: &str, name: &str, value: &str) -> Result<()> {
+        let invalid = || Error::invalid(format!("invalid --security-opt 2: {option:?}"));
+        match (name, value) {
+            ("no-new-privileges", value) => self.no_new_privileges = truth(value).ok_or_else(invalid)?,
+            ("writable-cgroups", value) => self.writable_cgroups = truth(value).ok_or_else(invalid)?,
+            ("seccomp", "unconfined") => self.seccomp = SeccompChoice::Unconfined,
+            ("seccomp", "builtin") => self.seccomp = SeccompChoice::Default,
+            ("seccomp", profile) => self.seccomp = SeccompChoice::Profile(profile.to_owned()),
+            ("apparmor", profile) => self.apparmor = Some(profile.to_owned()),
+            ("label", "disable") => {}
+            ("label", _) => {
+                return Err(Error::invalid(format!(
+                    "invalid --security-opt: {option:?}: containers have no SELinux labels here; label=disable says the same"
+                )));
+            }
+            ("systempaths", "unconfined") => self.unmasked = true,
+            _ => return Err(invalid()),
+        }
+        Ok(())
+    }
+}
+
+/// A truth value in any of Go's spellings.
+fn truth(text: &str) -> Option<bool> {
+    match text {
+        "1" | "t" | "T" | "true" | "TRUE" | "True" => Some(true),
+        "0" | "f" | "F" | "false" | "FALSE" | "False" => Some(false),
+        _ => None,
+    }
+}
+
 /// Checks what a start will need of the host's configuration.
 pub(super) fn check(host: &HostConfig) -> Result<()> {
-    security(host)?;
-    capabilities(host)?;
+    let security = security(host)?;
+    let capabilities = capabilities(host)?;
+    if let SeccompChoice::Profile(profile) = &security.seccomp {
+        profile_of(profile, &capabilities)?;
+    }
+    if let Some(profile) = &security.apparmor {
+        hull_runtime::container::check_apparmor(profile)
+            .map_err(|error| Error::invalid(error.to_string()))?;
+    }
     for device in host.resources.devices.iter().flatten() {
         devices_of(device)?;
     }
@@ -217,10 +255,20 @@ pub(super) fn capability_sets(set: Capabilities) -> LinuxCapabilities {
     sets
 }
 
-pub(super) fn seccomp(record: &Record) -> Result<Seccomp> {
-    Ok(match security(&record.host_config)?.seccomp {
-        SeccompChoice::Default => Seccomp::Default,
-        SeccompChoice::Unconfined => Seccomp::Unconfined,
+fn profile_of(json: &str, capabilities: &Capabilities) -> Result<Option<LinuxSeccomp>> {
+    hull_runtime::seccomp::of_docker(json, capabilities)
+        .map_err(|why| Error::invalid(format!("decoding seccomp profile failed: {why}")))
+}
+
+/// The system call filter of a container: which, and where it is a profile of one's own, that.
+pub(super) fn seccomp(host: &HostConfig) -> Result<(Seccomp, Option<LinuxSeccomp>)> {
+    Ok(match security(host)?.seccomp {
+        SeccompChoice::Default => (Seccomp::Default, None),
+        SeccompChoice::Unconfined => (Seccomp::Unconfined, None),
+        SeccompChoice::Profile(profile) => match profile_of(&profile, &capabilities(host)?)? {
+            Some(profile) => (Seccomp::Spec, Some(profile)),
+            None => (Seccomp::Unconfined, None),
+        },
     })
 }
 
@@ -243,6 +291,42 @@ mod tests {
         assert_eq!(of(&["NET_ADMIN"], &["ALL"]).unwrap(), 1);
         assert_eq!(of(&["ALL"], &["KILL"]).unwrap(), 40);
         assert!(of(&["NONSENSE"], &[]).is_err());
+    }
+
+    #[test]
+    fn security_options_are_read_as_docker_does() {
+        let of = |options: &[&str]| {
+            security(&HostConfig { security_opt: words(options), ..HostConfig::default() })
+        };
+        assert!(of(&["no-new-privileges"]).unwrap().no_new_privileges);
+        assert!(of(&["no-new-privileges:true"]).unwrap().no_new_privileges);
+        assert!(!of(&["no-new-privileges", "no-new-privileges=0"]).unwrap().no_new_privileges);
+        assert!(of(&["writable-cgroups=True"]).unwrap().writable_cgroups);
+        assert!(of(&["systempaths=unconfined", "label=disable", "label:disable"]).unwrap().unmasked);
+        let json = r#"{"a": "b:c=d"}"#;
+        let profile = of(&[&format!("seccomp={json}")]).unwrap().seccomp;
+        assert_eq!(profile, SeccompChoice::Profile(json.to_owned()));
+        for (option, why) in [
+            ("nonsense", "invalid --security-opt 1: \"nonsense\""),
+            ("nonsense=x", "invalid --security-opt 2: \"nonsense=x\""),
+            ("no-new-privileges=maybe", "invalid --security-opt 2"),
+            ("writable-cgroups=", "invalid --security-opt 2"),
+            ("systempaths=confined", "invalid --security-opt 2"),
+            ("label=type:x", "no SELinux labels"),
+        ] {
+            let error = of(&[option]).err().unwrap();
+            assert!(error.message.contains(why), "{option}: {}", error.message);
+        }
+    }
+
+    #[test]
+    fn the_privileged_have_no_filter_but_what_they_ask_for() {
+        let of = |options: &[&str]| {
+            let host = HostConfig { privileged: true, security_opt: words(options), ..HostConfig::default() };
+            security(&host).unwrap().seccomp
+        };
+        assert_eq!(of(&[]), SeccompChoice::Unconfined);
+        assert_eq!(of(&["seccomp={}"]), SeccompChoice::Profile("{}".to_owned()));
     }
 
     #[test]

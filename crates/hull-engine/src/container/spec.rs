@@ -11,7 +11,7 @@ use oci_spec::runtime::{
 
 use super::devices::devices;
 use super::mounts::{MountKind, MountPlan};
-use super::security::{capabilities, capability_sets, security};
+use super::security::{capabilities, capability_sets, seccomp, security};
 use super::{Record, resources};
 use crate::model::{HostConfig, Ulimit};
 use crate::{Engine, Error, Result};
@@ -123,7 +123,7 @@ impl Engine {
         let security = security(host)?;
         let mut linux = Linux::default();
         linux.set_devices(None);
-        linux.set_seccomp(None);
+        linux.set_seccomp(seccomp(host)?.1);
         linux.set_namespaces(Some(namespaces(&facts.namespaces)));
         let path = cgroup_path(&host.resources.cgroup_parent, &self.config.instance, &record.id);
         linux.set_cgroups_path(Some(PathBuf::from(path)));
@@ -151,7 +151,9 @@ impl Engine {
         process.set_env(Some(environment(record, linked)));
         process.set_cwd(PathBuf::from(if config.working_dir.is_empty() { "/" } else { &config.working_dir }));
         process.set_capabilities(Some(capability_sets(capabilities(host)?)));
-        process.set_no_new_privileges(Some(security(host)?.no_new_privileges));
+        let security = security(host)?;
+        process.set_no_new_privileges(Some(security.no_new_privileges));
+        process.set_apparmor_profile(security.apparmor);
         process.set_oom_score_adj((host.oom_score_adj != 0).then_some(host.oom_score_adj));
         process.set_rlimits(Some(self.rlimits(host)?));
         Ok(process)
@@ -243,7 +245,8 @@ fn mount(destination: &str, kind: &str, source: impl Into<PathBuf>, options: &[&
 fn mounts(record: &Record, facts: &Facts) -> Result<Vec<Mount>> {
     let host = &record.host_config;
     let planned = |place: &str| record.mounts.iter().any(|mount| mount.destination == place);
-    let access = if host.privileged { "rw" } else { "ro" };
+    let access = |writable: bool| if writable { "rw" } else { "ro" };
+    let (sysfs, cgroups) = (access(host.privileged), access(security(host)?.writable_cgroups));
     let shm_size = format!("size={}", host.shm_size);
     let mut mounts = vec![
         mount("/proc", "proc", "proc", &["nosuid", "noexec", "nodev"]),
@@ -254,8 +257,8 @@ fn mounts(record: &Record, facts: &Facts) -> Result<Vec<Mount>> {
             "devpts",
             &["nosuid", "noexec", "newinstance", "ptmxmode=0666", "mode=0620", "gid=5"],
         ),
-        mount("/sys", "sysfs", "sysfs", &["nosuid", "noexec", "nodev", access]),
-        mount("/sys/fs/cgroup", "cgroup", "cgroup", &["nosuid", "noexec", "nodev", "relatime", access]),
+        mount("/sys", "sysfs", "sysfs", &["nosuid", "noexec", "nodev", sysfs]),
+        mount("/sys/fs/cgroup", "cgroup", "cgroup", &["nosuid", "noexec", "nodev", "relatime", cgroups]),
     ];
     let own_ipc = facts.namespaces.ipc == Share::Own;
     match (&facts.namespaces.ipc, host.ipc_mode.as_str()) {

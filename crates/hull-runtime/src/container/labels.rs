@@ -12,13 +12,7 @@ use crate::{Error, Result};
 /// What a process asks for that this machine has no module for is refused: a container without it would be less
 /// confined than asked for.
 pub(super) fn check(process: &Process) -> Result<()> {
-    if profile(process).is_some() && !has_apparmor() {
-        let reason = "AppArmor is not enabled on this machine: start the container with apparmor=unconfined";
-        return Err(Error::refused(
-            format!("the AppArmor profile {}", profile(process).unwrap_or_default()),
-            reason,
-        ));
-    }
+    check_apparmor(profile(process).unwrap_or_default())?;
     if context(process).is_some() && !has_selinux() {
         let reason = "SELinux is not enabled on this machine: start the container with label=disable";
         return Err(Error::refused(
@@ -27,6 +21,18 @@ pub(super) fn check(process: &Process) -> Result<()> {
         ));
     }
     Ok(())
+}
+
+/// Whether this machine has a module that knows AppArmor's profiles; `unconfined`, or nothing, asks for none.
+///
+/// # Errors
+/// It has none.
+pub fn check_apparmor(profile: &str) -> Result<()> {
+    if matches!(profile, "" | "unconfined") || has_apparmor() {
+        return Ok(());
+    }
+    let reason = "AppArmor is not enabled on this machine: start the container with apparmor=unconfined";
+    Err(Error::refused(format!("the AppArmor profile {profile}"), reason))
 }
 
 /// The same for the label of a container's mounts.

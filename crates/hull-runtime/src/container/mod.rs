@@ -46,6 +46,7 @@ mod userns;
 
 pub(crate) use capabilities::{lacking as capabilities_lacking, names as capability_names};
 pub use hold::{Hold, start_held};
+pub use labels::check_apparmor;
 use namespaces::{Entered, Namespaces};
 use outside::Outside;
 pub(crate) use root::{attach, enter, overlay, overlay_reads_parameters};

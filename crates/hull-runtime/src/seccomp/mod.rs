@@ -12,6 +12,7 @@ use crate::error::Context;
 use crate::{Error, Result, sys};
 
 mod compiler;
+mod docker;
 mod numbers;
 mod profile;
 mod rules;
@@ -19,6 +20,7 @@ mod rules;
 mod tests;
 
 use compiler::Section;
+pub use docker::of_docker;
 use rules::Action;
 
 /// `SECCOMP_FILTER_FLAG_WAIT_KILLABLE_RECV`, since Linux 5.19.

@@ -118,9 +118,8 @@ const WITH: [(Capability, &str); 14] = [
 ];
 
 /// Calls that only some architectures have.
-const ON: [(&[Architecture], &str); 3] = [
-    (&[Architecture::X86_64], "arch_prctl"),
-    (&[Architecture::X86_64, Architecture::X86], "modify_ldt"),
+const ON: [(&[Architecture], &str); 2] = [
+    (&[Architecture::X86_64, Architecture::X86], "arch_prctl modify_ldt"),
     (
         &[Architecture::Arm, Architecture::Aarch64],
         "arm_fadvise64_64 arm_sync_file_range breakpoint cacheflush set_tls sync_file_range2",

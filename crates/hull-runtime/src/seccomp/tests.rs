@@ -91,6 +91,38 @@ fn the_profile_means_what_docker_s_does() {
     }
 }
 
+/// As a profile of one's own, Docker's gives the verdicts of the built-in one: each call of this machine, with arguments
+/// on either side of all that is compared.
+#[test]
+fn docker_s_profile_as_ones_own_gives_the_same_verdicts() {
+    let path =
+        Path::new(env!("CARGO_MANIFEST_DIR")).join("../../../shared/reference/seccomp/docker-default.json");
+    let Ok(text) = std::fs::read_to_string(&path) else {
+        println!("left out: {} is not there", path.display());
+        return;
+    };
+    let native = Architecture::native().unwrap();
+    let arguments =
+        [0, 1, 8, 37, 38, 39, 40, 41, 0x1_0000, 0x2_0000, 0x2_0008, 0x7e02_0000, 0xffff_ffff, u64::MAX];
+    for set in [Vec::new(), vec![Capability::SysChroot], vec![Capability::SysAdmin], ALL.to_vec()] {
+        let profile = of_docker(&text, &set.iter().copied().collect()).unwrap().unwrap();
+        let theirs = compile(&profile).unwrap();
+        let ours = build_default(&set).unwrap();
+        for architecture in [Some(native), native.below()].into_iter().flatten() {
+            let x32 = 0x4000_0000..0x4000_0250;
+            for number in (0..600).chain(x32.filter(|_| architecture == Architecture::X86_64)) {
+                for argument in arguments {
+                    let verdict = |filter: &Filter| {
+                        run(&filter.program, architecture.audit(), number, [argument, 0, 0, 0, 0, 0])
+                    };
+                    let (ours, theirs) = (verdict(&ours), verdict(&theirs));
+                    assert_eq!(ours, theirs, "{architecture:?} {number:#x}({argument:#x}) with {set:?}");
+                }
+            }
+        }
+    }
+}
+
 #[test]
 fn every_name_of_the_profile_is_a_call() {
     // The one call of an architecture for which there is no table.
