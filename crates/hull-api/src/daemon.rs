@@ -98,6 +98,10 @@ pub struct Flags {
     /// A label of the daemon: NAME=VALUE
     #[arg(long = "label", value_name = "LABEL")]
     labels: Vec<String>,
+    /// A folder with specifications of devices (CDI) [default: /etc/cdi and /var/run/cdi]
+    #[arg(long = "cdi-spec-dir", value_name = "FOLDER")]
+    #[serde(rename = "cdi-spec-dirs")]
+    cdi_spec_dir: Vec<PathBuf>,
     /// TLS on tcp://, without asking clients who they are
     #[arg(long)]
     tls: bool,
@@ -303,9 +307,16 @@ fn settle(mut flags: Flags, given: &ArgMatches) -> Result<Settings> {
             dns_options: both(flags.dns_opt, file.dns_opt),
             dns_search: both(flags.dns_search, file.dns_search),
             labels: both(flags.labels, file.labels),
+            cdi_spec_dirs: cdi_spec_dirs(flags.cdi_spec_dir, file.cdi_spec_dir),
             storage_driver: None,
         },
     })
+}
+
+/// The folders that are named, or Docker's.
+fn cdi_spec_dirs(flags: Vec<PathBuf>, file: Vec<PathBuf>) -> Vec<PathBuf> {
+    let named = if flags.is_empty() { file } else { flags };
+    if named.is_empty() { vec!["/etc/cdi".into(), "/var/run/cdi".into()] } else { named }
 }
 
 /// How much is logged, by the level's name or, without one, by `debug`.

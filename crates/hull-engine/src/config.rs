@@ -33,6 +33,8 @@ pub struct DaemonConfig {
     pub dns_search: Vec<String>,
     /// `key=value` labels of the daemon, at the start.
     pub labels: Vec<String>,
+    /// Where the Container Device Interface's specifications are; a later folder wins.
+    pub cdi_spec_dirs: Vec<PathBuf>,
     /// The snapshotter that was asked for; none: the best that the file system carries.
     pub storage_driver: Option<String>,
 }

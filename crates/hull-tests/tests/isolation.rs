@@ -233,3 +233,57 @@ fn labels_that_the_machine_has_not() {
         "#,
     );
 }
+
+/// Devices by name: what a specification says comes along, and nothing else.
+#[test]
+fn devices_of_the_container_device_interface() {
+    if Engine::under_test() == Engine::Docker {
+        // The Docker that the tests compare with is older than the interface.
+        return;
+    }
+    let folder = tempfile::tempdir().expect("a folder for specifications");
+    let daemon = Daemon::with(&["--cdi-spec-dir", &folder.path().display().to_string()]);
+    daemon.session(&format!(
+        r#"
+        $ cd {0}; echo inside >file
+        $ cat >vendor.json <<'X'
+        > {{"cdiVersion": "0.6.0", "kind": "vendor.com/device", "containerEdits": {{"env": ["ALL=1"]}}, "devices": [
+        >   {{"name": "log", "containerEdits": {{"env": ["WHICH=log"],
+        >     "deviceNodes": [{{"path": "/dev/log0", "hostPath": "/dev/kmsg", "permissions": "w", "fileMode": 420}}],
+        >     "mounts": [{{"hostPath": "{0}/file", "containerPath": "/etc/vendor", "options": ["ro", "bind"]}}]}}}},
+        >   {{"name": "hooked", "containerEdits": {{"hooks": [{{"hookName": "createRuntime", "path": "/bin/true"}}]}}}}]}}
+        > X
+        $ hull run --rm --device vendor.com/device=log -e WHICH=none busybox sh -c 'echo $ALL $WHICH; cat /etc/vendor; stat -c "%t:%T %a" /dev/log0; : >/dev/log0 && echo written; cat /dev/log0' 2>&1
+        1 log
+        inside
+        1:b 644
+        written
+        cat: can't open '/dev/log0': Operation not permitted
+        [1]
+        $ hull run --rm --device vendor.com/device=none busybox true 2>&1 | head -n 1 | sed 's/^.*daemon: //'
+        CDI device injection failed: unresolvable CDI devices vendor.com/device=none
+        $ hull run --rm --device vendor.com/device=hooked busybox true 2>&1 | head -n 1 | sed 's/^.*daemon: //'
+        CDI device injection failed: vendor.com/device=hooked: its containerEdits have hooks, which hull does not do
+        $ hull info -f '{{{{json .DiscoveredDevices}}}}'
+        [{{"Source":"cdi","ID":"vendor.com/device=hooked"}},{{"Source":"cdi","ID":"vendor.com/device=log"}}]
+        $ hull ps -aq
+        "#,
+        folder.path().display()
+    ));
+}
+
+#[test]
+fn graphics_processors_that_are_not_there() {
+    Daemon::start().session(
+        r#"
+        $ hull create --name box --gpus all busybox true
+        <id>
+        $ hull start box 2>&1 | head -n 1 | sed 's/^.*daemon: //'
+        could not select device driver "" with capabilities: [[gpu]]
+        $ hull inspect -f '{{json .HostConfig.DeviceRequests}} {{.State.Status}}' box
+        [{"Driver":"","Count":-1,"DeviceIDs":null,"Capabilities":[["gpu"]],"Options":{}}] created
+        $ hull run --rm --gpus 1 busybox true 2>/dev/null
+        [125]
+        "#,
+    );
+}

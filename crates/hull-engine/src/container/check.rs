@@ -137,9 +137,6 @@ pub(super) fn check_modes(engine: &Engine, host: &HostConfig, config: &Config) -
     if host.storage_opt.as_ref().is_some_and(|options| !options.is_empty()) {
         return Err(Error::unsupported("--storage-opt"));
     }
-    if host.resources.device_requests.as_ref().is_some_and(|requests| !requests.is_empty()) {
-        return Err(Error::unsupported("--gpus (a device request)"));
-    }
     if !host.cgroup.is_empty() {
         return Err(Error::unsupported("HostConfig.Cgroup"));
     }

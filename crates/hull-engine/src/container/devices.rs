@@ -133,6 +133,12 @@ fn devices_beneath(folder: &Path, inside: &Path, devices: &mut Vec<LinuxDevice>)
     }
 }
 
+/// The device node of the host at a path, as one of the container at another.
+pub(super) fn host_device(outside: &Path, inside: PathBuf) -> std::result::Result<LinuxDevice, String> {
+    let metadata = fs::metadata(outside).map_err(|error| error.to_string())?;
+    device(&metadata, inside).ok_or_else(|| "it is not a device node".to_owned())
+}
+
 fn device(metadata: &fs::Metadata, inside: PathBuf) -> Option<LinuxDevice> {
     let kind = match metadata.file_type() {
         kind if kind.is_char_device() => LinuxDeviceType::C,

@@ -9,6 +9,7 @@ use oci_spec::runtime::{Process, User};
 
 use super::attach::{ClientStream, detach_keys};
 use super::exec::{Exec, ExecClaim, NOT_STARTED, Phase};
+use super::spec::with_variables;
 use super::{Container, locked, prepare, security};
 use crate::blocking::see_through;
 use crate::model::ExecConfig;
@@ -118,12 +119,8 @@ impl Engine {
         process.set_terminal(Some(config.tty));
         process.set_user(User::default());
         process.set_args(config.cmd.clone());
-        let mut environment = process.env().clone().unwrap_or_default();
-        let name_of = |entry: &str| entry.split('=').next().unwrap_or_default().to_owned();
-        for entry in config.env.iter().flatten() {
-            environment.retain(|present| name_of(present) != name_of(entry));
-            environment.push(entry.clone());
-        }
+        let own = process.env().clone().unwrap_or_default();
+        let mut environment = with_variables(own, config.env.as_deref().unwrap_or_default());
         if config.tty && !environment.iter().any(|entry| entry.starts_with("TERM=")) {
             environment.push("TERM=xterm".to_owned());
         }

@@ -15,6 +15,7 @@
 
 mod archive;
 mod attach;
+pub(crate) mod cdi;
 mod check;
 mod command;
 mod commit;

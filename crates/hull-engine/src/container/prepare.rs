@@ -7,6 +7,7 @@ use std::sync::Arc;
 
 use hull_runtime::protocol::{self, Launch, Limits, Rootfs, Stdio, UserLookup};
 
+use super::cdi::{Edits, Registry};
 use super::files::LinkLine;
 use super::links::Linked;
 use super::mounts::MountKind;
@@ -65,6 +66,7 @@ impl Engine {
         let devices = |list: &Option<Vec<_>>| list.as_ref().is_some_and(|list| !list.is_empty());
         record.mounts.iter().any(|mount| mount.kind == MountKind::Bind || !mount.subpath.is_empty())
             || devices(&record.host_config.resources.devices)
+            || record.host_config.resources.device_requests.as_ref().is_some_and(|list| !list.is_empty())
             || self.volumes.of_a_container_are_mounts(&record.id)
     }
 
@@ -84,6 +86,10 @@ impl Engine {
         if record.host_config.ipc_mode == "shareable" {
             super::view::mount_shared_memory(&runtime_dir, record.host_config.shm_size)?;
         }
+        let edits = match record.host_config.resources.device_requests.as_deref() {
+            None | Some([]) => Edits::default(),
+            Some(requests) => Registry::read(&self.config.cdi_spec_dirs).serve(requests)?,
+        };
         let sources = self.mount_sources(record, mounted)?;
         Ok(Prepared {
             awaits_network: own_network,
@@ -94,6 +100,7 @@ impl Engine {
                 sources,
                 namespaces,
                 linked: linked.into_iter().flat_map(|linked| linked.environment).collect(),
+                edits,
             },
         })
     }
@@ -271,7 +278,11 @@ impl Engine {
             init: host.init.unwrap_or(false),
             reserved: prepared.allocation.as_ref().map_or(0, |allocation| allocation.reserved.len()),
             attach: Vec::new(),
-            user: Some(user(record)),
+            user: Some({
+                let UserLookup { user, mut groups } = user(record);
+                groups.extend(prepared.facts.edits.groups.iter().map(u32::to_string));
+                UserLookup { user, groups }
+            }),
         })
     }
 }

@@ -9,6 +9,7 @@ use oci_spec::runtime::{
     Process, Root, Spec, User,
 };
 
+use super::cdi::Edits;
 use super::devices::devices;
 use super::mounts::{MountKind, MountPlan};
 use super::security::{capabilities, capability_sets, seccomp, security};
@@ -27,6 +28,8 @@ pub(super) struct Facts {
     pub(super) namespaces: Namespaces,
     /// The variables of its links.
     pub(super) linked: Vec<String>,
+    /// What its devices bring.
+    pub(super) edits: Edits,
 }
 
 /// A namespace that a container does not have for itself.
@@ -106,7 +109,12 @@ impl Engine {
                 .filter(|name| !name.is_empty() && facts.namespaces.uts == Share::Own),
         );
         spec.set_mounts(Some(mounts(record, facts)?));
-        spec.set_process(Some(self.process(record, &facts.linked)?));
+        let mut process = self.process(record, &facts.linked)?;
+        if !facts.edits.environment.is_empty() {
+            let own = process.env().clone().unwrap_or_default();
+            process.set_env(Some(with_variables(own, &facts.edits.environment)));
+        }
+        spec.set_process(Some(process));
         spec.set_annotations(
             record
                 .host_config
@@ -127,7 +135,9 @@ impl Engine {
         linux.set_namespaces(Some(namespaces(&facts.namespaces)));
         let path = cgroup_path(&host.resources.cgroup_parent, &self.config.instance, &record.id);
         linux.set_cgroups_path(Some(PathBuf::from(path)));
-        let (devices, rules) = devices(host)?;
+        let (mut devices, mut rules) = devices(host)?;
+        devices.extend(facts.edits.devices.iter().cloned());
+        rules.extend(facts.edits.rules.iter().cloned());
         linux.set_devices(Some(devices));
         linux.set_resources(Some(resources::to_oci(&host.resources, rules)?));
         linux.set_sysctl(
@@ -203,6 +213,16 @@ fn environment(record: &Record, linked: &[String]) -> Vec<String> {
     let name_of = |entry: &String| entry.split('=').next().unwrap_or_default().to_owned();
     environment.extend(linked.iter().filter(|entry| !has(&name_of(entry))).cloned());
     environment.extend(given.iter().cloned());
+    environment
+}
+
+/// An environment with further variables, which replace those of their names.
+pub(super) fn with_variables(mut environment: Vec<String>, more: &[String]) -> Vec<String> {
+    let name_of = |entry: &str| entry.split('=').next().unwrap_or_default().to_owned();
+    for entry in more {
+        environment.retain(|present| name_of(present) != name_of(entry));
+        environment.push(entry.clone());
+    }
     environment
 }
 
@@ -290,6 +310,7 @@ fn mounts(record: &Record, facts: &Facts) -> Result<Vec<Mount>> {
     for (plan, source) in record.mounts.iter().zip(&facts.sources) {
         mounts.push(planned_mount(plan, source));
     }
+    mounts.extend(facts.edits.mounts.iter().cloned());
     mounts.sort_by_key(|mount| mount.destination().components().count());
     Ok(mounts)
 }

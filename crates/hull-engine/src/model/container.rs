@@ -203,7 +203,7 @@ pub struct Resources {
     pub cpuset_mems: String,
     pub devices: Option<Vec<DeviceMapping>>,
     pub device_cgroup_rules: Option<Vec<String>>,
-    pub device_requests: Option<Vec<serde_json::Value>>,
+    pub device_requests: Option<Vec<DeviceRequest>>,
     pub memory_reservation: i64,
     pub memory_swap: i64,
     pub memory_swappiness: Option<i64>,
@@ -253,6 +253,23 @@ pub struct DeviceMapping {
     pub path_in_container: String,
     /// Any of `r`, `w`, `m`.
     pub cgroup_permissions: String,
+}
+
+/// Devices that someone is to find: `--gpus`, or by their names of the Container Device Interface.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "PascalCase", default)]
+pub struct DeviceRequest {
+    /// Who is to find them; `cdi`: the interface's specifications.
+    pub driver: String,
+    /// How many; -1: all.
+    pub count: i64,
+    /// Which.
+    #[serde(rename = "DeviceIDs")]
+    pub device_ids: Option<Vec<String>>,
+    /// What they must be able to do: any of these sets.
+    pub capabilities: Option<Vec<Vec<String>>>,
+    /// Of the driver.
+    pub options: Option<BTreeMap<String, String>>,
 }
 
 /// A limit of `setrlimit(2)`; -1 is unlimited.

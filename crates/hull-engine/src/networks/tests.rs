@@ -36,6 +36,7 @@ impl Place {
             dns_options: Vec::new(),
             dns_search: Vec::new(),
             labels: Vec::new(),
+            cdi_spec_dirs: Vec::new(),
             storage_driver: None,
         };
         let database = Arc::new(Database::open(&folder.path().join("db")).unwrap());

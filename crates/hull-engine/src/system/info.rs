@@ -6,6 +6,7 @@ use hull_image::Platform;
 use hull_runtime::cgroup::{Hierarchy, HierarchyMode as Mode, hierarchy};
 use serde_json::{Value, json};
 
+use crate::container::cdi::Registry;
 use crate::container::{now_ns, rfc3339};
 use crate::engine::Engine;
 
@@ -114,7 +115,7 @@ impl Engine {
             "InitCommit": { "ID": "" },
             "SecurityOptions": security(cgroups),
             "FirewallBackend": { "Driver": "nftables" },
-            "CDISpecDirs": [],
+            "CDISpecDirs": self.config.cdi_spec_dirs,
             "Warnings": limits.warnings(cgroups),
         });
         // In three pieces, for the macro's sake.
@@ -123,6 +124,11 @@ impl Engine {
             _ => serde_json::Map::new(),
         }) {
             info[name] = value;
+        }
+        let devices = Registry::read(&self.config.cdi_spec_dirs);
+        let devices: Vec<Value> = devices.names().map(|id| json!({ "Source": "cdi", "ID": id })).collect();
+        if !devices.is_empty() {
+            info["DiscoveredDevices"] = Value::Array(devices);
         }
         if !pools.is_empty() {
             info["DefaultAddressPools"] = Value::Array(pools);
