@@ -15,6 +15,7 @@ mod daemon;
 mod http;
 mod kernel;
 mod oci;
+mod others;
 mod session;
 
 pub use archive::{Kind, Tar, busybox_rootfs};
@@ -24,4 +25,5 @@ pub use daemon::{Daemon, Engine, Output};
 pub use http::{Client, PATIENCE, Response, frames};
 pub use kernel::{Pty, private_network, wait_until};
 pub use oci::Oci;
+pub use others::{HullOci, Other, which};
 pub use session::mask;

@@ -335,6 +335,8 @@ fn devices_are_made_with_their_mode_and_owner() {
     config["linux"]["devices"] = json!([
         { "path": "/dev/deep/mine", "type": "c", "major": 1, "minor": 5, "fileMode": 0o640, "uid": 33, "gid": 44 },
         { "path": "/dev/pipe", "type": "p", "fileMode": 0o600 },
+        // An engine that names all of the host's does not get this one: it is the container's own devpts's.
+        { "path": "/dev/ptmx", "type": "c", "major": 5, "minor": 2, "fileMode": 0o666 },
     ]);
     config["linux"]["resources"]["devices"] = json!([
         { "allow": false, "access": "rwm" },

@@ -42,6 +42,10 @@ pub(super) fn make(spec: &Spec, root: BorrowedFd<'_>) -> Result<()> {
     }
     let devices = spec.linux().as_ref().and_then(|linux| linux.devices().as_ref());
     for device in devices.into_iter().flatten() {
+        // Docker names it among the host's for --privileged; the container's own devpts has it.
+        if device.path() == Path::new("/dev/ptmx") {
+            continue;
+        }
         make_device(device, root)?;
     }
     Ok(())

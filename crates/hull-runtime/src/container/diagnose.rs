@@ -50,6 +50,14 @@ pub(super) fn explain(name: &str, candidate: &CStr, error: &io::Error) -> Error 
             let advice = "its dynamic loader cannot be used: it is for another architecture or damaged";
             failure(format!("exec: {name:?}: exec format error"), advice.into(), NOT_EXECUTABLE)
         }
+        Some(libc::ELOOP) if path.metadata().is_err() => {
+            let advice = "it is a symbolic link that leads back to itself";
+            failure(
+                format!("exec: {name:?}: too many levels of symbolic links"),
+                advice.into(),
+                NOT_EXECUTABLE,
+            )
+        }
         Some(libc::ELOOP) => {
             let advice = "its interpreter is a script, which needs another, too many times over";
             failure(format!("exec: {name:?}: too many levels of interpreters"), advice.into(), NOT_EXECUTABLE)

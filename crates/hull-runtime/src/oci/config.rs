@@ -61,8 +61,32 @@ fn is_bind(mount: &Mount) -> bool {
 /// kernel. None where something else is wrong with it too.
 fn without_unknown_capabilities(text: &[u8]) -> Option<(Spec, Vec<u8>, Vec<String>)> {
     let mut config: Value = serde_json::from_slice(text).ok()?;
+    let warning = drop_unknown_capabilities(config.get_mut("process")?)?;
+    let text = serde_json::to_vec(&config).ok()?;
+    Some((serde_json::from_value(config).ok()?, text, vec![warning]))
+}
+
+/// A process as the specification has it, and what it asks for and does not get.
+///
+/// # Errors
+/// It is none.
+pub fn read_process(text: &[u8]) -> Result<(Process, Vec<String>)> {
+    let error = match serde_json::from_slice(text) {
+        Ok(process) => return Ok((process, Vec::new())),
+        Err(error) => Error::refused("read the process", error.to_string()),
+    };
+    let again = || {
+        let mut process: Value = serde_json::from_slice(text).ok()?;
+        let warning = drop_unknown_capabilities(&mut process)?;
+        Some((serde_json::from_value(process).ok()?, vec![warning]))
+    };
+    again().ok_or(error)
+}
+
+/// Takes them out of a process's sets, and gives back the words of warning.
+fn drop_unknown_capabilities(process: &mut Value) -> Option<String> {
     let mut unknown = Vec::new();
-    for set in config.get_mut("process")?.get_mut("capabilities")?.as_object_mut()?.values_mut() {
+    for set in process.get_mut("capabilities")?.as_object_mut()?.values_mut() {
         let Some(names) = set.as_array_mut() else { continue };
         names.retain(|name| {
             let known = !name.is_string() || serde_json::from_value::<Capability>(name.clone()).is_ok();
@@ -74,9 +98,7 @@ fn without_unknown_capabilities(text: &[u8]) -> Option<(Spec, Vec<u8>, Vec<Strin
     }
     unknown.sort_unstable();
     unknown.dedup();
-    let warning = format!("ignoring unknown capabilities: {}", unknown.join(", "));
-    let text = serde_json::to_vec(&config).ok()?;
-    Some((serde_json::from_value(config).ok()?, text, vec![warning]))
+    (!unknown.is_empty()).then(|| format!("ignoring unknown capabilities: {}", unknown.join(", ")))
 }
 
 fn check(spec: &Spec) -> Result<()> {

@@ -29,6 +29,7 @@ mod start;
 mod state;
 mod update;
 
+pub use config::read_process;
 pub use create::{Console, Create, Created};
 pub use exec::{Exec, Executed};
 pub use features::features;

@@ -66,7 +66,7 @@ pub(super) struct ExecArguments {
 pub(super) fn exec(arguments: ExecArguments, runtime: &Runtime, log: &Log) -> Result<u8> {
     oci::protect_own_binary()?;
     let container = runtime.container(&arguments.id)?;
-    let process = process(&arguments, container.config()?.process().clone())?;
+    let process = process(&arguments, container.config()?.process().clone(), log)?;
     let console = match (&arguments.console_socket, arguments.detach) {
         (Some(socket), true) => Some(Console::Socket(socket.clone())),
         (Some(_), false) => {
@@ -93,11 +93,16 @@ pub(super) fn exec(arguments: ExecArguments, runtime: &Runtime, log: &Log) -> Re
 }
 
 /// The process: one of a file, or the container's own with what the flags say.
-fn process(arguments: &ExecArguments, own: Option<Process>) -> Result<Process> {
+fn process(arguments: &ExecArguments, own: Option<Process>, log: &Log) -> Result<Process> {
     if let Some(path) = &arguments.process {
         let doing = || format!("read the process {}", path.display());
         let text = std::fs::read(path).context(doing)?;
-        return serde_json::from_slice(&text).map_err(|error| refused(doing(), error.to_string()));
+        let (process, warnings) = oci::read_process(&text).map_err(|error| hull_runtime::Error {
+            doing: format!("{}: {}", doing(), error.doing),
+            ..error
+        })?;
+        warn(&warnings, log);
+        return Ok(process);
     }
     let mut process = own.unwrap_or_default();
     if arguments.command.is_empty() {

@@ -1,0 +1,254 @@
+//! hull as the runtime of others: Docker, containerd and Podman run their containers by it. Each test is left out, and
+//! says so, where its engine is not installed.
+
+use std::fs;
+
+use hull_tests::{Daemon, Engine, HullOci, Other, PATIENCE, wait_until, which};
+
+/// dockerd whose containers are hull's.
+struct Docker {
+    daemon: Daemon,
+    _runtime: HullOci,
+}
+
+impl Docker {
+    fn new() -> Option<Self> {
+        if which("dockerd").is_none() || which("docker").is_none() {
+            eprintln!("not tested: docker is not installed");
+            return None;
+        }
+        let runtime = HullOci::new();
+        let added = format!("--add-runtime=hull={}", runtime.path());
+        let daemon = Daemon::empty(Engine::Docker, &["--bridge=none", &added, "--default-runtime=hull"]);
+        daemon.import_busybox();
+        Some(Self { daemon, _runtime: runtime })
+    }
+
+    fn ok(&self, args: &[&str]) -> String {
+        self.daemon.ok(args)
+    }
+}
+
+#[test]
+fn docker_runs_a_container() {
+    let Some(docker) = Docker::new() else { return };
+    assert_eq!(docker.ok(&["run", "--rm", "busybox", "echo", "hi"]), "hi");
+    for status in ["0", "7", "200"] {
+        let output = docker.daemon.hull(&["run", "--rm", "busybox", "sh", "-c", &format!("exit {status}")]);
+        assert_eq!(output.status.to_string(), status, "{output:?}");
+    }
+    let missing = docker.daemon.hull(&["run", "--rm", "busybox", "no-such-program"]);
+    assert!(missing.status == 127 && missing.stderr.contains("executable file not found"), "{missing:?}");
+    let denied = docker.daemon.hull(&["run", "--rm", "busybox", "/etc/passwd"]);
+    assert!(denied.status == 126 && denied.stderr.contains("permission denied"), "{denied:?}");
+    assert_eq!(docker.ok(&["run", "--rm", "-u", "33:44", "busybox", "sh", "-c", "id -u; id -g"]), "33\n44");
+    let work = docker.daemon.dir().join("work");
+    fs::write(work.join("file"), "of the host\n").expect("a file");
+    let volume = format!("{}:/v:ro", work.display());
+    let printed = docker.ok(&["run", "--rm", "-v", &volume, "busybox", "cat", "/v/file"]);
+    assert_eq!(printed, "of the host");
+    assert_eq!(
+        docker.ok(&["run", "--rm", "--read-only", "busybox", "sh", "-c", "touch /x 2>/dev/null; echo $?"]),
+        "1"
+    );
+    assert_eq!(
+        docker.ok(&["run", "--rm", "--tmpfs", "/t", "busybox", "stat", "-f", "-c", "%T", "/t"]),
+        "tmpfs"
+    );
+    assert_eq!(
+        docker.ok(&[
+            "run",
+            "--rm",
+            "--privileged",
+            "busybox",
+            "sh",
+            "-c",
+            "mount -t tmpfs t /tmp && echo may"
+        ]),
+        "may"
+    );
+    assert_eq!(
+        docker.ok(&[
+            "run",
+            "--rm",
+            "--init",
+            "busybox",
+            "sh",
+            "-c",
+            "tr '\\0' ' ' </proc/1/cmdline | cut -d' ' -f1"
+        ]),
+        "/sbin/docker-init"
+    );
+    assert_eq!(docker.ok(&["run", "--rm", "--hostname", "named", "busybox", "hostname"]), "named");
+}
+
+#[test]
+fn docker_s_containers_live_and_end() {
+    let Some(docker) = Docker::new() else { return };
+    let mut pty =
+        docker.daemon.pty(&["run", "--rm", "-it", "busybox", "sh", "-c", "tty; stty size; read x; exit 3"]);
+    pty.shows("/dev/pts/0");
+    pty.types("\r");
+    assert_eq!(pty.ends().1, 3);
+
+    docker.ok(&[
+        "run",
+        "-d",
+        "--name",
+        "cc",
+        "--memory",
+        "64m",
+        "--pids-limit",
+        "50",
+        "busybox",
+        "sleep",
+        "600",
+    ]);
+    assert_eq!(docker.ok(&["exec", "cc", "hostname"]).len(), 12);
+    assert_eq!(docker.daemon.hull(&["exec", "cc", "sh", "-c", "exit 9"]).status, 9);
+    let mut pty = docker.daemon.pty(&["exec", "-it", "cc", "sh", "-c", "tty; read x; exit 4"]);
+    pty.shows("/dev/pts/");
+    pty.types("\r");
+    assert_eq!(pty.ends().1, 4);
+    let missing = docker.daemon.hull(&["exec", "cc", "no-such-program"]);
+    assert!(missing.status == 127 || missing.status == 126, "{missing:?}");
+    assert!(
+        missing.stderr.contains("executable file not found")
+            || missing.stdout.contains("executable file not found"),
+        "{missing:?}"
+    );
+
+    docker.ok(&["pause", "cc"]);
+    assert_eq!(docker.ok(&["inspect", "-f", "{{.State.Status}}", "cc"]), "paused");
+    docker.ok(&["unpause", "cc"]);
+    docker.ok(&["update", "--memory", "128m", "--memory-swap", "128m", "--pids-limit", "60", "cc"]);
+    let limit = "cat /sys/fs/cgroup/memory/memory.limit_in_bytes /sys/fs/cgroup/memory.max 2>/dev/null; true";
+    assert_eq!(docker.ok(&["exec", "cc", "sh", "-c", limit]), (128 << 20).to_string());
+    let stats = docker.ok(&["stats", "--no-stream", "--format", "{{.MemUsage}} {{.PIDs}}", "cc"]);
+    assert!(stats.contains("128MiB") && stats.ends_with(" 1"), "{stats}");
+    assert!(docker.ok(&["top", "cc"]).contains("sleep 600"));
+
+    docker.ok(&["stop", "-t", "0", "cc"]);
+    assert_eq!(docker.ok(&["inspect", "-f", "{{.State.ExitCode}} {{.State.Status}}", "cc"]), "137 exited");
+    docker.ok(&["start", "cc"]);
+    docker.ok(&["kill", "-s", "KILL", "cc"]);
+    assert_eq!(docker.ok(&["wait", "cc"]), "137");
+    docker.ok(&["rm", "cc"]);
+    docker.ok(&["run", "-d", "--name", "dd", "busybox", "sleep", "600"]);
+    docker.ok(&["rm", "-f", "dd"]);
+}
+
+#[test]
+fn docker_is_told_of_an_end_for_memory() {
+    let Some(docker) = Docker::new() else { return };
+    let hog = [
+        "run",
+        "--name",
+        "cc",
+        "-m",
+        "16m",
+        "--memory-swap",
+        "16m",
+        "busybox",
+        "tail",
+        "-c",
+        "200m",
+        "/dev/zero",
+    ];
+    assert_eq!(docker.daemon.hull(&hog).status, 137);
+    assert_eq!(docker.ok(&["inspect", "-f", "{{.State.OOMKilled}}", "cc"]), "true");
+}
+
+#[test]
+fn podman_runs_a_container() {
+    let Some(podman) = Other::podman() else { return };
+    let parent = podman.runtime().cgroup_parent();
+    let run = |args: &[&str]| {
+        podman.call(&[&["run", "--rm", "--network=none", "--cgroup-parent", &parent], args].concat())
+    };
+    assert_eq!(run(&["busybox", "echo", "hi"]).stdout, "hi\n");
+    assert_eq!(run(&["busybox", "sh", "-c", "exit 7"]).status, 7);
+    let missing = run(&["busybox", "no-such-program"]);
+    assert!(missing.status == 127 && missing.stderr.contains("executable file"), "{missing:?}");
+    let denied = run(&["busybox", "/etc/passwd"]);
+    assert!(denied.status == 126 && denied.stderr.contains("permission denied"), "{denied:?}");
+    assert_eq!(run(&["--user", "33:44", "busybox", "sh", "-c", "id -u; id -g"]).stdout, "33\n44\n");
+    fs::write(podman.runtime().dir().join("file"), "of the host\n").expect("a file");
+    let volume = format!("{}:/v:ro", podman.runtime().dir().display());
+    assert_eq!(run(&["-v", &volume, "busybox", "cat", "/v/file"]).stdout, "of the host\n");
+    assert_eq!(run(&["--hostname", "named", "busybox", "hostname"]).stdout, "named\n");
+    assert_eq!(run(&["--init", "--help"]).status, 0);
+    let mapped = run(&["--uidmap", "0:100000:5000", "busybox", "cat", "/proc/self/uid_map"]);
+    assert_eq!(mapped.stdout.split_whitespace().collect::<Vec<_>>(), ["0", "100000", "5000"], "{mapped:?}");
+}
+
+#[test]
+fn podman_s_containers_live_and_end() {
+    let Some(podman) = Other::podman() else { return };
+    let parent = podman.runtime().cgroup_parent();
+    let run = ["run", "--network=none", "--cgroup-parent", &parent];
+    let mut pty =
+        podman.pty(&[&run[..], &["--rm", "-it", "busybox", "sh", "-c", "tty; read x; exit 3"]].concat());
+    pty.shows("/dev/pts/0");
+    pty.types("\r");
+    assert_eq!(pty.ends().1, 3);
+    podman.ok(&[&run[..], &["-d", "--name", "c", "--memory", "64m", "busybox", "sleep", "600"]].concat());
+    assert_eq!(podman.ok(&["exec", "c", "echo", "in"]), "in");
+    assert_eq!(podman.call(&["exec", "c", "sh", "-c", "exit 9"]).status, 9);
+    let missing = podman.call(&["exec", "c", "no-such-program"]);
+    assert_eq!(missing.status, 127, "{missing:?}");
+    let mut pty = podman.pty(&["exec", "-it", "c", "sh", "-c", "tty; read x; exit 4"]);
+    pty.shows("/dev/pts/");
+    pty.types("\r");
+    assert_eq!(pty.ends().1, 4);
+    podman.ok(&["pause", "c"]);
+    assert_eq!(podman.ok(&["inspect", "-f", "{{.State.Status}}", "c"]), "paused");
+    podman.ok(&["unpause", "c"]);
+    podman.ok(&["update", "--memory", "128m", "c"]);
+    let limit = "cat /sys/fs/cgroup/memory/memory.limit_in_bytes /sys/fs/cgroup/memory.max 2>/dev/null; true";
+    assert_eq!(podman.ok(&["exec", "c", "sh", "-c", limit]), (128 << 20).to_string());
+    let stats = podman.ok(&["stats", "--no-stream", "--format", "{{.PIDs}}", "c"]);
+    assert_eq!(stats, "1");
+    assert!(podman.ok(&["top", "c"]).contains("sleep 600"));
+    podman.ok(&["stop", "-t", "0", "c"]);
+    assert_eq!(podman.ok(&["inspect", "-f", "{{.State.ExitCode}} {{.State.Status}}", "c"]), "137 exited");
+    podman.ok(&["start", "c"]);
+    podman.ok(&["rm", "-f", "-t", "0", "c"]);
+    // That it was for memory, conmon does not find out on every kernel, whichever the runtime.
+    let hog =
+        ["--name", "d", "-m", "16m", "--memory-swap", "16m", "busybox", "tail", "-c", "200m", "/dev/zero"];
+    assert_eq!(podman.call(&[&run[..], &hog].concat()).status, 137);
+    podman.ok(&["rm", "-f", "d"]);
+}
+
+#[test]
+fn containerd_s_shim_runs_hull() {
+    let Some(containerd) = Other::containerd() else { return };
+    let runtime = containerd.runtime();
+    let (binary, cgroup) = (runtime.path(), format!("{}/c", runtime.cgroup_parent()));
+    let rootfs = runtime.dir().join("rootfs").to_string_lossy().into_owned();
+    let run = ["run", "--runc-binary", &binary, "--cgroup", &cgroup];
+    let with = |flags: &[&str], command: &[&str]| {
+        containerd.call(&[&run[..], flags, &["--rootfs", &rootfs, "c"], command].concat())
+    };
+    assert_eq!(with(&["--rm"], &["/bin/echo", "hi"]).stdout, "hi\n");
+    let output = with(&["--rm"], &["/bin/sh", "-c", "exit 7"]);
+    assert_eq!(output.status, 7, "{output:?}");
+    let missing = with(&["--rm"], &["/no/such/program"]);
+    assert!(missing.status != 0 && missing.stderr.contains("no such file or directory"), "{missing:?}");
+    containerd.call(&["container", "delete", "c"]);
+    let begun = with(&["-d", "--memory-limit", "67108864"], &["/bin/sleep", "600"]);
+    assert_eq!(begun.status, 0, "{begun:?}");
+    assert_eq!(containerd.ok(&["task", "exec", "--exec-id", "e", "c", "/bin/echo", "in"]), "in");
+    assert!(containerd.ok(&["task", "ls"]).contains("RUNNING"));
+    containerd.ok(&["task", "pause", "c"]);
+    assert!(containerd.ok(&["task", "ls"]).contains("PAUSED"));
+    containerd.ok(&["task", "resume", "c"]);
+    assert!(containerd.ok(&["task", "metrics", "c"]).contains("memory"));
+    assert!(containerd.ok(&["task", "ps", "c"]).contains("PID"));
+    containerd.ok(&["task", "kill", "-s", "SIGKILL", "c"]);
+    wait_until("the task has ended", PATIENCE, || containerd.ok(&["task", "ls"]).contains("STOPPED"));
+    containerd.call(&["task", "delete", "c"]);
+    containerd.ok(&["container", "delete", "c"]);
+    assert!(!containerd.ok(&["task", "ls"]).contains("STOPPED"));
+}
