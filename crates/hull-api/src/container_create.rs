@@ -21,6 +21,7 @@ pub(crate) async fn create(mut request: Request) -> Result<Response> {
     }
     let mut body: CreateBody = model::from_object(members)?;
     let warnings = in_version(&mut body, request.version)?;
+    request.judge(&mut body)?;
     if request.version >= 41
         && let Some(platform) = crate::images::platform(&request.query)?
     {

@@ -14,6 +14,7 @@ use serde_json::json;
 use crate::blocking;
 use crate::hijack;
 use crate::http::{self, Request, Response};
+use crate::policy::{Judge, Judged};
 
 fn container(request: &Request) -> Result<Arc<Container>> {
     request.engine.container(request.capture(0))
@@ -145,6 +146,12 @@ struct UpdateBody {
     #[serde(flatten)]
     resources: Resources,
     restart_policy: Option<RestartPolicy>,
+}
+
+impl Judged for UpdateBody {
+    fn judge(&mut self, judge: &Judge<'_>) -> Result<()> {
+        self.resources.judge(judge)
+    }
 }
 
 pub(crate) async fn update(mut request: Request) -> Result<Response> {

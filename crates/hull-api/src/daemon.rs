@@ -20,7 +20,9 @@ use serde::Deserialize;
 use tokio::signal::unix::{SignalKind, signal};
 
 use self::reload::Reload;
-use crate::server::{self, Listener};
+use crate::policy::Guard;
+use crate::server::{self, Listener, Service};
+use crate::sockets::Sockets;
 use crate::tls;
 
 /// Runs the engine that clients talk to.
@@ -33,6 +35,10 @@ pub struct Flags {
     /// Where clients connect: unix://PATH, tcp://ADDRESS:PORT, fd:// (several are possible)
     #[arg(short = 'H', long = "host", value_name = "ADDRESS")]
     hosts: Vec<String>,
+    /// A further socket with a policy: PATH,RULE[,RULE...], of read-only, label=KEY[=VALUE], no-privilege, no-binds,
+    /// no-host-namespaces, no-devices, and confined for the last four
+    #[arg(long = "socket", value_name = "SOCKET")]
+    sockets: Vec<String>,
     /// State that survives a reboot
     #[arg(long, value_name = "FOLDER")]
     data_root: Option<PathBuf>,
@@ -146,6 +152,8 @@ pub const DEFAULT_SOCKET: &str = "/run/hull/hull.sock";
 struct Settings {
     engine: DaemonConfig,
     hosts: Vec<String>,
+    /// The sockets with a policy.
+    guards: Vec<Guard>,
     pidfile: PathBuf,
     group: Option<u32>,
     tls: Option<tokio_rustls::TlsAcceptor>,
@@ -219,15 +227,17 @@ async fn run(settings: Settings, launcher: Launcher, reload: &Reload) -> Result<
     let mut terminate = signal(SignalKind::terminate()).map_err(failed)?;
     let mut interrupt = signal(SignalKind::interrupt()).map_err(failed)?;
     let mut hang_up = signal(SignalKind::hangup()).map_err(failed)?;
-    // The sockets are made while nothing else is: their modes need the process's umask. Who connects waits.
+    // Who connects waits.
     let mut waiting = Vec::new();
     for host in &settings.hosts {
         waiting.extend(listeners(host, &settings).await?);
     }
+    let file = settings.engine.data_root.join("sockets.json");
     let engine = Engine::open(settings.engine, launcher).await?;
+    let sockets = Sockets::open(Arc::clone(&engine), file, settings.group, settings.guards).await?;
     let mut tasks = tokio::task::JoinSet::new();
     for listener in waiting {
-        tasks.spawn(listener.serve(Arc::clone(&engine)));
+        tasks.spawn(listener.serve(Service::new(Arc::clone(&engine), Arc::clone(&sockets))));
     }
     for host in &settings.hosts {
         tracing::info!(host, "listening");
@@ -243,6 +253,7 @@ async fn run(settings: Settings, launcher: Launcher, reload: &Reload) -> Result<
     }
     tracing::info!("the daemon ends; containers run on");
     // Listeners go first, so that nobody is half served.
+    sockets.close().await;
     tasks.shutdown().await;
     Ok(())
 }
@@ -267,6 +278,7 @@ fn settle(mut flags: Flags, given: &ArgMatches) -> Result<Settings> {
     if hosts.is_empty() {
         hosts.push(format!("unix://{}", exec_root.join("hull.sock").display()));
     }
+    let guards = both(flags.sockets, file.sockets).iter().map(|text| text.parse()).collect::<Result<_>>()?;
     let open = flags.allow_root_to_anyone_on_the_network || file.allow_root_to_anyone_on_the_network;
     for host in &mut hosts {
         if let Some(address) = host.strip_prefix("tcp://") {
@@ -294,6 +306,7 @@ fn settle(mut flags: Flags, given: &ArgMatches) -> Result<Settings> {
         tls: use_tls.then(|| tls::acceptor(&tls_files)).transpose()?,
         level,
         hosts,
+        guards,
         engine: DaemonConfig {
             instance: DaemonConfig::instance_of(&exec_root),
             data_root,

@@ -8,6 +8,7 @@ use serde::Deserialize;
 
 use crate::hijack;
 use crate::http::{self, Request, Response};
+use crate::policy::{Judge, Judged};
 
 pub(crate) async fn create(mut request: Request) -> Result<Response> {
     let config: ExecConfig = request.json().await?;
@@ -27,6 +28,12 @@ struct StartBody {
     #[serde(rename = "Tty")]
     _tty: bool,
     console_size: Option<[u16; 2]>,
+}
+
+impl Judged for StartBody {
+    fn judge(&mut self, _: &Judge<'_>) -> Result<()> {
+        Ok(())
+    }
 }
 
 pub(crate) async fn start(mut request: Request) -> Result<Response> {

@@ -15,6 +15,9 @@ use hyper::{StatusCode, Uri};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
+use crate::policy::{Guard, Judged};
+use crate::sockets::Sockets;
+
 /// The longest JSON body that is read, in bytes.
 pub(crate) const BODY_LIMIT: usize = 8 << 20;
 
@@ -39,6 +42,10 @@ pub(crate) const NEWEST: Version = 56;
 pub(crate) struct Request {
     /// The engine.
     pub(crate) engine: Arc<Engine>,
+    /// The sockets that are listened on.
+    pub(crate) sockets: Arc<Sockets>,
+    /// The policy of the socket that it came by, where that has one.
+    pub(crate) guard: Option<Arc<Guard>>,
     /// The version that the path asked for, or the newest.
     pub(crate) version: Version,
     /// What stood in the places of the pattern's braces, decoded.
@@ -62,9 +69,17 @@ impl Request {
     }
 
     /// Reads the body as JSON; a `null` is the field's zero value, as in Go. An empty body stands for the type's default.
-    pub(crate) async fn json<T: DeserializeOwned + Default>(&mut self) -> Result<T> {
+    /// The socket's policy has judged what is returned.
+    pub(crate) async fn json<T: DeserializeOwned + Default + Judged>(&mut self) -> Result<T> {
         let bytes = self.json_bytes().await?;
-        if bytes.is_empty() { Ok(T::default()) } else { hull_engine::model::parse(&bytes) }
+        let mut body = if bytes.is_empty() { T::default() } else { hull_engine::model::parse(&bytes)? };
+        self.judge(&mut body)?;
+        Ok(body)
+    }
+
+    /// Has the socket's policy judge what was read of the body.
+    pub(crate) fn judge(&self, body: &mut impl Judged) -> Result<()> {
+        self.guard.as_ref().map_or(Ok(()), |guard| body.judge(&guard.on(&self.engine)))
     }
 
     /// The same, for an object whose members matter by their presence: none, where the body is empty or `null`.
@@ -129,6 +144,17 @@ impl Query {
     /// The first value of that name.
     pub(crate) fn get(&self, name: &str) -> Option<&str> {
         self.0.iter().find(|(key, _)| key == name).map(|(_, value)| value.as_str())
+    }
+
+    /// Puts one value in the place of all of that name.
+    pub(crate) fn set(&mut self, name: &str, value: String) {
+        self.0.retain(|(key, _)| key != name);
+        self.0.push((name.to_owned(), value));
+    }
+
+    /// Adds a value of that name.
+    pub(crate) fn add(&mut self, name: &str, value: String) {
+        self.0.push((name.to_owned(), value));
     }
 
     /// The first value of that name, where it is not empty.

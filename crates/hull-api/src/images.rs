@@ -182,7 +182,7 @@ pub(crate) async fn bootstrap(request: Request) -> Result<Response> {
 
 /// A name with its tag, or with its digest, which Docker's clients hand over in the same place. It wins over one that
 /// the name has already.
-fn with_tag(name: &str, tag: Option<&str>) -> Result<String> {
+pub(crate) fn with_tag(name: &str, tag: Option<&str>) -> Result<String> {
     let Some(tag) = tag else { return Ok(name.to_owned()) };
     let (repository, _) = name.split_once('@').unwrap_or((name, ""));
     let repository = match repository.rsplit_once(':') {

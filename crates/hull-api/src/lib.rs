@@ -3,6 +3,8 @@
 //! - [`daemon`]: `hull daemon`, from its flags to its end.
 //! - `server`: listeners and connections.
 //! - `routes`: the one table of every endpoint, those that are not there yet included.
+//! - `policy`: what a socket refuses, endpoint by endpoint.
+//! - `sockets`: the sockets with a policy, which come and go while the daemon runs.
 //! - `blocking`: work that blocks, bodies as readers and writers.
 //! - `http`: a request as the handlers see it, and the answers that they give.
 
@@ -19,8 +21,10 @@ mod http;
 mod images;
 mod lenient;
 mod networks;
+mod policy;
 mod routes;
 mod server;
+mod sockets;
 mod swarm;
 mod system;
 mod tls;

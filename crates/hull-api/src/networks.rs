@@ -10,6 +10,7 @@ use serde_json::{Value, json};
 
 use crate::blocking;
 use crate::http::{self, Request, Response};
+use crate::policy::{self, Judge, Judged};
 
 pub(crate) async fn list(request: Request) -> Result<Response> {
     let filters = Filters::from(request.query.filters()?);
@@ -19,6 +20,7 @@ pub(crate) async fn list(request: Request) -> Result<Response> {
             members.shift_remove("Containers");
         }
     }
+    networks.iter_mut().for_each(|network| leave_out_the_unseen(&request, network));
     http::ok(&networks)
 }
 
@@ -33,7 +35,18 @@ pub(crate) async fn inspect(request: Request) -> Result<Response> {
     {
         members.shift_remove("Status");
     }
+    leave_out_the_unseen(&request, &mut network);
     http::ok(&network)
+}
+
+/// Who is on a network is told as far as it is there for the socket.
+fn leave_out_the_unseen(request: &Request, network: &mut Value) {
+    let Some(guard) = &request.guard else { return };
+    let judge = guard.on(&request.engine);
+    let sees = |id: &str| request.engine.container(id).is_ok_and(|container| judge.sees(&container));
+    if let Some(members) = network["Containers"].as_object_mut() {
+        members.retain(|id, _| sees(id));
+    }
 }
 
 pub(crate) async fn create(mut request: Request) -> Result<Response> {
@@ -80,11 +93,24 @@ pub(crate) async fn connect(mut request: Request) -> Result<Response> {
     http::empty(StatusCode::OK)
 }
 
+impl Judged for ConnectBody {
+    fn judge(&mut self, judge: &Judge<'_>) -> Result<()> {
+        policy::member(judge, &mut self.container)?;
+        judge.links(self.endpoint_config.links.as_deref())
+    }
+}
+
 #[derive(Debug, Default, Deserialize)]
 #[serde(rename_all = "PascalCase", default)]
 struct DisconnectBody {
     container: String,
     force: bool,
+}
+
+impl Judged for DisconnectBody {
+    fn judge(&mut self, judge: &Judge<'_>) -> Result<()> {
+        policy::member(judge, &mut self.container)
+    }
 }
 
 pub(crate) async fn disconnect(mut request: Request) -> Result<Response> {

@@ -1,4 +1,5 @@
-//! The one table of every endpoint. What is not there yet stands in it too, and is answered with its name.
+//! The one table of every endpoint: what answers, and as what the policies of sockets judge it. What is not there yet
+//! stands in it too, is judged as it will be, and is answered with its name.
 
 use std::future::Future;
 use std::pin::Pin;
@@ -8,8 +9,8 @@ use hyper::Method;
 
 use crate::http::{Request, Response, decode};
 use crate::{
-    container_create, container_files, container_output, containers, exec, images, networks, swarm, system,
-    volumes, websocket,
+    container_create, container_files, container_output, containers, exec, images, networks, sockets, swarm,
+    system, volumes, websocket,
 };
 
 /// What answers a request.
@@ -20,6 +21,8 @@ pub(crate) struct Route {
     method: Method,
     /// `/containers/{}/json`: a brace pair takes one segment, `{*}` any number of them.
     pattern: &'static str,
+    /// What it does, to a policy. A row without one does not compile.
+    pub(crate) class: Class,
     /// What answers; none: it is known and not there yet.
     pub(crate) handler: Option<Handler>,
 }
@@ -31,142 +34,202 @@ impl Route {
     }
 }
 
+/// What an endpoint does, as policies judge it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Class {
+    /// It changes nothing.
+    Read(Of),
+    /// It changes something, or sends something into a container.
+    Write(Of),
+}
+
+/// What an endpoint is about.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Of {
+    /// That a daemon is there.
+    Greeting,
+    /// Nothing that is anybody's.
+    Nothing,
+    /// Figures of the daemon; what it counts is counted anew for who does not see all.
+    Info,
+    /// What happens, as far as it is seen.
+    Events,
+    /// Everything on the machine at once.
+    Machine,
+    /// The machine itself or the daemon: whoever may write it makes his own rules.
+    Host,
+    /// A list, or what is pruned: by its filters.
+    Listed,
+    /// What the body says is made: judged where the body has been read ([`crate::policy::Judged`]).
+    Body,
+    /// The container in the path, from outside.
+    Container,
+    /// The container in the path, from inside: its processes, streams, files and mounts.
+    Inside,
+    /// The exec in the path.
+    Exec,
+    /// The container in the query, which becomes an image.
+    Commit,
+    /// The image in the path.
+    Image,
+    /// The same, and the name that it gets.
+    Tag,
+    /// The images in the query.
+    Images,
+    /// An image that comes from elsewhere.
+    NewImage,
+    /// The volume in the path.
+    Volume,
+    /// The network in the path.
+    Network,
+}
+
+use Class::{Read, Write};
+use Of::{
+    Body, Commit, Container, Events, Exec, Greeting, Host, Image, Images, Info, Inside, Listed, Machine,
+    Network, NewImage, Nothing, Tag, Volume,
+};
+
 /// Makes a [`Route`] with a handler out of an `async fn`.
 macro_rules! route {
-    ($method:ident $pattern:literal $handler:path) => {
+    ($method:ident $pattern:literal $class:ident($of:ident) $handler:path) => {
         Route {
             method: Method::$method,
             pattern: $pattern,
+            class: $class($of),
             handler: Some(|request| Box::pin($handler(request))),
         }
     };
-    ($method:ident $pattern:literal) => {
-        Route { method: Method::$method, pattern: $pattern, handler: None }
+    ($method:ident $pattern:literal $class:ident($of:ident)) => {
+        Route { method: Method::$method, pattern: $pattern, class: $class($of), handler: None }
     };
 }
 
 /// Every endpoint of the Engine API, and hull's own.
 pub(crate) static ROUTES: &[Route] = &[
     // Containers. An alias of a link names one as CONTAINER/ALIAS.
-    route!(GET "/containers/json" containers::list),
-    route!(POST "/containers/create" container_create::create),
-    route!(POST "/containers/prune" containers::prune),
-    route!(GET "/containers/{*}/json" containers::inspect),
-    route!(GET "/containers/{}/top" container_output::top),
-    route!(GET "/containers/{}/logs" container_output::logs),
-    route!(GET "/containers/{}/changes" container_files::changes),
-    route!(GET "/containers/{}/export" container_files::export),
-    route!(GET "/containers/{}/stats" container_output::stats),
-    route!(POST "/containers/{}/resize" containers::resize),
-    route!(POST "/containers/{}/start" containers::start),
-    route!(POST "/containers/{}/stop" containers::stop),
-    route!(POST "/containers/{}/restart" containers::restart),
-    route!(POST "/containers/{}/kill" containers::kill),
-    route!(POST "/containers/{}/update" containers::update),
-    route!(POST "/containers/{}/rename" containers::rename),
-    route!(POST "/containers/{}/pause" containers::pause),
-    route!(POST "/containers/{}/unpause" containers::unpause),
-    route!(POST "/containers/{}/attach" containers::attach),
-    route!(GET "/containers/{}/attach/ws" websocket::attach),
-    route!(POST "/containers/{}/wait" containers::wait),
-    route!(DELETE "/containers/{*}" containers::remove),
-    route!(HEAD "/containers/{}/archive" container_files::stat),
-    route!(GET "/containers/{}/archive" container_files::get),
-    route!(PUT "/containers/{}/archive" container_files::put),
-    route!(POST "/commit" container_files::commit),
+    route!(GET "/containers/json" Read(Listed) containers::list),
+    route!(POST "/containers/create" Write(Body) container_create::create),
+    route!(POST "/containers/prune" Write(Listed) containers::prune),
+    route!(GET "/containers/{*}/json" Read(Container) containers::inspect),
+    route!(GET "/containers/{}/top" Read(Container) container_output::top),
+    route!(GET "/containers/{}/logs" Read(Container) container_output::logs),
+    route!(GET "/containers/{}/changes" Read(Container) container_files::changes),
+    route!(GET "/containers/{}/export" Read(Container) container_files::export),
+    route!(GET "/containers/{}/stats" Read(Container) container_output::stats),
+    route!(POST "/containers/{}/resize" Write(Container) containers::resize),
+    route!(POST "/containers/{}/start" Write(Inside) containers::start),
+    route!(POST "/containers/{}/stop" Write(Container) containers::stop),
+    route!(POST "/containers/{}/restart" Write(Inside) containers::restart),
+    route!(POST "/containers/{}/kill" Write(Container) containers::kill),
+    route!(POST "/containers/{}/update" Write(Container) containers::update),
+    route!(POST "/containers/{}/rename" Write(Container) containers::rename),
+    route!(POST "/containers/{}/pause" Write(Container) containers::pause),
+    route!(POST "/containers/{}/unpause" Write(Container) containers::unpause),
+    route!(POST "/containers/{}/attach" Write(Inside) containers::attach),
+    route!(GET "/containers/{}/attach/ws" Write(Inside) websocket::attach),
+    route!(POST "/containers/{}/wait" Read(Container) containers::wait),
+    route!(DELETE "/containers/{*}" Write(Container) containers::remove),
+    route!(HEAD "/containers/{}/archive" Read(Inside) container_files::stat),
+    route!(GET "/containers/{}/archive" Read(Inside) container_files::get),
+    route!(PUT "/containers/{}/archive" Write(Inside) container_files::put),
+    route!(POST "/commit" Write(Commit) container_files::commit),
     // Exec.
-    route!(POST "/containers/{}/exec" exec::create),
-    route!(POST "/exec/{}/start" exec::start),
-    route!(POST "/exec/{}/resize" exec::resize),
-    route!(GET "/exec/{}/json" exec::inspect),
+    route!(POST "/containers/{}/exec" Write(Inside) exec::create),
+    route!(POST "/exec/{}/start" Write(Exec) exec::start),
+    route!(POST "/exec/{}/resize" Write(Exec) exec::resize),
+    route!(GET "/exec/{}/json" Read(Exec) exec::inspect),
     // Images.
-    route!(GET "/images/json" images::list),
-    route!(POST "/images/create" images::create),
-    route!(POST "/images/load" images::load),
-    route!(POST "/images/prune" images::prune),
-    route!(GET "/images/get" images::save_several),
-    route!(GET "/images/search"),
-    route!(GET "/images/{*}/json" images::inspect),
-    route!(GET "/images/{*}/history" images::history),
-    route!(GET "/images/{*}/get" images::save),
-    route!(GET "/images/{*}/attestations"),
-    route!(POST "/images/{*}/tag" images::tag),
-    route!(POST "/images/{*}/push"),
-    route!(DELETE "/images/{*}" images::remove),
-    route!(POST "/hull/images/bootstrap" images::bootstrap),
-    route!(GET "/distribution/{*}/json"),
-    route!(POST "/auth"),
-    route!(POST "/build"),
-    route!(POST "/build/prune" system::prune_build_cache),
-    route!(POST "/build/cancel"),
-    route!(POST "/session"),
-    route!(POST "/grpc"),
+    route!(GET "/images/json" Read(Listed) images::list),
+    route!(POST "/images/create" Write(NewImage) images::create),
+    route!(POST "/images/load" Write(NewImage) images::load),
+    route!(POST "/images/prune" Write(Listed) images::prune),
+    route!(GET "/images/get" Read(Images) images::save_several),
+    route!(GET "/images/search" Read(Nothing)),
+    route!(GET "/images/{*}/json" Read(Image) images::inspect),
+    route!(GET "/images/{*}/history" Read(Image) images::history),
+    route!(GET "/images/{*}/get" Read(Image) images::save),
+    route!(GET "/images/{*}/attestations" Read(Image)),
+    route!(POST "/images/{*}/tag" Write(Tag) images::tag),
+    route!(POST "/images/{*}/push" Write(Image)),
+    route!(DELETE "/images/{*}" Write(Image) images::remove),
+    route!(POST "/hull/images/bootstrap" Write(NewImage) images::bootstrap),
+    route!(GET "/distribution/{*}/json" Read(Nothing)),
+    route!(POST "/auth" Write(Nothing)),
+    route!(POST "/build" Write(Host)),
+    route!(POST "/build/prune" Write(Machine) system::prune_build_cache),
+    route!(POST "/build/cancel" Write(Host)),
+    route!(POST "/session" Write(Host)),
+    route!(POST "/grpc" Write(Host)),
     // Volumes.
-    route!(GET "/volumes" volumes::list),
-    route!(POST "/volumes/create" volumes::create),
-    route!(POST "/volumes/prune" volumes::prune),
-    route!(GET "/volumes/{}" volumes::inspect),
-    route!(PUT "/volumes/{}" swarm::manager),
-    route!(DELETE "/volumes/{}" volumes::remove),
+    route!(GET "/volumes" Read(Listed) volumes::list),
+    route!(POST "/volumes/create" Write(Body) volumes::create),
+    route!(POST "/volumes/prune" Write(Listed) volumes::prune),
+    route!(GET "/volumes/{}" Read(Volume) volumes::inspect),
+    route!(PUT "/volumes/{}" Write(Volume) swarm::manager),
+    route!(DELETE "/volumes/{}" Write(Volume) volumes::remove),
     // Networks.
-    route!(GET "/networks" networks::list),
-    route!(POST "/networks/create" networks::create),
-    route!(POST "/networks/prune" networks::prune),
-    route!(GET "/networks/{}" networks::inspect),
-    route!(DELETE "/networks/{}" networks::remove),
-    route!(POST "/networks/{}/connect" networks::connect),
-    route!(POST "/networks/{}/disconnect" networks::disconnect),
+    route!(GET "/networks" Read(Listed) networks::list),
+    route!(POST "/networks/create" Write(Body) networks::create),
+    route!(POST "/networks/prune" Write(Listed) networks::prune),
+    route!(GET "/networks/{}" Read(Network) networks::inspect),
+    route!(DELETE "/networks/{}" Write(Network) networks::remove),
+    route!(POST "/networks/{}/connect" Write(Network) networks::connect),
+    route!(POST "/networks/{}/disconnect" Write(Network) networks::disconnect),
     // hull's own.
-    route!(POST "/networks/{}/namespace" networks::namespace),
+    route!(POST "/networks/{}/namespace" Write(Host) networks::namespace),
+    route!(GET "/hull/sockets" Read(Host) sockets::list),
+    route!(POST "/hull/sockets" Write(Host) sockets::add),
+    route!(DELETE "/hull/sockets" Write(Host) sockets::remove),
     // System.
-    route!(GET "/_ping" system::ping),
-    route!(HEAD "/_ping" system::ping),
-    route!(GET "/info" system::info),
-    route!(GET "/version" system::version),
-    route!(GET "/events" system::events),
-    route!(GET "/system/df" system::disk_usage),
+    route!(GET "/_ping" Read(Greeting) system::ping),
+    route!(HEAD "/_ping" Read(Greeting) system::ping),
+    route!(GET "/info" Read(Info) system::info),
+    route!(GET "/version" Read(Nothing) system::version),
+    route!(GET "/events" Read(Events) system::events),
+    route!(GET "/system/df" Read(Machine) system::disk_usage),
     // Plugins and Swarm: there are none, and none can be set up.
-    route!(GET "/plugins" swarm::plugins),
-    route!(GET "/plugins/privileges"),
-    route!(POST "/plugins/pull"),
-    route!(POST "/plugins/create"),
-    route!(GET "/plugins/{*}/json" swarm::plugin),
-    route!(DELETE "/plugins/{*}" swarm::plugin),
-    route!(POST "/plugins/{*}/enable" swarm::plugin),
-    route!(POST "/plugins/{*}/disable" swarm::plugin),
-    route!(POST "/plugins/{*}/upgrade" swarm::plugin),
-    route!(POST "/plugins/{*}/push" swarm::plugin),
-    route!(POST "/plugins/{*}/set" swarm::plugin),
-    route!(GET "/nodes" swarm::manager),
-    route!(GET "/nodes/{}" swarm::manager),
-    route!(DELETE "/nodes/{}" swarm::manager),
-    route!(POST "/nodes/{}/update" swarm::manager),
-    route!(GET "/swarm" swarm::manager),
-    route!(POST "/swarm/init"),
-    route!(POST "/swarm/join"),
-    route!(POST "/swarm/leave" swarm::leave),
-    route!(POST "/swarm/update" swarm::manager),
-    route!(GET "/swarm/unlockkey" swarm::manager),
-    route!(POST "/swarm/unlock" swarm::manager),
-    route!(GET "/services" swarm::manager),
-    route!(POST "/services/create" swarm::manager),
-    route!(GET "/services/{}" swarm::manager),
-    route!(DELETE "/services/{}" swarm::manager),
-    route!(POST "/services/{}/update" swarm::manager),
-    route!(GET "/services/{}/logs" swarm::logs),
-    route!(GET "/tasks" swarm::manager),
-    route!(GET "/tasks/{}" swarm::manager),
-    route!(GET "/tasks/{}/logs" swarm::logs),
-    route!(GET "/secrets" swarm::manager),
-    route!(POST "/secrets/create" swarm::manager),
-    route!(GET "/secrets/{}" swarm::manager),
-    route!(DELETE "/secrets/{}" swarm::manager),
-    route!(POST "/secrets/{}/update" swarm::manager),
-    route!(GET "/configs" swarm::manager),
-    route!(POST "/configs/create" swarm::manager),
-    route!(GET "/configs/{}" swarm::manager),
-    route!(DELETE "/configs/{}" swarm::manager),
-    route!(POST "/configs/{}/update" swarm::manager),
+    route!(GET "/plugins" Read(Nothing) swarm::plugins),
+    route!(GET "/plugins/privileges" Read(Nothing)),
+    route!(POST "/plugins/pull" Write(Host)),
+    route!(POST "/plugins/create" Write(Host)),
+    route!(GET "/plugins/{*}/json" Read(Nothing) swarm::plugin),
+    route!(DELETE "/plugins/{*}" Write(Host) swarm::plugin),
+    route!(POST "/plugins/{*}/enable" Write(Host) swarm::plugin),
+    route!(POST "/plugins/{*}/disable" Write(Host) swarm::plugin),
+    route!(POST "/plugins/{*}/upgrade" Write(Host) swarm::plugin),
+    route!(POST "/plugins/{*}/push" Write(Host) swarm::plugin),
+    route!(POST "/plugins/{*}/set" Write(Host) swarm::plugin),
+    route!(GET "/nodes" Read(Nothing) swarm::manager),
+    route!(GET "/nodes/{}" Read(Nothing) swarm::manager),
+    route!(DELETE "/nodes/{}" Write(Host) swarm::manager),
+    route!(POST "/nodes/{}/update" Write(Host) swarm::manager),
+    route!(GET "/swarm" Read(Nothing) swarm::manager),
+    route!(POST "/swarm/init" Write(Host)),
+    route!(POST "/swarm/join" Write(Host)),
+    route!(POST "/swarm/leave" Write(Host) swarm::leave),
+    route!(POST "/swarm/update" Write(Host) swarm::manager),
+    route!(GET "/swarm/unlockkey" Read(Nothing) swarm::manager),
+    route!(POST "/swarm/unlock" Write(Host) swarm::manager),
+    route!(GET "/services" Read(Nothing) swarm::manager),
+    route!(POST "/services/create" Write(Host) swarm::manager),
+    route!(GET "/services/{}" Read(Nothing) swarm::manager),
+    route!(DELETE "/services/{}" Write(Host) swarm::manager),
+    route!(POST "/services/{}/update" Write(Host) swarm::manager),
+    route!(GET "/services/{}/logs" Read(Nothing) swarm::logs),
+    route!(GET "/tasks" Read(Nothing) swarm::manager),
+    route!(GET "/tasks/{}" Read(Nothing) swarm::manager),
+    route!(GET "/tasks/{}/logs" Read(Nothing) swarm::logs),
+    route!(GET "/secrets" Read(Nothing) swarm::manager),
+    route!(POST "/secrets/create" Write(Host) swarm::manager),
+    route!(GET "/secrets/{}" Read(Nothing) swarm::manager),
+    route!(DELETE "/secrets/{}" Write(Host) swarm::manager),
+    route!(POST "/secrets/{}/update" Write(Host) swarm::manager),
+    route!(GET "/configs" Read(Nothing) swarm::manager),
+    route!(POST "/configs/create" Write(Host) swarm::manager),
+    route!(GET "/configs/{}" Read(Nothing) swarm::manager),
+    route!(DELETE "/configs/{}" Write(Host) swarm::manager),
+    route!(POST "/configs/{}/update" Write(Host) swarm::manager),
 ];
 
 /// Finds the endpoint of a path without its version, and what stood in the braces.
@@ -226,6 +289,37 @@ mod tests {
     fn a_literal_wins_over_a_brace() {
         assert_eq!(found(Method::GET, "/images/json").unwrap().0, "GET /images/json");
         assert_eq!(found(Method::POST, "/containers/create").unwrap().0, "POST /containers/create");
+    }
+
+    /// What looks like a read and is one, and what does not and is one all the same.
+    #[test]
+    fn what_changes_something_is_no_read() {
+        for route in ROUTES {
+            let reads = matches!(route.class, Read(_));
+            let looks_it = matches!(route.method, Method::GET | Method::HEAD);
+            let known = ["POST /containers/{}/wait", "GET /containers/{}/attach/ws"];
+            assert_eq!(reads, looks_it ^ known.contains(&route.name().as_str()), "{}", route.name());
+        }
+    }
+
+    #[test]
+    fn whatever_is_in_the_path_is_what_is_judged() {
+        for route in ROUTES {
+            let (Read(of) | Write(of)) = route.class;
+            let parts: Vec<&str> = route.pattern.split('/').collect();
+            let wanted: &[Of] = match (parts[1], parts.get(2)) {
+                ("containers", Some(part)) if part.starts_with('{') => &[Container, Inside],
+                ("exec", Some(_)) => &[Exec],
+                ("images", Some(part)) if part.starts_with('{') => &[Image, Tag],
+                ("volumes", Some(part)) if part.starts_with('{') => &[Volume],
+                ("networks", Some(part)) if part.starts_with('{') => &[Network, Host],
+                ("containers" | "images" | "volumes" | "networks", _) => {
+                    &[Listed, Body, Images, NewImage, Nothing]
+                }
+                _ => continue,
+            };
+            assert!(wanted.contains(&of), "{} is judged as {of:?}", route.name());
+        }
     }
 
     #[test]

@@ -15,12 +15,15 @@ use hyper::service::service_fn;
 use hyper_util::rt::TokioIo;
 use tokio::io::AsyncWriteExt;
 use tokio::net::{TcpListener, TcpStream, UnixListener};
+use tokio::sync::watch;
 use tokio_rustls::TlsAcceptor;
 
 use crate::gone::Client;
 use crate::http::{self, NEWEST, OLDEST, Query, Request, RequestBody, Response, Version};
 use crate::lenient::{self, Lenient};
+use crate::policy::Guard;
 use crate::routes;
+use crate::sockets::Sockets;
 
 /// One place where clients connect.
 pub(crate) enum Listener {
@@ -54,11 +57,7 @@ pub(crate) fn listen_unix(path: &Path, group: Option<u32>) -> Result<Listener> {
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
         Err(error) => return Err(failed(error)),
     }
-    // Made unreachable for others from its first moment, whatever the caller's mask is.
-    let mask = rustix::process::umask(rustix::fs::Mode::from_raw_mode(0o177));
-    let listener = UnixListener::bind(path);
-    rustix::process::umask(mask);
-    let listener = listener.map_err(failed)?;
+    let listener = bind(path).map_err(failed)?;
     if group.is_some() {
         chown(path, None, group).map_err(failed)?;
     }
@@ -66,19 +65,63 @@ pub(crate) fn listen_unix(path: &Path, group: Option<u32>) -> Result<Listener> {
     Ok(Listener::Unix(listener, Some(path.to_owned())))
 }
 
+/// A socket whose file nobody but root can use from its first moment: the kernel gives the file the mode of the socket
+/// that is bound, less the process's mask, which is nobody's to change while there are threads.
+fn bind(path: &Path) -> std::io::Result<UnixListener> {
+    use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType};
+    let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
+    let socket = rustix::net::socket_with(AddressFamily::UNIX, SocketType::STREAM, flags, None)?;
+    rustix::fs::fchmod(&socket, rustix::fs::Mode::from_raw_mode(0o600))?;
+    rustix::net::bind(&socket, &SocketAddrUnix::new(path)?)?;
+    rustix::net::listen(&socket, 1024)?;
+    UnixListener::from_std(std::os::unix::net::UnixListener::from(socket))
+}
+
+/// Whose requests are answered, and by what policy.
+#[derive(Clone)]
+pub(crate) struct Service {
+    engine: Arc<Engine>,
+    sockets: Arc<Sockets>,
+    guard: Option<Arc<Guard>>,
+    /// Of a socket that may be taken away: the other end goes with it.
+    ended: Option<watch::Receiver<()>>,
+}
+
+impl Service {
+    /// For those who have the machine.
+    pub(crate) fn new(engine: Arc<Engine>, sockets: Arc<Sockets>) -> Service {
+        Service { engine, sockets, guard: None, ended: None }
+    }
+
+    /// For a socket with a policy.
+    pub(crate) fn guarded(
+        engine: Arc<Engine>,
+        sockets: Arc<Sockets>,
+        guard: Arc<Guard>,
+        ended: watch::Receiver<()>,
+    ) -> Service {
+        Service { engine, sockets, guard: Some(guard), ended: Some(ended) }
+    }
+
+    /// Waits until the socket is taken away.
+    async fn over(&self) {
+        match self.ended.clone() {
+            // Nothing is ever sent: it ends when the other end is dropped.
+            Some(mut ended) => while ended.changed().await.is_ok() {},
+            None => std::future::pending().await,
+        }
+    }
+}
+
 impl Listener {
     /// Answers every client until the future is dropped.
-    pub(crate) async fn serve(self, engine: Arc<Engine>) {
+    pub(crate) async fn serve(self, service: Service) {
         loop {
             match &self {
                 Listener::Unix(listener, _) => match listener.accept().await {
                     Ok((stream, _)) => {
                         let client = Client::unix(&stream);
-                        tokio::spawn(connection(
-                            TokioIo::new(Lenient::new(stream)),
-                            Arc::clone(&engine),
-                            client,
-                        ));
+                        tokio::spawn(connection(TokioIo::new(Lenient::new(stream)), service.clone(), client));
                     }
                     Err(error) => accept_failed(&error).await,
                 },
@@ -88,14 +131,14 @@ impl Listener {
                         if let Err(error) = stream.set_nodelay(true) {
                             tracing::debug!(%error, "a connection keeps Nagle's algorithm");
                         }
-                        let (engine, tls) = (Arc::clone(&engine), tls.clone());
+                        let (service, tls) = (service.clone(), tls.clone());
                         tokio::spawn(async move {
                             match tls {
                                 None => {
-                                    connection(TokioIo::new(Lenient::new(stream)), engine, Client::other())
+                                    connection(TokioIo::new(Lenient::new(stream)), service, Client::other())
                                         .await
                                 }
-                                Some(tls) => with_tls(stream, tls, engine).await,
+                                Some(tls) => with_tls(stream, tls, service).await,
                             }
                         });
                     }
@@ -122,7 +165,7 @@ const HANDSHAKE: Duration = Duration::from_secs(10);
 const TLS_HANDSHAKE: u8 = 22;
 
 /// Answers a client that speaks TLS; one that does not is told so in its own language.
-async fn with_tls(mut stream: TcpStream, tls: TlsAcceptor, engine: Arc<Engine>) {
+async fn with_tls(mut stream: TcpStream, tls: TlsAcceptor, service: Service) {
     let handshake = async {
         let mut first = [0];
         if stream.peek(&mut first).await? == 1 && first[0] != TLS_HANDSHAKE {
@@ -136,7 +179,7 @@ async fn with_tls(mut stream: TcpStream, tls: TlsAcceptor, engine: Arc<Engine>) 
         tls.accept(stream).await
     };
     match tokio::time::timeout(HANDSHAKE, handshake).await {
-        Ok(Ok(stream)) => connection(TokioIo::new(Lenient::new(stream)), engine, Client::other()).await,
+        Ok(Ok(stream)) => connection(TokioIo::new(Lenient::new(stream)), service, Client::other()).await,
         Ok(Err(error)) => tracing::info!(%error, "a client could not prove who it is"),
         Err(_) => tracing::info!("a client did not say who it is in time"),
     }
@@ -149,15 +192,21 @@ async fn accept_failed(error: &std::io::Error) {
 }
 
 /// Answers one client's requests, one after the other.
-async fn connection<I>(io: TokioIo<I>, engine: Arc<Engine>, client: Client)
+async fn connection<I>(io: TokioIo<I>, service: Service, client: Client)
 where
     I: tokio::io::AsyncRead + tokio::io::AsyncWrite + Unpin + Send + 'static,
 {
-    let service = service_fn(move |request| {
-        let (engine, client) = (Arc::clone(&engine), client.clone());
-        async move { Ok::<_, Infallible>(client.watches(answer(engine, request).await)) }
-    });
-    let served = protocol().serve_connection(io, service).with_upgrades().await;
+    let answers = {
+        let service = service.clone();
+        service_fn(move |request| {
+            let (service, client) = (service.clone(), client.clone());
+            async move { Ok::<_, Infallible>(client.watches(answer(service, request).await)) }
+        })
+    };
+    let served = tokio::select! {
+        served = protocol().serve_connection(io, answers).with_upgrades() => served,
+        () = service.over() => return,
+    };
     if let Err(error) = served {
         tracing::debug!(%error, "a client's connection ended early");
     }
@@ -172,10 +221,10 @@ fn protocol() -> http1::Builder {
 }
 
 /// Answers one request, whatever happens.
-async fn answer(engine: Arc<Engine>, request: hyper::Request<Incoming>) -> Response {
+async fn answer(service: Service, request: hyper::Request<Incoming>) -> Response {
     let (method, path) = (request.method().clone(), request.uri().path().to_owned());
     // A task of its own: a panic ends it and nothing else. Dropped with the client, it is ended too.
-    let mut task = AbortOnDrop(tokio::spawn(dispatch(engine, request)));
+    let mut task = AbortOnDrop(tokio::spawn(dispatch(service, request)));
     let mut response = match (&mut task.0).await {
         Ok(Ok(response)) => response,
         Ok(Err(error)) => {
@@ -206,11 +255,18 @@ impl Drop for AbortOnDrop {
     }
 }
 
-async fn dispatch(engine: Arc<Engine>, mut request: hyper::Request<Incoming>) -> Result<Response> {
+async fn dispatch(service: Service, mut request: hyper::Request<Incoming>) -> Result<Response> {
+    let Service { engine, sockets, guard, .. } = service;
     let (version, path) = version_of(request.uri().path())?;
-    let found = routes::find(request.method(), path).and_then(|(route, captures)| match route.handler {
-        Some(handler) => Ok((handler, captures)),
-        None => Err(Error::unsupported(format_args!("the endpoint {}", route.name()))),
+    let mut query = Query::of(request.uri());
+    let found = routes::find(request.method(), path).and_then(|(route, mut captures)| {
+        if let Some(guard) = &guard {
+            guard.on(&engine).admit(route, &mut captures, &mut query)?;
+        }
+        match route.handler {
+            Some(handler) => Ok((handler, captures)),
+            None => Err(Error::unsupported(format_args!("the endpoint {}", route.name()))),
+        }
     });
     let (handler, captures) = match found {
         Ok(found) => found,
@@ -225,10 +281,10 @@ async fn dispatch(engine: Arc<Engine>, mut request: hyper::Request<Incoming>) ->
     let asked = request.headers().get_all(UPGRADE).iter().any(|value| value != lenient::TAKE_OVER);
     let connection = wants_upgrade.then(|| hyper::upgrade::on(&mut request));
     let (upgrade, unasked) = if asked { (connection, None) } else { (None, connection) };
-    let query = Query::of(request.uri());
     let (parts, body) = request.into_parts();
     let body = if upgrade.is_some() { body.boxed() } else { at_hand(&parts.headers, body).await? };
-    handler(Request { engine, version, captures, query, headers: parts.headers, body, upgrade, unasked })
+    let headers = parts.headers;
+    handler(Request { engine, sockets, guard, version, captures, query, headers, body, upgrade, unasked })
         .await
 }
 

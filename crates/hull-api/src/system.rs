@@ -1,14 +1,17 @@
 //! /_ping, /version, /info, /events, /system/df.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
 use futures_util::{Stream, stream};
+use hull_engine::container::ListOptions;
 use hull_engine::events::{Event, Subscription, check_filters};
 use hull_engine::filter::{Filters, moment_ns};
+use hull_engine::images::ImageQuery;
 use hull_engine::system::{DiskQuery, now_ns};
-use hull_engine::{Error, Result};
+use hull_engine::{Engine, Error, Result};
 use hyper::StatusCode;
 use hyper::header::{CACHE_CONTROL, HeaderName, HeaderValue, PRAGMA};
 use tokio::sync::broadcast::error::RecvError;
@@ -42,6 +45,9 @@ pub(crate) async fn version(request: Request) -> Result<Response> {
 pub(crate) async fn info(request: Request) -> Result<Response> {
     let engine = request.engine.clone();
     let mut info = blocking::run(move || Ok(engine.info())).await?;
+    if let Some(label) = request.guard.as_ref().and_then(|guard| guard.label_filter()) {
+        count_the_seen(&request.engine, &label, &mut info)?;
+    }
     if request.version >= 50
         && let Value::Object(members) = &mut info
     {
@@ -50,6 +56,29 @@ pub(crate) async fn info(request: Request) -> Result<Response> {
         }
     }
     http::ok(&info)
+}
+
+/// Counts what carries a label, in the place of all.
+fn count_the_seen(engine: &Engine, label: &str, info: &mut Value) -> Result<()> {
+    let filters = BTreeMap::from([("label".to_owned(), vec![label.to_owned()])]);
+    let containers =
+        engine.list(&ListOptions { all: true, filters: filters.clone(), ..ListOptions::default() })?;
+    let images = engine.image_list(&ImageQuery {
+        all: true,
+        filters: Filters::from(filters),
+        ..ImageQuery::default()
+    })?;
+    let count = |state: &[&str]| {
+        let of = |shown: &&Value| shown["State"].as_str().is_some_and(|is| state.contains(&is));
+        containers.iter().filter(of).count()
+    };
+    let (running, paused) = (count(&["running", "restarting"]), count(&["paused"]));
+    info["Containers"] = json!(containers.len());
+    info["ContainersRunning"] = json!(running);
+    info["ContainersPaused"] = json!(paused);
+    info["ContainersStopped"] = json!(containers.len() - running - paused);
+    info["Images"] = json!(images.len());
+    Ok(())
 }
 
 /// There is no builder, and so no cache of one: nothing is what there is to remove.

@@ -53,6 +53,7 @@ mod stats;
 mod stop;
 mod take_up;
 mod top;
+mod traits;
 mod view;
 mod wait;
 
@@ -74,12 +75,13 @@ pub use exec_start::ExecStart;
 pub(crate) use links::parse as parse_link;
 pub use list::ListOptions;
 pub use logs::{LogOptions, check as check_log_config};
-pub use mounts::MountPlan;
+pub use mounts::{MountKind, MountPlan};
 pub use read_logs::Logs;
 pub(crate) use registry::Containers;
 pub use remove::RemoveOptions;
 pub use stats::Stats;
 pub use top::Top;
+pub use traits::{Mounted, Traits, is_unmasked};
 pub use wait::{Condition, Ended};
 
 use crate::database::{Database, Table};

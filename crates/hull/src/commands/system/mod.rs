@@ -4,6 +4,7 @@ mod df;
 mod events;
 mod info;
 mod prune;
+mod socket;
 mod stop;
 mod version;
 
@@ -56,6 +57,15 @@ const ENTRIES: &[Entry] = &[
     ),
     entry!("info", [], Commands, "Display system-wide information", "[OPTIONS]", info::InfoArgs, info::info),
     entry!("prune", [], Commands, "Remove unused data", "[OPTIONS]", prune::PruneArgs, prune::prune),
+    entry!(
+        "socket",
+        [],
+        Commands,
+        "Add, list and remove sockets with a policy",
+        "add PATH RULE... | ls | rm PATH...",
+        socket::SocketArgs,
+        socket::socket
+    ),
     entry!(
         "stop",
         [],

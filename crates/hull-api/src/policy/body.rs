@@ -1,0 +1,204 @@
+//! What a request wants made, judged where its body has been read. Whatever a handler reads as JSON is [`Judged`], so that
+//! none can be read past a policy.
+
+use std::collections::BTreeMap;
+
+use hull_engine::model::{CreateBody, ExecConfig, HostConfig, Resources};
+use hull_engine::networks::NetworkCreate;
+use hull_engine::volumes::VolumeCreate;
+use hull_engine::{Error, Kind, Result};
+
+use super::{Judge, Rule, pinned};
+
+/// A body that policies have something to say about, or nothing.
+pub(crate) trait Judged {
+    /// Refuses what the socket's rules forbid, and puts the label on what is made.
+    fn judge(&mut self, judge: &Judge<'_>) -> Result<()>;
+}
+
+impl Judged for CreateBody {
+    fn judge(&mut self, judge: &Judge<'_>) -> Result<()> {
+        judge.image_of(&mut self.config.image)?;
+        judge.pin_others(&mut self.host_config)?;
+        judge.label(self.config.labels.get_or_insert_default())?;
+        judge.judge_host(&self.host_config)?;
+        judge.networks_of(self)?;
+        let mounts = judge.engine.mounts_asked_for(&self.config, &self.host_config)?;
+        judge.judge_mounts(&mounts)?;
+        // Last: a volume that carries the label may be made for it.
+        for mount in mounts.iter().filter(|mount| mount.kind == hull_engine::container::MountKind::Volume) {
+            if !mount.anonymous && !mount.source.is_empty() {
+                judge.volume_of(&mount.source, &mount.options)?;
+            }
+        }
+        Ok(())
+    }
+}
+
+impl Judge<'_> {
+    fn image_of(&self, name: &mut String) -> Result<()> {
+        if name.is_empty() {
+            return Ok(());
+        }
+        let image = self.pin_image(name)?;
+        self.check(Rule::NoBinds, image.builtin, "the image hull/host, which is the host's files")
+    }
+
+    /// Other containers that it has something of: there for this socket, called by their ids from here on, and with
+    /// nothing of the host that it may not have itself.
+    fn pin_others(&self, host: &mut HostConfig) -> Result<()> {
+        for mode in [
+            &mut host.network_mode,
+            &mut host.pid_mode,
+            &mut host.ipc_mode,
+            &mut host.uts_mode,
+            &mut host.cgroupns_mode,
+            &mut host.userns_mode,
+        ] {
+            let Some(name) = mode.strip_prefix("container:") else { continue };
+            let other = self.container(name)?;
+            self.judge_joined(&other)?;
+            *mode = format!("container:{}", other.id);
+        }
+        for specification in host.volumes_from.iter_mut().flatten() {
+            let (name, mode) = specification.split_once(':').unwrap_or((specification, ""));
+            let other =
+                self.container(name).map_err(|error| Error::new(Kind::InvalidParameter, error.message))?;
+            *specification = match mode {
+                "" => other.id.clone(),
+                mode => format!("{}:{mode}", other.id),
+            };
+        }
+        self.links(host.links.as_deref())
+    }
+
+    /// Links to containers that are there.
+    pub(crate) fn links(&self, links: Option<&[String]>) -> Result<()> {
+        links.into_iter().flatten().try_for_each(|link| self.linked(link))
+    }
+
+    /// The target of a link tells its environment.
+    fn linked(&self, link: &str) -> Result<()> {
+        if !self.has(Rule::Label) {
+            return Ok(());
+        }
+        let name = link.split_once(':').map_or(link, |(name, _)| name);
+        let container = self.container(name).map_err(|_| {
+            Error::invalid(format!("could not get container for {name}: No such container: {name}"))
+        })?;
+        // A link keeps the name that it was made with, so that must be the container's own.
+        let ambiguous = pinned(name, "") != name && !container.id.starts_with(name);
+        self.check(
+            Rule::Label,
+            ambiguous,
+            format_args!("a link to {name}, which may be the beginning of an id"),
+        )
+    }
+
+    fn networks_of(&self, body: &mut CreateBody) -> Result<()> {
+        let mode = &mut body.host_config.network_mode;
+        if !mode.starts_with("container:") && !matches!(mode.as_str(), "" | "default") {
+            *mode = self.network_of(mode)?;
+        }
+        let endpoints = std::mem::take(&mut body.networking_config.endpoints_config);
+        for (name, settings) in endpoints {
+            self.links(settings.links.as_deref())?;
+            // The network's own id, where it is said too, is checked by the engine against its name.
+            let name = if name.is_empty() || name == "default" { name } else { self.network_of(&name)? };
+            body.networking_config.endpoints_config.insert(name, settings);
+        }
+        Ok(())
+    }
+
+    /// A network that a new container is on. Those that every daemon has are for everyone.
+    fn network_of(&self, name: &str) -> Result<String> {
+        self.judge_network(name)?;
+        match self.engine.networks.resolve(name) {
+            Ok(network) => {
+                let common = matches!(network.name.as_str(), "bridge" | "host" | "none");
+                if !common && !self.guard.policy.sees(&network.labels) {
+                    return Err(Error::not_found(format!("network {name} not found")));
+                }
+                Ok(pinned(name, &network.id))
+            }
+            // The engine says it better.
+            Err(_) => Ok(name.to_owned()),
+        }
+    }
+
+    /// A named volume carries the label; one that is not there is made with it.
+    fn volume_of(&self, name: &str, options: &BTreeMap<String, String>) -> Result<()> {
+        if !self.has(Rule::Label) {
+            return Ok(());
+        }
+        if self.engine.volumes.get(name).is_err() {
+            let mut create = VolumeCreate {
+                name: name.to_owned(),
+                driver_opts: options.clone(),
+                ..VolumeCreate::default()
+            };
+            self.label(&mut create.labels)?;
+            self.engine.volumes.create(create)?;
+        }
+        self.others_volume(name)
+    }
+
+    /// A volume's name is all there is of it: another's cannot be passed over in silence.
+    fn others_volume(&self, name: &str) -> Result<()> {
+        let others =
+            self.engine.volumes.get(name).is_ok_and(|volume| !self.guard.policy.sees(&volume.labels));
+        self.check(Rule::Label, others, format_args!("the volume {name}, which is another's"))
+    }
+}
+
+impl Judged for ExecConfig {
+    fn judge(&mut self, judge: &Judge<'_>) -> Result<()> {
+        judge.check(Rule::NoPrivilege, self.privileged, "Privileged of an exec")
+    }
+}
+
+impl Judged for Resources {
+    fn judge(&mut self, judge: &Judge<'_>) -> Result<()> {
+        judge.judge_resources(self)
+    }
+}
+
+impl Judged for VolumeCreate {
+    fn judge(&mut self, judge: &Judge<'_>) -> Result<()> {
+        judge.label(&mut self.labels)?;
+        judge.judge_volume_options(&self.name, &self.driver_opts)?;
+        // One that is there already is the answer.
+        judge.others_volume(&self.name)
+    }
+}
+
+impl Judged for NetworkCreate {
+    fn judge(&mut self, judge: &Judge<'_>) -> Result<()> {
+        judge.label(&mut self.labels)?;
+        let from = &mut self.config_from.network;
+        if !from.is_empty() {
+            let network = judge.engine.networks.resolve(from)?;
+            if !judge.guard.policy.sees(&network.labels) {
+                return Err(Error::not_found(format!("network {from} not found")));
+            }
+        }
+        for (option, value) in &self.options {
+            // An interface that is there already, and a driver that puts a container beside the host's.
+            let hosts = matches!(option.as_str(), "com.docker.network.bridge.name" | "parent");
+            judge.check(
+                Rule::NoHostNamespaces,
+                hosts,
+                format_args!("the network's option {option}={value}"),
+            )?;
+        }
+        let own = matches!(self.driver.as_str(), "" | "default" | "bridge");
+        judge.check(Rule::NoHostNamespaces, !own, format_args!("the network driver {}", self.driver))
+    }
+}
+
+/// The container that a network is given to, or taken from.
+pub(crate) fn member(judge: &Judge<'_>, name: &mut String) -> Result<()> {
+    let container = judge.container(name)?;
+    name.clone_from(&container.id);
+    Ok(())
+}
