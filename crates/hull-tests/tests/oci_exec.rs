@@ -59,6 +59,9 @@ fn a_process_is_described_by_flags() {
         bits.expect("a number") >> 25 & 1 == 1
     };
     assert!(has("CapEff") && has("CapPrm") && has("CapBnd"), "{sets}");
+    if !std::path::Path::new("/sys/kernel/security/apparmor").exists() {
+        oci.fails(&["exec", "--apparmor", "some-profile", "c", "true"], "apparmor");
+    }
     let mut open = oci.config(&["sleep", "600"]);
     oci.ok(&["delete", "--force", "c"]);
     open["process"]["noNewPrivileges"] = json!(false);

@@ -366,3 +366,33 @@ fn without_pivot_the_root_is_still_the_container_s() {
     assert!(output.stdout.starts_with("bin dev etc proc root sys tmp"), "{output:?}");
     oci.ok(&["run", "--no-new-keyring", "c"]);
 }
+
+#[test]
+fn a_creation_that_was_killed_can_be_cleared_away() {
+    let oci = Oci::new();
+    let mut config = oci.config(&["true"]);
+    // The hook says when it is in the midst of it.
+    let script = format!("touch {}/begun; exec sleep 600", oci.bundle().display());
+    config["hooks"] = json!({ "prestart": [{ "path": "/bin/sh", "args": ["sh", "-c", script] }] });
+    oci.configure(&config);
+    let mut creating = oci.begin(&["create", "c"]);
+    wait_until("the hook runs", PATIENCE, || oci.bundle().join("begun").exists());
+    if oci.is_hull() {
+        oci.fails(&["delete", "--force", "c"], "being made");
+    }
+    creating.kill().and_then(|()| creating.wait()).expect("one's own child");
+    oci.fails(&["state", "c"], "does not exist");
+    if oci.is_hull() {
+        // Its first process may still be on its way out.
+        let cleared = || oci.call(&["delete", "--force", "c"]).status == 0;
+        wait_until("what it left is cleared away", PATIENCE, cleared);
+        oci.nothing_is_left("c");
+    } else {
+        // runc leaves the processes and the cgroup of such a one.
+        oci.call(&["delete", "--force", "c"]);
+    }
+    oci.configure(&oci.config(&["echo", "again"]));
+    if oci.is_hull() {
+        assert_eq!(oci.ok(&["run", "c"]), "again");
+    }
+}

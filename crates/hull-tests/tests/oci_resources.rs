@@ -227,6 +227,58 @@ fn block_io_is_throttled() {
 }
 
 #[test]
+fn files_of_v2_by_their_names() {
+    let oci = Oci::new();
+    let resources = json!({ "unified": { "pids.max": "44", "memory.high": "33554432" } });
+    let v2 = fs::read_to_string("/sys/fs/cgroup/cgroup.controllers").is_ok();
+    if !v2 {
+        // Nothing is accepted and not done.
+        let config = with(&oci, resources);
+        if oci.is_hull() {
+            oci.refuses(&config, "");
+        }
+        eprintln!("not tested further: this machine's controllers are v1's");
+        return;
+    }
+    oci.run_detached(&with(&oci, resources));
+    assert_eq!(oci.cgroup_value("c", PIDS), "44");
+    assert_eq!(oci.cgroup_value("c", &["memory.high"]), "33554432");
+    oci.ok(&["delete", "-f", "c"]);
+    oci.refuses(&with(&oci, json!({ "unified": { "no.such": "1" } })), "no.such");
+    oci.refuses(&with(&oci, json!({ "unified": { "../cgroup.procs": "1" } })), "");
+}
+
+#[test]
+fn huge_pages_are_limited_where_they_can_be() {
+    let oci = Oci::new();
+    let sizes: Vec<String> = fs::read_dir("/sys/kernel/mm/hugepages")
+        .into_iter()
+        .flatten()
+        .flatten()
+        .filter_map(|size| {
+            size.file_name().to_str()?.strip_prefix("hugepages-")?.strip_suffix("kB")?.parse().ok()
+        })
+        .map(|kib: u64| if kib >= 1 << 20 { format!("{}GB", kib >> 20) } else { format!("{}MB", kib >> 10) })
+        .collect();
+    let Some(size) = sizes.first() else {
+        eprintln!("not tested: no huge pages");
+        return;
+    };
+    let limit = json!([{ "pageSize": size, "limit": 0 }]);
+    oci.configure(&with(&oci, json!({ "hugepageLimits": limit })));
+    let output = oci.call(&["run", "-d", "c"]);
+    if output.status != 0 {
+        assert!(output.stderr.contains("hugetlb"), "{output:?}");
+        oci.nothing_is_left("c");
+        eprintln!("not tested: {}", output.stderr);
+        return;
+    }
+    if oci.cgroups("c").iter().any(|folder| folder.join(format!("hugetlb.{size}.limit_in_bytes")).exists()) {
+        assert_eq!(oci.cgroup_value("c", &[&format!("hugetlb.{size}.limit_in_bytes")]), "0");
+    }
+}
+
+#[test]
 fn the_place_in_the_hierarchy() {
     let oci = Oci::new();
     let mut config = oci.config(&["cat", "/proc/self/cgroup"]);

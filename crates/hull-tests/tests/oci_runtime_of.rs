@@ -160,6 +160,71 @@ fn docker_is_told_of_an_end_for_memory() {
 }
 
 #[test]
+fn docker_s_flags_reach_the_container() {
+    let Some(docker) = Docker::new() else { return };
+    let run = |flags: &[&str], script: &str| {
+        docker.ok(&[&["run", "--rm"], flags, &["busybox", "sh", "-c", script]].concat())
+    };
+    let own = |kind: &str| {
+        let link = fs::read_link(format!("/proc/{}/ns/{kind}", docker.daemon.pid())).expect("a namespace");
+        link.to_string_lossy().into_owned()
+    };
+    assert_eq!(run(&["--pid=host"], "readlink /proc/self/ns/pid"), own("pid"));
+    assert_eq!(run(&["--net=host"], "readlink /proc/self/ns/net"), own("net"));
+    assert_eq!(run(&["--uts=host"], "readlink /proc/self/ns/uts"), own("uts"));
+    assert_eq!(run(&["--ipc=host"], "readlink /proc/self/ns/ipc"), own("ipc"));
+    docker.ok(&["run", "-d", "--name", "other", "--ipc=shareable", "busybox", "sleep", "600"]);
+    let theirs = docker.ok(&["exec", "other", "readlink", "/proc/self/ns/ipc"]);
+    assert_eq!(run(&["--ipc=container:other"], "readlink /proc/self/ns/ipc"), theirs);
+    assert_eq!(run(&["--pid=container:other"], "ps | grep -c '[s]leep 600'"), "1");
+    assert_eq!(run(&["--net=container:other"], "readlink /proc/self/ns/net"), {
+        docker.ok(&["exec", "other", "readlink", "/proc/self/ns/net"])
+    });
+    docker.ok(&["rm", "-f", "other"]);
+    let bounds = |flags: &[&str]| {
+        let line = run(flags, "grep CapBnd /proc/self/status");
+        u64::from_str_radix(line.trim_start_matches("CapBnd:\t"), 16).expect("a number")
+    };
+    let usual = bounds(&[]);
+    assert_eq!(bounds(&["--cap-drop=NET_RAW"]), usual & !(1 << 13));
+    assert_eq!(bounds(&["--cap-add=NET_ADMIN"]), usual | 1 << 12);
+    assert_eq!(bounds(&["--cap-drop=ALL"]), 0);
+    assert_eq!(run(&["--sysctl=net.ipv4.ip_forward=0"], "cat /proc/sys/net/ipv4/ip_forward"), "0");
+    assert_eq!(run(&["--ulimit=nofile=99:100"], "ulimit -n"), "99");
+    assert_eq!(run(&["--oom-score-adj=300"], "cat /proc/self/oom_score_adj"), "300");
+    assert_eq!(run(&["--shm-size=2m"], "df -k /dev/shm | tail -1 | tr -s ' ' | cut -d' ' -f2"), "2048");
+    assert_eq!(
+        run(&["--device=/dev/fuse"], "test -c /dev/fuse && (exec 3</dev/fuse) && echo opens"),
+        "opens"
+    );
+    assert_eq!(run(&["--security-opt=seccomp=unconfined"], "grep Seccomp: /proc/self/status"), "Seccomp:\t0");
+    assert_eq!(run(&[], "grep Seccomp: /proc/self/status"), "Seccomp:\t2");
+    assert_eq!(
+        run(&["--security-opt=no-new-privileges"], "grep NoNewPrivs /proc/self/status"),
+        "NoNewPrivs:\t1"
+    );
+    assert_eq!(run(&["--group-add=55", "-u", "33:44"], "id -G"), "44 55");
+    assert_eq!(run(&["-w", "/made/here"], "pwd"), "/made/here");
+    assert_eq!(run(&["-e", "A=1", "-e", "B=two words"], "echo $A $B"), "1 two words");
+    assert_eq!(run(&["--mount=type=tmpfs,destination=/t,tmpfs-mode=1770"], "stat -c %a /t"), "1770");
+    assert_eq!(run(&[], "cat /proc/sysrq-trigger 2>&1 >/dev/null; wc -c </proc/keys; echo x >/proc/sys/kernel/panic || true").lines().last(), Some("0"));
+}
+
+#[test]
+fn docker_starts_again_what_ends_and_looks_after_its_health() {
+    let Some(docker) = Docker::new() else { return };
+    docker.ok(&["run", "-d", "--name", "again", "--restart=on-failure:2", "busybox", "false"]);
+    let count = || docker.ok(&["inspect", "-f", "{{.RestartCount}} {{.State.Status}}", "again"]);
+    wait_until("it was started again twice", PATIENCE, || count() == "2 exited");
+    let health = ["--health-cmd=test -e /tmp/well", "--health-interval=100ms", "--health-retries=100"];
+    docker.ok(&[&["run", "-d", "--name", "ward"][..], &health, &["busybox", "sleep", "600"]].concat());
+    docker.ok(&["exec", "ward", "touch", "/tmp/well"]);
+    let is = || docker.ok(&["inspect", "-f", "{{.State.Health.Status}}", "ward"]);
+    wait_until("it is well", PATIENCE, || is() == "healthy");
+    docker.ok(&["rm", "-f", "again", "ward"]);
+}
+
+#[test]
 fn podman_runs_a_container() {
     let Some(podman) = Other::podman() else { return };
     let parent = podman.runtime().cgroup_parent();

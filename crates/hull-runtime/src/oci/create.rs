@@ -72,6 +72,7 @@ impl Runtime {
             &Create { preserve_fds: create.preserve_fds.saturating_add(activated), ..create.clone() };
         check_preserved(create.preserve_fds)?;
         let folder = NewFolder::make(self, id)?;
+        folder.begin(&text)?;
         let annotations = spec.annotations().clone().unwrap_or_default();
         let hold = Hold {
             listener: listen(&folder)?,
@@ -111,7 +112,7 @@ impl Runtime {
         if let Some(file) = &create.pid_file {
             write_pid(file, pid)?;
         }
-        let container = folder.keep(record, &text)?;
+        let container = folder.keep(record)?;
         cgroup.keep();
         match guard.child.take() {
             Some(child) => {
@@ -325,7 +326,7 @@ fn rootfs(spec: &Spec) -> PathBuf {
 }
 
 /// Where the container's cgroup is: as the configuration says, from the hierarchies' root.
-fn cgroup_path(spec: &Spec, id: &str) -> String {
+pub(super) fn cgroup_path(spec: &Spec, id: &str) -> String {
     let path = spec.linux().as_ref().and_then(|linux| linux.cgroups_path().as_ref());
     match path.map(|path| path.to_string_lossy()).filter(|path| !path.is_empty()) {
         Some(path) => format!("/{}", path.trim_matches('/')),

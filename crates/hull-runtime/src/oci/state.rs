@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 use std::fs;
 use std::io::Write;
+use std::os::fd::OwnedFd;
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
@@ -11,6 +12,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
 use super::Runtime;
+use super::create::cgroup_path;
 use crate::cgroup::Cgroup;
 use crate::error::Context;
 use crate::{Error, Result};
@@ -98,6 +100,34 @@ impl Runtime {
     /// It is no id.
     pub fn is_there(&self, id: &str) -> Result<bool> {
         Ok(self.folder(id)?.join(RECORD).exists())
+    }
+
+    /// Clears away what a creation or a removal has left that was killed; says whether there was something.
+    ///
+    /// # Errors
+    /// The container is being made just now; something cannot be removed.
+    pub fn clear_unfinished(&self, id: &str) -> Result<bool> {
+        let folder = self.folder(id)?;
+        let doing = || format!("clear away what is left of the container {id}");
+        let lock = match lock(&folder) {
+            Err(rustix::io::Errno::NOENT) => return Ok(false),
+            lock => lock.context(doing)?,
+        };
+        if lock.is_none() {
+            return Err(Error::refused(doing(), "it is being made just now"));
+        }
+        let text = fs::read(folder.join(CONFIG)).unwrap_or_default();
+        if let Ok(spec) = serde_json::from_slice::<Spec>(&text) {
+            let path = cgroup_path(&spec, id);
+            // Another container may have the place by now.
+            let others = self.containers()?.iter().any(|other| other.record.cgroup == path);
+            if let (Ok(cgroup), false) = (Cgroup::open(&path), others) {
+                cgroup.kill_all()?;
+                cgroup.remove()?;
+            }
+        }
+        fs::remove_dir_all(&folder).context(doing)?;
+        Ok(true)
     }
 
     /// Every container, in the order of their ids. One that is being made or removed just now is none.
@@ -222,6 +252,9 @@ impl Container {
 /// The folder of a container that is being made; removed with all in it unless it is kept.
 pub(super) struct NewFolder {
     path: PathBuf,
+    /// Locked as long as somebody is at it: one without a record that nobody holds was left by a creation that was
+    /// killed.
+    _lock: OwnedFd,
     kept: bool,
 }
 
@@ -234,31 +267,50 @@ impl NewFolder {
         folders.mode(0o700).recursive(true).create(&runtime.root).context(doing)?;
         match fs::DirBuilder::new().mode(0o700).create(&path) {
             Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => {
-                Err(Error::refused(doing(), "container with given ID already exists"))
+                return Err(Error::refused(doing(), "container with given ID already exists"));
             }
-            made => made.context(doing).map(|()| NewFolder { path, kept: false }),
+            made => made.context(doing)?,
         }
+        let lock = lock(&path).and_then(|lock| lock.ok_or(rustix::io::Errno::AGAIN)).context(doing)?;
+        Ok(NewFolder { path, _lock: lock, kept: false })
     }
 
     pub(super) fn path(&self) -> &Path {
         &self.path
     }
 
+    /// Writes down what is to become a container.
+    pub(super) fn begin(&self, config: &[u8]) -> Result<()> {
+        self.write(CONFIG, config).context(|| format!("write {}", self.path.join(CONFIG).display()))
+    }
+
     /// Writes down what the container is: from here on it is one.
-    pub(super) fn keep(mut self, record: Record, config: &[u8]) -> Result<Container> {
-        let write = |name: &str, bytes: &[u8]| {
-            let temporary = self.path.join(format!("{name}.new"));
-            let file =
-                fs::OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&temporary);
-            let written = file.and_then(|mut file| file.write_all(bytes));
-            written.and_then(|()| fs::rename(&temporary, self.path.join(name)))
-        };
+    pub(super) fn keep(mut self, record: Record) -> Result<Container> {
         let doing = || format!("write down the container {}", record.id);
-        write(CONFIG, config).context(doing)?;
         let text = serde_json::to_vec(&record).map_err(|error| Error::refused(doing(), error.to_string()))?;
-        write(RECORD, &text).context(doing)?;
+        self.write(RECORD, &text).context(doing)?;
         self.kept = true;
         Ok(Container { folder: self.path.clone(), record })
+    }
+
+    fn write(&self, name: &str, bytes: &[u8]) -> std::io::Result<()> {
+        let temporary = self.path.join(format!("{name}.new"));
+        let mut file =
+            fs::OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&temporary)?;
+        file.write_all(bytes)?;
+        fs::rename(&temporary, self.path.join(name))
+    }
+}
+
+/// Locks a folder, and with it what it stands for; none while another process has it.
+fn lock(folder: &Path) -> rustix::io::Result<Option<OwnedFd>> {
+    use rustix::fs::{FlockOperation, Mode, OFlags};
+    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    let folder = rustix::fs::open(folder, flags, Mode::empty())?;
+    match rustix::fs::flock(&folder, FlockOperation::NonBlockingLockExclusive) {
+        Ok(()) => Ok(Some(folder)),
+        Err(rustix::io::Errno::AGAIN) => Ok(None),
+        Err(error) => Err(error),
     }
 }
 

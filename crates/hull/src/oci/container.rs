@@ -141,7 +141,7 @@ pub(super) fn kill(arguments: &KillArguments, runtime: &Runtime) -> Result<()> {
 }
 
 pub(super) fn delete(arguments: &DeleteArguments, runtime: &Runtime) -> Result<()> {
-    if arguments.force && !runtime.is_there(&arguments.id)? {
+    if !runtime.is_there(&arguments.id)? && (runtime.clear_unfinished(&arguments.id)? || arguments.force) {
         return Ok(());
     }
     runtime.container(&arguments.id)?.delete(arguments.force)

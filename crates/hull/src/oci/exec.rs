@@ -43,6 +43,12 @@ pub(super) struct ExecArguments {
     /// No privileges by exec
     #[arg(long)]
     no_new_privs: bool,
+    /// The AppArmor profile
+    #[arg(long, value_name = "profile")]
+    apparmor: Option<String>,
+    /// The SELinux label
+    #[arg(long, value_name = "label")]
+    process_label: Option<String>,
     /// A further capability
     #[arg(short, long, value_name = "capability")]
     cap: Vec<String>,
@@ -120,6 +126,12 @@ fn process(arguments: &ExecArguments, own: Option<Process>, log: &Log) -> Result
     let mut environment = process.env().clone().unwrap_or_default();
     environment.extend(arguments.env.iter().cloned());
     process.set_env(Some(environment));
+    if let Some(profile) = &arguments.apparmor {
+        process.set_apparmor_profile(Some(profile.clone()));
+    }
+    if let Some(label) = &arguments.process_label {
+        process.set_selinux_label(Some(label.clone()));
+    }
     if arguments.no_new_privs {
         process.set_no_new_privileges(Some(true));
     }
