@@ -27,7 +27,8 @@ pub(crate) async fn create(mut request: Request) -> Result<Response> {
     {
         request.engine.image_on_platform(&body.config.image, &platform)?;
     }
-    let mut created = request.engine.create_container(request.query.text("name"), body).await?;
+    let mut created =
+        request.engine.create_container(request.query.text("name"), body, request.caller).await?;
     created.warnings.extend(warnings);
     http::json(StatusCode::CREATED, &json!({ "Id": created.id, "Warnings": created.warnings }))
 }

@@ -13,6 +13,7 @@ use std::task::{Context, Poll};
 
 use bytes::Bytes;
 use http_body_util::BodyExt;
+use hull_engine::Owner;
 use hyper::body::{Body as _, Frame, SizeHint};
 use tokio::io::unix::AsyncFd;
 use tokio::io::{Interest, Ready};
@@ -39,6 +40,19 @@ impl Client {
     /// A client of which only a failed write tells that it is gone.
     pub(crate) fn other() -> Client {
         Client(None)
+    }
+
+    /// Who that is, as the kernel knows it from a unix socket. Over TCP it may be anybody who is let in: root.
+    pub(crate) fn caller(&self) -> Owner {
+        let credentials = self.0.as_ref().map(rustix::net::sockopt::socket_peercred);
+        match credentials {
+            Some(Ok(peer)) => Owner { uid: peer.uid.as_raw(), gid: peer.gid.as_raw() },
+            Some(Err(error)) => {
+                tracing::debug!(%error, "a client's user is not known");
+                Owner::default()
+            }
+            None => Owner::default(),
+        }
     }
 
     /// Ends an answer that comes in pieces when the client is gone.

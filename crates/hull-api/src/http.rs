@@ -8,7 +8,7 @@ use bytes::Bytes;
 use futures_util::Stream;
 use http_body_util::combinators::{BoxBody, UnsyncBoxBody};
 use http_body_util::{BodyExt, Full, Limited, StreamBody};
-use hull_engine::{Engine, Error, Kind, Result};
+use hull_engine::{Engine, Error, Kind, Owner, Result};
 use hyper::body::Frame;
 use hyper::header::{CONTENT_TYPE, HeaderMap, HeaderValue};
 use hyper::{StatusCode, Uri};
@@ -56,6 +56,8 @@ pub(crate) struct Request {
     pub(crate) headers: HeaderMap,
     /// The body, not read yet.
     pub(crate) body: RequestBody,
+    /// Who asks: the user at the other end of a unix socket; root, who may be anybody, over TCP.
+    pub(crate) caller: Owner,
     /// The connection, where the client asked to upgrade it.
     pub(crate) upgrade: Option<hyper::upgrade::OnUpgrade>,
     /// The connection, where the client did not ask, but this endpoint takes it over all the same.

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use http_body_util::{BodyExt, Full};
-use hull_engine::{Engine, Error, Result};
+use hull_engine::{Engine, Error, Owner, Result};
 use hyper::body::Incoming;
 use hyper::header::{CONTENT_LENGTH, HeaderMap, HeaderValue, SERVER, UPGRADE};
 use hyper::server::conn::http1;
@@ -196,11 +196,12 @@ async fn connection<I>(io: TokioIo<I>, service: Service, client: Client)
 where
     I: tokio::io::AsyncRead + tokio::io::AsyncWrite + Unpin + Send + 'static,
 {
+    let caller = client.caller();
     let answers = {
         let service = service.clone();
         service_fn(move |request| {
             let (service, client) = (service.clone(), client.clone());
-            async move { Ok::<_, Infallible>(client.watches(answer(service, request).await)) }
+            async move { Ok::<_, Infallible>(client.watches(answer(service, request, caller).await)) }
         })
     };
     let served = tokio::select! {
@@ -221,10 +222,10 @@ fn protocol() -> http1::Builder {
 }
 
 /// Answers one request, whatever happens.
-async fn answer(service: Service, request: hyper::Request<Incoming>) -> Response {
+async fn answer(service: Service, request: hyper::Request<Incoming>, caller: Owner) -> Response {
     let (method, path) = (request.method().clone(), request.uri().path().to_owned());
     // A task of its own: a panic ends it and nothing else. Dropped with the client, it is ended too.
-    let mut task = AbortOnDrop(tokio::spawn(dispatch(service, request)));
+    let mut task = AbortOnDrop(tokio::spawn(dispatch(service, request, caller)));
     let mut response = match (&mut task.0).await {
         Ok(Ok(response)) => response,
         Ok(Err(error)) => {
@@ -255,7 +256,11 @@ impl Drop for AbortOnDrop {
     }
 }
 
-async fn dispatch(service: Service, mut request: hyper::Request<Incoming>) -> Result<Response> {
+async fn dispatch(
+    service: Service,
+    mut request: hyper::Request<Incoming>,
+    caller: Owner,
+) -> Result<Response> {
     let Service { engine, sockets, guard, .. } = service;
     let (version, path) = version_of(request.uri().path())?;
     let mut query = Query::of(request.uri());
@@ -284,8 +289,20 @@ async fn dispatch(service: Service, mut request: hyper::Request<Incoming>) -> Re
     let (parts, body) = request.into_parts();
     let body = if upgrade.is_some() { body.boxed() } else { at_hand(&parts.headers, body).await? };
     let headers = parts.headers;
-    handler(Request { engine, sockets, guard, version, captures, query, headers, body, upgrade, unasked })
-        .await
+    handler(Request {
+        engine,
+        sockets,
+        guard,
+        version,
+        captures,
+        query,
+        headers,
+        body,
+        caller,
+        upgrade,
+        unasked,
+    })
+    .await
 }
 
 /// How long a body may be that is read before anything is answered.

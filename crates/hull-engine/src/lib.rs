@@ -20,6 +20,7 @@ pub mod volumes;
 mod watched;
 
 pub use config::DaemonConfig;
+pub use container::Owner;
 pub use engine::Engine;
 pub use error::{Error, Kind, Result};
 pub use watched::watched;

@@ -287,3 +287,42 @@ fn graphics_processors_that_are_not_there() {
         "#,
     );
 }
+
+/// What root makes inside belongs outside to who asked for the container, and not to the host's root.
+#[test]
+fn a_bind_whose_ids_are_mapped() {
+    if Engine::under_test() == Engine::Docker {
+        // hull's own.
+        return;
+    }
+    Daemon::with(&["-G", "4321"]).session(
+        r#"
+        $ mkdir mine && echo outside >mine/file && chown -R 4321:4321 mine && here=$PWD
+        $ me="setpriv --reuid 4321 --regid 4321 --clear-groups"
+        $ $me hull run --rm -v $here/mine:/mine:idmap busybox sh -c 'stat -c "%u:%g" /mine/file; echo x >>/mine/file; mkdir /mine/new; touch /mine/other; chown 7:7 /mine/other'
+        0:0
+        $ stat -c '%n %u:%g' mine/*
+        mine/file 4321:4321
+        mine/new 4321:4321
+        mine/other 7:7
+        $ $me hull run --rm -v $here/mine:/mine busybox stat -c '%u:%g' /mine/file
+        4321:4321
+        $ touch mine/roots && $me hull run --rm -v $here/mine:/mine:idmap busybox sh -c 'stat -c "%u" /mine/roots; chown 4321 /mine/file' 2>&1
+        65534
+        chown: /mine/file: Value too large for defined data type
+        [1]
+        $ $me hull run --rm -v $here/made:/mine:idmap,ro busybox true; stat -c '%u:%g' made
+        4321:4321
+        $ $me hull create --name box -v $here/mine:/mine:idmap busybox true
+        <id>
+        $ echo copied >it && hull cp -q it box:/mine/it && stat -c '%u' mine/it
+        4321
+        $ hull run --rm -v $here/mine:/mine:idmap busybox stat -c '%u:%g' /mine/file
+        4321:4321
+        $ $me hull run --rm -v /proc:/mine:idmap busybox true 2>&1 | grep -o 'map the ids of /proc for the mount on /mine: .*'
+        map the ids of /proc for the mount on /mine: invalid argument: its file system cannot map ids on this kernel
+        $ $me hull run --rm -v volume:/mine:idmap busybox true 2>&1 | grep -o 'invalid mode.*'
+        invalid mode: idmap: idmap is for a folder or file of the host, and "volume" is a volume, which is root's
+        "#,
+    );
+}

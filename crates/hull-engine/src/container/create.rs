@@ -8,7 +8,7 @@ use hull_image::Image;
 
 use super::check::{check_config, check_modes, check_ports, check_restart_policy};
 use super::inherit::inherit;
-use super::mounts::{MountKind, MountPlan, Wanted};
+use super::mounts::{MountKind, MountPlan, Owner, Wanted};
 use super::{Container, Record, State, command, names, now_ns, random_id, resources, rfc3339};
 use crate::blocking::{may_hang_if, see_through};
 use crate::database::Table;
@@ -33,24 +33,30 @@ struct Checked {
 }
 
 impl Engine {
-    /// Creates a container.
+    /// Creates a container; `caller` is who asks for it, as the host knows them.
     ///
     /// # Errors
     /// The image is not there, the name is taken, or something that was asked for cannot be.
-    pub async fn create_container(self: &Arc<Self>, name: Option<&str>, body: CreateBody) -> Result<Created> {
+    pub async fn create_container(
+        self: &Arc<Self>,
+        name: Option<&str>,
+        body: CreateBody,
+        caller: Owner,
+    ) -> Result<Created> {
         let may_hang = names_host_paths(&body.host_config);
         let (engine, name) = (Arc::clone(self), name.map(str::to_owned));
         // A client that goes away does not leave half a container behind.
         see_through("create the container", async move {
             let checked =
-                may_hang_if(may_hang, &engine, move |engine| engine.check(name.as_deref(), body)).await?;
+                may_hang_if(may_hang, &engine, move |engine| engine.check(name.as_deref(), body, caller))
+                    .await?;
             engine.make(checked, may_hang).await
         })
         .await
     }
 
     /// Looks a creation through.
-    fn check(&self, name: Option<&str>, body: CreateBody) -> Result<Checked> {
+    fn check(&self, name: Option<&str>, body: CreateBody, caller: Owner) -> Result<Checked> {
         let CreateBody { mut config, mut host_config, networking_config } = body;
         let id = random_id();
         let name = name.map(names::checked).transpose()?.unwrap_or_default().to_owned();
@@ -65,7 +71,7 @@ impl Engine {
         resources::check(&host_config, &mut warnings)?;
         warnings.extend(resources::discarded(&host_config.resources));
         check_modes(self, &host_config, &config)?;
-        let wanted = self.wanted_mounts(&config, &host_config)?;
+        let wanted = self.wanted_mounts(&config, &host_config, caller)?;
         let mut endpoints =
             self.new_endpoints(&config, &mut host_config, networking_config.endpoints_config, &mut warnings)?;
         let links = self.take_links(&mut host_config, &mut endpoints)?;
@@ -241,7 +247,11 @@ impl Engine {
                 }
             }
             if plan.kind == MountKind::Bind && create_source && fs::symlink_metadata(&plan.source).is_err() {
-                fs::create_dir_all(&plan.source).map_err(|error| {
+                let owned = |()| match plan.owner {
+                    Some(Owner { uid, gid }) => std::os::unix::fs::chown(&plan.source, Some(uid), Some(gid)),
+                    None => Ok(()),
+                };
+                fs::create_dir_all(&plan.source).and_then(owned).map_err(|error| {
                     Error::new(
                         Kind::System,
                         format!("error while creating mount source path '{}': {error}", plan.source),

@@ -37,6 +37,18 @@ pub struct MountPlan {
     pub options: Vec<String>,
     /// The volume was made for this container and has no name of a user's.
     pub anonymous: bool,
+    /// Whose outside is what root makes inside.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub owner: Option<Owner>,
+}
+
+/// A user and a group of the host.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Owner {
+    /// The user.
+    pub uid: u32,
+    /// The group.
+    pub gid: u32,
 }
 
 /// What a mount is.
@@ -99,7 +111,12 @@ impl Engine {
     ///
     /// # Errors
     /// Something is written wrongly, or two mounts want one place.
-    pub(super) fn wanted_mounts(&self, config: &Config, host: &HostConfig) -> Result<Vec<Wanted>> {
+    pub(super) fn wanted_mounts(
+        &self,
+        config: &Config,
+        host: &HostConfig,
+        caller: Owner,
+    ) -> Result<Vec<Wanted>> {
         // A later source overrides an earlier one at the same place, but two of one kind are a mistake.
         let mut by_place: BTreeMap<String, Wanted> = BTreeMap::new();
         for specification in host.volumes_from.iter().flatten() {
@@ -110,7 +127,7 @@ impl Engine {
         }
         let mut written = Vec::new();
         for bind in host.binds.iter().flatten() {
-            written.push(parse_bind(bind, &host.volume_driver)?);
+            written.push(parse_bind(bind, &host.volume_driver, caller)?);
         }
         for mount in host.mounts.iter().flatten() {
             written.push(parse_mount(mount)?);
@@ -168,7 +185,7 @@ impl Engine {
 }
 
 /// One `-v`: `[source:]destination[:options]`.
-fn parse_bind(text: &str, driver: &str) -> Result<Wanted> {
+fn parse_bind(text: &str, driver: &str, caller: Owner) -> Result<Wanted> {
     let invalid = || Error::invalid(format!("invalid volume specification: '{text}'"));
     let parts: Vec<&str> = text.split(':').collect();
     let (source, place, mode) = match parts[..] {
@@ -221,6 +238,12 @@ fn parse_bind(text: &str, driver: &str) -> Result<Wanted> {
                 if plan.kind == MountKind::Bind =>
             {
                 plan.propagation = option.to_owned();
+            }
+            "idmap" if plan.kind == MountKind::Bind => plan.owner = Some(caller),
+            "idmap" => {
+                return Err(Error::invalid(format!(
+                    "invalid mode: {mode}: idmap is for a folder or file of the host, and {source:?} is a volume, which is root's"
+                )));
             }
             "rbind" if plan.kind == MountKind::Bind => {}
             "bind" if plan.kind == MountKind::Bind => plan.recursive = false,
@@ -448,22 +471,31 @@ mod tests {
 
     #[test]
     fn a_volume_and_a_bind_are_told_apart_by_their_source() {
-        let bind = parse_bind("/host//x/../y:/in/:ro,rslave", "").unwrap();
+        let bind = parse_bind("/host//x/../y:/in/:ro,rslave", "", Owner::default()).unwrap();
         assert_eq!((bind.plan.kind, bind.plan.source.as_str()), (MountKind::Bind, "/host/y"));
         assert_eq!((bind.plan.destination.as_str(), bind.plan.writable), ("/in", false));
         assert_eq!(bind.plan.propagation, "rslave");
         assert!(bind.create_source && bind.plan.read_only_recursive);
-        let volume = parse_bind("data:/in:nocopy", "").unwrap();
+        let volume = parse_bind("data:/in:nocopy", "", Owner::default()).unwrap();
         assert_eq!((volume.plan.kind, volume.plan.name.as_str()), (MountKind::Volume, "data"));
         assert!(volume.plan.no_copy && volume.plan.writable && !volume.plan.anonymous);
-        assert!(parse_bind("/only", "").unwrap().plan.anonymous);
+        assert!(parse_bind("/only", "", Owner::default()).unwrap().plan.anonymous);
     }
 
     #[test]
     fn what_is_written_wrongly_is_refused() {
         for text in ["", ":", "a:", ":/b", "/a:b", "/a:/", "a:/b:c:d", "/a:/b:nonsense", "data:/b:rslave"] {
-            assert!(parse_bind(text, "").is_err(), "{text:?}");
+            assert!(parse_bind(text, "", Owner::default()).is_err(), "{text:?}");
         }
+    }
+
+    #[test]
+    fn a_bind_s_ids_are_mapped_for_who_asks() {
+        let caller = Owner { uid: 7, gid: 8 };
+        assert_eq!(parse_bind("/a:/b:ro,idmap", "", caller).unwrap().plan.owner, Some(caller));
+        assert_eq!(parse_bind("/a:/b", "", caller).unwrap().plan.owner, None);
+        let error = parse_bind("a:/b:idmap", "", caller).err().unwrap();
+        assert!(error.message.contains("is a volume"), "{}", error.message);
     }
 
     #[test]

@@ -13,7 +13,7 @@ use super::cdi::Edits;
 use super::devices::devices;
 use super::mounts::{MountKind, MountPlan};
 use super::security::{capabilities, capability_sets, seccomp, security};
-use super::{Record, resources};
+use super::{Record, idmap, resources};
 use crate::model::{HostConfig, Ulimit};
 use crate::{Engine, Error, Result};
 
@@ -328,7 +328,11 @@ fn planned_mount(plan: &MountPlan, source: &Path) -> Mount {
         (false, true) => "rro",
         (false, false) => "ro",
     };
-    mount(&plan.destination, "bind", source, &[bind, propagation, access])
+    let mut mount = mount(&plan.destination, "bind", source, &[bind, propagation, access]);
+    if let Some(owner) = plan.owner {
+        idmap::of_owner(&mut mount, owner);
+    }
+    mount
 }
 
 #[cfg(test)]

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use super::mounts::MountKind;
+use super::mounts::{MountKind, Owner};
 use super::{Container, MountPlan, Status};
 use crate::model::{Config, HostConfig};
 use crate::{Engine, Result};
@@ -65,7 +65,7 @@ impl Engine {
     /// # Errors
     /// As the creation's.
     pub fn mounts_asked_for(&self, config: &Config, host: &HostConfig) -> Result<Vec<Mounted>> {
-        let wanted = self.wanted_mounts(config, host)?.into_iter();
+        let wanted = self.wanted_mounts(config, host, Owner::default())?.into_iter();
         let of = |wanted: super::mounts::Wanted| {
             Mounted::of(&wanted.plan, wanted.volume.map(|volume| volume.options).unwrap_or_default())
         };

@@ -63,6 +63,9 @@ impl Engine {
         mount.set_source(Some(source));
         let access = if plan.writable { "rw" } else { "ro" };
         mount.set_options(Some(vec!["rbind".to_owned(), "rprivate".to_owned(), access.to_owned()]));
+        if let Some(owner) = plan.owner {
+            super::idmap::of_owner(&mut mount, owner);
+        }
         Ok(mount)
     }
 

@@ -345,8 +345,10 @@ pub fn exec(exec: ExecIn<'_>) -> Result<Child> {
 pub fn view(spec: &Spec, rootfs: &Rootfs) -> Result<OwnedFd> {
     sys::unshare_namespaces(libc::CLONE_NEWNS).context(|| "make a mount namespace".into())?;
     root::cut_propagation(spec)?;
+    // First: where something is mounted upon the root, no user namespace is made any more, which mapped ids need.
+    let binds = mounts::prepare_binds(spec)?;
     let root = root::assemble(root::detached(spec, rootfs)?)?;
-    for bind in mounts::prepare_binds(spec)? {
+    for bind in binds {
         bind.attach(root.as_fd())?;
     }
     Ok(root)

@@ -15,7 +15,7 @@ use rustix::{fs, io};
 use super::inroot::{self, Kind};
 use super::options::{self, NODEV, NOEXEC, NOSUID, Options, RDONLY};
 use super::report::Teller;
-use super::{copyup, root};
+use super::{copyup, outside, root};
 use crate::cgroup::Cgroup;
 use crate::error::Context;
 use crate::sys::{self, MountAttr};
@@ -79,7 +79,7 @@ pub(super) fn prepare_binds(spec: &Spec) -> Result<Vec<Prepared>> {
     for mount in spec.mounts().iter().flatten() {
         let options = options::parse(mount.options().as_deref().unwrap_or_default());
         if is_bind(mount, &options) {
-            let tree = bind_tree(mount, &options)?;
+            let tree = outside::bind_tree(mount, &options, None)?;
             binds.push(bind(mount, options, tree)?);
         }
     }

@@ -98,28 +98,10 @@ impl Outside {
             if !mounts::is_bind(mount, &options) {
                 continue;
             }
-            let tree = mounts::bind_tree(mount, &options)?;
-            if let Some(recursive) = id_map(mount, &options) {
-                let namespace = self.namespace_of(mount, pid)?;
-                map(&tree, &namespace, recursive).map_err(|error| explain(error, mount))?;
-            }
+            let tree = bind_tree(mount, &options, self.in_user_namespace.then_some(pid))?;
             report::tree(sync, tree.as_fd())?;
         }
         Ok(())
-    }
-
-    /// The user namespace whose mappings are those of a mount.
-    fn namespace_of(&self, mount: &Mount, pid: i32) -> Result<OwnedFd> {
-        let own = of_mount(mount);
-        if !own.is_empty() {
-            return own.handle();
-        }
-        if !self.in_user_namespace {
-            let doing = format!("map the ids of the mount on {}", mount.destination().display());
-            let reason = "it names no mappings, and the container has no user namespace whose they could be";
-            return Err(Error::refused(doing, reason));
-        }
-        userns::of_process(pid)
     }
 
     /// Limits that only the host's root may raise. What this machine does not grant, the first process tells.
@@ -135,6 +117,37 @@ impl Outside {
         }
         Ok(())
     }
+}
+
+/// The tree of a bind, its ids mapped where the mount says so; `container` is a process in the container's user
+/// namespace, if it has one.
+pub(super) fn bind_tree(
+    mount: &Mount,
+    options: &options::Options,
+    container: Option<i32>,
+) -> Result<OwnedFd> {
+    let tree = mounts::bind_tree(mount, options)?;
+    if let Some(recursive) = id_map(mount, options) {
+        let namespace = namespace_of(mount, container)?;
+        map(&tree, &namespace, recursive).map_err(|error| explain(error, mount))?;
+    }
+    Ok(tree)
+}
+
+/// The user namespace whose mappings are those of a mount.
+fn namespace_of(mount: &Mount, container: Option<i32>) -> Result<OwnedFd> {
+    let own = of_mount(mount);
+    if !own.is_empty() {
+        return own.handle();
+    }
+    container.map_or_else(
+        || {
+            let doing = format!("map the ids of the mount on {}", mount.destination().display());
+            let reason = "it names no mappings, and the container has no user namespace whose they could be";
+            Err(Error::refused(doing, reason))
+        },
+        userns::of_process,
+    )
 }
 
 /// The mappings of the configuration's user namespace.
