@@ -158,6 +158,42 @@ fn a_destination_is_found_within_the_root() {
     oci.refuses(&oci.config(&["true"]), "");
 }
 
+#[test]
+fn nothing_goes_over_proc() {
+    let oci = Oci::new();
+    let over = |place: &str, mount: Value| {
+        let mut config = oci.shell("cat /proc/uptime; ls /host/proc/self >/dev/null && echo there");
+        let mut mount = mount;
+        mount["destination"] = json!(place);
+        add(&mut config, mount);
+        config
+    };
+    let tmpfs = json!({ "type": "tmpfs", "source": "tmpfs" });
+    let folder = json!({ "type": "bind", "source": source(&oci), "options": ["bind"] });
+    for place in ["/proc", "/proc/", "/proc/sys", "/proc/self", "/proc/1/attr"] {
+        // runc 1.1 lets these through, some only to fail later.
+        if oci.is_hull() {
+            oci.refuses(&over(place, tmpfs.clone()), "cannot be mounted because it is");
+        }
+        oci.refuses(&over(place, folder.clone()), "cannot be mounted because it is");
+    }
+    // Nor by a link.
+    std::os::unix::fs::symlink("/proc/sys", oci.rootfs().join("way")).expect("a link");
+    oci.refuses(&over("/way/kernel", folder), "cannot be mounted because it is");
+    // But figures may be told otherwise, and another procfs be elsewhere.
+    let file = json!({ "type": "bind", "source": source(&oci).join("file"), "options": ["bind"] });
+    let mut config = over("/proc/uptime", file);
+    add(
+        &mut config,
+        json!({ "destination": "/host", "type": "bind", "source": "/", "options": ["rbind", "ro"] }),
+    );
+    add(
+        &mut config,
+        json!({ "destination": "/host/proc", "type": "bind", "source": "/proc", "options": ["rbind"] }),
+    );
+    assert_eq!(oci.prints(&config), "of the host\nthere");
+}
+
 /// A mount of the host's with another one in it.
 struct Nested(PathBuf);
 

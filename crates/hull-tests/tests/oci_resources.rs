@@ -279,6 +279,24 @@ fn huge_pages_are_limited_where_they_can_be() {
 }
 
 #[test]
+fn a_limit_that_the_kernel_has_no_more_is_not_passed_over() {
+    let oci = Oci::new();
+    let output = oci.run(&{
+        let mut config = with(&oci, json!({ "blockIO": { "leafWeight": 300 } }));
+        config["process"]["args"] = json!(["true"]);
+        config
+    });
+    let known = output.stderr.contains("leaf");
+    assert!(known || fs::exists("/sys/fs/cgroup/blkio/blkio.leaf_weight").unwrap_or(false), "{output:?}");
+}
+
+#[test]
+fn a_limit_too_low_to_begin_with_is_told() {
+    let oci = Oci::new();
+    oci.refuses(&with(&oci, json!({ "memory": { "limit": 4096 } })), "memory");
+}
+
+#[test]
 fn the_place_in_the_hierarchy() {
     let oci = Oci::new();
     let mut config = oci.config(&["cat", "/proc/self/cgroup"]);

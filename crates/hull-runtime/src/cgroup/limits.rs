@@ -350,6 +350,16 @@ fn block_io(limits: &LinuxBlockIo, writes: &mut Vec<Write>) {
             lacking: NO_WEIGHT,
         });
     }
+    if let Some(weight) = limits.leaf_weight().filter(|weight| *weight != 0) {
+        writes.push(Write {
+            v1: ("blkio", vec!["blkio.leaf_weight".into()]),
+            v1_value: Some(weight.to_string()),
+            v2: ("io", String::new()),
+            v2_value: None,
+            lacking: "Your kernel does not support Block I/O leaf weight or the cgroup is not mounted. Weight \
+                      discarded.",
+        });
+    }
     for device in limits.weight_device().iter().flatten() {
         let Some(weight) = device.weight() else { continue };
         let number = format!("{}:{}", device.major(), device.minor());

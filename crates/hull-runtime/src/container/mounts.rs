@@ -15,7 +15,7 @@ use rustix::{fs, io};
 use super::inroot::{self, Kind};
 use super::options::{self, NODEV, NOEXEC, NOSUID, Options, RDONLY};
 use super::report::Teller;
-use super::{copyup, outside, root};
+use super::{copyup, outside, root, sysctl};
 use crate::cgroup::Cgroup;
 use crate::error::Context;
 use crate::sys::{self, MountAttr};
@@ -129,6 +129,16 @@ fn prepare(mount: &Mount, from_outside: Option<&Teller>) -> Result<Prepared> {
         kind => Tree::Detached(file_system(kind, mount.source().as_deref(), &destination, &options)?),
     };
     Ok(Prepared { destination, kind, tree, options })
+}
+
+fn is_procfs(file: BorrowedFd<'_>) -> io::Result<bool> {
+    Ok(fs::fstatfs(file)?.f_type as u64 == sysctl::PROC_SUPER_MAGIC)
+}
+
+/// The mount that a file was opened on: the same file system may be mounted elsewhere too.
+fn mount_id(file: BorrowedFd<'_>) -> io::Result<u64> {
+    let flags = fs::AtFlags::EMPTY_PATH;
+    Ok(fs::statx(file, "", flags, fs::StatxFlags::MNT_ID)?.stx_mnt_id)
 }
 
 fn doing(what: &str, destination: &Path) -> String {
@@ -254,6 +264,41 @@ impl Prepared {
         Ok(())
     }
 
+    /// Nothing but a procfs goes onto `/proc`, and next to nothing into it, by whichever link: hull's own masks and
+    /// whoever reads `/proc/self` in there would be led astray (CVE-2019-16884). What may, are figures that are told
+    /// otherwise to a container, as LXCFS does.
+    fn refuse_over_proc(&self, root: BorrowedFd<'_>, tree: BorrowedFd<'_>, at: BorrowedFd<'_>) -> Result<()> {
+        const MAY: [&str; 11] = [
+            "/proc/cpuinfo",
+            "/proc/diskstats",
+            "/proc/meminfo",
+            "/proc/stat",
+            "/proc/swaps",
+            "/proc/uptime",
+            "/proc/loadavg",
+            "/proc/slabinfo",
+            "/proc/net/dev",
+            "/proc/sys/kernel/ns_last_pid",
+            "/proc/sys/crypto/fips_enabled",
+        ];
+        let doing = || format!("put the mount on {}", self.destination.display());
+        let refused = |place: &str| {
+            let reason = format!("{} cannot be mounted because it is {place}", self.destination.display());
+            Err(Error::refused(doing(), reason))
+        };
+        let goes_to = |place: &str| self.destination.components().eq(Path::new(place).components());
+        if goes_to("/proc") {
+            return if is_procfs(tree).context(doing)? { Ok(()) } else { refused("not of type proc") };
+        }
+        let proc = match inroot::open(root, Path::new("/proc"), OFlags::PATH) {
+            Err(io::Errno::NOENT) => return Ok(()),
+            proc => proc.context(doing)?,
+        };
+        let inside = is_procfs(proc.as_fd()).context(doing)?
+            && mount_id(proc.as_fd()).context(doing)? == mount_id(at).context(doing)?;
+        if inside && !MAY.iter().any(|place| goes_to(place)) { refused("inside /proc") } else { Ok(()) }
+    }
+
     /// Moves the mount onto its destination, which is created where it is missing.
     pub(super) fn attach(self, root: BorrowedFd<'_>) -> Result<()> {
         if matches!(self.tree, Tree::Remount) {
@@ -272,6 +317,7 @@ impl Prepared {
             }
             Tree::Sysfs => &file_system("sysfs", Some(Path::new("sysfs")), &self.destination, &self.options)?,
         };
+        self.refuse_over_proc(root, tree.as_fd(), at.as_fd())?;
         if takes {
             self.take_from_place(tree.as_fd(), at.as_fd(), was_there)?;
         }

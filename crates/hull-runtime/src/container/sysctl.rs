@@ -10,13 +10,15 @@ use super::namespaces::Namespaces;
 use crate::error::Context;
 use crate::{Error, Result};
 
+/// What `statfs` calls a procfs.
+pub(super) const PROC_SUPER_MAGIC: u64 = 0x9fa0;
+
 /// The host's procfs, opened while the host's paths are there: nothing in it can be redirected by the
 /// container. `self` and the parameters of namespaces in it are those of whoever asks, as anywhere.
 ///
 /// Not a mount of one's own: to let go of one that is mounted nowhere costs a grace period of RCU, a millisecond
 /// on a busy machine.
 pub(super) fn host_procfs() -> Result<OwnedFd> {
-    const PROC_SUPER_MAGIC: u64 = 0x9fa0;
     let doing = || "open the host's /proc".to_owned();
     let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
     let procfs = fs::open("/proc", flags, Mode::empty()).context(doing)?;

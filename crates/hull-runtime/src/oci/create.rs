@@ -202,7 +202,7 @@ fn first_process(
     let mut warnings = cgroup.complete(linux.and_then(|linux| linux.resources().as_ref()))?;
     child.cgroup_is_there()?;
     let mut hooked = false;
-    let led = lead(&mut child, spec, hold, create, &mut warnings, &mut hooked);
+    let led = lead(&mut child, spec, hold, create, &mut warnings, &mut hooked, cgroup);
     if led.is_err() && hooked {
         drop(child);
         // The specification has a failed creation end like a container; the first error is the one to tell.
@@ -220,6 +220,7 @@ fn lead(
     create: &Create,
     warnings: &mut Vec<String>,
     hooked: &mut bool,
+    cgroup: &Cgroup,
 ) -> Result<Option<OwnedFd>> {
     let mut terminal = None;
     loop {
@@ -237,18 +238,23 @@ fn lead(
                 child.hooks_are_done()?;
             }
             Step::Held => return Ok(terminal),
-            // What the status of its end explains.
-            Step::Running => {
-                return Err(Error::refused(
-                    "create the container",
-                    "its first process was killed on its way",
-                ));
-            }
+            Step::Running => return Err(killed(cgroup)),
             Step::NeedsNetwork => {
                 return Err(Error::refused("create the container", "its network was not to come later"));
             }
         }
     }
+}
+
+/// Why a first process has ended without a word.
+fn killed(cgroup: &Cgroup) -> Error {
+    let for_memory = cgroup.oom_kills().is_ok_and(|kills| kills > 0);
+    let reason = if for_memory {
+        "its first process was killed for memory: the limit (linux.resources.memory) is too low to begin with"
+    } else {
+        "its first process was killed on its way"
+    };
+    Error::refused("create the container", reason)
 }
 
 /// Runs the configuration's hooks of one point.
