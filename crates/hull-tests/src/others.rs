@@ -121,6 +121,9 @@ impl Other {
             "--events-backend=file",
             "--runtime",
             &runtime.path(),
+            // The runtime's own, so that a test that fails leaves nothing.
+            "--runtime-flag",
+            &format!("root={}", place("state")),
         ];
         let words = words.map(str::to_owned).to_vec();
         let podman = Self { words, daemon: None, runtime };

@@ -292,7 +292,8 @@ fn containerd_s_shim_runs_hull() {
     let runtime = containerd.runtime();
     let (binary, cgroup) = (runtime.path(), format!("{}/c", runtime.cgroup_parent()));
     let rootfs = runtime.dir().join("rootfs").to_string_lossy().into_owned();
-    let run = ["run", "--runc-binary", &binary, "--cgroup", &cgroup];
+    let state = runtime.dir().join("runtime").to_string_lossy().into_owned();
+    let run = ["run", "--runc-binary", &binary, "--runc-root", &state, "--cgroup", &cgroup];
     let with = |flags: &[&str], command: &[&str]| {
         containerd.call(&[&run[..], flags, &["--rootfs", &rootfs, "c"], command].concat())
     };
