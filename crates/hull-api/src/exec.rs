@@ -40,6 +40,11 @@ pub(crate) async fn start(mut request: Request) -> Result<Response> {
     let body: StartBody = request.json().await?;
     let engine = request.engine.clone();
     let (container, exec) = engine.exec(request.capture(0))?;
+    if body.detach && exec.config.end_with_client {
+        return Err(Error::invalid(
+            "an exec that ends with its client has to have one: it cannot be detached",
+        ));
+    }
     let claim = engine.claim_exec(&container, &exec)?;
     if body.detach {
         let start = ExecStart { detach: true, client: None, console_size: body.console_size };
@@ -66,6 +71,13 @@ pub(crate) async fn resize(request: Request) -> Result<Response> {
     let (container, exec) = request.engine.exec(request.capture(0))?;
     request.engine.resize_exec(&container, &exec, width, height).await?;
     http::empty(StatusCode::OK)
+}
+
+/// hull's own: a signal to an exec.
+pub(crate) async fn kill(request: Request) -> Result<Response> {
+    let (container, exec) = request.engine.exec(request.capture(0))?;
+    request.engine.kill_exec(&container, &exec, request.query.text("signal")).await?;
+    http::empty(StatusCode::NO_CONTENT)
 }
 
 pub(crate) async fn inspect(request: Request) -> Result<Response> {

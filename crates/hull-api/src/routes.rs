@@ -139,6 +139,7 @@ pub(crate) static ROUTES: &[Route] = &[
     route!(POST "/exec/{}/start" Write(Exec) exec::start),
     route!(POST "/exec/{}/resize" Write(Exec) exec::resize),
     route!(GET "/exec/{}/json" Read(Exec) exec::inspect),
+    route!(POST "/exec/{}/kill" Write(Exec) exec::kill),
     // Images.
     route!(GET "/images/json" Read(Listed) images::list),
     route!(POST "/images/create" Write(NewImage) images::create),

@@ -35,7 +35,8 @@ fn main() -> std::result::Result<(), Box<dyn std::error::Error>> {
         let filter = filtered.then_some(&filter);
         print(name, (0..rounds).map(|_| life(folder.path(), own_network, filter)).collect::<Result<_>>()?);
     }
-    print("exec in a running container", execs(folder.path(), &filter, rounds)?);
+    print("exec in a running container", execs(folder.path(), &filter, rounds, true)?);
+    print("the same in the container's own cgroup", execs(folder.path(), &filter, rounds, false)?);
     Ok(())
 }
 
@@ -103,7 +104,7 @@ fn life(folder: &Path, own_network: bool, filter: Option<&seccomp::Filter>) -> R
     Ok(clock.1)
 }
 
-fn execs(folder: &Path, filter: &seccomp::Filter, rounds: usize) -> Result<Vec<Marks>> {
+fn execs(folder: &Path, filter: &seccomp::Filter, rounds: usize, in_a_leaf: bool) -> Result<Vec<Marks>> {
     let spec: Spec =
         serde_json::from_value(spec(false, &["/bin/sleep", "1000"])).expect("a valid configuration");
     let process = serde_json::from_value(spec_of_process(&["/bin/true"])).expect("a valid process");
@@ -132,6 +133,7 @@ fn execs(folder: &Path, filter: &seccomp::Filter, rounds: usize) -> Result<Vec<M
     let exec = || -> Result<Marks> {
         let whole = Instant::now();
         let mut clock = Clock(whole, Vec::new());
+        let leaf = in_a_leaf.then(|| Cgroup::leaf("/hull-phases/two/exec")).transpose()?;
         let mut child = container::exec(ExecIn {
             target_pid: pid,
             target_pidfd: first.as_fd(),
@@ -139,6 +141,7 @@ fn execs(folder: &Path, filter: &seccomp::Filter, rounds: usize) -> Result<Vec<M
             filter: Some(filter),
             streams: null_streams(),
             cgroup: &cgroup,
+            leaf: leaf.as_ref(),
             user: None,
             preserved: 0,
             detached: false,
@@ -149,6 +152,10 @@ fn execs(folder: &Path, filter: &seccomp::Filter, rounds: usize) -> Result<Vec<M
         clock.mark("until exec has succeeded");
         reap(&child.into_pidfd());
         clock.mark("until the program has ended");
+        if let Some(leaf) = leaf {
+            leaf.remove_leaf();
+            clock.mark("remove its cgroup");
+        }
         clock.1.push(("all of it", whole.elapsed().as_micros()));
         Ok(clock.1)
     };

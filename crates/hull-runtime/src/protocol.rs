@@ -227,7 +227,8 @@ pub enum Request {
         /// Rows.
         height: u16,
     },
-    /// Sends a signal to the first process of the container or of an exec.
+    /// Sends a signal to the first process of the container or of an exec. To be killed, an exec's others get it too; the
+    /// shim of an older build knows them only where the exec has limits.
     Signal {
         /// The exec's id, or none for the container itself.
         exec: Option<String>,
@@ -298,6 +299,10 @@ pub struct Exec {
     /// Whom it runs as, looked up inside; none: the process's numeric user.
     #[serde(default)]
     pub user: Option<UserLookup>,
+    /// It is killed, with all that came of it, when the client that came with it has gone. The shim of an older build
+    /// lets it run on.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub ends_with_client: bool,
 }
 
 /// Shim to daemon, in answer to a [`Request`].
@@ -421,6 +426,8 @@ pub enum EndReason {
     Timeout,
     /// Its processor time was spent.
     CpuTime,
+    /// The client that it was to end with has gone.
+    ClientGone,
 }
 
 /// Two connected ends, close-on-exec and blocking.

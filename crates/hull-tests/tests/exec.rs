@@ -1,6 +1,6 @@
 //! exec: a second process in a container.
 
-use hull_tests::{Daemon, frames};
+use hull_tests::{Daemon, Engine, PATIENCE, frames, wait_until};
 use serde_json::json;
 use std::io::Read;
 
@@ -87,4 +87,54 @@ fn an_exec_ends_with_its_container() {
         [137]
         "#,
     );
+}
+
+/// A sleep that is no child of the exec's first process any more.
+const LEAVES_A_CHILD: &str = "setsid sh -c 'sleep 1000 & wait' & exec sleep 2000";
+
+fn sleepers(daemon: &Daemon) -> String {
+    daemon.ok(&["exec", "box", "sh", "-c", "ps | grep -c '[s]leep [12]000'; true"]).trim().to_owned()
+}
+
+#[test]
+fn an_exec_is_killed_whole() {
+    if Engine::under_test() == Engine::Docker {
+        return;
+    }
+    let daemon = Daemon::start();
+    daemon.ok(&["run", "-d", "--name", "box", "busybox", "sleep", "600"]);
+    daemon.ok(&["exec", "-d", "box", "sh", "-c", LEAVES_A_CHILD]);
+    wait_until("both sleep", PATIENCE, || sleepers(&daemon) == "3");
+    let id = daemon.ok(&["inspect", "-f", "{{index .ExecIDs 0}}", "box"]).trim().to_owned();
+    assert_eq!(daemon.ok(&["exec", "kill", &id]).trim(), id);
+    wait_until("none sleeps", PATIENCE, || sleepers(&daemon) == "0");
+    let again = daemon.hull(&["exec", "kill", &id]);
+    assert!(again.status == 1 && again.stderr.contains("it is not running"), "{again:?}");
+    let mut api = daemon.api();
+    let shown = api.get(&format!("/exec/{id}/json")).expect("an answer").json();
+    assert_eq!((&shown["ExitCode"], &shown["EndReason"]), (&json!(137), &json!("signal")));
+    let unknown = api.post_empty(&format!("/exec/{}/kill", "0".repeat(64))).expect("an answer");
+    assert_eq!(unknown.status, 404);
+    // A container may be called so.
+    daemon.ok(&["run", "-d", "--name", "kill", "busybox", "sleep", "600"]);
+    assert_eq!(daemon.ok(&["exec", "kill", "echo", "hello"]).trim(), "hello");
+}
+
+#[test]
+fn an_exec_can_end_with_its_client() {
+    if Engine::under_test() == Engine::Docker {
+        return;
+    }
+    let daemon = Daemon::start();
+    daemon.ok(&["run", "-d", "--name", "box", "busybox", "sleep", "600"]);
+    for (flags, left) in [(&["--end-with-client"][..], "0"), (&[], "3")] {
+        let words = [&["exec"], flags, &["box", "sh", "-c", LEAVES_A_CHILD]].concat();
+        let mut client = daemon.client(&words).spawn().expect("the client starts");
+        wait_until("both sleep", PATIENCE, || sleepers(&daemon) == "3");
+        client.kill().expect("one's own child");
+        client.wait().expect("and waited for");
+        wait_until("what is to end has ended", PATIENCE, || sleepers(&daemon) == left);
+    }
+    let refused = daemon.hull(&["exec", "-d", "--end-with-client", "box", "true"]);
+    assert!(refused.stderr.contains("conflicting options"), "{refused:?}");
 }

@@ -306,6 +306,31 @@ impl Engine {
         self.events.publish(crate::events::Kind::Container, "exec_die", &container.id, attributes);
     }
 
+    /// Sends a signal to an exec: to its first process, or to be killed to all that came of it.
+    ///
+    /// # Errors
+    /// It does not run, or the signal is unknown.
+    pub async fn kill_exec(
+        &self,
+        container: &Container,
+        exec: &Exec,
+        signal_name: Option<&str>,
+    ) -> Result<()> {
+        let name = signal_name.filter(|name| !name.is_empty()).unwrap_or("SIGKILL");
+        let signal = super::lifecycle::signal(name)?;
+        let gone = || Error::conflict(format!("cannot kill exec {}: it is not running", exec.id));
+        if locked(&exec.state).phase != Phase::Running {
+            return Err(gone());
+        }
+        let request = Request::Signal { exec: Some(exec.id.clone()), signal };
+        match container.shim()?.ask(&request, &[]).await {
+            Ok(_) => Ok(()),
+            // It has ended meanwhile.
+            Err(_) if !exec.is_running() => Err(gone()),
+            Err(error) => Err(error),
+        }
+    }
+
     /// Sets the size of an exec's terminal.
     ///
     /// # Errors

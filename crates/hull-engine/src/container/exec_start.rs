@@ -99,6 +99,7 @@ impl Engine {
                 cpu_time_ns: config.cpu_time.unsigned_abs(),
             },
             user: Some(exec_user(container, config)),
+            ends_with_client: config.end_with_client,
         }));
         let shim = self.shim_alone(container).await?;
         let socket = start.client.as_ref().filter(|_| !start.detach).map(|client| client.socket.as_fd());

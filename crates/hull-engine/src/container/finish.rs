@@ -296,6 +296,7 @@ pub(super) fn reason(reason: EndReason) -> &'static str {
         EndReason::Oom => "oom",
         EndReason::Timeout => "timeout",
         EndReason::CpuTime => "cpu-time",
+        EndReason::ClientGone => "client-gone",
     }
 }
 

@@ -470,6 +470,8 @@ pub struct ExecConfig {
     pub timeout: i64,
     /// hull's own: nanoseconds of processor time; 0: no limit.
     pub cpu_time: i64,
+    /// hull's own: it is killed, with all that came of it, when its client has gone.
+    pub end_with_client: bool,
 }
 
 fn is_false(value: &bool) -> bool {

@@ -92,6 +92,32 @@ impl Cgroup {
         }
     }
 
+    /// Makes a cgroup of one folder: in the v2 hierarchy, or where there is none in the first of v1. It groups processes, so
+    /// that they can be found and killed together, and neither counts nor limits anything. What it is below must be there.
+    pub fn leaf(path: &str) -> Result<Cgroup> {
+        let cgroup = Cgroup::at(path)?;
+        let doing = || format!("make the cgroup {path}");
+        let Some(folder) = cgroup.everywhere().next() else {
+            return Err(Error::refused(doing(), "no cgroup hierarchy is mounted"));
+        };
+        rustix::fs::mkdir(&folder, Mode::from_raw_mode(0o755)).context(doing)?;
+        Ok(cgroup)
+    }
+
+    /// Removes a [`Cgroup::leaf`]; false: there are processes in it.
+    pub fn remove_leaf(&self) -> bool {
+        let removed = |folder| rustix::fs::rmdir(folder) != Err(rustix::io::Errno::BUSY);
+        self.everywhere().next().is_none_or(removed)
+    }
+
+    /// Moves the calling thread into a [`Cgroup::leaf`], where it was not cloned into it.
+    pub(crate) fn join_leaf_self(&self) -> Result<()> {
+        match (&hierarchy().unified, hierarchy().used().next()) {
+            (None, Some(v1)) => write_process(&self.in_folder(&v1.folder).join("tasks"), 0),
+            _ => Ok(()),
+        }
+    }
+
     /// The cgroup at `path`, which must be there in at least one hierarchy.
     pub fn open(path: &str) -> Result<Cgroup> {
         let cgroup = Cgroup::at(path)?;

@@ -55,6 +55,9 @@ fn enter(exec: &ExecIn<'_>, teller: &Teller) -> Result<Option<Answerer>> {
     let affinity = exec.process.exec_cpu_affinity().as_ref();
     scheduling::initial_processors(affinity)?;
     exec.cgroup.join_v1_self()?;
+    if let Some(leaf) = exec.leaf {
+        leaf.join_leaf_self()?;
+    }
     scheduling::final_processors(affinity)?;
     let procfs = sysctl::host_procfs()?;
     let further = further_namespaces(exec)?;

@@ -297,8 +297,10 @@ pub struct ExecIn<'a> {
     pub filter: Option<&'a seccomp::Filter>,
     /// The standard streams.
     pub streams: Streams,
-    /// The container's cgroup.
+    /// The container's cgroup, or one below it that counts and limits by itself.
     pub cgroup: &'a cgroup::Cgroup,
+    /// A cgroup below that one which merely holds the new process and what comes of it ([`cgroup::Cgroup::leaf`]).
+    pub leaf: Option<&'a cgroup::Cgroup>,
     /// Whom it runs as, looked up inside; none: the process's numeric user.
     pub user: Option<&'a UserLookup>,
     /// How many of the caller's descriptors, from 3 on, it gets.
@@ -324,7 +326,7 @@ pub fn exec(exec: ExecIn<'_>) -> Result<Child> {
     labels::check(exec.process)?;
     let doing = || "clone a process into the container".to_owned();
     let main = |teller: &Teller| joined::run(&exec, teller);
-    let folder = exec.cgroup.open_unified()?;
+    let folder = exec.leaf.unwrap_or(exec.cgroup).open_unified()?;
     let pid = Entered::enter(oci_spec::runtime::LinuxNamespaceType::Pid, exec.target_pidfd)?;
     let child = match clone(0, folder.as_ref().map(AsFd::as_fd), main) {
         // On v2 a cgroup that hands controllers to cgroups below it holds no process itself: the container

@@ -95,6 +95,7 @@ impl Container {
             filter: filter.as_ref(),
             streams,
             cgroup: &cgroup,
+            leaf: None,
             user: None,
             preserved: exec.preserve_fds,
             detached: exec.detach,

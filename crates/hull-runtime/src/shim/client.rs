@@ -228,6 +228,11 @@ impl Client {
         (!self.gone || input != 0).then(|| (self.socket.as_raw_fd(), input | output))
     }
 
+    /// Whether it takes nothing any more.
+    pub(super) fn is_gone(&self) -> bool {
+        self.gone || self.done
+    }
+
     /// Reads what the client sends.
     pub(super) fn receive<'b>(&mut self, buffer: &'b mut [u8]) -> Input<'b> {
         let received =

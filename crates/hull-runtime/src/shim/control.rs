@@ -5,6 +5,7 @@ use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 
 use rustix::net::SocketFlags;
 
+use super::exec_cgroup::ExecCgroup;
 use super::kernel::{self, Interest};
 use super::log::Stream;
 use super::running::{Running, Shim, StartingExec, signal};
@@ -119,9 +120,10 @@ impl Shim {
                     false => Err(Error::refused("set the terminal's size", "it has no terminal")),
                 }
             }
-            Request::Signal { exec, signal: number } => {
-                signal(self.process(exec.as_deref())?, number)?;
-                self.killed |= number == libc::SIGKILL && exec.is_none();
+            Request::Signal { exec: Some(exec), signal: number } => self.signal_exec(&exec, number),
+            Request::Signal { exec: None, signal: number } => {
+                signal(self.process(None)?, number)?;
+                self.killed |= number == libc::SIGKILL;
                 Ok(Reply::Done)
             }
             Request::KillAll => {
@@ -173,6 +175,20 @@ impl Shim {
         found.map(|exec| &mut exec.process).ok_or_else(|| gone(&format!("there is no exec {id} running")))
     }
 
+    /// Sends a signal to an exec: to its first process, or to be killed to all that came of it.
+    fn signal_exec(&mut self, id: &str, number: i32) -> Result<Reply> {
+        let process = self.process(Some(id))?;
+        process.killed |= number == libc::SIGKILL;
+        signal(process, number)?;
+        if number == libc::SIGKILL
+            && let Some(cgroup) =
+                self.execs.iter().find(|exec| exec.id == id).and_then(|exec| exec.cgroup.as_ref())
+        {
+            cgroup.kill_all()?;
+        }
+        Ok(Reply::Done)
+    }
+
     fn attach(&mut self, attach: Attach, mut descriptors: Vec<OwnedFd>) -> Result<Reply> {
         streams::check(&attach, attach.exec.is_none() && self.log.is_some())?;
         let Some(socket) = descriptors.pop() else {
@@ -217,10 +233,10 @@ impl Shim {
             return Err(Error::refused("attach a client", "the message came without its socket"));
         }
         let filter = self.filter_of(&exec)?;
-        let limited = exec.limits.timeout_ns > 0 || exec.limits.cpu_time_ns > 0;
-        let cgroup = match limited {
-            true => Some(self.cgroup_of(&exec.id)?),
-            false => None,
+        let own = self.cgroup_of(&exec)?;
+        let (cgroup, leaf) = match &own {
+            ExecCgroup::Counting(cgroup) => (cgroup, None),
+            ExecCgroup::Leaf(leaf) => (&self.cgroup, Some(leaf)),
         };
         let child = container::exec(ExecIn {
             preserved: 0,
@@ -231,19 +247,18 @@ impl Shim {
             process: &exec.process,
             filter: filter.as_ref(),
             streams: theirs,
-            cgroup: cgroup.as_ref().unwrap_or(&self.cgroup),
+            cgroup,
+            leaf,
             user: exec.user.as_ref(),
         });
         match child {
             Ok(child) => {
-                self.starting.push(StartingExec { exec, child, streams, client, cgroup, asker });
+                self.starting.push(StartingExec { exec, child, streams, client, cgroup: Some(own), asker });
                 Ok(())
             }
             Err(error) => {
-                if let Some(cgroup) = cgroup {
-                    // The first error is the one to tell.
-                    let _ = cgroup.remove();
-                }
+                // The first error is the one to tell.
+                own.remove();
                 // In a pid namespace whose first process is dying, the kernel has no memory for another one.
                 if error.errno == Some(libc::ENOMEM) && has_ended(&self.first) {
                     return Err(gone("the container has ended"));
@@ -261,15 +276,20 @@ impl Shim {
         }
     }
 
-    /// A cgroup below the container's for an exec with limits: its time is counted apart, and what it started
-    /// is killed with it, whoever it has become a child of.
-    fn cgroup_of(&self, exec: &str) -> Result<Cgroup> {
+    /// A cgroup below the container's: what an exec started is killed with it, whoever it has become a child of. One with
+    /// limits has its time counted apart.
+    fn cgroup_of(&self, exec: &Exec) -> Result<ExecCgroup> {
         let plain = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'-' || byte == b'_';
+        let Exec { id: exec, limits, .. } = exec;
         if exec.is_empty() || !exec.bytes().all(plain) {
             return Err(Error::refused(format!("start the exec {exec:?}"), "its id is not plain"));
         }
         let path = format!("{}/exec-{exec}-{}", self.cgroup.path(), now_ns());
-        Cgroup::create(&path, None).map(|(cgroup, _)| cgroup)
+        match limits.timeout_ns > 0 || limits.cpu_time_ns > 0 {
+            true => Cgroup::create(&path, None).map(|(cgroup, _)| ExecCgroup::Counting(cgroup)),
+            // A folder in one hierarchy is enough to kill by, and costs a tenth.
+            false => Cgroup::leaf(&path).map(ExecCgroup::Leaf),
+        }
     }
 }
 

@@ -32,6 +32,7 @@ use crate::{Error, Result};
 mod client;
 mod control;
 mod ending;
+mod exec_cgroup;
 mod interests;
 pub(crate) mod kernel;
 mod limits;

@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 
 use super::control::Connection;
 use super::ending::ExitRecord;
+use super::exec_cgroup::{ExecCgroup, LeftLeaves};
 use super::interests::{Interests, Part};
 use super::kernel;
 use super::limits::Clock;
@@ -39,7 +40,9 @@ pub(super) struct Shim {
     pub(super) execs: Vec<RunningExec>,
     pub(super) starting: Vec<StartingExec>,
     /// Cgroups of execs with limits whose first process has ended before what it started.
-    pub(super) left: Vec<(Cgroup, Clock)>,
+    pub(super) left: Vec<(ExecCgroup, Clock)>,
+    /// The same of those without.
+    pub(super) left_leaves: LeftLeaves,
     pub(super) filter: Option<seccomp::Filter>,
     pub(super) reserved: Vec<OwnedFd>,
     pub(super) memory: Option<OomWatch>,
@@ -57,6 +60,8 @@ pub(super) struct Running {
     pub(super) pidfd: OwnedFd,
     pub(super) streams: Streams,
     pub(super) clock: Clock,
+    /// Someone asked for SIGKILL, so that it is not the kernel's for memory.
+    pub(super) killed: bool,
     /// Its wait status, and when it was reaped.
     pub(super) ended: Option<(i32, u64, Instant)>,
 }
@@ -65,8 +70,10 @@ pub(super) struct Running {
 pub(super) struct RunningExec {
     pub(super) id: String,
     pub(super) process: Running,
-    /// Its own cgroup, where it has limits.
-    pub(super) cgroup: Option<Cgroup>,
+    /// Its own cgroup, until it has ended.
+    pub(super) cgroup: Option<ExecCgroup>,
+    /// It ends when nobody is attached to it any more.
+    pub(super) ends_with_client: bool,
     /// Its end has been told.
     pub(super) told: bool,
 }
@@ -77,7 +84,7 @@ pub(super) struct StartingExec {
     pub(super) child: Child,
     pub(super) streams: Streams,
     pub(super) client: Option<OwnedFd>,
-    pub(super) cgroup: Option<Cgroup>,
+    pub(super) cgroup: Option<ExecCgroup>,
     /// The connection that waits for the answer.
     pub(super) asker: u64,
 }
@@ -108,6 +115,7 @@ impl Shim {
                 pidfd: started.pidfd,
                 streams: started.streams,
                 clock: Clock::new(started.limits),
+                killed: false,
                 ended: None,
             },
             at_ns: started.at_ns,
@@ -116,6 +124,7 @@ impl Shim {
             execs: Vec::new(),
             starting: Vec::new(),
             left: Vec::new(),
+            left_leaves: LeftLeaves::default(),
             filter: started.filter,
             reserved: started.reserved,
             memory: None,
@@ -159,6 +168,7 @@ impl Shim {
         self.first.streams.look();
         self.execs.iter_mut().for_each(|exec| exec.process.streams.look());
         self.check_limits();
+        self.follow_clients();
         self.finish_execs();
         self.sweep();
     }
@@ -306,8 +316,8 @@ impl Shim {
             Err(error) => {
                 drop(starting.child);
                 if let Some(cgroup) = &starting.cgroup {
-                    // Nothing is in it; what cannot be removed goes with the container's.
-                    let _ = cgroup.remove();
+                    // What cannot be removed goes with the container's.
+                    cgroup.remove();
                 }
                 Reply::Failed(error)
             }
@@ -339,15 +349,29 @@ impl Shim {
         }
         for exec in &mut self.execs {
             if let Some(cgroup) = exec.cgroup.as_ref().filter(|_| exec.process.ended.is_none()) {
-                exec.process.clock.check(now, cgroup);
+                exec.process.clock.check(now, cgroup.cgroup());
             }
         }
         self.left.retain_mut(|(cgroup, clock)| {
-            clock.check(now, cgroup);
-            let over = clock.hit.is_some() || cgroup.processes().is_ok_and(|processes| processes.is_empty());
-            // What cannot be removed goes with the container's.
-            !(over && cgroup.remove().is_ok())
+            clock.check(now, cgroup.cgroup());
+            !cgroup.remove()
         });
+    }
+
+    /// Kills the execs that end with their clients and have none any more.
+    fn follow_clients(&mut self) {
+        for exec in self.execs.iter_mut().filter(|exec| exec.ends_with_client) {
+            if exec.process.ended.is_some() || exec.process.streams.is_attended() {
+                continue;
+            }
+            exec.ends_with_client = false;
+            exec.process.clock.hit.get_or_insert(EndReason::ClientGone);
+            // One that has just ended by itself gets no signal; its reason is what it was going to be.
+            let _ = signal(&exec.process, libc::SIGKILL);
+            if let Some(cgroup) = &exec.cgroup {
+                let _ = cgroup.kill_all();
+            }
+        }
     }
 
     /// Tells of execs that have ended and have been read to their end.
@@ -365,19 +389,28 @@ impl Shim {
             self.buffer = buffer;
             exec.process.streams.drain();
             let (id, hit) = (exec.id.clone(), exec.process.clock.hit);
-            if let Some(cgroup) = exec.cgroup.take() {
-                let empty = cgroup.processes().is_ok_and(|processes| processes.is_empty());
-                if !(empty || hit.is_some()) || cgroup.remove().is_err() {
-                    let clock = std::mem::replace(&mut exec.process.clock, Clock::new(Default::default()));
-                    self.left.push((cgroup, clock));
-                }
-            }
             self.count_oom_kills();
             let exit = self.exit(status, at_ns, hit, false);
             self.tell(Event::ExecExited { id, exit });
             // Who sees the end of its stream and asks the daemon shall be told that it has ended.
             self.execs[index].process.streams.release();
+            self.leave_cgroup(index);
         }
+    }
+
+    /// Removes the cgroup of an exec that has ended. What it left behind is kept within its limits.
+    fn leave_cgroup(&mut self, index: usize) {
+        let exec = &mut self.execs[index];
+        match exec.cgroup.take() {
+            Some(cgroup) if cgroup.remove() => {}
+            Some(cgroup @ ExecCgroup::Counting(_)) => {
+                let clock = std::mem::replace(&mut exec.process.clock, Clock::new(Default::default()));
+                self.left.push((cgroup, clock));
+            }
+            Some(leaf) => self.left_leaves.push(leaf),
+            None => {}
+        }
+        self.left_leaves.sweep();
     }
 
     /// How a process ended, in the daemon's words.
@@ -420,9 +453,11 @@ impl StartingExec {
                 pidfd: self.child.into_pidfd(),
                 streams: self.streams,
                 clock: Clock::new(self.exec.limits),
+                killed: false,
                 ended: None,
             },
             id: self.exec.id,
+            ends_with_client: self.exec.ends_with_client,
             cgroup: self.cgroup,
             told: false,
         }

@@ -329,6 +329,11 @@ impl Streams {
         }
     }
 
+    /// Whether a client is there to see what comes.
+    pub(super) fn is_attended(&self) -> bool {
+        self.clients.iter().any(|client| !client.is_gone())
+    }
+
     /// Forgets clients that have detached or are gone.
     pub(super) fn sweep(&mut self) {
         self.clients.retain(|client| !client.is_done());

@@ -195,6 +195,20 @@ impl Bench {
     }
 }
 
+impl Bench {
+    /// How many cgroups there are below the container's, in the hierarchy that has the most.
+    pub(crate) fn cgroups_below(&self) -> usize {
+        let hierarchies = std::fs::read_dir("/sys/fs/cgroup").into_iter().flatten().flatten();
+        let roots = hierarchies.map(|entry| entry.path()).chain(["/sys/fs/cgroup".into()]);
+        let below = |root: PathBuf| {
+            let folder = std::fs::read_dir(root.join(self.cgroup.trim_start_matches('/')));
+            let entries = folder.into_iter().flatten().flatten();
+            entries.filter(|entry| entry.file_type().is_ok_and(|kind| kind.is_dir())).count()
+        };
+        roots.map(below).max().unwrap_or(0)
+    }
+}
+
 impl Drop for Bench {
     fn drop(&mut self) {
         if let Ok(cgroup) = Cgroup::open(&self.cgroup) {
@@ -358,6 +372,7 @@ pub(crate) fn exec(id: &str, script: &str) -> Exec {
         attach: Some(everything()),
         limits: Limits::default(),
         user: None,
+        ends_with_client: false,
     }
 }
 

@@ -195,3 +195,83 @@ fn answers_come_in_the_order_of_the_requests() {
     let Reply::State(state) = connection.ask(&Request::KillAll, &[]) else { panic!("out of order") };
     assert_eq!(state.execs.len(), 1);
 }
+
+/// What it started has become another's child: only its cgroup knows that it is its own.
+const LEAVES_A_CHILD: &str = "setsid sh -c 'sleep 1000 & wait' & echo begun; sleep 1000";
+
+fn sleepers() -> String {
+    "ps | grep -c '[s]leep 1000'; true".to_owned()
+}
+
+#[test]
+fn killed_it_takes_along_what_it_started() {
+    let (_bench, mut connection) = container();
+    let mut client = connection.exec(exec("one", LEAVES_A_CHILD));
+    read_until(&mut client, "begun");
+    connection.done(&Request::Signal { exec: Some("one".into()), signal: 9 });
+    let exit = connection.exec_exit("one");
+    assert_eq!((exit.status, exit.reason), (137, EndReason::Signal));
+    let mut count = connection.exec(exec("two", &sleepers()));
+    assert_eq!(read_all(&mut count).trim(), "0");
+    connection.exec_exit("two");
+    end(connection);
+}
+
+#[test]
+fn another_signal_is_for_its_first_process() {
+    let (_bench, mut connection) = container();
+    let mut client =
+        connection.exec(exec("one", "sleep 1000 & trap 'echo told; exit 3' TERM; echo begun; wait"));
+    read_until(&mut client, "begun");
+    connection.done(&Request::Signal { exec: Some("one".into()), signal: 15 });
+    read_until(&mut client, "told");
+    assert_eq!(connection.exec_exit("one").status, 3);
+    let mut count = connection.exec(exec("two", &sleepers()));
+    assert_eq!(read_all(&mut count).trim(), "1");
+    connection.exec_exit("two");
+    end(connection);
+}
+
+#[test]
+fn it_ends_with_its_client_where_that_is_asked() {
+    let (_bench, mut connection) = container();
+    let mut asked = exec("one", LEAVES_A_CHILD);
+    asked.ends_with_client = true;
+    let mut client = connection.exec(asked);
+    read_until(&mut client, "begun");
+    // No more input is not the client's end.
+    client.shutdown(Shutdown::Write).unwrap();
+    assert_eq!(connection.state().execs.len(), 1);
+    drop(client);
+    let exit = connection.exec_exit("one");
+    assert_eq!((exit.status, exit.reason), (137, EndReason::ClientGone));
+    let mut count = connection.exec(exec("two", &sleepers()));
+    assert_eq!(read_all(&mut count).trim(), "0");
+    connection.exec_exit("two");
+    // Any other lives on.
+    let mut client = connection.exec(exec("three", "echo begun; exec sleep 1000"));
+    read_until(&mut client, "begun");
+    drop(client);
+    let mut count = connection.exec(exec("four", &sleepers()));
+    assert_eq!(read_all(&mut count).trim(), "1");
+    connection.exec_exit("four");
+    end(connection);
+}
+
+#[test]
+fn nothing_is_left_of_its_cgroup() {
+    let (bench, mut connection) = container();
+    for number in 0..12 {
+        let mut client = connection.exec(exec(&format!("exec-{number}"), "setsid sleep 0.01 & true"));
+        read_all(&mut client);
+        connection.exec_exit(&format!("exec-{number}"));
+    }
+    // One more looks at those that were left.
+    eventually("the execs' cgroups are gone", || {
+        let mut client = connection.exec(exec("last", "true"));
+        read_all(&mut client);
+        connection.exec_exit("last");
+        bench.cgroups_below() <= 1
+    });
+    end(connection);
+}

@@ -46,6 +46,7 @@ pub(super) fn in_a_container(
                 filter: filter.as_ref(),
                 streams,
                 cgroup: bench.cgroup(),
+                leaf: None,
                 user: None,
             };
             let result =
