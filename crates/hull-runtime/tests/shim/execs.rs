@@ -199,8 +199,17 @@ fn answers_come_in_the_order_of_the_requests() {
 /// What it started has become another's child: only its cgroup knows that it is its own.
 const LEAVES_A_CHILD: &str = "setsid sh -c 'sleep 1000 & wait' & echo begun; sleep 1000";
 
-fn sleepers() -> String {
-    "ps | grep -c '[s]leep 1000'; true".to_owned()
+/// Waits until so many of them sleep: what is killed is gone a moment later.
+fn sleep_on(connection: &mut Connection, wanted: &str) {
+    let mut number = 0;
+    eventually("so many sleep", || {
+        number += 1;
+        let id = format!("count-{number}");
+        let mut client = connection.exec(exec(&id, "ps | grep -c '[s]leep 1000'; true"));
+        let count = read_all(&mut client);
+        connection.exec_exit(&id);
+        count.trim() == wanted
+    });
 }
 
 #[test]
@@ -211,9 +220,7 @@ fn killed_it_takes_along_what_it_started() {
     connection.done(&Request::Signal { exec: Some("one".into()), signal: 9 });
     let exit = connection.exec_exit("one");
     assert_eq!((exit.status, exit.reason), (137, EndReason::Signal));
-    let mut count = connection.exec(exec("two", &sleepers()));
-    assert_eq!(read_all(&mut count).trim(), "0");
-    connection.exec_exit("two");
+    sleep_on(&mut connection, "0");
     end(connection);
 }
 
@@ -226,9 +233,7 @@ fn another_signal_is_for_its_first_process() {
     connection.done(&Request::Signal { exec: Some("one".into()), signal: 15 });
     read_until(&mut client, "told");
     assert_eq!(connection.exec_exit("one").status, 3);
-    let mut count = connection.exec(exec("two", &sleepers()));
-    assert_eq!(read_all(&mut count).trim(), "1");
-    connection.exec_exit("two");
+    sleep_on(&mut connection, "1");
     end(connection);
 }
 
@@ -245,16 +250,12 @@ fn it_ends_with_its_client_where_that_is_asked() {
     drop(client);
     let exit = connection.exec_exit("one");
     assert_eq!((exit.status, exit.reason), (137, EndReason::ClientGone));
-    let mut count = connection.exec(exec("two", &sleepers()));
-    assert_eq!(read_all(&mut count).trim(), "0");
-    connection.exec_exit("two");
+    sleep_on(&mut connection, "0");
     // Any other lives on.
     let mut client = connection.exec(exec("three", "echo begun; exec sleep 1000"));
     read_until(&mut client, "begun");
     drop(client);
-    let mut count = connection.exec(exec("four", &sleepers()));
-    assert_eq!(read_all(&mut count).trim(), "1");
-    connection.exec_exit("four");
+    sleep_on(&mut connection, "1");
     end(connection);
 }
 
