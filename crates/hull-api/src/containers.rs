@@ -61,6 +61,12 @@ pub(crate) async fn inspect(request: Request) -> Result<Response> {
     http::ok(&blocking::run(move || engine.inspect(&container, size, version)).await?)
 }
 
+/// What a container is made of: hull's own.
+pub(crate) async fn explain(request: Request) -> Result<Response> {
+    let container = container(&request)?;
+    http::ok(&request.engine.explain(&container).await?)
+}
+
 pub(crate) async fn start(mut request: Request) -> Result<Response> {
     // Docker took a HostConfig here once: what may be one is refused, `{}` and `null` are not.
     if request.bytes().await?.len() > 7 {

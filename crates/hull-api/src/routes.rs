@@ -113,6 +113,7 @@ pub(crate) static ROUTES: &[Route] = &[
     route!(POST "/containers/prune" Write(Listed) containers::prune),
     route!(GET "/containers/{*}/json" Read(Container) containers::inspect),
     route!(GET "/containers/{}/top" Read(Container) container_output::top),
+    route!(GET "/containers/{}/explain" Read(Container) containers::explain),
     route!(GET "/containers/{}/logs" Read(Container) container_output::logs),
     route!(GET "/containers/{}/changes" Read(Container) container_files::changes),
     route!(GET "/containers/{}/export" Read(Container) container_files::export),

@@ -121,6 +121,23 @@ pub struct Published {
     pub bridge: String,
 }
 
+impl Published {
+    /// The map of the firewall that it is an element of.
+    pub fn map(&self) -> &'static str {
+        firewall::map_of(self)
+    }
+
+    /// The element as nft(8) writes it: `tcp . 8080 : 172.17.0.2 . 80`.
+    pub fn element(&self) -> String {
+        let host = self.host_address.filter(|address| !address.is_unspecified());
+        let host = host.map(|address| format!("{address} . ")).unwrap_or_default();
+        format!(
+            "{host}{} . {} : {} . {}",
+            self.protocol, self.host_port, self.container_address, self.container_port
+        )
+    }
+}
+
 /// A published port as the kernel holds it, with its owner.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct PublishedBy {
@@ -528,6 +545,11 @@ impl Fabric {
     /// The published ports that the kernel holds, for reconciling at a daemon's start.
     pub fn published(&self) -> Result<Vec<PublishedBy>> {
         firewall::published(&mut lock(&self.firewall).socket, &self.instance)
+    }
+
+    /// The nftables table (of the family inet) that all of it stands in.
+    pub fn table(&self) -> &str {
+        &self.instance
     }
 
     /// Removes everything of this instance: its bridges and its table. IP forwarding stays on, and so does the

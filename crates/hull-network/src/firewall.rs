@@ -409,6 +409,17 @@ fn push_address(bytes: &mut Vec<u8>, address: IpAddr) {
     }
 }
 
+/// The map that a published port stands in.
+pub(crate) fn map_of(port: &Published) -> &'static str {
+    let every = port.host_address.is_none_or(|address| address.is_unspecified());
+    match (port.container_address.is_ipv4(), every) {
+        (true, false) => PORTS4.name,
+        (true, true) => WILDCARD4.name,
+        (false, false) => PORTS6.name,
+        (false, true) => WILDCARD6.name,
+    }
+}
+
 /// The map and the element of a published port. The comment is "owner bridge".
 fn port_element(owner: &str, port: &Published) -> Result<(&'static str, Element)> {
     let address = port.host_address.filter(|address| !address.is_unspecified());
@@ -426,12 +437,7 @@ fn port_element(owner: &str, port: &Published) -> Result<(&'static str, Element)
             "{owner:?} cannot own a port: at most 100 bytes, without spaces"
         )));
     }
-    let set = match (ipv4, address) {
-        (true, Some(_)) => PORTS4.name,
-        (true, None) => WILDCARD4.name,
-        (false, Some(_)) => PORTS6.name,
-        (false, None) => WILDCARD6.name,
-    };
+    let set = map_of(port);
     let mut element = Element { comment: format!("{owner} {}", port.bridge), ..Element::default() };
     if let Some(address) = address {
         push_address(&mut element.key, address);

@@ -123,7 +123,7 @@ impl Engine {
     }
 
     /// The namespaces of others that a container joins.
-    fn shared_namespaces(&self, record: &Record) -> Result<Namespaces> {
+    pub(super) fn shared_namespaces(&self, record: &Record) -> Result<Namespaces> {
         let host = &record.host_config;
         let of = |mode: &str, what: &str| -> Result<Share> {
             if mode == "host" {

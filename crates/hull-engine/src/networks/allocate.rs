@@ -442,6 +442,12 @@ impl Network {
     }
 }
 
+/// The name of an endpoint's end on the host: 40 random bits, so that among thousands there are no two. Empty where
+/// there is no endpoint.
+pub(super) fn host_name(endpoint_id: &str) -> String {
+    endpoint_id.get(..10).map(|start| format!("veth{start}")).unwrap_or_default()
+}
+
 impl Leg {
     /// Where its interface stands among the others: the highest priority first, then by the network's name.
     pub(super) fn order(&self) -> (std::cmp::Reverse<i64>, &str) {
@@ -452,9 +458,9 @@ impl Leg {
         self.network.is_user_defined()
     }
 
-    /// The host end's name: 40 random bits, so that among thousands there are no two.
+    /// The host end's name.
     pub(super) fn host_name(&self) -> String {
-        format!("veth{}", self.endpoint_id.get(..10).unwrap_or_default())
+        host_name(&self.endpoint_id)
     }
 
     fn gateway4(&self) -> Option<Ipv4Addr> {

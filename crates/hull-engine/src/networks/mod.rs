@@ -13,12 +13,14 @@
 //! | `files` | /etc/hosts and /etc/resolv.conf |
 //! | `allocate` | a container's places, from the decision to their end |
 //! | `place` | a place that is no container's: a program's, by hand |
+//! | `explain` | what a place consists of in the kernel |
 //! | `live` | connect and disconnect while it runs, and a daemon that comes back |
 
 mod allocate;
 mod configuration;
 mod create;
 mod endpoint;
+mod explain;
 mod files;
 mod live;
 mod names;
@@ -37,6 +39,7 @@ use serde_json::{Map, Value, json};
 
 pub(crate) use allocate::{Allocation, Joiner};
 pub use create::{Ipam, IpamConfig, Network, NetworkCreate};
+pub use explain::{Element, Wire};
 pub(crate) use files::{HostsOf, Resolving};
 pub(crate) use live::Live;
 pub use place::Place;

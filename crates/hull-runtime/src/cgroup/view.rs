@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::io;
 use std::path::{Path, PathBuf};
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use super::figures::{self, Blkio, Folders};
 use super::{Cgroup, files, folders_below, hierarchy};
@@ -12,7 +12,7 @@ use crate::error::Context;
 use crate::{Error, Result};
 
 /// Memory, in bytes.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Memory {
     /// In use, page cache included.
     pub current: u64,
@@ -29,7 +29,7 @@ pub struct Memory {
 }
 
 /// Swap alone, in bytes.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Swap {
     /// In use.
     pub current: u64,
@@ -38,7 +38,7 @@ pub struct Swap {
 }
 
 /// Processor time, in nanoseconds.
-#[derive(Clone, Debug, Default, PartialEq, Serialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Cpu {
     /// Used.
     pub usage_ns: u64,
@@ -53,7 +53,7 @@ pub struct Cpu {
 }
 
 /// Processes and threads.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Pids {
     /// There are.
     pub current: u64,
@@ -64,7 +64,7 @@ pub struct Pids {
 }
 
 /// Disks, in bytes and operations.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Io {
     /// Bytes read.
     pub read_bytes: u64,
@@ -77,7 +77,7 @@ pub struct Io {
 }
 
 /// What a cgroup uses of what it may. What the machine has no controller for is not there.
-#[derive(Clone, Debug, Default, PartialEq, Serialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Usage {
     /// Memory.
     pub memory: Option<Memory>,

@@ -63,6 +63,19 @@ fn name(capability: CapabilitySet) -> String {
     }
 }
 
+/// A capability's name: `CAP_CHOWN`.
+pub fn name_of(capability: Capability) -> String {
+    name(bit(capability))
+}
+
+/// The names in a set as `/proc/PID/status` writes it, in the alphabet's order.
+pub fn names_in(set: u64) -> Vec<String> {
+    let known = TABLE.iter().map(|(capability, _)| *capability);
+    let mut names: Vec<String> = known.filter(|one| set & one.bits() != 0).map(name).collect();
+    names.sort_unstable();
+    names
+}
+
 /// The names of all capabilities that are known here.
 pub(crate) fn names() -> Vec<String> {
     TABLE.iter().map(|(bit, _)| name(*bit)).collect()

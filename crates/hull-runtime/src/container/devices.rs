@@ -16,7 +16,7 @@ use crate::error::Context;
 use crate::{Error, Result};
 
 /// What every container has: name, major and minor number, all readable and writable by everyone.
-const DEFAULT: [(&str, u32, u32); 6] =
+pub const DEFAULT: [(&str, u32, u32); 6] =
     [("null", 1, 3), ("zero", 1, 5), ("full", 1, 7), ("random", 1, 8), ("urandom", 1, 9), ("tty", 5, 0)];
 
 const LINKS: [(&str, &str); 6] = [

@@ -2,6 +2,7 @@
 //!
 //! A [`Filter`] is compiled in the launcher or the shim and installed by the new process just before exec.
 
+use std::collections::BTreeSet;
 use std::os::fd::OwnedFd;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -112,6 +113,36 @@ pub fn default_filter(bounding: &[Capability]) -> Result<Filter> {
     let filter = build_default(bounding)?;
     compiled.push((bounding.to_vec(), filter.clone()));
     Ok(filter)
+}
+
+/// What a filter does, in numbers.
+#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize)]
+pub struct Summary {
+    /// How many system calls are let through whatever their arguments are.
+    pub allowed: usize,
+    /// Those that are let through with some arguments only.
+    pub conditional: Vec<String>,
+    /// What a program gets for all others.
+    pub otherwise: &'static str,
+}
+
+/// The summary of [`default_filter`] for this machine's own system calls.
+///
+/// # Errors
+/// hull does not know this machine's architecture.
+pub fn default_summary(bounding: &[Capability]) -> Result<Summary> {
+    let native = Architecture::native()?;
+    let rules = profile::rules(native, bounding);
+    let there =
+        |rule: &&rules::Rule| rule.action == Action::Allow && numbers::number(native, &rule.name).is_some();
+    let (always, sometimes): (Vec<_>, Vec<_>) =
+        rules.iter().filter(there).partition(|rule| rule.conditions.is_empty());
+    let names = |rules: Vec<&rules::Rule>| -> BTreeSet<String> {
+        rules.into_iter().map(|rule| rule.name.to_string()).collect()
+    };
+    let always = names(always);
+    let conditional = names(sometimes).into_iter().filter(|name| !always.contains(name)).collect();
+    Ok(Summary { allowed: always.len(), conditional, otherwise: "EPERM" })
 }
 
 fn build_default(bounding: &[Capability]) -> Result<Filter> {

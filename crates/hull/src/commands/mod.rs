@@ -77,6 +77,7 @@ mod builder;
 mod cgroup;
 mod container;
 mod doctor;
+mod explain;
 mod image;
 mod inspect;
 mod network;
@@ -89,8 +90,16 @@ mod unsupported;
 mod volume;
 
 /// The commands at the root, in tables: the first that has a name wins.
-pub const ROOT: &[&[Entry]] =
-    &[container::ROOT, image::ROOT, inspect::ROOT, system::ROOT, doctor::ROOT, own::ROOT, unsupported::ROOT];
+pub const ROOT: &[&[Entry]] = &[
+    container::ROOT,
+    image::ROOT,
+    inspect::ROOT,
+    system::ROOT,
+    doctor::ROOT,
+    explain::ROOT,
+    own::ROOT,
+    unsupported::ROOT,
+];
 
 /// The management commands, in the order in which the help lists them.
 pub const MANAGEMENT: &[Management] = &[

@@ -3,6 +3,8 @@
 mod run;
 mod tree;
 
+pub(super) use tree::lines;
+
 use super::{Entry, Management};
 
 const ENTRIES: &[Entry] = &[

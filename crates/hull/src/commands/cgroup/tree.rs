@@ -134,7 +134,7 @@ fn seconds(nanoseconds: u64) -> String {
 }
 
 /// What a cgroup uses of what it may, in v2's words, one a line.
-pub(super) fn lines(usage: &Usage) -> Vec<String> {
+pub(in crate::commands) fn lines(usage: &Usage) -> Vec<String> {
     let mut lines = Vec::new();
     let mut line = |name: &str, value: String| lines.push(format!("{name:<16}{value}"));
     let or_max = |max: Option<String>| max.unwrap_or_else(|| "max".to_owned());
