@@ -64,7 +64,16 @@ pub(crate) async fn inspect(request: Request) -> Result<Response> {
 /// What a container is made of: hull's own.
 pub(crate) async fn explain(request: Request) -> Result<Response> {
     let container = container(&request)?;
-    http::ok(&request.engine.explain(&container).await?)
+    let mut explanation = request.engine.explain(&container).await?;
+    if let Some(guard) = &request.guard {
+        // Whom it shares with is not named to who does not see that one.
+        let judge = guard.on(&request.engine);
+        for namespace in explanation.namespaces.values_mut() {
+            let seen = |name: &String| request.engine.container(name).is_ok_and(|other| judge.sees(&other));
+            namespace.containers.retain(seen);
+        }
+    }
+    http::ok(&explanation)
 }
 
 pub(crate) async fn start(mut request: Request) -> Result<Response> {

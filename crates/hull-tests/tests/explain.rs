@@ -305,3 +305,31 @@ fn an_image_s_links_lead_nowhere() {
     assert!(told.contains("a link in the image leads out of it: /data/deep"), "{told}");
     assert_eq!(std::fs::read_dir(&out).expect("the folder").count(), 0);
 }
+
+#[test]
+fn a_profile_of_one_s_own_and_the_socket_of_a_label() {
+    let daemon = Daemon::start();
+    let profile = daemon.dir().join("profile.json");
+    let rules = r#"{"defaultAction": "SCMP_ACT_ALLOW", "syscalls": [{"names": ["mkdir"], "action": "SCMP_ACT_ERRNO"}]}"#;
+    std::fs::write(&profile, rules).expect("the profile");
+    let option = format!("seccomp={}", profile.display());
+    daemon.ok(&["create", "--name", "own", "--security-opt", &option, "busybox", "true"]);
+    let own = json(&daemon, "own");
+    assert_eq!(
+        (&own["seccomp"]["profile"], &own["seccomp"]["otherwise"]),
+        (&"own".into(), &"are let through".into())
+    );
+    daemon.ok(&["run", "-d", "--name", "seen", "-l", "a=b", "busybox", "sleep", "600"]);
+    daemon.ok(&["run", "-d", "--name", "hidden", "--net", "container:seen", "busybox", "sleep", "600"]);
+    let socket = daemon.dir().join("label.sock");
+    let path = socket.to_str().expect("UTF-8");
+    daemon.ok(&["system", "socket", "add", path, "read-only", "label=a=b"]);
+    let confined = |name: &str| {
+        let mut client = daemon.client(&["explain", name, "--json"]);
+        client.env("HULL_HOST", format!("unix://{path}")).output().expect("the client")
+    };
+    let seen: Value = serde_json::from_slice(&confined("seen").stdout).expect("JSON");
+    assert_eq!(seen["namespaces"]["net"]["containers"], serde_json::json!([]));
+    assert_eq!(json(&daemon, "seen")["namespaces"]["net"]["containers"], serde_json::json!(["hidden"]));
+    assert!(!confined("hidden").status.success());
+}

@@ -86,10 +86,7 @@ impl Engine {
         if record.host_config.ipc_mode == "shareable" {
             super::view::mount_shared_memory(&runtime_dir, record.host_config.shm_size)?;
         }
-        let edits = match record.host_config.resources.device_requests.as_deref() {
-            None | Some([]) => Edits::default(),
-            Some(requests) => Registry::read(&self.config.cdi_spec_dirs).serve(requests)?,
-        };
+        let edits = self.edits(record)?;
         let sources = self.mount_sources(record, mounted)?;
         Ok(Prepared {
             awaits_network: own_network,
@@ -103,6 +100,14 @@ impl Engine {
                 edits,
             },
         })
+    }
+
+    /// What its CDI devices bring.
+    pub(super) fn edits(&self, record: &Record) -> Result<Edits> {
+        match record.host_config.resources.device_requests.as_deref() {
+            None | Some([]) => Ok(Edits::default()),
+            Some(requests) => Registry::read(&self.config.cdi_spec_dirs).serve(requests),
+        }
     }
 
     fn allocate(&self, record: &Record) -> Result<Allocation> {

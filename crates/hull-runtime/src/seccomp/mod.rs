@@ -122,8 +122,8 @@ pub struct Summary {
     pub allowed: usize,
     /// Those that are let through with some arguments only.
     pub conditional: Vec<String>,
-    /// What a program gets for all others.
-    pub otherwise: &'static str,
+    /// What becomes of all others: `fail with EPERM`.
+    pub otherwise: String,
 }
 
 /// The summary of [`default_filter`] for this machine's own system calls.
@@ -133,8 +133,26 @@ pub struct Summary {
 pub fn default_summary(bounding: &[Capability]) -> Result<Summary> {
     let native = Architecture::native()?;
     let rules = profile::rules(native, bounding);
-    let there =
-        |rule: &&rules::Rule| rule.action == Action::Allow && numbers::number(native, &rule.name).is_some();
+    Ok(summarise(native, &rules, Action::Errno(libc::EPERM as u16)))
+}
+
+/// The summary of a profile's filter ([`compile`]) for this machine's own system calls.
+///
+/// # Errors
+/// hull does not know this machine's architecture, or the profile cannot be.
+pub fn summary(profile: &LinuxSeccomp) -> Result<Summary> {
+    let mut rules = Vec::new();
+    for entry in profile.syscalls().iter().flatten() {
+        rules.extend(rules::of(entry)?);
+    }
+    let otherwise = Action::of(profile.default_action(), profile.default_errno_ret())?;
+    Ok(summarise(Architecture::native()?, &rules, otherwise))
+}
+
+fn summarise(native: Architecture, rules: &[rules::Rule], otherwise: Action) -> Summary {
+    let there = |rule: &&rules::Rule| {
+        matches!(rule.action, Action::Allow | Action::Log) && numbers::number(native, &rule.name).is_some()
+    };
     let (always, sometimes): (Vec<_>, Vec<_>) =
         rules.iter().filter(there).partition(|rule| rule.conditions.is_empty());
     let names = |rules: Vec<&rules::Rule>| -> BTreeSet<String> {
@@ -142,7 +160,19 @@ pub fn default_summary(bounding: &[Capability]) -> Result<Summary> {
     };
     let always = names(always);
     let conditional = names(sometimes).into_iter().filter(|name| !always.contains(name)).collect();
-    Ok(Summary { allowed: always.len(), conditional, otherwise: "EPERM" })
+    let otherwise = match otherwise {
+        Action::Allow => "are let through".to_owned(),
+        Action::Log => "are let through and logged".to_owned(),
+        Action::Errno(errno) if i32::from(errno) == libc::EPERM => "fail with EPERM".to_owned(),
+        Action::Errno(errno) if i32::from(errno) == libc::ENOSYS => "fail with ENOSYS".to_owned(),
+        Action::Errno(errno) => format!("fail with error {errno}"),
+        Action::KillThread => "kill the thread".to_owned(),
+        Action::KillProcess => "kill the process".to_owned(),
+        Action::Trap => "raise SIGSYS".to_owned(),
+        Action::Trace(_) => "are for a tracer to decide".to_owned(),
+        Action::Notify => "are for a listener to decide".to_owned(),
+    };
+    Summary { allowed: always.len(), conditional, otherwise }
 }
 
 fn build_default(bounding: &[Capability]) -> Result<Filter> {

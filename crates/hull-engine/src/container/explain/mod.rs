@@ -13,17 +13,20 @@ use std::sync::Arc;
 
 use hull_runtime::cgroup::{self, Cgroup, HierarchyMode, Usage};
 use hull_runtime::container::{DEFAULT_DEVICES, capability_name};
+use hull_runtime::protocol;
 use hull_runtime::seccomp::{self, Summary};
 use oci_spec::runtime::{Capability, LinuxDeviceCgroup, LinuxDeviceType, Mount, Spec};
 use serde::Serialize;
 
 use self::process::{Alive, Live, Processes, User};
 use self::sharing::Namespace;
+use super::cdi::Edits;
 use super::mounts::MountKind;
-use super::security::{SeccompChoice, security};
+use super::security::security;
 use super::spec::{Facts, Namespaces};
 use super::{Container, Record};
 use crate::blocking::may_hang;
+use crate::model::HostConfig;
 use crate::networks::{Element, Wire};
 use crate::{Engine, Result};
 
@@ -137,7 +140,7 @@ pub struct Network {
 /// The filter of system calls.
 #[derive(Debug, Serialize)]
 pub struct Seccomp {
-    /// `builtin` or `unconfined`.
+    /// `builtin`, `own` (`--security-opt seccomp=FILE`) or `unconfined`.
     pub profile: &'static str,
     /// What the filter does; none where there is none.
     #[serde(flatten)]
@@ -196,7 +199,11 @@ impl Engine {
             tell("the namespaces that it joins", &error);
             Namespaces::default()
         });
-        let facts = self.facts(record, namespaces);
+        let edits = self.edits(record).unwrap_or_else(|error| {
+            tell("its CDI devices", &error);
+            Edits::default()
+        });
+        let facts = self.facts(record, namespaces, edits);
         let oci = self.spec(record, &facts).map_err(|error| tell("its configuration", &error)).ok();
         let layers = match self.images.snapshot(&record.id) {
             Ok(snapshot) => Layers { lower: snapshot.lower, upper: snapshot.upper, work: snapshot.work },
@@ -233,7 +240,7 @@ impl Engine {
             network: Network { mode: host.network_mode.clone(), interfaces, firewall: Vec::new() },
             configured_user: record.config.user.clone(),
             user: None,
-            seccomp: seccomp_of(&security.seccomp, &capabilities.iter().copied().collect::<Vec<_>>()),
+            seccomp: seccomp_of(host, &capabilities.iter().copied().collect::<Vec<_>>())?,
             capabilities: sorted(capabilities.into_iter().map(capability_name)),
             no_new_privileges: security.no_new_privileges,
             masked_paths: linux.and_then(|linux| linux.masked_paths().clone()).unwrap_or_default(),
@@ -247,7 +254,7 @@ impl Engine {
     }
 
     /// What a start finds out, without doing anything for it.
-    fn facts(&self, record: &Record, namespaces: Namespaces) -> Facts {
+    fn facts(&self, record: &Record, namespaces: Namespaces, edits: Edits) -> Facts {
         let sources = record.mounts.iter().map(|mount| match mount.kind {
             MountKind::Tmpfs => PathBuf::new(),
             MountKind::Bind => PathBuf::from(&mount.source),
@@ -264,6 +271,7 @@ impl Engine {
             sources: sources.collect(),
             namespaces,
             linked: self.linked_running(record).into_iter().flat_map(|linked| linked.environment).collect(),
+            edits,
         }
     }
 
@@ -304,13 +312,14 @@ fn sorted(names: impl Iterator<Item = String>) -> Vec<String> {
     names
 }
 
-fn seccomp_of(choice: &SeccompChoice, bounding: &[Capability]) -> Seccomp {
-    match choice {
-        SeccompChoice::Default => {
-            Seccomp { profile: "builtin", summary: seccomp::default_summary(bounding).ok(), filters: None }
-        }
-        SeccompChoice::Unconfined => Seccomp { profile: "unconfined", summary: None, filters: None },
-    }
+/// The filter that a start would install.
+fn seccomp_of(host: &HostConfig, bounding: &[Capability]) -> Result<Seccomp> {
+    let (profile, summary) = match super::security::seccomp(host)? {
+        (protocol::Seccomp::Default, _) => ("builtin", seccomp::default_summary(bounding).ok()),
+        (protocol::Seccomp::Spec, Some(profile)) => ("own", seccomp::summary(&profile).ok()),
+        (protocol::Seccomp::Spec | protocol::Seccomp::Unconfined, _) => ("unconfined", None),
+    };
+    Ok(Seccomp { profile, summary, filters: None })
 }
 
 fn planned_mounts(layers: &Layers, oci: Option<&Spec>) -> Vec<Mounted> {

@@ -217,7 +217,7 @@ pub(super) fn seccomp(filter: &Value) -> String {
         return format!("{profile}: every system call is let through");
     }
     format!(
-        "{profile}: {} system calls are let through, with some arguments only {}; all others fail with {}",
+        "{profile}: {} system calls are let through, with some arguments only {}; all others {}",
         filter["allowed"],
         texts(&filter["conditional"]).join(", "),
         text(&filter["otherwise"])

@@ -145,8 +145,10 @@ fn mounts(script: &mut Script, of: &Value) {
 
 /// The options but those that are no option of mount(8) at a first mount.
 fn options(mount: &Value) -> String {
-    const NONE: [&str; 13] = [
+    const NONE: [&str; 15] = [
         "bind",
+        "idmap",
+        "ridmap",
         "rbind",
         "rw",
         "rro",
