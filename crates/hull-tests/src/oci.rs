@@ -67,6 +67,11 @@ impl Oci {
         self.program.len() == 2
     }
 
+    /// The runtime's program.
+    pub fn program(&self) -> &std::ffi::OsStr {
+        &self.program[0]
+    }
+
     /// The folder of this test.
     pub fn dir(&self) -> &Path {
         &self.dir

@@ -3,12 +3,13 @@
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
-use oci_spec::runtime::Spec;
+use oci_spec::runtime::{Hooks, Spec};
 use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType};
 
 use super::config::{self, Config};
 use super::intel_rdt;
 use super::state::{self, NewFolder, Record, START};
+use super::watch::{self, Watched};
 use super::{Container, Runtime};
 use crate::cgroup::Cgroup;
 use crate::container::{Child, Hold, Start, Step, Streams, hooks};
@@ -30,6 +31,10 @@ pub struct Create {
     pub preserve_fds: u32,
     /// Leave the process with the caller's session keyring.
     pub no_new_keyring: bool,
+    /// The caller starts the container itself, by [`Created::start`], which watches that the command is not hull's own
+    /// binary. Where that cannot be watched, the calling process is replaced as by [`super::protect_own_binary`]
+    /// before anything is made. Who does not say so has called that before.
+    pub starts: bool,
     /// Change the root without `pivot_root`.
     pub no_pivot: bool,
 }
@@ -66,6 +71,9 @@ impl Runtime {
         let Config { mut spec, text, bundle, warnings: mut said } = config::read(&create.bundle)?;
         let wants_terminal = spec.process().as_ref().and_then(|process| process.terminal()) == Some(true);
         check_console(wants_terminal, create.console.as_ref())?;
+        if create.starts && !watch::is_enough(&spec) {
+            super::protect_own_binary()?;
+        }
         // Those come first, and the caller's count is of what follows them.
         let activated = listen_fds();
         let create =
@@ -73,54 +81,61 @@ impl Runtime {
         check_preserved(create.preserve_fds)?;
         let folder = NewFolder::make(self, id)?;
         folder.begin(&text)?;
-        let annotations = spec.annotations().clone().unwrap_or_default();
         let hold = Hold {
             listener: listen(&folder)?,
             id: id.to_owned(),
             version: spec.version().clone(),
-            bundle: bundle.clone(),
-            annotations: annotations.clone(),
+            bundle,
+            annotations: spec.annotations().clone().unwrap_or_default(),
         };
         take_listen_fds(&mut spec, activated);
         let path = cgroup_path(&spec, id);
         let cgroup = UnfinishedCgroup::begin(&path)?;
-        let (child, terminal, warnings) = first_process(&spec, &hold, &cgroup.cgroup, create)?;
-        let pid = child.pid();
-        let (pid_began, _) = state::process_began(pid).ok_or_else(|| {
-            Error::refused(
-                format!("create the container {id}"),
-                "its first process ended while it waited to be started",
-            )
-        })?;
-        let rdt = spec.linux().as_ref().and_then(|linux| linux.intel_rdt().as_ref());
-        let resctrl = rdt.map(|rdt| intel_rdt::join(rdt, id, pid)).transpose()?.flatten();
-        let record = Record {
-            oci_version: hold.version.clone(),
-            id: id.to_owned(),
-            rootfs: rootfs(&spec),
-            bundle,
-            pid,
-            pid_began,
-            created: now(),
-            owner: rustix::process::geteuid().as_raw(),
-            cgroup: path,
-            annotations,
-            resctrl,
-        };
+        let mut making = Making { spec: &spec, hold: &hold, create, warnings: Vec::new(), hooked: false };
+        let mut child = making.first_process(&cgroup.cgroup)?;
+        let record = making.record(&child, path)?;
+        // The first process mounts meanwhile.
+        folder.write_ahead(&record)?;
+        let terminal = making.lead_or_undo(&mut child, &cgroup.cgroup)?;
         // Until it is written down, an error still ends it.
         let mut guard = UnlessKept { child: Some(child) };
         if let Some(file) = &create.pid_file {
-            write_pid(file, pid)?;
+            write_pid(file, record.pid)?;
         }
-        let container = folder.keep(record)?;
+        said.extend(making.warnings);
+        let container = folder.keep(record, spec.hooks().clone())?;
         cgroup.keep();
         match guard.child.take() {
-            Some(child) => {
-                said.extend(warnings);
-                Ok(Created { container, terminal, pidfd: child.into_pidfd(), warnings: said })
-            }
+            Some(child) => Ok(Created { container, terminal, pidfd: child.into_pidfd(), warnings: said }),
             None => unreachable!("the child was just put there"),
         }
+    }
+}
+
+impl Created {
+    /// Starts it, as [`Container::start`] does.
+    ///
+    /// # Errors
+    /// As of that; nothing of the container is left then.
+    pub fn start(&self) -> Result<()> {
+        let pid = self.container.record.pid;
+        let started = if super::is_protected() {
+            self.container.start_created(None)
+        } else {
+            match Watched::begin(pid) {
+                Some(watched) => self.container.start_created(Some(watched)),
+                None => {
+                    let advice =
+                        "the kernel lets nobody trace (sysctl kernel.yama.ptrace_scope): create and start it";
+                    Err(Error::refused("watch the exec of the command", advice))
+                }
+            }
+        };
+        if started.is_err() {
+            // The error of the start is the one to tell.
+            let _ = self.container.delete(true);
+        }
+        started
     }
 }
 
@@ -172,75 +187,104 @@ impl Drop for UnfinishedCgroup {
     }
 }
 
-/// Clones the first process and leads it to where it waits.
-fn first_process(
-    spec: &Spec,
-    hold: &Hold,
-    cgroup: &Cgroup,
-    create: &Create,
-) -> Result<(Child, Option<OwnedFd>, Vec<String>)> {
-    let linux = spec.linux().as_ref();
-    let filter = linux.and_then(|linux| linux.seccomp().as_ref()).map(seccomp::compile).transpose()?;
-    let wants_terminal = spec.process().as_ref().and_then(|process| process.terminal()) == Some(true);
-    let streams =
-        if wants_terminal { Streams::Terminal { size: console_size(spec) } } else { Streams::Inherited };
-    let mut child = container::start(Start {
-        spec,
-        rootfs: &Rootfs::Path,
-        filter: filter.as_ref(),
-        streams,
-        cgroup,
-        awaits_cgroup: true,
-        init: false,
-        awaits_network: false,
-        user: None,
-        preserved: create.preserve_fds,
-        keyring: !create.no_new_keyring,
-        hold: Some(hold),
-        no_pivot: create.no_pivot,
-    })?;
-    let mut warnings = cgroup.complete(linux.and_then(|linux| linux.resources().as_ref()))?;
-    child.cgroup_is_there()?;
-    let mut hooked = false;
-    let led = lead(&mut child, spec, hold, create, &mut warnings, &mut hooked, cgroup);
-    if led.is_err() && hooked {
-        drop(child);
-        // The specification has a failed creation end like a container; the first error is the one to tell.
-        let _ = run_hooks(spec, "poststop", &hold.state("stopped", 0));
-        return Err(led.err().unwrap_or_else(|| unreachable!("looked at just above")));
-    }
-    Ok((child, led?, warnings))
+/// A first process on its way to where it waits.
+struct Making<'c> {
+    spec: &'c Spec,
+    hold: &'c Hold,
+    create: &'c Create,
+    warnings: Vec<String>,
+    /// The runtime's hooks were called.
+    hooked: bool,
 }
 
-/// Answers the first process until it waits. Returns its terminal, if the caller wants it.
-fn lead(
-    child: &mut Child,
-    spec: &Spec,
-    hold: &Hold,
-    create: &Create,
-    warnings: &mut Vec<String>,
-    hooked: &mut bool,
-    cgroup: &Cgroup,
-) -> Result<Option<OwnedFd>> {
-    let mut terminal = None;
-    loop {
-        match child.step()? {
-            Step::Warning(warning) => warnings.push(warning),
-            Step::Terminal(master) => match &create.console {
-                Some(Console::Socket(path)) => send_terminal(path, &master)?,
-                Some(Console::Caller) | None => terminal = Some(master),
-            },
-            Step::NeedsHooks => {
-                *hooked = true;
-                let state = hold.state("creating", child.pid());
-                run_hooks(spec, "prestart", &state)?;
-                run_hooks(spec, "createRuntime", &state)?;
-                child.hooks_are_done()?;
-            }
-            Step::Held => return Ok(terminal),
-            Step::Running => return Err(killed(cgroup)),
-            Step::NeedsNetwork => {
-                return Err(Error::refused("create the container", "its network was not to come later"));
+impl Making<'_> {
+    /// Clones it, and makes its cgroup while it mounts.
+    fn first_process(&mut self, cgroup: &Cgroup) -> Result<Child> {
+        let (spec, create) = (self.spec, self.create);
+        let linux = spec.linux().as_ref();
+        let filter = linux.and_then(|linux| linux.seccomp().as_ref()).map(seccomp::compile).transpose()?;
+        let wants_terminal = spec.process().as_ref().and_then(|process| process.terminal()) == Some(true);
+        let streams =
+            if wants_terminal { Streams::Terminal { size: console_size(spec) } } else { Streams::Inherited };
+        let mut child = container::start(Start {
+            spec,
+            rootfs: &Rootfs::Path,
+            filter: filter.as_ref(),
+            streams,
+            cgroup,
+            awaits_cgroup: true,
+            init: false,
+            awaits_network: false,
+            user: None,
+            preserved: create.preserve_fds,
+            keyring: !create.no_new_keyring,
+            hold: Some(self.hold),
+            no_pivot: create.no_pivot,
+        })?;
+        self.warnings = cgroup.complete(linux.and_then(|linux| linux.resources().as_ref()))?;
+        child.cgroup_is_there()?;
+        Ok(child)
+    }
+
+    /// What is written down of the container.
+    fn record(&self, child: &Child, cgroup: String) -> Result<Record> {
+        let (hold, spec, pid) = (self.hold, self.spec, child.pid());
+        let (pid_began, _) = state::process_began(pid).ok_or_else(|| {
+            Error::refused(format!("create the container {}", hold.id), "its first process ended on its way")
+        })?;
+        let rdt = spec.linux().as_ref().and_then(|linux| linux.intel_rdt().as_ref());
+        let resctrl = rdt.map(|rdt| intel_rdt::join(rdt, &hold.id, pid)).transpose()?.flatten();
+        Ok(Record {
+            oci_version: hold.version.clone(),
+            id: hold.id.clone(),
+            rootfs: rootfs(spec),
+            bundle: hold.bundle.clone(),
+            pid,
+            pid_began,
+            created: now(),
+            owner: rustix::process::geteuid().as_raw(),
+            cgroup,
+            annotations: hold.annotations.clone(),
+            resctrl,
+        })
+    }
+
+    /// Answers the first process until it waits. Returns its terminal, if the caller wants it.
+    fn lead_or_undo(&mut self, child: &mut Child, cgroup: &Cgroup) -> Result<Option<OwnedFd>> {
+        let led = self.lead(child, cgroup);
+        if led.is_err()
+            && self.hooked
+            && let Some(hooks) = self.spec.hooks()
+        {
+            // The specification has a failed creation end like a container; the first error is the one to tell.
+            let _ = rustix::process::pidfd_send_signal(child.pidfd(), rustix::process::Signal::KILL);
+            let _ = run_hooks(hooks, "poststop", &self.hold.state("stopped", 0));
+        }
+        led
+    }
+
+    fn lead(&mut self, child: &mut Child, cgroup: &Cgroup) -> Result<Option<OwnedFd>> {
+        let doing = "create the container";
+        let mut terminal = None;
+        loop {
+            match child.step()? {
+                Step::Warning(warning) => self.warnings.push(warning),
+                Step::Terminal(master) => match &self.create.console {
+                    Some(Console::Socket(path)) => send_terminal(path, &master)?,
+                    Some(Console::Caller) | None => terminal = Some(master),
+                },
+                Step::NeedsHooks => {
+                    self.hooked = true;
+                    let state = self.hold.state("creating", child.pid());
+                    if let Some(hooks) = self.spec.hooks() {
+                        run_hooks(hooks, "prestart", &state)?;
+                        run_hooks(hooks, "createRuntime", &state)?;
+                    }
+                    child.hooks_are_done()?;
+                }
+                Step::Held => return Ok(terminal),
+                Step::Running => return Err(killed(cgroup)),
+                Step::NeedsNetwork => return Err(Error::refused(doing, "its network was not to come later")),
             }
         }
     }
@@ -258,8 +302,7 @@ fn killed(cgroup: &Cgroup) -> Error {
 }
 
 /// Runs the configuration's hooks of one point.
-pub(super) fn run_hooks(spec: &Spec, point: &str, state: &str) -> Result<()> {
-    let Some(all) = spec.hooks() else { return Ok(()) };
+pub(super) fn run_hooks(all: &Hooks, point: &str, state: &str) -> Result<()> {
     // Called by its name though it is deprecated: there are configurations that have it.
     #[allow(deprecated)]
     let hooks = match point {

@@ -5,7 +5,6 @@ use std::time::Duration;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::process::{Pid, PidfdFlags, pidfd_open};
 
-use super::create::run_hooks;
 use super::{Container, Status};
 use crate::error::Context;
 use crate::shim::kernel::signal_by_pidfd;
@@ -174,8 +173,7 @@ impl Container {
                 _ => {}
             }
         }
-        let hooks =
-            self.config().and_then(|spec| run_hooks(&spec, "poststop", &self.hook_state("stopped", 0)));
+        let hooks = self.run_hooks("poststop", "stopped", 0);
         self.forget()?;
         hooks
     }

@@ -28,6 +28,7 @@ mod spec;
 mod start;
 mod state;
 mod update;
+mod watch;
 
 pub use config::read_process;
 pub use create::{Console, Create, Created};
@@ -97,7 +98,7 @@ pub fn protect_own_binary() -> Result<()> {
 
 /// Whether the file that this process was executed from cannot be opened for writing: it is on a read-only mount, or
 /// sealed.
-fn is_protected() -> bool {
+pub(crate) fn is_protected() -> bool {
     use rustix::fs::{Mode, OFlags, SealFlags, StatVfsMountFlags};
     let flags = OFlags::RDONLY | OFlags::CLOEXEC;
     let Ok(own) = rustix::fs::open("/proc/self/exe", flags, Mode::empty()) else { return false };

@@ -2,8 +2,9 @@
 
 use rustix::net::{AddressFamily, SocketFlags, SocketType};
 
-use super::create::{address, open_folder, run_hooks};
+use super::create::{address, open_folder};
 use super::state::START;
+use super::watch::Watched;
 use super::{Container, Status};
 use crate::container::start_held;
 use crate::error::Context;
@@ -26,17 +27,23 @@ impl Container {
                 return Err(Error::refused(doing(), "cannot start an already running container"));
             }
         }
+        self.start_created(None)
+    }
+
+    /// Starts one that was just created, whose exec may be watched.
+    pub(super) fn start_created(&self, watched: Option<Watched>) -> Result<()> {
+        let doing = || format!("start the container {}", self.id());
         let folder = open_folder(&self.folder).context(doing)?;
         let flags = SocketFlags::CLOEXEC;
         let socket = rustix::net::socket_with(AddressFamily::UNIX, SocketType::SEQPACKET, flags, None);
         let socket = socket.context(doing)?;
         rustix::net::connect(&socket, &address(&folder).context(doing)?).context(doing)?;
-        let started = start_held(&socket);
+        let started = start_held(&socket).and_then(|()| watched.map_or(Ok(()), Watched::exec));
         // From here on it has been started, whatever came of it.
         std::fs::remove_file(self.folder.join(START)).context(doing)?;
         started?;
         // A hook that fails is told of and changes nothing.
-        run_hooks(&self.config()?, "poststart", &self.hook_state("running", self.record.pid))
+        self.run_hooks("poststart", "running", self.record.pid)
     }
 
     /// What hooks outside of the container are told.

@@ -7,12 +7,12 @@ use std::os::fd::OwnedFd;
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
-use oci_spec::runtime::Spec;
+use oci_spec::runtime::{Hooks, Spec};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
 use super::Runtime;
-use super::create::cgroup_path;
+use super::create::{cgroup_path, run_hooks};
 use crate::cgroup::Cgroup;
 use crate::error::Context;
 use crate::{Error, Result};
@@ -72,6 +72,8 @@ pub(super) struct Record {
 pub struct Container {
     pub(super) folder: PathBuf,
     pub(super) record: Record,
+    /// Its configuration's hooks, where that has just been read.
+    pub(super) hooks: Option<Option<Hooks>>,
 }
 
 impl Runtime {
@@ -91,7 +93,7 @@ impl Runtime {
         };
         let record = serde_json::from_slice(&text)
             .map_err(|error| Error::refused(format!("read {}", record.display()), error.to_string()))?;
-        Ok(Container { folder, record })
+        Ok(Container { folder, record, hooks: None })
     }
 
     /// Whether there is a container of that id.
@@ -201,6 +203,22 @@ impl Container {
         serde_json::from_slice(&text).map_err(|error| Error::refused(doing(), error.to_string()))
     }
 
+    /// Runs its configuration's hooks of one point; `status` and `pid` are what they are told.
+    pub(super) fn run_hooks(&self, point: &str, status: &str, pid: i32) -> Result<()> {
+        let read;
+        let hooks = match &self.hooks {
+            Some(hooks) => hooks,
+            None => {
+                read = self.config()?.hooks().clone();
+                &read
+            }
+        };
+        match hooks {
+            Some(hooks) => run_hooks(hooks, point, &self.hook_state(status, pid)),
+            None => Ok(()),
+        }
+    }
+
     /// Its state as runc prints it: the specification's, with the root file system, the time and the owner.
     ///
     /// # Errors
@@ -281,24 +299,38 @@ impl NewFolder {
 
     /// Writes down what is to become a container.
     pub(super) fn begin(&self, config: &[u8]) -> Result<()> {
-        self.write(CONFIG, config).context(|| format!("write {}", self.path.join(CONFIG).display()))
+        let written = self.write(CONFIG, config).and_then(|()| self.put(CONFIG));
+        written.context(|| format!("write {}", self.path.join(CONFIG).display()))
     }
 
-    /// Writes down what the container is: from here on it is one.
-    pub(super) fn keep(mut self, record: Record) -> Result<Container> {
+    /// Writes down what the container is to be: its first process may not be ready yet.
+    pub(super) fn write_ahead(&self, record: &Record) -> Result<()> {
         let doing = || format!("write down the container {}", record.id);
-        let text = serde_json::to_vec(&record).map_err(|error| Error::refused(doing(), error.to_string()))?;
-        self.write(RECORD, &text).context(doing)?;
+        let text = serde_json::to_vec(record).map_err(|error| Error::refused(doing(), error.to_string()))?;
+        self.write(RECORD, &text).context(doing)
+    }
+
+    /// Makes what was written ahead hold: from here on it is a container.
+    pub(super) fn keep(mut self, record: Record, hooks: Option<Hooks>) -> Result<Container> {
+        self.put(RECORD).context(|| format!("write down the container {}", record.id))?;
         self.kept = true;
-        Ok(Container { folder: self.path.clone(), record })
+        Ok(Container { folder: self.path.clone(), record, hooks: Some(hooks) })
+    }
+
+    fn temporary(&self, name: &str) -> PathBuf {
+        self.path.join(format!("{name}.new"))
     }
 
     fn write(&self, name: &str, bytes: &[u8]) -> std::io::Result<()> {
-        let temporary = self.path.join(format!("{name}.new"));
+        let path = self.temporary(name);
         let mut file =
-            fs::OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&temporary)?;
-        file.write_all(bytes)?;
-        fs::rename(&temporary, self.path.join(name))
+            fs::OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(path)?;
+        file.write_all(bytes)
+    }
+
+    /// Gives what was written its name.
+    fn put(&self, name: &str) -> std::io::Result<()> {
+        fs::rename(self.temporary(name), self.path.join(name))
     }
 }
 

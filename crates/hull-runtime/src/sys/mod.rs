@@ -279,6 +279,70 @@ pub(crate) fn personality(domain: libc::c_int) -> io::Result<()> {
     check(unsafe { libc::syscall(libc::SYS_personality, domain) }).map(drop)
 }
 
+/// What has happened to a process that [`trace_execs`] traces.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum TraceEvent {
+    /// An exec has succeeded; it stands before the new program's first instruction.
+    Exec,
+    /// It has ended; it is not reaped.
+    Ended,
+    /// It stands before a signal is delivered: 0 for one that is none of its own.
+    Signal(i32),
+}
+
+/// Traces the execs of a process (`PTRACE_SEIZE`), which is killed should this process die meanwhile. It must be a child.
+pub(crate) fn trace_execs(pid: i32) -> io::Result<()> {
+    let options = libc::PTRACE_O_TRACEEXEC | libc::PTRACE_O_EXITKILL;
+    // SAFETY: seizing takes no address; the options are an integer.
+    check(unsafe { libc::ptrace(libc::PTRACE_SEIZE, pid, 0_usize, options as usize) }).map(drop)
+}
+
+/// Waits for the next event of a traced process.
+pub(crate) fn next_trace_event(pid: i32) -> io::Result<TraceEvent> {
+    // SAFETY: all zero is a valid value of this structure of integers and pointers.
+    let mut event: libc::siginfo_t = unsafe { std::mem::zeroed() };
+    let flags = libc::WSTOPPED | libc::WEXITED | libc::WNOWAIT;
+    loop {
+        // SAFETY: the structure lives through the call.
+        let waited =
+            check(unsafe { libc::waitid(libc::P_PID, pid.unsigned_abs(), &raw mut event, flags) }
+                as libc::c_long);
+        match waited {
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            waited => {
+                waited?;
+                break;
+            }
+        }
+    }
+    if event.si_code != libc::CLD_TRAPPED && event.si_code != libc::CLD_STOPPED {
+        return Ok(TraceEvent::Ended);
+    }
+    // SAFETY: `waitid` has filled in the fields of a child's event.
+    let status = unsafe { event.si_status() };
+    // Taken, so that the next wait is for the next event.
+    // SAFETY: a null status is allowed.
+    check(unsafe { libc::waitpid(pid, std::ptr::null_mut(), libc::WUNTRACED) } as libc::c_long)?;
+    Ok(match (status & 0xff, status >> 8) {
+        (libc::SIGTRAP, libc::PTRACE_EVENT_EXEC) => TraceEvent::Exec,
+        (signal, 0) => TraceEvent::Signal(signal),
+        // A stop of the whole group, and whatever else is no signal's delivery.
+        _ => TraceEvent::Signal(0),
+    })
+}
+
+/// Lets a traced process go on, with a signal if that is not 0.
+pub(crate) fn trace_continue(pid: i32, signal: i32) -> io::Result<()> {
+    // SAFETY: no memory is involved.
+    check(unsafe { libc::ptrace(libc::PTRACE_CONT, pid, 0_usize, signal as usize) }).map(drop)
+}
+
+/// Ends the tracing; the process goes on.
+pub(crate) fn trace_end(pid: i32) -> io::Result<()> {
+    // SAFETY: no memory is involved.
+    check(unsafe { libc::ptrace(libc::PTRACE_DETACH, pid, 0_usize, 0_usize) }).map(drop)
+}
+
 /// Sets one resource limit of a process, by default the calling one; `u64::MAX` is infinity.
 pub(crate) fn set_limit(pid: Option<i32>, resource: u32, soft: u64, hard: u64) -> io::Result<()> {
     let limit = libc::rlimit64 { rlim_cur: soft, rlim_max: hard };

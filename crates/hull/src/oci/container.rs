@@ -87,13 +87,13 @@ impl CreateArguments {
             preserve_fds: self.preserve_fds,
             no_new_keyring: self.no_new_keyring,
             no_pivot: self.no_pivot,
+            starts: false,
         };
         (self.id, create)
     }
 }
 
 pub(super) fn create(arguments: CreateArguments, runtime: &Runtime, log: &Log) -> Result<()> {
-    oci::protect_own_binary()?;
     let console = arguments.console_socket.clone().map(Console::Socket);
     let (id, create) = arguments.asked(console);
     let created = runtime.create(&id, &create)?;
@@ -106,7 +106,6 @@ pub(super) fn warn(warnings: &[String], log: &Log) {
 }
 
 pub(super) fn run(arguments: RunArguments, runtime: &Runtime, log: &Log) -> Result<u8> {
-    oci::protect_own_binary()?;
     let RunArguments { detach, keep, no_subreaper, create } = arguments;
     let console = match (create.console_socket.clone(), detach) {
         (Some(socket), true) => Some(Console::Socket(socket)),
@@ -118,15 +117,12 @@ pub(super) fn run(arguments: RunArguments, runtime: &Runtime, log: &Log) -> Resu
         (None, false) => Some(Console::Caller),
     };
     let signals = if detach { None } else { Some(foreground::prepare(!no_subreaper)?) };
-    let (id, create) = create.asked(console);
+    let (id, mut create) = create.asked(console);
+    create.starts = true;
     let created = runtime.create(&id, &create)?;
     warn(&created.warnings, log);
+    created.start()?;
     let Created { container, terminal, pidfd, .. } = created;
-    if let Err(error) = container.start() {
-        // The error of the start is the one to tell.
-        let _ = container.delete(true);
-        return Err(error);
-    }
     let Some(signals) = signals else { return Ok(0) };
     let status = foreground::follow(&pidfd, &signals, terminal)?;
     if !keep {

@@ -80,6 +80,14 @@ enum Verb {
 
 /// The whole life of the process as an OCI runtime; `words` begin with the name that it goes by.
 pub fn main(words: Vec<std::ffi::OsString>) -> ExitCode {
+    // Before anything else is done, for it begins anew. A word of these that is no command costs nothing else. `run` need
+    // not: it watches what is executed.
+    if words.iter().any(|word| word == "create" || word == "exec")
+        && let Err(error) = hull_runtime::oci::protect_own_binary()
+    {
+        eprintln!("hull oci: {error}");
+        return ExitCode::FAILURE;
+    }
     let line = match parse(words) {
         Ok(line) => line,
         Err(error) => {
