@@ -174,8 +174,8 @@ fn cgroups() {
         Daemon::start().session(
             r#"
             $ attack='for d in /sys/fs/cgroup/pids /sys/fs/cgroup; do test -e $d/cgroup.procs && break; done; mkdir $d/x && rmdir $d/x && echo made'
-            $ hull run --rm --security-opt writable-cgroups busybox true 2>&1 | grep -o 'invalid --security-opt.*'
-            invalid --security-opt: "writable-cgroups"
+            $ hull run --rm --security-opt writable-cgroups busybox true 2>&1 | grep -o 'Invalid --security-opt.*'
+            Invalid --security-opt: "writable-cgroups"
             $ hull run --rm --security-opt writable-cgroups=true busybox sh -c "$attack"
             made
             $ hull run --rm --security-opt writable-cgroups=false busybox sh -c "$attack" 2>&1 | grep -o 'Read-only file system'

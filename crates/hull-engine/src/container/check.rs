@@ -117,6 +117,9 @@ pub(super) fn check_modes(engine: &Engine, host: &HostConfig, config: &Config) -
         "host" if !config.hostname.is_empty() => {
             return Err(Error::invalid("conflicting options: hostname and the UTS mode"));
         }
+        "host" if !config.domainname.is_empty() => {
+            return Err(Error::invalid("conflicting options: domainname and the UTS mode"));
+        }
         "host" => {}
         other => return Err(Error::invalid(format!("invalid UTS mode: {other}"))),
     }

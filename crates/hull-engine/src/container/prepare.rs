@@ -87,6 +87,7 @@ impl Engine {
             super::view::mount_shared_memory(&runtime_dir, record.host_config.shm_size)?;
         }
         let edits = self.edits(record)?;
+        let shared_memory = self.shared_memory(record)?;
         let sources = self.mount_sources(record, mounted)?;
         Ok(Prepared {
             awaits_network: own_network,
@@ -98,6 +99,7 @@ impl Engine {
                 namespaces,
                 linked: linked.into_iter().flat_map(|linked| linked.environment).collect(),
                 edits,
+                shared_memory,
             },
         })
     }
@@ -140,17 +142,15 @@ impl Engine {
             if other.is_running() {
                 return Ok(Share::Of(other.state.pid));
             }
-            Err(Error::conflict(format!("cannot join {what} of a non running container: {}", other.id)))
+            // In Docker's words, which are not the same for each.
+            Err(Error::conflict(match what {
+                "PID" => format!("container {} is not running", other.id),
+                "IPC" => format!("can't join IPC of container {0}: container {0} is not running", other.id),
+                what => format!("cannot join {what} of a non running container: {}", other.id),
+            }))
         };
         let network = of(&host.network_mode, "network")?;
-        let ipc = match host.ipc_mode.strip_prefix("container:") {
-            Some(name) if self.container(name)?.record().host_config.ipc_mode == "private" => {
-                return Err(Error::conflict(format!(
-                    "can't join IPC of container {name}: non-shareable IPC (hint: use IpcMode:shareable for the donor container)"
-                )));
-            }
-            _ => of(&host.ipc_mode, "IPC")?,
-        };
+        let ipc = of(&host.ipc_mode, "IPC")?;
         Ok(Namespaces {
             uts: match (&network, host.uts_mode.as_str()) {
                 (_, "host") => Share::Host,
@@ -162,6 +162,31 @@ impl Engine {
             ipc,
             cgroup: of(&host.cgroupns_mode, "cgroup")?,
         })
+    }
+
+    /// The folder on the host that is a container's /dev/shm, where others may have it too: the host's, its own that is
+    /// shareable, or that of whose namespace it joins.
+    pub(super) fn shared_memory(&self, record: &Record) -> Result<Option<PathBuf>> {
+        let (mut id, mut mode) = (record.id.clone(), record.host_config.ipc_mode.clone());
+        let mut passed = std::collections::BTreeSet::new();
+        while let Some(name) = mode.strip_prefix("container:") {
+            let donor = self.container(name)?;
+            if !passed.insert(donor.id.clone()) {
+                return Err(Error::conflict(format!(
+                    "can't join IPC of container {}: it joins its own",
+                    donor.id
+                )));
+            }
+            (id, mode) = (donor.id.clone(), donor.record().host_config.ipc_mode.clone());
+        }
+        match mode.as_str() {
+            "host" => Ok(Some(PathBuf::from("/dev/shm"))),
+            "shareable" => Ok(Some(super::view::shared_memory(&self.runtime_dir(&id)))),
+            _ if id == record.id => Ok(None),
+            _ => Err(Error::invalid(format!(
+                "can't join IPC of container {id}: non-shareable IPC (hint: use IpcMode:shareable for the donor container)"
+            ))),
+        }
     }
 
     /// /etc/hostname, hosts and resolv.conf, in the data root: bound into the container.

@@ -28,6 +28,8 @@ pub(super) struct Facts {
     pub(super) namespaces: Namespaces,
     /// The variables of its links.
     pub(super) linked: Vec<String>,
+    /// The folder on the host that is its /dev/shm, if it is one that others have too.
+    pub(super) shared_memory: Option<PathBuf>,
     /// What its devices bring.
     pub(super) edits: Edits,
 }
@@ -281,19 +283,20 @@ fn mounts(record: &Record, facts: &Facts) -> Result<Vec<Mount>> {
         mount("/sys/fs/cgroup", "cgroup", "cgroup", &["nosuid", "noexec", "nodev", "relatime", cgroups]),
     ];
     let own_ipc = facts.namespaces.ipc == Share::Own;
-    match (&facts.namespaces.ipc, host.ipc_mode.as_str()) {
-        // A shareable /dev/shm would be bound from outside; the namespace itself is what is shared here.
-        (Share::Own, "none") => {}
-        (Share::Own, _) => mounts.push(mount(
+    match &facts.shared_memory {
+        Some(folder) => mounts.push(mount(
+            "/dev/shm",
+            "bind",
+            folder,
+            &["rbind", "rprivate", "rw", "nosuid", "noexec", "nodev"],
+        )),
+        None if host.ipc_mode == "none" => {}
+        None => mounts.push(mount(
             "/dev/shm",
             "tmpfs",
             "shm",
             &["nosuid", "noexec", "nodev", "mode=1777", &shm_size],
         )),
-        (Share::Host, _) => mounts.push(mount("/dev/shm", "bind", "/dev/shm", &["rbind", "rw"])),
-        (Share::Of(pid), _) => {
-            mounts.push(mount("/dev/shm", "bind", format!("/proc/{pid}/root/dev/shm"), &["rbind", "rw"]));
-        }
     }
     if own_ipc || facts.namespaces.ipc == Share::Host {
         mounts.push(mount("/dev/mqueue", "mqueue", "mqueue", &["nosuid", "noexec", "nodev"]));

@@ -179,10 +179,15 @@ fn open_folder(path: &Path) -> Result<OwnedFd> {
         .map_err(|error| Error::system(format_args!("open {}", path.display()), error))
 }
 
-/// Mounts the /dev/shm that other containers may join, in the container's runtime folder.
+/// The place of a /dev/shm that other containers may join, in the container's runtime folder.
+pub(super) fn shared_memory(runtime_dir: &Path) -> PathBuf {
+    runtime_dir.join("shm")
+}
+
+/// Mounts it.
 pub(super) fn mount_shared_memory(runtime_dir: &Path, size: i64) -> Result<()> {
     use rustix::mount::{MountFlags, mount};
-    let folder = runtime_dir.join("shm");
+    let folder = shared_memory(runtime_dir);
     let failed = |error: std::io::Error| Error::system(format_args!("mount {}", folder.display()), error);
     std::fs::create_dir(&folder).map_err(failed)?;
     let options =
@@ -193,7 +198,7 @@ pub(super) fn mount_shared_memory(runtime_dir: &Path, size: i64) -> Result<()> {
 
 /// Undoes [`mount_shared_memory`].
 pub(super) fn unmount_shared_memory(runtime_dir: &Path) {
-    let folder = runtime_dir.join("shm");
+    let folder = shared_memory(runtime_dir);
     match rustix::mount::unmount(&folder, rustix::mount::UnmountFlags::DETACH) {
         Ok(()) | Err(rustix::io::Errno::INVAL | rustix::io::Errno::NOENT) => {}
         Err(error) => tracing::error!(%error, "{} could not be unmounted", folder.display()),

@@ -272,6 +272,8 @@ impl Engine {
             namespaces,
             linked: self.linked_running(record).into_iter().flat_map(|linked| linked.environment).collect(),
             edits,
+            // Whose it cannot share, it would not start with: the namespaces say so.
+            shared_memory: self.shared_memory(record).unwrap_or_default(),
         }
     }
 

@@ -10,7 +10,8 @@ use crate::error::Error;
 /// Fills in the devices.
 pub fn fill(host: &mut Object, flags: &ContainerFlags) -> Result<(), Error> {
     let (named, paths): (Vec<_>, Vec<_>) = flags.device.iter().cloned().partition(|text| is_cdi(text));
-    host.list("Devices", each("--device", &paths, device)?);
+    let paths = paths.iter().map(|text| device(text).map_err(Error::usage));
+    host.list("Devices", paths.collect::<Result<Vec<_>, _>>()?);
     let mut requests = each("--gpus", &flags.gpus, gpus)?;
     if !named.is_empty() {
         requests.push(json!({"Driver": "cdi", "DeviceIDs": named}));

@@ -3,7 +3,7 @@
 use serde_json::Value;
 
 use super::flags::ContainerFlags;
-use super::{Object, pairs};
+use super::{Object, bad, pairs};
 use crate::error::Error;
 
 /// Fills in what keeps a container apart.
@@ -20,11 +20,37 @@ pub fn fill(host: &mut Object, flags: &ContainerFlags) -> Result<(), Error> {
         host.set("ReadonlyPaths", Vec::<String>::new());
     }
     namespaces(host, flags)?;
+    for parameter in &flags.sysctl {
+        check_sysctl(parameter).map_err(|why| bad("--sysctl", parameter, why))?;
+    }
     host.map("Sysctls", pairs("--sysctl", &flags.sysctl)?);
     host.some("CgroupParent", flags.cgroup_parent.clone());
     host.some("Isolation", flags.isolation.clone());
     host.some("Runtime", flags.runtime.clone());
     Ok(())
+}
+
+/// Whether a `--sysctl` is of a kind that a container can have for itself; Docker's list.
+fn check_sysctl(parameter: &str) -> Result<(), String> {
+    const OF_IPC: [&str; 8] = [
+        "kernel.msgmax",
+        "kernel.msgmnb",
+        "kernel.msgmni",
+        "kernel.sem",
+        "kernel.shmall",
+        "kernel.shmmax",
+        "kernel.shmmni",
+        "kernel.shm_rmid_forced",
+    ];
+    let name = parameter.split_once('=').map(|(name, _)| name);
+    match name {
+        Some(name)
+            if OF_IPC.contains(&name) || name.starts_with("net.") || name.starts_with("fs.mqueue.") =>
+        {
+            Ok(())
+        }
+        _ => Err(format!("sysctl '{parameter}' is not allowed")),
+    }
 }
 
 fn namespaces(host: &mut Object, flags: &ContainerFlags) -> Result<(), Error> {
@@ -63,7 +89,7 @@ fn options(given: &[String]) -> Result<(Vec<String>, bool), Error> {
         // `key:value` is the older spelling.
         let (key, value) = option.split_once('=').or_else(|| option.split_once(':')).unwrap_or((option, ""));
         if value.is_empty() && key != "no-new-privileges" {
-            return Err(Error::usage(format!("invalid --security-opt: {option:?}")));
+            return Err(Error::usage(format!("Invalid --security-opt: {option:?}")));
         }
         if key == "seccomp" && value != "unconfined" && value != "builtin" {
             options.push(format!("seccomp={}", seccomp_profile(value)?));
