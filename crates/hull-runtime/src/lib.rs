@@ -15,6 +15,7 @@
 //! - [`oci`]: containers without a daemon, as the OCI runtime specification has them.
 //! - [`partial`]: a program in some namespaces or in a cgroup, without a container around it.
 //! - [`doctor`]: what this machine's kernel offers, found out by trying.
+//! - `systemd`: a container's cgroup made by systemd, as a scope of its own.
 //! - [`seccomp`]: the default profile and the compiler from profiles to BPF.
 
 pub mod cgroup;
@@ -28,5 +29,6 @@ pub mod protocol;
 pub mod seccomp;
 pub mod shim;
 pub mod sys;
+mod systemd;
 
 pub use error::{Error, Result};

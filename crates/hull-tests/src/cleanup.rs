@@ -100,7 +100,7 @@ fn thaw(cgroup: &Path) {
     children(cgroup).for_each(|child| thaw(&child));
 }
 
-fn remove_cgroup(cgroup: &Path) {
+pub(crate) fn remove_cgroup(cgroup: &Path) {
     children(cgroup).for_each(|child| remove_cgroup(&child));
     fs::remove_dir(cgroup).ok();
 }

@@ -17,6 +17,7 @@ mod kernel;
 mod oci;
 mod others;
 mod session;
+mod systemd;
 
 pub use archive::{Kind, Tar, busybox_rootfs};
 pub use census::Census;
@@ -27,3 +28,4 @@ pub use kernel::{Pty, private_network, wait_until};
 pub use oci::Oci;
 pub use others::{HullOci, Other, which};
 pub use session::mask;
+pub use systemd::{Call, Does, FakeSystemd, property};

@@ -69,13 +69,27 @@ impl Rule {
     /// As the v1 files take it.
     fn line(&self) -> String {
         let number = |number: Option<u32>| number.map_or("*".to_owned(), |number| number.to_string());
-        let mut line = format!("{} {}:{} ", self.kind, number(self.major), number(self.minor));
-        for (bit, letter) in [(READ, 'r'), (WRITE, 'w'), (MKNOD, 'm')] {
-            if self.access & bit != 0 {
-                line.push(letter);
-            }
-        }
-        line
+        format!("{} {}:{} {}", self.kind, number(self.major), number(self.minor), self.letters())
+    }
+
+    fn letters(&self) -> String {
+        let all = [(READ, 'r'), (WRITE, 'w'), (MKNOD, 'm')];
+        all.into_iter().filter(|(bit, _)| self.access & bit != 0).map(|(_, letter)| letter).collect()
+    }
+
+    /// Its devices as systemd names them. One of a driver that is not there cannot be used anyway.
+    fn for_systemd(&self, drivers: &str) -> Vec<String> {
+        let kinds: &[(char, &str)] = match self.kind {
+            'c' => &[('c', "char")],
+            'b' => &[('b', "block")],
+            _ => &[('c', "char"), ('b', "block")],
+        };
+        let name = |&(kind, word): &(char, &str)| match (self.major, self.minor) {
+            (None, _) => Some(format!("{word}-*")),
+            (Some(major), Some(minor)) => Some(format!("/dev/{word}/{major}:{minor}")),
+            (Some(major), None) => driver(drivers, kind, major).map(|driver| format!("{word}-{driver}")),
+        };
+        kinds.iter().filter_map(name).collect()
     }
 }
 
@@ -94,6 +108,32 @@ fn complete(rules: &[LinuxDeviceCgroup]) -> Vec<Rule> {
         complete.remove(0);
     }
     complete
+}
+
+/// The rules as systemd takes them (`DeviceAllow=`): devices with how they may be used, all others being forbidden. None
+/// where all are allowed; what is forbidden besides is in the cgroup's own rules alone.
+pub(crate) fn for_systemd(rules: &[LinuxDeviceCgroup]) -> Option<Vec<(String, String)>> {
+    let mut allowed: Option<Vec<Rule>> = None;
+    for rule in complete(rules) {
+        match &mut allowed {
+            _ if rule.is_everything() => allowed = (!rule.allow).then(Vec::new),
+            Some(allowed) if rule.allow => allowed.push(rule),
+            Some(allowed) => allowed.retain(|other| Rule { allow: false, ..*other } != rule),
+            None => {}
+        }
+    }
+    let drivers = std::fs::read_to_string("/proc/devices").unwrap_or_default();
+    let named =
+        |rule: Rule| rule.for_systemd(&drivers).into_iter().map(move |device| (device, rule.letters()));
+    allowed.map(|allowed| allowed.into_iter().flat_map(named).collect())
+}
+
+/// The name of a driver in `/proc/devices`.
+fn driver(drivers: &str, kind: char, major: u32) -> Option<&str> {
+    let (character, block) = drivers.split_once("Block devices:")?;
+    let lines = if kind == 'c' { character } else { block }.lines();
+    let mut pairs = lines.filter_map(|line| line.trim().split_once(' '));
+    pairs.find(|(number, _)| number.parse() == Ok(major)).map(|(_, name)| name.trim())
 }
 
 /// Sets the rules of a new cgroup.

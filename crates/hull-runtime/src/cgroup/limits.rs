@@ -249,7 +249,7 @@ fn memory(cgroup: &Cgroup, limits: &LinuxMemory, warnings: &mut Vec<String>) -> 
 }
 
 /// v2 limits swap alone, the configuration memory and swap together.
-fn swap_alone(limit: Option<i64>, swap: Option<i64>) -> Result<Option<String>> {
+pub(crate) fn swap_alone(limit: Option<i64>, swap: Option<i64>) -> Result<Option<String>> {
     match (limit, swap) {
         (_, None) => Ok(None),
         (_, Some(-1)) => Ok(Some("max".into())),
@@ -331,7 +331,7 @@ fn cpu(limits: &LinuxCpu, writes: &mut Vec<Write>) {
 }
 
 /// v1 shares (2 to 262144, 1024 the middle) as a v2 weight (1 to 10000), the way runc and crun convert them.
-fn weight_of_shares(shares: u64) -> u64 {
+pub(crate) fn weight_of_shares(shares: u64) -> u64 {
     1 + (shares.clamp(2, 262_144) - 2) * 9_999 / 262_142
 }
 
@@ -416,7 +416,7 @@ fn block_io(limits: &LinuxBlockIo, writes: &mut Vec<Write>) {
 }
 
 /// blkio's weight (10 to 1000) as io's (1 to 10000).
-fn io_weight(weight: u16) -> u64 {
+pub(crate) fn io_weight(weight: u16) -> u64 {
     1 + (u64::from(weight).clamp(10, 1000) - 10) * 9_999 / 990
 }
 

@@ -69,6 +69,8 @@ pub struct Start<'a> {
     pub cgroup: &'a cgroup::Cgroup,
     /// Whether the rest of the cgroup is made while the first process mounts: it waits for [`Child::cgroup_is_there`].
     pub awaits_cgroup: bool,
+    /// Whether whoever makes the cgroup moves the first process into it meanwhile, and it is cloned where its parent is.
+    pub is_moved: bool,
     /// Whether a small init stands as process 1 in front of the command.
     pub init: bool,
     /// Whether the network namespace comes later, by [`Child::give_network`].
@@ -245,7 +247,7 @@ pub fn start(start: Start<'_>) -> Result<Child> {
     let namespaces = Namespaces::of(start.spec, start.awaits_network)?;
     sysctl::check(start.spec, &namespaces)?;
     let outside = Outside::of(start.spec, start.rootfs, start.cgroup, &namespaces)?;
-    let folder = start.cgroup.open_unified()?;
+    let folder = if start.is_moved { None } else { start.cgroup.open_unified()? };
     let entered = namespaces.enter_before()?;
     let child = clone(namespaces.new, folder.as_ref().map(AsFd::as_fd), |teller| {
         first::run(&start, &namespaces, teller, outside.as_ref())

@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use oci_spec::runtime::{Hooks, Spec};
 use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType};
 
+use super::cgroup::NewCgroup;
 use super::config::{self, Config};
 use super::intel_rdt;
 use super::state::{self, NewFolder, Record, START};
@@ -37,6 +38,8 @@ pub struct Create {
     pub starts: bool,
     /// Change the root without `pivot_root`.
     pub no_pivot: bool,
+    /// Have systemd make the cgroup, as a scope.
+    pub systemd_cgroup: bool,
 }
 
 /// Where the master of a terminal goes.
@@ -89,14 +92,13 @@ impl Runtime {
             annotations: spec.annotations().clone().unwrap_or_default(),
         };
         take_listen_fds(&mut spec, activated);
-        let path = cgroup_path(&spec, id);
-        let cgroup = UnfinishedCgroup::begin(&path)?;
+        let mut cgroup = NewCgroup::begin(&spec, id, create.systemd_cgroup)?;
         let mut making = Making { spec: &spec, hold: &hold, create, warnings: Vec::new(), hooked: false };
-        let mut child = making.first_process(&cgroup.cgroup)?;
-        let record = making.record(&child, path)?;
+        let mut child = making.first_process(&mut cgroup)?;
+        let record = making.record(&child, &cgroup)?;
         // The first process mounts meanwhile.
         folder.write_ahead(&record)?;
-        let terminal = making.lead_or_undo(&mut child, &cgroup.cgroup)?;
+        let terminal = making.lead_or_undo(&mut child, cgroup.cgroup())?;
         // Until it is written down, an error still ends it.
         let mut guard = UnlessKept { child: Some(child) };
         if let Some(file) = &create.pid_file {
@@ -152,41 +154,6 @@ impl Drop for UnlessKept {
     }
 }
 
-/// A cgroup that is removed with all in it unless it is kept; one that was there before stays.
-struct UnfinishedCgroup {
-    cgroup: Cgroup,
-    made: bool,
-}
-
-impl UnfinishedCgroup {
-    fn begin(path: &str) -> Result<UnfinishedCgroup> {
-        let there = Cgroup::open(path).ok();
-        if let Some(there) = &there {
-            let doing = || format!("use the cgroup {path}");
-            if !there.processes()?.is_empty() {
-                return Err(Error::refused(doing(), "it is there already, and not empty"));
-            }
-            if there.is_frozen()? {
-                return Err(Error::refused(doing(), "it is there already, and frozen"));
-            }
-        }
-        Ok(UnfinishedCgroup { cgroup: Cgroup::begin(path)?, made: there.is_none() })
-    }
-
-    fn keep(mut self) {
-        self.made = false;
-    }
-}
-
-impl Drop for UnfinishedCgroup {
-    fn drop(&mut self) {
-        if self.made {
-            // The error that led here is the one to tell.
-            let _ = self.cgroup.kill_all().and_then(|()| self.cgroup.remove());
-        }
-    }
-}
-
 /// A first process on its way to where it waits.
 struct Making<'c> {
     spec: &'c Spec,
@@ -199,7 +166,7 @@ struct Making<'c> {
 
 impl Making<'_> {
     /// Clones it, and makes its cgroup while it mounts.
-    fn first_process(&mut self, cgroup: &Cgroup) -> Result<Child> {
+    fn first_process(&mut self, cgroup: &mut NewCgroup) -> Result<Child> {
         let (spec, create) = (self.spec, self.create);
         let linux = spec.linux().as_ref();
         let filter = linux.and_then(|linux| linux.seccomp().as_ref()).map(seccomp::compile).transpose()?;
@@ -211,8 +178,9 @@ impl Making<'_> {
             rootfs: &Rootfs::Path,
             filter: filter.as_ref(),
             streams,
-            cgroup,
+            cgroup: cgroup.cgroup(),
             awaits_cgroup: true,
+            is_moved: cgroup.moves(),
             init: false,
             awaits_network: false,
             user: None,
@@ -221,13 +189,14 @@ impl Making<'_> {
             hold: Some(self.hold),
             no_pivot: create.no_pivot,
         })?;
-        self.warnings = cgroup.complete(linux.and_then(|linux| linux.resources().as_ref()))?;
+        cgroup.place(child.pid())?;
+        self.warnings = cgroup.cgroup().complete(linux.and_then(|linux| linux.resources().as_ref()))?;
         child.cgroup_is_there()?;
         Ok(child)
     }
 
     /// What is written down of the container.
-    fn record(&self, child: &Child, cgroup: String) -> Result<Record> {
+    fn record(&self, child: &Child, cgroup: &NewCgroup) -> Result<Record> {
         let (hold, spec, pid) = (self.hold, self.spec, child.pid());
         let (pid_began, _) = state::process_began(pid).ok_or_else(|| {
             Error::refused(format!("create the container {}", hold.id), "its first process ended on its way")
@@ -243,7 +212,8 @@ impl Making<'_> {
             pid_began,
             created: now(),
             owner: rustix::process::geteuid().as_raw(),
-            cgroup,
+            cgroup: cgroup.cgroup().path().to_owned(),
+            unit: cgroup.unit().map(str::to_owned),
             annotations: hold.annotations.clone(),
             resctrl,
         })
@@ -374,15 +344,6 @@ fn rootfs(spec: &Spec) -> PathBuf {
     spec.root().as_ref().map(|root| root.path().clone()).unwrap_or_default()
 }
 
-/// Where the container's cgroup is: as the configuration says, from the hierarchies' root.
-pub(super) fn cgroup_path(spec: &Spec, id: &str) -> String {
-    let path = spec.linux().as_ref().and_then(|linux| linux.cgroups_path().as_ref());
-    match path.map(|path| path.to_string_lossy()).filter(|path| !path.is_empty()) {
-        Some(path) => format!("/{}", path.trim_matches('/')),
-        None => format!("/hull-oci-{id}"),
-    }
-}
-
 fn now() -> String {
     let mut text = Vec::new();
     crate::shim::log::rfc3339(&mut text, crate::shim::now_ns());
@@ -428,22 +389,4 @@ pub(super) fn open_folder(path: &Path) -> rustix::io::Result<OwnedFd> {
 
 pub(super) fn address(folder: &OwnedFd) -> rustix::io::Result<SocketAddrUnix> {
     SocketAddrUnix::new(format!("/proc/self/fd/{}/{START}", folder.as_raw_fd()))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_cgroup_is_where_the_configuration_says() {
-        let spec = |path: &str| -> Spec {
-            serde_json::from_value(
-                serde_json::json!({ "ociVersion": "1.0.2", "linux": { "cgroupsPath": path } }),
-            )
-            .unwrap()
-        };
-        assert_eq!(cgroup_path(&spec("/a/b"), "c"), "/a/b");
-        assert_eq!(cgroup_path(&spec("a/b/"), "c"), "/a/b");
-        assert_eq!(cgroup_path(&spec(""), "c"), "/hull-oci-c");
-    }
 }

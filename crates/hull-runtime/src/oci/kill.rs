@@ -6,8 +6,10 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::process::{Pid, PidfdFlags, pidfd_open};
 
 use super::{Container, Status};
+use crate::cgroup::Cgroup;
 use crate::error::Context;
 use crate::shim::kernel::signal_by_pidfd;
+use crate::systemd::Systemd;
 use crate::{Error, Result, sys};
 
 /// How long a killed container's first process is waited for.
@@ -132,7 +134,7 @@ impl Container {
         }
     }
 
-    pub(super) fn existing_cgroup(&self, verb: &str) -> Result<crate::cgroup::Cgroup> {
+    pub(super) fn existing_cgroup(&self, verb: &str) -> Result<Cgroup> {
         let doing = || format!("{verb} the container {}", self.id());
         self.cgroup()
             .ok_or_else(|| Error::refused(doing(), format!("its cgroup {} is gone", self.record.cgroup)))
@@ -160,11 +162,13 @@ impl Container {
                 return Err(Error::refused(doing, reason));
             }
         }
-        if let Some(cgroup) = self.cgroup() {
-            // Where the process ids are the host's, others may have outlived the first process.
-            cgroup.kill_all()?;
-            cgroup.remove()?;
+        let cgroup = self.cgroup();
+        // Where the process ids are the host's, others may have outlived the first process.
+        cgroup.as_ref().map_or(Ok(()), Cgroup::kill_all)?;
+        if let Some(unit) = &self.record.unit {
+            Systemd::connect()?.stop(unit)?;
         }
+        cgroup.map_or(Ok(()), |cgroup| cgroup.remove())?;
         if let Some(class) = &self.record.resctrl {
             match std::fs::remove_dir(class) {
                 Err(error) if error.kind() != std::io::ErrorKind::NotFound => {

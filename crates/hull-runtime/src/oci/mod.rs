@@ -16,6 +16,7 @@ use std::path::{Path, PathBuf};
 
 use crate::{Error, Result};
 
+mod cgroup;
 mod config;
 mod create;
 mod events;

@@ -12,7 +12,8 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
 use super::Runtime;
-use super::create::{cgroup_path, run_hooks};
+use super::cgroup::places;
+use super::create::run_hooks;
 use crate::cgroup::Cgroup;
 use crate::error::Context;
 use crate::{Error, Result};
@@ -62,6 +63,9 @@ pub(super) struct Record {
     /// Who called.
     pub(super) owner: u32,
     pub(super) cgroup: String,
+    /// The unit that it is, where systemd made it.
+    #[serde(default)]
+    pub(super) unit: Option<String>,
     pub(super) annotations: HashMap<String, String>,
     /// A class of `resctrl` that was made for it.
     pub(super) resctrl: Option<PathBuf>,
@@ -120,12 +124,13 @@ impl Runtime {
         }
         let text = fs::read(folder.join(CONFIG)).unwrap_or_default();
         if let Ok(spec) = serde_json::from_slice::<Spec>(&text) {
-            let path = cgroup_path(&spec, id);
-            // Another container may have the place by now.
-            let others = self.containers()?.iter().any(|other| other.record.cgroup == path);
-            if let (Ok(cgroup), false) = (Cgroup::open(&path), others) {
-                cgroup.kill_all()?;
-                cgroup.remove()?;
+            for path in places(&spec, id) {
+                // Another container may have the place by now.
+                let others = self.containers()?.iter().any(|other| other.record.cgroup == path);
+                if let (Ok(cgroup), false) = (Cgroup::open(&path), others) {
+                    cgroup.kill_all()?;
+                    cgroup.remove()?;
+                }
             }
         }
         fs::remove_dir_all(&folder).context(doing)?;

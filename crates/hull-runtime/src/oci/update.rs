@@ -3,6 +3,7 @@
 use oci_spec::runtime::LinuxResources;
 
 use super::{Container, Status};
+use crate::systemd::{self, Systemd};
 use crate::{Error, Result};
 
 impl Container {
@@ -17,6 +18,10 @@ impl Container {
                 "container not running",
             ));
         }
-        self.existing_cgroup("update")?.update(resources)
+        let cgroup = self.existing_cgroup("update")?;
+        if let Some(unit) = &self.record.unit {
+            Systemd::connect()?.set(unit, systemd::limits(Some(resources), false)?)?;
+        }
+        cgroup.update(resources)
     }
 }

@@ -141,6 +141,7 @@ pub(super) fn start(
         streams: theirs,
         cgroup: &cgroup,
         awaits_cgroup: true,
+        is_moved: false,
         init: launch.init,
         awaits_network: launch.awaits_network,
         user: launch.user.as_ref(),

@@ -79,7 +79,7 @@ pub(super) struct DeleteArguments {
 }
 
 impl CreateArguments {
-    fn asked(self, console: Option<Console>) -> (String, Create) {
+    fn asked(self, console: Option<Console>, systemd_cgroup: bool) -> (String, Create) {
         let create = Create {
             bundle: self.bundle,
             console,
@@ -87,15 +87,16 @@ impl CreateArguments {
             preserve_fds: self.preserve_fds,
             no_new_keyring: self.no_new_keyring,
             no_pivot: self.no_pivot,
+            systemd_cgroup,
             starts: false,
         };
         (self.id, create)
     }
 }
 
-pub(super) fn create(arguments: CreateArguments, runtime: &Runtime, log: &Log) -> Result<()> {
+pub(super) fn create(arguments: CreateArguments, runtime: &Runtime, systemd: bool, log: &Log) -> Result<()> {
     let console = arguments.console_socket.clone().map(Console::Socket);
-    let (id, create) = arguments.asked(console);
+    let (id, create) = arguments.asked(console, systemd);
     let created = runtime.create(&id, &create)?;
     warn(&created.warnings, log);
     Ok(())
@@ -105,7 +106,7 @@ pub(super) fn warn(warnings: &[String], log: &Log) {
     warnings.iter().for_each(|warning| log.warn(warning));
 }
 
-pub(super) fn run(arguments: RunArguments, runtime: &Runtime, log: &Log) -> Result<u8> {
+pub(super) fn run(arguments: RunArguments, runtime: &Runtime, systemd: bool, log: &Log) -> Result<u8> {
     let RunArguments { detach, keep, no_subreaper, create } = arguments;
     let console = match (create.console_socket.clone(), detach) {
         (Some(socket), true) => Some(Console::Socket(socket)),
@@ -117,7 +118,7 @@ pub(super) fn run(arguments: RunArguments, runtime: &Runtime, log: &Log) -> Resu
         (None, false) => Some(Console::Caller),
     };
     let signals = if detach { None } else { Some(foreground::prepare(!no_subreaper)?) };
-    let (id, mut create) = create.asked(console);
+    let (id, mut create) = create.asked(console, systemd);
     create.starts = true;
     let created = runtime.create(&id, &create)?;
     warn(&created.warnings, log);

@@ -36,6 +36,9 @@ struct Globals {
     /// How it is written there: text or json
     #[arg(long, value_name = "format", default_value = "text")]
     log_format: log::Format,
+    /// Have systemd make the containers' cgroups, as scopes: cgroupsPath is SLICE:PREFIX:NAME then
+    #[arg(long)]
+    systemd_cgroup: bool,
     /// Log more
     #[arg(long)]
     debug: bool,
@@ -115,7 +118,7 @@ pub fn main(words: Vec<std::ffi::OsString>) -> ExitCode {
     };
     log.debug(&format!("{verb:?}"));
     let failed = if matches!(verb, Verb::Exec(_)) { 255 } else { 1 };
-    match run(verb, line.globals.root, &log) {
+    match run(verb, line.globals, &log) {
         Ok(status) => ExitCode::from(status),
         Err(error) => {
             log.error(&error.to_string());
@@ -140,13 +143,14 @@ fn command_help() -> String {
     <CommandLine as clap::CommandFactory>::command().render_help().to_string()
 }
 
-fn run(verb: Verb, root: Option<std::path::PathBuf>, log: &Log) -> Result<u8> {
-    let runtime = Runtime::at(root.unwrap_or_else(Runtime::default_root));
+fn run(verb: Verb, globals: Globals, log: &Log) -> Result<u8> {
+    let runtime = Runtime::at(globals.root.unwrap_or_else(Runtime::default_root));
+    let systemd = globals.systemd_cgroup;
     let done = |result: Result<()>| result.map(|()| 0);
     match verb {
-        Verb::Create(arguments) => done(container::create(arguments, &runtime, log)),
+        Verb::Create(arguments) => done(container::create(arguments, &runtime, systemd, log)),
         Verb::Start(of) => done(runtime.container(&of.id)?.start()),
-        Verb::Run(arguments) => container::run(arguments, &runtime, log),
+        Verb::Run(arguments) => container::run(arguments, &runtime, systemd, log),
         Verb::State(of) => done(show::state(&runtime.container(&of.id)?)),
         Verb::Kill(arguments) => done(container::kill(&arguments, &runtime)),
         Verb::Delete(arguments) => done(container::delete(&arguments, &runtime)),

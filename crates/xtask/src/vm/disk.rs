@@ -42,6 +42,7 @@ const PACKAGES: &[&str] = &[
     "python3.13-minimal",
     "sed",
     "socat",
+    "systemd",
     "tar",
     "util-linux",
     "util-linux-extra",
@@ -89,7 +90,11 @@ const TESTS: &[(&str, &str, &[&str])] = &[
     ("hull-tests", "nothing_left", &["fail_to_start", "whole_life", "the_daemons_end"]),
 ];
 
+/// Those that run where systemd is the first process.
+const TESTS_ON_SYSTEMD: &[(&str, &str, &[&str])] = &[("hull-tests", "oci_systemd", &[])];
+
 const INIT: &str = include_str!("guest/init.sh");
+const UNIT: &str = include_str!("guest/vm.service");
 const RESET: &str = include_str!("guest/reset.sh");
 
 /// Makes the image.
@@ -99,14 +104,20 @@ pub(super) fn prepare(folder: &Path, kernel: &Kernel, binary: &Path, filters: &[
     tree.programs()?;
     tree.modules(&kernel.modules)?;
     tree.program(binary, "usr/bin/hull")?;
-    let mut plan = String::new();
-    for (krate, name, words) in TESTS {
-        let words = if filters.is_empty() { words.join(" ") } else { filters.join(" ") };
-        let file = format!("vm/{krate}-{name}");
-        tree.program(&test_binary(krate, name)?, &file)?;
-        plan.push_str(&format!("/{file} {words}\n"));
+    for way in super::CGROUPS {
+        let tests = if way == super::SYSTEMD { TESTS_ON_SYSTEMD } else { TESTS };
+        let mut plan = String::new();
+        for (krate, name, words) in tests {
+            let words = if filters.is_empty() { words.join(" ") } else { filters.join(" ") };
+            let file = format!("vm/{krate}-{name}");
+            if !tree.0.join(&file).exists() {
+                tree.program(&test_binary(krate, name)?, &file)?;
+            }
+            plan.push_str(&format!("/{file} {words}\n"));
+        }
+        tree.text(&format!("vm/tests-on-{way}"), &plan, 0o644)?;
     }
-    tree.text("vm/tests", &plan, 0o644)?;
+    tree.text("usr/lib/systemd/system/vm.service", UNIT, 0o644)?;
     tree.text("vm/init", INIT, 0o755)?;
     tree.text("vm/reset", RESET, 0o755)?;
     let image = folder.join("root.img");

@@ -1,5 +1,5 @@
 //! `cargo xtask vm-test`: hull in virtual machines, for what this machine's own kernel is not set up to show: cgroup v1 and
-//! v2 each alone, and a reset that takes the page cache along.
+//! v2 each alone, systemd as the first process, and a reset that takes the page cache along.
 //!
 //! The machine is QEMU without KVM, so that it runs anywhere, with Debian's cloud kernel and a disk of this machine's
 //! own programs ([`disk`]), on which the tests from outside and those of the runtime run as they do here.
@@ -18,7 +18,10 @@ use crate::shell::{find, heading, target};
 use machine::Machine;
 
 /// How control groups are mounted in the guest.
-const CGROUPS: [&str; 2] = ["v2", "v1"];
+const CGROUPS: [&str; 3] = ["v2", "v1", SYSTEMD];
+
+/// As systemd mounts them, which is the guest's first process then.
+const SYSTEMD: &str = "systemd";
 
 /// How long one run of the tests may take: some five minutes on two cores that do nothing else, and twice as much again.
 const PATIENCE: Duration = Duration::from_secs(900);
@@ -32,6 +35,7 @@ pub(crate) const NEEDED: &[(&str, &str)] = &[
     ("mke2fs", "e2fsprogs"),
     ("qemu-system-x86_64", "qemu-system-x86"),
     ("strip", "binutils"),
+    ("systemctl", "systemd"),
 ];
 
 /// What is asked for on the command line.
@@ -63,7 +67,11 @@ impl Asked {
                     resets = Some(number.parse().map_err(|_| format!("--resets: {number} is no number"))?);
                 }
                 way if CGROUPS.contains(&way) => cgroups.push(way.to_owned()),
-                other => return Err(format!("vm-test: {other}: v1, v2, --only, --resets or --binary").into()),
+                other => {
+                    return Err(
+                        format!("vm-test: {other}: v1, v2, systemd, --only, --resets or --binary").into()
+                    );
+                }
             }
         }
         let all = cgroups.is_empty() && resets.is_none() && filters.is_empty();
@@ -121,9 +129,13 @@ pub(crate) fn run_where_possible(all: bool, may_update: bool, left_out: &mut Vec
     let prepare = || kernel::prepare(&target().join("vm")).map(drop).map_err(|error| error.to_string());
     let updated = |reason| if may_update && update() { prepare() } else { Err(reason) };
     match lacking().map_or_else(|| prepare().or_else(updated), Err) {
-        Ok(()) => run(if all { &[] } else { &["v2"] }),
+        Ok(()) => run(if all { &[] } else { &["v2", SYSTEMD] }),
         Err(reason) => {
-            let what = if all { "cgroup v1 and v2 alone, and resets" } else { "cgroup v2 alone" };
+            let what = if all {
+                "cgroup v1 and v2 alone, systemd, and resets"
+            } else {
+                "cgroup v2 alone, and systemd"
+            };
             left_out.push(format!("{what}, in virtual machines: {}", reason.trim()));
             Ok(())
         }
@@ -147,16 +159,16 @@ pub(crate) fn lacking() -> Option<String> {
 
 #[cfg(test)]
 mod tests {
-    use super::Asked;
+    use super::{Asked, CGROUPS};
 
     #[test]
     fn what_is_not_asked_for_is_not_run() {
         let parse = |options: &[&str]| Asked::parse(options).map(|asked| (asked.cgroups, asked.resets));
-        let both = || vec!["v2".to_owned(), "v1".to_owned()];
-        assert_eq!(parse(&[]).expect("nothing is everything"), (both(), 3));
+        let every = || CGROUPS.map(str::to_owned).to_vec();
+        assert_eq!(parse(&[]).expect("nothing is everything"), (every(), 3));
         assert_eq!(parse(&["v1"]).expect("one way"), (vec!["v1".to_owned()], 0));
         assert_eq!(parse(&["--resets", "9"]).expect("resets alone"), (vec![], 9));
-        assert_eq!(parse(&["--only", "oom"]).expect("some tests"), (both(), 0));
+        assert_eq!(parse(&["--only", "oom"]).expect("some tests"), (every(), 0));
         assert!(parse(&["v3"]).is_err() && parse(&["--only"]).is_err() && parse(&["--resets", "x"]).is_err());
     }
 }

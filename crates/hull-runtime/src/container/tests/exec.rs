@@ -26,6 +26,7 @@ pub(super) fn in_a_container(
                 cgroup,
                 init: false,
                 awaits_cgroup: false,
+                is_moved: false,
                 awaits_network: false,
                 user: None,
                 preserved: 0,

@@ -115,6 +115,7 @@ impl Bench {
                 cgroup: &self.cgroup,
                 init: self.init,
                 awaits_cgroup: false,
+                is_moved: false,
                 awaits_network: false,
                 user: None,
                 preserved: 0,

@@ -28,7 +28,6 @@ cgroups_v1() {
 }
 
 machine() {
-    mount -t proc proc /proc
     mount -t sysfs sysfs /sys
     mount -t devtmpfs dev /dev
     mkdir -p /dev/pts /dev/shm
@@ -57,11 +56,22 @@ tests() {
         set -- $line
         echo "== $*"
         "$1" --test-threads=2 "${@:2}" </dev/null || status=1
-    done 9</vm/tests
+    done 9<"/vm/tests-on-$(asked cgroup)"
     return $status
 }
 
-machine
+# Where systemd is asked for, it is the first process and begins this script again as its one unit.
+on_systemd() {
+    mount -o remount,rw /
+    modprobe -aq overlay veth
+}
+
+[ $$ != 1 ] || mount -t proc proc /proc
+case $(asked cgroup),$$ in
+    systemd,1) exec /usr/lib/systemd/systemd --unit=vm.service ;;
+    systemd,*) on_systemd ;;
+    *) machine ;;
+esac
 case $(asked job) in
     tests) tests ;;
     reset) /vm/reset "$(asked step)" ;;
