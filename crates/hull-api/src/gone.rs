@@ -23,41 +23,54 @@ use crate::http::{Body, Response};
 
 /// A client's connection, to be looked at beside HTTP; none where a close cannot be told.
 #[derive(Clone)]
-pub(crate) struct Client(Option<Arc<OwnedFd>>);
+pub(crate) struct Client {
+    socket: Option<Arc<OwnedFd>>,
+    caller: Owner,
+    pid: Option<i32>,
+}
 
 impl Client {
     /// A client on a unix socket.
     pub(crate) fn unix(stream: &UnixStream) -> Client {
-        match stream.as_fd().try_clone_to_owned() {
-            Ok(copy) => Client(Some(Arc::new(copy))),
+        let socket = match stream.as_fd().try_clone_to_owned() {
+            Ok(copy) => Some(Arc::new(copy)),
             Err(error) => {
                 tracing::debug!(%error, "a client's going away is noticed late");
-                Client(None)
+                None
             }
-        }
-    }
-
-    /// A client of which only a failed write tells that it is gone.
-    pub(crate) fn other() -> Client {
-        Client(None)
-    }
-
-    /// Who that is, as the kernel knows it from a unix socket. Over TCP it may be anybody who is let in: root.
-    pub(crate) fn caller(&self) -> Owner {
-        let credentials = self.0.as_ref().map(rustix::net::sockopt::socket_peercred);
-        match credentials {
-            Some(Ok(peer)) => Owner { uid: peer.uid.as_raw(), gid: peer.gid.as_raw() },
-            Some(Err(error)) => {
+        };
+        match stream.peer_cred() {
+            Ok(peer) => Client {
+                socket,
+                caller: Owner { uid: peer.uid(), gid: peer.gid() },
+                // 0: it is in a pid namespace that is out of the daemon's sight.
+                pid: peer.pid().filter(|pid| *pid > 0),
+            },
+            Err(error) => {
                 tracing::debug!(%error, "a client's user is not known");
-                Owner::default()
+                Client { socket, caller: Owner::default(), pid: None }
             }
-            None => Owner::default(),
         }
+    }
+
+    /// A client of which only a failed write tells that it is gone. Over TCP it may be anybody who is let in: root.
+    pub(crate) fn other() -> Client {
+        Client { socket: None, caller: Owner::default(), pid: None }
+    }
+
+    /// Who that is, as the kernel knows it from a unix socket.
+    pub(crate) fn caller(&self) -> Owner {
+        self.caller
+    }
+
+    /// The process that connected, by the daemon's numbers; none over TCP, or where the daemon does not see it.
+    pub(crate) fn pid(&self) -> Option<i32> {
+        self.pid
     }
 
     /// Ends an answer that comes in pieces when the client is gone.
     pub(crate) fn watches(&self, response: Response) -> Response {
-        let Some(socket) = &self.0 else { return response };
+        let Some(socket) = &self.socket else { return response };
         if response.body().is_end_stream() || response.body().size_hint().exact().is_some() {
             return response;
         }

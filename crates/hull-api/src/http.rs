@@ -58,6 +58,8 @@ pub(crate) struct Request {
     pub(crate) body: RequestBody,
     /// Who asks: the user at the other end of a unix socket; root, who may be anybody, over TCP.
     pub(crate) caller: Owner,
+    /// Its process, where it came by a unix socket and the daemon sees it.
+    pub(crate) caller_pid: Option<i32>,
     /// The connection, where the client asked to upgrade it.
     pub(crate) upgrade: Option<hyper::upgrade::OnUpgrade>,
     /// The connection, where the client did not ask, but this endpoint takes it over all the same.

@@ -191,12 +191,19 @@ async fn accept_failed(error: &std::io::Error) {
     tokio::time::sleep(std::time::Duration::from_millis(50)).await;
 }
 
+/// Who asks, as the kernel knows it.
+#[derive(Clone, Copy)]
+struct Caller {
+    owner: Owner,
+    pid: Option<i32>,
+}
+
 /// Answers one client's requests, one after the other.
 async fn connection<I>(io: TokioIo<I>, service: Service, client: Client)
 where
     I: tokio::io::AsyncRead + tokio::io::AsyncWrite + Unpin + Send + 'static,
 {
-    let caller = client.caller();
+    let caller = Caller { owner: client.caller(), pid: client.pid() };
     let answers = {
         let service = service.clone();
         service_fn(move |request| {
@@ -222,7 +229,7 @@ fn protocol() -> http1::Builder {
 }
 
 /// Answers one request, whatever happens.
-async fn answer(service: Service, request: hyper::Request<Incoming>, caller: Owner) -> Response {
+async fn answer(service: Service, request: hyper::Request<Incoming>, caller: Caller) -> Response {
     let (method, path) = (request.method().clone(), request.uri().path().to_owned());
     // A task of its own: a panic ends it and nothing else. Dropped with the client, it is ended too.
     let mut task = AbortOnDrop(tokio::spawn(dispatch(service, request, caller)));
@@ -259,7 +266,7 @@ impl Drop for AbortOnDrop {
 async fn dispatch(
     service: Service,
     mut request: hyper::Request<Incoming>,
-    caller: Owner,
+    caller: Caller,
 ) -> Result<Response> {
     let Service { engine, sockets, guard, .. } = service;
     let (version, path) = version_of(request.uri().path())?;
@@ -298,7 +305,8 @@ async fn dispatch(
         query,
         headers,
         body,
-        caller,
+        caller: caller.owner,
+        caller_pid: caller.pid,
         upgrade,
         unasked,
     })

@@ -322,3 +322,32 @@ fn a_place_on_a_network_outlives_the_daemon() {
     );
     assert_eq!(std::fs::read_dir(daemon.dir().join("exec/places")).expect("the places").count(), 0);
 }
+
+#[test]
+fn a_place_is_whose_process_asks_whatever_it_says() {
+    let daemon = Daemon::start();
+    daemon.ok(&["network", "create", "front"]);
+    let url = "http://hull/networks/front/namespace?pid=1";
+    let mut curl = daemon.command("curl");
+    curl.args(["-sf", "-X", "POST", "--unix-socket"]).arg(daemon.socket()).arg(url);
+    let taken = curl.output().expect("curl");
+    assert!(taken.status.success(), "{taken:?}");
+    // Were it process 1's, it would be taken for ever.
+    wait_until("the place is given back", Duration::from_secs(10), || {
+        daemon.hull(&["network", "rm", "front"]).status == 0
+    });
+}
+
+#[test]
+fn names_of_others_do_not_reach_a_terminal_as_they_are() {
+    let daemon = Daemon::start();
+    let mut outer =
+        daemon.client(&["ns", "run", "-u", "--", "bash", "-c", "exec -a $'evil\\e[2J\\u202e' sleep 300"]);
+    let mut outer = outer.spawn().expect("the client is executed");
+    let list = || daemon.ok(&["ns", "ls", "--type", "uts", "--no-trunc"]);
+    wait_until("it is listed", Duration::from_secs(10), || list().contains("evil"));
+    let listed = list();
+    assert!(!listed.contains(['\u{1b}', '\u{202e}']), "{listed:?}");
+    outer.kill().expect("it is killed");
+    outer.wait().expect("it ends");
+}

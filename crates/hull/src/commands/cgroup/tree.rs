@@ -9,6 +9,7 @@ use hull_runtime::cgroup::{self, Node, Usage};
 use hull_runtime::partial::list::container_id;
 use serde_json::{Value, json};
 
+use crate::commands::explain::plain;
 use crate::commands::shared::inspect::pretty;
 use crate::commands::shared::print_list;
 use crate::commands::shared::process::{self, failed};
@@ -108,7 +109,8 @@ fn add_rows(node: &Node, branch: &str, indent: &str, rows: &mut Vec<Value>) {
     let beside = |used: String, max: Option<String>| format!("{used} / {}", or_max(max));
     let none = || "-".to_owned();
     rows.push(json!({
-        "Name": format!("{branch}{name}"),
+        // A container that may write its cgroups names them as it likes.
+        "Name": format!("{branch}{}", plain(name)),
         "Memory": memory.map_or_else(none, |memory| beside(size(memory.current), memory.max.map(size))),
         "Peak": memory.and_then(|memory| memory.peak).map_or_else(none, size),
         "Cpu": usage.cpu.as_ref().map_or_else(none, |cpu| {
@@ -187,5 +189,13 @@ mod tests {
         root.children[0].name = id;
         name_containers(&mut root, &BTreeMap::new());
         assert_eq!(root.children[0].name, "abababababab");
+    }
+
+    #[test]
+    fn a_cgroup_s_name_is_nothing_to_a_terminal() {
+        let below = Node { name: "a\u{1b}[2J\nb".to_owned(), ..Node::default() };
+        let mut rows = Vec::new();
+        add_rows(&Node { children: vec![below], ..Node::default() }, "", "", &mut rows);
+        assert_eq!(rows[1]["Name"], "└─ a\\u{1b}[2J\\nb");
     }
 }

@@ -4,6 +4,8 @@ mod page;
 mod quote;
 mod shell;
 
+pub(super) use quote::plain;
+
 use clap::Args;
 use serde_json::Value;
 

@@ -9,7 +9,7 @@ fn is_unsafe(c: char) -> bool {
 }
 
 /// On one line, with what a terminal would act upon written out.
-pub(super) fn plain(text: &str) -> String {
+pub(in crate::commands) fn plain(text: &str) -> String {
     let mut shown = String::with_capacity(text.len());
     for c in text.chars() {
         match c {

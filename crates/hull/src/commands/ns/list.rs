@@ -4,6 +4,7 @@ use clap::Args;
 use hull_runtime::partial::list as namespaces;
 use serde_json::{Value, json};
 
+use crate::commands::explain::plain;
 use crate::commands::shared::inspect::pretty;
 use crate::commands::shared::print_list;
 use crate::commands::shared::process::{self, failed};
@@ -62,7 +63,7 @@ pub async fn list(args: ListArgs, context: &Context) -> Result<ExitStatus, Error
                 row["containers"] = json!(called);
                 return Ok(row);
             }
-            let command = &namespace.command;
+            let command = &plain(&namespace.command);
             Ok(json!({
                 "Type": namespace.kind,
                 "Inode": namespace.inode,

@@ -18,7 +18,7 @@ pub(super) async fn take_place(
 ) -> Result<Network, Error> {
     local(context, "--net")?;
     let path = format!("/networks/{}/namespace", segment(network));
-    let mut path = Query::new(path).with("pid", std::process::id().to_string());
+    let mut path = Query::new(path);
     if let Some(name) = name {
         path = path.with("name", name);
     }
