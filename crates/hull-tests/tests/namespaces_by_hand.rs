@@ -351,3 +351,22 @@ fn names_of_others_do_not_reach_a_terminal_as_they_are() {
     outer.kill().expect("it is killed");
     outer.wait().expect("it ends");
 }
+
+#[test]
+fn a_process_that_has_ended_is_not_entered() {
+    let daemon = Daemon::start();
+    // Nobody waits for it: its id is still there, its namespaces are not, and the caller's are not meant.
+    let mut ended = daemon.command("true").spawn().expect("true");
+    let pid = ended.id().to_string();
+    let state = || std::fs::read_to_string(format!("/proc/{pid}/stat")).expect("its state");
+    wait_until("it has ended", Duration::from_secs(10), || state().contains(") Z "));
+    for kinds in [&[][..], &["--user"], &["--net", "--mount"]] {
+        let mut words = vec!["ns", "enter"];
+        words.extend(kinds);
+        words.extend([pid.as_str(), "--", "echo", "among the host's"]);
+        let entered = daemon.hull(&words);
+        assert_eq!((entered.stdout.as_str(), entered.status), ("", 125), "{entered:?}");
+        assert!(entered.stderr.contains("or it is gone"), "{entered:?}");
+    }
+    ended.wait().expect("it ended");
+}

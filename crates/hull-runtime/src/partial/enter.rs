@@ -1,11 +1,13 @@
 //! A program in the namespaces of a process that runs: `nsenter`.
 
-use std::os::fd::AsFd as _;
+use std::os::fd::{AsFd as _, OwnedFd};
 use std::path::PathBuf;
 
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
 use rustix::process::{Pid, PidfdFlags, pidfd_open};
 
+use super::list::container_of;
 use super::run::Propagation;
 use super::{Kind, Kinds, kernel, program, root, supervise};
 use crate::error::Context as _;
@@ -16,6 +18,8 @@ use crate::{Error, Result, sys};
 pub struct Enter {
     /// The process.
     pub pid: i32,
+    /// The container whose process it is to be, by its id: its number may be another's by now.
+    pub container: Option<String>,
     /// Which of its namespaces; none named: all in which it is not with the caller.
     pub kinds: Kinds,
     /// Where to mount a `/proc` of the pid namespace, in a mount namespace of the program's own.
@@ -44,6 +48,12 @@ pub fn enter(wish: &Enter) -> Result<i32> {
         opened => opened.context(|| format!("open process {}", wish.pid))?,
     };
     let other = others(wish.pid)?;
+    let is_meant = wish.container.as_ref().is_none_or(|id| container_of(wish.pid).as_ref() == Some(id));
+    // One that has ended has no namespaces any more, which looks as if they were the caller's: the program would run
+    // among the host's. If it runs still, all that was read under its number was its own.
+    if !is_meant || ended(&pidfd)? {
+        return Err(gone(wish.pid));
+    }
     // One's own user namespace cannot be entered again.
     let kinds = match (wish.kinds.is_empty(), other.has(Kind::User)) {
         (true, _) => other,
@@ -93,6 +103,13 @@ impl Enter {
         let denied = std::fs::read_to_string("/proc/self/setgroups").is_ok_and(|word| word.trim() == "deny");
         kernel::set_ids(uid, gid, gid.is_some() && !denied).context(|| "become the user and group".into())
     }
+}
+
+/// Whether a process has ended, reaped or not.
+fn ended(pidfd: &OwnedFd) -> Result<bool> {
+    let mut end = [PollFd::new(pidfd, PollFlags::IN)];
+    let polled = poll(&mut end, Some(&Timespec { tv_sec: 0, tv_nsec: 0 }));
+    Ok(polled.context(|| "look whether the process runs".into())? > 0)
 }
 
 /// The kinds in which a process is not with this one.

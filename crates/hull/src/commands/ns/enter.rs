@@ -108,8 +108,10 @@ pub async fn enter(args: EnterArgs, context: &Context) -> Result<ExitStatus, Err
             )));
         }
     };
+    let (pid, container) = process::find_whose(context, target).await?;
     let wish = Enter {
-        pid: process::find(context, target).await?,
+        pid,
+        container,
         kinds: args.kinds(),
         proc_at: args.mount_proc.clone(),
         directory: args.wd.clone(),

@@ -11,10 +11,15 @@ use crate::error::Error;
 
 /// The first process of what was typed: a process id, or the name or id of a container that runs.
 pub async fn find(context: &Context, typed: &str) -> Result<i32, Error> {
+    Ok(find_whose(context, typed).await?.0)
+}
+
+/// The same, and the id of the container whose process it is, where one was typed.
+pub async fn find_whose(context: &Context, typed: &str) -> Result<(i32, Option<String>), Error> {
     if let Ok(pid) = typed.parse::<i32>()
         && (pid > 0 && std::path::Path::new(&format!("/proc/{pid}")).exists())
     {
-        return Ok(pid);
+        return Ok((pid, None));
     }
     let is_id = typed.parse::<i32>().is_ok();
     let nobody = |more: &str| {
@@ -27,7 +32,7 @@ pub async fn find(context: &Context, typed: &str) -> Result<i32, Error> {
     let found = context.client.get_json::<Value>(&format!("/containers/{}/json", segment(typed))).await;
     match found {
         Ok(container) => match container["State"]["Pid"].as_i64().and_then(|pid| i32::try_from(pid).ok()) {
-            Some(pid) if pid > 0 => Ok(pid),
+            Some(pid) if pid > 0 => Ok((pid, container["Id"].as_str().map(str::to_owned))),
             _ => Err(Error::new(format!(
                 "container {typed} does not run, so it has no processes: hull start {typed}"
             ))
