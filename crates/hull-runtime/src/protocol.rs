@@ -28,7 +28,7 @@ use crate::error::Context;
 use crate::{Error, Result};
 
 /// The version that this build speaks.
-pub const VERSION: u32 = 1;
+pub const VERSION: u32 = 2;
 
 /// The longest JSON that travels in the packet itself, in bytes.
 pub const INLINE_MAX: usize = 64 * 1024;
@@ -410,6 +410,33 @@ pub struct Exit {
     pub reason: EndReason,
     /// When, in nanoseconds since 1970.
     pub at_ns: u64,
+    /// What it met of limits, as far as that is known. The shim of an older build tells nothing of it.
+    #[serde(default)]
+    pub met: Met,
+}
+
+/// What a process or its container met of limits. What is none is not known.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Met {
+    /// Where the kernel killed for memory: at whose limit.
+    pub memory: Option<Whose>,
+    /// How often a new process was refused.
+    pub refused_forks: Option<u64>,
+    /// Processor time used, in nanoseconds.
+    pub cpu_time_ns: Option<u64>,
+}
+
+/// Whose limit was met.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Whose {
+    /// The container's own.
+    Own,
+    /// One of a cgroup that it is below.
+    Parent,
+    /// Nobody's: the machine had no more.
+    Machine,
 }
 
 /// Why a process ended.

@@ -7,7 +7,7 @@ use hull_tests::{Daemon, Engine};
 use serde_json::{Map, Value, json};
 
 /// What hull says beyond the definition.
-const HULLS_OWN: &[&str] = &["EndReason", "Timeout", "CpuTime"];
+const HULLS_OWN: &[&str] = &["End", "EndReason", "Timeout", "CpuTime"];
 
 /// What Docker answers as null where it is not set, whatever the definition says.
 const NULL_WHERE_NOT_SET: &[&str] = &["MemorySwappiness", "OomKillDisable", "PidsLimit", "Init"];

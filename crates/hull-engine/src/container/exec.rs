@@ -11,6 +11,7 @@ use serde_json::{Value, json};
 use tokio::sync::watch;
 
 use super::attach::detach_keys;
+use super::end::End;
 use super::{Container, Status, locked, random_id};
 use crate::model::ExecConfig;
 use crate::{Engine, Error, Kind, Result};
@@ -47,6 +48,8 @@ pub(super) struct State {
     pub(super) pid: i32,
     exit_code: Option<i32>,
     end_reason: &'static str,
+    /// All that is known of why it ended.
+    end: Option<End>,
     oom_killed: bool,
     /// When it ended, in nanoseconds since 1970.
     ended_at_ns: i64,
@@ -118,6 +121,8 @@ impl Exec {
             state.phase = Phase::Ended;
             state.ended_at_ns = super::now_ns();
             state.exit_code.get_or_insert(137);
+            // It was killed with its container, or had ended before: nobody saw which.
+            state.end.get_or_insert_default();
         }
         drop(state);
         self.ended.send_replace(true);
@@ -125,7 +130,7 @@ impl Exec {
 
     /// Whether its wall-clock time was over.
     pub(super) fn timed_out(&self) -> bool {
-        locked(&self.state).end_reason == super::finish::reason(hull_runtime::protocol::EndReason::Timeout)
+        locked(&self.state).end_reason == super::end::reason(hull_runtime::protocol::EndReason::Timeout)
     }
 
     /// Whether it runs or is about to.
@@ -176,6 +181,7 @@ impl Exec {
             "Pid": state.pid,
             "OOMKilled": state.oom_killed,
             "EndReason": state.end_reason,
+            "End": state.end,
         })
     }
 }
@@ -297,7 +303,8 @@ impl Engine {
             state.ended_at_ns = super::now_ns();
             state.exit_code = Some(exit.status);
             state.oom_killed = exit.oom_killed;
-            state.end_reason = super::finish::reason(exit.reason);
+            state.end_reason = super::end::reason(exit.reason);
+            state.end = Some(End::told(exit));
         }
         exec.ended.send_replace(true);
         let mut attributes = container.record().event_attributes();

@@ -4,8 +4,9 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use hull_runtime::protocol::{EndReason, Event, Exit, State};
+use hull_runtime::protocol::{EndReason, Event, Exit, Met, State};
 
+use super::end::{End, reason};
 use super::rejoin::{Clearing, Over};
 use super::shim::Shim;
 use super::start::Starter;
@@ -73,7 +74,7 @@ impl Engine {
     pub(super) async fn over(self: &Arc<Self>, container: &Arc<Container>, over: Over) {
         match over {
             Over::Told(shim, exit) => {
-                self.ended(container, &exit).await;
+                self.ended(container, &exit, End::told(&exit)).await;
                 // Its cgroup is gone when the connection closes.
                 while let Ok(Some(_)) = shim.event().await {}
             }
@@ -83,34 +84,41 @@ impl Engine {
 
     /// A shim that is gone without a word may have left its record; if not, it was killed, and its container with it.
     async fn shim_lost(self: &Arc<Self>, container: &Arc<Container>) {
-        let exit = match self.left_exit(container).await {
-            Ok(Some(exit)) => exit,
+        let (exit, end) = match self.left_exit(container).await {
+            Ok(Some(exit)) => {
+                let end = End::told(&exit);
+                (exit, end)
+            }
             Ok(None) => {
                 tracing::warn!(
                     container = container.id,
                     "the container's shim is gone; what is left of it is killed"
                 );
                 self.clear_cgroup(container).await;
-                Exit {
+                let exit = Exit {
                     status: 137,
                     signal: Some(libc::SIGKILL),
                     oom_killed: false,
                     reason: EndReason::Signal,
                     at_ns: now_ns().unsigned_abs(),
-                }
+                    met: Met::default(),
+                };
+                (exit, End::default())
             }
             Err(error) => {
                 tracing::error!(container = container.id, %error, "how the container ended could not be read");
-                Exit {
+                let exit = Exit {
                     status: 255,
                     signal: None,
                     oom_killed: false,
                     reason: EndReason::Exited,
                     at_ns: now_ns().unsigned_abs(),
-                }
+                    met: Met::default(),
+                };
+                (exit, End::default())
             }
         };
-        self.ended(container, &exit).await;
+        self.ended(container, &exit, end).await;
         // What it still clears up, or left when it was killed behind its record, is in the next start's way.
         self.clear_cgroup(container).await;
     }
@@ -129,7 +137,7 @@ impl Engine {
     }
 
     /// A container has ended: it is written down, what it had of the machine is given back, and its policy decides.
-    pub(super) async fn ended(self: &Arc<Self>, container: &Arc<Container>, exit: &Exit) {
+    pub(super) async fn ended(self: &Arc<Self>, container: &Arc<Container>, exit: &Exit, end: End) {
         self.stop_health(container);
         fault::passed("end", "told");
         self.release_machine(container).await;
@@ -142,6 +150,7 @@ impl Engine {
             state.exit_code = exit.status;
             state.oom_killed = exit.oom_killed;
             state.end_reason = reason(exit.reason).to_owned();
+            state.end = Some(end);
             state.finished_at = rfc3339(i64::try_from(exit.at_ns).unwrap_or_else(|_| now_ns()));
             record.ports.clear();
             if restart.is_some() {
@@ -287,17 +296,6 @@ fn ran_for(started_at: &str, finished_at: &str) -> Duration {
         return Duration::ZERO;
     };
     Duration::try_from(finished.duration_since(started)).unwrap_or_default()
-}
-
-pub(super) fn reason(reason: EndReason) -> &'static str {
-    match reason {
-        EndReason::Exited => "exited",
-        EndReason::Signal => "signal",
-        EndReason::Oom => "oom",
-        EndReason::Timeout => "timeout",
-        EndReason::CpuTime => "cpu-time",
-        EndReason::ClientGone => "client-gone",
-    }
 }
 
 #[cfg(test)]

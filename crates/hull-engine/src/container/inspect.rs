@@ -108,6 +108,7 @@ fn state(record: &Record, health: Option<Value>) -> Value {
         "StartedAt": state.started_at,
         "FinishedAt": state.finished_at,
         "EndReason": state.end_reason,
+        "End": state.end,
     });
     if let Some(health) = health {
         shown["Health"] = health;

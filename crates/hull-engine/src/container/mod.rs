@@ -21,6 +21,7 @@ mod command;
 mod commit;
 mod create;
 mod devices;
+mod end;
 mod endpoints;
 mod exec;
 mod exec_start;
@@ -222,6 +223,9 @@ pub(crate) struct State {
     /// Why it ended: `exited`, `signal`, `oom`, `timeout`, `cpu-time`; empty while it runs.
     #[serde(default)]
     pub(crate) end_reason: String,
+    /// All that is known of why; none while it runs, and before its first run.
+    #[serde(default)]
+    pub(crate) end: Option<end::End>,
     /// RFC 3339.
     pub(crate) started_at: String,
     /// RFC 3339.
@@ -237,6 +241,7 @@ impl Default for State {
             error: String::new(),
             oom_killed: false,
             end_reason: String::new(),
+            end: None,
             started_at: NEVER.to_owned(),
             finished_at: NEVER.to_owned(),
         }

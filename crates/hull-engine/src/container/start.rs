@@ -216,6 +216,7 @@ impl Engine {
             record.state.error.clear();
             record.state.oom_killed = false;
             record.state.end_reason.clear();
+            record.state.end = None;
             record.state.started_at = rfc3339(started.at_ns);
             // One that its policy starts may have been stopped meanwhile: the stop waits for it to run, and ends it.
             if starter == Starter::User {

@@ -338,6 +338,33 @@ impl Cgroup {
         Ok(files::keyed(&text, "oom_kill").unwrap_or(0))
     }
 
+    /// How often its own limit of memory led to a kill, and nobody else's; none: the kernel does not count that, as on v1,
+    /// or before Linux 5.2.
+    pub(crate) fn own_memory_ends(&self) -> Option<u64> {
+        let text = files::text(&self.v2("memory")?.join("memory.events.local")).ok()?;
+        files::keyed(&text, "oom")
+    }
+
+    /// Whether its memory is accounted for on v1.
+    pub(crate) fn has_memory_v1(&self) -> bool {
+        self.v1("memory").is_some()
+    }
+
+    /// How often a new process was refused for its limit; none: the kernel does not tell.
+    pub(crate) fn forks_refused(&self) -> Option<u64> {
+        let folder = self.v1("pids").or_else(|| self.v2("pids"))?;
+        files::keyed(&files::text(&folder.join("pids.events")).ok()?, "max")
+    }
+
+    /// Those that it is below, the nearest first, without the roots.
+    pub(crate) fn above(&self) -> impl Iterator<Item = Cgroup> + '_ {
+        let paths = std::iter::successors(self.path.rsplit_once('/'), |(path, _)| path.rsplit_once('/'));
+        paths
+            .map(|(path, _)| path)
+            .filter(|path| !path.is_empty())
+            .map(|path| Cgroup { path: path.to_owned() })
+    }
+
     /// Processor time used so far, in nanoseconds.
     pub fn cpu_time_ns(&self) -> Result<u64> {
         figures::cpu_time_ns(self).context(|| format!("read the processor time of cgroup {}", self.path))
@@ -405,6 +432,18 @@ pub struct OomWatch {
     pub fd: OwnedFd,
     /// For what to poll it.
     pub events: PollFlags,
+}
+
+impl OomWatch {
+    /// Reads it empty. How often it told of something since the last time, which only v1 says.
+    pub(crate) fn take(&self) -> u64 {
+        let mut events = [0_u8; 512];
+        match rustix::io::read(&self.fd, &mut events) {
+            // An eventfd's count; inotify's records are longer.
+            Ok(8) => u64::from_ne_bytes(*events.first_chunk().unwrap_or(&[0; 8])),
+            _ => 0,
+        }
+    }
 }
 
 /// The folder, in the v2 hierarchy, of the cgroup that a process is in.

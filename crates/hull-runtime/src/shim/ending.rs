@@ -64,7 +64,7 @@ impl Shim {
         let Some((status, at_ns, _)) = self.first.ended else { return };
         self.drain();
         self.count_oom_kills();
-        let exit = self.exit(status, at_ns, self.first.clock.hit, self.init);
+        let exit = self.exit(&self.first, (status, at_ns), Some(&self.cgroup));
         // The record first: a daemon that finds no shim looks for it.
         let _ = self.exit_record.write(self.folder.as_fd(), &exit);
         self.listener = None;

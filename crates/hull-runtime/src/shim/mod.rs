@@ -29,6 +29,7 @@ use crate::launcher::Warm;
 use crate::protocol::{self, Event, Exit, FromShim, Launch};
 use crate::{Error, Result};
 
+mod causes;
 mod client;
 mod control;
 mod ending;

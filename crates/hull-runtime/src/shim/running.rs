@@ -3,6 +3,7 @@
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::time::{Duration, Instant};
 
+use super::causes::{self, Above};
 use super::control::Connection;
 use super::ending::ExitRecord;
 use super::exec_cgroup::{ExecCgroup, LeftLeaves};
@@ -14,7 +15,7 @@ use super::start::Started;
 use super::streams::{READ_MAX, Streams};
 use crate::cgroup::{Cgroup, OomWatch};
 use crate::container::{Child, Step};
-use crate::protocol::{EndReason, Event, Exec, Exit, Reply};
+use crate::protocol::{EndReason, Event, Exec, Exit, Reply, Whose};
 use crate::{Result, seccomp, sys};
 
 /// How long the output of an exec that has ended is waited for, where something it left behind holds the
@@ -46,8 +47,13 @@ pub(super) struct Shim {
     pub(super) filter: Option<seccomp::Filter>,
     pub(super) reserved: Vec<OwnedFd>,
     pub(super) memory: Option<OomWatch>,
+    above: Above,
+    /// How often `memory` has told since the last kill was counted.
+    told_of_memory: u64,
+    /// At whose limit the last kill was.
+    memory_limit: Option<Whose>,
     pub(super) oom_kills: u64,
-    /// Someone asked for SIGKILL, so that it is not the kernel's for memory.
+    /// Someone asked for SIGKILL of all, so that it is not the kernel's for memory.
     pub(super) killed: bool,
     children: OwnedFd,
     pub(super) interests: Interests,
@@ -62,6 +68,8 @@ pub(super) struct Running {
     pub(super) clock: Clock,
     /// Someone asked for SIGKILL, so that it is not the kernel's for memory.
     pub(super) killed: bool,
+    /// The kernel's kills for memory before it began.
+    pub(super) oom_kills_before: u64,
     /// Its wait status, and when it was reaped.
     pub(super) ended: Option<(i32, u64, Instant)>,
 }
@@ -116,6 +124,7 @@ impl Shim {
                 streams: started.streams,
                 clock: Clock::new(started.limits),
                 killed: false,
+                oom_kills_before: 0,
                 ended: None,
             },
             at_ns: started.at_ns,
@@ -128,6 +137,9 @@ impl Shim {
             filter: started.filter,
             reserved: started.reserved,
             memory: None,
+            above: Above::default(),
+            told_of_memory: 0,
+            memory_limit: None,
             oom_kills: 0,
             killed: false,
             children: started.children,
@@ -138,6 +150,7 @@ impl Shim {
         shim.tell(event);
         // Not before the daemon knows: nobody waits for these.
         shim.memory = shim.cgroup.oom_watch().ok().flatten();
+        shim.above = Above::of(&shim.cgroup);
         shim
     }
 
@@ -268,11 +281,7 @@ impl Shim {
 
     /// Asks whether the kernel has killed for memory, and tells of it.
     fn memory_event(&mut self) {
-        if let Some(memory) = &self.memory {
-            let mut events = [0_u8; 512];
-            // Of what is there: an eventfd's 8 bytes, or inotify's records.
-            let _ = rustix::io::read(&memory.fd, &mut events);
-        }
+        self.told_of_memory += self.memory.as_ref().map_or(0, OomWatch::take);
         self.count_oom_kills();
     }
 
@@ -281,6 +290,10 @@ impl Shim {
         let Ok(kills) = self.cgroup.oom_kills() else { return };
         if kills > self.oom_kills {
             self.oom_kills = kills;
+            self.told_of_memory += self.memory.as_ref().map_or(0, OomWatch::take);
+            // A kill is by what was met last; what was met before is not looked at again.
+            let told = self.memory.as_ref().map(|_| std::mem::take(&mut self.told_of_memory));
+            self.memory_limit = causes::whose(&self.cgroup, &self.above, told);
             self.tell(Event::Oom);
         }
     }
@@ -310,7 +323,7 @@ impl Shim {
         let reply = match done {
             Ok(()) => {
                 let pid = starting.child.pid();
-                self.execs.push(starting.running());
+                self.execs.push(starting.running(self.oom_kills));
                 Reply::Started { pid }
             }
             Err(error) => {
@@ -388,9 +401,14 @@ impl Shim {
             exec.process.streams.give_up(&mut buffer, None);
             self.buffer = buffer;
             exec.process.streams.drain();
-            let (id, hit) = (exec.id.clone(), exec.process.clock.hit);
+            let id = exec.id.clone();
             self.count_oom_kills();
-            let exit = self.exit(status, at_ns, hit, false);
+            let exec = &self.execs[index];
+            let counted = match &exec.cgroup {
+                Some(ExecCgroup::Counting(cgroup)) => Some(cgroup),
+                _ => None,
+            };
+            let exit = self.exit(&exec.process, (status, at_ns), counted);
             self.tell(Event::ExecExited { id, exit });
             // Who sees the end of its stream and asks the daemon shall be told that it has ended.
             self.execs[index].process.streams.release();
@@ -413,19 +431,27 @@ impl Shim {
         self.left_leaves.sweep();
     }
 
-    /// How a process ended, in the daemon's words.
-    pub(super) fn exit(&self, status: i32, at_ns: u64, hit: Option<EndReason>, init: bool) -> Exit {
+    /// How a process ended, in the daemon's words. Its processor time is that of a cgroup that counts it.
+    pub(super) fn exit(
+        &self,
+        process: &Running,
+        (status, at_ns): (i32, u64),
+        counted: Option<&Cgroup>,
+    ) -> Exit {
+        let (hit, init) = (process.clock.hit, self.init && process.pid == self.first.pid);
+        let oom_killed = self.oom_kills > process.oom_kills_before;
         let signal = libc::WIFSIGNALED(status).then(|| libc::WTERMSIG(status));
         let code = signal.map_or_else(|| libc::WEXITSTATUS(status), |signal| 128 + signal);
         // hull's own init passes on how the command ended by its status.
         let killed = signal == Some(libc::SIGKILL) || (init && code == 128 + libc::SIGKILL);
         let reason = match (hit, signal) {
             (Some(hit), _) => hit,
-            _ if killed && self.oom_kills > 0 && !self.killed => EndReason::Oom,
+            _ if killed && oom_killed && !self.killed && !process.killed => EndReason::Oom,
             (None, Some(_)) => EndReason::Signal,
             (None, None) => EndReason::Exited,
         };
-        Exit { status: code, signal, oom_killed: self.oom_kills > 0, reason, at_ns }
+        let met = causes::met(&self.cgroup, self.memory_limit.filter(|_| oom_killed), counted);
+        Exit { status: code, signal, oom_killed, reason, at_ns, met }
     }
 
     fn sweep(&mut self) {
@@ -443,7 +469,7 @@ impl Shim {
 }
 
 impl StartingExec {
-    fn running(mut self) -> RunningExec {
+    fn running(mut self, oom_kills_before: u64) -> RunningExec {
         if let (Some(attach), Some(socket)) = (self.exec.attach.take(), self.client.take()) {
             self.streams.attach(attach, socket, None);
         }
@@ -454,6 +480,7 @@ impl StartingExec {
                 streams: self.streams,
                 clock: Clock::new(self.exec.limits),
                 killed: false,
+                oom_kills_before,
                 ended: None,
             },
             id: self.exec.id,

@@ -1,0 +1,85 @@
+//! Why something ended, as inspect shows it: one object. What is not known is `null`, and never a zero.
+
+use hull_runtime::protocol::{EndReason, Exit, Whose};
+use serde::{Deserialize, Serialize};
+
+/// How a container's last run, or an exec, ended.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "PascalCase", default)]
+pub(crate) struct End {
+    /// `exited`, `signal`, `oom`, `timeout`, `cpu-time`, `client-gone`.
+    reason: Option<String>,
+    exit_code: Option<i32>,
+    /// The signal that ended it; null where none did, as the exit status tells.
+    signal: Option<i32>,
+    /// Whether the kernel killed any process of it for memory.
+    out_of_memory: Option<bool>,
+    /// At whose limit: `own`, `parent`, `machine`.
+    memory_limit: Option<Whose>,
+    /// Whether its time was over.
+    time_limit: Option<bool>,
+    /// Whether its processor time was spent.
+    cpu_time_limit: Option<bool>,
+    /// The processor time that it used, in nanoseconds.
+    cpu_time: Option<u64>,
+    /// Whether a new process was refused for the limit of processes.
+    process_limit: Option<bool>,
+    /// Whether a write was refused for a limit of the disk. Nobody outside sees that, where there is no quota.
+    disk_limit: Option<bool>,
+}
+
+impl End {
+    /// As the shim told it.
+    pub(super) fn told(exit: &Exit) -> End {
+        End {
+            reason: Some(reason(exit.reason).to_owned()),
+            exit_code: Some(exit.status),
+            signal: exit.signal,
+            out_of_memory: Some(exit.oom_killed),
+            memory_limit: exit.met.memory,
+            time_limit: Some(exit.reason == EndReason::Timeout),
+            cpu_time_limit: Some(exit.reason == EndReason::CpuTime),
+            cpu_time: exit.met.cpu_time_ns,
+            process_limit: exit.met.refused_forks.map(|refused| refused > 0),
+            disk_limit: None,
+        }
+    }
+}
+
+/// A reason's word.
+pub(super) fn reason(reason: EndReason) -> &'static str {
+    match reason {
+        EndReason::Exited => "exited",
+        EndReason::Signal => "signal",
+        EndReason::Oom => "oom",
+        EndReason::Timeout => "timeout",
+        EndReason::CpuTime => "cpu-time",
+        EndReason::ClientGone => "client-gone",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    #[test]
+    fn what_an_older_shim_does_not_tell_is_null() {
+        let exit: Exit = serde_json::from_value(json!({
+            "status": 137, "signal": 9, "oom_killed": true, "reason": "oom", "at_ns": 1
+        }))
+        .unwrap();
+        let shown = json!(End::told(&exit));
+        assert_eq!((&shown["Reason"], &shown["OutOfMemory"]), (&json!("oom"), &json!(true)));
+        for unknown in ["MemoryLimit", "CpuTime", "ProcessLimit", "DiskLimit"] {
+            assert_eq!(shown[unknown], json!(null), "{unknown}");
+        }
+    }
+
+    #[test]
+    fn of_an_end_that_nobody_saw_nothing_is_known() {
+        let shown = json!(End::default());
+        assert!(shown.as_object().unwrap().values().all(serde_json::Value::is_null), "{shown}");
+        assert_eq!(shown.as_object().unwrap().len(), 10);
+    }
+}
