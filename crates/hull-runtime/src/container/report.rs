@@ -192,7 +192,11 @@ pub(super) fn hear(socket: BorrowedFd<'_>) -> Result<Heard> {
     let mut received = sockets::receive(socket, &mut packet);
     // A child that ends without having read everything resets its socket: that is told once, before its last words.
     if matches!(&received, Err(error) if error.raw_os_error() == Some(libc::ECONNRESET)) {
-        received = sockets::receive(socket, &mut packet);
+        let last = sockets::receive(socket, &mut packet);
+        // Without any it was killed: who gets as far as the exec has read everything.
+        if !matches!(last, Ok((0, _))) {
+            received = last;
+        }
     }
     let received = received.context(|| "hear from the first process".into())?;
     let step = match received {
@@ -265,5 +269,14 @@ mod tests {
         let Err(error) = hear(parents.as_fd()) else { panic!("the child has failed") };
         assert_eq!((error.doing.as_str(), error.to_string().as_str()), ("mount", "mount: no"));
         assert!(matches!(hear(parents.as_fd()), Ok(Heard::Step(Step::Running))));
+    }
+
+    #[test]
+    fn a_child_that_was_killed_before_it_heard_everything_does_not_run() {
+        let (parents, childs) = sockets::packet_pair().unwrap();
+        cgroup_is_there(parents.as_fd()).unwrap();
+        drop(childs);
+        let Err(error) = hear(parents.as_fd()) else { panic!("the child is gone") };
+        assert_eq!(error.doing, "hear from the first process");
     }
 }
