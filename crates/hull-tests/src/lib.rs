@@ -9,6 +9,7 @@
 //! expects something else than Docker does.
 
 mod archive;
+mod attack;
 mod census;
 mod cleanup;
 mod daemon;
@@ -20,6 +21,7 @@ mod session;
 mod systemd;
 
 pub use archive::{Kind, Tar, busybox_rootfs};
+pub use attack::{attacker, python};
 pub use census::Census;
 pub use cleanup::{cgroups_of, sweep};
 pub use daemon::{Daemon, Engine, Output};

@@ -45,14 +45,6 @@ pub(crate) fn find(root: BorrowedFd<'_>, path: &Path) -> Result<Option<OwnedFd>>
     }
 }
 
-/// Whether the last name of `path` is a symbolic link.
-pub(crate) fn is_link(root: BorrowedFd<'_>, path: &Path) -> Result<bool> {
-    let doing = || format!("look at {} in the container", path.display());
-    let handle = open(root, path, OFlags::PATH | OFlags::NOFOLLOW).context(doing)?;
-    let stat = fs::fstat(&handle).context(doing)?;
-    Ok(fs::FileType::from_raw_mode(stat.st_mode).is_symlink())
-}
-
 /// A handle (`O_PATH`) of the destination of a mount, which is created if it is not there, with the folders
 /// above it.
 pub(crate) fn ensure(root: BorrowedFd<'_>, path: &Path, kind: Kind) -> Result<OwnedFd> {

@@ -255,13 +255,18 @@ impl Prepared {
 
     /// The kernel's own file systems go where the container's programs and hull's masks expect them, not where an image's
     /// link leads, behind which another container may change things (CVE-2019-19921).
-    fn refuse_links(&self, root: BorrowedFd<'_>) -> Result<()> {
-        let kernels = ["/proc", "/sys"].iter().any(|place| self.destination == Path::new(place));
-        if kernels && inroot::is_link(root, &self.destination)? {
-            let doing = format!("put the mount on {}", self.destination.display());
-            return Err(Error::refused(doing, "the image has a symbolic link there: it must be a folder"));
+    fn place(&self, root: BorrowedFd<'_>) -> Result<OwnedFd> {
+        let at = inroot::ensure(root, &self.destination, self.kind)?;
+        if !["/proc", "/sys"].iter().any(|place| self.destination == Path::new(place)) {
+            return Ok(at);
         }
-        Ok(())
+        // Opened once more, and what was opened is looked at: it may be exchanged meanwhile.
+        let doing = || format!("put the mount on {}", self.destination.display());
+        let at = inroot::open(root, &self.destination, OFlags::PATH | OFlags::NOFOLLOW).context(doing)?;
+        if inroot::is_folder(&at).context(doing)? {
+            return Ok(at);
+        }
+        Err(Error::refused(doing(), "the image has a symbolic link there: it must be a folder"))
     }
 
     /// Nothing but a procfs goes onto `/proc`, and next to nothing into it, by whichever link: hull's own masks and
@@ -306,8 +311,7 @@ impl Prepared {
         }
         let takes = self.options.copy_up || self.options.mode_of_place;
         let was_there = takes && inroot::open(root, &self.destination, OFlags::PATH).is_ok();
-        let at = inroot::ensure(root, &self.destination, self.kind)?;
-        self.refuse_links(root)?;
+        let at = self.place(root)?;
         let tree = match &self.tree {
             Tree::Detached(tree) => tree,
             Tree::Cgroups { tmpfs, .. } => tmpfs,
