@@ -57,7 +57,10 @@ impl Engine {
 }
 
 /// The release binary: `HULL_BIN`, or where `cargo build --release` puts it.
-pub(crate) fn hull_binary() -> PathBuf {
+///
+/// # Panics
+/// It is not there.
+pub fn hull_binary() -> PathBuf {
     let path = match (std::env::var_os("HULL_BIN"), std::env::var_os("CARGO_TARGET_DIR")) {
         (Some(binary), _) => PathBuf::from(binary),
         (None, Some(target)) => Path::new(&target).join("release/hull"),

@@ -24,7 +24,7 @@ pub use archive::{Kind, Tar, busybox_rootfs};
 pub use attack::{attacker, python};
 pub use census::Census;
 pub use cleanup::{cgroups_of, sweep};
-pub use daemon::{Daemon, Engine, Output};
+pub use daemon::{Daemon, Engine, Output, hull_binary};
 pub use http::{Client, PATIENCE, Response, frames};
 pub use kernel::{Pty, private_network, wait_until};
 pub use oci::Oci;

@@ -41,6 +41,7 @@ fn main() -> ExitCode {
         // Not for people: what the others run in a process of its own.
         ["acceptance", script, client] => acceptance::run_here(script, client),
         ["floor", options @ ..] => bench::floor::run(options),
+        ["peak", command @ ..] => bench::floor::peak(command),
         _ => {
             eprintln!("{USAGE}");
             return ExitCode::from(2);

@@ -40,6 +40,22 @@ impl Scene {
         self.dir.join("image.tar")
     }
 
+    /// The bundle that every OCI runtime runs: the one that hull writes to begin with, in a version of the specification
+    /// that older ones take, with `true` as its command.
+    fn write_bundle(&self, hull: &str) -> Result<()> {
+        let bundle = self.dir.join("bundle");
+        fs::create_dir_all(&bundle)?;
+        output(hull, &["oci", "spec", "--bundle", text(&bundle)?])?;
+        let file = bundle.join("config.json");
+        let mut spec: Value = serde_json::from_slice(&fs::read(&file)?)?;
+        spec["ociVersion"] = json!("1.0.2");
+        spec["process"]["terminal"] = json!(false);
+        spec["process"]["args"] = json!(["/bin/true"]);
+        spec["root"] = json!({"path": text(&self.rootfs())?, "readonly": true});
+        fs::write(&file, spec.to_string())?;
+        Ok(())
+    }
+
     fn clear(&self) {
         fs::remove_dir_all(&self.dir).ok();
         cgroups_of("hull-floor").iter().for_each(|cgroup| {
@@ -132,7 +148,10 @@ impl Contestant {
 
 /// Everyone who is on this machine.
 pub(crate) fn all(scene: &Scene) -> Result<Vec<Contestant>> {
-    let hull = Api::start("hull", Engine::Hull, scene)?;
+    let mut hull = Api::start("hull", Engine::Hull, scene)?;
+    let binary = text(&hull_tests::hull_binary())?.to_owned();
+    scene.write_bundle(&binary)?;
+    hull.oci = Some(Runtime::new("hull", &[&binary, "oci"], scene));
     let mut all =
         vec![Contestant::Floor(Floor::new(scene, hull.cgroups()?)?), Contestant::Api(Box::new(hull))];
     if find("dockerd").is_some() && find("docker").is_some() {
@@ -140,7 +159,7 @@ pub(crate) fn all(scene: &Scene) -> Result<Vec<Contestant>> {
     }
     for name in ["runc", "crun"] {
         if find(name).is_some() {
-            all.push(Contestant::Runtime(Runtime::new(name, scene)?));
+            all.push(Contestant::Runtime(Runtime::new(name, &[name], scene)));
         }
     }
     if find("podman").is_some() {
@@ -192,6 +211,8 @@ pub(crate) struct Api {
     pub(crate) sleeper: String,
     pub(crate) log_file: PathBuf,
     pub(crate) image: PathBuf,
+    /// Its OCI runtime, if that is to be measured.
+    pub(crate) oci: Option<Runtime>,
     /// Proportional set size of all its processes when nothing ran yet, in MiB.
     pub(crate) at_rest: f64,
 }
@@ -211,6 +232,7 @@ impl Api {
             sleeper: String::new(),
             log_file,
             image: scene.image(),
+            oci: None,
             at_rest,
         };
         api.sleeper = api.create(&json!({"Image": "busybox", "Cmd": ["sleep", "1000000"]}))?;
@@ -297,34 +319,52 @@ impl Api {
     }
 }
 
-/// runc or crun with a bundle.
+/// An OCI runtime with a bundle.
 pub(crate) struct Runtime {
     name: &'static str,
+    /// The program, with the words that come first.
+    program: Vec<String>,
+    root: PathBuf,
     bundle: PathBuf,
     count: u32,
 }
 
 impl Runtime {
-    fn new(name: &'static str, scene: &Scene) -> Result<Self> {
-        let bundle = scene.dir.join(name);
-        fs::create_dir_all(&bundle)?;
-        output(name, &["spec", "--bundle", text(&bundle)?])?;
-        let file = bundle.join("config.json");
-        let mut spec: Value = serde_json::from_slice(&fs::read(&file)?)?;
-        spec["process"]["terminal"] = json!(false);
-        spec["process"]["args"] = json!(["/bin/true"]);
-        spec["root"] = json!({"path": text(&scene.rootfs())?, "readonly": true});
-        fs::write(&file, spec.to_string())?;
-        Ok(Self { name, bundle, count: 0 })
+    fn new(name: &'static str, program: &[&str], scene: &Scene) -> Self {
+        let program = program.iter().map(|word| (*word).to_owned()).collect();
+        let root = scene.dir.join(format!("{name}-containers"));
+        Self { name, program, root, bundle: scene.dir.join("bundle"), count: 0 }
+    }
+
+    /// `RUNTIME run`.
+    fn command(&mut self) -> Command {
+        self.count += 1;
+        let mut command = Command::new(&self.program[0]);
+        command.args(&self.program[1..]).arg("--root").arg(&self.root).arg("run").arg("--bundle");
+        command.arg(&self.bundle).arg(format!("bench-{}-{}", std::process::id(), self.count));
+        command
     }
 
     /// `RUNTIME run`, from its execution to its exit.
     pub(crate) fn container(&mut self) -> Result<()> {
-        self.count += 1;
-        let id = format!("bench-{}-{}", std::process::id(), self.count);
-        let root = self.bundle.join("root");
-        output(self.name, &["--root", text(&root)?, "run", "--bundle", text(&self.bundle)?, &id])?;
+        let name = self.name;
+        let output = self.command().output()?;
+        if !output.status.success() {
+            let said = String::from_utf8_lossy(&output.stderr);
+            return Err(format!("{name} run: {}: {}", output.status, said.trim()).into());
+        }
         Ok(())
+    }
+
+    /// The most memory that a `RUNTIME run` has resident, in MiB.
+    pub(crate) fn peak(&mut self) -> Result<f64> {
+        let command = self.command();
+        let exe = std::env::current_exe()?;
+        let mut words = vec!["peak", command.get_program().to_str().ok_or("a program that is not UTF-8")?];
+        for word in command.get_args() {
+            words.push(word.to_str().ok_or("a word that is not UTF-8")?);
+        }
+        Ok(output(text(&exe)?, &words)?.trim().parse()?)
     }
 }
 

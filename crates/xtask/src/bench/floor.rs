@@ -42,6 +42,24 @@ pub(crate) fn run(args: &[&str]) -> Result<()> {
     Ok(())
 }
 
+/// `xtask peak PROGRAM WORD…`: executes it and prints how much memory it, or one of its own children, had resident at
+/// most, in MiB. A process of its own, for what a process has before its exec counts too.
+pub(crate) fn peak(args: &[&str]) -> Result<()> {
+    let [program, words @ ..] = args else { return Err("usage: xtask peak PROGRAM WORD…".into()) };
+    let quiet = std::process::Stdio::null;
+    let child = std::process::Command::new(program).args(words).stdout(quiet()).stderr(quiet()).spawn()?;
+    let mut status = 0;
+    // SAFETY: all zero is a valid value of this structure of integers.
+    let mut usage: libc::rusage = unsafe { std::mem::zeroed() };
+    // SAFETY: both live through the call, and nobody else waits for the child.
+    let waited = unsafe { libc::wait4(child.id() as i32, &raw mut status, 0, &raw mut usage) };
+    if waited < 0 || !libc::WIFEXITED(status) || libc::WEXITSTATUS(status) != 0 {
+        return Err(format!("it ended with wait status {status}").into());
+    }
+    println!("{:.2}", usage.ru_maxrss as f64 / 1024.0);
+    Ok(())
+}
+
 impl Floor {
     fn container(&self, n: u32) -> Result<()> {
         let name = format!("{}-{n}", std::process::id());

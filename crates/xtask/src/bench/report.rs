@@ -169,6 +169,18 @@ fn judge(goal: &Value, medians: &BTreeMap<&'static str, f64>) -> Verdict {
     if let (Some(times), Some(dockerd)) = (goal["dockerd"].as_f64(), medians.get("dockerd")) {
         goals.push((format!("{times} times faster than dockerd"), dockerd / hull >= times));
     }
+    // crun is the faster of the two; where it refuses the machine's cgroups, runc stands for it.
+    let crun = (goal["crun"].as_f64(), medians.get("crun"));
+    let runc = (goal["runc"].as_f64(), medians.get("runc"));
+    match (crun, runc) {
+        ((Some(times), Some(crun)), _) => {
+            goals.push((format!("{times} times faster than crun"), crun / hull >= times));
+        }
+        (_, (Some(times), Some(runc))) => {
+            goals.push((format!("{times} times faster than runc"), runc / hull >= times));
+        }
+        _ => {}
+    }
     if let Some(most) = goal["below"].as_f64() {
         goals.push((format!("below {most}"), *hull < most));
     }

@@ -5,7 +5,7 @@ use std::time::Instant;
 
 use serde_json::{Value, json};
 
-use super::contestants::{Api, Contestant};
+use super::contestants::{Api, Contestant, Runtime};
 use super::report::median;
 use crate::Result;
 
@@ -74,6 +74,22 @@ pub(crate) const ROWS: &[Row] = &[
         long: false,
         most: usize::MAX,
         measure: command,
+    },
+    Row {
+        name: "oci-run",
+        title: "oci run of a bundle with true, from its execution to its exit",
+        unit: "ms",
+        long: false,
+        most: usize::MAX,
+        measure: bundle,
+    },
+    Row {
+        name: "oci-memory",
+        title: "the most memory that this run takes",
+        unit: "MiB",
+        long: false,
+        most: 3,
+        measure: |who| runtime_of(who).map(Runtime::peak).transpose(),
     },
     Row { name: "log", title: "100 MB of output, logged", unit: "ms", long: false, most: 3, measure: log },
     Row {
@@ -174,6 +190,26 @@ fn command(who: &mut Contestant) -> Result<Option<f64>> {
         Contestant::Podman(podman) => podman.container("bridge")?,
         Contestant::Floor(_) | Contestant::Runtime(_) => return Ok(None),
     }
+    Ok(Some(milliseconds(begin)))
+}
+
+/// The OCI runtime of a contestant.
+fn runtime_of(who: &mut Contestant) -> Option<&mut Runtime> {
+    match who {
+        Contestant::Runtime(runtime) => Some(runtime),
+        Contestant::Api(api) => api.oci.as_mut(),
+        Contestant::Floor(_) | Contestant::Podman(_) => None,
+    }
+}
+
+/// The same bundle for every runtime.
+fn bundle(who: &mut Contestant) -> Result<Option<f64>> {
+    if let Contestant::Floor(floor) = who {
+        return floor.container(true).map(Some);
+    }
+    let Some(runtime) = runtime_of(who) else { return Ok(None) };
+    let begin = Instant::now();
+    runtime.container()?;
     Ok(Some(milliseconds(begin)))
 }
 
