@@ -266,3 +266,40 @@ fn the_host_s_network_can_be_named_by_path() {
     let Output { status, .. } = oci.run(&config);
     assert_ne!(status, 0);
 }
+
+#[test]
+fn an_interface_moves_in_with_its_addresses() {
+    let oci = Oci::new();
+    if !oci.is_hull() {
+        // A field of 1.3, which the runtimes of Debian 12 do not know.
+        return;
+    }
+    hull_tests::private_network();
+    let ip = |words: &[&str]| {
+        let status = std::process::Command::new("ip").args(words).status().expect("iproute2 is installed");
+        assert!(status.success(), "ip {words:?}");
+    };
+    ip(&["link", "add", "hull-moves", "type", "veth", "peer", "name", "hull-stays"]);
+    ip(&["address", "add", "192.0.2.7/24", "dev", "hull-moves"]);
+    ip(&["address", "add", "2001:db8::7/64", "dev", "hull-moves", "nodad"]);
+    let mut config = oci.config(&["sh", "-c", "ip -o address show dev lan; cat /sys/class/net/lan/flags"]);
+    config["linux"]["netDevices"] = serde_json::json!({ "hull-moves": { "name": "lan" } });
+    oci.configure(&config);
+    let output = oci.call(&["run", "c"]);
+    assert_eq!(output.status, 0, "{}", output.stderr);
+    assert!(
+        output.stdout.contains("192.0.2.7/24") && output.stdout.contains("2001:db8::7/64"),
+        "{}",
+        output.stdout
+    );
+    let flags = output
+        .stdout
+        .lines()
+        .last()
+        .and_then(|flags| u32::from_str_radix(flags.trim_start_matches("0x"), 16).ok());
+    assert!(flags.is_some_and(|flags| flags & 1 == 1), "it is not up: {}", output.stdout);
+    config["linux"]["netDevices"] = serde_json::json!({ "hull-is-not": {} });
+    oci.configure(&config);
+    oci.fails(&["run", "c"], "there is no such interface");
+    oci.nothing_is_left("c");
+}

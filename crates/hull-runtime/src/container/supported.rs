@@ -17,7 +17,10 @@ pub(super) fn check(spec: &Spec, held: bool) -> Result<()> {
     }
     let Some(linux) = spec.linux() else { return Ok(()) };
     refuse("linux.intelRdt", !held && linux.intel_rdt().is_some())?;
-    refuse("linux.netDevices", linux.net_devices().as_ref().is_some_and(|devices| !devices.is_empty()))?;
+    refuse(
+        "linux.netDevices",
+        !held && linux.net_devices().as_ref().is_some_and(|devices| !devices.is_empty()),
+    )?;
     labels::check_mounts(spec)?;
     Ok(())
 }

@@ -122,6 +122,7 @@ fn check(spec: &Spec) -> Result<()> {
         }
     }
     check_namespaces(spec)?;
+    super::net_devices::check(spec)?;
     check_hooks(spec)
 }
 

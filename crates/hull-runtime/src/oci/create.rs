@@ -8,10 +8,10 @@ use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType};
 
 use super::cgroup::NewCgroup;
 use super::config::{self, Config};
-use super::intel_rdt;
 use super::state::{self, NewFolder, Record, START};
 use super::watch::{self, Watched};
 use super::{Container, Runtime};
+use super::{intel_rdt, net_devices};
 use crate::cgroup::Cgroup;
 use crate::container::{Child, Hold, Start, Step, Streams, hooks};
 use crate::error::Context;
@@ -191,6 +191,8 @@ impl Making<'_> {
         })?;
         cgroup.place(child.pid())?;
         self.warnings = cgroup.cgroup().complete(linux.and_then(|linux| linux.resources().as_ref()))?;
+        // Before it is let go on: it mounts what shows its network.
+        net_devices::move_all(spec, child.pid())?;
         child.cgroup_is_there()?;
         Ok(child)
     }

@@ -25,6 +25,7 @@ mod features;
 pub mod foreground;
 mod intel_rdt;
 mod kill;
+mod net_devices;
 mod spec;
 mod start;
 mod state;
