@@ -303,3 +303,45 @@ fn an_interface_moves_in_with_its_addresses() {
     oci.fails(&["run", "c"], "there is no such interface");
     oci.nothing_is_left("c");
 }
+
+#[test]
+fn a_user_without_privileges_runs_a_container() {
+    use std::os::unix::process::CommandExt;
+    const USER: u32 = 47_110;
+    let oci = Oci::new();
+    if !oci.is_hull() {
+        return;
+    }
+    let mut config = oci.config(&["sh", "-c", "id -u; cat /proc/self/uid_map; echo $$"]);
+    config["linux"]["namespaces"] = serde_json::json!([
+        { "type": "pid" }, { "type": "ipc" }, { "type": "uts" }, { "type": "mount" }, { "type": "user" },
+    ]);
+    let mapping = serde_json::json!([{ "containerID": 0, "hostID": USER, "size": 1 }]);
+    config["linux"]["uidMappings"] = mapping.clone();
+    config["linux"]["gidMappings"] = mapping;
+    // As `hull oci spec --rootless` has it: no limits, no cgroup of a certain place, no mounts that need more.
+    config["linux"]
+        .as_object_mut()
+        .expect("an object")
+        .retain(|key, _| key != "resources" && key != "cgroupsPath");
+    config["mounts"] = serde_json::json!([
+        { "destination": "/proc", "type": "proc", "source": "proc" },
+        { "destination": "/dev", "type": "tmpfs", "source": "tmpfs", "options": ["nosuid", "mode=755"] },
+    ]);
+    oci.configure(&config);
+    let owned =
+        std::process::Command::new("chown").args(["-R", &format!("{USER}:{USER}")]).arg(oci.dir()).status();
+    assert!(owned.expect("chown is there").success());
+    let mut command = oci.command(&["run", "c"]);
+    command.uid(USER).gid(USER).current_dir(oci.bundle());
+    let output = oci.finish(command);
+    assert_eq!(output.status, 0, "{}", output.stderr);
+    let lines: Vec<String> =
+        output.stdout.lines().map(|line| line.split_whitespace().collect::<Vec<_>>().join(" ")).collect();
+    assert_eq!(lines, ["0".to_owned(), format!("0 {USER} 1"), "1".to_owned()]);
+    assert!(output.stderr.contains("the container has no cgroup of its own"), "{}", output.stderr);
+    let mut refused = oci.command(&["--rootless", "false", "run", "c"]);
+    refused.uid(USER).gid(USER).current_dir(oci.bundle());
+    let output = oci.finish(refused);
+    assert!(output.status != 0 && output.stderr.contains("permission denied"), "{}", output.stderr);
+}

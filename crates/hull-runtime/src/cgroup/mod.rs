@@ -85,7 +85,7 @@ impl Cgroup {
 
     /// The other half: the folders of the v1 hierarchies, and the limits. On failure the caller removes it.
     pub(crate) fn complete(&self, resources: Option<&LinuxResources>) -> Result<Vec<String>> {
-        for v1 in hierarchy().used() {
+        for v1 in self.used() {
             self.make_v1(v1)?;
         }
         match resources {
@@ -120,6 +120,21 @@ impl Cgroup {
         }
     }
 
+    /// No cgroup of one's own, for who may make none: what is in it is where its maker is, and it limits and counts
+    /// nothing.
+    pub(crate) fn nowhere() -> Cgroup {
+        Cgroup { path: String::new() }
+    }
+
+    fn is_somewhere(&self) -> bool {
+        !self.path.is_empty()
+    }
+
+    /// The v1 hierarchies in which it has a folder.
+    fn used(&self) -> impl Iterator<Item = &'static V1> + '_ {
+        hierarchy().used().filter(|_| self.is_somewhere())
+    }
+
     /// The cgroup at `path`, which must be there in at least one hierarchy.
     pub fn open(path: &str) -> Result<Cgroup> {
         let cgroup = Cgroup::at(path)?;
@@ -140,7 +155,7 @@ impl Cgroup {
         Ok(Cgroup { path: path.to_owned() })
     }
 
-    /// Its path, as given.
+    /// Its path, as given; empty for none.
     pub fn path(&self) -> &str {
         &self.path
     }
@@ -151,7 +166,7 @@ impl Cgroup {
 
     /// Its folders in all hierarchies, the v2 one first: what waits for its end waits there.
     fn everywhere(&self) -> impl Iterator<Item = PathBuf> + '_ {
-        let v1 = hierarchy().used().map(|v1| self.in_folder(&v1.folder));
+        let v1 = self.used().map(|v1| self.in_folder(&v1.folder));
         self.unified().into_iter().chain(v1)
     }
 
@@ -161,7 +176,7 @@ impl Cgroup {
             let name = v1.folder.file_name().map(|name| name.to_string_lossy().into_owned());
             Folder { name, path: self.in_folder(&v1.folder) }
         };
-        let v1 = hierarchy().used().map(named);
+        let v1 = self.used().map(named);
         v1.chain(self.unified().map(|path| Folder { name: None, path })).collect()
     }
 
@@ -207,7 +222,7 @@ impl Cgroup {
     /// Moves the calling thread in the v1 hierarchies. By `tasks` and not by `cgroup.procs`: for a thread that
     /// moves itself the kernel need not stop all forks and exits of the machine.
     pub(crate) fn join_v1_self(&self) -> Result<()> {
-        for v1 in hierarchy().used() {
+        for v1 in self.used() {
             write_process(&self.in_folder(&v1.folder).join("tasks"), 0)?;
         }
         Ok(())
@@ -215,7 +230,7 @@ impl Cgroup {
 
     /// Moves a process in the v1 hierarchies.
     pub(crate) fn add_v1(&self, pid: i32) -> Result<()> {
-        for v1 in hierarchy().used() {
+        for v1 in self.used() {
             write_process(&self.in_folder(&v1.folder).join("cgroup.procs"), pid)?;
         }
         Ok(())
@@ -412,11 +427,11 @@ impl Cgroup {
 
 impl Folders for Cgroup {
     fn v1(&self, controller: &str) -> Option<PathBuf> {
-        hierarchy().v1_of(controller).map(|v1| self.in_folder(&v1.folder))
+        hierarchy().v1_of(controller).filter(|_| self.is_somewhere()).map(|v1| self.in_folder(&v1.folder))
     }
 
     fn unified(&self) -> Option<PathBuf> {
-        hierarchy().unified.as_ref().map(|unified| self.in_folder(unified))
+        hierarchy().unified.as_ref().filter(|_| self.is_somewhere()).map(|unified| self.in_folder(unified))
     }
 }
 

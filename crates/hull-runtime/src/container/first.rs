@@ -58,7 +58,10 @@ fn assemble(
     teller: &Teller,
     outside: Option<&Outside>,
 ) -> Result<Made> {
-    process::shield()?;
+    // Whose parent has no privileges cannot be mapped any more by it when it is shielded; nobody else sees it yet.
+    if !outside.is_some_and(Outside::is_mapped_without_privileges) {
+        process::shield()?;
+    }
     namespaces.join()?;
     if let Some(outside) = outside {
         teller.outside()?;

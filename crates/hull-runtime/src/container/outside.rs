@@ -29,6 +29,8 @@ pub(super) struct Outside {
     in_user_namespace: bool,
     /// The parent mounts the root and the binds.
     mounts: bool,
+    /// The parent is not root.
+    unprivileged: bool,
 }
 
 impl Outside {
@@ -61,6 +63,7 @@ impl Outside {
             maps: namespaces.makes_user(),
             in_user_namespace,
             mounts,
+            unprivileged: !rustix::process::geteuid().is_root(),
         }))
     }
 
@@ -68,6 +71,11 @@ impl Outside {
     /// host's cgroups.
     pub(super) fn in_user_namespace(&self) -> bool {
         self.in_user_namespace
+    }
+
+    /// Whether the user namespace is mapped by a parent that is not root.
+    pub(super) fn is_mapped_without_privileges(&self) -> bool {
+        self.maps && self.unprivileged
     }
 
     /// Whether the root and the binds come from the parent.

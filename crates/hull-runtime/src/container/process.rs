@@ -182,7 +182,11 @@ impl<'a> Privileges<'a> {
         rustix::thread::set_keep_capabilities(true).context(|| "keep capabilities over setuid".into())?;
         let groups: Vec<Gid> =
             user.additional_gids().iter().flatten().map(|group| Gid::from_raw(*group)).collect();
-        rustix::thread::set_thread_groups(&groups).context(|| "set the additional groups".into())?;
+        match rustix::thread::set_thread_groups(&groups) {
+            // In a user namespace that a user without privileges has made, nobody may drop groups.
+            Err(Errno::PERM) if groups.is_empty() => {}
+            set => set.context(|| "set the additional groups".into())?,
+        }
         rustix::thread::set_thread_res_gid(gid, gid, gid)
             .context(|| format!("become group {}", user.gid()))?;
         rustix::thread::set_thread_res_uid(uid, uid, uid)

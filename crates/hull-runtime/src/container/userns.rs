@@ -28,6 +28,9 @@ impl Mappings<'_> {
             let advice = "a user namespace needs both linux.uidMappings and linux.gidMappings";
             return Err(Error::refused("map the user namespace", advice));
         }
+        if !rustix::process::geteuid().is_root() && !self.are_ones_own() {
+            return self.write_by_helpers(pid);
+        }
         // Without privileges a group map is only taken from who cannot drop groups by it.
         if !rustix::process::geteuid().is_root() {
             let path = format!("/proc/{pid}/setgroups");
@@ -39,6 +42,36 @@ impl Mappings<'_> {
             std::fs::write(&path, &text).context(|| {
                 format!("map the user namespace ({name}: {})", text.trim().replace('\n', ", "))
             })?;
+        }
+        Ok(())
+    }
+
+    /// Whether they map nobody but the calling user.
+    fn are_ones_own(&self) -> bool {
+        let (uid, gid) = (rustix::process::geteuid().as_raw(), rustix::process::getegid().as_raw());
+        let only = |mappings: &[LinuxIdMapping], own| matches!(mappings, [one] if one.host_id() == own && one.size() == 1);
+        only(self.users, uid) && only(self.groups, gid)
+    }
+
+    /// Has them written by `newuidmap` and `newgidmap` of the host's uidmap package, which look up in `/etc/subuid` and
+    /// `/etc/subgid` what a user without privileges may map: nobody else can.
+    fn write_by_helpers(&self, pid: i32) -> Result<()> {
+        for (helper, mappings) in [("newuidmap", self.users), ("newgidmap", self.groups)] {
+            let doing = || format!("map the user namespace with {helper}");
+            let words = lines(mappings);
+            let output = std::process::Command::new(helper)
+                .arg(pid.to_string())
+                .args(words.split_whitespace())
+                .output()
+                .map_err(|error| {
+                    let advice =
+                        "a user without privileges maps others by the programs of the uidmap package";
+                    Error::kernel(doing(), error).advise(advice)
+                })?;
+            if !output.status.success() {
+                let said = String::from_utf8_lossy(&output.stderr);
+                return Err(Error::refused(doing(), said.trim().to_owned()));
+            }
         }
         Ok(())
     }

@@ -44,6 +44,11 @@ impl NewCgroup {
         Ok(NewCgroup { cgroup, made, scope: Some(scope) })
     }
 
+    /// None: the container is where its creator is.
+    pub(super) fn nowhere() -> NewCgroup {
+        NewCgroup { cgroup: Cgroup::nowhere(), made: false, scope: None }
+    }
+
     pub(super) fn cgroup(&self) -> &Cgroup {
         &self.cgroup
     }

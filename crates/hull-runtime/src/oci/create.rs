@@ -30,6 +30,8 @@ pub struct Create {
     pub pid_file: Option<PathBuf>,
     /// How many of the caller's descriptors, from 3 on, the command gets.
     pub preserve_fds: u32,
+    /// Whether the container may do without a cgroup where the caller may make none; none: unless that is root.
+    pub rootless: Option<bool>,
     /// Leave the process with the caller's session keyring.
     pub no_new_keyring: bool,
     /// The caller starts the container itself, by [`Created::start`], which watches that the command is not hull's own
@@ -92,7 +94,13 @@ impl Runtime {
             annotations: spec.annotations().clone().unwrap_or_default(),
         };
         take_listen_fds(&mut spec, activated);
-        let mut cgroup = NewCgroup::begin(&spec, id, create.systemd_cgroup)?;
+        let mut cgroup = match NewCgroup::begin(&spec, id, create.systemd_cgroup) {
+            Err(error) if may_do_without(&spec, create, &error) => {
+                said.push(format!("the container has no cgroup of its own: {error}"));
+                NewCgroup::nowhere()
+            }
+            begun => begun?,
+        };
         let mut making = Making { spec: &spec, hold: &hold, create, warnings: Vec::new(), hooked: false };
         let mut child = making.first_process(&mut cgroup)?;
         let record = making.record(&child, &cgroup)?;
@@ -152,6 +160,15 @@ impl Drop for UnlessKept {
             let _ = rustix::process::pidfd_send_signal(child.pidfd(), rustix::process::Signal::KILL);
         }
     }
+}
+
+/// Whether a container runs without a cgroup that its user may not make: where nobody asked for a certain one.
+fn may_do_without(spec: &Spec, create: &Create, error: &Error) -> bool {
+    let denied = matches!(error.errno, Some(libc::EACCES | libc::EPERM | libc::EROFS));
+    let asked = spec.linux().as_ref().and_then(|linux| linux.cgroups_path().as_ref());
+    denied
+        && create.rootless.unwrap_or(!rustix::process::geteuid().is_root())
+        && asked.is_none_or(|path| path.as_os_str().is_empty())
 }
 
 /// A first process on its way to where it waits.

@@ -128,6 +128,7 @@ impl Container {
 
     fn cgroup_of_exec(&self, exec: &Exec) -> Result<Cgroup> {
         match &exec.cgroup {
+            None if self.record.cgroup.is_empty() => Ok(Cgroup::nowhere()),
             None => self.existing_cgroup("exec in"),
             Some(below) => {
                 let path = format!("{}/{}", self.record.cgroup, below.trim_matches('/'));

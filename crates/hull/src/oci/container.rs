@@ -78,8 +78,16 @@ pub(super) struct DeleteArguments {
     id: String,
 }
 
+/// What the global flags say of containers' cgroups.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct CgroupChoice {
+    pub(super) by_systemd: bool,
+    /// Whether a container may do without; none: unless root has called.
+    pub(super) rootless: Option<bool>,
+}
+
 impl CreateArguments {
-    fn asked(self, console: Option<Console>, systemd_cgroup: bool) -> (String, Create) {
+    fn asked(self, console: Option<Console>, cgroups: CgroupChoice) -> (String, Create) {
         let create = Create {
             bundle: self.bundle,
             console,
@@ -87,16 +95,22 @@ impl CreateArguments {
             preserve_fds: self.preserve_fds,
             no_new_keyring: self.no_new_keyring,
             no_pivot: self.no_pivot,
-            systemd_cgroup,
+            systemd_cgroup: cgroups.by_systemd,
+            rootless: cgroups.rootless,
             starts: false,
         };
         (self.id, create)
     }
 }
 
-pub(super) fn create(arguments: CreateArguments, runtime: &Runtime, systemd: bool, log: &Log) -> Result<()> {
+pub(super) fn create(
+    arguments: CreateArguments,
+    runtime: &Runtime,
+    cgroups: CgroupChoice,
+    log: &Log,
+) -> Result<()> {
     let console = arguments.console_socket.clone().map(Console::Socket);
-    let (id, create) = arguments.asked(console, systemd);
+    let (id, create) = arguments.asked(console, cgroups);
     let created = runtime.create(&id, &create)?;
     warn(&created.warnings, log);
     Ok(())
@@ -106,7 +120,12 @@ pub(super) fn warn(warnings: &[String], log: &Log) {
     warnings.iter().for_each(|warning| log.warn(warning));
 }
 
-pub(super) fn run(arguments: RunArguments, runtime: &Runtime, systemd: bool, log: &Log) -> Result<u8> {
+pub(super) fn run(
+    arguments: RunArguments,
+    runtime: &Runtime,
+    cgroups: CgroupChoice,
+    log: &Log,
+) -> Result<u8> {
     let RunArguments { detach, keep, no_subreaper, create } = arguments;
     let console = match (create.console_socket.clone(), detach) {
         (Some(socket), true) => Some(Console::Socket(socket)),
@@ -118,7 +137,7 @@ pub(super) fn run(arguments: RunArguments, runtime: &Runtime, systemd: bool, log
         (None, false) => Some(Console::Caller),
     };
     let signals = if detach { None } else { Some(foreground::prepare(!no_subreaper)?) };
-    let (id, mut create) = create.asked(console, systemd);
+    let (id, mut create) = create.asked(console, cgroups);
     create.starts = true;
     let created = runtime.create(&id, &create)?;
     warn(&created.warnings, log);

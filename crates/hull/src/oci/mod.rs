@@ -39,12 +39,32 @@ struct Globals {
     /// Have systemd make the containers' cgroups, as scopes: cgroupsPath is SLICE:PREFIX:NAME then
     #[arg(long)]
     systemd_cgroup: bool,
+    /// Whether containers may do without a cgroup where none may be made: auto (for who is not root), true or false
+    #[arg(long, value_name = "auto|true|false", default_value = "auto")]
+    rootless: Rootless,
     /// Log more
     #[arg(long)]
     debug: bool,
     /// Print the version
     #[arg(short, long)]
     version: bool,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+enum Rootless {
+    Auto,
+    True,
+    False,
+}
+
+impl Rootless {
+    fn asked(self) -> Option<bool> {
+        match self {
+            Rootless::Auto => None,
+            Rootless::True => Some(true),
+            Rootless::False => Some(false),
+        }
+    }
 }
 
 #[derive(Subcommand, Debug)]
@@ -145,12 +165,13 @@ fn command_help() -> String {
 
 fn run(verb: Verb, globals: Globals, log: &Log) -> Result<u8> {
     let runtime = Runtime::at(globals.root.unwrap_or_else(Runtime::default_root));
-    let systemd = globals.systemd_cgroup;
+    let cgroups =
+        container::CgroupChoice { by_systemd: globals.systemd_cgroup, rootless: globals.rootless.asked() };
     let done = |result: Result<()>| result.map(|()| 0);
     match verb {
-        Verb::Create(arguments) => done(container::create(arguments, &runtime, systemd, log)),
+        Verb::Create(arguments) => done(container::create(arguments, &runtime, cgroups, log)),
         Verb::Start(of) => done(runtime.container(&of.id)?.start()),
-        Verb::Run(arguments) => container::run(arguments, &runtime, systemd, log),
+        Verb::Run(arguments) => container::run(arguments, &runtime, cgroups, log),
         Verb::State(of) => done(show::state(&runtime.container(&of.id)?)),
         Verb::Kill(arguments) => done(container::kill(&arguments, &runtime)),
         Verb::Delete(arguments) => done(container::delete(&arguments, &runtime)),
