@@ -196,7 +196,7 @@ fn refusals_name_what_is_wrong() {
         (vec!["--uts", "x"], "--uts: invalid UTS mode"),
         (vec!["--ulimit", "nofile=3:2"], "less than or equal to hard limit: 3 > 2"),
         (vec!["--ulimit", "nix=3"], "invalid ulimit type: nix"),
-        (vec!["--security-opt", "label"], "invalid --security-opt"),
+        (vec!["--security-opt", "label"], "Invalid --security-opt"),
         (vec!["--network", "a", "--network", "host"], "user-defined and non-user-defined"),
         (vec!["--network", "a", "--network", "a"], "specified multiple times"),
         (vec!["--network", "name=a,ip=1.1.1.1", "--ip", "1.1.1.2"], "cannot specify both --ip"),
@@ -212,7 +212,7 @@ fn refusals_name_what_is_wrong() {
         (vec!["--log-driver", "none", "--log-opt", "a=b"], "invalid logging opts for driver none"),
         (vec!["-a", "x"], "valid streams are"),
         (vec!["--use-api-socket"], "needs a daemon that is reached by a unix socket"),
-        (vec!["--sysctl", "x"], "must be key=value"),
+        (vec!["--sysctl", "x"], "sysctl 'x' is not allowed"),
         (vec!["--disable-content-trust=false"], "is not supported"),
     ] {
         let mut all = words.clone();
