@@ -296,7 +296,9 @@ impl Cgroup {
             return Ok(files::text(&folder.join("cgroup.freeze")).context(doing)?.trim() == "1");
         }
         let Some(folder) = self.v1("freezer") else { return Ok(false) };
-        Ok(files::text(&folder.join("freezer.state")).context(doing)?.trim() != "THAWED")
+        let state = files::text(&folder.join("freezer.state")).context(doing)?;
+        // A leaf is not in the freezer's hierarchy, and stands still with what it is below.
+        Ok(!matches!(state.trim(), "" | "THAWED"))
     }
 
     /// Every process in it and in the cgroups below it, in the order of their ids. A cgroup that is gone has

@@ -80,6 +80,7 @@ const TESTS: &[(&str, &str, &[&str])] = &[
     ("hull-tests", "cgroups_by_hand", &[]),
     ("hull-tests", "daemon_dies", &["everything_goes_on"]),
     ("hull-tests", "doctor", &["what_containers_need"]),
+    ("hull-tests", "ends", &[]),
     ("hull-tests", "exec", &[]),
     ("hull-tests", "explain", &["what_it_is_made_of"]),
     ("hull-tests", "first_container", &[]),
