@@ -382,6 +382,12 @@ impl Cgroup {
             .map(|path| Cgroup { path: path.to_owned() })
     }
 
+    /// How long its processes stood waiting for a resource (`cpu`, `memory`, `io`), in the words of the kernel's
+    /// `psi.rst`; none where the hierarchy or the kernel does not count that.
+    pub fn pressure(&self, resource: &str) -> Option<String> {
+        files::text(&self.unified()?.join(format!("{resource}.pressure"))).ok()
+    }
+
     /// Processor time used so far, in nanoseconds.
     pub fn cpu_time_ns(&self) -> Result<u64> {
         figures::cpu_time_ns(self).context(|| format!("read the processor time of cgroup {}", self.path))

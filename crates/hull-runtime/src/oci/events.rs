@@ -22,8 +22,14 @@ impl Container {
             let doing = format!("read the figures of the container {}", self.id());
             return Err(Error::refused(doing, "container is not running"));
         }
-        let figures = self.existing_cgroup("read the figures of")?.figures()?;
-        Ok(json!({ "type": "stats", "id": self.id(), "data": data(&figures) }))
+        let cgroup = self.existing_cgroup("read the figures of")?;
+        let mut data = data(&cgroup.figures()?);
+        for (part, resource) in [("cpu", "cpu"), ("memory", "memory"), ("blkio", "io")] {
+            if let Some(text) = cgroup.pressure(resource) {
+                data[part]["psi"] = pressure(&text);
+            }
+        }
+        Ok(json!({ "type": "stats", "id": self.id(), "data": data }))
     }
 
     /// Calls `tell` with figures every `interval`, and with an event of the type `oom` when the kernel has killed for
@@ -117,7 +123,44 @@ fn data(figures: &Figures) -> Value {
     })
 }
 
+/// Lines such as `some avg10=0.12 avg60=0.05 avg300=0.01 total=4567`, as an object.
+fn pressure(text: &str) -> Value {
+    let mut all = serde_json::Map::new();
+    for line in text.lines() {
+        let mut words = line.split_whitespace();
+        let Some(kind) = words.next() else { continue };
+        let figures = words.filter_map(|word| {
+            let (name, value) = word.split_once('=')?;
+            // The averages are percentages, the total microseconds.
+            let value = match name {
+                "total" => json!(value.parse::<u64>().ok()?),
+                _ => json!(value.parse::<f64>().ok()?),
+            };
+            Some((name.to_owned(), value))
+        });
+        all.insert(kind.to_owned(), Value::Object(figures.collect()));
+    }
+    Value::Object(all)
+}
+
 fn blkio(entries: &[Blkio]) -> Vec<Value> {
     let one = |entry: &Blkio| json!({ "major": entry.major, "minor": entry.minor, "op": entry.op, "value": entry.value });
     entries.iter().map(one).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn pressure_is_read() {
+        let text = "some avg10=0.12 avg60=0.05 avg300=0.00 total=4567\nfull avg10=0.00 avg60=0.00 avg300=0.00 total=12\n";
+        assert_eq!(
+            pressure(text),
+            json!({
+                "some": { "avg10": 0.12, "avg60": 0.05, "avg300": 0.0, "total": 4567 },
+                "full": { "avg10": 0.0, "avg60": 0.0, "avg300": 0.0, "total": 12 },
+            })
+        );
+    }
 }

@@ -17,7 +17,7 @@ use self::log::Log;
 
 /// The OCI runtime: containers from bundles, without a daemon
 #[derive(Parser, Debug)]
-#[command(name = "hull-oci", disable_version_flag = true, disable_help_subcommand = true)]
+#[command(name = "hull-oci", disable_version_flag = true)]
 struct CommandLine {
     #[command(flatten)]
     globals: Globals,
