@@ -116,7 +116,7 @@ pub(crate) static ROUTES: &[Route] = &[
     route!(GET "/containers/{}/explain" Read(Container) containers::explain),
     route!(GET "/containers/{}/logs" Read(Container) container_output::logs),
     route!(GET "/containers/{}/changes" Read(Container) container_files::changes),
-    route!(GET "/containers/{}/export" Read(Container) container_files::export),
+    route!(GET "/containers/{}/export" Read(Inside) container_files::export),
     route!(GET "/containers/{}/stats" Read(Container) container_output::stats),
     route!(POST "/containers/{}/resize" Write(Container) containers::resize),
     route!(POST "/containers/{}/start" Write(Inside) containers::start),
@@ -321,6 +321,21 @@ mod tests {
                 _ => continue,
             };
             assert!(wanted.contains(&of), "{} is judged as {of:?}", route.name());
+        }
+    }
+
+    /// Its own files are those of the host, if it is of the image `hull/host`.
+    #[test]
+    fn whoever_reads_a_container_s_files_reaches_inside() {
+        for (method, part) in [
+            (Method::GET, "export"),
+            (Method::GET, "archive"),
+            (Method::HEAD, "archive"),
+            (Method::PUT, "archive"),
+        ] {
+            let (route, _) = find(&method, &format!("/containers/a/{part}")).unwrap();
+            let (Read(of) | Write(of)) = route.class;
+            assert_eq!(of, Inside, "{}", route.name());
         }
     }
 

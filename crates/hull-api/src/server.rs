@@ -38,10 +38,10 @@ pub(crate) enum Listener {
 /// # Errors
 /// Another daemon listens there, or the file cannot be made.
 pub(crate) fn listen_unix(path: &Path, group: Option<u32>) -> Result<Listener> {
-    use std::os::unix::fs::{FileTypeExt, PermissionsExt, chown};
+    use std::os::unix::fs::FileTypeExt;
     let failed =
         |error: std::io::Error| Error::system(format_args!("listen on unix://{}", path.display()), error);
-    if std::os::unix::net::UnixStream::connect(path).is_ok() {
+    if somebody_listens(path).map_err(failed)? {
         return Err(Error::conflict(format!(
             "another daemon listens on unix://{}: stop it with `hull system stop`, or choose another place with -H",
             path.display()
@@ -58,11 +58,37 @@ pub(crate) fn listen_unix(path: &Path, group: Option<u32>) -> Result<Listener> {
         Err(error) => return Err(failed(error)),
     }
     let listener = bind(path).map_err(failed)?;
-    if group.is_some() {
-        chown(path, None, group).map_err(failed)?;
-    }
-    std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o660)).map_err(failed)?;
+    give_to(path, group).map_err(failed)?;
     Ok(Listener::Unix(listener, Some(path.to_owned())))
+}
+
+/// Whether a connection would be taken. It is not waited for: whoever has the folder could listen there and take none.
+fn somebody_listens(path: &Path) -> std::io::Result<bool> {
+    use rustix::io::Errno;
+    use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType};
+    let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
+    let socket = rustix::net::socket_with(AddressFamily::UNIX, SocketType::STREAM, flags, None)?;
+    // EAGAIN: as many wait there already as may.
+    Ok(matches!(rustix::net::connect(&socket, &SocketAddrUnix::new(path)?), Ok(()) | Err(Errno::AGAIN)))
+}
+
+/// Lets a group use the socket that was just bound. Whoever has the folder may have put something else in its place
+/// meanwhile: no link is followed, and nothing but a socket is changed.
+fn give_to(path: &Path, group: Option<u32>) -> std::io::Result<()> {
+    use rustix::fs::{AtFlags, CWD, FileType, Gid, Mode, OFlags};
+    use std::os::fd::AsRawFd;
+    use std::os::unix::fs::PermissionsExt;
+    let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    let file = rustix::fs::openat(CWD, path, flags, Mode::empty())?;
+    if FileType::from_raw_mode(rustix::fs::fstat(&file)?.st_mode) != FileType::Socket {
+        return Err(std::io::Error::other("something else was put in the socket's place"));
+    }
+    if let Some(group) = group {
+        rustix::fs::chownat(&file, "", None, Some(Gid::from_raw(group)), AtFlags::EMPTY_PATH)?;
+    }
+    // A descriptor of this kind takes no mode; the kernel's name of what it holds does.
+    let held = format!("/proc/self/fd/{}", file.as_raw_fd());
+    std::fs::set_permissions(held, std::fs::Permissions::from_mode(0o660))
 }
 
 /// A socket whose file nobody but root can use from its first moment: the kernel gives the file the mode of the socket
@@ -385,7 +411,72 @@ pub(crate) fn listen_inherited(
 
 #[cfg(test)]
 mod tests {
+    use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
+
     use super::*;
+
+    /// A folder of this test's own, which ends with it.
+    struct Folder(PathBuf);
+
+    impl Folder {
+        fn new(name: &str) -> Folder {
+            let folder = std::env::temp_dir().join(format!("hull-server-{name}-{}", std::process::id()));
+            std::fs::create_dir_all(&folder).unwrap();
+            Folder(folder)
+        }
+    }
+
+    impl Drop for Folder {
+        fn drop(&mut self) {
+            let _ = std::fs::remove_dir_all(&self.0);
+        }
+    }
+
+    fn mode(path: &Path) -> u32 {
+        std::fs::metadata(path).unwrap().permissions().mode() & 0o7777
+    }
+
+    #[tokio::test]
+    async fn a_socket_is_the_group_s() {
+        let folder = Folder::new("group");
+        let path = folder.0.join("a.sock");
+        let group = std::fs::metadata(&folder.0).unwrap().gid();
+        let _listener = listen_unix(&path, Some(group)).unwrap();
+        assert_eq!((mode(&path), std::fs::metadata(&path).unwrap().gid()), (0o660, group));
+        assert!(listen_unix(&path, None).err().unwrap().message.contains("another daemon"));
+    }
+
+    #[test]
+    fn what_was_put_in_the_socket_s_place_stays_as_it_is() {
+        let folder = Folder::new("swapped");
+        let (file, socket, link) = (folder.0.join("file"), folder.0.join("b.sock"), folder.0.join("link"));
+        std::fs::write(&file, "").unwrap();
+        let _socket = std::os::unix::net::UnixListener::bind(&socket).unwrap();
+        for target in [&file, &socket] {
+            std::fs::set_permissions(target, std::fs::Permissions::from_mode(0o600)).unwrap();
+            symlink(target, &link).unwrap();
+            assert!(give_to(&link, None).is_err());
+            std::fs::remove_file(&link).unwrap();
+        }
+        assert!(give_to(&file, None).is_err());
+        assert_eq!((mode(&file), mode(&socket)), (0o600, 0o600));
+    }
+
+    #[test]
+    fn a_listener_that_takes_nobody_holds_up_nobody() {
+        let folder = Folder::new("full");
+        let path = folder.0.join("full.sock");
+        assert!(!somebody_listens(&path).unwrap());
+        let listener = std::os::unix::net::UnixListener::bind(&path).unwrap();
+        rustix::net::listen(&listener, 0).unwrap();
+        // Its one place is taken.
+        let _first = std::os::unix::net::UnixStream::connect(&path).unwrap();
+        assert!(somebody_listens(&path).unwrap());
+        let error = listen_unix(&path, None).err().unwrap();
+        assert!(error.message.contains("another daemon"), "{}", error.message);
+        drop(listener);
+        assert!(!somebody_listens(&path).unwrap());
+    }
 
     #[test]
     fn a_version_is_taken_off_the_path() {

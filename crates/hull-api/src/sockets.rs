@@ -64,8 +64,11 @@ impl Judged for Written {
 impl Sockets {
     /// Listens on those of the daemon's flags, and on those that were added before.
     ///
+    /// One that cannot be listened on is logged: its folder may be gone, and a container that has the folder may have put
+    /// something in its place, which is not to keep the daemon from its work.
+    ///
     /// # Errors
-    /// One of the flags' cannot be listened on. Of the others that is logged: they may have been in a folder that is gone.
+    /// What was added before cannot be read.
     pub(crate) async fn open(
         engine: Arc<Engine>,
         file: PathBuf,
@@ -76,7 +79,10 @@ impl Sockets {
             Arc::new_cyclic(|me| Sockets { me: me.clone(), open: Mutex::default(), engine, file, group });
         let mut open = sockets.open.lock().await;
         for guard in of_flags {
-            sockets.listen(&mut open, guard, false)?;
+            let path = guard.path.clone();
+            if let Err(error) = sockets.listen(&mut open, guard, false) {
+                tracing::error!(path = %path.display(), %error, "a socket of the flags cannot be listened on");
+            }
         }
         for written in sockets.read()? {
             let path = written.path.clone();
@@ -100,19 +106,25 @@ impl Sockets {
     }
 
     /// Writes down what is to be listened on by the next daemon.
-    fn write<'a>(&self, kept: impl Iterator<Item = &'a Guard>) -> Result<()> {
+    async fn write<'a>(&self, kept: impl Iterator<Item = &'a Guard>) -> Result<()> {
         let written: Vec<Written> = kept
             .map(|guard| Written { path: guard.path.display().to_string(), policy: guard.policy.words() })
             .collect();
-        let failed = |error: &dyn std::fmt::Display| {
-            Error::system(format_args!("write the sockets' file {}", self.file.display()), error)
+        let file = self.file.clone();
+        // A disk may take its time.
+        let work = move || {
+            let failed = |error: &dyn std::fmt::Display| {
+                Error::system(format_args!("write the sockets' file {}", file.display()), error)
+            };
+            let text = serde_json::to_vec_pretty(&written).map_err(|error| failed(&error))?;
+            let new = file.with_extension("json.new");
+            std::fs::write(&new, text)
+                .and_then(|()| std::fs::File::open(&new)?.sync_all())
+                .and_then(|()| std::fs::rename(&new, &file))
+                .map_err(|error| failed(&error))
         };
-        let text = serde_json::to_vec_pretty(&written).map_err(|error| failed(&error))?;
-        let new = self.file.with_extension("json.new");
-        std::fs::write(&new, text)
-            .and_then(|()| std::fs::File::open(&new)?.sync_all())
-            .and_then(|()| std::fs::rename(&new, &self.file))
-            .map_err(|error| failed(&error))
+        let failed = |error| Error::system("write the sockets' file", error);
+        tokio::task::spawn_blocking(work).await.map_err(failed)?
     }
 
     fn listen(&self, open: &mut Vec<Open>, guard: Guard, kept: bool) -> Result<()> {
@@ -135,7 +147,7 @@ impl Sockets {
     async fn add(&self, guard: Guard) -> Result<Value> {
         let mut open = self.open.lock().await;
         self.listen(&mut open, guard, true)?;
-        if let Err(error) = self.write(kept(&open)) {
+        if let Err(error) = self.write(kept(&open)).await {
             open.pop();
             return Err(error);
         }
@@ -154,7 +166,7 @@ impl Sockets {
                 path.display()
             )));
         }
-        self.write(kept(&open).filter(|guard| guard.path != path))?;
+        self.write(kept(&open).filter(|guard| guard.path != path)).await?;
         open.remove(index);
         Ok(())
     }
@@ -163,6 +175,11 @@ impl Sockets {
     pub(crate) async fn close(&self) {
         self.open.lock().await.clear();
     }
+}
+
+/// What is listened on and what is written down stay the same, also when the client goes away between the two.
+async fn see_through<T: Send + 'static>(work: impl Future<Output = Result<T>> + Send + 'static) -> Result<T> {
+    tokio::spawn(work).await.unwrap_or_else(|error| Err(Error::system("change the sockets", error)))
 }
 
 fn kept(open: &[Open]) -> impl Iterator<Item = &Guard> {
@@ -187,12 +204,15 @@ pub(crate) async fn list(request: Request) -> Result<Response> {
 pub(crate) async fn add(mut request: Request) -> Result<Response> {
     let asked: Written = request.json().await?;
     let guard = asked.guard()?;
-    http::json(StatusCode::CREATED, &request.sockets.add(guard).await?)
+    let sockets = Arc::clone(&request.sockets);
+    let added = see_through(async move { sockets.add(guard).await }).await?;
+    http::json(StatusCode::CREATED, &added)
 }
 
 /// `DELETE /hull/sockets?path=PATH`.
 pub(crate) async fn remove(request: Request) -> Result<Response> {
     let path: PathBuf = Path::new(request.query.text("path").unwrap_or_default()).components().collect();
-    request.sockets.remove(&path).await?;
+    let sockets = Arc::clone(&request.sockets);
+    see_through(async move { sockets.remove(&path).await }).await?;
     http::empty(StatusCode::NO_CONTENT)
 }

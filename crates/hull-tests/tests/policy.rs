@@ -131,6 +131,11 @@ fn of_the_host() -> Vec<(&'static str, Value)> {
             json!({"Mounts": [{"Type": "volume", "Source": "evil", "Target": "/mnt", "VolumeOptions":
             {"DriverConfig": {"Name": "local", "Options": {"type": "none", "o": "bind", "device": "/"}}}}]}),
         ),
+        (
+            "no-binds",
+            json!({"Mounts": [{"Type": "volume", "Source": "evil", "Target": "/mnt", "VolumeOptions":
+            {"DriverConfig": {"Name": "local", "Options": {"type": "tmpfs", "o": "bind", "device": "/"}}}}]}),
+        ),
         ("no-binds", json!({"VolumesFrom": ["binder"]})),
         ("no-binds", json!({"VolumesFrom": ["binder:ro"]})),
         ("no-binds", json!({"Binds": ["bindvolume:/mnt"]})),
@@ -188,6 +193,10 @@ fn a_confined_socket_gives_nothing_of_the_host() {
     refused("an endpoint", "no-host-namespaces", &api.post("/containers/create", &body).expect("an answer"));
     let host_image = json!({ "Image": "hull/host", "Cmd": ["true"] });
     refused("hull/host", "no-binds", &api.post("/containers/create", &host_image).expect("an answer"));
+    let (_, mut alone) = guarded(&daemon, &["no-binds"]);
+    let requests = json!({"DeviceRequests": [{"Driver": "cdi", "DeviceIDs": ["x/y=z"]}]});
+    refused("what CDI binds", "no-binds", &create(&mut alone, requests));
+    daemon.ok(&["create", "--name", "hostfiles", "hull/host", "true"]);
     // What has more of the host is not entered, started, written or read from inside.
     let exec = json!({ "Cmd": ["true"] });
     for (name, rule) in [
@@ -195,6 +204,7 @@ fn a_confined_socket_gives_nothing_of_the_host() {
         ("hostnet", "no-host-namespaces"),
         ("strong", "no-privilege"),
         ("second", "no-host-namespaces"),
+        ("hostfiles", "no-binds"),
     ] {
         for (method, path) in [
             ("POST", format!("/containers/{name}/exec")),
@@ -204,6 +214,7 @@ fn a_confined_socket_gives_nothing_of_the_host() {
             ("POST", format!("/containers/{name}/start")),
             ("PUT", format!("/containers/{name}/archive?path=/")),
             ("GET", format!("/containers/{name}/archive?path=/etc/hostname")),
+            ("GET", format!("/containers/{name}/export")),
         ] {
             let answer = api.send(method, &path, "application/json", exec.to_string().as_bytes());
             refused(&path, rule, &answer.expect("an answer"));
@@ -233,8 +244,10 @@ fn a_confined_socket_gives_nothing_of_the_host() {
         "no-devices",
         &api.post(&format!("/containers/{own}/update"), &update).expect("an answer"),
     );
-    let volume = json!({ "Name": "v", "DriverOpts": {"type": "none", "o": "bind", "device": "/"} });
-    refused("volume", "no-binds", &api.post("/volumes/create", &volume).expect("an answer"));
+    for kind in ["none", "tmpfs"] {
+        let volume = json!({ "Name": "v", "DriverOpts": {"type": kind, "o": "bind", "device": "/"} });
+        refused(kind, "no-binds", &api.post("/volumes/create", &volume).expect("an answer"));
+    }
     let network = json!({ "Name": "n", "Options": {"com.docker.network.bridge.name": "eth0"} });
     refused("network", "no-host-namespaces", &api.post("/networks/create", &network).expect("an answer"));
     let join = json!({ "Container": own });
@@ -492,13 +505,19 @@ fn a_socket_of_the_flags_stays_with_them() {
     }
     let folder = std::env::temp_dir().join(format!("hull-policy-{}", std::process::id()));
     std::fs::create_dir_all(&folder).expect("a folder");
-    let path = folder.join("flag.sock");
-    let daemon = Daemon::with(&["--socket", &format!("{},confined", path.display())]);
+    let (path, taken) = (folder.join("flag.sock"), folder.join("taken.sock"));
+    // Whoever has the folder may listen there and take nobody: that holds up neither the daemon nor its other sockets.
+    let listener = std::os::unix::net::UnixListener::bind(&taken).expect("a socket");
+    rustix::net::listen(&listener, 0).expect("a short queue");
+    let _waiting = std::os::unix::net::UnixStream::connect(&taken).expect("its only place");
+    let guards = [&taken, &path].map(|path| format!("{},confined", path.display()));
+    let daemon = Daemon::with(&["--socket", &guards[0], "--socket", &guards[1]]);
     let mut api = Client::new(&path);
     refused("privileged", "no-privilege", &create(&mut api, json!({"Privileged": true})));
     let answer = daemon.api().delete(&format!("/hull/sockets?path={}", path.display())).expect("an answer");
     assert_eq!(answer.status, 409, "{}", answer.text());
     drop(daemon);
     assert!(!path.exists(), "a daemon that ends takes its sockets along");
+    assert!(taken.exists(), "what another listens on is left alone");
     std::fs::remove_dir_all(&folder).expect("the test's own folder");
 }

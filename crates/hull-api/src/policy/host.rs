@@ -6,6 +6,7 @@ use std::sync::Arc;
 use hull_engine::Result;
 use hull_engine::container::{Container, MountKind, Mounted, is_unmasked};
 use hull_engine::model::{HostConfig, Resources};
+use hull_engine::volumes::bring_others_files;
 
 use super::{Judge, Rule};
 
@@ -98,7 +99,9 @@ impl Judge<'_> {
         ] {
             self.check(Rule::NoDevices, some(count), format_args!("HostConfig.{name}"))?;
         }
-        Ok(())
+        // What describes a device (CDI) may bind files of the host beside it.
+        let requests = some(resources.device_requests.as_ref().map(Vec::len));
+        self.check(Rule::NoBinds, requests, "HostConfig.DeviceRequests")
     }
 
     /// Judges what is mounted, volumes with the options that they have or will have.
@@ -125,8 +128,7 @@ impl Judge<'_> {
         name: &str,
         options: &std::collections::BTreeMap<String, String>,
     ) -> Result<()> {
-        let in_memory = options.get("type").is_some_and(|kind| kind == "tmpfs");
-        let mounts = !options.is_empty() && !in_memory;
+        let mounts = bring_others_files(options);
         let what = format_args!("the volume {name}, which has options of a mount");
         self.check(Rule::NoBinds, mounts, what)?;
         let device = options.get("device").is_some_and(|device| device.contains("/dev"));

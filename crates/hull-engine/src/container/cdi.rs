@@ -142,7 +142,12 @@ impl Registry {
     }
 
     fn has_kind(&self, kind: &str) -> bool {
-        self.names().any(|name| name.split_once('=').is_some_and(|(of, _)| of == kind))
+        self.of_kind(kind) > 0
+    }
+
+    /// How many devices of a kind there are.
+    fn of_kind(&self, kind: &str) -> usize {
+        self.names().filter(|name| name.split_once('=').is_some_and(|(of, _)| of == kind)).count()
     }
 
     /// What the devices of these full names bring.
@@ -203,7 +208,18 @@ impl Registry {
         Ok(match request.count {
             _ if !ids.is_empty() => ids.iter().map(|id| format!("{kind}={id}")).collect(),
             -1 => vec![format!("{kind}=all")],
-            count => (0..count).map(|number| format!("{kind}={number}")).collect(),
+            count => {
+                let there = self.of_kind(kind);
+                if count < -1 || usize::try_from(count).is_ok_and(|count| count > there) {
+                    return Err(Error::new(
+                        Kind::System,
+                        format!(
+                            "the request of {count} devices {kind}: there are {there}, and -1 asks for all of them"
+                        ),
+                    ));
+                }
+                (0..count).map(|number| format!("{kind}={number}")).collect()
+            }
         })
     }
 }
@@ -393,5 +409,10 @@ mod tests {
         assert_eq!(of(request("", &["0"], 0)).unwrap(), ["GPU=0"]);
         assert!(of(request("", &[], 2)).is_err());
         assert!(of(request("amd", &[], -1)).is_err());
+        assert!(of(request("", &[], 0)).unwrap().is_empty());
+        for count in [-2, 3, i64::MAX, i64::MIN] {
+            let error = of(request("", &[], count)).unwrap_err().message;
+            assert!(error.starts_with(&format!("the request of {count} devices nvidia.com/gpu")), "{error}");
+        }
     }
 }

@@ -15,6 +15,7 @@ use serde::{Deserialize, Serialize};
 use tokio::io::Interest;
 
 use super::{Allocation, HostsOf, Joiner, Live, Networks, Resolving};
+use crate::blocking::see_through;
 use crate::container::random_id;
 use crate::model::EndpointSettings;
 use crate::watched::watched;
@@ -89,6 +90,14 @@ impl Networks {
     }
 }
 
+/// The process that a place is made for.
+struct Owner {
+    process: i32,
+    /// When it began.
+    began: u64,
+    pidfd: OwnedFd,
+}
+
 impl Engine {
     /// Makes a namespace on that network for a process, until that ends.
     ///
@@ -107,18 +116,41 @@ impl Engine {
         let id = random_id();
         let name = name.map_or_else(|| format!("ns-{}", &id[..12]), str::to_owned);
         let (engine, network) = (Arc::clone(self), network.to_owned());
+        // A client that goes away does not leave a place that nobody gives back.
+        see_through("make a place on a network", async move {
+            engine.make_place(network, name, id, Owner { process: owner, began, pidfd }).await
+        })
+        .await
+    }
+
+    async fn make_place(
+        self: &Arc<Self>,
+        network: String,
+        name: String,
+        id: String,
+        owner: Owner,
+    ) -> Result<Place> {
+        let Owner { process, began, pidfd } = owner;
+        let engine = Arc::clone(self);
         let made = tokio::task::spawn_blocking(move || {
             let (allocation, namespace) = engine.networks.place(&network, &name, &id)?;
             let told = engine.networks.told(&allocation, &name, &namespace)?;
             let inode =
                 fs::metadata(&told.namespace).map_err(|error| Error::system("look at a namespace", error))?;
             let endpoints = allocation.endpoints.clone();
-            engine.write_place(&Record { id, name, owner, began, namespace: inode.ino(), endpoints })?;
+            engine.write_place(&Record {
+                id,
+                name,
+                owner: process,
+                began,
+                namespace: inode.ino(),
+                endpoints,
+            })?;
             Ok::<_, Error>((allocation, namespace, told))
         });
         let (allocation, namespace, told) =
             made.await.map_err(|error| Error::system("make a place on a network", error))??;
-        self.networks.running(&allocation.id, &allocation, owner)?;
+        self.networks.running(&allocation.id, &allocation, process)?;
         self.give_back_after(pidfd, allocation, Some(namespace));
         Ok(told)
     }

@@ -14,6 +14,7 @@ use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+pub use options::bring_others_files;
 pub(crate) use remove::VolumeUsage;
 use remove::{gone, remove_tree};
 use serde::{Deserialize, Serialize};

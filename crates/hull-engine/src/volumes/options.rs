@@ -49,6 +49,14 @@ pub(super) fn check(options: &BTreeMap<String, String>) -> Result<()> {
     Ok(())
 }
 
+/// Whether options would bring something that is not the volume's own: the host's files, a disk, a server's files. It is
+/// answered by how they are mounted: `type=tmpfs` beside `o=bind` is a bind.
+pub fn bring_others_files(options: &BTreeMap<String, String>) -> bool {
+    let option = |name: &str| options.get(name).map(String::as_str).unwrap_or_default();
+    let in_memory = option("type") == "tmpfs" && parse(option("o")).is_ok_and(|parsed| !parsed.bind);
+    !options.is_empty() && !in_memory
+}
+
 /// Mounts what the options name over the volume's folder, unless it is mounted there already.
 pub(super) fn mount(volume: &Volume) -> Result<()> {
     let option = |name: &str| volume.options.get(name).map(String::as_str).unwrap_or_default();
@@ -217,6 +225,19 @@ mod tests {
         let bind = parse("rbind,rslave").unwrap();
         assert!(bind.bind && bind.propagation.is_some() && bind.flags.bits() == REC);
         assert!(parse("bind,size=1m").is_err() && parse("remount").is_err());
+    }
+
+    #[test]
+    fn what_is_in_memory_is_nobody_else_s() {
+        let others = |list: &[(&str, &str)]| bring_others_files(&options(list));
+        assert!(!others(&[]));
+        assert!(!others(&[("type", "tmpfs"), ("device", "tmpfs")]));
+        assert!(!others(&[("type", "tmpfs"), ("device", "tmpfs"), ("o", "size=1m,uid=5,nosuid")]));
+        for o in ["bind", "rbind", "ro, bind", "size=1m,bind", "remount"] {
+            assert!(others(&[("type", "tmpfs"), ("device", "/"), ("o", o)]), "{o}");
+        }
+        assert!(others(&[("type", "none"), ("device", "/srv"), ("o", "bind")]));
+        assert!(others(&[("type", "ext4"), ("device", "/dev/sda")]));
     }
 
     #[test]
