@@ -370,3 +370,33 @@ fn a_process_that_has_ended_is_not_entered() {
     }
     ended.wait().expect("it ended");
 }
+
+#[test]
+fn who_is_not_root_maps_others_by_the_helpers() {
+    use std::os::unix::fs::PermissionsExt;
+    use std::os::unix::process::CommandExt as _;
+    // Helpers that tell what they were asked, in the host's place, and a binary that nobody may execute.
+    let folder =
+        tempfile::Builder::new().permissions(std::fs::Permissions::from_mode(0o755)).tempdir_in("/tmp");
+    let folder = folder.expect("a folder");
+    for helper in ["newuidmap", "newgidmap"] {
+        let path = folder.path().join(helper);
+        std::fs::write(&path, "#!/bin/sh\nshift\necho \"${0##*/} was asked: $*\" >&2\nexit 1\n")
+            .expect("a helper");
+        std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o755)).expect("its mode");
+    }
+    let hull = folder.path().join("hull");
+    std::fs::copy(hull_tests::hull_binary(), &hull).expect("the binary");
+    let run = |path: &str| {
+        let mut command = std::process::Command::new(&hull);
+        command.args(["ns", "run", "--map-users", "0:65534:1", "--map-users", "1:100000:10", "--", "true"]);
+        command.current_dir("/").env_clear().env("PATH", path).uid(65_534).gid(65_534);
+        let output = command.output().expect("it is executed");
+        assert!(!output.status.success(), "{output:?}");
+        String::from_utf8_lossy(&output.stderr).into_owned()
+    };
+    let told = run(&format!("{}:/usr/bin:/bin", folder.path().display()));
+    assert!(told.contains("newuidmap was asked: 0 65534 1 1 100000 10"), "{told}");
+    let without = run("/nowhere");
+    assert!(without.contains("uidmap package"), "{without}");
+}

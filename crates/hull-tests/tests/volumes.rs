@@ -135,3 +135,25 @@ fn a_volume_that_cannot_be_mounted_fails_the_start() {
     std::fs::create_dir(&missing).expect("a folder");
     daemon.ok(&["start", "box"]);
 }
+
+#[test]
+fn a_part_of_a_volume() {
+    Daemon::start().session(
+        r#"
+        $ hull run --rm -v data:/v busybox sh -c 'mkdir -p /v/part/deep; echo part >/v/part/deep/file; echo whole >/v/file; ln -s /part /v/link; ln -s /etc /v/out'
+        $ hull run --rm --mount type=volume,src=data,dst=/v,volume-subpath=part/deep busybox cat /v/file
+        part
+        $ hull run --rm --mount type=volume,src=data,dst=/f,volume-subpath=part/deep/file busybox cat /f
+        part
+        $ hull run --rm --mount type=volume,src=data,dst=/v,volume-subpath=link/deep,ro busybox sh -c 'cat /v/file; echo >/v/file' 2>/dev/null
+        part
+        [1]
+        $ hull run --rm --mount type=volume,src=data,dst=/v,volume-subpath=out busybox true 2>&1 | grep -c 'the subpath out of the volume'
+        1
+        $ hull create --name stopped --mount type=volume,src=data,dst=/v,volume-subpath=part/deep busybox true
+        <id>
+        $ hull cp stopped:/v/file - | tar -xO
+        part
+        "#,
+    );
+}

@@ -13,7 +13,7 @@ use super::links::Linked;
 use super::mounts::MountKind;
 use super::ownerless::note_cgroup;
 use super::security::seccomp;
-use super::spec::{Facts, Namespaces, Share};
+use super::spec::{Facts, Namespaces, Share, Source};
 use super::starting::{self, Starting};
 use super::{Container, Record, logs};
 use crate::blocking::may_hang_if;
@@ -247,11 +247,11 @@ impl Engine {
     }
 
     /// The host's folder behind each mount of the record, in its order; a tmpfs has none.
-    fn mount_sources(&self, record: &Record, mounted: &mut MountedVolumes) -> Result<Vec<PathBuf>> {
+    fn mount_sources(&self, record: &Record, mounted: &mut MountedVolumes) -> Result<Vec<Source>> {
         let mut sources = Vec::with_capacity(record.mounts.len());
         for mount in &record.mounts {
             sources.push(match mount.kind {
-                MountKind::Tmpfs => PathBuf::new(),
+                MountKind::Tmpfs => Source::default(),
                 MountKind::Volume => {
                     let folder = self.volumes.mount(&mount.name, &mounted.run)?;
                     mounted.volumes.push(mount.name.clone());
@@ -262,7 +262,10 @@ impl Engine {
                         ("read/write", if mount.writable { "true" } else { "false" }),
                     ];
                     self.volumes.tell("mount", &mount.name, &place);
-                    if mount.subpath.is_empty() { folder } else { beneath(&folder, &mount.subpath)? }
+                    if !mount.subpath.is_empty() {
+                        check_subpath(&folder, &mount.subpath)?;
+                    }
+                    Source { folder, subpath: mount.subpath.clone() }
                 }
                 MountKind::Bind => {
                     if let Err(error) = fs::metadata(&mount.source) {
@@ -271,7 +274,7 @@ impl Engine {
                             mount.source
                         )));
                     }
-                    PathBuf::from(&mount.source)
+                    Source::from(PathBuf::from(&mount.source))
                 }
             });
         }
@@ -361,8 +364,9 @@ fn make_runtime_dir(folder: &Path) -> Result<()> {
     }
 }
 
-/// A folder inside a volume; links may not lead out of it.
-fn beneath(volume: &Path, subpath: &str) -> Result<PathBuf> {
+/// Looks whether a volume has this part now, so that one that it has not is told in the engine's words. What is mounted is
+/// looked up by the container's first process itself: it may be exchanged meanwhile.
+fn check_subpath(volume: &Path, subpath: &str) -> Result<()> {
     use rustix::fs::{CWD, Mode, OFlags, ResolveFlags};
     let failed = |error: rustix::io::Errno| {
         Error::invalid(format!("the subpath {subpath} of the volume {}: {error}", volume.display()))
@@ -371,7 +375,7 @@ fn beneath(volume: &Path, subpath: &str) -> Result<PathBuf> {
         rustix::fs::openat(CWD, volume, OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())
             .map_err(failed)?;
     let flags = OFlags::PATH | OFlags::CLOEXEC;
-    let found = rustix::fs::openat2(
+    rustix::fs::openat2(
         &root,
         subpath,
         flags,
@@ -379,9 +383,7 @@ fn beneath(volume: &Path, subpath: &str) -> Result<PathBuf> {
         ResolveFlags::IN_ROOT | ResolveFlags::NO_MAGICLINKS,
     )
     .map_err(failed)?;
-    use std::os::fd::AsRawFd;
-    fs::read_link(format!("/proc/self/fd/{}", found.as_raw_fd()))
-        .map_err(|error| Error::system(format_args!("find the subpath {subpath}"), error))
+    Ok(())
 }
 
 /// Whom the first process looks up in its own files.

@@ -1,7 +1,7 @@
 //! From a container to the OCI runtime specification's configuration.
 
 use std::collections::HashMap;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::str::FromStr;
 
 use oci_spec::runtime::{
@@ -17,13 +17,34 @@ use super::{Record, idmap, resources};
 use crate::model::{HostConfig, Ulimit};
 use crate::{Engine, Error, Result};
 
+/// What a mount shows: the host's file or folder, or of a volume a part.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Source {
+    pub(super) folder: PathBuf,
+    /// Empty where all of it is meant.
+    pub(super) subpath: String,
+}
+
+impl Source {
+    /// The mount's option that names the part.
+    pub(super) fn option(&self) -> Option<String> {
+        (!self.subpath.is_empty()).then(|| format!("{}={}", hull_runtime::container::SUBPATH, self.subpath))
+    }
+}
+
+impl From<PathBuf> for Source {
+    fn from(folder: PathBuf) -> Source {
+        Source { folder, subpath: String::new() }
+    }
+}
+
 /// What a start has found out that the record does not hold.
 pub(super) struct Facts {
     /// The container's folder in the data root, with the generated files: a container may write them, and what it fills
     /// is then a disk, not the memory of the exec root.
     pub(super) files: PathBuf,
     /// Each mount's source on the host, in the order of the record's mounts.
-    pub(super) sources: Vec<PathBuf>,
+    pub(super) sources: Vec<Source>,
     /// The namespaces of other containers or of the host that are joined.
     pub(super) namespaces: Namespaces,
     /// The variables of its links.
@@ -318,7 +339,7 @@ fn mounts(record: &Record, facts: &Facts) -> Result<Vec<Mount>> {
     Ok(mounts)
 }
 
-fn planned_mount(plan: &MountPlan, source: &Path) -> Mount {
+fn planned_mount(plan: &MountPlan, source: &Source) -> Mount {
     if plan.kind == MountKind::Tmpfs {
         let options: Vec<&str> =
             plan.options.iter().map(String::as_str).chain((!plan.writable).then_some("ro")).collect();
@@ -331,7 +352,9 @@ fn planned_mount(plan: &MountPlan, source: &Path) -> Mount {
         (false, true) => "rro",
         (false, false) => "ro",
     };
-    let mut mount = mount(&plan.destination, "bind", source, &[bind, propagation, access]);
+    let subpath = source.option();
+    let options: Vec<&str> = [bind, propagation, access].into_iter().chain(subpath.as_deref()).collect();
+    let mut mount = mount(&plan.destination, "bind", &source.folder, &options);
     if let Some(owner) = plan.owner {
         idmap::of_owner(&mut mount, owner);
     }
@@ -341,6 +364,18 @@ fn planned_mount(plan: &MountPlan, source: &Path) -> Mount {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_volume_s_part_is_left_to_the_first_process_to_look_up() {
+        let plan = MountPlan { kind: MountKind::Volume, destination: "/v".into(), ..MountPlan::default() };
+        let source = Source { folder: "/volumes/v/_data".into(), subpath: "a/b".into() };
+        let planned = planned_mount(&plan, &source);
+        assert_eq!(planned.source().as_deref(), Some("/volumes/v/_data".as_ref()));
+        let words = ["rbind", "rprivate", "ro", "x-hull.subpath=a/b"].map(str::to_owned);
+        assert_eq!(planned.options().as_deref(), Some(&words[..]));
+        let whole = planned_mount(&plan, &Source::from(source.folder));
+        assert_eq!(whole.options().as_deref(), Some(&words[..3]));
+    }
 
     #[test]
     fn a_cgroup_is_beneath_its_parent() {

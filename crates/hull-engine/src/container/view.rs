@@ -11,6 +11,7 @@ use rustix::fs::{CWD, Mode, OFlags};
 
 use super::mounts::{MountKind, MountPlan};
 use super::shim::Shim;
+use super::spec::Source;
 use super::{Container, Record};
 use crate::blocking::may_hang_if;
 use crate::volumes::Run;
@@ -54,15 +55,19 @@ impl Engine {
 
     fn view_mount(&self, plan: &MountPlan) -> Result<Mount> {
         let source = match plan.kind {
-            MountKind::Volume => self.volumes.get(&plan.name)?.mountpoint.clone(),
-            MountKind::Bind | MountKind::Tmpfs => plan.source.clone().into(),
+            MountKind::Volume => {
+                let folder = self.volumes.get(&plan.name)?.mountpoint.clone();
+                Source { folder, subpath: plan.subpath.clone() }
+            }
+            MountKind::Bind | MountKind::Tmpfs => Source::from(PathBuf::from(&plan.source)),
         };
         let mut mount = Mount::default();
         mount.set_destination(plan.destination.clone().into());
         mount.set_typ(Some("bind".to_owned()));
-        mount.set_source(Some(source));
         let access = if plan.writable { "rw" } else { "ro" };
-        mount.set_options(Some(vec!["rbind".to_owned(), "rprivate".to_owned(), access.to_owned()]));
+        let options = ["rbind", "rprivate", access].map(str::to_owned);
+        mount.set_options(Some(options.into_iter().chain(source.option()).collect()));
+        mount.set_source(Some(source.folder));
         if let Some(owner) = plan.owner {
             super::idmap::of_owner(&mut mount, owner);
         }

@@ -49,9 +49,11 @@ pub use capabilities::{name_of as capability_name, names_in as capabilities_in};
 pub use devices::DEFAULT as DEFAULT_DEVICES;
 pub use hold::{Hold, start_held};
 pub use labels::check_apparmor;
+pub use mounts::SUBPATH;
 use namespaces::{Entered, Namespaces};
 use outside::Outside;
 pub(crate) use root::{attach, enter, overlay, overlay_reads_parameters};
+pub(crate) use userns::write_by_helper;
 
 use report::{Heard, Teller};
 

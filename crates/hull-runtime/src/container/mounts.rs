@@ -21,6 +21,10 @@ use crate::error::Context;
 use crate::sys::{self, MountAttr};
 use crate::{Error, Result};
 
+/// The option by which the engine names a part of a bind's source, a volume: `x-hull.subpath=a/b`. Whoever writes it gets
+/// less than the source and never more: links in it start at the source and do not lead out of it.
+pub const SUBPATH: &str = "x-hull.subpath";
+
 /// A mount that has a destination, but is not there yet.
 pub(super) struct Prepared {
     destination: PathBuf,
@@ -89,9 +93,8 @@ pub(super) fn prepare_binds(spec: &Spec) -> Result<Vec<Prepared>> {
 /// Whether the configuration binds something to `/dev` itself; then nothing is added to it.
 pub(super) fn binds_dev(spec: &Spec) -> bool {
     spec.mounts().iter().flatten().any(|mount| {
-        mount.destination().components().eq(Path::new("/dev").components())
-            && (mount.typ().as_deref() == Some("bind")
-                || mount.options().iter().flatten().any(|option| option == "bind" || option == "rbind"))
+        let options = options::parse(mount.options().as_deref().unwrap_or_default());
+        mount.destination().components().eq(Path::new("/dev").components()) && is_bind(mount, &options)
     })
 }
 
@@ -181,20 +184,36 @@ pub(super) fn bind_tree(mount: &Mount, options: &Options) -> Result<OwnedFd> {
     if options.bind.unwrap_or(true) {
         flags |= OpenTreeFlags::AT_RECURSIVE;
     }
-    let tree = open_tree(CWD, source, flags).context(doing)?;
+    let (subpaths, data): (Vec<_>, Vec<_>) = options.data.iter().partition(|(key, _)| key == SUBPATH);
+    let tree = match subpaths.last() {
+        None => open_tree(CWD, source, flags),
+        Some((_, subpath)) => {
+            let beneath = open_beneath(source, Path::new(subpath.as_deref().unwrap_or_default()));
+            beneath.and_then(|beneath| open_tree(beneath, "", flags | OpenTreeFlags::AT_EMPTY_PATH))
+        }
+    };
+    let tree = tree.context(doing)?;
     for (attributes, recursive) in [(options.attributes, false), (options.recursive, true)] {
         if !attributes.is_empty() {
             sys::mount_setattr(tree.as_fd(), recursive, &MountAttr::flags(attributes.set, attributes.clear))
                 .context(doing)?;
         }
     }
-    if let Some((word, _)) = options.data.first() {
+    if let Some((word, _)) = data.first() {
         return Err(Error::refused(
             format!("{}, option {word:?}", doing()),
             "a bind mount has no such option",
         ));
     }
     Ok(tree)
+}
+
+/// What `subpath` names with `source` as its root. It is held open: the containers that share a volume may change the
+/// way to it at any moment, so that its path may lead elsewhere right after.
+fn open_beneath(source: &Path, subpath: &Path) -> io::Result<OwnedFd> {
+    let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    let root = fs::openat(CWD, source, flags, Mode::empty())?;
+    inroot::open(root.as_fd(), subpath, OFlags::PATH)
 }
 
 fn bind(mount: &Mount, options: Options, tree: OwnedFd) -> Result<Prepared> {
@@ -404,5 +423,80 @@ impl Prepared {
             sys::mount_setattr(tmpfs, false, &MountAttr::flags(RDONLY, 0)).context(doing)?;
         }
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::symlink;
+
+    use super::*;
+
+    fn mount(destination: &str, source: &Path, options: &[&str]) -> Mount {
+        let mut mount = Mount::default();
+        mount.set_destination(destination.into());
+        mount.set_source(Some(source.into()));
+        mount.set_options(Some(options.iter().map(|option| (*option).to_owned()).collect()));
+        mount
+    }
+
+    /// The tree of a bind of a volume's part, as it is after whoever shares the volume has laid links on the way.
+    fn tree(volume: &Path, subpath: &str) -> Result<OwnedFd> {
+        let option = format!("{SUBPATH}={subpath}");
+        let mount = mount("/v", volume, &["rbind", "rprivate", "ro", &option]);
+        bind_tree(&mount, &options::parse(mount.options().as_deref().unwrap()))
+    }
+
+    #[test]
+    fn a_volume_s_part_is_beneath_it_whatever_links_lead_there() {
+        let folder = tempfile::tempdir().unwrap();
+        let (volume, host) = (folder.path().join("volume"), folder.path().join("host"));
+        for place in [volume.join("part/deep"), volume.join("inside/deep"), host.join("deep/secret")] {
+            std::fs::create_dir_all(place).unwrap();
+        }
+        std::fs::write(volume.join("inside/deep/own"), "").unwrap();
+        let holds = |tree: &OwnedFd, name: &str| fs::statat(tree, name, fs::AtFlags::empty()).is_ok();
+        assert!(!holds(&tree(&volume, "part/deep").unwrap(), "secret"));
+
+        // Exchanged after the engine has looked: to the host by an absolute link, by a relative one, and within.
+        std::fs::remove_dir_all(volume.join("part")).unwrap();
+        symlink(&host, volume.join("part")).unwrap();
+        assert_eq!(tree(&volume, "part/deep").unwrap_err().errno, Some(libc::ENOENT));
+        symlink("../host", volume.join("up")).unwrap();
+        assert_eq!(tree(&volume, "up/deep").unwrap_err().errno, Some(libc::ENOENT));
+        symlink("/inside", volume.join("within")).unwrap();
+        assert!(holds(&tree(&volume, "within/deep").unwrap(), "own"));
+        symlink("/proc/self/root", volume.join("magic")).unwrap();
+        assert!(tree(&volume, "magic").is_err());
+        assert!(tree(&volume, "").is_err(), "nothing was named");
+    }
+
+    #[test]
+    fn a_file_is_a_part_and_its_mount_takes_the_options() {
+        let volume = tempfile::tempdir().unwrap();
+        std::fs::write(volume.path().join("file"), "text").unwrap();
+        let tree = tree(volume.path(), "file").unwrap();
+        assert!(!inroot::is_folder(&tree).unwrap());
+        let flags = fs::fstatvfs(&tree).unwrap().f_flag;
+        assert!(flags.contains(fs::StatVfsMountFlags::RDONLY));
+    }
+
+    #[test]
+    fn a_bind_has_no_other_options() {
+        let volume = tempfile::tempdir().unwrap();
+        let mount = mount("/v", volume.path(), &["bind", "x-hull.subpath=.", "size=1"]);
+        let refused = bind_tree(&mount, &options::parse(mount.options().as_deref().unwrap())).unwrap_err();
+        assert!(refused.to_string().contains("size"), "{refused}");
+    }
+
+    #[test]
+    fn a_remount_of_dev_binds_nothing_there() {
+        let dev = |options: &[&str]| {
+            let mut spec = Spec::default();
+            spec.set_mounts(Some(vec![mount("/dev/", Path::new("/dev"), options)]));
+            binds_dev(&spec)
+        };
+        assert!(dev(&["bind"]) && dev(&["rbind", "ro"]));
+        assert!(!dev(&["remount", "bind", "ro"]) && !dev(&["nosuid"]));
     }
 }

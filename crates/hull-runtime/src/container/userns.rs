@@ -29,7 +29,8 @@ impl Mappings<'_> {
             return Err(Error::refused("map the user namespace", advice));
         }
         if !rustix::process::geteuid().is_root() && !self.are_ones_own() {
-            return self.write_by_helpers(pid);
+            write_by_helper(pid, "newuidmap", &lines(self.users))?;
+            return write_by_helper(pid, "newgidmap", &lines(self.groups));
         }
         // Without privileges a group map is only taken from who cannot drop groups by it.
         if !rustix::process::geteuid().is_root() {
@@ -53,29 +54,6 @@ impl Mappings<'_> {
         only(self.users, uid) && only(self.groups, gid)
     }
 
-    /// Has them written by `newuidmap` and `newgidmap` of the host's uidmap package, which look up in `/etc/subuid` and
-    /// `/etc/subgid` what a user without privileges may map: nobody else can.
-    fn write_by_helpers(&self, pid: i32) -> Result<()> {
-        for (helper, mappings) in [("newuidmap", self.users), ("newgidmap", self.groups)] {
-            let doing = || format!("map the user namespace with {helper}");
-            let words = lines(mappings);
-            let output = std::process::Command::new(helper)
-                .arg(pid.to_string())
-                .args(words.split_whitespace())
-                .output()
-                .map_err(|error| {
-                    let advice =
-                        "a user without privileges maps others by the programs of the uidmap package";
-                    Error::kernel(doing(), error).advise(advice)
-                })?;
-            if !output.status.success() {
-                let said = String::from_utf8_lossy(&output.stderr);
-                return Err(Error::refused(doing(), said.trim().to_owned()));
-            }
-        }
-        Ok(())
-    }
-
     /// A user namespace of these mappings that no process is in.
     pub(super) fn handle(&self) -> Result<OwnedFd> {
         let doing = || "make a user namespace for an id-mapped mount".to_owned();
@@ -97,6 +75,24 @@ impl Mappings<'_> {
             }
         }
     }
+}
+
+/// Has a map written by `newuidmap` or `newgidmap` of the host's uidmap package, which look up in `/etc/subuid` and
+/// `/etc/subgid` what a user without privileges may map: nobody else can.
+pub(crate) fn write_by_helper(pid: i32, helper: &str, map: &str) -> Result<()> {
+    let doing = || format!("map the user namespace with {helper}");
+    let output = std::process::Command::new(helper)
+        .arg(pid.to_string())
+        .args(map.split_whitespace())
+        .output()
+        .map_err(|error| {
+            let advice = "a user without privileges maps others by the programs of the uidmap package";
+            Error::kernel(doing(), error).advise(advice)
+        })?;
+    if output.status.success() {
+        return Ok(());
+    }
+    Err(Error::refused(doing(), String::from_utf8_lossy(&output.stderr).trim().to_owned()))
 }
 
 /// The user namespace of a process.

@@ -2,6 +2,7 @@
 
 use std::fs;
 
+use crate::container::write_by_helper;
 use crate::error::Context as _;
 use crate::{Error, Result};
 
@@ -73,25 +74,31 @@ impl Users {
     pub(crate) fn write(&self, pid: i32) -> Result<()> {
         let put = |file: &str, text: &str| {
             let path = format!("/proc/{pid}/{file}");
-            fs::write(&path, text).map_err(|error| {
-                let denied = error.raw_os_error() == Some(libc::EPERM);
-                let error = Error::kernel(format!("write {:?} to {file}", text.trim_end()), error);
-                if denied { error.advise("only root maps others than itself") } else { error }
-            })
+            fs::write(&path, text).context(|| format!("write {:?} to {file}", text.trim_end()))
         };
-        // Without privilege a group can be mapped only where the supplementary ones stay as they are.
         let root = rustix::process::geteuid().is_root();
-        let allow = self.setgroups.or((!self.gids.is_empty() && !root).then_some(false));
-        if let Some(allow) = allow {
+        let (uid, gid) = (rustix::process::geteuid().as_raw(), rustix::process::getegid().as_raw());
+        let others = |ranges: &[Range], own| !root && maps_others(ranges, own);
+        // Without privilege one's own group can be mapped only where the supplementary ones stay as they are.
+        let alone = !self.gids.is_empty() && !root && !others(&self.gids, gid);
+        if let Some(allow) = self.setgroups.or(alone.then_some(false)) {
             put("setgroups", if allow { "allow" } else { "deny" })?;
         }
-        for (file, ranges) in [("uid_map", &self.uids), ("gid_map", &self.gids)] {
-            if !ranges.is_empty() {
+        let maps = [("uid_map", "newuidmap", &self.uids, uid), ("gid_map", "newgidmap", &self.gids, gid)];
+        for (file, helper, ranges, own) in maps {
+            if others(ranges, own) {
+                write_by_helper(pid, helper, &lines(ranges))?;
+            } else if !ranges.is_empty() {
                 put(file, &lines(ranges))?;
             }
         }
         Ok(())
     }
+}
+
+/// Whether a map has more than its writer, who needs privileges then.
+fn maps_others(ranges: &[Range], own: u32) -> bool {
+    !matches!(ranges, [] | [Range { count: 1, .. }]) || ranges.iter().any(|range| range.outside != own)
 }
 
 fn lines(ranges: &[Range]) -> String {
@@ -109,6 +116,14 @@ mod tests {
             assert!(Range::parse(wrong).is_err(), "{wrong}");
         }
         assert_eq!(lines(&[Range::one(0, 5), Range { inside: 1, outside: 9, count: 2 }]), "0 5 1\n1 9 2\n");
+    }
+
+    #[test]
+    fn one_maps_oneself_alone() {
+        assert!(!maps_others(&[], 5) && !maps_others(&[Range::one(0, 5)], 5));
+        assert!(maps_others(&[Range::one(0, 6)], 5));
+        assert!(maps_others(&[Range { inside: 0, outside: 5, count: 2 }], 5));
+        assert!(maps_others(&[Range::one(0, 5), Range { inside: 1, outside: 100_000, count: 9 }], 5));
     }
 
     #[test]

@@ -23,7 +23,7 @@ use self::sharing::Namespace;
 use super::cdi::Edits;
 use super::mounts::MountKind;
 use super::security::security;
-use super::spec::{Facts, Namespaces};
+use super::spec::{Facts, Namespaces, Source};
 use super::{Container, Record};
 use crate::blocking::may_hang;
 use crate::model::HostConfig;
@@ -268,7 +268,8 @@ impl Engine {
         });
         Facts {
             files: self.container_dir(&record.id),
-            sources: sources.collect(),
+            // A path, which other runtimes understand too.
+            sources: sources.map(Source::from).collect(),
             namespaces,
             linked: self.linked_running(record).into_iter().flat_map(|linked| linked.environment).collect(),
             edits,

@@ -126,22 +126,10 @@ pub struct RunArgs {
     program: Vec<String>,
 }
 
-/// A signal by its name or number.
+/// A signal by its name or number; 0 is none.
 fn parse_signal(word: &str) -> Result<i32, String> {
-    let name = word.to_ascii_uppercase();
-    match name.strip_prefix("SIG").unwrap_or(&name) {
-        "HUP" => Ok(libc::SIGHUP),
-        "INT" => Ok(libc::SIGINT),
-        "KILL" => Ok(libc::SIGKILL),
-        "TERM" => Ok(libc::SIGTERM),
-        "USR1" => Ok(libc::SIGUSR1),
-        "USR2" => Ok(libc::SIGUSR2),
-        number => number
-            .parse()
-            .ok()
-            .filter(|number| (1..=64).contains(number))
-            .ok_or_else(|| format!("{word} is no signal")),
-    }
+    let number = hull_runtime::oci::signal_number(word).ok().filter(|number| *number > 0);
+    number.ok_or_else(|| format!("{word} is no signal"))
 }
 
 impl RunArgs {
@@ -259,6 +247,18 @@ pub async fn run(args: RunArgs, context: &Context) -> Result<ExitStatus, Error> 
 
 #[cfg(test)]
 mod tests {
+    #[test]
+    fn signals() {
+        for (word, number) in
+            [("QUIT", libc::SIGQUIT), ("sigwinch", libc::SIGWINCH), ("9", 9), ("RTMIN+1", 35)]
+        {
+            assert_eq!(super::parse_signal(word), Ok(number), "{word}");
+        }
+        for wrong in ["", "0", "65", "-1", "FLAVOUR"] {
+            assert!(super::parse_signal(wrong).is_err(), "{wrong}");
+        }
+    }
+
     #[test]
     fn folders_and_images() {
         for folder in ["/", ".", "./x", "../x", "/srv/root"] {
