@@ -186,7 +186,7 @@ fn a_program_of_the_host_on_a_network_of_containers() {
         <id>
         $ hull run -d --name web --network front busybox sh -c 'echo hello >/index.html; exec httpd -f -p 80 -h /'
         <id>
-        $ hull ns run --net=front -- wget -qO- http://web/
+        $ hull ns run --net=front -- busybox wget -qO- http://web/
         hello
         $ hull ns run --net=front --uts --hostname teller -- sh -c 'grep -c teller /etc/hosts; cat /etc/resolv.conf | grep nameserver'
         1

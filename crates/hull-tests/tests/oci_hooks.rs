@@ -146,3 +146,24 @@ fn a_prestart_hook_finds_the_container_s_network() {
     ] });
     assert_eq!(oci.prints(&config), "unknown", "the loopback is up");
 }
+
+/// Its program is the container's own file: it gets no more than the command.
+#[test]
+fn a_hook_inside_has_the_command_s_privileges() {
+    let oci = Oci::new();
+    let open = oci.rootfs().join("open");
+    std::fs::create_dir(&open).expect("a folder");
+    std::fs::set_permissions(&open, std::os::unix::fs::PermissionsExt::from_mode(0o777)).expect("its mode");
+    let mut config = oci.config(&["true"]);
+    config["root"]["readonly"] = serde_json::json!(false);
+    config["process"]["user"] = serde_json::json!({ "uid": 1000, "gid": 1000 });
+    config["process"]["capabilities"] = serde_json::json!({ "bounding": ["CAP_KILL"] });
+    let script = "id -u >/open/told; grep -e CapEff -e CapBnd /proc/self/status >>/open/told";
+    config["hooks"]["startContainer"] =
+        serde_json::json!([{ "path": "/bin/sh", "args": ["sh", "-c", script], "env": ["PATH=/bin"] }]);
+    oci.configure(&config);
+    let output = oci.call(&["run", "c"]);
+    assert_eq!(output.status, 0, "{}", output.stderr);
+    let told = std::fs::read_to_string(open.join("told")).expect("it has run");
+    assert_eq!(told, "1000\nCapEff:\t0000000000000000\nCapBnd:\t0000000000000020\n");
+}

@@ -41,11 +41,15 @@ pub(super) fn run(
     if start.init {
         init::stand_in_front(&privileges, matches!(start.streams, Streams::Terminal { .. }))?;
     }
-    process::execute(&privileges, |command| match start.hold {
+    let wait = |command: &process::Command| match start.hold {
         Some(hold) => {
             command.look_up()?;
-            hold.wait(start.spec, made.pid, teller)
+            hold.wait(teller)
         }
+        None => Ok(()),
+    };
+    process::execute(&privileges, wait, || match start.hold {
+        Some(hold) => hold.run_start_hooks(start.spec, made.pid),
         None => Ok(()),
     })
 }

@@ -6,7 +6,7 @@
 
 use std::collections::HashMap;
 use std::os::fd::{AsRawFd, OwnedFd, RawFd};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use oci_spec::runtime::Spec;
 use rustix::io::Errno;
@@ -40,22 +40,11 @@ impl Hold {
 
     /// The container's state, as the runtime specification words it, for a hook's standard input.
     pub fn state(&self, status: &str, pid: i32) -> String {
-        let mut state = json!({
-            "ociVersion": self.version,
-            "id": self.id,
-            "status": status,
-            "pid": pid,
-            "bundle": self.bundle,
-        });
-        if !self.annotations.is_empty() {
-            state["annotations"] = json!(self.annotations);
-        }
-        state.to_string()
+        state_for_hooks([&self.version, &self.id, status], pid, &self.bundle, &self.annotations)
     }
 
-    /// Waits until someone starts the container, to whom everything is told from then on; then runs the hooks that
-    /// are part of a start, `pid` being this process outside.
-    pub(super) fn wait(&self, spec: &Spec, pid: Option<i32>, teller: &Teller) -> Result<()> {
+    /// Waits until someone starts the container, to whom everything is told from then on.
+    pub(super) fn wait(&self, teller: &Teller) -> Result<()> {
         teller.held()?;
         let starter = loop {
             match rustix::net::accept_with(&self.listener, SocketFlags::CLOEXEC) {
@@ -66,6 +55,12 @@ impl Hold {
             }
         };
         teller.tell_instead(starter);
+        Ok(())
+    }
+
+    /// Runs the hooks that are part of a start; `pid` is this process outside. Their programs are the container's own
+    /// files, so that they get no more than its command does.
+    pub(super) fn run_start_hooks(&self, spec: &Spec, pid: Option<i32>) -> Result<()> {
         match (spec.hooks(), pid) {
             (Some(hooks), Some(pid)) => {
                 hooks::run(hooks.start_container(), &self.state("created", pid), "startContainer")
@@ -73,6 +68,21 @@ impl Hold {
             _ => Ok(()),
         }
     }
+}
+
+/// A container's state, as the runtime specification words it, for a hook's standard input.
+pub(crate) fn state_for_hooks(
+    [version, id, status]: [&str; 3],
+    pid: i32,
+    bundle: &Path,
+    annotations: &HashMap<String, String>,
+) -> String {
+    let mut state =
+        json!({ "ociVersion": version, "id": id, "status": status, "pid": pid, "bundle": bundle });
+    if !annotations.is_empty() {
+        state["annotations"] = json!(annotations);
+    }
+    state.to_string()
 }
 
 /// Hears, over a connection to the socket of a [`Hold`], how the start of the command went.

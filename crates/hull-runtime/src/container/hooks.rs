@@ -14,7 +14,7 @@ use rustix::fs::MemfdFlags;
 use rustix::process::{Pid, PidfdFlags, pidfd_open};
 
 use crate::error::Context;
-use crate::{Error, Result};
+use crate::{Error, Result, sys};
 
 /// How much of what a hook says is told when it fails, in bytes.
 const SAID_MAX: usize = 4096;
@@ -39,7 +39,7 @@ fn run_one(hook: &Hook, state: &str, point: &str) -> Result<()> {
         command.env_clear().envs(environment.iter().filter_map(|variable| variable.split_once('=')));
     }
     command.stdin(input(state).context(doing)?).stdout(said.try_clone().context(doing)?).stderr(said);
-    let mut child = command.spawn().context(doing)?;
+    let mut child = sys::with_default_signals(&mut command).spawn().context(doing)?;
     // The command holds the writing ends of the pipe.
     drop(command);
     let limit = hook.timeout().and_then(|seconds| u64::try_from(seconds).ok()).filter(|seconds| *seconds > 0);

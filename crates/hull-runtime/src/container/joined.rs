@@ -26,7 +26,7 @@ pub(super) fn run(exec: &ExecIn<'_>, teller: &Teller) -> Result<Infallible> {
     teller.close_all_else(exec.preserved, answerer.iter().map(Answerer::descriptor))?;
     let process = user::looked_up(exec.process, exec.user)?;
     let privileges = Privileges::of(&process, exec.filter, teller, answerer.as_ref(), !exec.detached)?;
-    process::execute(&privileges, |_| Ok(()))
+    process::execute(&privileges, |_| Ok(()), || Ok(()))
 }
 
 /// The namespaces that few containers have of their own, and that the kernel does not let one join again.

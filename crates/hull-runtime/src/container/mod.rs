@@ -47,6 +47,7 @@ mod userns;
 pub(crate) use capabilities::{lacking as capabilities_lacking, names as capability_names};
 pub use capabilities::{name_of as capability_name, names_in as capabilities_in};
 pub use devices::DEFAULT as DEFAULT_DEVICES;
+pub(crate) use hold::state_for_hooks;
 pub use hold::{Hold, start_held};
 pub use labels::check_apparmor;
 pub use mounts::SUBPATH;

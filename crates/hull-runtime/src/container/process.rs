@@ -173,7 +173,8 @@ impl<'a> Privileges<'a> {
 
     /// Drops everything. The order: what needs a capability comes before that is dropped. A filter needs
     /// CAP_SYS_ADMIN or no_new_privs, so the former is kept until the filter is in place, with one call after
-    /// it; a filter must permit `capset` and `execve`, and no other call of hull's.
+    /// it; a filter must permit `capset` and `execve`, one that asks about calls `sendmsg` as well, and what programs are
+    /// started with where the container has `startContainer` hooks.
     pub(super) fn drop_all(&self) -> Result<()> {
         let user = self.process.user();
         let (uid, gid) = (Uid::from_raw(user.uid()), Gid::from_raw(user.gid()));
@@ -270,11 +271,13 @@ fn enter_working_directory(cwd: &Path) -> Result<()> {
     Ok(())
 }
 
-/// The last stretch: everything is dropped and the command executed, with `before` when its working directory has been
-/// entered. Returns only when something fails.
+/// The last stretch: everything is dropped and the command executed. `before` comes when its working directory has been
+/// entered, with all privileges; `after` when nothing but the exec is left, with the command's own. Returns only when
+/// something fails.
 pub(super) fn execute(
     privileges: &Privileges<'_>,
     before: impl FnOnce(&Command) -> Result<()>,
+    after: impl FnOnce() -> Result<()>,
 ) -> Result<Infallible> {
     let process = privileges.process;
     let command = Command::of(process)?;
@@ -291,6 +294,7 @@ pub(super) fn execute(
     if denied {
         enter_working_directory(cwd)?;
     }
+    after()?;
     Err(command.execute())
 }
 

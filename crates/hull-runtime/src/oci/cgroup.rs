@@ -49,6 +49,11 @@ impl NewCgroup {
         NewCgroup { cgroup: Cgroup::nowhere(), made: false, scope: None }
     }
 
+    /// Whether it is made for the container, and was not there before.
+    pub(super) fn is_made(&self) -> bool {
+        self.made
+    }
+
     pub(super) fn cgroup(&self) -> &Cgroup {
         &self.cgroup
     }

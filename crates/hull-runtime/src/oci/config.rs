@@ -186,6 +186,9 @@ fn check_hooks(spec: &Spec) -> Result<()> {
         if !hook.path().is_absolute() {
             return Err(Error::refused(doing(), "its path is not absolute"));
         }
+        if let Some(word) = hook.env().iter().flatten().find(|word| !word.contains('=')) {
+            return Err(Error::refused(doing(), format!("its variable {word:?} has no value")));
+        }
         if hook.timeout().is_some_and(|seconds| seconds < 0) {
             return Err(Error::refused(doing(), "its timeout is below 0"));
         }

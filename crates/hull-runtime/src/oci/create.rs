@@ -102,20 +102,16 @@ impl Runtime {
             begun => begun?,
         };
         let mut making = Making { spec: &spec, hold: &hold, create, warnings: Vec::new(), hooked: false };
-        let mut child = making.first_process(&mut cgroup)?;
-        let record = making.record(&child, &cgroup)?;
-        // The first process mounts meanwhile.
-        folder.write_ahead(&record)?;
-        let terminal = making.lead_or_undo(&mut child, cgroup.cgroup())?;
-        // Until it is written down, an error still ends it.
-        let mut guard = UnlessKept { child: Some(child) };
-        if let Some(file) = &create.pid_file {
-            write_pid(file, record.pid)?;
+        if cgroup.is_made() {
+            folder.makes_cgroup()?;
         }
+        let child = making.first_process(&mut cgroup)?;
+        let mut unkept = UnlessKept { child: Some(child), resctrl: None };
+        let made = making.container(&mut unkept, folder, &cgroup);
+        let (container, terminal) = made.inspect_err(|_| making.undo(&unkept))?;
         said.extend(making.warnings);
-        let container = folder.keep(record, spec.hooks().clone())?;
         cgroup.keep();
-        match guard.child.take() {
+        match unkept.child.take() {
             Some(child) => Ok(Created { container, terminal, pidfd: child.into_pidfd(), warnings: said }),
             None => unreachable!("the child was just put there"),
         }
@@ -149,15 +145,19 @@ impl Created {
     }
 }
 
-/// Kills a child that waits to be started when it is not wanted after all.
+/// Ends what was made when it is not wanted after all: a child that waits to be started, and its class of `resctrl`.
 struct UnlessKept {
     child: Option<Child>,
+    resctrl: Option<PathBuf>,
 }
 
 impl Drop for UnlessKept {
     fn drop(&mut self) {
         if let Some(child) = self.child.take() {
             let _ = rustix::process::pidfd_send_signal(child.pidfd(), rustix::process::Signal::KILL);
+            if let Some(class) = &self.resctrl {
+                let _ = std::fs::remove_dir(class);
+            }
         }
     }
 }
@@ -214,6 +214,33 @@ impl Making<'_> {
         Ok(child)
     }
 
+    /// Leads the first process to where it waits, and writes down what the container is.
+    fn container(
+        &mut self,
+        unkept: &mut UnlessKept,
+        folder: NewFolder,
+        cgroup: &NewCgroup,
+    ) -> Result<(Container, Option<OwnedFd>)> {
+        let Some(child) = &mut unkept.child else { unreachable!("the child was just put there") };
+        let record = self.record(child, cgroup)?;
+        unkept.resctrl.clone_from(&record.resctrl);
+        // The first process mounts meanwhile.
+        folder.write_ahead(&record)?;
+        let terminal = self.lead(child, cgroup.cgroup())?;
+        if let Some(file) = &self.create.pid_file {
+            write_pid(file, record.pid)?;
+        }
+        Ok((folder.keep(record, self.spec.hooks().clone())?, terminal))
+    }
+
+    /// The specification has a failed creation end like a container; the error that led here is the one to tell.
+    fn undo(&self, unkept: &UnlessKept) {
+        if let (true, Some(hooks), Some(child)) = (self.hooked, self.spec.hooks(), &unkept.child) {
+            let _ = rustix::process::pidfd_send_signal(child.pidfd(), rustix::process::Signal::KILL);
+            let _ = run_hooks(hooks, "poststop", &self.hold.state("stopped", 0));
+        }
+    }
+
     /// What is written down of the container.
     fn record(&self, child: &Child, cgroup: &NewCgroup) -> Result<Record> {
         let (hold, spec, pid) = (self.hold, self.spec, child.pid());
@@ -239,19 +266,6 @@ impl Making<'_> {
     }
 
     /// Answers the first process until it waits. Returns its terminal, if the caller wants it.
-    fn lead_or_undo(&mut self, child: &mut Child, cgroup: &Cgroup) -> Result<Option<OwnedFd>> {
-        let led = self.lead(child, cgroup);
-        if led.is_err()
-            && self.hooked
-            && let Some(hooks) = self.spec.hooks()
-        {
-            // The specification has a failed creation end like a container; the first error is the one to tell.
-            let _ = rustix::process::pidfd_send_signal(child.pidfd(), rustix::process::Signal::KILL);
-            let _ = run_hooks(hooks, "poststop", &self.hold.state("stopped", 0));
-        }
-        led
-    }
-
     fn lead(&mut self, child: &mut Child, cgroup: &Cgroup) -> Result<Option<OwnedFd>> {
         let doing = "create the container";
         let mut terminal = None;
@@ -374,7 +388,15 @@ pub(super) fn write_pid(file: &Path, pid: i32) -> Result<()> {
     let doing = || format!("write the process id to {}", file.display());
     let name = file.file_name().ok_or_else(|| Error::refused(doing(), "this is no name of a file"))?;
     let temporary = file.with_file_name(format!(".{}", name.to_string_lossy()));
-    std::fs::write(&temporary, pid.to_string()).context(doing)?;
+    // What lies there is of who was killed on the way, or a trap: nothing is written through it.
+    match std::fs::remove_file(&temporary) {
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+            return Err(Error::kernel(doing(), error));
+        }
+        _ => {}
+    }
+    let mut new = std::fs::File::create_new(&temporary).context(doing)?;
+    std::io::Write::write_all(&mut new, pid.to_string().as_bytes()).context(doing)?;
     std::fs::rename(&temporary, file).context(doing)
 }
 

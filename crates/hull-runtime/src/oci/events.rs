@@ -4,12 +4,10 @@ use std::time::{Duration, Instant};
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
-use rustix::process::{Pid, PidfdFlags, pidfd_open};
 use serde_json::{Value, json};
 
 use super::{Container, Status};
 use crate::cgroup::{Blkio, Figures};
-use crate::error::Context;
 use crate::{Error, Result};
 
 impl Container {
@@ -44,8 +42,7 @@ impl Container {
     ) -> Result<()> {
         let doing = || format!("follow the events of the container {}", self.id());
         let not_running = || Error::refused(doing(), "container is not running");
-        let pid = self.pid().and_then(Pid::from_raw).ok_or_else(not_running)?;
-        let pidfd = pidfd_open(pid, PidfdFlags::empty()).context(doing)?;
+        let pidfd = self.first_process()?.ok_or_else(not_running)?;
         let cgroup = self.existing_cgroup("follow")?;
         let watch = cgroup.oom_watch()?;
         let mut kills = cgroup.oom_kills()?;

@@ -4,14 +4,12 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::path::PathBuf;
 
 use oci_spec::runtime::Process;
-use rustix::process::{Pid, PidfdFlags, pidfd_open};
 
 use super::config;
 use super::create::{check_preserved, send_terminal, write_pid};
 use super::{Console, Container, Status};
 use crate::cgroup::Cgroup;
 use crate::container::{self, ContainerState, ExecIn, Step, Streams};
-use crate::error::Context;
 use crate::{Error, Result, seccomp};
 
 /// What [`Container::exec`] is asked for.
@@ -76,11 +74,8 @@ impl Container {
         let spec = self.config()?;
         let filter = spec.linux().as_ref().and_then(|linux| linux.seccomp().as_ref());
         let filter = filter.map(seccomp::compile).transpose()?;
-        let Some(pid) = self.pid() else {
-            return Err(Error::refused(doing(), "cannot exec in a stopped container"));
-        };
-        let pidfd = Pid::from_raw(pid).map(|pid| pidfd_open(pid, PidfdFlags::empty()));
-        let Some(target) = pidfd.transpose().context(doing)? else {
+        let pid = self.record.pid;
+        let Some(target) = self.first_process()? else {
             return Err(Error::refused(doing(), "cannot exec in a stopped container"));
         };
         let cgroup = self.cgroup_of_exec(exec)?;

@@ -45,9 +45,7 @@ pub fn follow(pidfd: &OwnedFd, signals: &OwnedFd, terminal: Option<OwnedFd>) -> 
             PollFd::from_borrowed_fd(signals.as_fd(), PollFlags::IN),
             PollFd::from_borrowed_fd(pidfd.as_fd(), PollFlags::IN),
         ];
-        if let Some(screen) = &screen {
-            screen.interests(&mut interests);
-        }
+        let watched = screen.as_ref().map_or(Watches::default(), |screen| screen.interests(&mut interests));
         match poll(&mut interests, None) {
             Ok(_) => {}
             Err(Errno::INTR) => continue,
@@ -56,7 +54,9 @@ pub fn follow(pidfd: &OwnedFd, signals: &OwnedFd, terminal: Option<OwnedFd>) -> 
         let ready: Vec<PollFlags> = interests.iter().map(PollFd::revents).collect();
         drop(interests);
         if let Some(screen) = &mut screen {
-            screen.turn(&ready[2..])?;
+            let mut rest = ready[2..].iter().copied();
+            let master = if watched.master { rest.next() } else { None };
+            screen.turn(master, if watched.input { rest.next() } else { None })?;
         }
         if !ready[0].is_empty() {
             pass_on(signals, pidfd, screen.as_ref())?;
@@ -115,6 +115,13 @@ fn reap_others(pidfd: &OwnedFd) {
     }
 }
 
+/// What of a screen is asked about.
+#[derive(Clone, Copy, Default)]
+struct Watches {
+    master: bool,
+    input: bool,
+}
+
 /// The caller's terminal (or what stands for it) beside the container's.
 struct Screen {
     master: File,
@@ -156,7 +163,7 @@ impl Screen {
         }
     }
 
-    fn interests<'s>(&'s self, interests: &mut Vec<PollFd<'s>>) {
+    fn interests<'s>(&'s self, interests: &mut Vec<PollFd<'s>>) -> Watches {
         let mut of_master = PollFlags::empty();
         if self.output_open {
             of_master |= PollFlags::IN;
@@ -164,19 +171,28 @@ impl Screen {
         if !self.typed.is_empty() {
             of_master |= PollFlags::OUT;
         }
-        let watched: BorrowedFd<'s> = self.master.as_fd();
-        interests.push(PollFd::from_borrowed_fd(watched, of_master));
-        if self.input_open && self.typed.is_empty() {
+        // A terminal whose other end is closed is ready for ever: one from which nothing is wanted is not asked.
+        let watches = Watches {
+            master: !of_master.is_empty(),
+            input: self.input_open && self.output_open && self.typed.is_empty(),
+        };
+        if watches.master {
+            let master: BorrowedFd<'s> = self.master.as_fd();
+            interests.push(PollFd::from_borrowed_fd(master, of_master));
+        }
+        if watches.input {
             interests.push(PollFd::from_borrowed_fd(stdio::stdin(), PollFlags::IN));
         }
+        watches
     }
 
-    /// Moves what is ready: the master's flags, then, if it was asked for, the input's.
-    fn turn(&mut self, ready: &[PollFlags]) -> Result<()> {
-        if ready[0].intersects(PollFlags::IN | PollFlags::HUP | PollFlags::ERR) {
+    /// Moves what is ready.
+    fn turn(&mut self, master: Option<PollFlags>, input: Option<PollFlags>) -> Result<()> {
+        let ended = PollFlags::IN | PollFlags::HUP | PollFlags::ERR;
+        if master.is_some_and(|flags| flags.intersects(ended)) {
             self.show();
         }
-        if ready.get(1).is_some_and(|flags| !flags.is_empty()) {
+        if input.is_some_and(|flags| !flags.is_empty()) {
             let mut some = [0; CHUNK];
             match rustix::io::read(stdio::stdin(), &mut some) {
                 Ok(0) | Err(Errno::IO) => self.input_open = false,

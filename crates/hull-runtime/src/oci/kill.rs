@@ -3,7 +3,6 @@
 use std::time::Duration;
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
-use rustix::process::{Pid, PidfdFlags, pidfd_open};
 
 use super::{Container, Status};
 use crate::cgroup::Cgroup;
@@ -64,15 +63,13 @@ impl Container {
         if all {
             return self.kill_all(signal);
         }
-        let Some(pid) = self.pid() else {
+        let Some(pidfd) = self.first_process()? else {
             // Where the process ids are the host's, others may have outlived the first.
             if signal == libc::SIGKILL && self.shares_process_ids() && !self.processes()?.is_empty() {
                 return self.kill_all(signal);
             }
             return Err(Error::refused(doing(), "container not running"));
         };
-        let Some(pid) = Pid::from_raw(pid) else { return Ok(()) };
-        let pidfd = pidfd_open(pid, PidfdFlags::empty()).context(doing)?;
         use std::os::fd::AsRawFd;
         signal_by_pidfd(pidfd.as_raw_fd(), signal).context(doing)?;
         if signal == libc::SIGKILL && self.shares_process_ids() {
@@ -185,12 +182,12 @@ impl Container {
     /// Kills it and waits for the end of its first process.
     fn end(&self) -> Result<()> {
         let doing = || format!("end the container {}", self.id());
-        let pidfd = self.pid().and_then(Pid::from_raw).map(|pid| pidfd_open(pid, PidfdFlags::empty()));
+        let pidfd = self.first_process()?;
         match self.cgroup() {
             Some(cgroup) => cgroup.kill_all()?,
             None => self.kill(libc::SIGKILL, false)?,
         }
-        let Some(Ok(pidfd)) = pidfd else { return Ok(()) };
+        let Some(pidfd) = pidfd else { return Ok(()) };
         let patience = Timespec { tv_sec: PATIENCE.as_secs() as i64, tv_nsec: 0 };
         match poll(&mut [PollFd::new(&pidfd, PollFlags::IN)], Some(&patience)).context(doing)? {
             0 => Err(Error::refused(

@@ -78,6 +78,8 @@ pub(super) fn move_all(spec: &Spec, pid: i32) -> Result<()> {
     // A socket stays in the namespace that it was made in.
     let there = Netlink::open();
     if sys::setns(ours.as_fd(), libc::CLONE_NEWNET).is_err() {
+        // Every process made from here on would be in the container's network.
+        eprintln!("hull oci: cannot come back from the container's network namespace: it is left as it is");
         sys::exit_now(125);
     }
     let mut there = there?;

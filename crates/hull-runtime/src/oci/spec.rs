@@ -5,7 +5,7 @@ use serde_json::{Value, json};
 use crate::cgroup::{HierarchyMode, hierarchy};
 
 /// The version of the runtime specification that is followed.
-pub const VERSION: &str = "1.2.1";
+pub const VERSION: &str = "1.3.0";
 
 const CAPABILITIES: [&str; 3] = ["CAP_AUDIT_WRITE", "CAP_KILL", "CAP_NET_BIND_SERVICE"];
 

@@ -6,7 +6,7 @@ use super::create::{address, open_folder};
 use super::state::START;
 use super::watch::Watched;
 use super::{Container, Status};
-use crate::container::start_held;
+use crate::container::{start_held, state_for_hooks};
 use crate::error::Context;
 use crate::{Error, Result};
 
@@ -38,7 +38,9 @@ impl Container {
         let socket = rustix::net::socket_with(AddressFamily::UNIX, SocketType::SEQPACKET, flags, None);
         let socket = socket.context(doing)?;
         rustix::net::connect(&socket, &address(&folder).context(doing)?).context(doing)?;
-        let started = start_held(&socket).and_then(|()| watched.map_or(Ok(()), Watched::exec));
+        // A traced process stands still at each of its signals until it is let go on: it is followed first, and what it
+        // has said is heard when it has executed its command or ended.
+        let started = watched.map_or(Ok(()), Watched::exec).and_then(|()| start_held(&socket));
         // From here on it has been started, whatever came of it.
         std::fs::remove_file(self.folder.join(START)).context(doing)?;
         started?;
@@ -49,16 +51,7 @@ impl Container {
     /// What hooks outside of the container are told.
     pub(super) fn hook_state(&self, status: &str, pid: i32) -> String {
         let record = &self.record;
-        let mut state = serde_json::json!({
-            "ociVersion": record.oci_version,
-            "id": record.id,
-            "status": status,
-            "pid": pid,
-            "bundle": record.bundle,
-        });
-        if !record.annotations.is_empty() {
-            state["annotations"] = serde_json::json!(record.annotations);
-        }
-        state.to_string()
+        let words = [record.oci_version.as_str(), &record.id, status];
+        state_for_hooks(words, pid, &record.bundle, &record.annotations)
     }
 }

@@ -8,6 +8,7 @@ use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
 use oci_spec::runtime::{Hooks, Spec};
+use rustix::process::{Pid, PidfdFlags, pidfd_open};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
@@ -21,6 +22,8 @@ use crate::{Error, Result};
 const RECORD: &str = "state.json";
 const CONFIG: &str = "config.json";
 pub(super) const START: &str = "start.sock";
+/// There while a container is being made whose cgroup is its own.
+const MADE_CGROUP: &str = "made-cgroup";
 
 /// What the runtime specification calls the state's status, and runc's `paused`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
@@ -122,8 +125,13 @@ impl Runtime {
         if lock.is_none() {
             return Err(Error::refused(doing(), "it is being made just now"));
         }
+        if folder.join(RECORD).exists() {
+            return Err(Error::refused(doing(), "it was being made until just now, and is there"));
+        }
         let text = fs::read(folder.join(CONFIG)).unwrap_or_default();
-        if let Ok(spec) = serde_json::from_slice::<Spec>(&text) {
+        // A cgroup that was there before the creation is not its to clear.
+        let made = folder.join(MADE_CGROUP).exists();
+        if made && let Ok(spec) = serde_json::from_slice::<Spec>(&text) {
             for path in places(&spec, id) {
                 // Another container may have the place by now.
                 let others = self.containers()?.iter().any(|other| other.record.cgroup == path);
@@ -167,6 +175,22 @@ impl Container {
         is_alive(self.record.pid, self.record.pid_began).then_some(self.record.pid)
     }
 
+    /// A handle of its first process; none when that has ended. Opened before it is looked at, so that it is never
+    /// another process which has that number by now.
+    ///
+    /// # Errors
+    /// It cannot be opened.
+    pub(super) fn first_process(&self) -> Result<Option<OwnedFd>> {
+        let Some(pid) = Pid::from_raw(self.record.pid) else { return Ok(None) };
+        match pidfd_open(pid, PidfdFlags::empty()) {
+            Ok(pidfd) => Ok(self.pid().is_some().then_some(pidfd)),
+            Err(rustix::io::Errno::SRCH) => Ok(None),
+            Err(error) => {
+                Err(Error::kernel(format!("open the first process of the container {}", self.id()), error))
+            }
+        }
+    }
+
     /// What it is doing.
     ///
     /// # Errors
@@ -175,8 +199,13 @@ impl Container {
         if self.pid().is_none() {
             return Ok(Status::Stopped);
         }
-        if self.cgroup().is_some_and(|cgroup| cgroup.is_frozen().unwrap_or(false)) {
-            return Ok(Status::Paused);
+        match self.cgroup().map(|cgroup| cgroup.is_frozen()) {
+            Some(Ok(true)) => return Ok(Status::Paused),
+            // Removed just now, by who deletes it.
+            Some(Err(error)) if !matches!(error.errno, Some(libc::ENOENT | libc::ENODEV)) => {
+                return Err(error);
+            }
+            _ => {}
         }
         if self.folder.join(START).exists() { Ok(Status::Created) } else { Ok(Status::Running) }
     }
@@ -260,7 +289,7 @@ impl Container {
     /// Lets go of everything that is written down of it.
     pub(super) fn forget(&self) -> Result<()> {
         let doing = || format!("remove {}", self.folder.display());
-        for name in [RECORD, START, CONFIG] {
+        for name in [RECORD, START, MADE_CGROUP, CONFIG] {
             match fs::remove_file(self.folder.join(name)) {
                 Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
                     return Err(Error::kernel(doing(), error));
@@ -306,6 +335,12 @@ impl NewFolder {
     pub(super) fn begin(&self, config: &[u8]) -> Result<()> {
         let written = self.write(CONFIG, config).and_then(|()| self.put(CONFIG));
         written.context(|| format!("write {}", self.path.join(CONFIG).display()))
+    }
+
+    /// Writes down that the cgroup is made for this container, and goes with it.
+    pub(super) fn makes_cgroup(&self) -> Result<()> {
+        let path = self.path.join(MADE_CGROUP);
+        fs::write(&path, "").context(|| format!("write {}", path.display()))
     }
 
     /// Writes down what the container is to be: its first process may not be ready yet.

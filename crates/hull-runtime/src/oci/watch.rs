@@ -30,7 +30,10 @@ pub(super) fn is_enough(spec: &Spec) -> bool {
             .flatten()
             .any(|label| !label.is_empty())
     });
-    let may = capabilities(None).is_ok_and(|own| own.effective.contains(CapabilitySet::SYS_PTRACE));
+    let nobody =
+        std::fs::read("/proc/sys/kernel/yama/ptrace_scope").is_ok_and(|scope| scope.first() == Some(&b'3'));
+    let may =
+        !nobody && capabilities(None).is_ok_and(|own| own.effective.contains(CapabilitySet::SYS_PTRACE));
     own_processes && !labelled && may
 }
 

@@ -169,6 +169,13 @@ pub(crate) fn reset_signals() -> io::Result<()> {
     }
 }
 
+/// Has a command begin with every signal as by default, whatever its parent has blocked.
+pub(crate) fn with_default_signals(command: &mut std::process::Command) -> &mut std::process::Command {
+    use std::os::unix::process::CommandExt;
+    // SAFETY: what runs between fork and exec makes system calls alone.
+    unsafe { command.pre_exec(reset_signals) }
+}
+
 /// Blocks every signal, so that [`wait_signal`] takes them one by one.
 pub(crate) fn block_signals() -> io::Result<()> {
     // SAFETY: the set is initialised by sigfillset.

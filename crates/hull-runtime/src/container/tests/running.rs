@@ -486,9 +486,13 @@ fn the_network_may_come_later() {
 fn what_is_not_supported_is_refused_by_name() {
     let mut bench = Bench::new();
     bench.spec["process"]["apparmorProfile"] = json!("docker-default");
-    assert_eq!(
-        bench.run().error.unwrap().to_string(),
-        "the AppArmor profile docker-default: AppArmor is not enabled on this machine: start the container with apparmor=unconfined"
+    let error = bench.run().error.unwrap().to_string();
+    // By the machine: no AppArmor, or none that has this profile loaded.
+    assert!(
+        error.ends_with(
+            "AppArmor is not enabled on this machine: start the container with apparmor=unconfined"
+        ) || error.ends_with("the profile is not loaded: apparmor_parser -r loads one"),
+        "{error}"
     );
 }
 
