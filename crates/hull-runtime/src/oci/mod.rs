@@ -5,7 +5,7 @@
 //! orphans there. What is to be known of it is in a folder of the runtime's root:
 //!
 //! ```text
-//! ROOT/ID/state.json   what it is (see `state::Record`); written last by create, removed first by delete
+//! ROOT/ID/state.json   what it is (see `state::Record`); written last by create, removed last by delete
 //! ROOT/ID/config.json  its configuration, as it was when it was made
 //! ROOT/ID/start.sock   at which its first process waits to be started; gone when it was
 //! ```

@@ -243,7 +243,9 @@ impl Container {
         let hooks = match &self.hooks {
             Some(hooks) => hooks,
             None => {
-                read = self.config()?.hooks().clone();
+                // Another removal may have been here just now.
+                let there = self.folder.join(CONFIG).exists();
+                read = if there { self.config()?.hooks().clone() } else { None };
                 &read
             }
         };
@@ -289,7 +291,8 @@ impl Container {
     /// Lets go of everything that is written down of it.
     pub(super) fn forget(&self) -> Result<()> {
         let doing = || format!("remove {}", self.folder.display());
-        for name in [RECORD, START, MADE_CGROUP, CONFIG] {
+        // The record last: until then it is a container, which another removal finds and clears away as well.
+        for name in [START, MADE_CGROUP, CONFIG, RECORD] {
             match fs::remove_file(self.folder.join(name)) {
                 Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
                     return Err(Error::kernel(doing(), error));
@@ -297,7 +300,10 @@ impl Container {
                 _ => {}
             }
         }
-        fs::remove_dir(&self.folder).context(doing)
+        match fs::remove_dir(&self.folder) {
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(()),
+            removed => removed.context(doing),
+        }
     }
 }
 
@@ -317,7 +323,17 @@ impl NewFolder {
         let doing = || format!("create the container {id}");
         let mut folders = fs::DirBuilder::new();
         folders.mode(0o700).recursive(true).create(&runtime.root).context(doing)?;
-        match fs::DirBuilder::new().mode(0o700).create(&path) {
+        let make = || fs::DirBuilder::new().mode(0o700).create(&path);
+        let made = match make() {
+            // An empty one is what a removal has not taken away yet.
+            Err(error)
+                if error.kind() == std::io::ErrorKind::AlreadyExists && fs::remove_dir(&path).is_ok() =>
+            {
+                make()
+            }
+            made => made,
+        };
+        match made {
             Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => {
                 return Err(Error::refused(doing(), "container with given ID already exists"));
             }
@@ -407,4 +423,21 @@ pub(super) fn process_began(pid: i32) -> Option<(u64, char)> {
 fn is_alive(pid: i32, began: u64) -> bool {
     // A zombie has ended, whoever has not asked for its status yet.
     process_began(pid).is_some_and(|(other, state)| other == began && !matches!(state, 'Z' | 'X'))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_a_removal_has_not_taken_away_yet_is_no_container() {
+        let root = tempfile::tempdir().unwrap();
+        let runtime = Runtime::at(root.path());
+        fs::create_dir(root.path().join("c")).unwrap();
+        drop(NewFolder::make(&runtime, "c").unwrap());
+        fs::create_dir(root.path().join("c")).unwrap();
+        fs::write(root.path().join("c").join(RECORD), "{}").unwrap();
+        let Err(error) = NewFolder::make(&runtime, "c") else { panic!("an id is taken twice") };
+        assert!(error.to_string().ends_with("container with given ID already exists"), "{error}");
+    }
 }
