@@ -469,8 +469,18 @@ pub(crate) fn rfc3339(ns: i64) -> String {
         .map_or_else(|_| NEVER.to_owned(), |time| time.to_string())
 }
 
-/// 64 random hexadecimal digits.
+/// 64 random hexadecimal digits. The first twelve, which a container is called by inside, are never a decimal number: the C
+/// library takes such a name for an address, and finds the container not even in its own /etc/hosts.
 pub(crate) fn random_id() -> String {
+    loop {
+        let id = random_digits();
+        if !id.bytes().take(12).all(|digit| digit.is_ascii_digit()) {
+            return id;
+        }
+    }
+}
+
+fn random_digits() -> String {
     use std::fmt::Write;
     let mut bytes = [0_u8; 32];
     // The kernel's random numbers do not fail once the machine is up; without them there would be no ids.
@@ -483,4 +493,18 @@ pub(crate) fn random_id() -> String {
         let _ = write!(digits, "{byte:02x}");
         digits
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::random_id;
+
+    #[test]
+    fn no_container_is_called_by_a_number() {
+        // Of random digits alone, one in three hundred ids would be.
+        for _ in 0..3000 {
+            let id = random_id();
+            assert!(id.len() == 64 && id[..12].parse::<u64>().is_err(), "{id}");
+        }
+    }
 }
