@@ -412,9 +412,12 @@ impl Drop for NewFolder {
 }
 
 /// When a process started, in ticks since the machine did, and the letter of what it does; none when there is none.
-pub(super) fn process_began(pid: i32) -> Option<(u64, char)> {
-    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
-    // The name, in parentheses, may hold anything.
+pub fn process_began(pid: i32) -> Option<(u64, char)> {
+    parse_began(&fs::read_to_string(format!("/proc/{pid}/stat")).ok()?)
+}
+
+/// The 22nd and the third field of a `/proc/PID/stat`; the second may hold anything, and ends with the last parenthesis.
+fn parse_began(stat: &str) -> Option<(u64, char)> {
     let (_, fields) = stat.rsplit_once(')')?;
     let fields: Vec<&str> = fields.split_whitespace().collect();
     Some((fields.get(19)?.parse().ok()?, fields.first()?.chars().next()?))
@@ -428,6 +431,14 @@ fn is_alive(pid: i32, began: u64) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_time_a_process_began() {
+        let fields: Vec<String> = (4..=30).map(|field| field.to_string()).collect();
+        assert_eq!(parse_began(&format!("9 (a ) b) S {}", fields.join(" "))), Some((22, 'S')));
+        assert_eq!(parse_began("9 (a"), None);
+        assert!(process_began(std::process::id().cast_signed()).is_some());
+    }
 
     #[test]
     fn what_a_removal_has_not_taken_away_yet_is_no_container() {
