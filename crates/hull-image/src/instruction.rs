@@ -137,7 +137,8 @@ fn pairs(name: &str, text: &str, env: bool) -> Result<Vec<(String, String)>> {
     Ok(pairs)
 }
 
-fn set_env(env: &mut Vec<String>, key: &str, value: &str) {
+/// Sets a variable in `NAME=value` lines, in its place where it is there.
+pub fn set_env(env: &mut Vec<String>, key: &str, value: &str) {
     let entry = format!("{key}={value}");
     let same = |known: &&mut String| known.split_once('=').map_or(known.as_str(), |(name, _)| name) == key;
     match env.iter_mut().find(same) {
@@ -183,7 +184,10 @@ fn unquote(text: &str) -> Result<String> {
 }
 
 /// `80`, `80/udp`, `80-82/tcp`.
-fn ports(text: &str) -> Result<Vec<String>> {
+///
+/// # Errors
+/// It is none of these.
+pub fn ports(text: &str) -> Result<Vec<String>> {
     let wrong = || Error::invalid(format!("Invalid containerPort: {text}"));
     let (range, protocol) = text.split_once('/').unwrap_or((text, "tcp"));
     let protocol = protocol.to_ascii_lowercase();
@@ -201,7 +205,7 @@ fn ports(text: &str) -> Result<Vec<String>> {
 }
 
 /// A relative working directory is beneath the one before.
-fn join(before: &str, path: &str) -> String {
+pub fn join(before: &str, path: &str) -> String {
     let joined = if path.starts_with('/') { path.to_owned() } else { format!("/{before}/{path}") };
     let mut parts: Vec<&str> = Vec::new();
     for part in joined.split('/') {
@@ -217,7 +221,10 @@ fn join(before: &str, path: &str) -> String {
 }
 
 /// Names of signals with or without SIG, or numbers.
-fn signal(text: &str) -> Result<String> {
+///
+/// # Errors
+/// It is neither.
+pub fn signal(text: &str) -> Result<String> {
     const NAMES: &[&str] = &[
         "ABRT", "ALRM", "BUS", "CHLD", "CLD", "CONT", "FPE", "HUP", "ILL", "INT", "IO", "IOT", "KILL",
         "PIPE", "POLL", "PROF", "PWR", "QUIT", "SEGV", "STKFLT", "STOP", "SYS", "TERM", "TRAP", "TSTP",
@@ -233,7 +240,11 @@ fn signal(text: &str) -> Result<String> {
     }
 }
 
-fn healthcheck(text: &str) -> Result<Healthcheck> {
+/// The words of HEALTHCHECK.
+///
+/// # Errors
+/// They are not as they have to be.
+pub fn healthcheck(text: &str) -> Result<Healthcheck> {
     let mut check = Healthcheck::default();
     let mut rest = text;
     while let Some(option) = rest.strip_prefix("--") {
