@@ -5,6 +5,7 @@ mod cli;
 mod client;
 mod commands;
 mod context;
+mod credentials;
 mod error;
 mod format;
 mod help;

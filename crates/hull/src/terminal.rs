@@ -2,7 +2,7 @@
 
 use std::io::{self, IsTerminal as _};
 
-use rustix::termios::{OptionalActions, Termios, tcgetattr, tcgetwinsize, tcsetattr};
+use rustix::termios::{LocalModes, OptionalActions, Termios, tcgetattr, tcgetwinsize, tcsetattr};
 
 use crate::error::Error;
 
@@ -30,6 +30,32 @@ impl Raw {
 impl Drop for Raw {
     fn drop(&mut self) {
         // The terminal may be gone by now (a hang-up); then there is nothing to restore.
+        let _ = tcsetattr(io::stdin(), OptionalActions::Now, &self.before);
+    }
+}
+
+/// Keeps standard input's terminal from showing what is typed; whichever way this is dropped, it shows it again.
+pub struct Silent {
+    before: Termios,
+}
+
+impl Silent {
+    /// Turns the echo off. Lines are still edited and ended by the terminal, and its keys still signal.
+    pub fn enter() -> Result<Self, Error> {
+        let stdin = io::stdin();
+        let wrong = |e: rustix::io::Errno| Error::new(format!("cannot turn the terminal's echo off: {e}"));
+        let before = tcgetattr(&stdin).map_err(wrong)?;
+        let mut silent = before.clone();
+        silent.local_modes.remove(LocalModes::ECHO);
+        // What was typed ahead has been shown already; it is not taken for the secret.
+        tcsetattr(&stdin, OptionalActions::Flush, &silent).map_err(wrong)?;
+        Ok(Self { before })
+    }
+}
+
+impl Drop for Silent {
+    fn drop(&mut self) {
+        // As with `Raw`: a terminal that is gone needs nothing.
         let _ = tcsetattr(io::stdin(), OptionalActions::Now, &self.before);
     }
 }

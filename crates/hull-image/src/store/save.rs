@@ -7,6 +7,7 @@ use std::sync::Arc;
 use serde_json::{Value, json};
 use sha2::{Digest as _, Sha256};
 
+use super::database::LayerRow;
 use super::{Image, Store};
 use crate::layer::split::assemble;
 use crate::reference::Reference;
@@ -141,13 +142,23 @@ impl Store {
         })
     }
 
-    /// Writes the archive of a layer as it once came in, and makes sure that it is.
     fn write_layer<W: Write>(&self, out: &mut Writer<W>, chain_id: &Digest) -> Result<()> {
-        let row = self.state().layers.get(chain_id).map(|layer| layer.row.clone());
-        let row = row.ok_or_else(|| Error::not_found(format!("layer {chain_id} was removed meanwhile")))?;
-        let place = self.layer_place(row.number);
+        let row = self.layer_row(chain_id)?;
         let entry = Entry::new(&path(&row.diff_id), Kind::File, 0o644, row.archive_size, 0);
         out.header(&entry).map_err(sending)?;
+        self.assemble_layer(&row, &mut Contents(out))?;
+        out.pad(row.archive_size).map_err(sending)
+    }
+
+    /// What is known of a layer.
+    pub(super) fn layer_row(&self, chain_id: &Digest) -> Result<LayerRow> {
+        let row = self.state().layers.get(chain_id).map(|layer| layer.row.clone());
+        row.ok_or_else(|| Error::not_found(format!("layer {chain_id} was removed meanwhile")))
+    }
+
+    /// Writes the archive of a layer as it once came in, and makes sure that it is.
+    pub(super) fn assemble_layer(&self, row: &LayerRow, out: &mut dyn Write) -> Result<()> {
+        let place = self.layer_place(row.number);
         let mut verified = Verified { out, digest: Sha256::new(), left: row.archive_size };
         assemble(&place.split, &place.kept, &place.tree, &mut verified)
             .map_err(|error| Error::system(format_args!("write layer {}", row.diff_id), error))?;
@@ -162,25 +173,39 @@ impl Store {
                 ),
             ));
         }
-        out.pad(row.archive_size).map_err(sending)
+        Ok(())
+    }
+}
+
+/// The contents of a member of an archive.
+struct Contents<'a, W>(&'a mut Writer<W>);
+
+impl<W: Write> Write for Contents<'_, W> {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.0.contents(bytes)?;
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
     }
 }
 
 /// Hashes what is written, and lets no more pass than was announced.
-struct Verified<'a, W> {
-    out: &'a mut Writer<W>,
+struct Verified<'a> {
+    out: &'a mut dyn Write,
     digest: Sha256,
     left: u64,
 }
 
-impl<W: Write> Write for Verified<'_, W> {
+impl Write for Verified<'_> {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         self.left = self
             .left
             .checked_sub(bytes.len() as u64)
             .ok_or_else(|| io::Error::new(io::ErrorKind::InvalidData, "it is longer than it was"))?;
         self.digest.update(bytes);
-        self.out.contents(bytes)?;
+        self.out.write_all(bytes)?;
         Ok(bytes.len())
     }
 

@@ -80,11 +80,12 @@ mod doctor;
 mod explain;
 mod image;
 mod inspect;
+mod login;
 mod network;
 mod ns;
 mod own;
 mod plugin;
-mod shared;
+pub mod shared;
 mod system;
 mod unsupported;
 mod volume;
@@ -94,6 +95,7 @@ pub const ROOT: &[&[Entry]] = &[
     container::ROOT,
     image::ROOT,
     inspect::ROOT,
+    login::ROOT,
     system::ROOT,
     doctor::ROOT,
     explain::ROOT,

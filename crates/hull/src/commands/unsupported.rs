@@ -19,8 +19,6 @@ pub const ROOT: &[Entry] = &[
         Anything,
         refuse
     ),
-    entry!("login", [], Hidden, "Authenticate to a registry", "[ARG...]", Anything, refuse),
-    entry!("logout", [], Hidden, "Log out from a registry", "[ARG...]", Anything, refuse),
     entry!("checkpoint", [], Hidden, "Manage checkpoints", "[ARG...]", Anything, refuse),
     entry!("config", [], Hidden, "Manage Swarm configs", "[ARG...]", Anything, refuse),
     entry!("context", [], Hidden, "Manage contexts", "[ARG...]", Anything, refuse),

@@ -16,6 +16,7 @@ use super::signals::Signals;
 use crate::client::{Client, Host, Query, Response, empty, segment};
 use crate::commands::shared::progress;
 use crate::context::Context;
+use crate::credentials::{registry_auth, server};
 use crate::error::{Error, ExitStatus};
 use crate::stream::End;
 use crate::{errln, outln, terminal};
@@ -273,7 +274,9 @@ async fn pull(context: &Context, image: &str, flags: &ContainerFlags) -> Result<
         .with("fromImage", name)
         .with("tag", tag)
         .with_some("platform", flags.platform.as_deref().filter(|platform| !platform.is_empty()));
-    let answer = context.client.request(Method::POST, &path, &[], empty()).await.map_err(engine)?;
+    let credentials = registry_auth(context, server::of_image(image));
+    let headers = [("x-registry-auth", credentials.as_str())];
+    let answer = context.client.request(Method::POST, &path, &headers, empty()).await.map_err(engine)?;
     let mut messages = answer.json_stream();
     // The progress goes to standard error: standard output is the container's.
     while let Some(message) = messages.next().await.map_err(engine)? {

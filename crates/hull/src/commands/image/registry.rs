@@ -1,6 +1,5 @@
 //! Images from elsewhere: `pull`, `push`, `search`, and `bootstrap` from a distribution's packages.
 
-use base64::Engine as _;
 use clap::Args;
 use hyper::Method;
 use serde_json::{Value, json};
@@ -9,6 +8,7 @@ use super::list::split_tag;
 use crate::client::{Query, empty, segment};
 use crate::commands::shared::{platform_json, print_list, progress, require_version};
 use crate::context::Context;
+use crate::credentials::{registry_auth, server};
 use crate::error::{Error, ExitStatus};
 use crate::format::human;
 use crate::outln;
@@ -27,11 +27,6 @@ pub struct PullArgs {
     quiet: bool,
     #[arg(value_name = "NAME[:TAG|@DIGEST]")]
     name: String,
-}
-
-/// No credentials: what a request to a registry carries until there is `login`.
-fn anonymous() -> String {
-    base64::engine::general_purpose::URL_SAFE.encode("{}")
 }
 
 /// `hull pull`.
@@ -69,7 +64,7 @@ async fn pull_image(
         .with("fromImage", repository)
         .with_some("tag", tag)
         .with_some("platform", platform);
-    let credentials = anonymous();
+    let credentials = registry_auth(context, server::of_image(name));
     let headers = [("x-registry-auth", credentials.as_str())];
     let mut stream = context.client.request(Method::POST, &path, &headers, empty()).await?.json_stream();
     if quiet { progress::drain(&mut stream).await } else { progress::show(&mut stream).await }
@@ -124,7 +119,7 @@ pub async fn push(args: PushArgs, context: &Context) -> Result<ExitStatus, Error
     let path = Query::new(format!("/images/{}/push", segment(repository)))
         .with_some("tag", tag)
         .with_some("platform", platform);
-    let credentials = anonymous();
+    let credentials = registry_auth(context, server::of_image(&args.name));
     let headers = [("x-registry-auth", credentials.as_str())];
     let mut stream = context.client.request(Method::POST, &path, &headers, empty()).await?.json_stream();
     if args.quiet {
