@@ -368,7 +368,6 @@ fn system() {
         fails(&[], &words, &format!("hull {} {} is not supported yet\n", words[0], words[1]), 1);
     }
     fails(&[], &["context", "ls"], "hull context is not supported yet\n", 1);
-    fails(&[], &["logout"], "hull logout is not supported yet\n", 1);
     fails(&[], &["image", "ls", "--tree"], "--tree is not supported yet\n", 1);
 }
 
