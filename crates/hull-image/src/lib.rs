@@ -1,7 +1,8 @@
 //! References, content, layers, snapshots: what an image is, and the folders that containers are made of.
 //!
-//! Synchronous and safe to use from several threads; it knows nothing of containers or of HTTP. What is asked
-//! while a container starts ([`Store::resolve`], [`Store::create_snapshot`]) is answered from memory.
+//! The store is synchronous and safe to use from several threads; it knows nothing of containers. What is asked while a
+//! container starts ([`Store::resolve`], [`Store::create_snapshot`]) is answered from memory. [`registry`] is asynchronous:
+//! it fetches, and hands over to the store's threads.
 
 pub mod archive;
 pub mod config;
@@ -10,6 +11,7 @@ mod error;
 pub mod instruction;
 mod layer;
 pub mod reference;
+pub mod registry;
 mod store;
 mod tar;
 
@@ -18,6 +20,6 @@ pub use digest::{Digest, ImageId};
 pub use error::{Error, Kind, Result};
 pub use layer::remove::remove_tree;
 pub use store::{
-    Change, ChangeKind, Commit, DiskUsage, HistoryEntry, Image, ImageUsage, Import, InUse, Layer, Loaded,
-    Platform, Progress, Removed, Report, Snapshot, Store,
+    Change, ChangeKind, Commit, DiskUsage, HistoryEntry, Image, ImageUsage, Import, InUse, Layer, LayerBlob,
+    Loaded, Platform, Progress, Removed, Report, Snapshot, Store,
 };

@@ -4,7 +4,7 @@ use std::fmt;
 
 use crate::{Error, Result};
 
-const DEFAULT_DOMAIN: &str = "docker.io";
+pub(crate) const DEFAULT_DOMAIN: &str = "docker.io";
 const OFFICIAL: &str = "library/";
 const NAME_LIMIT: usize = 255;
 const TAG_LIMIT: usize = 128;

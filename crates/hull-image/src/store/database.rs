@@ -4,6 +4,8 @@ use std::path::Path;
 
 use rusqlite::{Connection, OptionalExtension, params};
 
+use super::receive::LayerBlob;
+use crate::registry::manifest::Raw;
 use crate::{Digest, Error, ImageId, Kind, Result};
 
 /// The version of the tables below.
@@ -62,6 +64,12 @@ impl Database {
              CREATE TABLE IF NOT EXISTS images (
                  id TEXT PRIMARY KEY, config BLOB NOT NULL, parent TEXT, last_tagged INTEGER NOT NULL);
              CREATE TABLE IF NOT EXISTS names (reference TEXT PRIMARY KEY, image TEXT NOT NULL);
+             CREATE TABLE IF NOT EXISTS blobs (
+                 diff_id TEXT NOT NULL, digest TEXT NOT NULL, size INTEGER NOT NULL, media_type TEXT NOT NULL,
+                 repository TEXT NOT NULL, PRIMARY KEY (diff_id, digest, repository));
+             CREATE TABLE IF NOT EXISTS manifests (
+                 digest TEXT NOT NULL, image TEXT NOT NULL, media_type TEXT NOT NULL, content BLOB NOT NULL,
+                 PRIMARY KEY (digest, image));
              PRAGMA user_version = {VERSION};
              COMMIT;"
         ))?;
@@ -144,8 +152,65 @@ impl Database {
     }
 
     pub(super) fn remove_layer(&self, number: u64) -> Result<()> {
+        // What it is in registries is known as long as one layer of its archive is here.
+        self.connection.execute(
+            "DELETE FROM blobs WHERE diff_id IN (SELECT diff_id FROM layers WHERE number = ?1)
+             AND diff_id NOT IN (SELECT diff_id FROM layers WHERE number != ?1)",
+            [number.cast_signed()],
+        )?;
         self.connection.execute("DELETE FROM layers WHERE number = ?", [number.cast_signed()])?;
         Ok(())
+    }
+
+    pub(super) fn put_blob(&self, diff_id: &Digest, blob: &LayerBlob) -> Result<()> {
+        self.connection.execute(
+            "INSERT OR REPLACE INTO blobs (diff_id, digest, size, media_type, repository) VALUES (?, ?, ?, ?, ?)",
+            params![
+                diff_id.to_string(),
+                blob.digest.to_string(),
+                blob.size.cast_signed(),
+                blob.media_type,
+                blob.repository,
+            ],
+        )?;
+        Ok(())
+    }
+
+    pub(super) fn blobs(&self, diff_id: &Digest) -> Result<Vec<LayerBlob>> {
+        let mut statement = self.connection.prepare(
+            "SELECT digest, size, media_type, repository FROM blobs WHERE diff_id = ? ORDER BY rowid DESC",
+        )?;
+        let rows = statement.query_map([diff_id.to_string()], |row| {
+            Ok(LayerBlob {
+                digest: digest(row, 0)?,
+                size: row.get::<_, i64>(1)?.cast_unsigned(),
+                media_type: row.get(2)?,
+                repository: row.get(3)?,
+            })
+        })?;
+        Ok(rows.collect::<rusqlite::Result<_>>()?)
+    }
+
+    pub(super) fn put_manifest(&self, raw: &Raw, image: &ImageId) -> Result<()> {
+        self.connection.execute(
+            "INSERT OR REPLACE INTO manifests (digest, image, media_type, content) VALUES (?, ?, ?, ?)",
+            params![raw.digest.to_string(), image.to_string(), raw.media_type, &raw.bytes[..]],
+        )?;
+        Ok(())
+    }
+
+    pub(super) fn manifest(&self, of: &Digest) -> Result<Option<Raw>> {
+        let query = "SELECT media_type, content FROM manifests WHERE digest = ? LIMIT 1";
+        let raw = self.connection.query_row(query, [of.to_string()], |row| {
+            Ok(Raw { media_type: row.get(0)?, digest: *of, bytes: row.get::<_, Vec<u8>>(1)?.into() })
+        });
+        Ok(raw.optional()?)
+    }
+
+    pub(super) fn images_of_manifest(&self, of: &Digest) -> Result<Vec<ImageId>> {
+        let mut statement = self.connection.prepare("SELECT image FROM manifests WHERE digest = ?")?;
+        let rows = statement.query_map([of.to_string()], |row| digest(row, 0))?;
+        Ok(rows.collect::<rusqlite::Result<_>>()?)
     }
 
     pub(super) fn put_image(&self, id: &ImageId, config: &[u8], parent: Option<&ImageId>) -> Result<()> {
@@ -165,6 +230,7 @@ impl Database {
     pub(super) fn remove_image(&self, id: &ImageId) -> Result<()> {
         self.connection.execute("DELETE FROM names WHERE image = ?", [id.to_string()])?;
         self.connection.execute("UPDATE images SET parent = NULL WHERE parent = ?", [id.to_string()])?;
+        self.connection.execute("DELETE FROM manifests WHERE image = ?", [id.to_string()])?;
         self.connection.execute("DELETE FROM images WHERE id = ?", [id.to_string()])?;
         Ok(())
     }

@@ -52,7 +52,7 @@ pub(super) fn describe(members: &Members, platform: Option<&Platform>) -> Result
 }
 
 /// The layers that a configuration names.
-pub(super) fn diff_ids(config: &[u8]) -> Result<Vec<Digest>> {
+pub(crate) fn diff_ids(config: &[u8]) -> Result<Vec<Digest>> {
     let parsed: ImageConfig = serde_json::from_slice(config)
         .map_err(|error| Error::invalid(format!("invalid image configuration: {error}")))?;
     if parsed.os == "windows" {

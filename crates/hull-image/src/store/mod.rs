@@ -2,7 +2,7 @@
 //!
 //! Beneath the root: `layers/<number>` are the extracted layers, `split/<number>` what is in their archives besides
 //! the files' bytes, `snapshots/<key>` the containers' writable folders, `tmp` what is being made, `trash` what is
-//! being removed, `image.db` the rows. A folder without a row is removed when the store opens; rows come last.
+//! being removed, `partial` what came of layers that are being fetched, `image.db` the rows. A folder without a row is removed when the store opens; rows come last.
 //!
 //! Who changes rows holds the database's lock, then changes the state in memory; who reads asks the state only.
 
@@ -17,6 +17,7 @@ mod import;
 mod init;
 mod load;
 mod manifest;
+pub(crate) mod receive;
 mod remove;
 mod save;
 mod snapshot;
@@ -31,6 +32,8 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, Rw
 
 use self::database::{Database, LayerRow};
 use self::host::Host;
+pub(crate) use self::manifest::diff_ids;
+pub use self::receive::LayerBlob;
 use self::state::{State, base36};
 use self::trash::Trash;
 pub use self::types::*;
@@ -58,7 +61,7 @@ impl Store {
     /// Opens the store beneath `root` (`<data-root>/image`), making it where it is not there. What a crash left half
     /// made is removed. `hide` are folders that `hull/host` must not show: the data root and the exec root.
     pub fn open(root: &Path, hide: &[PathBuf]) -> Result<Store> {
-        for folder in ["", "layers", "split", "snapshots"] {
+        for folder in ["", "layers", "split", "snapshots", "partial"] {
             let folder = root.join(folder);
             std::fs::create_dir_all(&folder).map_err(|error| Error::file("create", &folder, error))?;
         }
@@ -87,6 +90,7 @@ impl Store {
         store.read_rows()?;
         store.read_snapshots()?;
         store.remove_strays()?;
+        store.remove_forgotten_partials()?;
         store.collect_all()?;
         store.make_init_layer()?;
         store.open_host(hide)?;

@@ -106,7 +106,7 @@ pub struct Progress {
 pub type Report<'a> = &'a (dyn Fn(Progress) + Sync);
 
 /// What an image is for: `os/architecture[/variant]`.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Platform {
     /// `linux`.
     pub os: String,

@@ -1,0 +1,72 @@
+//! Registries: a client of the distribution specification, asynchronous and without policy of its own.
+//!
+//! - [`Registries`] is what a daemon has one of: the configuration ([`Settings`]) and the open lines.
+//! - [`Session`] is one place ([`Endpoint`]) that was greeted: it knows how it wants to be told who asks, and does so.
+//!   [`Session::call`] sends any request; what it answers to a request that is refused is a [`Failure`].
+//! - [`Repository`] are the specification's verbs for one repository of it.
+//! - [`Puller`] brings an image from there into the store.
+//!
+//! All that a registry says is an attacker's until its digest is right: bodies have limits, redirects lead to http(s)
+//! only, credentials go to the host they are for, and lines that stand still are left.
+
+mod challenge;
+mod connect;
+mod credentials;
+mod failure;
+mod fetch;
+pub mod manifest;
+mod pull;
+mod repository;
+mod session;
+mod settings;
+mod sources;
+mod tls;
+mod token;
+mod wire;
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex};
+
+use hyper_util::client::proxy::matcher::Matcher;
+
+pub use challenge::Challenge;
+pub use credentials::Credentials;
+pub use failure::{Answer, Failure, Refusal};
+pub use pull::{Pulled, Puller, Step, Tell, Wanted};
+pub use repository::{Blob, Repository};
+pub use session::Session;
+pub use settings::{Endpoint, Settings};
+pub use token::{Ask, Token, encode};
+pub use wire::{Body, Call, Payload, Reply, join};
+
+use self::wire::Wire;
+
+/// All registries, as this daemon reaches them. It is cheap to clone: the clones share their lines.
+#[derive(Clone)]
+pub struct Registries {
+    settings: Arc<Settings>,
+    proxies: Arc<Matcher>,
+    wires: Arc<Mutex<HashMap<(String, bool, bool), Wire>>>,
+}
+
+impl std::fmt::Debug for Registries {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Registries").field("settings", &self.settings).finish_non_exhaustive()
+    }
+}
+
+impl Registries {
+    /// By that configuration, which was checked ([`Settings::check`]); proxies are those of the environment.
+    pub fn new(settings: Settings) -> Registries {
+        Registries {
+            settings: Arc::new(settings),
+            proxies: Arc::new(Matcher::from_env()),
+            wires: Arc::default(),
+        }
+    }
+
+    /// The configuration.
+    pub fn settings(&self) -> &Settings {
+        &self.settings
+    }
+}

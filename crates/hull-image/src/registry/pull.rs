@@ -1,0 +1,408 @@
+//! An image from a registry into the store: found, its layers fetched side by side and unpacked while they come.
+
+use std::collections::{HashMap, HashSet};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError, Weak, mpsc};
+
+use bytes::Bytes;
+use futures_util::future::try_join_all;
+use tokio::sync::{Semaphore, oneshot};
+
+use super::failure::{Answer, Failure};
+use super::fetch::{Fetch, Stopped};
+use super::manifest::{self, Content, Descriptor, Manifest, Raw};
+use super::sources::{Current, Sources};
+use super::{Credentials, Registries};
+use crate::reference::Reference;
+use crate::store::receive::{Arrival, Arriving, Incoming, Message};
+use crate::{Digest, Error, Image, ImageConfig, ImageId, Kind, Platform, Result, Store};
+
+/// How deep indexes may lie in indexes.
+const NESTED: usize = 4;
+/// A configuration may not be larger.
+const CONFIG_LIMIT: usize = 8 << 20;
+/// How many pieces of a blob may wait to be unpacked.
+const WAITING: usize = 16;
+
+/// What is to be pulled.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Wanted {
+    /// A repository with a tag or a digest.
+    pub reference: Reference,
+    /// For what; this machine where it is not said.
+    pub platform: Option<Platform>,
+}
+
+/// What a pull came to.
+#[derive(Clone, Debug)]
+pub struct Pulled {
+    /// The image.
+    pub image: Arc<Image>,
+    /// The digest of what the registry has under the name: a manifest or an index.
+    pub digest: Digest,
+    /// Whether the name means another image now than before.
+    pub newer: bool,
+}
+
+/// A step of a pull.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Step {
+    /// A layer's short digest, or what is pulled; empty for the pull itself.
+    pub id: String,
+    /// Docker's word for it.
+    pub status: String,
+    /// Bytes done, and bytes in all.
+    pub progress: Option<(u64, u64)>,
+}
+
+/// Where steps are told.
+pub type Tell = Arc<dyn Fn(Step) + Send + Sync>;
+
+/// Pulls images, as many at once as are asked for; their layers share the downloads that may run at once.
+#[derive(Debug)]
+pub struct Puller {
+    store: Arc<Store>,
+    registries: Registries,
+    downloads: Arc<Semaphore>,
+    /// Blobs that are being fetched: whoever wants one too waits, and finds it on the disk.
+    busy: Mutex<HashMap<Digest, Weak<tokio::sync::Mutex<()>>>>,
+}
+
+/// What was found in a registry.
+struct Found {
+    /// What the name leads to.
+    digest: Digest,
+    manifest: Manifest,
+    /// The manifest and the indexes that led to it.
+    manifests: Vec<Raw>,
+    config: Bytes,
+}
+
+impl Puller {
+    /// Into that store, from those registries.
+    pub fn new(store: Arc<Store>, registries: Registries) -> Puller {
+        let downloads = Arc::new(Semaphore::new(registries.settings().downloads));
+        Puller { store, registries, downloads, busy: Mutex::default() }
+    }
+
+    /// The registries.
+    pub fn registries(&self) -> &Registries {
+        &self.registries
+    }
+
+    /// Pulls one image. Dropped, it leaves what came of its layers for the next time, and nothing else.
+    ///
+    /// # Errors
+    /// In Docker's words: it is not there, not to be had, for other platforms, or not what it says that it is.
+    pub async fn pull(&self, wanted: &Wanted, who: &Credentials, tell: &Tell) -> Result<Pulled> {
+        let endpoints = self.registries.settings().endpoints(&wanted.reference);
+        let sources = Sources::new(self.registries.clone(), endpoints, who.clone());
+        let of_pull = |failure: Failure| failure.of_pull(&wanted.reference);
+        if let Some(pulled) = self.still_there(wanted, &sources, tell).await.map_err(of_pull)? {
+            return Ok(pulled);
+        }
+        let found = self.find(wanted, &sources, tell).await.map_err(of_pull)?;
+        let result = self.fetch_and_enter(wanted, &sources, &found, tell).await;
+        match result {
+            // A layer that was here went amid the pull, with the last other image that had it.
+            Err(error) if error.kind == Kind::NotFound => {
+                self.fetch_and_enter(wanted, &sources, &found, tell).await
+            }
+            result => result,
+        }
+    }
+
+    /// All tags of a repository.
+    ///
+    /// # Errors
+    /// There is no such repository, or it is not to be had.
+    pub async fn tags(&self, repository: &Reference, who: &Credentials) -> Result<Vec<String>> {
+        let endpoint = self.registries.settings().own(repository);
+        let sources = Sources::new(self.registries.clone(), vec![endpoint], who.clone());
+        let list = async { sources.current().await?.repository.tags().await };
+        list.await.map_err(|failure| failure.of_pull(repository))
+    }
+
+    /// Asks what the name means now, without fetching that (it counts for nothing where pulls are counted), and whether
+    /// it is here already.
+    async fn still_there(&self, wanted: &Wanted, sources: &Sources, tell: &Tell) -> Answer<Option<Pulled>> {
+        let (at, tag) = (asked(&wanted.reference), &wanted.reference);
+        let head = tried(sources, async |place: &Current| place.repository.head_manifest(&at).await).await?;
+        let Some(digest) = head.map(|head| head.digest) else { return Ok(None) };
+        let platform = wanted.platform.clone().unwrap_or_else(Platform::host);
+        let (store, wanted) = (Arc::clone(&self.store), wanted.clone());
+        let names = names(tag, digest);
+        let known = blocking(move || {
+            let Some(image) = store.image_of_manifest(&digest, &|config| runs_on(config, &platform))? else {
+                return Ok(None);
+            };
+            let newer = store.named(&wanted.reference) != Some(image.id);
+            store.name_pulled(&image.id, &names)?;
+            Ok(Some(Pulled { image: store.resolve(&image.id.to_string())?, digest, newer }))
+        });
+        let known = known.await?;
+        if known.is_some() {
+            tell_found(tag, tell);
+        }
+        Ok(known)
+    }
+
+    /// Fetches the manifest, through indexes, and the configuration.
+    async fn find(&self, wanted: &Wanted, sources: &Sources, tell: &Tell) -> Answer<Found> {
+        let platform = wanted.platform.clone().unwrap_or_else(Platform::host);
+        let name = wanted.reference.familiar();
+        let mut at = asked(&wanted.reference);
+        let mut manifests = Vec::new();
+        let manifest = loop {
+            let raw = tried(sources, async |place: &Current| place.repository.manifest(&at).await).await?;
+            let content = manifest::parse(&raw, &name)?;
+            manifests.push(raw);
+            match content {
+                Content::Image(manifest) => break manifest,
+                Content::Index(_) if manifests.len() > NESTED => {
+                    return Err(Failure::Wrong(format!("{name}: its indexes lie in each other too deep")));
+                }
+                Content::Index(list) => at = manifest::choose(&list, &platform, &name)?.digest.to_string(),
+            }
+        };
+        let config = tried(sources, async |place: &Current| {
+            place.repository.small_blob(&manifest.config, CONFIG_LIMIT).await
+        });
+        let config = config.await?;
+        check(&config, &manifest, wanted)?;
+        tell_found(&wanted.reference, tell);
+        let digest = manifests.first().map_or(manifest.config.digest, |raw| raw.digest);
+        Ok(Found { digest, manifest, manifests, config })
+    }
+
+    /// Fetches what of the layers is not here, unpacks it meanwhile, and enters the image.
+    async fn fetch_and_enter(
+        &self,
+        wanted: &Wanted,
+        sources: &Sources,
+        found: &Found,
+        tell: &Tell,
+    ) -> Result<Pulled> {
+        let diff_ids = crate::store::diff_ids(&found.config)?;
+        let id = Digest::of(&found.config);
+        let former: Option<ImageId> = self.store.named(&wanted.reference);
+        let incoming = Incoming {
+            config: found.config.clone(),
+            layers: diff_ids.into_iter().zip(found.manifest.layers.iter().cloned()).collect(),
+            names: names(&wanted.reference, found.digest),
+            manifests: found.manifests.clone(),
+            repository: wanted.reference.name(),
+        };
+        let (messages, received) = mpsc::channel();
+        let (known, here) = oneshot::channel();
+        let (store, image) = (Arc::clone(&self.store), incoming.clone());
+        let receiving = tokio::task::spawn_blocking(move || store.receive(&image, known, received));
+        let fetched = match here.await {
+            Ok(here) => self.fetch_all(sources, &incoming, &here, &messages, tell).await,
+            // It ended before it began, and says why.
+            Err(_) => Ok(()),
+        };
+        if fetched.is_ok() {
+            // Of no effect where it has ended: its own error is told then.
+            let _ = messages.send(Message::Enter);
+        }
+        drop(messages);
+        let received =
+            receiving.await.unwrap_or_else(|error| Err(Error::new(Kind::System, error.to_string())));
+        fetched.map_err(|failure| failure.of_pull(&wanted.reference))?;
+        let image = received?.ok_or_else(|| Error::new(Kind::System, "the image was not entered"))?;
+        Ok(Pulled { newer: former != Some(id), digest: found.digest, image })
+    }
+
+    async fn fetch_all(
+        &self,
+        sources: &Sources,
+        image: &Incoming,
+        here: &[bool],
+        messages: &mpsc::Sender<Message>,
+        tell: &Tell,
+    ) -> Answer<()> {
+        let mut seen = HashSet::new();
+        let mut missing = Vec::new();
+        for (index, ((diff_id, layer), here)) in image.layers.iter().zip(here).enumerate() {
+            // A layer that comes twice is fetched once.
+            if !seen.insert(*diff_id) {
+                continue;
+            }
+            let step = if *here { "Already exists" } else { "Pulling fs layer" };
+            tell(Step { id: layer.digest.short(), status: step.to_owned(), progress: None });
+            if !here {
+                missing.push(self.fetch_layer(sources, index, *diff_id, layer, messages, tell));
+            }
+        }
+        try_join_all(missing).await.map(drop)
+    }
+
+    /// Fetches a layer and has it unpacked. One of whose bytes some were here before, and which turns out wrong, is
+    /// fetched once more from its first byte.
+    async fn fetch_layer(
+        &self,
+        sources: &Sources,
+        index: usize,
+        diff_id: Digest,
+        layer: &Descriptor,
+        messages: &mpsc::Sender<Message>,
+        tell: &Tell,
+    ) -> Answer<()> {
+        let id = layer.digest.short();
+        let say = |status: &str, progress| tell(Step { id: id.clone(), status: status.to_owned(), progress });
+        let permit = match self.downloads.try_acquire() {
+            Ok(permit) => permit,
+            Err(_) => {
+                say("Waiting", None);
+                self.downloads.acquire().await.map_err(|_| Failure::Line("the daemon ends".to_owned()))?
+            }
+        };
+        let lock = self.busy_with(layer.digest);
+        let alone = lock.lock().await;
+        if self.store.has_layer(&diff_id) {
+            say("Already exists", None);
+            return Ok(());
+        }
+        for again in [false, true] {
+            let (store, of) = (Arc::clone(&self.store), layer.clone());
+            let (file, kept) = blocking(move || store.partial(&of)).await?;
+            let (pieces, arriving) = tokio::sync::mpsc::channel(WAITING);
+            let (done, unpacked) = oneshot::channel();
+            let downloaded = Arc::new(AtomicBool::new(false));
+            let arrival = Arrival {
+                index,
+                source: Arriving::new(file, kept, arriving),
+                progress: extracting(tell, layer, &downloaded),
+                done,
+            };
+            // Where nobody takes it, `unpacked` says so.
+            let _ = messages.send(Message::Layer(arrival));
+            let progress = |at| say("Downloading", Some((at, layer.size)));
+            let attempts = self.registries.settings().attempts;
+            let fetch = Fetch { sources, layer, attempts, progress: &progress };
+            let fetched = fetch.run(kept, &pieces).await;
+            drop(pieces);
+            if fetched.is_ok() {
+                downloaded.store(true, Ordering::Relaxed);
+                say("Download complete", None);
+            }
+            let unpacked =
+                unpacked.await.unwrap_or_else(|_| Err(Error::new(Kind::System, "the image was not entered")));
+            match (fetched, unpacked) {
+                (Ok(()), Ok(())) => {
+                    say("Pull complete", None);
+                    drop((alone, permit));
+                    return Ok(());
+                }
+                (Err(Stopped::Failed(failure)), _) => return Err(failure),
+                (_, Err(error)) if error.kind == Kind::System => return Err(error.into()),
+                (_, unpacked) => {
+                    self.store.forget_partial(&layer.digest);
+                    if again || kept == 0 {
+                        unpacked?;
+                        return Err(Failure::Line("the download was left".to_owned()));
+                    }
+                    tracing::warn!(digest = %layer.digest, "what was here of a layer is wrong; it is fetched anew");
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn busy_with(&self, digest: Digest) -> Arc<tokio::sync::Mutex<()>> {
+        let mut busy = self.busy.lock().unwrap_or_else(PoisonError::into_inner);
+        busy.retain(|_, lock| lock.strong_count() > 0);
+        if let Some(lock) = busy.get(&digest).and_then(Weak::upgrade) {
+            return lock;
+        }
+        let lock = Arc::default();
+        busy.insert(digest, Arc::downgrade(&lock));
+        lock
+    }
+}
+
+/// Asks one place after the other, as long as there are mirrors that fail.
+async fn tried<T>(sources: &Sources, ask: impl AsyncFn(&Current) -> Answer<T>) -> Answer<T> {
+    let mut place = sources.current().await?;
+    loop {
+        match ask(&place).await {
+            Ok(answer) => return Ok(answer),
+            Err(failure) => place = sources.after(&place, failure).await?,
+        }
+    }
+}
+
+/// Tells how much of a layer is unpacked, from when it is all there.
+fn extracting(tell: &Tell, layer: &Descriptor, downloaded: &Arc<AtomicBool>) -> Box<dyn Fn(u64) + Send> {
+    let (tell, downloaded) = (Arc::clone(tell), Arc::clone(downloaded));
+    let (id, size) = (layer.digest.short(), layer.size);
+    Box::new(move |at| {
+        if downloaded.load(Ordering::Relaxed) {
+            tell(Step { id: id.clone(), status: "Extracting".to_owned(), progress: Some((at, size)) });
+        }
+    })
+}
+
+fn tell_found(reference: &Reference, tell: &Tell) {
+    let id = reference.digest.clone().or_else(|| reference.tag.clone()).unwrap_or_default();
+    // As in Docker: without the registry.
+    let status = format!("Pulling from {}", reference.path);
+    tell(Step { id, status, progress: None });
+}
+
+/// What a registry is asked for.
+fn asked(reference: &Reference) -> String {
+    reference.digest.clone().or_else(|| reference.tag.clone()).unwrap_or_else(|| "latest".to_owned())
+}
+
+/// The names that a pulled image gets: the one that was asked for, and its digest's.
+fn names(reference: &Reference, digest: Digest) -> Vec<Reference> {
+    let by_digest = Reference { tag: None, digest: Some(digest.to_string()), ..reference.clone() };
+    match (&reference.digest, &reference.tag) {
+        (None, Some(_)) => vec![reference.clone(), by_digest],
+        _ => vec![by_digest],
+    }
+}
+
+/// Looks through what can be seen before the layers are there.
+fn check(config: &[u8], manifest: &Manifest, wanted: &Wanted) -> Result<()> {
+    let name = wanted.reference.familiar();
+    let parsed: ImageConfig = serde_json::from_slice(config)
+        .map_err(|error| Error::invalid(format!("invalid image configuration of {name}: {error}")))?;
+    if !parsed.os.is_empty() && parsed.os != "linux" {
+        let os = super::failure::shown(&parsed.os, 32);
+        return Err(Error::new(
+            Kind::NotImplemented,
+            format!("image operating system \"{os}\" cannot be used on this platform: {name}"),
+        ));
+    }
+    if parsed.rootfs.diff_ids.len() != manifest.layers.len() {
+        return Err(Error::invalid(format!(
+            "layers from manifest don't match image configuration: {name} has {} in the one and {} in the other",
+            manifest.layers.len(),
+            parsed.rootfs.diff_ids.len()
+        )));
+    }
+    match &wanted.platform {
+        Some(platform) if !runs_on(&parsed, platform) => Err(Error::not_found(format!(
+            "image with reference {name} was found but does not match the specified platform: wanted {}, actual: {}",
+            manifest::words(&platform.os, &platform.architecture, &platform.variant),
+            manifest::words(&parsed.os, &parsed.architecture, &parsed.variant)
+        ))),
+        _ => Ok(()),
+    }
+}
+
+/// Whether an image is for a platform; one that names no variant is for all.
+fn runs_on(config: &ImageConfig, platform: &Platform) -> bool {
+    let variant =
+        platform.variant.is_empty() || config.variant.is_empty() || platform.variant == config.variant;
+    config.os == platform.os && config.architecture == platform.architecture && variant
+}
+
+/// Asks the store, on a thread that may block.
+async fn blocking<T: Send + 'static>(work: impl FnOnce() -> Result<T> + Send + 'static) -> Result<T> {
+    let done = tokio::task::spawn_blocking(work).await;
+    done.unwrap_or_else(|error| Err(Error::new(Kind::System, error.to_string())))
+}

@@ -1,0 +1,181 @@
+//! One registry that was greeted, and who asks it.
+
+use hyper::header::{AUTHORIZATION, HeaderValue};
+use hyper::{Method, StatusCode, Uri};
+use tokio::sync::Mutex;
+
+use super::Registries;
+use super::challenge::Challenge;
+use super::connect::basic;
+use super::credentials::Credentials;
+use super::failure::{Answer, Failure, shown};
+use super::settings::Endpoint;
+use super::token::{Ask, Token};
+use super::wire::{Call, Reply, told};
+
+/// A registry that answers.
+#[derive(Debug)]
+pub struct Session {
+    registries: Registries,
+    /// Where it is.
+    pub endpoint: Endpoint,
+    /// `https://host`.
+    base: String,
+    /// How it wants to be told who asks.
+    pub challenge: Challenge,
+    who: Credentials,
+    scopes: Vec<String>,
+    token: Mutex<Option<Token>>,
+}
+
+impl Registries {
+    /// Greets a registry (`GET /v2/`), without TLS where it is insecure and has none. `scopes` are what is going to be
+    /// asked of it: `repository:a/b:pull`. A mirror is told nothing of who asks.
+    ///
+    /// # Errors
+    /// It does not answer, or is in no state to.
+    pub async fn greet(
+        &self,
+        endpoint: &Endpoint,
+        who: &Credentials,
+        scopes: Vec<String>,
+    ) -> Answer<Session> {
+        who.check()?;
+        let schemes: &[&str] = match endpoint.scheme {
+            Some("http") => &["http"],
+            Some(_) if !endpoint.insecure => &["https"],
+            _ => &["https", "http"],
+        };
+        let mut last = None;
+        for scheme in schemes {
+            let base = format!("{scheme}://{}", endpoint.host);
+            let url: Uri = format!("{base}/v2/").parse().map_err(|_| {
+                Failure::Wrong(format!("{} is no registry's address", shown(&endpoint.host, 200)))
+            })?;
+            match self.send(Call::new(Method::GET, url), endpoint.insecure).await {
+                Ok(reply)
+                    if reply.status.is_server_error() || reply.status == StatusCode::TOO_MANY_REQUESTS =>
+                {
+                    return Err(reply.refusal().await);
+                }
+                Ok(reply) => {
+                    let challenge = match reply.status {
+                        StatusCode::UNAUTHORIZED => Challenge::of(&reply.headers),
+                        _ => Challenge::None,
+                    };
+                    let who = if endpoint.mirror { Credentials::default() } else { who.clone() };
+                    return Ok(Session {
+                        registries: self.clone(),
+                        endpoint: endpoint.clone(),
+                        base,
+                        challenge,
+                        who,
+                        scopes,
+                        token: Mutex::default(),
+                    });
+                }
+                Err(failure) => last = Some(failure),
+            }
+        }
+        Err(last.unwrap_or_else(|| Failure::Line(format!("{} does not answer", endpoint.host))))
+    }
+}
+
+impl Session {
+    /// An address of this registry: `/v2/…`.
+    ///
+    /// # Errors
+    /// It cannot be one.
+    pub fn url(&self, path: &str) -> Answer<Uri> {
+        let text = format!("{}{path}", self.base);
+        text.parse().map_err(|_| Failure::Wrong(format!("{} is no address", shown(&text, 300))))
+    }
+
+    /// All registries.
+    pub fn registries(&self) -> &Registries {
+        &self.registries
+    }
+
+    /// Sends a request, with what tells who asks where it goes to this registry; a token that does not hold any more
+    /// is replaced once.
+    ///
+    /// # Errors
+    /// No answer came, or one that refuses (anything from 400 on).
+    pub async fn call(&self, mut call: Call) -> Answer<Reply> {
+        let ours = call.url.to_string().starts_with(&format!("{}/", self.base));
+        if !ours {
+            return success(self.registries.send(call, self.endpoint.insecure).await?).await;
+        }
+        let again = call.again();
+        let used = self.authorise(&mut call, "").await?;
+        let reply = self.registries.send(call, self.endpoint.insecure).await?;
+        let (StatusCode::UNAUTHORIZED, Some(mut call)) = (reply.status, again) else {
+            return success(reply).await;
+        };
+        // What the greeting asked for need not be all: this request may want more, or its token is over.
+        let Challenge::Bearer { scope, .. } = Challenge::of(&reply.headers) else {
+            return success(reply).await;
+        };
+        {
+            let mut token = self.token.lock().await;
+            if token.as_ref().map(|token| &token.bearer) == used.as_ref() {
+                *token = None;
+            }
+        }
+        self.authorise(&mut call, &scope).await?;
+        success(self.registries.send(call, self.endpoint.insecure).await?).await
+    }
+
+    /// Puts into a request what tells who asks. The token that was used is returned.
+    async fn authorise(&self, call: &mut Call, further: &str) -> Answer<Option<String>> {
+        let value = match &self.challenge {
+            Challenge::None => return Ok(None),
+            _ if !self.who.registrytoken.is_empty() => format!("Bearer {}", self.who.registrytoken),
+            Challenge::Basic if self.who.username.is_empty() => {
+                return Err(Failure::Wrong(told(&call.method, &call.url, "no basic auth credentials")));
+            }
+            Challenge::Basic => basic(&self.who.username, &self.who.password),
+            Challenge::Bearer { .. } => format!("Bearer {}", self.bearer(further).await?),
+        };
+        let bearer = value.strip_prefix("Bearer ").map(str::to_owned);
+        if let Ok(mut value) = HeaderValue::from_str(&value) {
+            value.set_sensitive(true);
+            call.headers.insert(AUTHORIZATION, value);
+        }
+        Ok(bearer)
+    }
+
+    /// The token of this session; whoever comes while it is fetched waits for it.
+    async fn bearer(&self, further: &str) -> Answer<String> {
+        let mut token = self.token.lock().await;
+        if let Some(token) = token.as_ref().filter(|token| token.until > std::time::Instant::now()) {
+            return Ok(token.bearer.clone());
+        }
+        let fetched = self.fetch_token(further).await?;
+        Ok(token.insert(fetched).bearer.clone())
+    }
+
+    async fn fetch_token(&self, further: &str) -> Answer<Token> {
+        let Challenge::Bearer { realm, service, scope } = &self.challenge else {
+            return Err(Failure::Wrong("the registry does not want tokens".to_owned()));
+        };
+        // What the registry names is only taken where nothing was said: a token for what it likes to name would be good
+        // for more than was asked for.
+        let named = [scope.as_str(), further].into_iter().flat_map(str::split_whitespace);
+        let scopes: Vec<String> = match self.scopes.is_empty() {
+            true => named.take(8).map(str::to_owned).collect(),
+            false => self.scopes.clone(),
+        };
+        let ask = Ask { realm, service, scopes: &scopes, offline: false };
+        let plain = self.base.starts_with("http:") || self.endpoint.insecure;
+        self.registries.token(&ask, &self.who, plain).await
+    }
+}
+
+/// An answer that does not refuse.
+async fn success(reply: Reply) -> Answer<Reply> {
+    if reply.status.is_client_error() || reply.status.is_server_error() {
+        return Err(reply.refusal().await);
+    }
+    Ok(reply)
+}

@@ -1,0 +1,348 @@
+//! An image that arrives from a registry: its layers are unpacked while they come, and entered when all are there.
+//!
+//! What came of a blob lies beneath `partial/` under its digest until its image is entered: a download goes on from
+//! there, also in the next daemon.
+
+use std::fs::File;
+use std::io::{self, Read};
+use std::os::unix::fs::FileExt;
+use std::path::PathBuf;
+use std::sync::mpsc::Receiver;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use bytes::{Buf, Bytes};
+use tokio::sync::{mpsc, oneshot};
+
+use super::import::Unpacked;
+use super::{Image, Store};
+use crate::reference::Reference;
+use crate::registry::manifest::{Descriptor, Raw};
+use crate::{Digest, Error, ImageConfig, ImageId, Result};
+
+/// Partial blobs that nobody came back for are removed after that.
+const FORGOTTEN: Duration = Duration::from_secs(7 * 24 * 3600);
+
+/// A layer as it lies in a registry, for whoever sends it there again.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LayerBlob {
+    /// The digest of its compressed bytes.
+    pub digest: Digest,
+    /// Their number.
+    pub size: u64,
+    /// What it is.
+    pub media_type: String,
+    /// Where it is, in full: `docker.io/library/busybox`.
+    pub repository: String,
+}
+
+/// An image that is to be received.
+#[derive(Clone, Debug)]
+pub(crate) struct Incoming {
+    /// The bytes of its configuration, verified.
+    pub(crate) config: Bytes,
+    /// Its layers, lowest first: the digests of their archives and what they are in the registry.
+    pub(crate) layers: Vec<(Digest, Descriptor)>,
+    /// The names that it gets.
+    pub(crate) names: Vec<Reference>,
+    /// Its manifest and the indexes that led to it.
+    pub(crate) manifests: Vec<Raw>,
+    /// Where it is, in full.
+    pub(crate) repository: String,
+}
+
+/// What the one who fetches tells the one who unpacks.
+pub(crate) enum Message {
+    /// A layer begins to come.
+    Layer(Arrival),
+    /// All layers came and were unpacked.
+    Enter,
+}
+
+/// A layer that comes.
+pub(crate) struct Arrival {
+    /// Which of the image's.
+    pub(crate) index: usize,
+    pub(crate) source: Arriving,
+    /// Told how much of it was unpacked.
+    pub(crate) progress: Box<dyn Fn(u64) + Send>,
+    /// Told whether it was unpacked, and was what it should be.
+    pub(crate) done: oneshot::Sender<Result<()>>,
+}
+
+/// A piece of a blob, or the word that there are no more.
+pub(crate) enum Piece {
+    Bytes(Bytes),
+    End,
+}
+
+/// A blob on its way: what the disk has of it, then what comes, which is put on the disk first.
+pub(crate) struct Arriving {
+    file: File,
+    /// How much of the file was there before.
+    kept: u64,
+    position: u64,
+    pieces: mpsc::Receiver<Piece>,
+    piece: Bytes,
+    ended: bool,
+}
+
+impl Arriving {
+    pub(crate) fn new(file: File, kept: u64, pieces: mpsc::Receiver<Piece>) -> Arriving {
+        Arriving { file, kept, position: 0, pieces, piece: Bytes::new(), ended: false }
+    }
+}
+
+impl Read for Arriving {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        if self.position < self.kept {
+            let wanted = usize::try_from(self.kept - self.position).unwrap_or(usize::MAX).min(buffer.len());
+            let count = self.file.read_at(&mut buffer[..wanted], self.position)?;
+            if count == 0 {
+                return Err(io::Error::new(io::ErrorKind::UnexpectedEof, "the partial download was cut off"));
+            }
+            self.position += count as u64;
+            return Ok(count);
+        }
+        while self.piece.is_empty() {
+            if self.ended {
+                return Ok(0);
+            }
+            match self.pieces.blocking_recv() {
+                Some(Piece::Bytes(piece)) => {
+                    self.file.write_all_at(&piece, self.position)?;
+                    self.position += piece.len() as u64;
+                    self.kept = self.position;
+                    self.piece = piece;
+                }
+                Some(Piece::End) => self.ended = true,
+                None => return Err(io::Error::new(io::ErrorKind::UnexpectedEof, "the download ended early")),
+            }
+        }
+        let count = self.piece.len().min(buffer.len());
+        self.piece.copy_to_slice(&mut buffer[..count]);
+        Ok(count)
+    }
+}
+
+/// Keeps a layer, and all below it, from being collected.
+struct Held<'a> {
+    store: &'a Store,
+    layer: Option<Digest>,
+}
+
+impl Drop for Held<'_> {
+    fn drop(&mut self) {
+        let Some(layer) = self.layer else { return };
+        self.store.state_mut().release(&layer);
+        if let Err(error) = self.store.collect(layer) {
+            tracing::warn!("{error}; the layer goes at the next start");
+        }
+    }
+}
+
+impl Store {
+    /// Receives an image. `known` is told which of its layers are here already, and keeps them here meanwhile; the others
+    /// are to come by `messages`. Where these end without the word to enter it, nothing is left but partial blobs.
+    pub(crate) fn receive(
+        &self,
+        image: &Incoming,
+        known: oneshot::Sender<Vec<bool>>,
+        messages: Receiver<Message>,
+    ) -> Result<Option<Arc<Image>>> {
+        image.names.iter().try_for_each(|name| self.check_not_builtin(Some(name)))?;
+        let (_held, here) = self.hold_known(image);
+        if known.send(here).is_err() {
+            return Ok(None);
+        }
+        let unpacked = Mutex::new(Vec::new());
+        let complete = std::thread::scope(|scope| {
+            for message in messages {
+                let arrival = match message {
+                    Message::Enter => return true,
+                    Message::Layer(arrival) => arrival,
+                };
+                let (unpacked, layer) = (&unpacked, image.layers.get(arrival.index));
+                let Some(layer) = layer else { continue };
+                scope.spawn(move || {
+                    let Arrival { mut source, progress, done, .. } = arrival;
+                    let taken = self.unpack_arriving(&mut source, layer, &*progress).map(|layer| {
+                        unpacked.lock().unwrap_or_else(PoisonError::into_inner).push(layer);
+                    });
+                    // Nobody waits any more where the client has gone.
+                    let _ = done.send(taken);
+                });
+            }
+            false
+        });
+        if !complete {
+            return Ok(None);
+        }
+        let unpacked = unpacked.into_inner().unwrap_or_else(PoisonError::into_inner);
+        let entered = self.enter(&image.config, unpacked, None, &image.names)?;
+        self.remember(&entered.id, image)?;
+        for (_, layer) in &image.layers {
+            self.forget_partial(&layer.digest);
+        }
+        Ok(Some(entered))
+    }
+
+    /// Which layers are here: as a part of the same stack, or of another, from where they can be copied.
+    fn hold_known(&self, image: &Incoming) -> (Held<'_>, Vec<bool>) {
+        let mut state = self.state_mut();
+        let (mut below, mut top) = (None, None);
+        for (diff_id, _) in &image.layers {
+            let chain_id = Digest::chain(below, *diff_id);
+            below = Some(chain_id);
+            if !state.layers.contains_key(&chain_id) {
+                break;
+            }
+            top = Some(chain_id);
+        }
+        if let Some(layer) = top.and_then(|top| state.layers.get_mut(&top)) {
+            layer.users += 1;
+        }
+        let all: std::collections::HashSet<Digest> =
+            state.layers.values().map(|layer| layer.row.diff_id).collect();
+        let here = image.layers.iter().map(|(diff_id, _)| all.contains(diff_id)).collect();
+        (Held { store: self, layer: top }, here)
+    }
+
+    /// Whether a layer of that archive is here.
+    pub(crate) fn has_layer(&self, diff_id: &Digest) -> bool {
+        self.state().layers.values().any(|layer| layer.row.diff_id == *diff_id)
+    }
+
+    fn unpack_arriving(
+        &self,
+        source: &mut Arriving,
+        (diff_id, layer): &(Digest, Descriptor),
+        progress: &dyn Fn(u64),
+    ) -> Result<Unpacked<'_>> {
+        let unpacked = self.unpack(source, false, progress)?;
+        if unpacked.passed.blob != layer.digest {
+            return Err(Error::invalid(format!(
+                "filesystem layer verification failed for digest {}: what came is {}",
+                layer.digest, unpacked.passed.blob
+            )));
+        }
+        if unpacked.passed.diff_id != *diff_id {
+            return Err(Error::invalid(format!(
+                "layers from manifest don't match image configuration: the layer {} is {} uncompressed, and the \
+                 configuration says {diff_id}",
+                layer.digest, unpacked.passed.diff_id
+            )));
+        }
+        Ok(unpacked)
+    }
+
+    /// Writes down where an image came from.
+    fn remember(&self, id: &ImageId, image: &Incoming) -> Result<()> {
+        let database = self.database();
+        database.transaction(|database| {
+            for (diff_id, layer) in &image.layers {
+                let blob = LayerBlob {
+                    digest: layer.digest,
+                    size: layer.size,
+                    media_type: layer.media_type.clone(),
+                    repository: image.repository.clone(),
+                };
+                database.put_blob(diff_id, &blob)?;
+            }
+            image.manifests.iter().try_for_each(|raw| database.put_manifest(raw, id))
+        })
+    }
+
+    /// The image that a manifest's or an index's digest led to before, where it is still here and runs on a platform.
+    pub(crate) fn image_of_manifest(
+        &self,
+        digest: &Digest,
+        fits: &dyn Fn(&ImageConfig) -> bool,
+    ) -> Result<Option<Arc<Image>>> {
+        let ids = self.database().images_of_manifest(digest)?;
+        let images = ids.iter().filter_map(|id| self.image(id).ok());
+        Ok(images.into_iter().find(|image| fits(&image.config)))
+    }
+
+    /// The bytes of a manifest that an image came with, and their media type.
+    pub fn manifest(&self, digest: &Digest) -> Result<Option<Raw>> {
+        self.database().manifest(digest)
+    }
+
+    /// Keeps the bytes of a manifest that an image was sent with.
+    pub fn add_manifest(&self, raw: &Raw, image: &ImageId) -> Result<()> {
+        self.database().put_manifest(raw, image)
+    }
+
+    /// What a layer is in registries, the latest first.
+    pub fn layer_blobs(&self, diff_id: &Digest) -> Result<Vec<LayerBlob>> {
+        self.database().blobs(diff_id)
+    }
+
+    /// Writes down what a layer is in a registry.
+    pub fn add_layer_blob(&self, diff_id: &Digest, blob: &LayerBlob) -> Result<()> {
+        self.database().put_blob(diff_id, blob)
+    }
+
+    /// Gives an image names, and tells whether the first of them is news.
+    pub(crate) fn name_pulled(&self, id: &ImageId, names: &[Reference]) -> Result<()> {
+        names.iter().try_for_each(|name| {
+            self.check_not_builtin(Some(name))?;
+            self.set_name(name, id)
+        })
+    }
+
+    /// The image that has exactly this name.
+    pub(crate) fn named(&self, name: &Reference) -> Option<ImageId> {
+        self.state().names.get(&super::images::key(name)).copied()
+    }
+
+    /// The file of what came of a blob, and how much that is.
+    pub(crate) fn partial(&self, layer: &Descriptor) -> Result<(File, u64)> {
+        let path = self.partial_path(&layer.digest);
+        let failed = |error: io::Error| Error::file("open", &path, error);
+        let file = File::options()
+            .read(true)
+            .write(true)
+            .create(true)
+            .truncate(false)
+            .open(&path)
+            .map_err(failed)?;
+        let kept = file.metadata().map_err(failed)?.len();
+        if kept > layer.size {
+            file.set_len(0).map_err(failed)?;
+            return Ok((file, 0));
+        }
+        Ok((file, kept))
+    }
+
+    /// Removes what came of a blob.
+    pub(crate) fn forget_partial(&self, digest: &Digest) {
+        let path = self.partial_path(digest);
+        match std::fs::remove_file(&path) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                tracing::warn!("{}", Error::file("remove", &path, error));
+            }
+            _ => {}
+        }
+    }
+
+    fn partial_path(&self, digest: &Digest) -> PathBuf {
+        self.root.join("partial").join(digest.hex())
+    }
+
+    /// Removes what came of blobs that nobody asked for again.
+    pub(super) fn remove_forgotten_partials(&self) -> Result<()> {
+        let folder = self.root.join("partial");
+        for entry in
+            std::fs::read_dir(&folder).map_err(|error| Error::file("read", &folder, error))?.flatten()
+        {
+            let modified = entry.metadata().and_then(|data| data.modified());
+            let forgotten = modified.is_ok_and(|time| time.elapsed().is_ok_and(|age| age > FORGOTTEN));
+            if forgotten && let Err(error) = std::fs::remove_file(entry.path()) {
+                tracing::warn!("{}", Error::file("remove", &entry.path(), error));
+            }
+        }
+        Ok(())
+    }
+}
