@@ -240,7 +240,7 @@ pub(crate) async fn told(
 }
 
 /// `[====>    ]  1.2MB/3MB`, as Docker's daemon draws it; the size alone where the total is not known.
-fn bar(current: u64, total: u64) -> String {
+pub(crate) fn bar(current: u64, total: u64) -> String {
     const WIDTH: u64 = 50;
     if total == 0 || current > total {
         return size(current);

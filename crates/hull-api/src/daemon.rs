@@ -1,5 +1,6 @@
 //! `hull daemon`, from its flags to its end.
 
+mod registries;
 mod reload;
 
 use std::collections::BTreeMap;
@@ -108,6 +109,30 @@ pub struct Flags {
     #[arg(long = "cdi-spec-dir", value_name = "FOLDER")]
     #[serde(rename = "cdi-spec-dirs")]
     cdi_spec_dir: Vec<PathBuf>,
+    /// A mirror of the default registry: https://ADDRESS
+    #[arg(long = "registry-mirror", value_name = "ADDRESS")]
+    registry_mirrors: Vec<String>,
+    /// Mirrors of any registry, from the file: REGISTRY[/PREFIX] to addresses
+    #[arg(skip)]
+    mirrors: BTreeMap<String, Vec<String>>,
+    /// A registry without TLS, or with one that proves nothing: HOST[:PORT] or SUBNET
+    #[arg(long = "insecure-registry", value_name = "REGISTRY")]
+    insecure_registries: Vec<String>,
+    /// The host where images are that name no registry [default: registry-1.docker.io]
+    #[arg(long, value_name = "HOST")]
+    default_registry: Option<String>,
+    /// How long a registry may be silent, in seconds [default: 30]
+    #[arg(long, value_name = "SECONDS")]
+    registry_timeout: Option<u32>,
+    /// How many layers are downloaded at once [default: 3]
+    #[arg(long, value_name = "NUMBER")]
+    max_concurrent_downloads: Option<usize>,
+    /// How many layers are uploaded at once [default: 5]
+    #[arg(long, value_name = "NUMBER")]
+    max_concurrent_uploads: Option<usize>,
+    /// How often a download is tried of which nothing comes [default: 5]
+    #[arg(long, value_name = "NUMBER")]
+    max_download_attempts: Option<usize>,
     /// TLS on tcp://, without asking clients who they are
     #[arg(long)]
     tls: bool,
@@ -261,6 +286,7 @@ async fn run(settings: Settings, launcher: Launcher, reload: &Reload) -> Result<
 /// Lays flags over the file over the defaults.
 fn settle(mut flags: Flags, given: &ArgMatches) -> Result<Settings> {
     let file = read_file(flags.config.take(), given)?;
+    let registries = registries::settle(&flags, &file)?;
     let exec_root = absolute(flags.exec_root.or(file.exec_root).unwrap_or_else(|| "/run/hull".into()))?;
     let data_root = absolute(flags.data_root.or(file.data_root).unwrap_or_else(|| "/var/lib/hull".into()))?;
     let tls_files = tls::Files {
@@ -322,6 +348,7 @@ fn settle(mut flags: Flags, given: &ArgMatches) -> Result<Settings> {
             labels: both(flags.labels, file.labels),
             cdi_spec_dirs: cdi_spec_dirs(flags.cdi_spec_dir, file.cdi_spec_dir),
             storage_driver: None,
+            registries,
         },
     })
 }

@@ -10,6 +10,7 @@ use serde_json::json;
 
 use crate::blocking::{self, BodyReader, Talk};
 use crate::http::{self, Query, Request, Response};
+use crate::pull;
 
 pub(crate) async fn list(request: Request) -> Result<Response> {
     let query = &request.query;
@@ -60,7 +61,10 @@ pub(crate) async fn prune(request: Request) -> Result<Response> {
 /// Import, or pull.
 pub(crate) async fn create(request: Request) -> Result<Response> {
     match (request.query.text("fromImage"), request.query.text("fromSrc")) {
-        (Some(name), _) => pull(&request, with_tag(name, request.query.text("tag"))?).await,
+        (Some(name), _) => {
+            let platform = platform(&request.query)?;
+            pull::pull(&request, &with_tag(name, request.query.text("tag"))?, platform).await
+        }
         (None, Some("-")) => import(request).await,
         (None, Some(_)) => Err(Error::unsupported(
             "fetching a file system to import from an address: fetch it yourself and import it from standard input, so this",
@@ -69,21 +73,6 @@ pub(crate) async fn create(request: Request) -> Result<Response> {
             Err(Error::invalid("neither fromImage nor fromSrc says what the image is to be made of"))
         }
     }
-}
-
-/// Without registries an image can only be here already.
-async fn pull(request: &Request, name: String) -> Result<Response> {
-    let platform = platform(&request.query)?;
-    let image = request.engine.image_present(&name, platform.as_ref())?;
-    let shown = hull_image::reference::Reference::parse(&name)
-        .map(|reference| reference.or_latest().familiar())
-        .unwrap_or(name);
-    blocking::told(Talk::All, move |lines| {
-        lines.say(&json!({ "status": format!("Digest: {}", image.id) }));
-        lines.say(&json!({ "status": format!("Status: Image is up to date for {shown}") }));
-        Ok(())
-    })
-    .await
 }
 
 async fn import(request: Request) -> Result<Response> {

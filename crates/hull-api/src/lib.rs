@@ -22,6 +22,7 @@ mod images;
 mod lenient;
 mod networks;
 mod policy;
+mod pull;
 mod routes;
 mod server;
 mod sockets;

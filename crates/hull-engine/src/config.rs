@@ -37,6 +37,8 @@ pub struct DaemonConfig {
     pub cdi_spec_dirs: Vec<PathBuf>,
     /// The snapshotter that was asked for; none: the best that the file system carries.
     pub storage_driver: Option<String>,
+    /// Registries: mirrors, which are insecure, how much is fetched at once.
+    pub registries: hull_image::registry::Settings,
 }
 
 /// What of the configuration a running daemon takes anew.

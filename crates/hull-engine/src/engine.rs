@@ -8,6 +8,7 @@ use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::Duration;
 
 use hull_image::Store;
+use hull_image::registry::{Puller, Registries};
 use hull_network::Fabric;
 use hull_runtime::launcher::Launcher;
 use tokio::io::Interest;
@@ -16,6 +17,7 @@ use crate::config::{DaemonConfig, Reloadable};
 use crate::container::{Containers, ExecIndex};
 use crate::database::Database;
 use crate::events::Events;
+use crate::images::Pulls;
 use crate::networks::Networks;
 use crate::volumes::Volumes;
 use crate::watched::watched;
@@ -37,6 +39,7 @@ pub struct Engine {
     pub volumes: Volumes,
     /// What happened.
     pub events: Arc<Events>,
+    pub(crate) pulls: Pulls,
     pub(crate) containers: Containers,
     pub(crate) execs: ExecIndex,
     pub(crate) database: Arc<Database>,
@@ -72,6 +75,8 @@ impl Engine {
             &[config.data_root.clone(), config.exec_root.clone()],
         )
         .map_err(crate::images::error)?;
+        let images = Arc::new(images);
+        let puller = Puller::new(Arc::clone(&images), Registries::new(config.registries.clone()));
         let fabric = Arc::new(Fabric::open(&config.instance)?);
         let events = Arc::new(Events::new());
         let volumes = Volumes::open(&config, Arc::clone(&database), Arc::clone(&events))?;
@@ -79,7 +84,8 @@ impl Engine {
         let engine = Arc::new(Engine {
             id: daemon_id(&config.data_root)?,
             started_at_ns: crate::container::now_ns(),
-            images: Arc::new(images),
+            images,
+            pulls: Pulls::new(puller),
             networks,
             volumes,
             events,

@@ -1,5 +1,6 @@
 //! Images to a user: the store's verbs with who uses an image, the API's shapes and the events.
 
+mod pull;
 mod shape;
 
 use std::collections::{BTreeMap, HashMap};
@@ -14,6 +15,9 @@ use crate::engine::Engine;
 use crate::events::Kind as About;
 use crate::filter::Filters;
 use crate::{Error, Kind, Result};
+
+pub(crate) use pull::Pulls;
+pub use pull::{News, Watch};
 
 impl From<hull_image::Error> for Error {
     fn from(error: hull_image::Error) -> Error {
@@ -252,28 +256,6 @@ impl Engine {
     /// It is not, or it is of another.
     pub fn image_on_platform(&self, name: &str, platform: &Platform) -> Result<()> {
         fits(&*self.images.resolve(name).map_err(error)?, name, Some(platform))
-    }
-
-    /// The image that a client wants pulled, where it is here already.
-    ///
-    /// # Errors
-    /// It is not here: hull cannot fetch it, and the sentence says what to do.
-    pub fn image_present(&self, name: &str, platform: Option<&Platform>) -> Result<Arc<Image>> {
-        let shown = Reference::parse(name)?.or_latest().familiar();
-        match self.images.resolve(name) {
-            Ok(image) => {
-                fits(&image, &shown, platform)?;
-                Ok(image)
-            }
-            Err(error) if error.kind == hull_image::Kind::NotFound => Err(Error::new(
-                // Not 501: clients tell an image that is nowhere by 404.
-                Kind::NotFound,
-                format!(
-                    "pull access denied for {shown}, repository does not exist: hull has no registries yet; bring it in with `hull load`, `hull import` or `hull image bootstrap`, or run the built-in hull/host"
-                ),
-            )),
-            Err(error) => Err(error.into()),
-        }
     }
 
     /// A container that stands in the way of an image's removal, a running one first.

@@ -38,6 +38,7 @@ impl Place {
             labels: Vec::new(),
             cdi_spec_dirs: Vec::new(),
             storage_driver: None,
+            registries: Default::default(),
         };
         let database = Arc::new(Database::open(&folder.path().join("db")).unwrap());
         let mut place = Place { networks: None, config, database, _folder: folder };

@@ -3,6 +3,7 @@
 use std::fs;
 
 use hull_image::Platform;
+use hull_image::registry::Settings;
 use hull_runtime::cgroup::{Hierarchy, HierarchyMode as Mode, hierarchy};
 use serde_json::{Value, json};
 
@@ -79,20 +80,14 @@ impl Engine {
             "NCPU": std::thread::available_parallelism().map_or(1, usize::from),
             "MemTotal": memory_total(&read("/proc/meminfo")),
             "IndexServerAddress": "https://index.docker.io/v1/",
-            "RegistryConfig": {
-                "InsecureRegistryCIDRs": ["127.0.0.0/8", "::1/128"],
-                "IndexConfigs": {
-                    "docker.io": { "Name": "docker.io", "Mirrors": [], "Secure": true, "Official": true },
-                },
-                "Mirrors": null,
-            },
+            "RegistryConfig": registries(&self.config.registries),
             "GenericResources": null,
         });
         let rest = json!({
             "DockerRootDir": self.config.data_root,
-            "HttpProxy": "",
-            "HttpsProxy": "",
-            "NoProxy": "",
+            "HttpProxy": proxy("HTTP_PROXY"),
+            "HttpsProxy": proxy("HTTPS_PROXY"),
+            "NoProxy": variable("NO_PROXY"),
             "Name": system.nodename().to_string_lossy(),
             "Labels": reloadable.labels,
             "ExperimentalBuild": false,
@@ -168,6 +163,46 @@ impl Engine {
             "KernelVersion": kernel,
             "BuildTime": "",
         })
+    }
+}
+
+/// What the configuration says of registries.
+fn registries(settings: &Settings) -> Value {
+    let mirrors: Vec<String> =
+        settings.mirrors.iter().map(|mirror| format!("{}/", mirror.trim_end_matches('/'))).collect();
+    let (mut networks, hosts): (Vec<&str>, Vec<&str>) =
+        settings.insecure.iter().map(String::as_str).partition(|entry| entry.contains('/'));
+    networks.extend(["::1/128", "127.0.0.0/8"]);
+    let mut indexes = json!({
+        "docker.io": { "Name": "docker.io", "Mirrors": mirrors, "Secure": true, "Official": true },
+    });
+    for host in hosts {
+        indexes[host] = json!({ "Name": host, "Mirrors": [], "Secure": false, "Official": false });
+    }
+    json!({
+        "InsecureRegistryCIDRs": networks,
+        "IndexConfigs": indexes,
+        "Mirrors": if mirrors.is_empty() { Value::Null } else { json!(mirrors) },
+    })
+}
+
+/// A variable of the environment, whose name may be written small.
+fn variable(name: &str) -> String {
+    let value = |name: &str| std::env::var(name).ok().filter(|value| !value.is_empty());
+    value(name).or_else(|| value(&name.to_ascii_lowercase())).unwrap_or_default()
+}
+
+/// A proxy of the environment, its password left out.
+fn proxy(name: &str) -> String {
+    without_password(&variable(name))
+}
+
+fn without_password(address: &str) -> String {
+    let (scheme, rest) = address.split_once("://").unwrap_or(("", address));
+    match rest.rsplit_once('@') {
+        None => address.to_owned(),
+        Some((_, host)) if scheme.is_empty() => format!("xxxxx:xxxxx@{host}"),
+        Some((_, host)) => format!("{scheme}://xxxxx:xxxxx@{host}"),
     }
 }
 
@@ -272,6 +307,21 @@ fn read(path: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn registries_are_shown_as_docker_shows_them() {
+        let settings = Settings {
+            mirrors: vec!["https://m.example".into()],
+            insecure: vec!["r:5000".into(), "10.0.0.0/8".into()],
+            ..Settings::default()
+        };
+        let shown = registries(&settings);
+        assert_eq!(shown["Mirrors"], json!(["https://m.example/"]));
+        assert_eq!(shown["InsecureRegistryCIDRs"], json!(["10.0.0.0/8", "::1/128", "127.0.0.0/8"]));
+        assert_eq!(shown["IndexConfigs"]["r:5000"]["Secure"], json!(false));
+        assert_eq!(without_password("http://u:p@proxy:3128"), "http://xxxxx:xxxxx@proxy:3128");
+        assert_eq!(without_password("proxy:3128"), "proxy:3128");
+    }
 
     #[test]
     fn the_machine_is_read() {

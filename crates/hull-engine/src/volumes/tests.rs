@@ -29,6 +29,7 @@ impl Place {
             labels: Vec::new(),
             cdi_spec_dirs: Vec::new(),
             storage_driver: None,
+            registries: Default::default(),
         };
         let database = Arc::new(Database::open(&folder.path().join("db")).unwrap());
         Place { _folder: folder, config, database }

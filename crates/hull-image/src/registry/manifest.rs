@@ -122,7 +122,7 @@ pub struct OciPlatform {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Content {
     /// An image.
-    Image(Manifest),
+    Image(Box<Manifest>),
     /// Images for several platforms.
     Index(Vec<Descriptor>),
 }
@@ -193,7 +193,7 @@ pub fn parse(raw: &Raw, name: &str) -> Result<Content> {
             check_kind(&config, &parsed.artifact_type, name)?;
             let layers = layers.unwrap_or_default();
             check_layers(&layers, name)?;
-            Ok(Content::Image(Manifest { config, layers }))
+            Ok(Content::Image(Box::new(Manifest { config, layers })))
         }
         _ => Err(wrong("it has neither a configuration nor a list of manifests, or not what its type says")),
     }

@@ -41,12 +41,15 @@ pub use wire::{Body, Call, Payload, Reply, join};
 
 use self::wire::Wire;
 
+/// A host with its port, whether TLS is spoken with it, and whether it need not prove who it is.
+type Host = (String, bool, bool);
+
 /// All registries, as this daemon reaches them. It is cheap to clone: the clones share their lines.
 #[derive(Clone)]
 pub struct Registries {
     settings: Arc<Settings>,
     proxies: Arc<Matcher>,
-    wires: Arc<Mutex<HashMap<(String, bool, bool), Wire>>>,
+    wires: Arc<Mutex<HashMap<Host, Wire>>>,
 }
 
 impl std::fmt::Debug for Registries {

@@ -11,7 +11,8 @@ use tokio::sync::{Semaphore, oneshot};
 use super::failure::{Answer, Failure};
 use super::fetch::{Fetch, Stopped};
 use super::manifest::{self, Content, Descriptor, Manifest, Raw};
-use super::sources::{Current, Sources};
+use super::repository::Repository;
+use super::sources::Sources;
 use super::{Credentials, Registries};
 use crate::reference::Reference;
 use crate::store::receive::{Arrival, Arriving, Incoming, Message};
@@ -127,7 +128,11 @@ impl Puller {
     /// it is here already.
     async fn still_there(&self, wanted: &Wanted, sources: &Sources, tell: &Tell) -> Answer<Option<Pulled>> {
         let (at, tag) = (asked(&wanted.reference), &wanted.reference);
-        let head = tried(sources, async |place: &Current| place.repository.head_manifest(&at).await).await?;
+        let head = tried(sources, |repository| {
+            let at = at.clone();
+            async move { repository.head_manifest(&at).await }
+        });
+        let head = head.await?;
         let Some(digest) = head.map(|head| head.digest) else { return Ok(None) };
         let platform = wanted.platform.clone().unwrap_or_else(Platform::host);
         let (store, wanted) = (Arc::clone(&self.store), wanted.clone());
@@ -154,19 +159,24 @@ impl Puller {
         let mut at = asked(&wanted.reference);
         let mut manifests = Vec::new();
         let manifest = loop {
-            let raw = tried(sources, async |place: &Current| place.repository.manifest(&at).await).await?;
+            let raw = tried(sources, |repository| {
+                let at = at.clone();
+                async move { repository.manifest(&at).await }
+            });
+            let raw = raw.await?;
             let content = manifest::parse(&raw, &name)?;
             manifests.push(raw);
             match content {
-                Content::Image(manifest) => break manifest,
+                Content::Image(manifest) => break *manifest,
                 Content::Index(_) if manifests.len() > NESTED => {
                     return Err(Failure::Wrong(format!("{name}: its indexes lie in each other too deep")));
                 }
                 Content::Index(list) => at = manifest::choose(&list, &platform, &name)?.digest.to_string(),
             }
         };
-        let config = tried(sources, async |place: &Current| {
-            place.repository.small_blob(&manifest.config, CONFIG_LIMIT).await
+        let config = tried(sources, |repository| {
+            let config = manifest.config.clone();
+            async move { repository.small_blob(&config, CONFIG_LIMIT).await }
         });
         let config = config.await?;
         check(&config, &manifest, wanted)?;
@@ -323,10 +333,13 @@ impl Puller {
 }
 
 /// Asks one place after the other, as long as there are mirrors that fail.
-async fn tried<T>(sources: &Sources, ask: impl AsyncFn(&Current) -> Answer<T>) -> Answer<T> {
+async fn tried<T, F: Future<Output = Answer<T>>>(
+    sources: &Sources,
+    ask: impl Fn(Arc<Repository>) -> F,
+) -> Answer<T> {
     let mut place = sources.current().await?;
     loop {
-        match ask(&place).await {
+        match ask(Arc::clone(&place.repository)).await {
             Ok(answer) => return Ok(answer),
             Err(failure) => place = sources.after(&place, failure).await?,
         }
