@@ -331,10 +331,16 @@ pub struct ContainerState {
 /// single-threaded.
 pub fn exec(exec: ExecIn<'_>) -> Result<Child> {
     labels::check(exec.process)?;
-    let doing = || "clone a process into the container".to_owned();
-    let main = |teller: &Teller| joined::run(&exec, teller);
+    let entered = Entered::enter(oci_spec::runtime::LinuxNamespaceType::Pid, exec.target_pidfd)?;
+    let child = clone_entered(&exec);
+    drop(entered);
+    child
+}
+
+/// Clones the process of an exec whose caller has entered the container's pid namespace.
+fn clone_entered(exec: &ExecIn<'_>) -> Result<Child> {
+    let main = |teller: &Teller| joined::run(exec, teller);
     let folder = exec.leaf.unwrap_or(exec.cgroup).open_unified()?;
-    let pid = Entered::enter(oci_spec::runtime::LinuxNamespaceType::Pid, exec.target_pidfd)?;
     let child = match clone(0, folder.as_ref().map(AsFd::as_fd), main) {
         // On v2 a cgroup that hands controllers to cgroups below it holds no process itself: the container
         // has moved its own into one of these, and the new one joins its first process there.
@@ -342,10 +348,23 @@ pub fn exec(exec: ExecIn<'_>) -> Result<Child> {
             let folder = cgroup::unified_folder_of(exec.target_pid)?;
             clone(0, folder.as_ref().map(AsFd::as_fd), main)
         }
+        // The namespace takes no process any more from the moment on when its first one began to end.
+        Err(error) if error.raw_os_error() == Some(libc::ENOMEM) && is_ending(exec.target_pid) => {
+            Err(std::io::Error::from_raw_os_error(libc::ESRCH))
+        }
         child => child,
     };
-    drop(pid);
-    child.context(doing)
+    child.context(|| "clone a process into the container".to_owned())
+}
+
+/// Whether a process has ended or is about to: `PF_EXITING` of `include/linux/sched.h`, in the ninth field of its
+/// `/proc/PID/stat` (the second may hold anything, and ends with the last parenthesis).
+fn is_ending(pid: i32) -> bool {
+    const PF_EXITING: u64 = 0x4;
+    let Ok(stat) = std::fs::read_to_string(format!("/proc/{pid}/stat")) else { return true };
+    let flags =
+        stat.rsplit_once(')').and_then(|(_, fields)| fields.split_whitespace().nth(6)?.parse::<u64>().ok());
+    flags.is_none_or(|flags| flags & PF_EXITING != 0)
 }
 
 /// Mounts a container's root file system and bind mounts in a mount namespace of the calling process's own,

@@ -15,43 +15,10 @@ pub(super) fn in_a_container(
         let process: Process = serde_json::from_value(process.clone()).unwrap();
         let reader = OwnedFd::from(reader.try_clone().unwrap());
         outcomes.push(in_a_shim(|outcome| {
-            let null = || OwnedFd::from(File::options().write(true).open("/dev/null").unwrap());
-            let streams = Streams::Pipes { stdin: reader, stdout: null(), stderr: null() };
-            let cgroup = bench.cgroup();
-            let start = Start {
-                spec: &spec,
-                rootfs: &rootfs,
-                filter: None,
-                streams,
-                cgroup,
-                init: false,
-                awaits_cgroup: false,
-                is_moved: false,
-                awaits_network: false,
-                user: None,
-                preserved: 0,
-                keyring: true,
-                hold: None,
-                no_pivot: false,
-            };
-            let mut first = super::super::start(start)?;
-            while !matches!(first.step()?, Step::Running) {}
+            let mut first = first_process(bench, &spec, &rootfs, reader)?;
             let (streams, output) = super::streams(process.terminal() == Some(true));
-            let exec = ExecIn {
-                preserved: 0,
-                detached: false,
-                state: None,
-                target_pid: first.pid(),
-                target_pidfd: first.pidfd(),
-                process: &process,
-                filter: filter.as_ref(),
-                streams,
-                cgroup: bench.cgroup(),
-                leaf: None,
-                user: None,
-            };
-            let result =
-                super::super::exec(exec).and_then(|child| conduct(child, output, outcome, |_, _| {}));
+            let result = super::super::exec(exec_in(bench, &first, &process, filter.as_ref(), streams))
+                .and_then(|child| conduct(child, output, outcome, |_, _| {}));
             first.running = false;
             drop(first);
             result
@@ -59,6 +26,54 @@ pub(super) fn in_a_container(
     }
     drop(writer);
     outcomes
+}
+
+/// The container's first process, which reads `stdin`.
+fn first_process(bench: &Bench, spec: &Spec, rootfs: &Rootfs, stdin: OwnedFd) -> Result<Child> {
+    let null = || OwnedFd::from(File::options().write(true).open("/dev/null").unwrap());
+    let streams = Streams::Pipes { stdin, stdout: null(), stderr: null() };
+    let cgroup = bench.cgroup();
+    let start = Start {
+        spec,
+        rootfs,
+        filter: None,
+        streams,
+        cgroup,
+        init: false,
+        awaits_cgroup: false,
+        is_moved: false,
+        awaits_network: false,
+        user: None,
+        preserved: 0,
+        keyring: true,
+        hold: None,
+        no_pivot: false,
+    };
+    let mut first = super::super::start(start)?;
+    while !matches!(first.step()?, Step::Running) {}
+    Ok(first)
+}
+
+fn exec_in<'a>(
+    bench: &'a Bench,
+    first: &'a Child,
+    process: &'a Process,
+    filter: Option<&'a seccomp::Filter>,
+    streams: Streams,
+) -> ExecIn<'a> {
+    ExecIn {
+        preserved: 0,
+        detached: false,
+        state: None,
+        target_pid: first.pid(),
+        target_pidfd: first.pidfd(),
+        process,
+        filter,
+        streams,
+        cgroup: bench.cgroup(),
+        leaf: None,
+        user: None,
+    }
 }
 
 pub(super) fn process(script: &str) -> Value {
@@ -132,4 +147,33 @@ fn a_shim_s_own_children_are_still_born_at_home() {
     });
     assert_eq!(outcome.output, own.display().to_string());
     drop(bench);
+}
+
+#[test]
+fn a_container_that_is_ending_takes_no_process_and_says_so() {
+    let bench = waiting();
+    let (spec, rootfs) = (bench.parsed(), bench.rootfs());
+    let (reader, writer) = std::io::pipe().unwrap();
+    let process: Process = serde_json::from_value(process("exec sleep 600")).unwrap();
+    let outcome = in_a_shim(|outcome| {
+        let mut first = first_process(&bench, &spec, &rootfs, reader.into())?;
+        let mut one = super::super::exec(exec_in(&bench, &first, &process, None, super::streams(false).0))?;
+        while !matches!(one.step()?, Step::Running) {}
+        let entered = Entered::enter(oci_spec::runtime::LinuxNamespaceType::Pid, first.pidfd())?;
+        // Not reaped: the first process cannot end before it is.
+        pidfd_send_signal(first.pidfd(), Signal::KILL).unwrap();
+        waitid(WaitId::PidFd(one.pidfd()), WaitIdOptions::EXITED | WaitIdOptions::NOWAIT).unwrap();
+        let two =
+            super::super::clone_entered(&exec_in(&bench, &first, &process, None, super::streams(false).0));
+        drop(entered);
+        outcome.output = two.err().map(|error| error.to_string()).unwrap_or_default();
+        one.running = false;
+        drop(one);
+        first.running = false;
+        drop(first);
+        Ok(())
+    });
+    drop(writer);
+    assert!(outcome.error.is_none(), "{}", outcome.error.unwrap());
+    assert_eq!(outcome.output, "clone a process into the container: no such process");
 }
