@@ -78,8 +78,10 @@ pub(crate) enum Of {
     Images,
     /// An image that comes from elsewhere.
     NewImage,
-    /// The volume in the path.
+    /// The volume in the path, from outside.
     Volume,
+    /// The files of the volume in the path: what its options mount is the host's.
+    VolumeFiles,
     /// The network in the path.
     Network,
 }
@@ -87,7 +89,7 @@ pub(crate) enum Of {
 use Class::{Read, Write};
 use Of::{
     Body, Commit, Container, Events, Exec, Greeting, Host, Image, Images, Info, Inside, Listed, Machine,
-    Network, NewImage, Nothing, Tag, Volume,
+    Network, NewImage, Nothing, Tag, Volume, VolumeFiles,
 };
 
 /// Makes a [`Route`] with a handler out of an `async fn`.
@@ -170,6 +172,9 @@ pub(crate) static ROUTES: &[Route] = &[
     route!(GET "/volumes/{}" Read(Volume) volumes::inspect),
     route!(PUT "/volumes/{}" Write(Volume) swarm::manager),
     route!(DELETE "/volumes/{}" Write(Volume) volumes::remove),
+    route!(POST "/volumes/{}/clone" Write(VolumeFiles) volumes::clone),
+    route!(GET "/volumes/{}/export" Read(VolumeFiles) volumes::export),
+    route!(POST "/volumes/{}/import" Write(VolumeFiles) volumes::import),
     // Networks.
     route!(GET "/networks" Read(Listed) networks::list),
     route!(POST "/networks/create" Write(Body) networks::create),
@@ -313,7 +318,7 @@ mod tests {
                 ("containers", Some(part)) if part.starts_with('{') => &[Container, Inside],
                 ("exec", Some(_)) => &[Exec],
                 ("images", Some(part)) if part.starts_with('{') => &[Image, Tag],
-                ("volumes", Some(part)) if part.starts_with('{') => &[Volume],
+                ("volumes", Some(part)) if part.starts_with('{') => &[Volume, VolumeFiles],
                 ("networks", Some(part)) if part.starts_with('{') => &[Network, Host],
                 ("containers" | "images" | "volumes" | "networks", _) => {
                     &[Listed, Body, Images, NewImage, Nothing]

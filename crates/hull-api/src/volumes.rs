@@ -1,12 +1,12 @@
-//! /volumes.
+//! /volumes, and hull's own: their files cloned, exported and imported.
 
 use hull_engine::filter::Filters;
-use hull_engine::volumes::VolumeCreate;
+use hull_engine::volumes::{VolumeClone, VolumeCreate};
 use hull_engine::{Error, Result};
 use hyper::StatusCode;
 use serde_json::{Value, json};
 
-use crate::blocking;
+use crate::blocking::{self, BodyReader};
 use crate::http::{self, Request, Response};
 
 pub(crate) async fn list(request: Request) -> Result<Response> {
@@ -30,6 +30,28 @@ pub(crate) async fn inspect(request: Request) -> Result<Response> {
 pub(crate) async fn remove(request: Request) -> Result<Response> {
     let (name, force) = (request.capture(0).to_owned(), request.query.flag("force"));
     request.engine.remove_volume(&name, force).await?;
+    http::empty(StatusCode::NO_CONTENT)
+}
+
+/// `POST /volumes/NAME/clone`: a new volume with the files of this one.
+pub(crate) async fn clone(mut request: Request) -> Result<Response> {
+    let clone: VolumeClone = request.json().await?;
+    let cloned = request.engine.clone_volume(request.capture(0), clone).await?;
+    http::json(StatusCode::CREATED, &cloned.shown())
+}
+
+/// `GET /volumes/NAME/export`: its files as a tar.
+pub(crate) async fn export(request: Request) -> Result<Response> {
+    let (engine, name) = (request.engine.clone(), request.capture(0).to_owned());
+    blocking::written("application/x-tar", move |out| engine.export_volume(&name, out)).await
+}
+
+/// `POST /volumes/NAME/import`: a tar, plain or compressed, unpacked into it; with `merge` over what is there.
+pub(crate) async fn import(request: Request) -> Result<Response> {
+    let (engine, name) = (request.engine.clone(), request.capture(0).to_owned());
+    let merge = request.query.flag("merge");
+    let mut body = BodyReader::new(request.body);
+    blocking::run(move || engine.import_volume(&name, &mut body, merge)).await?;
     http::empty(StatusCode::NO_CONTENT)
 }
 

@@ -7,6 +7,7 @@
 pub mod archive;
 pub mod config;
 mod digest;
+pub mod disk;
 mod error;
 pub mod instruction;
 mod layer;
@@ -18,7 +19,7 @@ mod tar;
 pub use config::{ContainerConfig, ImageConfig};
 pub use digest::{Digest, ImageId};
 pub use error::{Error, Kind, Result};
-pub use layer::remove::remove_tree;
+pub use layer::remove::{empty_folder, remove_tree};
 pub use store::{
     Change, ChangeKind, Commit, DiskUsage, HistoryEntry, Image, ImageUsage, Import, InUse, Layer, LayerBlob,
     Loaded, Platform, Progress, Removed, Report, Snapshot, Store,

@@ -50,6 +50,7 @@ impl Judge<'_> {
             }
             Of::Images => self.pin_images(query),
             Of::Volume => self.volume(named),
+            Of::VolumeFiles => self.volume_files(named),
             Of::Network => self.pin_network(named),
         }
     }
@@ -179,6 +180,12 @@ impl Judge<'_> {
             // It is free, or none, which the endpoint says better.
             Err(_) => Ok(()),
         }
+    }
+
+    /// Whether a volume is there for this socket, and its files are not the host's.
+    fn volume_files(&self, name: &str) -> Result<()> {
+        self.volume(name)?;
+        self.judge_volume_options(name, &self.engine.volumes.get(name)?.options)
     }
 
     /// Whether a volume is there for this socket.

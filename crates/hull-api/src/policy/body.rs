@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 
 use hull_engine::model::{CreateBody, ExecConfig, HostConfig, Resources};
 use hull_engine::networks::NetworkCreate;
-use hull_engine::volumes::VolumeCreate;
+use hull_engine::volumes::{VolumeClone, VolumeCreate};
 use hull_engine::{Error, Kind, Result};
 
 use super::{Judge, Rule, pinned};
@@ -168,6 +168,13 @@ impl Judged for VolumeCreate {
         judge.label(&mut self.labels)?;
         judge.judge_volume_options(&self.name, &self.driver_opts)?;
         // One that is there already is the answer.
+        judge.others_volume(&self.name)
+    }
+}
+
+impl Judged for VolumeClone {
+    fn judge(&mut self, judge: &Judge<'_>) -> Result<()> {
+        judge.label(&mut self.labels)?;
         judge.others_volume(&self.name)
     }
 }

@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use hull_image::ContainerConfig;
 
+use super::freeze::Still;
 use super::{Container, Status};
 use crate::events::Kind as About;
 use crate::model::{Config, Healthcheck};
@@ -27,25 +28,6 @@ pub struct CommitOptions {
     pub changes: Vec<String>,
     /// What of the container's configuration is another in the image.
     pub config: Option<Config>,
-}
-
-/// A paused container runs again when this goes.
-struct Paused<'a> {
-    engine: &'a Engine,
-    container: &'a Container,
-}
-
-impl Drop for Paused<'_> {
-    fn drop(&mut self) {
-        match self.engine.thaw(self.container) {
-            // It was killed, or a user was faster.
-            Err(error) if error.kind == crate::Kind::Conflict => {}
-            Err(error) => {
-                tracing::error!(container = self.container.id, %error, "a container stays paused after its commit");
-            }
-            Ok(()) => {}
-        }
-    }
 }
 
 impl Engine {
@@ -94,11 +76,9 @@ impl Engine {
             })?),
         };
         let image = {
-            let _paused = if options.pause && record.state.status == Status::Running {
-                self.freeze(container)?;
-                Some(Paused { engine: self, container })
-            } else {
-                None
+            let _still = match options.pause && record.state.status == Status::Running {
+                true => Some(Still::of(self, container)?),
+                false => None,
             };
             self.images.commit(&record.id, parent.as_deref(), commit).map_err(crate::images::error)?
         };

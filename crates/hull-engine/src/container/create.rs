@@ -242,7 +242,9 @@ impl Engine {
                 let name = Some(plan.name.as_str()).filter(|name| !name.is_empty());
                 let made = self.volumes.acquire(name, &volume.driver, &volume.options, &volume.labels, id)?;
                 plan.name.clone_from(&made.name);
-                if !plan.no_copy && plan.subpath.is_empty() {
+                // Nobody writes to a snapshot, and nothing is put into it.
+                plan.writable &= made.snapshot_of.is_none();
+                if !plan.no_copy && plan.subpath.is_empty() && made.snapshot_of.is_none() {
                     fresh.push(plans.len());
                 }
             }

@@ -7,9 +7,53 @@ use hull_runtime::cgroup::Cgroup;
 
 use super::{Container, Status, locked};
 use crate::blocking::may_hang;
-use crate::{Engine, Error, Result};
+use crate::{Engine, Error, Kind, Result};
+
+/// A container that stands still, and goes on when this goes.
+pub(crate) struct Still<'a> {
+    engine: &'a Engine,
+    container: Arc<Container>,
+}
+
+impl<'a> Still<'a> {
+    /// Freezes a container that runs; blocks.
+    pub(super) fn of(engine: &'a Engine, container: &Arc<Container>) -> Result<Still<'a>> {
+        engine.freeze(container)?;
+        Ok(Still { engine, container: Arc::clone(container) })
+    }
+}
+
+impl Drop for Still<'_> {
+    fn drop(&mut self) {
+        match self.engine.thaw(&self.container) {
+            // It was killed, or a user was faster.
+            Err(error) if error.kind == Kind::Conflict => {}
+            Err(error) => {
+                tracing::error!(container = self.container.id, %error, "a container stays paused");
+            }
+            Ok(()) => {}
+        }
+    }
+}
 
 impl Engine {
+    /// Those of these containers that run stand still until the values go; blocks.
+    pub(crate) fn hold_still(&self, containers: &[String]) -> Result<Vec<Still<'_>>> {
+        let mut still = Vec::new();
+        for container in containers.iter().filter_map(|id| self.containers.find(id).ok()) {
+            if container.record().state.status != Status::Running {
+                continue;
+            }
+            match Still::of(self, &container) {
+                Ok(one) => still.push(one),
+                // It has ended meanwhile, or a user has paused it.
+                Err(error) if error.kind == Kind::Conflict => {}
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(still)
+    }
+
     /// Freezes every process of it.
     ///
     /// # Errors

@@ -12,6 +12,7 @@ use super::rejoin::{Clearing, Over};
 use super::shim::Shim;
 use super::starting::OnItsWay;
 use super::{Container, Status, locked};
+use crate::blocking::may_hang;
 use crate::networks::Live;
 use crate::{Engine, Result};
 
@@ -37,6 +38,12 @@ impl Engine {
         // Only now: a policy that starts one again finds taken what others have.
         let orders = self.wanted_up_again();
         self.tell_endings(endings).await;
+        let engine = Arc::clone(self);
+        // Behind: a server that does not answer keeps no daemon from starting.
+        tokio::spawn(may_hang(move || {
+            engine.volumes.unmount_unused();
+            Ok(())
+        }));
         for container in orders {
             {
                 let mut record = container.record();

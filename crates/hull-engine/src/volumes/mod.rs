@@ -1,8 +1,11 @@
 //! Volumes: folders that outlive containers, and who uses them.
 //!
 //! `<data-root>/volumes/NAME/_data` is what containers see. What a volume's options name (`type`, `device`, `o`) is
-//! mounted over it while a container that runs uses it.
+//! mounted over it while a container that runs uses it. `.new-…` is a volume that is being made, `.gone-…` one that is being
+//! removed.
 
+mod files;
+mod network;
 mod options;
 mod remove;
 mod uses;
@@ -14,6 +17,7 @@ use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+pub use files::{Cloned, VolumeClone};
 pub use options::bring_others_files;
 pub(crate) use remove::VolumeUsage;
 use remove::{gone, remove_tree};
@@ -65,6 +69,9 @@ pub struct Volume {
     pub created_at: String,
     /// Nobody named it: it goes with its container.
     pub anonymous: bool,
+    /// It is a snapshot of the volume of that name: nobody writes to it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub snapshot_of: Option<String>,
 }
 
 /// The volumes.
@@ -110,10 +117,11 @@ impl Volumes {
             volumes.insert(volume.name.clone(), Entry::of(volume));
         }
         if let Ok(entries) = fs::read_dir(&root) {
-            for entry in
-                entries.flatten().filter(|entry| entry.file_name().as_encoded_bytes().starts_with(b".gone-"))
-            {
-                remove_tree(&entry.path())?;
+            for entry in entries.flatten() {
+                let name = entry.file_name();
+                if [&b".gone-"[..], b".new-"].iter().any(|start| name.as_encoded_bytes().starts_with(start)) {
+                    remove_tree(&entry.path())?;
+                }
             }
         }
         let state = Mutex::new(State { volumes, by_container: HashMap::new() });
@@ -231,6 +239,7 @@ impl Volumes {
             options,
             created_at: rfc3339(now_ns()),
             anonymous,
+            snapshot_of: None,
         };
         crate::fault::point("volume create", "folder made")?;
         self.database.put(Table::Volumes, name, &volume)?;
@@ -275,7 +284,7 @@ impl Volume {
     /// The volume in the API's shape.
     pub fn shown(&self) -> Value {
         let or_null = |map: &BTreeMap<String, String>| if map.is_empty() { Value::Null } else { json!(map) };
-        json!({
+        let mut shown = json!({
             "CreatedAt": self.created_at,
             "Driver": self.driver,
             "Labels": or_null(&self.labels),
@@ -283,7 +292,12 @@ impl Volume {
             "Name": self.name,
             "Options": or_null(&self.options),
             "Scope": "local",
-        })
+        });
+        // What a driver knows of a volume besides has this place in Docker.
+        if let Some(volume) = &self.snapshot_of {
+            shown["Status"] = json!({ "SnapshotOf": volume });
+        }
+        shown
     }
 }
 

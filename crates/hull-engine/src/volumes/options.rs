@@ -2,14 +2,27 @@
 
 use std::collections::BTreeMap;
 use std::ffi::CString;
-use std::net::{IpAddr, ToSocketAddrs};
 
 use rustix::fs::{AtFlags, CWD, StatxAttributes, StatxFlags, statx};
 use rustix::io::Errno;
 use rustix::mount::{MountFlags, MountPropagationFlags, UnmountFlags};
 
-use super::Volume;
+use super::{Volume, network};
 use crate::{Error, Result};
+
+/// Whether something is mounted over the volume while it is used.
+pub(super) fn is_mount(options: &BTreeMap<String, String>) -> bool {
+    options.contains_key("device")
+}
+
+/// The options that are about the volume's own folder, and not about what is mounted over it.
+pub(super) fn own(options: &BTreeMap<String, String>) -> BTreeMap<String, String> {
+    options
+        .iter()
+        .filter(|(name, _)| *name == "size")
+        .map(|(name, value)| (name.clone(), value.clone()))
+        .collect()
+}
 
 /// What `o` says.
 #[derive(Debug, PartialEq, Eq)]
@@ -66,19 +79,26 @@ pub(super) fn mount(volume: &Volume) -> Result<()> {
     }
     let options = parse(option("o"))?;
     let target = volume.mountpoint.as_path();
+    let (device, words) = network::resolved(device, &options.data, kind)?;
+    let device = device.as_str();
     let failed = |error: Errno| {
         let kind = if options.bind { "bind" } else { kind };
-        Error::system(
+        let advice = what_to_do(error, kind, device);
+        let error = Error::system(
             format_args!(
                 "failed to mount local volume: mount {device}:{} ({kind}), flags: {:#x}, data: {}",
                 target.display(),
                 options.flags.bits(),
-                options.data.join(",")
+                network::without_secrets(&words)
             ),
             error,
-        )
+        );
+        match advice {
+            Some(advice) => Error { message: format!("{}: {advice}", error.message), ..error },
+            None => error,
+        }
     };
-    let data = resolve(&options.data, kind)?.join(",");
+    let data = words.join(",");
     let data = CString::new(data).map_err(|_| Error::invalid("a volume option has a zero byte"))?;
     if options.bind {
         let recursive = options.flags.contains(MountFlags::from_bits_retain(REC));
@@ -191,22 +211,24 @@ fn parse(text: &str) -> Result<Options> {
     Ok(options)
 }
 
-/// The kernel wants a server's address where the user may write its name: `addr=` of network file systems.
-fn resolve(data: &[String], kind: &str) -> Result<Vec<String>> {
-    let needs = matches!(kind, "nfs" | "nfs4" | "cifs");
-    let one = |word: &String| match word.strip_prefix("addr=").filter(|_| needs) {
-        Some(name) if name.parse::<IpAddr>().is_err() => {
-            let mut found = (name, 0)
-                .to_socket_addrs()
-                .map_err(|error| Error::system(format_args!("resolve the volume's server {name}"), error))?;
-            let found = found
-                .next()
-                .ok_or_else(|| Error::invalid(format!("the volume's server {name} has no address")))?;
-            Ok(format!("addr={}", found.ip()))
+/// What stands in the way where the kernel says it in one word only.
+fn what_to_do(errno: Errno, kind: &str, device: &str) -> Option<String> {
+    match (errno, kind) {
+        (Errno::NODEV, _) => Some(format!(
+            "this kernel has no file system {kind}: load its module (modprobe {kind}), or mount it on the host and bind \
+             it (o=bind)"
+        )),
+        (Errno::NOTBLK, _) => {
+            Some(format!("{device} is no block device: make one of it first (losetup --find --show {device})"))
         }
-        _ => Ok(word.clone()),
-    };
-    data.iter().map(one).collect()
+        (Errno::NOENT, _) => Some(format!("there is no {device} on the host")),
+        (Errno::INVAL, "nfs" | "nfs4" | "cifs") => Some(
+            "the server's address is wanted as addr=, and what else the options say as the kernel reads it, not as \
+             mount.nfs or mount.cifs do"
+                .to_owned(),
+        ),
+        _ => None,
+    }
 }
 
 #[cfg(test)]

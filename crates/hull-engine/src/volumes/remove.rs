@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::{fs, io};
 
-use super::{ANONYMOUS, Entry, State, Volume, Volumes, locked, options};
+use super::{ANONYMOUS, Entry, Run, State, Volume, Volumes, locked, options};
 use crate::blocking::{may_hang, may_hang_if, see_through};
 use crate::container::random_id;
 use crate::database::Table;
@@ -27,7 +27,7 @@ impl Engine {
     /// # Errors
     /// There is none (which `force` forgives), containers use it (409), or its files cannot be removed.
     pub async fn remove_volume(self: &Arc<Self>, name: &str, force: bool) -> Result<()> {
-        let is_mount = self.volumes.get(name).is_ok_and(|volume| !volume.options.is_empty());
+        let is_mount = self.volumes.get(name).is_ok_and(|volume| options::is_mount(&volume.options));
         let (engine, name) = (Arc::clone(self), name.to_owned());
         // A client that goes away does not leave the bytes behind.
         see_through("remove the volume", async move {
@@ -119,8 +119,13 @@ impl Volumes {
             (Arc::clone(&entry.volume), Arc::clone(&entry.mounted))
         };
         // Held until it is out: nobody mounts it again in between.
-        let _mounted = locked(&mounted);
-        if !volume.options.is_empty() {
+        let mounted_by = locked(&mounted);
+        if mounted_by.iter().any(Run::is_for_files) {
+            return Err(Error::conflict(format!(
+                "remove {name}: volume is in use - it is being cloned, exported or imported"
+            )));
+        }
+        if options::is_mount(&volume.options) {
             options::unmount(&volume)?;
         }
         let mut state = self.state();

@@ -25,6 +25,15 @@ impl Run {
     pub(crate) fn before_any(container: &str) -> Run {
         Run { container: container.to_owned(), number: 0 }
     }
+
+    /// No container's: files are read or written for a user.
+    pub(super) fn for_files() -> Run {
+        Run { container: format!(".files-{}", crate::container::random_id()), number: 0 }
+    }
+
+    pub(super) fn is_for_files(&self) -> bool {
+        self.container.starts_with('.')
+    }
 }
 
 impl Volumes {
@@ -64,14 +73,15 @@ impl Volumes {
     /// Whether something is mounted over a volume of a container while it runs: that may take its time.
     pub(crate) fn of_a_container_are_mounts(&self, container: &str) -> bool {
         let state = self.state();
-        let is_mount =
-            |name: &String| state.volumes.get(name).is_some_and(|entry| !entry.volume.options.is_empty());
+        let is_mount = |name: &String| {
+            state.volumes.get(name).is_some_and(|entry| options::is_mount(&entry.volume.options))
+        };
         state.by_container.get(container).is_some_and(|names| names.iter().any(is_mount))
     }
 
     /// Whether something may be mounted over any volume.
     pub(crate) fn any_is_a_mount(&self) -> bool {
-        self.state().volumes.values().any(|entry| !entry.volume.options.is_empty())
+        self.state().volumes.values().any(|entry| options::is_mount(&entry.volume.options))
     }
 
     /// The folder to bind, for a container that starts. What the volume's options name is mounted at first use.
@@ -82,7 +92,7 @@ impl Volumes {
         let (volume, mounted) = self.mounts(name)?;
         {
             let mut mounted = locked(&mounted);
-            if !volume.options.is_empty() && mounted.is_empty() {
+            if options::is_mount(&volume.options) && mounted.is_empty() {
                 options::mount(&volume)?;
             }
             mounted.insert(run.clone());
@@ -100,10 +110,27 @@ impl Volumes {
         if !mounted.remove(run) {
             return Ok(false);
         }
-        if mounted.is_empty() && !volume.options.is_empty() {
+        if mounted.is_empty() && options::is_mount(&volume.options) {
             options::unmount(&volume)?;
         }
         Ok(true)
+    }
+
+    /// Unmounts what no run has mounted: its containers ended while no daemon was there.
+    pub(crate) fn unmount_unused(&self) {
+        let all: Vec<(Arc<Volume>, Mounted)> = {
+            let state = self.state();
+            let mounts = state.volumes.values().filter(|entry| options::is_mount(&entry.volume.options));
+            mounts.map(|entry| (Arc::clone(&entry.volume), Arc::clone(&entry.mounted))).collect()
+        };
+        for (volume, mounted) in all {
+            let mounted = locked(&mounted);
+            if mounted.is_empty()
+                && let Err(error) = options::unmount(&volume)
+            {
+                tracing::error!(volume = volume.name, %error, "a volume that nobody uses stays mounted");
+            }
+        }
     }
 
     pub(super) fn mounts(&self, name: &str) -> Result<(Arc<Volume>, Mounted)> {

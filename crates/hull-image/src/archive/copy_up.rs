@@ -1,17 +1,18 @@
-//! What an image holds at a volume's place, into the empty volume.
+//! Trees copied: what an image holds at a volume's place into the empty volume, and a volume into another.
 
 use std::collections::HashMap;
 use std::ffi::OsStr;
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 
 use rustix::fs::{
-    self, AtFlags, CWD, FileType, Gid, Mode, OFlags, SeekFrom, Stat, Timespec, Timestamps, Uid, XattrFlags,
+    self, AtFlags, CWD, FileType, Gid, Mode, OFlags, ResolveFlags, SeekFrom, Stat, Timespec, Timestamps, Uid,
+    XattrFlags, openat2,
 };
 use rustix::io::Errno;
 
 use super::lstat;
-use super::pack::{by_number, names, reading, xattrs};
+use super::pack::{Of, by_number, names, reading, xattrs};
 use super::resolve::open_in_root;
 use crate::{Error, Result};
 
@@ -33,8 +34,32 @@ pub fn copy_up(root: BorrowedFd<'_>, path: &str, destination: BorrowedFd<'_>) ->
     if !names(destination.as_fd()).map_err(|errno| writing(b".", errno))?.is_empty() {
         return Ok(());
     }
-    let mut copy = Copy { links: HashMap::new(), destination: destination.as_fd() };
-    copy.folder(&source, &destination, b"", 0)
+    Copy::into(destination.as_fd(), Of::Overlay).folder(&source, &destination, b"", 0)
+}
+
+/// What a copy took.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Copied {
+    /// The bytes of files that share their blocks with what they were copied from.
+    pub shared: u64,
+    /// The bytes of files that were written again; holes are not counted.
+    pub copied: u64,
+}
+
+/// Copies all that is in the folder `source` into the empty folder `destination`, with owners, modes, times, extended
+/// attributes, hard links and holes; the folder itself too. Blocks are shared where the file system can. What is mounted
+/// in the source is left out.
+///
+/// # Errors
+/// Something of it cannot be read or written. What was copied before stays.
+pub fn clone_tree(source: BorrowedFd<'_>, destination: BorrowedFd<'_>) -> Result<Copied> {
+    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    let source = fs::openat(source, ".", flags, Mode::empty()).map_err(|errno| reading(b".", errno))?;
+    let destination =
+        fs::openat(destination, ".", flags, Mode::empty()).map_err(|errno| writing(b".", errno))?;
+    let mut copy = Copy::into(destination.as_fd(), Of::Files);
+    copy.folder(&source, &destination, b"", 0)?;
+    Ok(copy.copied)
 }
 
 /// Whether something is at a path in a root.
@@ -53,13 +78,31 @@ struct Copy<'a> {
     /// Files with several names, by device and inode: their first name in the destination.
     links: HashMap<(u64, u64), Vec<u8>>,
     destination: BorrowedFd<'a>,
+    /// What is read: a container's file system, or files that are nobody's layer.
+    of: Of,
+    /// Whether blocks can be shared, as far as is known.
+    shares: bool,
+    copied: Copied,
 }
 
-impl Copy<'_> {
+impl<'a> Copy<'a> {
+    fn into(destination: BorrowedFd<'a>, of: Of) -> Copy<'a> {
+        Copy { links: HashMap::new(), destination, of, shares: true, copied: Copied::default() }
+    }
+
+    /// Opens what is at a name, unless it is mounted there.
+    fn open(&self, folder: &OwnedFd, name: &[u8], flags: OFlags) -> Result<OwnedFd, Errno> {
+        let flags = flags | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        match self.of {
+            Of::Overlay => fs::openat(folder, name, flags, Mode::empty()),
+            Of::Files => openat2(folder, name, flags, Mode::empty(), ResolveFlags::NO_XDEV),
+        }
+    }
+
     fn folder(&mut self, source: &OwnedFd, destination: &OwnedFd, path: &[u8], depth: usize) -> Result<()> {
         if depth > DEPTH {
             return Err(Error::invalid(format!(
-                "folders are nested deeper than {DEPTH}: the volume is not filled"
+                "folders are nested deeper than {DEPTH}: they are not copied into the volume"
             )));
         }
         for name in names(source.as_fd()).map_err(|errno| reading(path, errno))? {
@@ -68,7 +111,7 @@ impl Copy<'_> {
             self.entry(source, destination, name, &path, depth)?;
         }
         let stat = fs::fstat(source).map_err(|errno| reading(path, errno))?;
-        dress(source, destination, &stat).map_err(|errno| writing(path, errno))
+        self.dress(source, destination, &stat).map_err(|errno| writing(path, errno))
     }
 
     fn entry(
@@ -87,10 +130,12 @@ impl Copy<'_> {
         let kind = FileType::from_raw_mode(stat.st_mode);
         let written = |result: Result<(), Errno>| result.map_err(|errno| writing(path, errno));
         if kind == FileType::Directory {
-            let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-            let from =
-                fs::openat(source, name, flags, Mode::empty()).map_err(|errno| reading(path, errno))?;
+            let from = match self.open(source, name, OFlags::RDONLY | OFlags::DIRECTORY) {
+                Err(Errno::XDEV) => return written(fs::mkdirat(destination, name, Mode::from(0o755))),
+                opened => opened.map_err(|errno| reading(path, errno))?,
+            };
             written(fs::mkdirat(destination, name, Mode::RWXU))?;
+            let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
             let to =
                 fs::openat(destination, name, flags, Mode::empty()).map_err(|errno| writing(path, errno))?;
             return self.folder(&from, &to, path, depth + 1);
@@ -109,48 +154,93 @@ impl Copy<'_> {
         }
         match kind {
             FileType::RegularFile => {
-                let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
-                let from =
-                    fs::openat(source, name, flags, Mode::empty()).map_err(|errno| reading(path, errno))?;
+                let from = match self.open(source, name, OFlags::RDONLY | OFlags::NONBLOCK) {
+                    // A file is mounted on another, which was made for that.
+                    Err(Errno::XDEV) => return Ok(()),
+                    opened => opened.map_err(|errno| reading(path, errno))?,
+                };
                 let flags =
                     OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
                 let to = fs::openat(destination, name, flags, Mode::RUSR | Mode::WUSR);
                 let to = to.map_err(|errno| writing(path, errno))?;
                 let stat = fs::fstat(&from).map_err(|errno| reading(path, errno))?;
-                written(contents(&from, &to, stat.st_size.cast_unsigned()))?;
-                written(dress(&from, &to, &stat))
+                written(self.contents(&from, &to, stat.st_size.cast_unsigned()))?;
+                written(self.dress(&from, &to, &stat))
             }
             FileType::Symlink => {
                 let link = fs::readlinkat(source, name, Vec::new()).map_err(|errno| reading(path, errno))?;
                 written(fs::symlinkat(link.as_c_str(), destination, name))?;
-                written(dress_name(source, destination, name, &stat))
+                written(self.dress_name(source, destination, name, &stat))
             }
             FileType::CharacterDevice | FileType::BlockDevice | FileType::Fifo => {
                 written(fs::mknodat(destination, name, kind, Mode::empty(), stat.st_rdev))?;
-                written(dress_name(source, destination, name, &stat))
+                written(self.dress_name(source, destination, name, &stat))
             }
             // A socket's other end is not in an image.
             _ => Ok(()),
         }
     }
-}
 
-/// Copies what is not a hole, within the kernel.
-fn contents(from: &OwnedFd, to: &OwnedFd, size: u64) -> Result<(), Errno> {
-    fs::ftruncate(to, size)?;
-    let mut position = 0;
-    while position < size {
-        let start = match fs::seek(from, SeekFrom::Data(position)) {
-            Ok(start) => start,
-            Err(Errno::NXIO) => return Ok(()),
-            Err(Errno::INVAL) => position,
-            Err(errno) => return Err(errno),
-        };
-        let end = fs::seek(from, SeekFrom::Hole(start)).unwrap_or(size).clamp(start, size);
-        copy_range(from, to, start, end)?;
-        position = end.max(start + 1);
+    /// The file's blocks shared, or else what is not a hole copied within the kernel.
+    fn contents(&mut self, from: &OwnedFd, to: &OwnedFd, size: u64) -> Result<(), Errno> {
+        if self.shares && size > 0 {
+            match fs::ioctl_ficlone(to, from) {
+                Ok(()) => {
+                    self.copied.shared += size;
+                    return Ok(());
+                }
+                Err(Errno::OPNOTSUPP | Errno::XDEV | Errno::INVAL | Errno::NOTTY | Errno::NOSYS) => {
+                    self.shares = false;
+                }
+                Err(errno) => return Err(errno),
+            }
+        }
+        fs::ftruncate(to, size)?;
+        let mut position = 0;
+        while position < size {
+            let start = match fs::seek(from, SeekFrom::Data(position)) {
+                Ok(start) => start,
+                Err(Errno::NXIO) => return Ok(()),
+                Err(Errno::INVAL) => position,
+                Err(errno) => return Err(errno),
+            };
+            let end = fs::seek(from, SeekFrom::Hole(start)).unwrap_or(size).clamp(start, size);
+            copy_range(from, to, start, end)?;
+            self.copied.copied += end - start;
+            position = end.max(start + 1);
+        }
+        Ok(())
     }
-    Ok(())
+
+    /// Owner, mode, attributes and times, from what is open to what is open.
+    fn dress(&self, from: &OwnedFd, to: &OwnedFd, stat: &Stat) -> Result<(), Errno> {
+        fs::fchown(to, Some(Uid::from_raw(stat.st_uid)), Some(Gid::from_raw(stat.st_gid)))?;
+        fs::fchmod(to, Mode::from_raw_mode(stat.st_mode & 0o7777))?;
+        for (name, value) in xattrs(&by_number(from), self.of)? {
+            allowed(&name, fs::fsetxattr(to, OsStr::from_bytes(&name), &value, XattrFlags::empty()))?;
+        }
+        fs::futimens(to, &times(stat))
+    }
+
+    /// The same for what is not opened: links, devices, fifos. The volume is nobody else's yet.
+    fn dress_name(&self, from: &OwnedFd, to: &OwnedFd, name: &[u8], stat: &Stat) -> Result<(), Errno> {
+        let (uid, gid) = (Some(Uid::from_raw(stat.st_uid)), Some(Gid::from_raw(stat.st_gid)));
+        fs::chownat(to, name, uid, gid, AtFlags::SYMLINK_NOFOLLOW)?;
+        if FileType::from_raw_mode(stat.st_mode) != FileType::Symlink {
+            let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+            let node = fs::openat(to, name, flags, Mode::empty())?;
+            let mode = Mode::from_raw_mode(stat.st_mode & 0o7777);
+            fs::chmodat(CWD, by_number(&node), mode, AtFlags::empty())?;
+            let source = fs::openat(from, name, flags, Mode::empty())?;
+            for (name, value) in xattrs(&by_number(&source), self.of)? {
+                allowed(
+                    &name,
+                    fs::setxattr(by_number(&node), OsStr::from_bytes(&name), &value, XattrFlags::empty()),
+                )?;
+            }
+        }
+        fs::utimensat(to, name, &times(stat), AtFlags::SYMLINK_NOFOLLOW)
+    }
 }
 
 fn copy_range(from: &OwnedFd, to: &OwnedFd, start: u64, end: u64) -> Result<(), Errno> {
@@ -179,36 +269,6 @@ fn copy_range(from: &OwnedFd, to: &OwnedFd, start: u64, end: u64) -> Result<(), 
         read += count as u64;
     }
     Ok(())
-}
-
-/// Owner, mode, attributes and times, from what is open to what is open.
-fn dress(from: &OwnedFd, to: &OwnedFd, stat: &Stat) -> Result<(), Errno> {
-    fs::fchown(to, Some(Uid::from_raw(stat.st_uid)), Some(Gid::from_raw(stat.st_gid)))?;
-    fs::fchmod(to, Mode::from_raw_mode(stat.st_mode & 0o7777))?;
-    for (name, value) in xattrs(&by_number(from))? {
-        allowed(&name, fs::fsetxattr(to, OsStr::from_bytes(&name), &value, XattrFlags::empty()))?;
-    }
-    fs::futimens(to, &times(stat))
-}
-
-/// The same for what is not opened: links, devices, fifos. The volume is nobody else's yet.
-fn dress_name(from: &OwnedFd, to: &OwnedFd, name: &[u8], stat: &Stat) -> Result<(), Errno> {
-    let (uid, gid) = (Some(Uid::from_raw(stat.st_uid)), Some(Gid::from_raw(stat.st_gid)));
-    fs::chownat(to, name, uid, gid, AtFlags::SYMLINK_NOFOLLOW)?;
-    if FileType::from_raw_mode(stat.st_mode) != FileType::Symlink {
-        let node = fs::openat(to, name, OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC, Mode::empty())?;
-        fs::chmodat(CWD, by_number(&node), Mode::from_raw_mode(stat.st_mode & 0o7777), AtFlags::empty())?;
-        let source =
-            fs::openat(from, name, OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC, Mode::empty())?;
-        let source = format!("/proc/self/fd/{}", source.as_raw_fd());
-        for (name, value) in xattrs(&source)? {
-            allowed(
-                &name,
-                fs::setxattr(by_number(&node), OsStr::from_bytes(&name), &value, XattrFlags::empty()),
-            )?;
-        }
-    }
-    fs::utimensat(to, name, &times(stat), AtFlags::SYMLINK_NOFOLLOW)
 }
 
 /// A volume's file system may not know some attributes; a file's capabilities are not lost in silence.

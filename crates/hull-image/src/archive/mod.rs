@@ -12,7 +12,7 @@ use std::os::fd::{AsFd, BorrowedFd};
 use rustix::fs::{AtFlags, FileType, OFlags, statat};
 use serde::{Deserialize, Serialize};
 
-pub use self::copy_up::{copy_up, has};
+pub use self::copy_up::{Copied, clone_tree, copy_up, has};
 use self::pack::Packer;
 use self::resolve::{Resolved, open_in_root, resolve, through_links};
 use crate::layer::extract::{Extractor, Rules};
@@ -90,7 +90,10 @@ pub fn put(root: BorrowedFd<'_>, path: &str, tar: &mut dyn Read, options: Put) -
     }
     let rules =
         Rules::Container { no_overwrite_dir_non_dir: options.no_overwrite_dir_non_dir, owner: options.owner };
-    let mut extractor = Extractor::new(root, path.as_bytes(), rules);
+    unpack(Extractor::new(root, path.as_bytes(), rules), tar)
+}
+
+fn unpack(mut extractor: Extractor<'_>, tar: &mut dyn Read) -> Result<()> {
     let mut source = BufReader::with_capacity(128 * 1024, tar);
     let start = std::io::BufRead::fill_buf(&mut source).map_err(Error::archive)?;
     // Nothing at all is nothing to extract.
@@ -108,6 +111,26 @@ pub fn put(root: BorrowedFd<'_>, path: &str, tar: &mut dyn Read, options: Put) -
     }
     extractor.finish()?;
     Ok(())
+}
+
+/// Writes a volume as a tar: all that is in its folder `root`, and the folder itself as `./`, with owners, modes, times to
+/// the nanosecond, extended attributes, hard links and holes. What is mounted in it is left out.
+///
+/// # Errors
+/// Something of it cannot be read, or nobody takes the archive.
+pub fn export_volume(root: BorrowedFd<'_>, out: &mut dyn Write) -> Result<()> {
+    let mut packer = Packer::of_files(out);
+    packer.pack(root, b".", b"./")?;
+    packer.finish()?;
+    Ok(())
+}
+
+/// Unpacks a tar (plain or compressed) into a volume's folder, which gets the owner and mode of the archive's `./`.
+///
+/// # Errors
+/// The archive is malformed or leads out of the volume, or the disk fails. What was unpacked before stays.
+pub fn import_volume(root: BorrowedFd<'_>, tar: &mut dyn Read) -> Result<()> {
+    unpack(Extractor::new(root, b"", Rules::Volume), tar)
 }
 
 /// Writes the whole tree as a tar; what is mounted in it is left out.

@@ -14,6 +14,16 @@ use crate::{Error, Result};
 /// Folders deeper than this are refused: each takes a descriptor.
 const DEPTH: usize = 900;
 
+/// What files are read for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Of {
+    /// A container's file system or a layer: overlayfs's own attributes are none of it, times are told in seconds, as
+    /// Docker does.
+    Overlay,
+    /// A volume: all that is there, to the nanosecond.
+    Files,
+}
+
 /// Writes trees to an archive.
 pub(crate) struct Packer<W> {
     out: Writer<W>,
@@ -21,12 +31,19 @@ pub(crate) struct Packer<W> {
     links: HashMap<(u64, u64), Vec<u8>>,
     /// What is mounted in the tree is left out.
     one_file_system: bool,
+    of: Of,
     buffer: Vec<u8>,
 }
 
 impl<W: Write> Packer<W> {
     pub(crate) fn new(out: W, one_file_system: bool) -> Packer<W> {
-        Packer { out: Writer::new(out), links: HashMap::new(), one_file_system, buffer: vec![0; 128 * 1024] }
+        let (links, buffer) = (HashMap::new(), vec![0; 128 * 1024]);
+        Packer { out: Writer::new(out), links, one_file_system, of: Of::Overlay, buffer }
+    }
+
+    /// Writes a volume.
+    pub(crate) fn of_files(out: W) -> Packer<W> {
+        Packer { of: Of::Files, ..Packer::new(out, true) }
     }
 
     /// Ends the archive.
@@ -85,13 +102,13 @@ impl<W: Write> Packer<W> {
         match self.open(parent, name, OFlags::RDONLY | OFlags::DIRECTORY) {
             Ok(folder) => {
                 let stat = fs::fstat(&folder).map_err(|errno| reading(&path, errno))?;
-                let mut entry = entry(&path, Kind::Directory, &stat);
-                entry.xattrs = xattrs(&by_number(&folder)).map_err(|errno| reading(&path, errno))?;
+                let mut entry = self.told(&path, Kind::Directory, &stat);
+                entry.xattrs = xattrs(&by_number(&folder), self.of).map_err(|errno| reading(&path, errno))?;
                 self.out.header(&entry).map_err(sending)?;
                 Ok(Some(folder))
             }
             Err(Errno::XDEV) => {
-                self.out.header(&entry(&path, Kind::Directory, stat)).map_err(sending)?;
+                self.out.header(&self.told(&path, Kind::Directory, stat)).map_err(sending)?;
                 Ok(None)
             }
             Err(Errno::NOENT | Errno::NOTDIR | Errno::LOOP) => Ok(None),
@@ -104,7 +121,7 @@ impl<W: Write> Packer<W> {
             Ok(file) => file,
             Err(Errno::XDEV) => {
                 // Beneath the mount is an empty file, made to be mounted on.
-                let entry = Entry { size: 0, ..entry(path, Kind::File, stat) };
+                let entry = Entry { size: 0, ..self.told(path, Kind::File, stat) };
                 return self.out.header(&entry).map_err(sending);
             }
             Err(Errno::NOENT | Errno::LOOP | Errno::NXIO) => return Ok(()),
@@ -117,9 +134,9 @@ impl<W: Write> Packer<W> {
         if self.known_link(&stat, path)? {
             return Ok(());
         }
-        let mut entry = entry(path, Kind::File, &stat);
+        let mut entry = self.told(path, Kind::File, &stat);
         entry.size = u64::try_from(stat.st_size).unwrap_or(0);
-        entry.xattrs = xattrs(&by_number(&file)).map_err(|errno| reading(path, errno))?;
+        entry.xattrs = xattrs(&by_number(&file), self.of).map_err(|errno| reading(path, errno))?;
         entry.sparse = pieces(&file, &stat);
         self.out.header(&entry).map_err(sending)?;
         let whole = [(0, entry.size)];
@@ -160,7 +177,7 @@ impl<W: Write> Packer<W> {
             FileType::Fifo => Kind::Fifo,
             _ => return Ok(()),
         };
-        let mut entry = entry(path, kind, stat);
+        let mut entry = self.told(path, kind, stat);
         if kind == Kind::Symlink {
             entry.link = match fs::readlinkat(parent, name, Vec::new()) {
                 Ok(link) => link.into_bytes(),
@@ -185,9 +202,17 @@ impl<W: Write> Packer<W> {
             self.links.insert((stat.st_dev, stat.st_ino), path.to_vec());
             return Ok(false);
         };
-        let entry = Entry { link: first.clone(), ..entry(path, Kind::HardLink, stat) };
+        let entry = Entry { link: first.clone(), ..self.told(path, Kind::HardLink, stat) };
         self.out.header(&entry).map_err(sending)?;
         Ok(true)
+    }
+
+    fn told(&self, path: &[u8], kind: Kind, stat: &Stat) -> Entry {
+        let mut entry = entry(path, kind, stat);
+        if self.of == Of::Files {
+            entry.mtime.1 = u32::try_from(stat.st_mtime_nsec).unwrap_or_default();
+        }
+        entry
     }
 
     /// Writes an entry of one's own making.
@@ -253,8 +278,8 @@ fn pieces(file: &OwnedFd, stat: &Stat) -> Option<Vec<(u64, u64)>> {
 /// Names and values.
 pub(crate) type Xattrs = Vec<(Vec<u8>, Vec<u8>)>;
 
-/// The extended attributes of what is at a path; overlayfs's own are left out.
-pub(crate) fn xattrs(path: &str) -> Result<Xattrs, Errno> {
+/// The extended attributes of what is at a path.
+pub(crate) fn xattrs(path: &str, of: Of) -> Result<Xattrs, Errno> {
     let mut list = vec![0; 1024];
     let length = loop {
         match fs::listxattr(path, &mut list[..]) {
@@ -266,7 +291,8 @@ pub(crate) fn xattrs(path: &str) -> Result<Xattrs, Errno> {
     };
     let mut found = Vec::new();
     for name in list[..length].split(|&byte| byte == 0) {
-        if name.is_empty() || name.starts_with(b"trusted.overlay.") || name == b"security.selinux" {
+        let overlays = of == Of::Overlay && name.starts_with(b"trusted.overlay.");
+        if name.is_empty() || overlays || name == b"security.selinux" {
             continue;
         }
         let mut value = vec![0; 256];

@@ -40,6 +40,9 @@ pub(crate) enum Rules<'a> {
         /// Everything gets this owner; `None`: the archive's.
         owner: Option<(u32, u32)>,
     },
+    /// A volume, which may be in use: parents are resolved beneath it, its own folder is part of the archive, and
+    /// overlayfs's attributes are its users' own.
+    Volume,
 }
 
 /// Extracts entries beneath a folder.
@@ -79,7 +82,10 @@ impl<'a> Extractor<'a> {
         let path = clean(&entry.path)?;
         let (parent, name) = split(&path);
         if name.is_empty() {
-            // The root itself is what it is, as in Docker.
+            // The root itself is what it is, as in Docker; but a volume's.
+            if matches!(self.rules, Rules::Volume) && entry.kind == Kind::Directory {
+                self.folders.insert(Vec::new(), entry);
+            }
             return Ok(());
         }
         let shown = || format!("extract {:?}", String::from_utf8_lossy(&path));
@@ -158,7 +164,7 @@ impl<'a> Extractor<'a> {
     fn open_beneath(&self, path: &[u8], flags: OFlags) -> Result<OwnedFd, Errno> {
         let resolve = match self.rules {
             Rules::Layer { .. } => ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS,
-            Rules::Container { .. } => ResolveFlags::IN_ROOT | ResolveFlags::NO_MAGICLINKS,
+            Rules::Container { .. } | Rules::Volume => ResolveFlags::IN_ROOT | ResolveFlags::NO_MAGICLINKS,
         };
         let path: Vec<u8> = [&self.prefix[..], path].concat();
         let path = if path.is_empty() { b"." } else { &path[..] };
@@ -370,7 +376,7 @@ impl<'a> Extractor<'a> {
         }
         fs::fchmod(file, Mode::from(entry.mode))?;
         for (name, value) in &entry.xattrs {
-            xattr_result(name, fs::fsetxattr(file, xattr_name(name)?, value, XattrFlags::empty()))?;
+            xattr_result(name, fs::fsetxattr(file, self.xattr_name(name)?, value, XattrFlags::empty()))?;
         }
         fs::futimens(file, &times(entry))?;
         Ok(())
@@ -385,10 +391,25 @@ impl<'a> Extractor<'a> {
             fs::chmodat(CWD, &by_number[..], Mode::from(entry.mode), AtFlags::empty())?;
         }
         for (name, value) in &entry.xattrs {
-            xattr_result(name, fs::setxattr(&by_number[..], xattr_name(name)?, value, XattrFlags::empty()))?;
+            xattr_result(
+                name,
+                fs::setxattr(&by_number[..], self.xattr_name(name)?, value, XattrFlags::empty()),
+            )?;
         }
         fs::utimensat(CWD, &by_number[..], &times(entry), AtFlags::empty())?;
         Ok(())
+    }
+
+    /// Overlayfs's own attributes would change what the layers above and below it mean.
+    fn xattr_name<'n>(&self, name: &'n [u8]) -> Result<&'n OsStr, Failure> {
+        let overlays = name.starts_with(b"trusted.overlay.") && !matches!(self.rules, Rules::Volume);
+        if overlays || name.contains(&0) {
+            return Err(Failure::Refused(format!(
+                "the attribute {:?} is not allowed",
+                String::from_utf8_lossy(name)
+            )));
+        }
+        Ok(OsStr::from_bytes(name))
     }
 
     fn owner(&self, entry: &Entry) -> (u32, u32) {
@@ -508,17 +529,6 @@ pub(crate) fn is_whiteout(stat: &fs::Stat) -> bool {
 fn times(entry: &Entry) -> Timestamps {
     let time = Timespec { tv_sec: entry.mtime.0, tv_nsec: i64::from(entry.mtime.1) };
     Timestamps { last_access: time, last_modification: time }
-}
-
-/// Overlayfs's own attributes would change what the layers above and below it mean.
-fn xattr_name(name: &[u8]) -> Result<&OsStr, Failure> {
-    if name.starts_with(b"trusted.overlay.") || name.contains(&0) {
-        return Err(Failure::Refused(format!(
-            "the attribute {:?} is not allowed",
-            String::from_utf8_lossy(name)
-        )));
-    }
-    Ok(OsStr::from_bytes(name))
 }
 
 /// A file system without some kind of attributes does not have them; a file's capabilities are never lost in silence.

@@ -30,6 +30,15 @@ pub fn remove_tree(path: &Path) -> io::Result<()> {
     }
 }
 
+/// Removes all that is in a folder, following no link; the folder stays.
+///
+/// # Errors
+/// Something in it cannot be removed.
+pub fn empty_folder(path: &Path) -> io::Result<()> {
+    let folder = std::fs::File::open(path)?;
+    empty(folder.as_fd(), folder.as_fd(), 0)
+}
+
 /// Removes what is at `name` in `parent`, with all that is beneath it. Nothing there is no error.
 pub(crate) fn remove_all(parent: BorrowedFd<'_>, name: &[u8]) -> io::Result<()> {
     match unlinkat(parent, name, AtFlags::empty()) {

@@ -1,5 +1,7 @@
 //! Volumes: `hull volume …`.
 
+mod files;
+
 use clap::Args;
 use serde_json::{Value, json};
 
@@ -12,7 +14,34 @@ use crate::format::human;
 use crate::{errln, outln};
 
 const ENTRIES: &[Entry] = &[
+    entry!(
+        "clone",
+        [],
+        Commands,
+        "Make a volume with the files of another",
+        "[OPTIONS] VOLUME [NEW_VOLUME]",
+        files::CloneArgs,
+        files::clone
+    ),
     entry!("create", [], Commands, "Create a volume", "[OPTIONS] [VOLUME]", CreateArgs, create),
+    entry!(
+        "export",
+        [],
+        Commands,
+        "Write a volume's files as a tar archive (to STDOUT by default)",
+        "[OPTIONS] VOLUME",
+        files::ExportArgs,
+        files::export
+    ),
+    entry!(
+        "import",
+        [],
+        Commands,
+        "Unpack a tar archive into a volume, which is made if it is not there",
+        "[OPTIONS] VOLUME [file|-]",
+        files::ImportArgs,
+        files::import
+    ),
     entry!(
         "inspect",
         [],
@@ -32,6 +61,15 @@ const ENTRIES: &[Entry] = &[
         "[OPTIONS] VOLUME [VOLUME...]",
         RemoveArgs,
         remove
+    ),
+    entry!(
+        "snapshot",
+        [],
+        Commands,
+        "Make a read-only volume of what is in a volume now",
+        "[OPTIONS] VOLUME [SNAPSHOT]",
+        files::SnapshotArgs,
+        files::snapshot
     ),
 ];
 

@@ -1,0 +1,311 @@
+//! The files of volumes: cloned, caught in a snapshot, exported and imported as tar.
+//!
+//! A new volume is made beside its place (`.new-…`), takes its name by a rename, and its row is written last. While files
+//! are read or written for a user, the volume is in use: it stays mounted, and is not removed.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::io::{Read, Write};
+use std::os::fd::{AsFd, OwnedFd};
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use hull_image::archive::{self, Copied};
+use rustix::fs::{CWD, Mode, OFlags};
+use serde::Deserialize;
+use serde_json::{Value, json};
+
+use super::{ANONYMOUS, Entry, Run, Volume, Volumes, check_name, locked, make, options, remove_tree};
+use crate::blocking::{may_hang, see_through};
+use crate::container::{now_ns, random_id, rfc3339};
+use crate::database::Table;
+use crate::{Engine, Error, Result, fault};
+
+/// The body of `POST /volumes/NAME/clone`.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(rename_all = "PascalCase", default)]
+pub struct VolumeClone {
+    /// The new volume's name; empty: 64 digits, or for a snapshot the volume's name and the time.
+    pub name: String,
+    /// Labels beside those of the volume, which they overrule.
+    pub labels: BTreeMap<String, String>,
+    /// It is a snapshot: the containers that run with the volume stand still while it is taken, and nobody writes to it.
+    pub snapshot: bool,
+}
+
+/// A volume that was cloned, and what that took.
+#[derive(Clone, Debug)]
+pub struct Cloned {
+    /// The new volume.
+    pub volume: Arc<Volume>,
+    copied: Copied,
+    /// Where nothing could be shared: the file system.
+    unshared: Option<&'static str>,
+}
+
+impl Cloned {
+    /// The volume in the API's shape, and beside it what was shared and what copied.
+    pub fn shown(&self) -> Value {
+        let mut shown = self.volume.shown();
+        shown["Copied"] = json!({
+            "SharedBytes": self.copied.shared,
+            "CopiedBytes": self.copied.copied,
+            "CannotShare": self.unshared,
+        });
+        shown
+    }
+}
+
+impl Engine {
+    /// Makes a volume with the files of another.
+    ///
+    /// # Errors
+    /// There is no such volume, the new one's name is taken or none, or the files cannot be read or written; nothing is
+    /// left then.
+    pub async fn clone_volume(self: &Arc<Self>, source: &str, clone: VolumeClone) -> Result<Cloned> {
+        let (engine, source) = (Arc::clone(self), source.to_owned());
+        // A client that goes away does not leave containers standing still.
+        see_through("clone the volume", async move {
+            let database = Arc::clone(&engine.database);
+            let cloned = may_hang(move || engine.clone_files(&source, clone)).await?;
+            database.sync_behind();
+            Ok(cloned)
+        })
+        .await
+    }
+
+    fn clone_files(&self, source: &str, clone: VolumeClone) -> Result<Cloned> {
+        let held = self.volumes.hold(source)?;
+        let _still = match clone.snapshot {
+            true => self.hold_still(&self.volumes.users(source))?,
+            false => Vec::new(),
+        };
+        self.volumes.clone_of(&held, clone)
+    }
+
+    /// Writes a volume's files as a tar. Blocks.
+    ///
+    /// # Errors
+    /// There is no such volume, or its files cannot be read.
+    pub fn export_volume(&self, name: &str, out: &mut dyn Write) -> Result<()> {
+        let held = self.volumes.hold(name)?;
+        Ok(archive::export_volume(held.open()?.as_fd(), out)?)
+    }
+
+    /// Unpacks a tar, plain or compressed, into a volume that is empty and that no container runs with, or, with
+    /// `merge`, over what is there. Blocks.
+    ///
+    /// # Errors
+    /// There is no such volume, it is a snapshot, not empty or in use, or the archive is malformed: what was unpacked into
+    /// an empty volume goes then.
+    pub fn import_volume(&self, name: &str, tar: &mut dyn Read, merge: bool) -> Result<()> {
+        let held = self.volumes.hold(name)?;
+        if held.volume.snapshot_of.is_some() {
+            return Err(Error::conflict(format!(
+                "import into {name}: it is a snapshot, which stays as it is; clone it, and import into the clone"
+            )));
+        }
+        let root = held.open()?;
+        if merge {
+            return Ok(archive::import_volume(root.as_fd(), tar)?);
+        }
+        if held.runs_elsewhere() {
+            return Err(Error::conflict(format!(
+                "import into {name}: a container runs with it; stop it, or merge the archive into what is there"
+            )));
+        }
+        if !is_empty(&held)? {
+            return Err(Error::conflict(format!(
+                "import into {name}: it is not empty; merge the archive into what is there, or import into another volume"
+            )));
+        }
+        let imported = archive::import_volume(root.as_fd(), tar);
+        if imported.is_err() && !held.runs_elsewhere() {
+            hull_image::empty_folder(&held.volume.mountpoint)
+                .map_err(|error| Error::system(format_args!("empty the volume {name} again"), error))?;
+        }
+        Ok(imported?)
+    }
+}
+
+impl Volumes {
+    /// Uses a volume for its files: what its options name is mounted, and it is not removed meanwhile.
+    fn hold(&self, name: &str) -> Result<Held<'_>> {
+        let (volume, mounted) = self.mounts(name)?;
+        let run = Run::for_files();
+        {
+            let mut mounted = locked(&mounted);
+            // It may have gone while this waited.
+            let same = self.state().find(name).is_ok_and(|entry| Arc::ptr_eq(&entry.volume, &volume));
+            if !same {
+                return Err(Error::not_found(format!("get {name}: no such volume")));
+            }
+            if options::is_mount(&volume.options) && mounted.is_empty() {
+                options::mount(&volume)?;
+            }
+            mounted.insert(run.clone());
+        }
+        Ok(Held { volumes: self, volume, run })
+    }
+
+    /// The ids of the containers that use a volume.
+    fn users(&self, name: &str) -> Vec<String> {
+        self.state().find(name).map(|entry| entry.users.iter().cloned().collect()).unwrap_or_default()
+    }
+
+    fn clone_of(&self, source: &Held<'_>, clone: VolumeClone) -> Result<Cloned> {
+        let VolumeClone { name, labels: wanted, snapshot } = clone;
+        let created_at = rfc3339(now_ns());
+        let anonymous = name.is_empty() && !snapshot;
+        let name = match (name.is_empty(), snapshot) {
+            (false, _) => name,
+            (true, true) => snapshot_name(&source.volume.name, &created_at),
+            (true, false) => random_id(),
+        };
+        check_name(&name)?;
+        self.check_free(&name)?;
+        let mut labels = source.volume.labels.clone();
+        labels.remove(ANONYMOUS);
+        labels.extend(wanted);
+        if anonymous {
+            labels.insert(ANONYMOUS.to_owned(), String::new());
+        }
+        let volume = Volume {
+            mountpoint: self.root.join(&name).join("_data"),
+            name,
+            driver: "local".to_owned(),
+            labels,
+            options: options::own(&source.volume.options),
+            created_at,
+            // As with one that is created: it goes with no container, as none has it.
+            anonymous: false,
+            snapshot_of: snapshot.then(|| source.volume.name.clone()),
+        };
+        let (volume, copied) = self.enter(volume, |folder| {
+            let doing = |error| Error::system(format_args!("clone the volume {}", source.volume.name), error);
+            let into = open(folder).map_err(doing)?;
+            Ok(archive::clone_tree(source.open()?.as_fd(), into.as_fd())?)
+        })?;
+        let unshared = (copied.shared == 0 && copied.copied > 0)
+            .then(|| hull_image::disk::file_system(&self.root).map(hull_image::disk::FileSystem::name))
+            .transpose()?;
+        Ok(Cloned { volume, copied, unshared })
+    }
+
+    /// Makes a volume with what `fill` puts into its folder: beside its place, then by a rename, the row last.
+    fn enter<T>(
+        &self,
+        volume: Volume,
+        fill: impl FnOnce(&std::path::Path) -> Result<T>,
+    ) -> Result<(Arc<Volume>, T)> {
+        let beside = Beside(self.root.join(format!(".new-{}", random_id())));
+        let folder = beside.0.join("_data");
+        make(&folder).map_err(|error| {
+            Error::system(format_args!("make the volume's folder {}", folder.display()), error)
+        })?;
+        let value = fill(&folder)?;
+        fault::point("volume clone", "filled")?;
+        let mut state = self.state();
+        if state.volumes.contains_key(&volume.name) {
+            return Err(taken(&volume.name));
+        }
+        let place = self.root.join(&volume.name);
+        fs::rename(&beside.0, &place).map_err(|error| {
+            Error::system(format_args!("make the volume's folder {}", place.display()), error)
+        })?;
+        let placed = Beside(place);
+        fault::point("volume clone", "placed")?;
+        self.database.put(Table::Volumes, &volume.name, &volume)?;
+        placed.keep();
+        let entry = Entry::of(volume);
+        let volume = Arc::clone(&entry.volume);
+        state.volumes.insert(volume.name.clone(), entry);
+        self.publish("create", &volume, &[]);
+        Ok((volume, value))
+    }
+
+    fn check_free(&self, name: &str) -> Result<()> {
+        if self.state().volumes.contains_key(name) { Err(taken(name)) } else { Ok(()) }
+    }
+}
+
+fn taken(name: &str) -> Error {
+    Error::conflict(format!("clone into {name}: there is a volume of that name already"))
+}
+
+/// A volume whose files are read or written for a user.
+struct Held<'a> {
+    volumes: &'a Volumes,
+    volume: Arc<Volume>,
+    run: Run,
+}
+
+impl Held<'_> {
+    fn open(&self) -> Result<OwnedFd> {
+        open(&self.volume.mountpoint)
+            .map_err(|error| Error::system(format_args!("open the volume {}", self.volume.name), error))
+    }
+
+    /// Whether a container runs with it.
+    fn runs_elsewhere(&self) -> bool {
+        let mounts = self.volumes.mounts(&self.volume.name);
+        mounts.is_ok_and(|(_, mounted)| locked(&mounted).iter().any(|run| *run != self.run))
+    }
+}
+
+impl Drop for Held<'_> {
+    fn drop(&mut self) {
+        if let Err(error) = self.volumes.unmount(&self.volume.name, &self.run) {
+            tracing::error!(volume = self.volume.name, %error, "a volume could not be unmounted");
+        }
+    }
+}
+
+/// A folder that goes where nothing comes of it.
+struct Beside(PathBuf);
+
+impl Beside {
+    fn keep(mut self) {
+        self.0 = PathBuf::new();
+    }
+}
+
+impl Drop for Beside {
+    fn drop(&mut self) {
+        if self.0.as_os_str().is_empty() {
+            return;
+        }
+        if let Err(error) = remove_tree(&self.0) {
+            tracing::warn!(%error, "what is left of a clone goes at the next start");
+        }
+    }
+}
+
+fn is_empty(held: &Held<'_>) -> Result<bool> {
+    let entries = fs::read_dir(&held.volume.mountpoint);
+    Ok(entries
+        .map_err(|error| Error::system(format_args!("look into the volume {}", held.volume.name), error))?
+        .next()
+        .is_none())
+}
+
+fn open(folder: &std::path::Path) -> std::io::Result<OwnedFd> {
+    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    Ok(rustix::fs::openat(CWD, folder, flags, Mode::empty())?)
+}
+
+/// `data-20240102T030405`.
+fn snapshot_name(volume: &str, created_at: &str) -> String {
+    let moment: String = created_at.chars().take(19).filter(|c| !matches!(c, '-' | ':')).collect();
+    format!("{volume}-{moment}")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_snapshot_is_called_by_its_time() {
+        assert_eq!(snapshot_name("data", "2024-01-02T03:04:05.678901Z"), "data-20240102T030405");
+    }
+}

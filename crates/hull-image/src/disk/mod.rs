@@ -1,0 +1,73 @@
+//! What lies beneath: which file system a folder is on.
+
+use std::path::Path;
+
+use crate::{Error, Result};
+
+/// A file system, as far as that makes a difference.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum FileSystem {
+    /// ext2, ext3 and ext4, which have one number.
+    Ext,
+    /// XFS.
+    Xfs,
+    /// btrfs.
+    Btrfs,
+    /// overlayfs: the root of a container.
+    Overlay,
+    /// Memory.
+    Tmpfs,
+    /// ZFS.
+    Zfs,
+    /// F2FS.
+    F2fs,
+    /// bcachefs.
+    Bcachefs,
+    /// A server's.
+    Nfs,
+    /// Another program's (FUSE).
+    Fuse,
+    /// Whatever else.
+    Other,
+}
+
+impl FileSystem {
+    /// Its name in Docker's words.
+    pub fn name(self) -> &'static str {
+        match self {
+            FileSystem::Ext => "extfs",
+            FileSystem::Xfs => "xfs",
+            FileSystem::Btrfs => "btrfs",
+            FileSystem::Overlay => "overlayfs",
+            FileSystem::Tmpfs => "tmpfs",
+            FileSystem::Zfs => "zfs",
+            FileSystem::F2fs => "f2fs",
+            FileSystem::Bcachefs => "bcachefs",
+            FileSystem::Nfs => "nfs",
+            FileSystem::Fuse => "fuse",
+            FileSystem::Other => "unknown",
+        }
+    }
+}
+
+/// The file system that a folder is on.
+///
+/// # Errors
+/// It cannot be asked.
+pub fn file_system(folder: &Path) -> Result<FileSystem> {
+    let found = rustix::fs::statfs(folder).map_err(|errno| Error::file("look at", folder, errno))?;
+    // The numbers are 32 bits wide, whatever their type is on a machine.
+    Ok(match found.f_type as u32 {
+        0xef53 => FileSystem::Ext,
+        0x5846_5342 => FileSystem::Xfs,
+        0x9123_683e => FileSystem::Btrfs,
+        0x794c_7630 => FileSystem::Overlay,
+        0x0102_1994 => FileSystem::Tmpfs,
+        0x2fc1_2fc1 => FileSystem::Zfs,
+        0xf2f5_2010 => FileSystem::F2fs,
+        0xca45_1a4e => FileSystem::Bcachefs,
+        0x6969 => FileSystem::Nfs,
+        0x6573_5546 => FileSystem::Fuse,
+        _ => FileSystem::Other,
+    })
+}

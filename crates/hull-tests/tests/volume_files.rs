@@ -1,0 +1,304 @@
+//! The files of volumes: cloned, caught in a snapshot, exported and imported.
+
+use std::path::PathBuf;
+
+use hull_tests::{Daemon, Engine, PATIENCE, Tar, picture, wait_until};
+use serde_json::json;
+
+/// Docker has none of this.
+fn docker() -> bool {
+    Engine::under_test() == Engine::Docker
+}
+
+/// Where a volume's files are.
+fn place(daemon: &Daemon, volume: &str) -> PathBuf {
+    daemon.dir().join("data/volumes").join(volume).join("_data")
+}
+
+/// A volume `data` with all that files can be.
+fn with_a_volume() -> Daemon {
+    let daemon = Daemon::start();
+    daemon.ok(&[
+        "run",
+        "--rm",
+        "-v",
+        "data:/v",
+        "busybox",
+        "sh",
+        "-c",
+        "cd /v; mkdir -p a/b c; echo hello >a/b/f; ln a/b/f c/hard; ln -s ../a c/soft; mkfifo pipe; mknod null c 1 3; \
+         dd if=/dev/zero of=sparse bs=1 count=1 seek=3000000 2>/dev/null; chown 5:6 a/b; chown -h 7:8 c/soft; \
+         chmod 4711 a/b/f; chmod 1770 .; chown 9:10 .",
+    ]);
+    let attribute = |path: &str, name: &str, value: &[u8]| {
+        let flags = rustix::fs::XattrFlags::empty();
+        rustix::fs::setxattr(place(&daemon, "data").join(path), name, value, flags).expect("an attribute");
+    };
+    attribute("a/b/f", "user.of-mine", b"=\n\0x");
+    // As a volume has them that is the data root of an engine inside.
+    attribute("c", "trusted.overlay.opaque", b"y");
+    daemon
+}
+
+#[test]
+fn a_clone_and_what_comes_out_of_an_archive_are_all_that_the_volume_is() {
+    if docker() {
+        return;
+    }
+    let daemon = with_a_volume();
+    let before = picture(&place(&daemon, "data"));
+    assert!(before["./sparse"].contains("holes true"), "{}", before["./sparse"]);
+    assert_eq!(daemon.ok(&["volume", "clone", "--label", "k=v", "data", "twin"]), "twin");
+    assert_eq!(picture(&place(&daemon, "twin")), before);
+    assert_eq!(daemon.ok(&["volume", "inspect", "-f", "{{.Labels}}", "twin"]), "map[k:v]");
+    daemon.session(
+        r#"
+        $ hull volume export data >data.tar; hull volume export -o again.tar data; cmp data.tar again.tar; gzip -k data.tar
+        $ hull volume import plain <data.tar; hull volume import packed data.tar.gz
+        plain
+        packed
+        $ tar -tf data.tar | head -n 4
+        ./
+        ./a/
+        ./a/b/
+        ./a/b/f
+        "#,
+    );
+    for volume in ["plain", "packed"] {
+        assert_eq!(picture(&place(&daemon, volume)), before, "{volume}");
+    }
+    // A clone is its own: what is written to one is not in the other.
+    daemon.session(
+        r#"
+        $ hull run --rm -v twin:/v busybox sh -c 'echo changed >/v/a/b/f'; hull run --rm -v data:/v:ro busybox cat /v/c/hard
+        hello
+        $ hull volume clone data twin 2>&1; hull volume clone nothing there 2>&1; hull volume clone data 'a/b' 2>/dev/null
+        Error response from daemon: clone into twin: there is a volume of that name already
+        Error response from daemon: get nothing: no such volume
+        [1]
+        $ hull volume rm data twin plain packed; ls -A $(dirname $(hull volume inspect -f '{{.Mountpoint}}' $(hull volume create rest)))/..
+        data
+        twin
+        plain
+        packed
+        rest
+        "#,
+    );
+}
+
+#[test]
+fn a_snapshot_is_taken_while_containers_stand_still_and_stays_as_it_is() {
+    if docker() {
+        return;
+    }
+    let daemon = Daemon::start();
+    daemon.ok(&[
+        "run",
+        "-d",
+        "--name",
+        "writer",
+        "-v",
+        "data:/v",
+        "busybox",
+        "sh",
+        "-c",
+        "echo one >/v/f; sleep 600",
+    ]);
+    wait_until("the file is written", PATIENCE, || place(&daemon, "data").join("f").exists());
+    assert_eq!(daemon.ok(&["volume", "snapshot", "data", "then"]), "then");
+    daemon.session(
+        r#"
+        $ hull events --since 0 --until 0s --filter container=writer --format '{{.Action}}' | grep pause
+        pause
+        unpause
+        $ hull exec writer sh -c 'echo two >/v/f'; hull run --rm -v then:/v busybox sh -c 'cat /v/f; echo >/v/new' 2>&1
+        one
+        sh: can't create /v/new: Read-only file system
+        [1]
+        $ hull create --name reader -v then:/etc busybox true; hull inspect -f '{{range .Mounts}}{{.RW}}{{end}}' reader
+        <id>
+        false
+        $ hull volume inspect -f '{{.Status.SnapshotOf}}' then
+        data
+        $ hull volume snapshot -q data | sed 's/[0-9]/N/g'
+        data-NNNNNNNNTNNNNNN
+        $ hull volume export then | hull volume import then 2>&1 | grep -o 'it is a snapshot, which stays as it is'
+        it is a snapshot, which stays as it is
+        $ hull volume clone -q then back; hull run --rm -v back:/v busybox sh -c 'cat /v/f; echo >/v/new'
+        back
+        one
+        "#,
+    );
+}
+
+#[test]
+fn an_import_is_whole_or_nothing() {
+    if docker() {
+        return;
+    }
+    let daemon = Daemon::start();
+    let whole = Tar::new().file("a", b"a").file("b", b"b").finish();
+    std::fs::write(daemon.dir().join("work/whole.tar"), &whole).expect("a file");
+    std::fs::write(daemon.dir().join("work/cut.tar"), &whole[..whole.len() - 1024]).expect("a file");
+    daemon.session(
+        r#"
+        $ hull volume import new cut.tar 2>&1 | grep -o 'it is truncated'; hull volume ls -q
+        it is truncated
+        $ hull volume create empty; hull volume import empty cut.tar 2>/dev/null; ls -A $(hull volume inspect -f '{{.Mountpoint}}' empty)
+        empty
+        $ hull volume import empty whole.tar; ls $(hull volume inspect -f '{{.Mountpoint}}' empty)
+        empty
+        a
+        b
+        $ hull volume import empty whole.tar 2>&1 | grep -o 'it is not empty'
+        it is not empty
+        $ hull run -d --name user -v empty:/v busybox sleep 600; hull volume import empty whole.tar 2>&1 | grep -o 'a container runs with it'
+        <id>
+        a container runs with it
+        $ hull exec user sh -c 'echo mine >/v/c; echo changed >/v/a'; hull volume import --merge empty whole.tar; hull exec user sh -c 'cd /v; cat a b c'
+        empty
+        abmine
+        "#,
+    );
+}
+
+#[test]
+fn an_archive_reaches_nothing_outside_the_volume() {
+    if docker() {
+        return;
+    }
+    let daemon = Daemon::start();
+    let target = daemon.dir().join("work/target");
+    std::fs::create_dir(&target).expect("a folder");
+    let link = target.display().to_string();
+    let mut api = daemon.api();
+    api.post("/volumes/create", &json!({ "Name": "v0" })).expect("an answer");
+    for (number, (what, archive)) in [
+        (
+            "a link that leads out",
+            Tar::new().entry(hull_tests::Kind::SymLink, "out", &link, &[]).file("out/x", b"x"),
+        ),
+        ("a path that leads out", Tar::new().file("../../../../work/target/x", b"x")),
+        ("an absolute path", Tar::new().file(&format!("{link}/x"), b"x")),
+        (
+            "a hard link that leads out",
+            Tar::new().entry(hull_tests::Kind::HardLink, "x", "../../../../data/id", &[]),
+        ),
+    ]
+    .into_iter()
+    .enumerate()
+    {
+        let name = format!("v{number}x");
+        api.post("/volumes/create", &json!({ "Name": name })).expect("an answer");
+        let path = format!("/volumes/{name}/import");
+        api.send("POST", &path, "application/x-tar", &archive.finish()).expect("an answer");
+        assert_eq!(std::fs::read_dir(&target).expect("a folder").count(), 0, "{what}");
+        let inside = picture(&place(&daemon, &name));
+        assert!(
+            !inside.values().any(|told| told.contains("-> ") && !told.contains(&link)),
+            "{what}: {inside:?}"
+        );
+        assert!(!inside.contains_key("./x") || what == "an absolute path", "{what}: {inside:?}");
+    }
+}
+
+#[test]
+fn a_volume_of_the_host_s_files_is_a_bind_to_a_policy() {
+    if docker() {
+        return;
+    }
+    let daemon = Daemon::start();
+    let bound = ["-o", "type=none", "-o", "o=bind", "-o", "device=/etc"];
+    daemon.ok(&[&["volume", "create"], &bound[..], &["hosts"]].concat());
+    daemon.ok(&["volume", "create", "--label", "org.example.k=1", "own"]);
+    let socket = daemon.dir().join("guarded.sock");
+    let path = socket.to_str().expect("a path of plain letters");
+    daemon.ok(&["system", "socket", "add", path, "confined", "label=org.example.k=1"]);
+    daemon.ok(&[
+        "volume",
+        "create",
+        "--label",
+        "org.example.k=1",
+        "-o",
+        "type=none",
+        "-o",
+        "o=bind",
+        "-o",
+        "device=/etc",
+        "hosts-own",
+    ]);
+    let mut api = hull_tests::Client::new(&socket);
+    let clone = |name: &str| json!({ "Name": name });
+    for (method, part) in [("GET", "export"), ("POST", "clone"), ("POST", "import")] {
+        let body = if part == "clone" { clone("x").to_string() } else { String::new() };
+        let send = |api: &mut hull_tests::Client, volume: &str| {
+            api.send(method, &format!("/volumes/{volume}/{part}"), "application/json", body.as_bytes())
+                .expect("an answer")
+        };
+        assert_eq!(send(&mut api, "hosts").status, 404, "{part}: it does not carry the label");
+        let refused = send(&mut api, "hosts-own");
+        assert_eq!(refused.status, 403, "{part}: {}", refused.text());
+        assert!(refused.message().contains("refused by the rule no-binds"), "{}", refused.message());
+    }
+    let made = api.post("/volumes/own/clone", &clone("mine")).expect("an answer");
+    assert_eq!(made.status, 201, "{}", made.text());
+    assert_eq!(made.json()["Labels"]["org.example.k"], "1");
+    let taken = api.post("/volumes/own/clone", &clone("hosts")).expect("an answer");
+    assert_eq!(taken.status, 403, "another's name: {}", taken.text());
+}
+
+#[test]
+fn a_mount_of_a_volume_lasts_as_long_as_its_containers_whatever_becomes_of_the_daemon() {
+    if docker() {
+        return;
+    }
+    let mut daemon = Daemon::start();
+    let scratch = ["-o", "type=tmpfs", "-o", "device=tmpfs", "-o", "o=size=1m"];
+    daemon.ok(&[&["volume", "create"], &scratch[..], &["scratch"]].concat());
+    let mounted = |daemon: &Daemon| {
+        let mounts = std::fs::read_to_string("/proc/self/mountinfo").expect("the mounts");
+        mounts.contains(&place(daemon, "scratch").display().to_string())
+    };
+    assert!(!mounted(&daemon), "not before it is used");
+    daemon.ok(&[
+        "run",
+        "-d",
+        "--name",
+        "one",
+        "-v",
+        "scratch:/v",
+        "busybox",
+        "sh",
+        "-c",
+        "echo kept >/v/f; sleep 600",
+    ]);
+    wait_until("the file is written", PATIENCE, || place(&daemon, "scratch").join("f").exists());
+    daemon.kill();
+    daemon.begin();
+    assert_eq!(daemon.ok(&["run", "--rm", "-v", "scratch:/v", "busybox", "cat", "/v/f"]), "kept");
+    assert!(mounted(&daemon), "the other container runs with it");
+    let pid: i32 = daemon.ok(&["inspect", "-f", "{{.State.Pid}}", "one"]).parse().expect("a number");
+    daemon.kill();
+    let pid = rustix::process::Pid::from_raw(pid).expect("a process");
+    rustix::process::kill_process(pid, rustix::process::Signal::KILL).expect("it is there");
+    daemon.begin();
+    wait_until("nobody uses it any more", PATIENCE, || !mounted(&daemon));
+}
+
+#[test]
+fn what_the_kernel_lacks_is_told_by_name() {
+    let daemon = Daemon::start();
+    daemon.ok(&["volume", "create", "-o", "type=nosuchfs", "-o", "device=x", "va"]);
+    let failed = daemon.hull(&["run", "--rm", "-v", "va:/v", "busybox", "true"]);
+    assert!(failed.stderr.contains("failed to mount local volume"), "{}", failed.stderr);
+    if docker() {
+        return;
+    }
+    assert!(failed.stderr.contains("this kernel has no file system nosuchfs"), "{}", failed.stderr);
+    // A password is in the options and in no error.
+    let options = ["-o", "type=cifs", "-o", "device=//127.0.0.1/x", "-o", "o=username=u,password=hunter2"];
+    daemon.ok(&[&["volume", "create"], &options[..], &["vb"]].concat());
+    let failed = daemon.hull(&["run", "--rm", "-v", "vb:/v", "busybox", "true"]);
+    assert!(failed.stderr.contains("password=********"), "{}", failed.stderr);
+    assert!(!failed.stderr.contains("hunter2") && !daemon.log().contains("hunter2"), "{}", failed.stderr);
+}
