@@ -2,6 +2,7 @@
 
 mod registries;
 mod reload;
+mod runtimes;
 
 use std::collections::BTreeMap;
 use std::ffi::OsString;
@@ -133,6 +134,16 @@ pub struct Flags {
     /// How often a download is tried of which nothing comes [default: 5]
     #[arg(long, value_name = "NUMBER")]
     max_download_attempts: Option<usize>,
+    /// Another OCI runtime with runc's command line, which containers can be made by: NAME=PATH (several are possible)
+    #[arg(long = "add-runtime", value_name = "RUNTIME")]
+    #[serde(skip)]
+    runtime: Vec<String>,
+    /// The same, from the file
+    #[arg(skip)]
+    runtimes: BTreeMap<String, runtimes::FileRuntime>,
+    /// The runtime of containers that choose none [default: hull]
+    #[arg(long, value_name = "NAME")]
+    default_runtime: Option<String>,
     /// TLS on tcp://, without asking clients who they are
     #[arg(long)]
     tls: bool,
@@ -349,6 +360,11 @@ fn settle(mut flags: Flags, given: &ArgMatches) -> Result<Settings> {
             cdi_spec_dirs: cdi_spec_dirs(flags.cdi_spec_dir, file.cdi_spec_dir),
             storage_driver: None,
             registries,
+            runtimes: runtimes::all(
+                &flags.runtime,
+                file.runtimes,
+                flags.default_runtime.or(file.default_runtime),
+            )?,
         },
     })
 }

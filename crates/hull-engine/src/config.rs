@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::path::PathBuf;
 
+use crate::Runtimes;
 use crate::model::{LogConfig, Ulimit};
 
 /// The configuration of one daemon.
@@ -39,6 +40,8 @@ pub struct DaemonConfig {
     pub storage_driver: Option<String>,
     /// Registries: mirrors, which are insecure, how much is fetched at once.
     pub registries: hull_image::registry::Settings,
+    /// The runtimes that make containers.
+    pub runtimes: Runtimes,
 }
 
 /// What of the configuration a running daemon takes anew.

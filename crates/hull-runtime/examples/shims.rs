@@ -172,6 +172,7 @@ fn start(launcher: &Launcher, folder: &Path, command: &[&str], number: usize, lo
         reserved: 0,
         attach: Vec::new(),
         user: None,
+        runtime: None,
     }));
     launcher.send(&message, &[theirs.as_fd()])?;
     Ok(ours)

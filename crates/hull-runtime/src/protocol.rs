@@ -107,6 +107,21 @@ pub struct Launch {
     /// Whom the command runs as, looked up inside; none: the spec's numeric user.
     #[serde(default)]
     pub user: Option<UserLookup>,
+    /// The OCI runtime that makes the container; none: this one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub runtime: Option<ForeignRuntime>,
+}
+
+/// Another OCI runtime, with runc's command line.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ForeignRuntime {
+    /// The name by which users choose it.
+    pub name: String,
+    /// Its program; without a folder it is looked for in the daemon's `PATH`.
+    pub path: PathBuf,
+    /// What it is given before everything else.
+    #[serde(default)]
+    pub arguments: Vec<String>,
 }
 
 /// A user and groups as they were written: the new process looks them up in the container's own /etc/passwd

@@ -144,6 +144,11 @@ impl Daemon {
         self.environment = environment.iter().map(|(n, v)| ((*n).to_owned(), (*v).to_owned())).collect();
     }
 
+    /// The further options of the daemon when it begins the next time, instead of those that it was started with.
+    pub fn set_options(&mut self, options: &[&str]) {
+        self.options = options.iter().map(|&option| option.to_owned()).collect();
+    }
+
     /// Starts the daemon's process (again) and waits for it to say that it serves.
     ///
     /// # Panics

@@ -15,6 +15,7 @@ const NEEDED: &[(&str, &str)] = &[
     ("openssl", "openssl"),
     ("pgrep", "procps"),
     ("python3", "python3"),
+    ("runc", "runc"),
     ("script", "bsdutils"),
     ("setsid", "util-linux"),
     ("socat", "socat"),

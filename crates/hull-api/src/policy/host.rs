@@ -10,9 +10,6 @@ use hull_engine::volumes::bring_others_files;
 
 use super::{Judge, Rule};
 
-/// The runtimes that are hull's own.
-const OWN_RUNTIMES: [&str; 4] = ["", "hull", "runc", "io.containerd.runc.v2"];
-
 impl Judge<'_> {
     /// Judges a container that is there.
     pub(super) fn judge_existing(&self, container: &Arc<Container>) -> Result<()> {
@@ -68,7 +65,7 @@ impl Judge<'_> {
         refuse(host.sysctls.as_ref().is_some_and(|sysctls| !sysctls.is_empty()), "HostConfig.Sysctls")?;
         refuse(host.oom_score_adj < 0, "HostConfig.OomScoreAdj below 0")?;
         refuse(
-            !OWN_RUNTIMES.contains(&host.runtime.as_str()),
+            !self.engine.config.runtimes.is_usual(&host.runtime),
             &format!("HostConfig.Runtime {}", host.runtime),
         )?;
         // Out of the users that the daemon maps.

@@ -208,12 +208,8 @@ impl Engine {
         if host.shm_size < 0 {
             return Err(Error::invalid("SHM size can not be less than 0"));
         }
-        match host.runtime.as_str() {
-            "" | "hull" => host.runtime = "hull".to_owned(),
-            // The names under which Docker knows its one runtime, which tools and scripts send.
-            "runc" | "io.containerd.runc.v2" => {}
-            other => return Err(Error::invalid(format!("unknown or invalid runtime name: {other}"))),
-        }
+        host.runtime = self.config.runtimes.chosen(&host.runtime)?;
+        self.config.runtimes.foreign(host)?;
         let policy = &mut host.restart_policy;
         check_restart_policy(policy)?;
         if policy.name.is_empty() {

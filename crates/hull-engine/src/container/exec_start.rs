@@ -52,7 +52,8 @@ impl Engine {
                 Ok(())
             }
             Err(error) => {
-                let error = not_started(error);
+                let by_other = self.config.runtimes.foreign(&container.record().host_config);
+                let error = not_started(error, matches!(by_other, Ok(Some(_))));
                 state.failed(i32::from(error.exit_status));
                 drop(state);
                 exec.ended.send_replace(true);
@@ -139,19 +140,18 @@ impl Engine {
     }
 }
 
-/// Why a command could not be started, in Docker's words and with its exit status.
-fn not_started(error: Error) -> Error {
+/// Why a command could not be started, in Docker's words and with its exit status. Another runtime (`by_other`) has its
+/// own for what it was about.
+fn not_started(error: Error, by_other: bool) -> Error {
     if error.kind != Kind::System {
         return error;
     }
     let named = matches!(error.exit_status, 126 | 127);
+    let about = if by_other { "" } else { "exec failed: unable to start container process: " };
     Error {
         kind: if named { Kind::InvalidParameter } else { Kind::System },
         exit_status: if named { error.exit_status } else { NOT_STARTED },
-        message: format!(
-            "OCI runtime exec failed: exec failed: unable to start container process: {}",
-            error.message
-        ),
+        message: format!("OCI runtime exec failed: {about}{}", error.message),
     }
 }
 

@@ -104,6 +104,7 @@ impl Engine {
         let shim = Shim::new(ours)?;
         starting.launched(&shim);
         // From here on the shim holds the reserved ports and the clients.
+        let by_other = launch.runtime.is_some();
         let reserved =
             prepared.allocation.as_mut().map(|allocation| std::mem::take(&mut allocation.reserved));
         self.send_launch(launch, theirs, reserved.unwrap_or_default(), clients)?;
@@ -124,7 +125,7 @@ impl Engine {
         }
         let started = match started.await {
             Ok(Ok(started)) => started,
-            Ok(Err(error)) => return Err(start_error(error)),
+            Ok(Err(error)) => return Err(start_error(error, by_other)),
             Err(_) => {
                 self.clear_cgroup(container).await;
                 return Err(Error::system(
@@ -301,10 +302,11 @@ impl Engine {
     }
 }
 
-/// A failed start in Docker's words.
-fn start_error(error: hull_runtime::Error) -> Error {
+/// A failed start in Docker's words. Another runtime (`by_other`) has its own for what it was about.
+fn start_error(error: hull_runtime::Error, by_other: bool) -> Error {
     let exit_status = error.exit_status;
     let kind = if matches!(exit_status, 126 | 127) { Kind::InvalidParameter } else { Kind::System };
-    let message = format!("OCI runtime create failed: unable to start container process: {error}");
+    let about = if by_other { "" } else { "unable to start container process: " };
+    let message = format!("OCI runtime create failed: {about}{error}");
     Error { exit_status: if exit_status == 125 { 128 } else { exit_status }, ..Error::new(kind, message) }
 }

@@ -92,8 +92,8 @@ impl Engine {
             "Labels": reloadable.labels,
             "ExperimentalBuild": false,
             "ServerVersion": VERSION,
-            "Runtimes": { "hull": { "path": std::env::current_exe().unwrap_or_default() } },
-            "DefaultRuntime": "hull",
+            "Runtimes": self.config.runtimes.described(),
+            "DefaultRuntime": self.config.runtimes.default_name(),
             "Swarm": {
                 "NodeID": "",
                 "NodeAddr": "",

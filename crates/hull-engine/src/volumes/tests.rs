@@ -30,6 +30,7 @@ impl Place {
             cdi_spec_dirs: Vec::new(),
             storage_driver: None,
             registries: Default::default(),
+            runtimes: crate::Runtimes::default(),
         };
         let database = Arc::new(Database::open(&folder.path().join("db")).unwrap());
         Place { _folder: folder, config, database }

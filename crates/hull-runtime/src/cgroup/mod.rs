@@ -244,6 +244,40 @@ impl Cgroup {
         Ok(())
     }
 
+    /// Puts a process into it that somebody else has made, and what that has started since: in each hierarchy where it is
+    /// not in it, or below it, already. What has ended meanwhile is nowhere.
+    pub(crate) fn adopt(&self, pid: i32) -> Result<()> {
+        let mut known = std::collections::BTreeSet::new();
+        // Until a look finds none that has not been moved: what a moved process starts, starts in here.
+        loop {
+            let fresh: Vec<i32> =
+                family(pid).into_iter().filter(|process| !known.contains(process)).collect();
+            if fresh.is_empty() {
+                return Ok(());
+            }
+            for process in fresh {
+                self.adopt_one(process)?;
+                known.insert(process);
+            }
+        }
+    }
+
+    fn adopt_one(&self, pid: i32) -> Result<()> {
+        for folder in self.everywhere().filter(|folder| folder.is_dir()) {
+            let mut inside = Vec::new();
+            processes_below(&folder, &mut inside)
+                .context(|| format!("list the processes of cgroup {}", self.path))?;
+            if inside.contains(&pid) {
+                continue;
+            }
+            match write_process(&folder.join("cgroup.procs"), pid) {
+                Err(error) if error.errno == Some(libc::ESRCH) => return Ok(()),
+                written => written?,
+            }
+        }
+        Ok(())
+    }
+
     /// Its folder in the v2 hierarchy, for `clone3` into it.
     pub(crate) fn open_unified(&self) -> Result<Option<OwnedFd>> {
         self.unified().map(|folder| open_folder(&folder)).transpose()
@@ -556,6 +590,21 @@ fn folders_below(folder: &Path) -> io::Result<Vec<PathBuf>> {
         }
     }
     Ok(folders)
+}
+
+/// A process and all that came of it, as far as their parents live.
+fn family(pid: i32) -> Vec<i32> {
+    let mut family = vec![pid];
+    let mut next = 0;
+    while let Some(pid) = family.get(next).copied() {
+        next += 1;
+        let Ok(threads) = std::fs::read_dir(format!("/proc/{pid}/task")) else { continue };
+        for thread in threads.flatten() {
+            let children = std::fs::read_to_string(thread.path().join("children")).unwrap_or_default();
+            family.extend(children.split_whitespace().filter_map(|pid| pid.parse::<i32>().ok()));
+        }
+    }
+    family
 }
 
 fn kill(pid: i32) -> io::Result<()> {

@@ -44,6 +44,24 @@ pub(super) fn granted(asked: Option<&LinuxCapabilities>) -> Result<(Wanted, Vec<
     Ok((wanted, cut))
 }
 
+/// Takes out of a process's sets what this process lacks, and returns the names of that.
+pub(super) fn cut(sets: &mut LinuxCapabilities) -> Result<Vec<String>> {
+    let (_, lacking) = granted(Some(sets))?;
+    if lacking.is_empty() {
+        return Ok(lacking);
+    }
+    let own = capabilities(None).context(|| "read this process's capabilities".into())?.permitted;
+    let kept = |set: &Option<Capabilities>| {
+        set.as_ref().map(|set| set.iter().copied().filter(|one| own.contains(bit(*one))).collect())
+    };
+    sets.set_bounding(kept(sets.bounding()));
+    sets.set_effective(kept(sets.effective()));
+    sets.set_permitted(kept(sets.permitted()));
+    sets.set_inheritable(kept(sets.inheritable()));
+    sets.set_ambient(kept(sets.ambient()));
+    Ok(lacking)
+}
+
 /// The names of those that the kernel has and this process lacks.
 pub(crate) fn lacking() -> Vec<String> {
     let Ok(own) = capabilities(None) else { return Vec::new() };

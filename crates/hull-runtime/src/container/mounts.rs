@@ -90,6 +90,26 @@ pub(super) fn prepare_binds(spec: &Spec) -> Result<Vec<Prepared>> {
     Ok(binds)
 }
 
+/// The tree of a bind that only hull's own words describe (a part of a volume, mapped ids), which are taken out of it; none
+/// where every runtime knows what is meant.
+pub(crate) fn tree_of_own_words(mount: &mut Mount) -> Result<Option<OwnedFd>> {
+    let words = mount.options().clone().unwrap_or_default();
+    let options = options::parse(&words);
+    let has_part = options.data.iter().any(|(key, _)| key == SUBPATH);
+    let is_mapped = options.id_map.is_some() || mount.uid_mappings().is_some();
+    if !is_bind(mount, &options) || !(has_part || is_mapped) {
+        return Ok(None);
+    }
+    let tree = outside::bind_tree(mount, &options, None)?;
+    let is_common = |word: &String| {
+        !matches!(word.as_str(), "idmap" | "ridmap") && word.split('=').next() != Some(SUBPATH)
+    };
+    mount.set_options(Some(words.into_iter().filter(is_common).collect()));
+    mount.set_uid_mappings(None);
+    mount.set_gid_mappings(None);
+    Ok(Some(tree))
+}
+
 /// Whether the configuration binds something to `/dev` itself; then nothing is added to it.
 pub(super) fn binds_dev(spec: &Spec) -> bool {
     spec.mounts().iter().flatten().any(|mount| {

@@ -61,7 +61,7 @@ fn wanted_propagation(spec: &Spec) -> Result<Option<(u64, bool)>> {
 }
 
 /// The root file system as a detached mount.
-pub(super) fn detached(spec: &Spec, rootfs: &Rootfs) -> Result<OwnedFd> {
+pub(crate) fn detached(spec: &Spec, rootfs: &Rootfs) -> Result<OwnedFd> {
     match rootfs {
         Rootfs::Path => clone_of_path(spec),
         Rootfs::Overlay { lower, upper, work } => overlay(lower, upper, work),

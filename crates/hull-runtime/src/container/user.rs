@@ -3,10 +3,13 @@
 
 use std::borrow::Cow;
 use std::io::Read;
+use std::os::fd::{AsRawFd, BorrowedFd};
+use std::path::Path;
 
 use oci_spec::runtime::Process;
 use rustix::fs::{Mode, OFlags};
 
+use super::inroot;
 use crate::protocol::UserLookup;
 use crate::{Error, Result};
 
@@ -27,12 +30,38 @@ struct Identity {
 pub(super) fn looked_up<'p>(process: &'p Process, lookup: Option<&UserLookup>) -> Result<Cow<'p, Process>> {
     let Some(lookup) = lookup else { return Ok(Cow::Borrowed(process)) };
     let identity = find(lookup, &read("/etc/passwd"), &read("/etc/group"))?;
-    let mut process = process.clone();
-    let user = process.user_mut();
-    user.set_uid(identity.uid);
-    user.set_gid(identity.gid);
-    user.set_additional_gids(Some(identity.groups));
-    Ok(Cow::Owned(process))
+    Ok(Cow::Owned(identity.of(process)))
+}
+
+/// The same, for who is not in the container: its root file system is looked into from outside.
+pub(crate) fn looked_up_beneath(
+    root: BorrowedFd<'_>,
+    process: &Process,
+    lookup: Option<&UserLookup>,
+) -> Result<Process> {
+    let Some(lookup) = lookup else { return Ok(process.clone()) };
+    let read = |path: &str| read_beneath(root, Path::new(path));
+    Ok(find(lookup, &read("/etc/passwd"), &read("/etc/group"))?.of(process))
+}
+
+impl Identity {
+    /// A process with this user.
+    fn of(self, process: &Process) -> Process {
+        let mut process = process.clone();
+        let user = process.user_mut();
+        user.set_uid(self.uid);
+        user.set_gid(self.gid);
+        user.set_additional_gids(Some(self.groups));
+        process
+    }
+}
+
+/// A file beneath a root; empty where it is none. Nothing else is opened there: a device's opening alone does things.
+fn read_beneath(root: BorrowedFd<'_>, path: &Path) -> String {
+    let Ok(found) = inroot::open(root, path, OFlags::PATH) else { return String::new() };
+    let is_file = rustix::fs::fstat(&found)
+        .is_ok_and(|stat| rustix::fs::FileType::from_raw_mode(stat.st_mode).is_file());
+    if is_file { read(&format!("/proc/self/fd/{}", found.as_raw_fd())) } else { String::new() }
 }
 
 /// A file of the container's; empty where it is none. Nonblocking: it may be a pipe.

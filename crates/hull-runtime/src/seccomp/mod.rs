@@ -17,12 +17,14 @@ mod docker;
 mod numbers;
 mod profile;
 mod rules;
+mod specification;
 #[cfg(test)]
 mod tests;
 
 use compiler::Section;
 pub use docker::of_docker;
 use rules::Action;
+pub use specification::default_profile;
 
 /// `SECCOMP_FILTER_FLAG_WAIT_KILLABLE_RECV`, since Linux 5.19.
 const WAIT_KILLABLE_RECV: u64 = 1 << 5;

@@ -8,7 +8,8 @@ use rustix::net::SocketFlags;
 use super::exec_cgroup::ExecCgroup;
 use super::kernel::{self, Interest};
 use super::log::Stream;
-use super::running::{Running, Shim, StartingExec, signal};
+use super::running::{Running, Shim, signal};
+use super::starting::{StartingExec, Way};
 use super::streams::{self, Hold, Streams};
 use super::{now_ns, start};
 use crate::cgroup::Cgroup;
@@ -232,28 +233,10 @@ impl Shim {
         if exec.attach.is_some() && client.is_none() {
             return Err(Error::refused("attach a client", "the message came without its socket"));
         }
-        let filter = self.filter_of(&exec)?;
         let own = self.cgroup_of(&exec)?;
-        let (cgroup, leaf) = match &own {
-            ExecCgroup::Counting(cgroup) => (cgroup, None),
-            ExecCgroup::Leaf(leaf) => (&self.cgroup, Some(leaf)),
-        };
-        let child = container::exec(ExecIn {
-            preserved: 0,
-            detached: false,
-            state: None,
-            target_pid: self.first.pid,
-            target_pidfd: self.first.pidfd.as_fd(),
-            process: &exec.process,
-            filter: filter.as_ref(),
-            streams: theirs,
-            cgroup,
-            leaf,
-            user: exec.user.as_ref(),
-        });
-        match child {
-            Ok(child) => {
-                self.starting.push(StartingExec { exec, child, streams, client, cgroup: Some(own), asker });
+        match self.way(&exec, theirs, &own) {
+            Ok(way) => {
+                self.starting.push(StartingExec { exec, way, streams, client, cgroup: Some(own), asker });
                 Ok(())
             }
             Err(error) => {
@@ -266,6 +249,32 @@ impl Shim {
                 Err(error)
             }
         }
+    }
+
+    /// Begins to make the process of an exec.
+    fn way(&self, exec: &Exec, streams: container::Streams, own: &ExecCgroup) -> Result<Way> {
+        if let Some(foreign) = &self.foreign {
+            return foreign.exec(exec, self.first.pid, streams).map(Way::Foreign);
+        }
+        let filter = self.filter_of(exec)?;
+        let (cgroup, leaf) = match own {
+            ExecCgroup::Counting(cgroup) => (cgroup, None),
+            ExecCgroup::Leaf(leaf) => (&self.cgroup, Some(leaf)),
+        };
+        let child = container::exec(ExecIn {
+            preserved: 0,
+            detached: false,
+            state: None,
+            target_pid: self.first.pid,
+            target_pidfd: self.first.pidfd.as_fd(),
+            process: &exec.process,
+            filter: filter.as_ref(),
+            streams,
+            cgroup,
+            leaf,
+            user: exec.user.as_ref(),
+        })?;
+        Ok(Way::Own(Box::new(child)))
     }
 
     fn filter_of(&self, exec: &Exec) -> Result<Option<seccomp::Filter>> {

@@ -8,6 +8,7 @@ use rustix::io::Errno;
 
 use super::interests::{Interests, Part};
 use super::running::Shim;
+use super::starting::container_has_ended;
 use super::streams::Streams;
 use crate::Result;
 use crate::error::Context;
@@ -78,10 +79,16 @@ impl Shim {
         }
         // The daemon looks for cgroups without a container when it starts. Whoever starts this container again, or says
         // that it is removed, waits until the connection closes.
+        if let Some(foreign) = &self.foreign {
+            foreign.clear(&self.cgroup);
+        }
         let _ = self.cgroup.remove();
         self.connections.clear();
         // A client that takes nothing must not keep the file system mounted: the next start mounts it again.
         self.root = None;
+        if let Some(foreign) = self.foreign.take() {
+            foreign.unmount();
+        }
         self.deliver();
     }
 
@@ -91,7 +98,7 @@ impl Shim {
         let _ = self.cgroup.kill_all();
         // Those on their way can never arrive. Their handles reap them.
         for starting in std::mem::take(&mut self.starting) {
-            let error = crate::Error::refused("execute in the container", "the container has ended");
+            let error = container_has_ended();
             self.answer_later(starting.asker, crate::protocol::Reply::Failed(error));
         }
         self.reap();

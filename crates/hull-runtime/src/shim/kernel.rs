@@ -69,6 +69,25 @@ pub(crate) fn signal_by_pidfd(pidfd: RawFd, signal: i32) -> io::Result<()> {
     if result < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
 }
 
+/// Reaps a child by its pidfd, if it has ended: its wait status.
+pub(crate) fn reap_by_pidfd(pidfd: RawFd) -> Option<i32> {
+    // SAFETY: the information lives through the call, and is read only where the call says that it has written it.
+    unsafe {
+        let mut info: libc::siginfo_t = std::mem::zeroed();
+        let result =
+            libc::waitid(libc::P_PIDFD, pidfd as libc::id_t, &raw mut info, libc::WEXITED | libc::WNOHANG);
+        if result < 0 || info.si_pid() == 0 {
+            return None;
+        }
+        let status = info.si_status();
+        Some(match info.si_code {
+            libc::CLD_EXITED => status << 8,
+            libc::CLD_DUMPED => status | 0x80,
+            _ => status,
+        })
+    }
+}
+
 /// How many processors the machine has.
 pub(crate) fn processors() -> u64 {
     // SAFETY: no memory is involved.

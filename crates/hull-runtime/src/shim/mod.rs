@@ -34,12 +34,14 @@ mod client;
 mod control;
 mod ending;
 mod exec_cgroup;
+mod foreign;
 mod interests;
 pub(crate) mod kernel;
 mod limits;
 pub mod log;
 mod running;
 mod start;
+mod starting;
 mod streams;
 
 pub(crate) use start::Ready;

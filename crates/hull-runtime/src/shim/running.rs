@@ -1,21 +1,22 @@
 //! Running: one round of the loop for whatever happens.
 
-use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::os::fd::{AsRawFd, OwnedFd};
 use std::time::{Duration, Instant};
 
 use super::causes::{self, Above};
 use super::control::Connection;
 use super::ending::ExitRecord;
 use super::exec_cgroup::{ExecCgroup, LeftLeaves};
+use super::foreign::Foreign;
 use super::interests::{Interests, Part};
 use super::kernel;
 use super::limits::Clock;
 use super::log::Writer;
 use super::start::Started;
+use super::starting::StartingExec;
 use super::streams::{READ_MAX, Streams};
 use crate::cgroup::{Cgroup, OomWatch};
-use crate::container::{Child, Step};
-use crate::protocol::{EndReason, Event, Exec, Exit, Reply, Whose};
+use crate::protocol::{EndReason, Event, Exit, Reply, Whose};
 use crate::{Result, seccomp, sys};
 
 /// How long the output of an exec that has ended is waited for, where something it left behind holds the
@@ -30,6 +31,8 @@ pub(super) struct Shim {
     /// The container's root folder, let go of when everyone has been told: the last handle of an overlay waits for
     /// the disk.
     pub(super) root: Option<crate::container::Root>,
+    /// The runtime that has made the container, where that is another one.
+    pub(super) foreign: Option<Box<Foreign>>,
     pub(super) listener: Option<OwnedFd>,
     pub(super) connections: Vec<Connection>,
     pub(super) cgroup: Cgroup,
@@ -86,17 +89,6 @@ pub(super) struct RunningExec {
     pub(super) told: bool,
 }
 
-/// An exec on its way.
-pub(super) struct StartingExec {
-    pub(super) exec: Box<Exec>,
-    pub(super) child: Child,
-    pub(super) streams: Streams,
-    pub(super) client: Option<OwnedFd>,
-    pub(super) cgroup: Option<ExecCgroup>,
-    /// The connection that waits for the answer.
-    pub(super) asker: u64,
-}
-
 impl Shim {
     /// Takes over from the start, and tells the daemon.
     pub(super) fn new(started: Started, control: OwnedFd) -> Shim {
@@ -116,6 +108,7 @@ impl Shim {
             folder: started.folder,
             exit_record: started.exit_record,
             root: started.root,
+            foreign: started.foreign,
             listener: Some(started.listener),
             connections,
             first: Running {
@@ -181,6 +174,7 @@ impl Shim {
         self.first.streams.look();
         self.execs.iter_mut().for_each(|exec| exec.process.streams.look());
         self.check_limits();
+        self.end_hanging();
         self.follow_clients();
         self.finish_execs();
         self.sweep();
@@ -201,7 +195,7 @@ impl Shim {
             }
         }
         for (index, starting) in self.starting.iter().enumerate() {
-            interests.add(starting.child.sync().as_raw_fd(), libc::POLLIN, Part::Starting(index));
+            interests.add(starting.fd(), libc::POLLIN, Part::Starting(index));
         }
         self.first.streams.interests(0, interests);
         for (index, exec) in self.execs.iter().enumerate() {
@@ -264,6 +258,9 @@ impl Shim {
         // One that is on its way to its exec is reaped by its handle; it is looked at again when it has come
         // through.
         if !self.starting.is_empty() {
+            if self.foreign.is_some() {
+                self.reap_first();
+            }
             return;
         }
         while let Ok(Some((pid, status))) = sys::reap() {
@@ -276,6 +273,15 @@ impl Shim {
                 exec.process.ended = ended;
                 exec.process.streams.end_input();
             }
+        }
+    }
+
+    /// Reaps the first process alone, where it has ended: another runtime may hang over an exec for long.
+    fn reap_first(&mut self) {
+        if self.first.ended.is_none()
+            && let Some(status) = kernel::reap_by_pidfd(self.first.pidfd.as_raw_fd())
+        {
+            self.first.ended = Some((status, super::now_ns(), Instant::now()));
         }
     }
 
@@ -301,39 +307,16 @@ impl Shim {
     /// An exec on its way has something to tell.
     fn step(&mut self, index: usize) {
         let Some(starting) = self.starting.get_mut(index) else { return };
-        let done = loop {
-            match starting.child.step() {
-                // A warning of an exec has no one to be shown to: the container's own start told the same.
-                Ok(Step::Warning(_)) => {}
-                Ok(Step::NeedsNetwork | Step::NeedsHooks | Step::Held) => {}
-                Ok(Step::Terminal(master)) => {
-                    if let Err(error) = starting.streams.set_terminal(master) {
-                        break Err(error);
-                    }
-                }
-                Ok(Step::Running) => break Ok(()),
-                Err(error) => break Err(error),
-            }
-            if !is_readable(&starting.child) {
-                return;
-            }
-        };
+        let Some(through) = starting.step() else { return };
         let starting = self.starting.remove(index);
         let asker = starting.asker;
-        let reply = match done {
-            Ok(()) => {
-                let pid = starting.child.pid();
-                self.execs.push(starting.running(self.oom_kills));
+        let reply = match starting.arrive(through, self.oom_kills) {
+            Ok(exec) => {
+                let pid = exec.process.pid;
+                self.execs.push(exec);
                 Reply::Started { pid }
             }
-            Err(error) => {
-                drop(starting.child);
-                if let Some(cgroup) = &starting.cgroup {
-                    // What cannot be removed goes with the container's.
-                    cgroup.remove();
-                }
-                Reply::Failed(error)
-            }
+            Err(error) => Reply::Failed(error),
         };
         self.answer_later(asker, reply);
         self.reap();
@@ -352,7 +335,8 @@ impl Shim {
         let now = Instant::now();
         let streams = self.execs.iter().map(|exec| &exec.process.streams).chain([&self.first.streams]);
         let looks = streams.filter_map(|streams| streams.looks_at(now));
-        clocks.filter_map(Clock::due).chain(lingering).chain(stalled).chain(looks).min()
+        let starting = self.starting.iter().filter_map(StartingExec::due);
+        clocks.filter_map(Clock::due).chain(lingering).chain(stalled).chain(looks).chain(starting).min()
     }
 
     fn check_limits(&mut self) {
@@ -369,6 +353,20 @@ impl Shim {
             clock.check(now, cgroup.cgroup());
             !cgroup.remove()
         });
+    }
+
+    /// Gives up execs whose runtime takes too long.
+    fn end_hanging(&mut self) {
+        let now = Instant::now();
+        while let Some(index) =
+            self.starting.iter().position(|starting| starting.due().is_some_and(|due| due <= now))
+        {
+            let before = self.starting.len();
+            self.step(index);
+            if self.starting.len() == before {
+                return;
+            }
+        }
     }
 
     /// Kills the execs that end with their clients and have none any more.
@@ -466,35 +464,6 @@ impl Shim {
         });
         self.connections.retain(|connection| !connection.closed);
     }
-}
-
-impl StartingExec {
-    fn running(mut self, oom_kills_before: u64) -> RunningExec {
-        if let (Some(attach), Some(socket)) = (self.exec.attach.take(), self.client.take()) {
-            self.streams.attach(attach, socket, None);
-        }
-        RunningExec {
-            process: Running {
-                pid: self.child.pid(),
-                pidfd: self.child.into_pidfd(),
-                streams: self.streams,
-                clock: Clock::new(self.exec.limits),
-                killed: false,
-                oom_kills_before,
-                ended: None,
-            },
-            id: self.exec.id,
-            ends_with_client: self.exec.ends_with_client,
-            cgroup: self.cgroup,
-            told: false,
-        }
-    }
-}
-
-fn is_readable(child: &Child) -> bool {
-    let sync = child.sync().as_fd().as_raw_fd();
-    let mut interest = [kernel::Interest { fd: sync, events: libc::POLLIN, revents: 0 }];
-    kernel::poll(&mut interest, Some(Duration::ZERO)).is_ok() && interest[0].revents != 0
 }
 
 /// Sends a signal of any number to a process that runs.

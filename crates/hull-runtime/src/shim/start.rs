@@ -5,13 +5,16 @@ use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use oci_spec::runtime::{Process, Spec};
 
 use super::ending::ExitRecord;
+use super::foreign::{self, Beginning, Begun, Foreign};
 use super::kernel::{self, Interest};
 use super::log::Writer;
 use super::streams::{self, Streams};
 use crate::cgroup::Cgroup;
 use crate::container::{Child, Start, Step};
 use crate::error::Context;
-use crate::protocol::{self, Attach, FromShim, Launch, ReceiveError, Reply, Request, Seccomp};
+use crate::protocol::{
+    self, Attach, ForeignRuntime, FromShim, Launch, ReceiveError, Reply, Request, Seccomp,
+};
 use crate::{Error, Result, container, seccomp};
 
 /// A container whose first process has been executed.
@@ -31,6 +34,8 @@ pub(super) struct Started {
     pub(super) reserved: Vec<OwnedFd>,
     /// The container's file systems, see [`container::Child::take_root`].
     pub(super) root: Option<container::Root>,
+    /// The runtime that has made it, where that is another one.
+    pub(super) foreign: Option<Box<Foreign>>,
     /// Readable when a child has ended.
     pub(super) children: OwnedFd,
     pub(super) warnings: Vec<String>,
@@ -38,6 +43,14 @@ pub(super) struct Started {
     pub(super) filter: Option<seccomp::Filter>,
     /// The control socket is still open.
     pub(super) control_open: bool,
+}
+
+/// The first process, when it has been executed.
+struct First {
+    pid: i32,
+    pidfd: OwnedFd,
+    root: Option<container::Root>,
+    foreign: Option<Box<Foreign>>,
 }
 
 /// What a failed start takes back.
@@ -100,12 +113,15 @@ pub(super) fn start(
     mut others: Vec<OwnedFd>,
     ready: Ready,
 ) -> Result<Started> {
+    let mut launch = launch;
     if others.len() != launch.reserved + launch.attach.len() {
         let (reserved, clients) = (launch.reserved, launch.attach.len());
         let reason = format!("{} descriptors came for {reserved} ports and {clients} clients", others.len());
         return Err(Error::refused("start the container", reason));
     }
-    let mut clients = Waiting(launch.attach.into_iter().zip(others.split_off(launch.reserved)).collect());
+    let mut clients = Waiting(
+        std::mem::take(&mut launch.attach).into_iter().zip(others.split_off(launch.reserved)).collect(),
+    );
     clients.0.iter().try_for_each(|(attach, _)| streams::check(attach, false))?;
     let doing = || format!("prepare {}", launch.runtime_dir.display());
     let folder = super::open_folder(&launch.runtime_dir).context(doing)?;
@@ -115,14 +131,14 @@ pub(super) fn start(
     let folder_kept = folder.try_clone().context(doing)?;
     let mut undo = Undo { folder, cgroup: None, armed: true };
 
-    let mut spec = launch.spec;
+    let mut spec = std::mem::take(&mut launch.spec);
     // Inherited from the launcher, the shim's own protection would protect the container as well.
     if let Some(process) = spec.process_mut() {
         default_score(process);
     }
     let cgroup = Cgroup::begin(&cgroup_path(&spec, &launch.id))?;
     undo.cgroup = Some(cgroup.clone());
-    let log = Writer::open(launch.log)?;
+    let log = Writer::open(launch.log.clone())?;
     let filter = match launch.seccomp {
         Seccomp::Default => Some(seccomp::default_filter(&bounding(spec.process().as_ref()))?),
         Seccomp::Spec => spec
@@ -133,34 +149,20 @@ pub(super) fn start(
             .transpose()?,
         Seccomp::Unconfined => None,
     };
-    let (mut streams, theirs) = Streams::new(launch.stdio)?;
-    let mut child = container::start(Start {
-        spec: &spec,
-        rootfs: &launch.rootfs,
-        filter: filter.as_ref(),
-        streams: theirs,
-        cgroup: &cgroup,
-        awaits_cgroup: true,
-        is_moved: false,
-        init: launch.init,
-        awaits_network: launch.awaits_network,
-        user: launch.user.as_ref(),
-        preserved: 0,
-        keyring: true,
-        hold: None,
-        no_pivot: false,
-    })?;
-    // The first process mounts meanwhile.
-    let warnings = cgroup.complete(spec.linux().as_ref().and_then(|linux| linux.resources().as_ref()))?;
-    child.cgroup_is_there()?;
-    let mut handshake = Handshake { streams: &mut streams, warnings, network: None, control_open: true };
-    handshake.run(&mut child, control, launch.awaits_network)?;
+    let (mut streams, theirs) = Streams::new(launch.stdio.clone())?;
+    let mut handshake =
+        Handshake { streams: &mut streams, warnings: Vec::new(), network: None, control_open: true };
+    let runtime = launch.runtime.take();
+    let making = Making { launch: &launch, spec: &spec, cgroup: &cgroup, control };
+    let First { pid, pidfd, root, foreign } = match runtime {
+        None => making.own(filter.as_ref(), theirs, &mut handshake)?,
+        Some(runtime) => making.foreign(runtime, theirs, &mut handshake)?,
+    };
     let Handshake { warnings, control_open, .. } = handshake;
     for (attach, socket) in std::mem::take(&mut clients.0) {
         streams.attach(attach, socket, None);
     }
     undo.armed = false;
-    let root = child.take_root();
     Ok(Started {
         id: launch.id,
         folder: folder_kept,
@@ -169,18 +171,74 @@ pub(super) fn start(
         cgroup,
         streams,
         log,
-        pid: child.pid(),
-        pidfd: child.into_pidfd(),
+        pid,
+        pidfd,
         init: launch.init,
         at_ns: super::now_ns(),
         limits: launch.limits,
         reserved: others,
         root,
+        foreign,
         children: ready.children,
         warnings,
         filter: if launch.seccomp == Seccomp::Spec { filter } else { None },
         control_open,
     })
+}
+
+/// A container whose first process is to be made.
+struct Making<'a> {
+    launch: &'a Launch,
+    spec: &'a Spec,
+    cgroup: &'a Cgroup,
+    control: &'a OwnedFd,
+}
+
+impl Making<'_> {
+    /// By this runtime: the first process mounts while its cgroup is made.
+    fn own(
+        &self,
+        filter: Option<&seccomp::Filter>,
+        streams: container::Streams,
+        handshake: &mut Handshake<'_>,
+    ) -> Result<First> {
+        let Making { launch, spec, cgroup, control } = *self;
+        let mut child = container::start(Start {
+            spec,
+            rootfs: &launch.rootfs,
+            filter,
+            streams,
+            cgroup,
+            awaits_cgroup: true,
+            is_moved: false,
+            init: launch.init,
+            awaits_network: launch.awaits_network,
+            user: launch.user.as_ref(),
+            preserved: 0,
+            keyring: true,
+            hold: None,
+            no_pivot: false,
+        })?;
+        let resources = spec.linux().as_ref().and_then(|linux| linux.resources().as_ref());
+        handshake.warnings = cgroup.complete(resources)?;
+        child.cgroup_is_there()?;
+        handshake.run(&mut child, control, launch.awaits_network)?;
+        Ok(First { pid: child.pid(), root: child.take_root(), pidfd: child.into_pidfd(), foreign: None })
+    }
+
+    /// By another one.
+    fn foreign(
+        &self,
+        runtime: ForeignRuntime,
+        streams: container::Streams,
+        handshake: &mut Handshake<'_>,
+    ) -> Result<First> {
+        let Making { launch, spec, cgroup, control } = *self;
+        let stdio = &launch.stdio;
+        let beginning = Beginning { runtime, launch, spec, cgroup, stdio, streams, control };
+        let Begun { foreign, pid, pidfd } = foreign::begin(beginning, handshake)?;
+        Ok(First { pid, pidfd, root: None, foreign: Some(Box::new(foreign)) })
+    }
 }
 
 /// What a forked shim has of its launcher and must not keep.
@@ -218,11 +276,11 @@ pub(super) fn bounding(process: Option<&Process>) -> Vec<oci_spec::runtime::Capa
 }
 
 /// Leads the first process to its exec, with what the daemon has to say meanwhile.
-struct Handshake<'s> {
-    streams: &'s mut Streams,
-    warnings: Vec<String>,
+pub(super) struct Handshake<'s> {
+    pub(super) streams: &'s mut Streams,
+    pub(super) warnings: Vec<String>,
     network: Option<OwnedFd>,
-    control_open: bool,
+    pub(super) control_open: bool,
 }
 
 impl Handshake<'_> {
@@ -239,12 +297,7 @@ impl Handshake<'_> {
             }
             if both[1].revents != 0 {
                 self.hear_daemon(control)?;
-                if !self.control_open && awaits_network && self.network.is_none() {
-                    return Err(Error::refused(
-                        "start the container",
-                        "the daemon ended before its network was made",
-                    ));
-                }
+                self.check_network(awaits_network)?;
             }
             if both[0].revents != 0 {
                 match child.step()? {
@@ -265,7 +318,28 @@ impl Handshake<'_> {
         }
     }
 
-    fn hear_daemon(&mut self, control: &OwnedFd) -> Result<()> {
+    /// The network namespace, once it is made; none where it is not waited for.
+    pub(super) fn network_of(&mut self, control: &OwnedFd, awaits_network: bool) -> Result<Option<OwnedFd>> {
+        while awaits_network && self.network.is_none() {
+            let mut daemon = [Interest { fd: control.as_raw_fd(), events: libc::POLLIN, revents: 0 }];
+            if kernel::poll(&mut daemon, None).is_ok() {
+                self.hear_daemon(control)?;
+                self.check_network(awaits_network)?;
+            }
+        }
+        Ok(self.network.take())
+    }
+
+    /// A daemon that is gone makes no network any more.
+    fn check_network(&self, awaits_network: bool) -> Result<()> {
+        if !self.control_open && awaits_network && self.network.is_none() {
+            let reason = "the daemon ended before its network was made";
+            return Err(Error::refused("start the container", reason));
+        }
+        Ok(())
+    }
+
+    pub(super) fn hear_daemon(&mut self, control: &OwnedFd) -> Result<()> {
         match protocol::receive::<Request>(control.as_fd()) {
             Ok(Some((Request::Network, mut descriptors))) => match descriptors.pop() {
                 Some(network) => self.network = Some(network),

@@ -236,6 +236,16 @@ impl Streams {
         }
     }
 
+    /// What stands in standard error, and nobody has read: the last words of a process that never came to be this one.
+    pub(super) fn printed(&self) -> Vec<u8> {
+        let mut text = Vec::with_capacity(INPUT_MAX);
+        if let Some(stderr) = &self.stderr {
+            // It does not block; where nothing can be read, nothing was said.
+            let _ = rustix::io::retry_on_intr(|| rustix::io::read(stderr, spare_capacity(&mut text)));
+        }
+        text
+    }
+
     /// The stream has ended, or is given up.
     fn end_output(&mut self, stream: Stream, log: Option<&mut Writer>) {
         match stream {

@@ -144,6 +144,7 @@ impl Bench {
             awaits_network: self.awaits_network,
             init: self.init,
             user: None,
+            runtime: None,
             reserved: self.reserved.len() + self.reserved_claimed,
             attach: self.attach.iter().map(|(attach, _)| attach.clone()).collect(),
         }));
