@@ -122,6 +122,10 @@ pub struct Flags {
     /// The host where images are that name no registry [default: registry-1.docker.io]
     #[arg(long, value_name = "HOST")]
     default_registry: Option<String>,
+    /// A folder with certificates for single registries [default: /etc/docker/certs.d and /etc/hull/certs.d]
+    #[arg(long = "certs-dir", value_name = "FOLDER")]
+    #[serde(rename = "certs-dirs")]
+    certs_dir: Vec<PathBuf>,
     /// How long a registry may be silent, in seconds [default: 30]
     #[arg(long, value_name = "SECONDS")]
     registry_timeout: Option<u32>,

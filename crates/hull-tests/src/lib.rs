@@ -19,6 +19,7 @@ mod loops;
 mod oci;
 mod others;
 mod picture;
+pub mod registry;
 mod session;
 mod systemd;
 

@@ -9,6 +9,8 @@ use std::process::Command;
 const NEEDED: &[(&str, &str)] = &[
     ("busybox", "busybox-static"),
     ("curl", "curl"),
+    ("docker-registry", "docker-registry"),
+    ("htpasswd", "apache2-utils"),
     ("ip", "iproute2"),
     ("jq", "jq"),
     ("nft", "nftables"),
@@ -18,6 +20,7 @@ const NEEDED: &[(&str, &str)] = &[
     ("runc", "runc"),
     ("script", "bsdutils"),
     ("setsid", "util-linux"),
+    ("skopeo", "skopeo"),
     ("socat", "socat"),
     ("ss", "iproute2"),
     ("unshare", "util-linux"),

@@ -31,7 +31,10 @@ pub(super) fn settle(flags: &Flags, file: &Flags) -> Result<Settings> {
             Some(seconds) => Duration::from_secs(u64::from(seconds.max(1))),
             None => usual.patience,
         },
-        certificates: usual.certificates,
+        certificates: match [&flags.certs_dir[..], &file.certs_dir].concat() {
+            named if named.is_empty() => usual.certificates,
+            named => named,
+        },
     };
     settings.check()?;
     Ok(settings)

@@ -66,7 +66,11 @@ impl Fetch<'_> {
                 Err(Stopped::Failed(failure)) => failure,
             };
             idle = if at > before { 0 } else { idle + 1 };
-            let hopeless = !failure.is_passing() || idle >= self.attempts || lines > FORGIVEN + at / WORTH;
+            // A mirror is left at its first failure: there is another place for the same.
+            let hopeless = place.repository.session.endpoint.mirror
+                || !failure.is_passing()
+                || idle >= self.attempts
+                || lines > FORGIVEN + at / WORTH;
             if hopeless {
                 current = Some(self.sources.after(&place, failure).await?);
                 (idle, lines) = (0, 0);

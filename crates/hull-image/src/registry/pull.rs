@@ -277,6 +277,12 @@ impl Puller {
         for again in [false, true] {
             let (store, of) = (Arc::clone(&self.store), layer.clone());
             let (file, kept) = blocking(move || store.partial(&of)).await?;
+            // What was waited for may have been entered just now, and its bytes removed.
+            if kept < layer.size && self.store.has_layer(&diff_id) {
+                self.store.forget_partial(&layer.digest);
+                say("Already exists", None);
+                return Ok(());
+            }
             let (pieces, arriving) = tokio::sync::mpsc::channel(WAITING);
             let (done, unpacked) = oneshot::channel();
             let downloaded = Arc::new(AtomicBool::new(false));

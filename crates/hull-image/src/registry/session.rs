@@ -74,7 +74,11 @@ impl Registries {
                         token: Mutex::default(),
                     });
                 }
-                Err(failure) => last = Some(failure),
+                Err(failure) => {
+                    // Whoever puts certificates right need not wait for them to be looked at again.
+                    self.forget(&endpoint.host);
+                    last = Some(failure);
+                }
             }
         }
         Err(last.unwrap_or_else(|| Failure::Line(format!("{} does not answer", endpoint.host))))

@@ -238,6 +238,12 @@ impl Registries {
         Ok(Reply { status: parts.status, headers: parts.headers, url, method, body, patience })
     }
 
+    /// Closes the lines to a host, and forgets its certificates.
+    pub(super) fn forget(&self, host: &str) {
+        let mut wires = self.wires.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        wires.retain(|(known, ..), _| known != host);
+    }
+
     /// The lines to the host of an address.
     async fn wire(&self, url: &Uri, insecure: bool) -> Answer<Wire> {
         let authority = url.authority().map(ToString::to_string).unwrap_or_default();
