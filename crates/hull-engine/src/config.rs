@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::path::PathBuf;
+use std::sync::Arc;
 
 use crate::Runtimes;
 use crate::model::{LogConfig, Ulimit};
@@ -40,7 +41,7 @@ pub struct DaemonConfig {
     pub storage_driver: Option<String>,
     /// Registries: mirrors, which are insecure, how much is fetched at once.
     pub registries: hull_image::registry::Settings,
-    /// The runtimes that make containers.
+    /// The runtimes that make containers, at the start.
     pub runtimes: Runtimes,
 }
 
@@ -49,6 +50,7 @@ pub struct DaemonConfig {
 pub(crate) struct Reloadable {
     pub(crate) debug: bool,
     pub(crate) labels: Vec<String>,
+    pub(crate) runtimes: Arc<Runtimes>,
 }
 
 impl DaemonConfig {

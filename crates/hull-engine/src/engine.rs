@@ -21,7 +21,7 @@ use crate::images::Pulls;
 use crate::networks::Networks;
 use crate::volumes::Volumes;
 use crate::watched::watched;
-use crate::{Error, Result};
+use crate::{Error, Result, Runtimes};
 
 /// What one daemon owns: containers, images, networks, volumes, events.
 pub struct Engine {
@@ -93,7 +93,11 @@ impl Engine {
             execs: ExecIndex::default(),
             database,
             launcher,
-            reloadable: Mutex::new(Reloadable { debug: config.debug, labels: config.labels.clone() }),
+            reloadable: Mutex::new(Reloadable {
+                debug: config.debug,
+                labels: config.labels.clone(),
+                runtimes: Arc::new(config.runtimes.clone()),
+            }),
             config,
             _roots: roots,
         });
@@ -103,19 +107,27 @@ impl Engine {
     }
 
     /// Takes over what the configuration file says now, and tells who listens.
-    pub fn reload(&self, debug: bool, labels: Vec<String>) {
+    pub fn reload(&self, debug: bool, labels: Vec<String>, runtimes: Runtimes) {
         let attributes = BTreeMap::from([
             ("name".to_owned(), rustix::system::uname().nodename().to_string_lossy().into_owned()),
             ("debug".to_owned(), debug.to_string()),
             ("labels".to_owned(), serde_json::json!(labels).to_string()),
+            ("default-runtime".to_owned(), runtimes.default_name().to_owned()),
+            ("runtimes".to_owned(), runtimes.described().to_string()),
         ]);
-        *self.reloadable.lock().unwrap_or_else(PoisonError::into_inner) = Reloadable { debug, labels };
+        let reloadable = Reloadable { debug, labels, runtimes: Arc::new(runtimes) };
+        *self.reloadable.lock().unwrap_or_else(PoisonError::into_inner) = reloadable;
         self.events.publish(crate::events::Kind::Daemon, "reload", &self.id, attributes);
     }
 
     /// What the configuration says by now.
     pub(crate) fn reloadable(&self) -> Reloadable {
         self.reloadable.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// The runtimes that make containers by now.
+    pub fn runtimes(&self) -> Arc<Runtimes> {
+        Arc::clone(&self.reloadable.lock().unwrap_or_else(PoisonError::into_inner).runtimes)
     }
 }
 

@@ -250,7 +250,7 @@ fn several_sockets_pools_and_the_bridges_address() {
 }
 
 #[test]
-fn a_hang_up_reads_debug_and_labels_again() {
+fn a_hang_up_reads_debug_labels_and_runtimes_again() {
     if !only_hull() {
         return;
     }
@@ -265,14 +265,21 @@ fn a_hang_up_reads_debug_and_labels_again() {
     };
     assert_eq!(info(), r#"["a=1"] false"#);
 
-    std::fs::write(&file, r#"{"labels": ["b=2"], "debug": true}"#).expect("a file");
-    hang_up("debug and labels are as in the configuration file");
+    std::fs::write(&file, r#"{"labels": ["b=2"], "debug": true, "runtimes": {"other": {"path": "/no/such"}}, "default-runtime": "other"}"#).expect("a file");
+    hang_up("debug, labels and runtimes are as in the configuration file");
     assert_eq!(info(), r#"["b=2"] true"#);
+    assert_eq!(
+        daemon.ok(&["info", "--format", "{{.DefaultRuntime}} {{json (index .Runtimes \"other\")}}"]),
+        r#"other {"path":"/no/such"}"#
+    );
     daemon.hull(&["inspect", "nothing-of-that-name"]);
     wait_until("debug messages", Duration::from_secs(10), || daemon.log().contains("DEBUG"));
     let events = daemon.ok(&["events", "--since", "0", "--until", "0s", "--filter", "type=daemon"]);
     assert!(events.contains("daemon reload") && events.contains(r#"labels=["b=2"]"#), "{events}");
 
+    // A default that is not there is no configuration either.
+    std::fs::write(&file, r#"{"labels": ["c=3"], "default-runtime": "kata"}"#).expect("a file");
+    hang_up("specified default runtime 'kata' does not exist");
     std::fs::write(&file, "no configuration").expect("a file");
     hang_up("the configuration stays as it is");
     assert_eq!(info(), r#"["b=2"] true"#);

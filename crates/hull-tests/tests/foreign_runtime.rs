@@ -259,6 +259,19 @@ fn a_container_lives_with_everything() {
 }
 
 #[test]
+fn what_an_ended_run_clears_up_is_not_in_the_next_one_s_way() {
+    let Some(foreign) = Foreign::new(&[], &[]) else { return };
+    for name in &foreign.names {
+        foreign.ok(&["run", "-d", "--runtime", name, "--name", "rr", "busybox", "sleep", "600"]);
+        for _ in 0..15 {
+            foreign.ok(&["restart", "-t", "0", "rr"]);
+            assert_eq!(foreign.ok(&["exec", "rr", "echo", "there"]), "there", "{name}");
+        }
+        foreign.ok(&["rm", "-f", "rr"]);
+    }
+}
+
+#[test]
 fn memory_is_limited_and_a_kill_is_told() {
     let Some(foreign) = Foreign::new(&[], &[]) else { return };
     for name in &foreign.names {

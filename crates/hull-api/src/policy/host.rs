@@ -65,7 +65,7 @@ impl Judge<'_> {
         refuse(host.sysctls.as_ref().is_some_and(|sysctls| !sysctls.is_empty()), "HostConfig.Sysctls")?;
         refuse(host.oom_score_adj < 0, "HostConfig.OomScoreAdj below 0")?;
         refuse(
-            !self.engine.config.runtimes.is_usual(&host.runtime),
+            !self.engine.runtimes().is_usual(&host.runtime),
             &format!("HostConfig.Runtime {}", host.runtime),
         )?;
         // Out of the users that the daemon maps.

@@ -208,8 +208,9 @@ impl Engine {
         if host.shm_size < 0 {
             return Err(Error::invalid("SHM size can not be less than 0"));
         }
-        host.runtime = self.config.runtimes.chosen(&host.runtime)?;
-        self.config.runtimes.foreign(host)?;
+        let runtimes = self.runtimes();
+        host.runtime = runtimes.chosen(&host.runtime)?;
+        runtimes.foreign(host)?;
         let policy = &mut host.restart_policy;
         check_restart_policy(policy)?;
         if policy.name.is_empty() {

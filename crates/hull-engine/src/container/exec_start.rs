@@ -52,7 +52,7 @@ impl Engine {
                 Ok(())
             }
             Err(error) => {
-                let by_other = self.config.runtimes.foreign(&container.record().host_config);
+                let by_other = self.runtimes().foreign(&container.record().host_config);
                 let error = not_started(error, matches!(by_other, Ok(Some(_))));
                 state.failed(i32::from(error.exit_status));
                 drop(state);

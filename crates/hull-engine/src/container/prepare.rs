@@ -316,7 +316,7 @@ impl Engine {
                 groups.extend(prepared.facts.edits.groups.iter().map(u32::to_string));
                 UserLookup { user, groups }
             }),
-            runtime: self.config.runtimes.foreign(host)?,
+            runtime: self.runtimes().foreign(host)?,
         })
     }
 }

@@ -92,8 +92,8 @@ impl Engine {
             "Labels": reloadable.labels,
             "ExperimentalBuild": false,
             "ServerVersion": VERSION,
-            "Runtimes": self.config.runtimes.described(),
-            "DefaultRuntime": self.config.runtimes.default_name(),
+            "Runtimes": reloadable.runtimes.described(),
+            "DefaultRuntime": reloadable.runtimes.default_name(),
             "Swarm": {
                 "NodeID": "",
                 "NodeAddr": "",

@@ -259,7 +259,7 @@ impl Shim {
         // through.
         if !self.starting.is_empty() {
             if self.foreign.is_some() {
-                self.reap_first();
+                self.reap_known();
             }
             return;
         }
@@ -276,12 +276,16 @@ impl Shim {
         }
     }
 
-    /// Reaps the first process alone, where it has ended: another runtime may hang over an exec for long.
-    fn reap_first(&mut self) {
-        if self.first.ended.is_none()
-            && let Some(status) = kernel::reap_by_pidfd(self.first.pidfd.as_raw_fd())
-        {
-            self.first.ended = Some((status, super::now_ns(), Instant::now()));
+    /// Reaps those that run, where they have ended, and nobody else: another runtime may hang over an exec for long.
+    fn reap_known(&mut self) {
+        let execs = self.execs.iter_mut().map(|exec| &mut exec.process);
+        for process in std::iter::once(&mut self.first).chain(execs).filter(|one| one.ended.is_none()) {
+            if let Some(status) = kernel::reap_by_pidfd(process.pidfd.as_raw_fd()) {
+                process.ended = Some((status, super::now_ns(), Instant::now()));
+            }
+        }
+        for exec in self.execs.iter_mut().filter(|exec| exec.process.ended.is_some()) {
+            exec.process.streams.end_input();
         }
     }
 

@@ -79,6 +79,7 @@ impl Bundle {
     /// Mounts what hull knows how to mount, and writes the configuration for the rest. What the machine does not grant
     /// is cut, and told.
     pub(super) fn fill(&mut self, mut spec: Spec, wanted: &Wanted<'_>) -> Result<Vec<String>> {
+        no_user_namespace(&spec)?;
         let root = self.mount(&mut spec, wanted.rootfs)?;
         let mut warnings = Vec::new();
         spec.set_version(VERSION.to_owned());
@@ -146,15 +147,14 @@ impl Bundle {
         Ok(())
     }
 
-    /// Takes away what [`Bundle::fill`] made. Never more than names that are known: what is mounted upon them is others'.
+    /// Unmounts what [`Bundle::fill`] has mounted, in the shim's own namespace. Nothing is removed: the folder goes with the
+    /// shim's, and the next start of this container may be at it already.
     pub(super) fn unmount(&self) {
         let binds = (0..self.binds).map(|index| self.folder.join(format!("bind{index}")));
         for place in binds.chain([self.root()]) {
-            // In the shim's own namespace; what is not mounted any more is gone already.
+            // What is not mounted any more is gone already.
             let _ = rustix::mount::unmount(&place, UnmountFlags::DETACH);
-            let _ = std::fs::remove_dir(&place).or_else(|_| std::fs::remove_file(&place));
         }
-        let _ = std::fs::remove_file(self.folder.join("config.json"));
     }
 }
 
@@ -174,6 +174,16 @@ pub(super) fn looked_up(
     user: Option<&UserLookup>,
 ) -> Result<Process> {
     container::looked_up_beneath(root, process, user)
+}
+
+/// The files of a container in a user namespace are mapped by hull's own runtime, on its way.
+fn no_user_namespace(spec: &Spec) -> Result<()> {
+    let namespaces = spec.linux().as_ref().and_then(|linux| linux.namespaces().as_ref());
+    if namespaces.into_iter().flatten().any(|namespace| namespace.typ() == LinuxNamespaceType::User) {
+        let reason = "only hull's own runtime does: say --userns host, or leave --runtime out";
+        return Err(Error::refused("map users for another runtime", reason));
+    }
+    Ok(())
 }
 
 /// Whether a mount is to see what is mounted below its source later.
@@ -244,6 +254,16 @@ mod tests {
         assert!(propagates(&mount(&["rbind", "rslave"])).unwrap());
         let error = propagates(&mount(&["rbind", "rshared"])).unwrap_err();
         assert!(error.to_string().contains("mount /v as shared"), "{error}");
+    }
+
+    #[test]
+    fn a_user_namespace_is_refused() {
+        let mut spec = Spec::default();
+        no_user_namespace(&spec).unwrap();
+        let mut namespace = oci_spec::runtime::LinuxNamespace::default();
+        namespace.set_typ(LinuxNamespaceType::User);
+        spec.linux_mut().as_mut().unwrap().set_namespaces(Some(vec![namespace]));
+        assert!(no_user_namespace(&spec).unwrap_err().to_string().contains("--userns host"));
     }
 
     #[test]
