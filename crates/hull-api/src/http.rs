@@ -308,6 +308,7 @@ pub(crate) fn failure(error: &Error) -> Response {
         Kind::Conflict => StatusCode::CONFLICT,
         Kind::NotModified => StatusCode::NOT_MODIFIED,
         Kind::Forbidden => StatusCode::FORBIDDEN,
+        Kind::Unauthorized => StatusCode::UNAUTHORIZED,
         Kind::Unavailable => StatusCode::SERVICE_UNAVAILABLE,
         Kind::NotImplemented => StatusCode::NOT_IMPLEMENTED,
         Kind::System => StatusCode::INTERNAL_SERVER_ERROR,

@@ -23,6 +23,7 @@ mod lenient;
 mod networks;
 mod policy;
 mod pull;
+mod push;
 mod routes;
 mod server;
 mod sockets;

@@ -111,11 +111,11 @@ impl Told {
     }
 }
 
-fn text(line: &Value) -> String {
+pub(crate) fn text(line: &Value) -> String {
     format!("{line}\r\n")
 }
 
-fn failure(error: &Error) -> Value {
+pub(crate) fn failure(error: &Error) -> Value {
     json!({ "errorDetail": { "message": error.message }, "error": error.message })
 }
 
@@ -129,7 +129,7 @@ fn ended(reference: &Reference, pulled: &Pulled) -> [Value; 2] {
     [json!({ "status": format!("Digest: {}", pulled.digest) }), json!({ "status": status })]
 }
 
-fn line(step: &Step) -> Value {
+pub(crate) fn line(step: &Step) -> Value {
     let mut line = json!({ "status": step.status });
     if let Some((current, total)) = step.progress {
         line["progressDetail"] = json!({ "current": current, "total": total });

@@ -9,8 +9,8 @@ use hyper::Method;
 
 use crate::http::{Request, Response, decode};
 use crate::{
-    container_create, container_files, container_output, containers, exec, images, networks, sockets, swarm,
-    system, volumes, websocket,
+    container_create, container_files, container_output, containers, exec, images, networks, push, sockets,
+    swarm, system, volumes, websocket,
 };
 
 /// What answers a request.
@@ -149,17 +149,17 @@ pub(crate) static ROUTES: &[Route] = &[
     route!(POST "/images/load" Write(NewImage) images::load),
     route!(POST "/images/prune" Write(Listed) images::prune),
     route!(GET "/images/get" Read(Images) images::save_several),
-    route!(GET "/images/search" Read(Nothing)),
+    route!(GET "/images/search" Read(Nothing) push::search),
     route!(GET "/images/{*}/json" Read(Image) images::inspect),
     route!(GET "/images/{*}/history" Read(Image) images::history),
     route!(GET "/images/{*}/get" Read(Image) images::save),
     route!(GET "/images/{*}/attestations" Read(Image)),
     route!(POST "/images/{*}/tag" Write(Tag) images::tag),
-    route!(POST "/images/{*}/push" Write(Image)),
+    route!(POST "/images/{*}/push" Write(Image) push::push),
     route!(DELETE "/images/{*}" Write(Image) images::remove),
     route!(POST "/hull/images/bootstrap" Write(NewImage) images::bootstrap),
-    route!(GET "/distribution/{*}/json" Read(Nothing)),
-    route!(POST "/auth" Write(Nothing)),
+    route!(GET "/distribution/{*}/json" Read(Nothing) push::distribution),
+    route!(POST "/auth" Write(Nothing) push::auth),
     route!(POST "/build" Write(Host)),
     route!(POST "/build/prune" Write(Machine) system::prune_build_cache),
     route!(POST "/build/cancel" Write(Host)),

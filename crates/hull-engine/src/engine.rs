@@ -8,7 +8,7 @@ use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::Duration;
 
 use hull_image::Store;
-use hull_image::registry::{Puller, Registries};
+use hull_image::registry::{Puller, Pusher, Registries};
 use hull_network::Fabric;
 use hull_runtime::launcher::Launcher;
 use tokio::io::Interest;
@@ -40,6 +40,7 @@ pub struct Engine {
     /// What happened.
     pub events: Arc<Events>,
     pub(crate) pulls: Pulls,
+    pub(crate) pusher: Pusher,
     pub(crate) containers: Containers,
     pub(crate) execs: ExecIndex,
     pub(crate) database: Arc<Database>,
@@ -76,7 +77,9 @@ impl Engine {
         )
         .map_err(crate::images::error)?;
         let images = Arc::new(images);
-        let puller = Puller::new(Arc::clone(&images), Registries::new(config.registries.clone()));
+        let registries = Registries::new(config.registries.clone());
+        let puller = Puller::new(Arc::clone(&images), registries.clone());
+        let pusher = Pusher::new(Arc::clone(&images), registries);
         let fabric = Arc::new(Fabric::open(&config.instance)?);
         let events = Arc::new(Events::new());
         let volumes = Volumes::open(&config, Arc::clone(&database), Arc::clone(&events))?;
@@ -86,6 +89,7 @@ impl Engine {
             started_at_ns: crate::container::now_ns(),
             images,
             pulls: Pulls::new(puller),
+            pusher,
             networks,
             volumes,
             events,

@@ -16,6 +16,8 @@ pub enum Kind {
     NotModified,
     /// It is not allowed.
     Forbidden,
+    /// Who asks is not known, or not believed.
+    Unauthorized,
     /// It is for engines in another role: a manager of a swarm.
     Unavailable,
     /// hull cannot do that (yet).

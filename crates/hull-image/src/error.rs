@@ -16,6 +16,8 @@ pub enum Kind {
     Conflict,
     /// It is never permitted (403).
     Forbidden,
+    /// Who asks is not known, or not believed (401).
+    Unauthorized,
     /// It is understood, but not supported (501).
     NotImplemented,
     /// The machine failed: a disk that is full, a file that cannot be read (500).

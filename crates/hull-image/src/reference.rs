@@ -137,7 +137,7 @@ fn split_domain(name: &str) -> (String, String) {
     (domain.to_owned(), path.to_owned())
 }
 
-fn is_domain(domain: &str) -> bool {
+pub(crate) fn is_domain(domain: &str) -> bool {
     let (host, port) = match domain.strip_prefix('[').and_then(|rest| rest.split_once(']')) {
         Some((address, rest)) => {
             if address.is_empty() || !address.bytes().all(|byte| byte.is_ascii_hexdigit() || byte == b':') {

@@ -211,7 +211,7 @@ fn a_wrong_password_keeps_nothing() {
         assert!(output.status == 1 && output.stderr.contains(words), "{output:?}");
     }
     assert!(
-        home.hull(&["login", "-u", "me", "-p", PASSWORD, "r"], "")
+        home.hull(&["login", "-u", "me", "-p", "other-word", "r"], "")
             .stderr
             .contains("--password via the CLI is insecure")
     );
@@ -241,7 +241,7 @@ fn a_helper_keeps_what_the_file_does_not() {
     let home = Home::new();
     home.helper(
         "box",
-        r#"echo "$@" >>args; cat >"in.$1"; case $1 in
+        r#"echo "$@" >>args; cat >"in.$1"; cat /proc/[0-9]*/cmdline 2>/dev/null | tr '\\0' ' ' >>processes; case $1 in
            store) cp in.store kept;;
            get) [ -f kept ] && cat kept || { echo "credentials not found in native keychain"; exit 1; };;
            erase) rm kept;;
@@ -260,6 +260,8 @@ fn a_helper_keeps_what_the_file_does_not() {
     assert!(!home.folder.path().join("kept").exists());
     let args = fs::read_to_string(home.folder.path().join("args")).expect("what it was called with");
     assert!(args.lines().all(|line| ["store", "get", "erase"].contains(&line)), "{args}");
+    let processes = fs::read_to_string(home.folder.path().join("processes")).expect("what else ran");
+    assert!(processes.contains("docker-credential-box") && !processes.contains(PASSWORD), "{processes}");
 
     // An identity token in the place of the password.
     home.write(&json!({ "credsStore": "box" }));

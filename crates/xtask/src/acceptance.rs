@@ -29,8 +29,9 @@ struct Script {
     parts: &'static [(&'static str, &'static [&'static str])],
 }
 
-const SCRIPTS: [Script; 2] = [
+const SCRIPTS: [Script; 3] = [
     Script { name: "workshop.sh", for_docker: true, parts: &[("Dockerfile", &["build"])] },
+    Script { name: "registry.sh", for_docker: true, parts: &[] },
     Script {
         name: "kernel.sh",
         for_docker: false,

@@ -1,6 +1,8 @@
 //! Images to a user: the store's verbs with who uses an image, the API's shapes and the events.
 
 mod pull;
+mod push;
+mod remote;
 mod shape;
 
 use std::collections::{BTreeMap, HashMap};
@@ -18,6 +20,7 @@ use crate::{Error, Kind, Result};
 
 pub(crate) use pull::Pulls;
 pub use pull::{News, Watch};
+pub use push::Pushing;
 
 impl From<hull_image::Error> for Error {
     fn from(error: hull_image::Error) -> Error {
@@ -26,6 +29,7 @@ impl From<hull_image::Error> for Error {
             hull_image::Kind::InvalidParameter => Kind::InvalidParameter,
             hull_image::Kind::Conflict => Kind::Conflict,
             hull_image::Kind::Forbidden => Kind::Forbidden,
+            hull_image::Kind::Unauthorized => Kind::Unauthorized,
             hull_image::Kind::NotImplemented => Kind::NotImplemented,
             hull_image::Kind::System => Kind::System,
         };

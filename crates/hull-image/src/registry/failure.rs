@@ -1,6 +1,7 @@
 //! What goes wrong between a registry and here, and how it is told in Docker's words.
 
 use std::fmt;
+use std::time::Duration;
 
 use hyper::StatusCode;
 use hyper::header::{HeaderMap, RETRY_AFTER};
@@ -8,6 +9,9 @@ use serde::Deserialize;
 
 use crate::reference::Reference;
 use crate::{Error, Kind};
+
+/// The longest time that a registry may have us wait.
+pub(super) const LONGEST_WAIT: Duration = Duration::from_secs(60);
 
 /// Why a registry did not give what it was asked for.
 #[derive(Clone, Debug)]
@@ -139,6 +143,24 @@ impl Failure {
                 refusal.status.is_server_error() || refusal.status == StatusCode::TOO_MANY_REQUESTS
             }
             Failure::Wrong(_) | Failure::Here(_) => false,
+        }
+    }
+
+    /// How long a registry that is busy wants to be left alone, if it says so in seconds.
+    pub(super) fn asked_to_wait(&self) -> Option<Duration> {
+        match self {
+            Failure::Refused(Refusal { retry_after: Some(text), .. }) => {
+                text.parse().ok().map(Duration::from_secs).map(|asked| asked.min(LONGEST_WAIT))
+            }
+            _ => None,
+        }
+    }
+
+    /// The failure of a push, as Docker words it.
+    pub fn of_push(self) -> Error {
+        match self {
+            Failure::Here(error) => error,
+            other => Error::new(Kind::System, other.to_string()),
         }
     }
 

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use hyper::StatusCode;
 use tokio::sync::mpsc;
 
-use super::failure::{Answer, Failure, Refusal};
+use super::failure::{Answer, Failure};
 use super::manifest::Descriptor;
 use super::repository::{Blob, Repository};
 use super::sources::{Current, Sources};
@@ -13,8 +13,6 @@ use crate::store::receive::Piece;
 
 /// How often the progress is told.
 const TICK: Duration = Duration::from_millis(100);
-/// The longest time that a registry may have us wait.
-const LONGEST_WAIT: Duration = Duration::from_secs(60);
 /// A line that brings fewer bytes than this at a time, on average, is not worth going on with.
 const WORTH: u64 = 4 << 10;
 /// So many lines may be worth less.
@@ -164,14 +162,9 @@ fn address(url: &str) -> Option<hyper::Uri> {
 
 /// How long nothing is asked: at once where something came, as long as the registry says, or longer each time.
 fn pause(failure: &Failure, idle: usize) -> Option<Duration> {
-    let asked = match failure {
-        Failure::Refused(Refusal { retry_after: Some(text), .. }) => {
-            text.parse().ok().map(Duration::from_secs)
-        }
-        _ => None,
-    };
+    let asked = failure.asked_to_wait();
     match (asked, idle) {
-        (Some(asked), _) => Some(asked.min(LONGEST_WAIT)),
+        (Some(asked), _) => Some(asked),
         (None, 0) => None,
         (None, idle) => Some(Duration::from_millis(250) * (1 << idle.min(6)) as u32),
     }
@@ -179,6 +172,7 @@ fn pause(failure: &Failure, idle: usize) -> Option<Duration> {
 
 #[cfg(test)]
 mod tests {
+    use super::super::failure::{LONGEST_WAIT, Refusal};
     use super::*;
 
     #[test]

@@ -4,11 +4,12 @@
 //! - [`Session`] is one place ([`Endpoint`]) that was greeted: it knows how it wants to be told who asks, and does so.
 //!   [`Session::call`] sends any request; what it answers to a request that is refused is a [`Failure`].
 //! - [`Repository`] are the specification's verbs for one repository of it.
-//! - [`Puller`] brings an image from there into the store.
+//! - [`Puller`] brings an image from there into the store, [`Pusher`] one from the store there.
 //!
 //! All that a registry says is an attacker's until its digest is right: bodies have limits, redirects lead to http(s)
 //! only, credentials go to the host they are for, and lines that stand still are left.
 
+mod ask;
 mod challenge;
 mod connect;
 mod credentials;
@@ -16,12 +17,14 @@ mod failure;
 mod fetch;
 pub mod manifest;
 mod pull;
+mod push;
 mod repository;
 mod session;
 mod settings;
 mod sources;
 mod tls;
 mod token;
+mod upload;
 mod wire;
 
 use std::collections::HashMap;
@@ -29,14 +32,17 @@ use std::sync::{Arc, Mutex};
 
 use hyper_util::client::proxy::matcher::Matcher;
 
+pub use ask::{Described, Found};
 pub use challenge::Challenge;
 pub use credentials::Credentials;
 pub use failure::{Answer, Failure, Refusal};
 pub use pull::{Pulled, Puller, Step, Tell, Wanted};
+pub use push::{Push, Pusher, Sent};
 pub use repository::{Blob, Repository};
 pub use session::Session;
 pub use settings::{Endpoint, Settings};
 pub use token::{Ask, Token, encode};
+pub use upload::Mount;
 pub use wire::{Body, Call, Payload, Reply, join};
 
 use self::wire::Wire;

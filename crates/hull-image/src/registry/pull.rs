@@ -421,7 +421,9 @@ fn runs_on(config: &ImageConfig, platform: &Platform) -> bool {
 }
 
 /// Asks the store, on a thread that may block.
-async fn blocking<T: Send + 'static>(work: impl FnOnce() -> Result<T> + Send + 'static) -> Result<T> {
+pub(super) async fn blocking<T: Send + 'static>(
+    work: impl FnOnce() -> Result<T> + Send + 'static,
+) -> Result<T> {
     let done = tokio::task::spawn_blocking(work).await;
     done.unwrap_or_else(|error| Err(Error::new(Kind::System, error.to_string())))
 }

@@ -46,8 +46,8 @@ pub enum Payload {
     Empty,
     /// These bytes; they are sent again where that is needed.
     Bytes(Bytes),
-    /// A stream of that length, which can be sent once.
-    Stream(Body, u64),
+    /// A stream, which can be sent once, and its length where that is known. Whoever writes it watches over it.
+    Stream(Body, Option<u64>),
 }
 
 /// A request.
@@ -60,12 +60,14 @@ pub struct Call {
     pub headers: HeaderMap,
     /// The body.
     pub payload: Payload,
+    /// What is asked for takes the registry a while: so many times longer than usual its answer is waited for.
+    pub slow: u32,
 }
 
 impl Call {
     /// A request without a body.
     pub fn new(method: Method, url: Uri) -> Call {
-        Call { method, url, headers: HeaderMap::new(), payload: Payload::Empty }
+        Call { method, url, headers: HeaderMap::new(), payload: Payload::Empty, slow: 1 }
     }
 
     /// The same with a header. A value that no header can have is left out.
@@ -95,6 +97,7 @@ impl Call {
             url: self.url.clone(),
             headers: self.headers.clone(),
             payload,
+            slow: self.slow,
         })
     }
 }
@@ -201,7 +204,7 @@ impl Registries {
     }
 
     async fn send_one(&self, call: Call, insecure: bool) -> Answer<Reply> {
-        let Call { method, url, headers, payload } = call;
+        let Call { method, url, headers, payload, slow } = call;
         let wire = self.wire(&url, insecure).await?;
         let mut request = hyper::Request::new(Body::default());
         *request.method_mut() = method.clone();
@@ -211,13 +214,15 @@ impl Registries {
         request.headers_mut().insert(USER_AGENT, agent);
         let never = |never: std::convert::Infallible| match never {};
         // A body takes as long as it takes; that its reader stands still is seen by who writes it.
-        let mut patience = Some(self.settings.patience);
+        let mut patience = Some(self.settings.patience * slow);
         *request.body_mut() = match payload {
             Payload::Empty => Empty::new().map_err(never).boxed_unsync(),
             Payload::Bytes(bytes) => Full::new(bytes).map_err(never).boxed_unsync(),
             Payload::Stream(body, length) => {
                 patience = None;
-                request.headers_mut().insert(CONTENT_LENGTH, length.into());
+                if let Some(length) = length {
+                    request.headers_mut().insert(CONTENT_LENGTH, length.into());
+                }
                 body
             }
         };

@@ -207,6 +207,16 @@ impl Database {
         Ok(raw.optional()?)
     }
 
+    pub(super) fn manifests_of_image(&self, image: &ImageId) -> Result<Vec<Raw>> {
+        let query = "SELECT digest, media_type, content FROM manifests WHERE image = ? ORDER BY rowid DESC";
+        let mut statement = self.connection.prepare(query)?;
+        let rows = statement.query_map([image.to_string()], |row| {
+            let bytes: Vec<u8> = row.get(2)?;
+            Ok(Raw { digest: digest(row, 0)?, media_type: row.get(1)?, bytes: bytes.into() })
+        })?;
+        Ok(rows.collect::<rusqlite::Result<_>>()?)
+    }
+
     pub(super) fn images_of_manifest(&self, of: &Digest) -> Result<Vec<ImageId>> {
         let mut statement = self.connection.prepare("SELECT image FROM manifests WHERE digest = ?")?;
         let rows = statement.query_map([of.to_string()], |row| digest(row, 0))?;

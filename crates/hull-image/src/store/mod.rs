@@ -20,6 +20,7 @@ mod manifest;
 pub(crate) mod receive;
 mod remove;
 mod save;
+pub(crate) mod send;
 mod snapshot;
 mod state;
 mod trash;

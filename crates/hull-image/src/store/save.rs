@@ -113,7 +113,8 @@ impl Store {
         Ok(images)
     }
 
-    fn tags_of(&self, repository: &Reference) -> Vec<(Reference, Digest)> {
+    /// The tags of a repository, and the images that they name.
+    pub fn tags_of(&self, repository: &Reference) -> Vec<(Reference, Digest)> {
         let state = self.state();
         let names =
             state.names.iter().filter_map(|(name, image)| Some((Reference::parse(name).ok()?, *image)));

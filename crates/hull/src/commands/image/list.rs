@@ -1,11 +1,13 @@
 //! What there is: `image ls`, `image inspect`, `history`; and `tag`.
 
 use clap::Args;
+use hyper::Method;
 use serde_json::{Value, json};
 
-use crate::client::{Query, segment};
+use crate::client::{Query, empty, segment};
 use crate::commands::shared::{self, platform_json, print_list, require_version};
 use crate::context::Context;
+use crate::credentials::{registry_auth, server};
 use crate::error::{Error, ExitStatus};
 use crate::format::human;
 
@@ -154,12 +156,18 @@ pub struct InspectArgs {
     /// Inspect a specific platform of the multi-platform image
     #[arg(long, value_name = "os[/arch[/variant]]")]
     platform: Option<String>,
+    /// Ask the image's registry what the name means there, and for which platforms
+    #[arg(long)]
+    remote: bool,
     #[arg(required = true, value_name = "IMAGE")]
     images: Vec<String>,
 }
 
 /// `hull image inspect`.
 pub async fn inspect(args: InspectArgs, context: &Context) -> Result<ExitStatus, Error> {
+    if args.remote {
+        return inspect_remote(args, context).await;
+    }
     let platform = args.platform.as_deref().map(platform_json).transpose()?;
     if platform.is_some() {
         require_version(context, "--platform", (1, 49)).await?;
@@ -168,6 +176,21 @@ pub async fn inspect(args: InspectArgs, context: &Context) -> Result<ExitStatus,
     shared::inspect::each(&args.images, args.format.as_deref(), |name| async move {
         let path = Query::new(format!("/images/{}/json", segment(&name))).with_some("platform", platform);
         context.client.get_json(&path).await
+    })
+    .await
+}
+
+async fn inspect_remote(args: InspectArgs, context: &Context) -> Result<ExitStatus, Error> {
+    if args.platform.is_some() {
+        return Err(Error::new("conflicting options: --remote shows all platforms, and takes no --platform"));
+    }
+    shared::inspect::each(&args.images, args.format.as_deref(), |name| async move {
+        // The slashes of an image's name belong to the path.
+        let path = segment(&name).replace("%2F", "/").replace("%3A", ":").replace("%40", "@");
+        let credentials = registry_auth(context, server::of_image(&name));
+        let headers = [("x-registry-auth", credentials.as_str())];
+        let path = format!("/distribution/{path}/json");
+        context.client.request(Method::GET, &path, &headers, empty()).await?.json().await
     })
     .await
 }

@@ -158,7 +158,10 @@ pub async fn search(args: SearchArgs, context: &Context) -> Result<ExitStatus, E
         .with("term", &args.term)
         .with_some("limit", args.limit.map(|n| n.to_string()))
         .with_filters(&args.filter)?;
-    let results: Vec<Value> = context.client.get_json(&path).await?;
+    let credentials = registry_auth(context, server::of_image(&args.term));
+    let headers = [("x-registry-auth", credentials.as_str())];
+    let results: Vec<Value> =
+        context.client.request(Method::GET, &path, &headers, empty()).await?.json().await?;
     let yes = |value: &Value| if value.as_bool() == Some(true) { "[OK]" } else { "" };
     let rows: Vec<Value> = results
         .iter()

@@ -1,0 +1,449 @@
+//! An image from the store to a registry. What is there already is not sent: a layer is asked for by the digests that it
+//! is known under in registries, then taken over from another repository of the same one, and only then compressed and
+//! sent while it is compressed.
+//!
+//! An image that came with a manifest goes with the same one, byte for byte, as long as its layers there are the ones
+//! that it names: its digest does not change on the way through hull.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use futures_util::future::try_join_all;
+use futures_util::stream;
+use http_body_util::{BodyExt, StreamBody};
+use hyper::Uri;
+use hyper::body::Frame;
+use serde::Serialize as _;
+use serde_json::json;
+use tokio::sync::{Semaphore, mpsc};
+
+use super::failure::{Answer, Failure};
+use super::manifest::{
+    self, Content, DOCKER_CONFIG, DOCKER_LAYER, DOCKER_MANIFEST, Descriptor, OCI_LAYER_GZIP, Raw,
+};
+use super::pull::{Step, Tell, blocking};
+use super::upload::{Mount, PUT_TOGETHER};
+use super::{Body, Credentials, Registries, Repository};
+use crate::reference::Reference;
+use crate::store::send::{Compressed, Kept};
+use crate::{Digest, Error, Image, Kind, Layer, LayerBlob, Result, Store};
+
+/// So many digests of a layer are asked for, and so many repositories that it may be taken over from.
+const ASKED: usize = 4;
+const MOUNTED_FROM: usize = 3;
+/// How many compressed pieces of a layer may wait to be sent.
+const WAITING: usize = 8;
+/// How often the progress of a layer is told.
+const TICK: Duration = Duration::from_millis(100);
+/// How long is waited before an upload is tried again, each time longer.
+const PAUSE: Duration = Duration::from_millis(500);
+
+/// Asks again where the line broke or the registry is busy.
+macro_rules! retried {
+    ($push:expr, $ask:expr) => {{
+        let mut attempt = 1;
+        loop {
+            match $ask.await {
+                Err(failure) => {
+                    if !$push.again(&failure, attempt).await {
+                        break Err(failure);
+                    }
+                    attempt += 1;
+                }
+                answer => break answer,
+            }
+        }
+    }};
+}
+
+/// Pushes images; the layers of all share the uploads that may run at once.
+#[derive(Debug)]
+pub struct Pusher {
+    store: Arc<Store>,
+    registries: Registries,
+    uploads: Arc<Semaphore>,
+    /// Compressing takes a processor each.
+    compressing: Arc<Semaphore>,
+}
+
+/// One repository that is pushed to.
+pub struct Push<'a> {
+    pusher: &'a Pusher,
+    repository: Repository,
+    /// In full, as blobs are remembered by it: `docker.io/library/busybox`.
+    name: String,
+    domain: String,
+    tell: Tell,
+}
+
+/// What was pushed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Sent {
+    /// The manifest's digest.
+    pub digest: Digest,
+    /// Its bytes.
+    pub size: usize,
+}
+
+impl Pusher {
+    /// From that store, to those registries.
+    pub fn new(store: Arc<Store>, registries: Registries) -> Pusher {
+        let uploads = Arc::new(Semaphore::new(registries.settings().uploads));
+        let processors = std::thread::available_parallelism().map_or(2, usize::from);
+        Pusher { store, registries, uploads, compressing: Arc::new(Semaphore::new(processors)) }
+    }
+
+    /// Greets the registry of a repository that `images` are going to be pushed to.
+    ///
+    /// # Errors
+    /// It does not answer.
+    pub async fn open(
+        &self,
+        repository: &Reference,
+        images: &[Arc<Image>],
+        who: &Credentials,
+        tell: Tell,
+    ) -> Result<Push<'_>> {
+        let mut scopes = vec![Repository::scope(&repository.path, "pull,push")];
+        scopes.extend(self.sources(repository, images)?.iter().map(|path| Repository::scope(path, "pull")));
+        let endpoint = self.registries.settings().own(repository);
+        let session = self.registries.greet(&endpoint, who, scopes).await.map_err(Failure::of_push)?;
+        Ok(Push {
+            pusher: self,
+            repository: Repository::of(session),
+            name: repository.name(),
+            domain: repository.domain.clone(),
+            tell,
+        })
+    }
+
+    /// Other repositories of the same registry that have layers of the images, and need to be asked for these.
+    fn sources(&self, repository: &Reference, images: &[Arc<Image>]) -> Result<Vec<String>> {
+        let mut paths = Vec::new();
+        for layer in images.iter().flat_map(|image| &image.layers) {
+            for blob in self.store.layer_blobs(&layer.diff_id)? {
+                let path = blob.repository.strip_prefix(&format!("{}/", repository.domain));
+                let new = path.filter(|path| **path != repository.path && !paths.iter().any(|p| p == path));
+                paths.extend(new.map(str::to_owned));
+                if paths.len() >= MOUNTED_FROM {
+                    return Ok(paths);
+                }
+            }
+        }
+        Ok(paths)
+    }
+}
+
+/// A layer, and how it is to be found there.
+struct Candidates {
+    /// What it is known as, the likeliest first.
+    blobs: Vec<LayerBlob>,
+    /// Bytes of its archive.
+    size: u64,
+}
+
+impl Push<'_> {
+    /// Pushes an image under a tag. Dropped, it is not finished, and what was sent stays in the registry's care.
+    ///
+    /// # Errors
+    /// In Docker's words: the registry refuses, or does not answer.
+    pub async fn image(&self, image: &Arc<Image>, tag: &str) -> Result<Sent> {
+        let _kept = Kept::layers_of(&self.pusher.store, image);
+        self.send(image, tag).await.map_err(Failure::of_push)
+    }
+
+    async fn send(&self, image: &Arc<Image>, tag: &str) -> Answer<Sent> {
+        let came_with = self.came_with(image).await?;
+        let wanted = came_with.as_ref().map(|(_, layers)| layers.as_slice()).unwrap_or_default();
+        let mut unique: Vec<(&Layer, Option<&Descriptor>)> = Vec::new();
+        for (index, layer) in image.layers.iter().enumerate() {
+            // A layer that comes twice is sent once.
+            if !unique.iter().any(|(known, _)| known.diff_id == layer.diff_id) {
+                unique.push((layer, wanted.get(index)));
+            }
+        }
+        // Docker's order: the uppermost is told first.
+        unique.iter().rev().for_each(|(layer, _)| self.say(layer, "Preparing", None));
+        let mut sent = Vec::new();
+        for (layer, wanted) in unique.into_iter().rev() {
+            sent.push(self.layer(layer, wanted));
+        }
+        let blobs: HashMap<Digest, LayerBlob> = try_join_all(sent).await?.into_iter().collect();
+        let config = Bytes::copy_from_slice(&image.raw_config);
+        if retried!(self, self.repository.has_blob(&image.id))?.is_none() {
+            retried!(self, self.repository.put_blob(&image.id, config.clone()))?;
+        }
+        let layers: Vec<&LayerBlob> =
+            image.layers.iter().filter_map(|layer| blobs.get(&layer.diff_id)).collect();
+        let raw = match came_with {
+            Some((raw, wanted)) if wanted.iter().map(|w| w.digest).eq(layers.iter().map(|l| l.digest)) => raw,
+            _ => written(image, &layers),
+        };
+        retried!(self, self.repository.put_manifest(tag, &raw))?;
+        let sent = Sent { digest: raw.digest, size: raw.bytes.len() };
+        let (store, id) = (Arc::clone(&self.pusher.store), image.id);
+        let name = format!("{}@{}", self.name, raw.digest);
+        blocking(move || store.add_manifest(&raw, &id).and_then(|()| store.add_digest(&id, &name))).await?;
+        Ok(sent)
+    }
+
+    /// The manifest that an image came or was pushed with, one of this repository before others, and its layers.
+    async fn came_with(&self, image: &Arc<Image>) -> Result<Option<(Raw, Vec<Descriptor>)>> {
+        let (store, image, name) = (Arc::clone(&self.pusher.store), Arc::clone(image), self.name.clone());
+        blocking(move || {
+            let mut manifests = store.manifests_of(&image.id)?;
+            let named = |raw: &Raw| {
+                let name = Reference::parse(&format!("{name}@{}", raw.digest)).ok();
+                name.is_some_and(|name| image.repo_digests.contains(&name.familiar()))
+            };
+            manifests.sort_by_key(|raw| !named(raw));
+            Ok(manifests.into_iter().find_map(|raw| match manifest::parse(&raw, "") {
+                Ok(Content::Image(parsed))
+                    if parsed.config.digest == image.id && parsed.layers.len() == image.layers.len() =>
+                {
+                    Some((raw, parsed.layers))
+                }
+                _ => None,
+            }))
+        })
+        .await
+    }
+
+    /// Sees to it that a layer is in the repository; as what.
+    async fn layer(&self, layer: &Layer, wanted: Option<&Descriptor>) -> Answer<(Digest, LayerBlob)> {
+        let permit = match self.pusher.uploads.try_acquire() {
+            Ok(permit) => permit,
+            Err(_) => {
+                self.say(layer, "Waiting", None);
+                self.pusher
+                    .uploads
+                    .acquire()
+                    .await
+                    .map_err(|_| Failure::Line("the daemon ends".to_owned()))?
+            }
+        };
+        let candidates = self.candidates(layer, wanted).await?;
+        let (blob, said) = match self.there(&candidates).await? {
+            Some(blob) => (blob, "Layer already exists".to_owned()),
+            None => match self.taken_over(&candidates).await? {
+                Ok((blob, from)) => (blob, format!("Mounted from {from}")),
+                Err(place) => (self.upload(layer, candidates.size, place).await?, "Pushed".to_owned()),
+            },
+        };
+        drop(permit);
+        let blob = LayerBlob { repository: self.name.clone(), ..blob };
+        let (store, diff_id, row) = (Arc::clone(&self.pusher.store), layer.diff_id, blob.clone());
+        blocking(move || store.add_layer_blob(&diff_id, &row)).await?;
+        self.say(layer, &said, None);
+        Ok((layer.diff_id, blob))
+    }
+
+    /// What a layer is known as: what the manifest names before what this repository has, what this registry has, and
+    /// what others have.
+    async fn candidates(&self, layer: &Layer, wanted: Option<&Descriptor>) -> Result<Candidates> {
+        let (store, diff_id, chain_id) = (Arc::clone(&self.pusher.store), layer.diff_id, layer.chain_id);
+        let (mut blobs, size) =
+            blocking(move || Ok((store.layer_blobs(&diff_id)?, store.archive_size(&chain_id)?))).await?;
+        let is_wanted = |blob: &LayerBlob| wanted.is_some_and(|wanted| wanted.digest == blob.digest);
+        // What a new manifest cannot name is of use for the old one alone.
+        blobs.retain(|blob| {
+            is_wanted(blob) || matches!(blob.media_type.as_str(), DOCKER_LAYER | OCI_LAYER_GZIP)
+        });
+        blobs.sort_by_key(|blob| {
+            (!is_wanted(blob), blob.repository != self.name, self.path_of(blob).is_none())
+        });
+        Ok(Candidates { blobs, size })
+    }
+
+    /// The path of a blob's repository, where that is in this registry.
+    fn path_of<'a>(&self, blob: &'a LayerBlob) -> Option<&'a str> {
+        blob.repository.strip_prefix(self.domain.as_str())?.strip_prefix('/')
+    }
+
+    /// The first of the candidates that the repository has.
+    async fn there(&self, candidates: &Candidates) -> Answer<Option<LayerBlob>> {
+        let mut asked: Vec<Digest> = Vec::new();
+        for blob in &candidates.blobs {
+            if asked.contains(&blob.digest) {
+                continue;
+            }
+            if asked.len() >= ASKED {
+                break;
+            }
+            asked.push(blob.digest);
+            let has = retried!(self, self.repository.has_blob(&blob.digest))?;
+            // One of another length would not be what its digest says.
+            if has.is_some_and(|size| size == 0 || size == blob.size) {
+                return Ok(Some(blob.clone()));
+            }
+        }
+        Ok(None)
+    }
+
+    /// Has the registry take a layer over from another of its repositories; which one, or else where to send it to, if
+    /// the registry said so.
+    async fn taken_over(
+        &self,
+        candidates: &Candidates,
+    ) -> Answer<std::result::Result<(LayerBlob, String), Option<Uri>>> {
+        let mut place = None;
+        let others = candidates.blobs.iter().filter(|blob| blob.repository != self.name);
+        let others = others.filter_map(|blob| Some((blob, self.path_of(blob)?)));
+        for (blob, path) in others.take(MOUNTED_FROM) {
+            match self.repository.mount(&blob.digest, path).await {
+                Ok(Mount::Mounted) => return Ok(Ok((blob.clone(), path.to_owned()))),
+                Ok(Mount::Upload(upload)) => place = Some(upload),
+                // It is not ours to read, or the registry knows of no such thing: then the layer is sent.
+                Err(Failure::Refused(refusal)) => {
+                    tracing::debug!(digest = %blob.digest, from = path, %refusal, "not taken over");
+                }
+                Err(failure) => return Err(failure),
+            }
+        }
+        Ok(Err(place))
+    }
+
+    /// Compresses a layer and sends it meanwhile, as often as it takes.
+    async fn upload(&self, layer: &Layer, size: u64, place: Option<Uri>) -> Answer<LayerBlob> {
+        let mut place = place;
+        let Compressed { digest, size } = retried!(self, self.upload_once(layer, size, place.take()))?;
+        let (media_type, repository) = (DOCKER_LAYER.to_owned(), self.name.clone());
+        Ok(LayerBlob { digest, size, media_type, repository })
+    }
+
+    async fn upload_once(&self, layer: &Layer, size: u64, place: Option<Uri>) -> Answer<Compressed> {
+        let place = match place {
+            Some(place) => place,
+            None => self.repository.begin_upload().await?,
+        };
+        let processor = Arc::clone(&self.pusher.compressing).acquire_owned().await;
+        let processor = processor.map_err(|_| Failure::Line("the daemon ends".to_owned()))?;
+        let (sender, pieces) = mpsc::channel(WAITING);
+        let (store, chain_id) = (Arc::clone(&self.pusher.store), layer.chain_id);
+        let progress = self.progress(layer, size);
+        let compressing = tokio::task::spawn_blocking(move || {
+            let done =
+                store.compress_layer(&chain_id, &progress, &mut |piece| sender.blocking_send(piece).is_ok());
+            drop(processor);
+            done
+        });
+        let taken = Arc::new(AtomicU64::new(0));
+        let sending = self.repository.send_bytes(place, body(pieces, Arc::clone(&taken)));
+        let sent = tokio::select! {
+            sent = sending => sent,
+            failure = self.stands_still(layer, &taken) => Err(failure),
+        };
+        // Where the sending failed, the one who compresses notices that nobody takes it any more.
+        let place = sent?;
+        let compressed =
+            compressing.await.unwrap_or_else(|error| Err(Error::new(Kind::System, error.to_string())))?;
+        self.repository.end_upload(&place, &compressed.digest, Bytes::new()).await?;
+        Ok(compressed)
+    }
+
+    /// Waits until a registry has not taken anything for too long.
+    async fn stands_still(&self, layer: &Layer, taken: &AtomicU64) -> Failure {
+        let patience = self.pusher.registries.settings().patience;
+        let (mut before, mut since) = (0, Instant::now());
+        loop {
+            tokio::time::sleep(patience / 4).await;
+            let now = taken.load(Ordering::Relaxed);
+            if now != before {
+                (before, since) = (now, Instant::now());
+                continue;
+            }
+            let allowed = if now == ENDED { patience * PUT_TOGETHER } else { patience };
+            if since.elapsed() > allowed {
+                let seconds = allowed.as_secs_f32();
+                return Failure::Line(format!(
+                    "the registry has taken nothing of the layer {} for {seconds} seconds",
+                    layer.diff_id
+                ));
+            }
+        }
+    }
+
+    /// Tells how much of a layer is on its way, a few times a second.
+    fn progress(&self, layer: &Layer, size: u64) -> impl Fn(u64) + Send + 'static {
+        let (tell, id) = (Arc::clone(&self.tell), layer.diff_id.short());
+        let told = std::cell::Cell::new(None::<Instant>);
+        move |at| {
+            if at < size && told.get().is_some_and(|last| last.elapsed() < TICK) {
+                return;
+            }
+            told.set(Some(Instant::now()));
+            let progress = Some((at, size));
+            tell(Step { id: id.clone(), status: "Pushing".to_owned(), progress });
+        }
+    }
+
+    fn say(&self, layer: &Layer, status: &str, progress: Option<(u64, u64)>) {
+        (self.tell)(Step { id: layer.diff_id.short(), status: status.to_owned(), progress });
+    }
+
+    /// Whether something that failed so often is tried again, behind a pause.
+    async fn again(&self, failure: &Failure, attempt: usize) -> bool {
+        if attempt >= self.pusher.registries.settings().attempts || !failure.is_passing() {
+            return false;
+        }
+        tracing::debug!(repository = self.name, attempt, %failure, "tried again");
+        tokio::time::sleep(wait(failure, attempt)).await;
+        true
+    }
+}
+
+/// In the place of the number of pieces taken: all were.
+const ENDED: u64 = u64::MAX;
+
+/// The pieces as a request's body. It ends where there come no more, for whatever reason: what was broken off is never
+/// called by a digest.
+fn body(pieces: mpsc::Receiver<Bytes>, taken: Arc<AtomicU64>) -> Body {
+    let pieces = stream::unfold((pieces, taken), |(mut pieces, taken)| async move {
+        let Some(piece) = pieces.recv().await else {
+            taken.store(ENDED, Ordering::Relaxed);
+            return None;
+        };
+        taken.fetch_add(1, Ordering::Relaxed);
+        Some((Ok(Frame::data(piece)), (pieces, taken)))
+    });
+    BodyExt::boxed_unsync(StreamBody::new(pieces))
+}
+
+/// How long nothing is asked: as long as the registry says, or longer each time.
+fn wait(failure: &Failure, attempt: usize) -> Duration {
+    failure.asked_to_wait().unwrap_or(PAUSE * (1 << attempt.min(6)) as u32)
+}
+
+/// A new manifest of Docker's schema 2, written as Docker writes it: the same image has the same digest from either.
+fn written(image: &Image, layers: &[&LayerBlob]) -> Raw {
+    let layers: Vec<_> = layers
+        .iter()
+        .map(|layer| json!({ "mediaType": DOCKER_LAYER, "size": layer.size, "digest": layer.digest }))
+        .collect();
+    let manifest = json!({
+        "schemaVersion": 2,
+        "mediaType": DOCKER_MANIFEST,
+        "config": { "mediaType": DOCKER_CONFIG, "size": image.raw_config.len(), "digest": image.id },
+        "layers": layers,
+    });
+    let mut bytes = Vec::new();
+    let formatter = serde_json::ser::PrettyFormatter::with_indent(b"   ");
+    let written = manifest.serialize(&mut serde_json::Serializer::with_formatter(&mut bytes, formatter));
+    debug_assert!(written.is_ok(), "JSON is written to memory");
+    Raw { media_type: DOCKER_MANIFEST.to_owned(), digest: Digest::of(&bytes), bytes: bytes.into() }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_busy_registry_says_how_long_to_wait() {
+        let broken = Failure::Line("broken".into());
+        assert!(wait(&broken, 1) < wait(&broken, 2));
+        assert!(wait(&broken, 1000) <= Duration::from_secs(60));
+    }
+}

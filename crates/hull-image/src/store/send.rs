@@ -1,0 +1,137 @@
+//! An image that is sent to a registry: its layers' archives, compressed as they are put together.
+
+use std::io::{self, Write};
+use std::sync::Arc;
+
+use bytes::Bytes;
+use flate2::Compression;
+use flate2::write::GzEncoder;
+use sha2::{Digest as _, Sha256};
+
+use super::{Image, Store};
+use crate::registry::manifest::Raw;
+use crate::{Digest, ImageId, Result};
+
+/// As large a piece is sent at once.
+const PIECE: usize = 128 << 10;
+
+/// What a layer is when it is compressed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Compressed {
+    pub(crate) digest: Digest,
+    pub(crate) size: u64,
+}
+
+/// Keeps an image's layers from being collected.
+pub(crate) struct Kept {
+    store: Arc<Store>,
+    layer: Option<Digest>,
+}
+
+impl Kept {
+    /// Keeps the layers of an image that is here.
+    pub(crate) fn layers_of(store: &Arc<Store>, image: &Image) -> Kept {
+        let top = image.layers.last().map(|layer| layer.chain_id);
+        let mut state = store.state_mut();
+        let layer = top.filter(|top| state.layers.get_mut(top).map(|layer| layer.users += 1).is_some());
+        Kept { store: Arc::clone(store), layer }
+    }
+}
+
+impl Drop for Kept {
+    fn drop(&mut self) {
+        let Some(layer) = self.layer else { return };
+        self.store.state_mut().release(&layer);
+        if let Err(error) = self.store.collect(layer) {
+            tracing::warn!("{error}; the layer goes at the next start");
+        }
+    }
+}
+
+impl Store {
+    /// Puts a layer's archive together and compresses it with gzip, always to the same bytes. `take` gets them piece by
+    /// piece, and says no when nobody wants more, which is an error then; `progress` gets how much of the archive is done.
+    pub(crate) fn compress_layer(
+        &self,
+        chain_id: &Digest,
+        progress: &dyn Fn(u64),
+        take: &mut dyn FnMut(Bytes) -> bool,
+    ) -> Result<Compressed> {
+        let row = self.layer_row(chain_id)?;
+        let pieces = Pieces { take, piece: Vec::with_capacity(PIECE), digest: Sha256::new(), size: 0 };
+        let encoder = GzEncoder::new(pieces, Compression::default());
+        let mut counted = Counted { out: encoder, count: 0, progress };
+        self.assemble_layer(&row, &mut counted)?;
+        let ended = counted.out.finish().and_then(|mut pieces| pieces.send().map(|()| pieces));
+        let pieces = ended.map_err(|error| crate::Error::system("compress a layer", error))?;
+        Ok(Compressed { digest: Digest::from_hasher(pieces.digest), size: pieces.size })
+    }
+
+    /// The bytes of a layer's archive.
+    pub(crate) fn archive_size(&self, chain_id: &Digest) -> Result<u64> {
+        self.layer_row(chain_id).map(|row| row.archive_size)
+    }
+
+    /// The manifests and indexes that an image came or was sent with.
+    pub(crate) fn manifests_of(&self, image: &ImageId) -> Result<Vec<Raw>> {
+        self.database().manifests_of_image(image)
+    }
+}
+
+/// Counts what is written.
+struct Counted<'a, W> {
+    out: W,
+    count: u64,
+    progress: &'a dyn Fn(u64),
+}
+
+impl<W: Write> Write for Counted<'_, W> {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        let count = self.out.write(bytes)?;
+        self.count += count as u64;
+        (self.progress)(self.count);
+        Ok(count)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.out.flush()
+    }
+}
+
+/// Gathers what is written, hashes it and passes it on.
+struct Pieces<'a> {
+    take: &'a mut dyn FnMut(Bytes) -> bool,
+    piece: Vec<u8>,
+    digest: Sha256,
+    size: u64,
+}
+
+impl Pieces<'_> {
+    fn send(&mut self) -> io::Result<()> {
+        if self.piece.is_empty() {
+            return Ok(());
+        }
+        self.digest.update(&self.piece);
+        self.size += self.piece.len() as u64;
+        let piece = std::mem::replace(&mut self.piece, Vec::with_capacity(PIECE));
+        match (self.take)(piece.into()) {
+            true => Ok(()),
+            false => Err(io::Error::new(io::ErrorKind::BrokenPipe, "nobody takes it any more")),
+        }
+    }
+}
+
+impl Write for Pieces<'_> {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        let room = bytes.len().min(PIECE - self.piece.len());
+        self.piece.extend_from_slice(&bytes[..room]);
+        if self.piece.len() >= PIECE {
+            self.send()?;
+        }
+        Ok(room)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
