@@ -73,7 +73,7 @@ fn file_systems_take_their_own_parameters() {
     assert!(line.contains("- tmpfs mine ") && line.contains("size=1024k"), "{line}");
     config["process"]["args"] = json!(["stat", "-c", "%a %u %g", "/mnt"]);
     // runc 1.1 gives it the mode of its place in any case.
-    let mode = if oci.is_hull() { "1770" } else { "755" };
+    let mode = if oci.is_runc() { "755" } else { "1770" };
     assert_eq!(oci.prints(&config), format!("{mode} 33 44"));
     add(&mut config, json!({ "destination": "/bad", "type": "tmpfs", "options": ["nonsense=1"] }));
     oci.refuses(&config, "/bad");
@@ -282,7 +282,7 @@ fn propagation_of_the_root() {
         let line = line(&oci, &mut config, "/");
         let fields = line.split(" - ").next().expect("the fields before").to_owned();
         // runc 1.1 says it of the root that it leaves.
-        let tag = if oci.is_hull() { tag } else { "" };
+        let tag = if oci.is_runc() { "" } else { tag };
         assert!(fields.contains(tag) && (!tag.is_empty() || !fields.contains("shared:")), "{word}: {line}");
     }
     let mut config = oci.config(&["true"]);

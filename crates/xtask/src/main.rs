@@ -1,8 +1,9 @@
-//! The project's own commands: `cargo xtask test`, `vm-test`, `bench`, `dist`.
+//! The project's own commands: `cargo xtask test`, `vm-test`, `bench`, `oci-reference`, `dist`.
 
 mod acceptance;
 mod bench;
 mod dist;
+mod reference;
 mod shell;
 mod test;
 mod vm;
@@ -28,6 +29,8 @@ usage: cargo xtask COMMAND
       --rounds N       how many rounds (default: 20)
       --long           also what takes minutes: the 1000th container
       --keep           writes docs/bench.json too
+  oci-reference [runc] [crun]
+                   the conformance tests of hull oci with the field's own runtimes, and what these do otherwise
   dist             a static binary with its unit files, manual pages and completions, in dist/";
 
 fn main() -> ExitCode {
@@ -37,6 +40,7 @@ fn main() -> ExitCode {
         ["test", options @ ..] => test::run(options),
         ["vm-test" | "vm", options @ ..] => vm::run(options),
         ["bench", options @ ..] => bench::run(options),
+        ["oci-reference", runtimes @ ..] => reference::run(runtimes),
         ["dist"] => dist::run(),
         // Not for people: what the others run in a process of its own.
         ["acceptance", script, client] => acceptance::run_here(script, client),

@@ -7,6 +7,7 @@ use std::process::{Command, Stdio};
 use hull_tests::{Client, Daemon, Engine, Tar, busybox_rootfs, cgroups_of};
 use serde_json::{Value, json};
 
+use super::runtime::Runtime;
 use crate::Result;
 use crate::shell::{find, output, target};
 
@@ -16,6 +17,11 @@ pub(crate) struct Scene {
 }
 
 impl Scene {
+    /// Its folder.
+    pub(super) fn dir(&self) -> &Path {
+        &self.dir
+    }
+
     /// Unpacks the root file system that the floor and the bare runtimes use, and writes the files to log and load.
     pub(crate) fn set() -> Result<Self> {
         let scene = Self { dir: target().join("bench") };
@@ -316,55 +322,6 @@ impl Api {
             }
         }
         Ok(parents)
-    }
-}
-
-/// An OCI runtime with a bundle.
-pub(crate) struct Runtime {
-    name: &'static str,
-    /// The program, with the words that come first.
-    program: Vec<String>,
-    root: PathBuf,
-    bundle: PathBuf,
-    count: u32,
-}
-
-impl Runtime {
-    fn new(name: &'static str, program: &[&str], scene: &Scene) -> Self {
-        let program = program.iter().map(|word| (*word).to_owned()).collect();
-        let root = scene.dir.join(format!("{name}-containers"));
-        Self { name, program, root, bundle: scene.dir.join("bundle"), count: 0 }
-    }
-
-    /// `RUNTIME run`.
-    fn command(&mut self) -> Command {
-        self.count += 1;
-        let mut command = Command::new(&self.program[0]);
-        command.args(&self.program[1..]).arg("--root").arg(&self.root).arg("run").arg("--bundle");
-        command.arg(&self.bundle).arg(format!("bench-{}-{}", std::process::id(), self.count));
-        command
-    }
-
-    /// `RUNTIME run`, from its execution to its exit.
-    pub(crate) fn container(&mut self) -> Result<()> {
-        let name = self.name;
-        let output = self.command().output()?;
-        if !output.status.success() {
-            let said = String::from_utf8_lossy(&output.stderr);
-            return Err(format!("{name} run: {}: {}", output.status, said.trim()).into());
-        }
-        Ok(())
-    }
-
-    /// The most memory that a `RUNTIME run` has resident, in MiB.
-    pub(crate) fn peak(&mut self) -> Result<f64> {
-        let command = self.command();
-        let exe = std::env::current_exe()?;
-        let mut words = vec!["peak", command.get_program().to_str().ok_or("a program that is not UTF-8")?];
-        for word in command.get_args() {
-            words.push(word.to_str().ok_or("a word that is not UTF-8")?);
-        }
-        Ok(output(text(&exe)?, &words)?.trim().parse()?)
     }
 }
 

@@ -7,6 +7,7 @@ mod contestants;
 pub(crate) mod floor;
 mod report;
 mod rows;
+mod runtime;
 
 use crate::Result;
 use crate::shell::heading;

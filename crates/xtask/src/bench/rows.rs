@@ -5,8 +5,9 @@ use std::time::Instant;
 
 use serde_json::{Value, json};
 
-use super::contestants::{Api, Contestant, Runtime};
+use super::contestants::{Api, Contestant};
 use super::report::median;
+use super::runtime::Runtime;
 use crate::Result;
 
 /// A row of the table.
@@ -134,7 +135,7 @@ pub(crate) const ROWS: &[Row] = &[
     },
 ];
 
-fn milliseconds(start: Instant) -> f64 {
+pub(super) fn milliseconds(start: Instant) -> f64 {
     start.elapsed().as_secs_f64() * 1000.0
 }
 
@@ -148,7 +149,7 @@ fn start(who: &mut Contestant, network: &str) -> Result<Option<f64>> {
                 "Image": "busybox", "Cmd": ["true"], "HostConfig": {"NetworkMode": network}
             }),
         )?,
-        Contestant::Runtime(runtime) if network == "none" => runtime.container()?,
+        Contestant::Runtime(runtime) if network == "none" => return runtime.container().map(Some),
         Contestant::Podman(podman) => podman.container(network)?,
         Contestant::Runtime(_) => return Ok(None),
     }
@@ -208,9 +209,7 @@ fn bundle(who: &mut Contestant) -> Result<Option<f64>> {
         return floor.container(true).map(Some);
     }
     let Some(runtime) = runtime_of(who) else { return Ok(None) };
-    let begin = Instant::now();
-    runtime.container()?;
-    Ok(Some(milliseconds(begin)))
+    runtime.container().map(Some)
 }
 
 fn at_rest(who: &mut Contestant) -> Result<Option<f64>> {
