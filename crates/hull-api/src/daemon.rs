@@ -16,7 +16,7 @@ use std::sync::Arc;
 use clap::parser::ValueSource;
 use clap::{ArgMatches, Parser};
 use hull_engine::model::{LogConfig, Ulimit};
-use hull_engine::{DaemonConfig, Engine, Error, Result};
+use hull_engine::{DaemonConfig, Engine, Error, Remap, Result};
 use hull_runtime::launcher::{self, Launcher};
 use serde::Deserialize;
 use tokio::signal::unix::{SignalKind, signal};
@@ -83,6 +83,10 @@ pub struct Flags {
     /// How layers lie on the disk: overlayfs (also called overlay2)
     #[arg(short = 's', long, value_name = "NAME")]
     storage_driver: Option<String>,
+    /// Gives containers a user namespace of their own, with the ids of /etc/subuid and /etc/subgid: default (those of
+    /// hull, or else dockremap), USER[:GROUP] or UID[:GID]
+    #[arg(long, value_name = "USER")]
+    userns_remap: Option<String>,
     /// Address and prefix length of the default bridge
     #[arg(long, value_name = "ADDRESS")]
     bip: Option<String>,
@@ -244,6 +248,9 @@ fn start(flags: Flags, given: &ArgMatches) -> Result<()> {
         Error::system(format_args!("make the folder {}", settings.engine.exec_root.display()), error)
     })?;
     let _pidfile = Pidfile::write(&settings.pidfile)?;
+    if let Some(remap) = &settings.engine.userns_remap {
+        remap.probe(&settings.engine.data_root)?;
+    }
     // Before there are threads: the launcher is a fork of a small process.
     let launcher = launcher::start()?;
     let workers = std::thread::available_parallelism().map_or(2, std::num::NonZero::get).clamp(2, 8);
@@ -339,6 +346,8 @@ fn settle(mut flags: Flags, given: &ArgMatches) -> Result<Settings> {
     }
     let log = log_config(flags.log_driver.or(file.log_driver), &flags.log_opt, file.log_opts)?;
     let pools = pools(flags.default_address_pool, file.default_address_pools);
+    let userns_remap = flags.userns_remap.or(file.userns_remap).filter(|user| !user.is_empty());
+    let userns_remap = userns_remap.map(|user| Remap::of(&user)).transpose()?;
     let group = group_id(flags.group.or(file.group).as_deref())?;
     Ok(Settings {
         pidfile: flags.pidfile.or(file.pidfile).unwrap_or_else(|| exec_root.join("hull.pid")),
@@ -369,6 +378,7 @@ fn settle(mut flags: Flags, given: &ArgMatches) -> Result<Settings> {
                 file.runtimes,
                 flags.default_runtime.or(file.default_runtime),
             )?,
+            userns_remap,
         },
     })
 }

@@ -7,6 +7,7 @@ use std::sync::Arc;
 
 use crate::Runtimes;
 use crate::model::{LogConfig, Ulimit};
+use crate::remap::Remap;
 
 /// The configuration of one daemon.
 #[derive(Clone, Debug)]
@@ -43,6 +44,8 @@ pub struct DaemonConfig {
     pub registries: hull_image::registry::Settings,
     /// The runtimes that make containers, at the start.
     pub runtimes: Runtimes,
+    /// The ids that containers have; none: the host's.
+    pub userns_remap: Option<Remap>,
 }
 
 /// What of the configuration a running daemon takes anew.

@@ -182,7 +182,7 @@ async fn keep_launcher(engine: Weak<Engine>) {
 }
 
 /// Makes a folder that only its owner enters.
-fn make_private(path: &Path) -> Result<()> {
+pub(crate) fn make_private(path: &Path) -> Result<()> {
     use std::os::unix::fs::DirBuilderExt;
     fs::DirBuilder::new()
         .recursive(true)

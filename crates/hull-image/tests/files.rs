@@ -9,7 +9,7 @@ use std::process::{Command, Stdio};
 
 use common::shell_tar;
 use hull_image::Kind;
-use hull_image::archive::{Put, copy_up, export, get, put, stat};
+use hull_image::archive::{IdMap, Put, copy_up, export, get, put, stat};
 
 struct Root(tempfile::TempDir, std::fs::File);
 
@@ -69,7 +69,7 @@ fn copies_are_named_as_docker_names_them() {
     let root = Root::new(TREE);
     let names = |path| {
         let mut bytes = Vec::new();
-        get(root.1.as_fd(), path, &mut bytes).unwrap();
+        get(root.1.as_fd(), path, &IdMap::default(), &mut bytes).unwrap();
         listed(&bytes)
     };
     assert_eq!(names("/etc"), ["etc/", "etc/passwd", "etc/sub/"]);
@@ -80,7 +80,7 @@ fn copies_are_named_as_docker_names_them() {
     assert_eq!(names("/link/"), ["link/", "link/x"]);
     assert_eq!(names("/link/."), ["./", "./x"]);
     assert_eq!(names("/")[..2], ["/", "/dangling"]);
-    assert!(get(root.1.as_fd(), "/none", &mut Vec::new()).is_err());
+    assert!(get(root.1.as_fd(), "/none", &IdMap::default(), &mut Vec::new()).is_err());
 }
 
 #[test]
@@ -106,7 +106,7 @@ fn archives_are_put_beneath_the_root_whatever_links_there_are() {
     assert_eq!(error.message, "extraction point is not a directory");
     let strict = Put { no_overwrite_dir_non_dir: true, ..Put::default() };
     let folder = shell_tar(scratch.path(), "mkdir -p etc/passwd", "");
-    let error = put(root.1.as_fd(), "/", &mut &folder[..], strict).unwrap_err();
+    let error = put(root.1.as_fd(), "/", &mut &folder[..], strict.clone()).unwrap_err();
     assert!(error.message.contains("cannot overwrite non-directory"), "{error}");
     let file = shell_tar(scratch.path(), "mkdir etc; echo >etc/sub", "");
     let error = put(root.1.as_fd(), "/", &mut &file[..], strict).unwrap_err();
@@ -132,7 +132,7 @@ fn an_export_leaves_out_what_is_mounted() {
     rustix::mount::mount("t", &target, "tmpfs", rustix::mount::MountFlags::empty(), c"size=1m").unwrap();
     std::fs::write(target.join("inside"), b"").unwrap();
     let mut bytes = Vec::new();
-    let done = export(root.1.as_fd(), &mut bytes);
+    let done = export(root.1.as_fd(), &IdMap::default(), &mut bytes);
     rustix::mount::unmount(&target, rustix::mount::UnmountFlags::DETACH).unwrap();
     done.unwrap();
     assert_eq!(listed(&bytes), ["a/", "a/f", "a/g", "a/mnt/", "n", "p", "sparse"]);

@@ -420,6 +420,14 @@ impl Fabric {
         Ok(self.maker.make()?.namespace)
     }
 
+    /// Takes up the loopback of a namespace that others have made, as those of [`Fabric::new_namespace`] have it.
+    ///
+    /// # Errors
+    /// The namespace cannot be entered.
+    pub fn wake(&self, namespace: BorrowedFd<'_>) -> Result<()> {
+        netns::wake(&mut netns::route_socket(namespace)?)
+    }
+
     /// The machine has a moment: makes ahead what the next [`Fabric::new_namespace`] or [`Fabric::attach_new`] hands out,
     /// on a thread of its own. That is half of what an endpoint costs.
     pub fn ahead(&self) {

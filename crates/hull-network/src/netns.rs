@@ -186,13 +186,18 @@ fn make(home: BorrowedFd<'_>) -> (Result<Made>, bool) {
     let at_home = enter(home).is_ok();
     let made = inside.map_err(|error| Error::kernel("opening a new network namespace", error)).and_then(
         |(namespace, mut socket)| {
-            let mut batch = Batch::new();
-            route::up(&mut batch, LOOPBACK, "lo");
-            socket.send(batch)?;
+            wake(&mut socket)?;
             Ok(Made { namespace, socket })
         },
     );
     (made, at_home)
+}
+
+/// Takes up the loopback of the namespace that a socket speaks to.
+pub(crate) fn wake(socket: &mut Socket) -> Result<()> {
+    let mut batch = Batch::new();
+    route::up(&mut batch, LOOPBACK, "lo");
+    socket.send(batch).map(drop)
 }
 
 /// The loopback's index in every namespace (LOOPBACK_IFINDEX).

@@ -200,7 +200,7 @@ fn rootfs(folder: &Path, layer: &Path) -> Rootfs {
     for made in [&upper, &work] {
         std::fs::create_dir(made).expect("a new folder");
     }
-    Rootfs::Overlay { lower: vec![folder.join("base")], upper, work }
+    Rootfs::Overlay { lower: vec![folder.join("base")], upper, work, mapped: false }
 }
 
 fn spec_of_process(arguments: &[&str]) -> Value {

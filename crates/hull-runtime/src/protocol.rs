@@ -91,7 +91,8 @@ pub struct Launch {
     /// The shim's folder in the exec root, made by the daemon: `shim.sock` and `exit.json` live here.
     pub runtime_dir: PathBuf,
     /// Whether the first process waits for [`Request::Network`] before it goes on (its network namespace is
-    /// made elsewhere, meanwhile).
+    /// made elsewhere, meanwhile). In a user namespace it makes that itself, for it must be its own: it comes by
+    /// [`Event::Network`], and goes back when it has its interfaces.
     #[serde(default)]
     pub awaits_network: bool,
     /// Whether a small init stands as process 1 in front of the command: it passes signals on and reaps.
@@ -147,8 +148,12 @@ pub enum Rootfs {
         lower: Vec<PathBuf>,
         /// The container's writable layer.
         upper: PathBuf,
-        /// overlayfs's work folder, on the same file system as `upper`.
+        /// overlayfs's work folder, beside `upper`.
         work: PathBuf,
+        /// The ids of the layers are mapped by the container's user namespace: root's files on the disk are root's inside,
+        /// and nobody's files change hands.
+        #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+        mapped: bool,
     },
 }
 
@@ -386,6 +391,9 @@ pub enum Event {
     },
     /// The container could not be started; nothing of it is left and the shim ends.
     StartFailed(Error),
+    /// The network namespace that the first process has made in its user namespace. Descriptor: the namespace. It waits
+    /// for [`Request::Network`].
+    Network,
     /// A [`View`] is mounted. Descriptor: its root folder.
     ViewReady,
     /// The kernel killed a process for memory.

@@ -20,7 +20,7 @@ pub(crate) fn base() -> PathBuf {
 
 /// The folders `instance` in the cgroup file systems of this machine: v1, v2, or both.
 pub fn cgroups_of(instance: &str) -> Vec<PathBuf> {
-    let mounts = fs::read_to_string("/proc/self/mountinfo").unwrap_or_default();
+    let mounts = fs::read_to_string("/proc/thread-self/mountinfo").unwrap_or_default();
     let mut found: Vec<PathBuf> = mounts
         .lines()
         .filter_map(|line| {
@@ -126,7 +126,7 @@ fn kill_all(pids: Vec<i32>) {
 
 /// Detaches every mount in this folder, the newest first.
 fn unmount_beneath(dir: &Path) {
-    let mounts = fs::read_to_string("/proc/self/mountinfo").unwrap_or_default();
+    let mounts = fs::read_to_string("/proc/thread-self/mountinfo").unwrap_or_default();
     for line in mounts.lines().rev() {
         let target = Path::new(line.split(' ').nth(4).unwrap_or("/"));
         if target.starts_with(dir) {

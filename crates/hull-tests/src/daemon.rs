@@ -17,7 +17,7 @@ use sha2::{Digest, Sha256};
 use crate::census::{self, Census};
 use crate::cleanup::{self, MARK};
 use crate::http::{Client, PATIENCE};
-use crate::kernel::{private_network, quiet, readable, wait};
+use crate::kernel::{private_network, quiet, readable, wait, wait_until};
 use crate::{Pty, busybox_rootfs, session};
 
 /// Whose daemon and command line.
@@ -253,6 +253,39 @@ impl Daemon {
     /// Counts what belongs to it now.
     pub fn census(&self) -> Census {
         census::take(&self.dir, self.pid())
+    }
+
+    /// The counts once nothing moves any more: the kernel takes its time with the namespaces of what ran before.
+    ///
+    /// # Panics
+    /// When something still moves after a minute.
+    #[track_caller]
+    pub fn settled(&self) -> Census {
+        let mut last = self.census();
+        let mut unmoved = 0;
+        wait_until("the counts stay as they are", Duration::from_secs(60), || {
+            let now = self.census();
+            unmoved = if now == last { unmoved + 1 } else { 0 };
+            last = now;
+            unmoved == 100
+        });
+        last
+    }
+
+    /// Waits until every count is where it was: what is cleaned up behind an answer gets a little time.
+    ///
+    /// # Panics
+    /// When one is not.
+    #[track_caller]
+    pub fn comes_back_to(&self, before: &Census) {
+        let mut now = self.census();
+        let mut tries = 0;
+        wait_until("the counts are back, or a while has passed", Duration::from_secs(60), || {
+            tries += 1;
+            now = self.census();
+            now == *before || tries == 300
+        });
+        assert!(now == *before, "something is left.\nbefore: {before}\nafter:  {now}");
     }
 
     /// The proportional set size of the daemon and of its helpers, not of containers, in KiB.

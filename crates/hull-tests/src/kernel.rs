@@ -34,6 +34,26 @@ pub fn private_network() {
     assert!(up.success(), "the loopback of the test's network namespace did not come up");
 }
 
+/// Lets the calling thread, and whatever it starts from now on, see other files of the machine: `text` at each path, which
+/// must be there. It has a mount namespace of its own for that.
+///
+/// # Panics
+/// Where the caller is not root, or there is no such file.
+pub fn private_files(files: &[(&str, &str)]) {
+    use rustix::mount::{MountPropagationFlags, mount_bind, mount_change};
+    // SAFETY: only the mount namespace is unshared (and with it this thread's working folder), which no memory or
+    // descriptor of this process depends on.
+    unsafe { unshare_unsafe(UnshareFlags::NEWNS) }.expect("a mount namespace of one's own");
+    mount_change("/", MountPropagationFlags::DOWNSTREAM | MountPropagationFlags::REC)
+        .expect("mounts that the machine does not see");
+    for (index, (path, text)) in files.iter().enumerate() {
+        let file = std::env::temp_dir().join(format!("hull-file-{}-{index}", std::process::id()));
+        std::fs::write(&file, text).expect("a file");
+        mount_bind(&file, *path).unwrap_or_else(|error| panic!("bind over {path}: {error}"));
+        std::fs::remove_file(&file).expect("its name goes, the mount stays");
+    }
+}
+
 /// Waits for a process to end; `None` when it has not by then.
 pub(crate) fn wait(child: &mut Child, patience: Duration) -> Option<ExitStatus> {
     let pidfd = pidfd_open(Pid::from_child(child), PidfdFlags::empty()).expect("a pidfd of one's own child");

@@ -31,7 +31,7 @@ pub use cleanup::{cgroups_of, sweep};
 pub use daemon::{Daemon, Engine, Output, hull_binary};
 pub use docker_registry::DockerRegistry;
 pub use http::{Client, PATIENCE, Response, frames};
-pub use kernel::{Pty, private_network, wait_until};
+pub use kernel::{Pty, private_files, private_network, wait_until};
 pub use loops::LoopMount;
 pub use oci::Oci;
 pub use others::{HullOci, Other, which};

@@ -4,33 +4,6 @@ use hull_tests::{Daemon, Engine, wait_until};
 use serde_json::json;
 use std::time::Duration;
 
-/// Waits until every count is where it was: what is cleaned up behind an answer gets a little time.
-#[track_caller]
-fn assert_back(daemon: &Daemon, before: &hull_tests::Census) {
-    let mut now = daemon.census();
-    let mut tries = 0;
-    wait_until("the counts are back, or a while has passed", Duration::from_secs(60), || {
-        tries += 1;
-        now = daemon.census();
-        now == *before || tries == 300
-    });
-    assert!(now == *before, "something is left.\nbefore: {before}\nafter:  {now}");
-}
-
-/// The counts once nothing moves any more: the kernel takes its time with the namespaces of what ran before.
-#[track_caller]
-fn settled(daemon: &Daemon) -> hull_tests::Census {
-    let mut last = daemon.census();
-    let mut unmoved = 0;
-    wait_until("the counts stay as they are", Duration::from_secs(60), || {
-        let now = daemon.census();
-        unmoved = if now == last { unmoved + 1 } else { 0 };
-        last = now;
-        unmoved == 100
-    });
-    last
-}
-
 #[test]
 fn a_thousand_runs_leave_every_count_where_it_was() {
     if Engine::under_test() == Engine::Docker {
@@ -44,9 +17,9 @@ fn a_thousand_runs_leave_every_count_where_it_was() {
     wait_until("the first containers are gone", Duration::from_secs(20), || {
         daemon.ok(&["ps", "-aq"]).is_empty()
     });
-    let before = settled(&daemon);
+    let before = daemon.settled();
     (0..1000).for_each(|_| drop(run()));
-    assert_back(&daemon, &before);
+    daemon.comes_back_to(&before);
 }
 
 #[test]
@@ -63,9 +36,9 @@ fn containers_that_fail_to_start_leave_nothing() {
         assert_ne!(daemon.hull(&["run", "--rm", "--sysctl", "no.such=1", "busybox", "true"]).status, 0);
     };
     fail();
-    let before = settled(&daemon);
+    let before = daemon.settled();
     (0..10).for_each(|_| fail());
-    assert_back(&daemon, &before);
+    daemon.comes_back_to(&before);
 }
 
 #[test]
@@ -104,9 +77,9 @@ fn a_whole_life_with_everything_leaves_nothing() {
         daemon.ok(&["network", "rm", "net"]);
     };
     life();
-    let before = settled(&daemon);
+    let before = daemon.settled();
     (0..5).for_each(|_| life());
-    assert_back(&daemon, &before);
+    daemon.comes_back_to(&before);
 }
 
 #[test]
@@ -135,9 +108,9 @@ fn many_at_once_leave_nothing() {
         });
     };
     round();
-    let before = settled(&daemon);
+    let before = daemon.settled();
     round();
-    assert_back(&daemon, &before);
+    daemon.comes_back_to(&before);
 }
 
 #[test]
@@ -149,10 +122,10 @@ fn the_daemons_end_leaves_its_containers_and_its_death_nothing_else() {
     daemon.ok(&["run", "--rm", "busybox", "true"]);
     assert_eq!(daemon.stop(), 0);
     daemon.begin();
-    let before = settled(&daemon);
+    let before = daemon.settled();
     for _ in 0..3 {
         assert_eq!(daemon.stop(), 0);
         daemon.begin();
     }
-    assert_back(&daemon, &before);
+    daemon.comes_back_to(&before);
 }

@@ -8,6 +8,7 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
 
 use hull_image::archive::{self, PathStat, Put};
+use hull_runtime::container::as_owner;
 use rustix::fs::{AtFlags, Mode, OFlags, ResolveFlags, StatVfsMountFlags, StatxFlags, openat2};
 use serde_json::{Value, json};
 use tokio::runtime::Handle;
@@ -59,7 +60,7 @@ impl Engine {
         self.in_view(container, true, |view| {
             let root = view.root.as_fd();
             found(archive::stat(root, path).map_err(|error| located(error, name))?);
-            archive::get(root, path, out).map_err(|error| located(error, name))
+            archive::get(root, path, &view.ids, out).map_err(|error| located(error, name))
         })?;
         self.tell(container, "archive-path");
         Ok(())
@@ -75,7 +76,7 @@ impl Engine {
         container: &Arc<Container>,
         name: &str,
         path: &str,
-        tar: &mut dyn Read,
+        tar: &mut (dyn Read + Send),
         options: PutOptions,
     ) -> Result<()> {
         self.in_view(container, true, |view| {
@@ -87,8 +88,17 @@ impl Engine {
             check_writable(root, path, read_only)?;
             let owner =
                 if options.copy_uid_gid && !user.is_empty() { Some(owner(root, &user)?) } else { None };
-            let put = Put { no_overwrite_dir_non_dir: options.no_overwrite_dir_non_dir, owner };
-            archive::put(root, path, tar, put).map_err(|error| located(error, name))
+            let put = Put {
+                no_overwrite_dir_non_dir: options.no_overwrite_dir_non_dir,
+                owner,
+                ids: view.ids.clone(),
+            };
+            // The host's root has no id on layers that are mapped: who makes files there is the container's.
+            let unpacked = match view.ids.root() {
+                None => archive::put(root, path, tar, put),
+                Some(owner) => as_owner(owner, || archive::put(root, path, tar, put))?,
+            };
+            unpacked.map_err(|error| located(error, name))
         })?;
         self.tell(container, "extract-to-dir");
         Ok(())
@@ -110,7 +120,7 @@ impl Engine {
     /// Its files cannot be read, or who reads went away.
     pub fn export(self: &Arc<Self>, container: &Arc<Container>, out: &mut dyn Write) -> Result<()> {
         self.in_view(container, false, |view| {
-            archive::export(view.root.as_fd(), out).map_err(crate::images::error)
+            archive::export(view.root.as_fd(), &view.ids, out).map_err(crate::images::error)
         })?;
         self.tell(container, "export");
         Ok(())

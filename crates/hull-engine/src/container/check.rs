@@ -127,6 +127,7 @@ pub(super) fn check_modes(engine: &Engine, host: &HostConfig, config: &Config) -
         "" | "host" => {}
         other => return Err(Error::invalid(format!("invalid user namespace mode: {other}"))),
     }
+    engine.check_remapped(host)?;
     match host.cgroupns_mode.as_str() {
         "private" | "host" => {}
         other => return Err(Error::invalid(format!("invalid cgroup namespace mode: {other}"))),

@@ -131,7 +131,8 @@ impl Engine {
         let fresh;
         (record.mounts, fresh) = {
             let id = record.id.clone();
-            may_hang_if(may_hang, self, move |engine| engine.acquire_mounts(&id, wanted)).await?
+            let root = self.outer_root(&record.host_config);
+            may_hang_if(may_hang, self, move |engine| engine.acquire_mounts(&id, wanted, root)).await?
         };
         fault::point("create", "mounts acquired")?;
         self.images.create_snapshot(&record.id, image).map_err(crate::images::error)?;
@@ -228,8 +229,13 @@ impl Engine {
         Ok(())
     }
 
-    /// Makes the volumes and sources that mounts need; beside them the places of volumes that may be filled.
-    fn acquire_mounts(&self, id: &str, wanted: Vec<Wanted>) -> Result<(Vec<MountPlan>, Vec<usize>)> {
+    /// Makes the volumes and sources that mounts need, the sources as the container's root has them; beside them the places of volumes that may be filled.
+    fn acquire_mounts(
+        &self,
+        id: &str,
+        wanted: Vec<Wanted>,
+        root: Owner,
+    ) -> Result<(Vec<MountPlan>, Vec<usize>)> {
         let (mut plans, mut fresh) = (Vec::new(), Vec::new());
         for Wanted { mut plan, volume, create_source } in wanted {
             if plan.anonymous && !plan.name.is_empty() {
@@ -246,10 +252,8 @@ impl Engine {
                 }
             }
             if plan.kind == MountKind::Bind && create_source && fs::symlink_metadata(&plan.source).is_err() {
-                let owned = |()| match plan.owner {
-                    Some(Owner { uid, gid }) => std::os::unix::fs::chown(&plan.source, Some(uid), Some(gid)),
-                    None => Ok(()),
-                };
+                let Owner { uid, gid } = plan.owner.unwrap_or(root);
+                let owned = |()| std::os::unix::fs::chown(&plan.source, Some(uid), Some(gid));
                 fs::create_dir_all(&plan.source).and_then(owned).map_err(|error| {
                     Error::new(
                         Kind::System,

@@ -44,7 +44,10 @@ impl Engine {
                 Ok(Some((Event::Exited(exit), _))) => {
                     return self.over(container, Over::Told(shim, exit)).await;
                 }
-                Ok(Some((Event::Started { .. } | Event::StartFailed(_) | Event::ViewReady, _))) => continue,
+                Ok(Some((
+                    Event::Started { .. } | Event::StartFailed(_) | Event::Network | Event::ViewReady,
+                    _,
+                ))) => continue,
                 // The shim's own end, or it was closed for not being read in time.
                 Ok(None) => {}
                 Err(error) => {

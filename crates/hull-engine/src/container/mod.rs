@@ -45,6 +45,7 @@ mod prepare;
 mod read_logs;
 mod registry;
 mod rejoin;
+mod remapped;
 mod remove;
 mod resources;
 mod security;

@@ -19,7 +19,7 @@ use super::{Container, Record, logs};
 use crate::blocking::may_hang_if;
 use crate::model::EndpointSettings;
 use crate::networks::{Allocation, HostsOf, Joiner, Resolving};
-use crate::volumes::Run;
+use crate::volumes::{Run, bring_others_files};
 use crate::{Engine, Error, Result};
 
 /// What a start needs, ready.
@@ -27,6 +27,8 @@ pub(super) struct Prepared {
     runtime_dir: PathBuf,
     facts: Facts,
     pub(super) awaits_network: bool,
+    /// The network namespace is not the daemon's to make, for it belongs to a user namespace.
+    pub(super) makes_network: bool,
     pub(super) allocation: Option<Allocation>,
 }
 
@@ -72,6 +74,8 @@ impl Engine {
 
     /// What must be there before the launcher is asked: files, mounts, addresses. Memory and small files only.
     fn prepare(&self, record: &Record, mounted: &mut MountedVolumes) -> Result<Prepared> {
+        // The daemon may have been started otherwise when it was made.
+        self.check_remapped(&record.host_config)?;
         let runtime_dir = self.runtime_dir(&record.id);
         make_runtime_dir(&runtime_dir)?;
         note_cgroup(record, &self.config.instance, &runtime_dir)?;
@@ -84,13 +88,15 @@ impl Engine {
         let linked = self.linked(record)?;
         self.write_files(record, allocation.as_ref(), &linked, &files)?;
         if record.host_config.ipc_mode == "shareable" {
-            super::view::mount_shared_memory(&runtime_dir, record.host_config.shm_size)?;
+            let root = self.outer_root(&record.host_config);
+            super::view::mount_shared_memory(&runtime_dir, record.host_config.shm_size, root)?;
         }
         let edits = self.edits(record)?;
         let shared_memory = self.shared_memory(record)?;
         let sources = self.mount_sources(record, mounted)?;
         Ok(Prepared {
             awaits_network: own_network,
+            makes_network: own_network && namespaces.user != Share::Host,
             allocation,
             runtime_dir,
             facts: Facts {
@@ -151,16 +157,19 @@ impl Engine {
         };
         let network = of(&host.network_mode, "network")?;
         let ipc = of(&host.ipc_mode, "IPC")?;
+        let (pid, cgroup) = (of(&host.pid_mode, "PID")?, of(&host.cgroupns_mode, "cgroup")?);
+        let shares = [("network", &network), ("IPC", &ipc), ("PID", &pid), ("cgroup", &cgroup)];
         Ok(Namespaces {
+            user: self.user_namespace(host, shares)?,
             uts: match (&network, host.uts_mode.as_str()) {
                 (_, "host") => Share::Host,
                 (Share::Of(pid), _) => Share::Of(*pid),
                 (Share::Own | Share::Host, _) => Share::Own,
             },
             network,
-            pid: of(&host.pid_mode, "PID")?,
+            pid,
             ipc,
-            cgroup: of(&host.cgroupns_mode, "cgroup")?,
+            cgroup,
         })
     }
 
@@ -265,7 +274,8 @@ impl Engine {
                     if !mount.subpath.is_empty() {
                         check_subpath(&folder, &mount.subpath)?;
                     }
-                    Source { folder, subpath: mount.subpath.clone() }
+                    let own = !bring_others_files(&self.volumes.get(&mount.name)?.options);
+                    Source { folder, subpath: mount.subpath.clone(), own }
                 }
                 MountKind::Bind => {
                     if let Err(error) = fs::metadata(&mount.source) {
@@ -293,7 +303,12 @@ impl Engine {
             version: protocol::VERSION,
             id: record.id.clone(),
             spec: self.spec(record, &prepared.facts)?,
-            rootfs: Rootfs::Overlay { lower: snapshot.lower, upper: snapshot.upper, work: snapshot.work },
+            rootfs: Rootfs::Overlay {
+                lower: snapshot.lower,
+                upper: snapshot.upper,
+                work: snapshot.work,
+                mapped: prepared.facts.namespaces.user != Share::Host,
+            },
             seccomp: seccomp(host)?.0,
             stdio: Stdio {
                 terminal: record.config.tty,

@@ -1,7 +1,7 @@
 //! From a container to the OCI runtime specification's configuration.
 
 use std::collections::HashMap;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
 use oci_spec::runtime::{
@@ -13,8 +13,9 @@ use super::cdi::Edits;
 use super::devices::devices;
 use super::mounts::{MountKind, MountPlan};
 use super::security::{capabilities, capability_sets, seccomp, security};
-use super::{Record, idmap, resources};
+use super::{Record, idmap, remapped, resources};
 use crate::model::{HostConfig, Ulimit};
+use crate::remap::Remap;
 use crate::{Engine, Error, Result};
 
 /// What a mount shows: the host's file or folder, or of a volume a part.
@@ -23,6 +24,8 @@ pub(super) struct Source {
     pub(super) folder: PathBuf,
     /// Empty where all of it is meant.
     pub(super) subpath: String,
+    /// It is the container's alone, and root's in there as it is on the disk: its ids are mapped like the container's.
+    pub(super) own: bool,
 }
 
 impl Source {
@@ -34,7 +37,7 @@ impl Source {
 
 impl From<PathBuf> for Source {
     fn from(folder: PathBuf) -> Source {
-        Source { folder, subpath: String::new() }
+        Source { folder, ..Source::default() }
     }
 }
 
@@ -70,6 +73,7 @@ pub(super) enum Share {
 /// Which namespaces are shared.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Namespaces {
+    pub(super) user: Share,
     pub(super) network: Share,
     pub(super) pid: Share,
     pub(super) ipc: Share,
@@ -131,7 +135,7 @@ impl Engine {
             Some(record.config.domainname.clone())
                 .filter(|name| !name.is_empty() && facts.namespaces.uts == Share::Own),
         );
-        spec.set_mounts(Some(mounts(record, facts)?));
+        spec.set_mounts(Some(mounts(record, facts, self.remap_of(&record.host_config))?));
         let mut process = self.process(record, &facts.linked)?;
         if !facts.edits.environment.is_empty() {
             let own = process.env().clone().unwrap_or_default();
@@ -156,6 +160,10 @@ impl Engine {
         linux.set_devices(None);
         linux.set_seccomp(seccomp(host)?.1);
         linux.set_namespaces(Some(namespaces(&facts.namespaces)));
+        if let Some(remap) = self.remap_of(host).filter(|_| facts.namespaces.user == Share::Own) {
+            linux.set_uid_mappings(Some(remapped::mappings(&remap.users)));
+            linux.set_gid_mappings(Some(remapped::mappings(&remap.groups)));
+        }
         let path = cgroup_path(&host.resources.cgroup_parent, &self.config.instance, &record.id);
         linux.set_cgroups_path(Some(PathBuf::from(path)));
         let (mut devices, mut rules) = devices(host)?;
@@ -251,6 +259,7 @@ pub(super) fn with_variables(mut environment: Vec<String>, more: &[String]) -> V
 
 fn namespaces(share: &Namespaces) -> Vec<LinuxNamespace> {
     let kinds = [
+        (LinuxNamespaceType::User, &share.user, "user"),
         (LinuxNamespaceType::Mount, &Share::Own, "mnt"),
         (LinuxNamespaceType::Network, &share.network, "net"),
         (LinuxNamespaceType::Uts, &share.uts, "uts"),
@@ -285,7 +294,7 @@ fn mount(destination: &str, kind: &str, source: impl Into<PathBuf>, options: &[&
 }
 
 /// Every mount, in the order of their places: what lies deeper comes later.
-fn mounts(record: &Record, facts: &Facts) -> Result<Vec<Mount>> {
+fn mounts(record: &Record, facts: &Facts, remap: Option<&Remap>) -> Result<Vec<Mount>> {
     let host = &record.host_config;
     let planned = |place: &str| record.mounts.iter().any(|mount| mount.destination == place);
     let access = |writable: bool| if writable { "rw" } else { "ro" };
@@ -303,7 +312,6 @@ fn mounts(record: &Record, facts: &Facts) -> Result<Vec<Mount>> {
         mount("/sys", "sysfs", "sysfs", &["nosuid", "noexec", "nodev", sysfs]),
         mount("/sys/fs/cgroup", "cgroup", "cgroup", &["nosuid", "noexec", "nodev", "relatime", cgroups]),
     ];
-    let own_ipc = facts.namespaces.ipc == Share::Own;
     match &facts.shared_memory {
         Some(folder) => mounts.push(mount(
             "/dev/shm",
@@ -319,8 +327,17 @@ fn mounts(record: &Record, facts: &Facts) -> Result<Vec<Mount>> {
             &["nosuid", "noexec", "nodev", "mode=1777", &shm_size],
         )),
     }
-    if own_ipc || facts.namespaces.ipc == Share::Host {
-        mounts.push(mount("/dev/mqueue", "mqueue", "mqueue", &["nosuid", "noexec", "nodev"]));
+    let mqueue = ["nosuid", "noexec", "nodev"];
+    match facts.namespaces.ipc {
+        // Whose user namespace the host's is not, may not mount it anew.
+        Share::Host if remap.is_some() => {
+            if Path::new("/dev/mqueue").exists() {
+                let options: Vec<&str> = ["rbind", "rprivate"].into_iter().chain(mqueue).collect();
+                mounts.push(mount("/dev/mqueue", "bind", "/dev/mqueue", &options));
+            }
+        }
+        Share::Own | Share::Host => mounts.push(mount("/dev/mqueue", "mqueue", "mqueue", &mqueue)),
+        Share::Of(_) => {}
     }
     mounts.retain(|mount| !mount.destination().to_str().is_some_and(planned));
     for file in ["resolv.conf", "hostname", "hosts"] {
@@ -328,18 +345,22 @@ fn mounts(record: &Record, facts: &Facts) -> Result<Vec<Mount>> {
         if !planned(&place) {
             // As read-only as the rest of what they lie in.
             let access = if record.host_config.readonly_rootfs { "ro" } else { "rw" };
-            mounts.push(mount(&place, "bind", facts.files.join(file), &["rbind", "rprivate", access]));
+            let mut bind = mount(&place, "bind", facts.files.join(file), &["rbind", "rprivate", access]);
+            if remap.is_some() {
+                idmap::as_in_container(&mut bind);
+            }
+            mounts.push(bind);
         }
     }
     for (plan, source) in record.mounts.iter().zip(&facts.sources) {
-        mounts.push(planned_mount(plan, source));
+        mounts.push(planned_mount(plan, source, remap));
     }
     mounts.extend(facts.edits.mounts.iter().cloned());
     mounts.sort_by_key(|mount| mount.destination().components().count());
     Ok(mounts)
 }
 
-fn planned_mount(plan: &MountPlan, source: &Source) -> Mount {
+fn planned_mount(plan: &MountPlan, source: &Source, remap: Option<&Remap>) -> Mount {
     if plan.kind == MountKind::Tmpfs {
         let options: Vec<&str> =
             plan.options.iter().map(String::as_str).chain((!plan.writable).then_some("ro")).collect();
@@ -355,8 +376,10 @@ fn planned_mount(plan: &MountPlan, source: &Source) -> Mount {
     let subpath = source.option();
     let options: Vec<&str> = [bind, propagation, access].into_iter().chain(subpath.as_deref()).collect();
     let mut mount = mount(&plan.destination, "bind", &source.folder, &options);
-    if let Some(owner) = plan.owner {
-        idmap::of_owner(&mut mount, owner);
+    match (plan.owner, remap) {
+        (Some(owner), _) => idmap::of_owner(&mut mount, owner, remap),
+        (None, Some(_)) if source.own => idmap::as_in_container(&mut mount),
+        (None, _) => {}
     }
     mount
 }
@@ -368,12 +391,12 @@ mod tests {
     #[test]
     fn a_volume_s_part_is_left_to_the_first_process_to_look_up() {
         let plan = MountPlan { kind: MountKind::Volume, destination: "/v".into(), ..MountPlan::default() };
-        let source = Source { folder: "/volumes/v/_data".into(), subpath: "a/b".into() };
-        let planned = planned_mount(&plan, &source);
+        let source = Source { folder: "/volumes/v/_data".into(), subpath: "a/b".into(), own: true };
+        let planned = planned_mount(&plan, &source, None);
         assert_eq!(planned.source().as_deref(), Some("/volumes/v/_data".as_ref()));
         let words = ["rbind", "rprivate", "ro", "x-hull.subpath=a/b"].map(str::to_owned);
         assert_eq!(planned.options().as_deref(), Some(&words[..]));
-        let whole = planned_mount(&plan, &Source::from(source.folder));
+        let whole = planned_mount(&plan, &Source::from(source.folder), None);
         assert_eq!(whole.options().as_deref(), Some(&words[..3]));
     }
 

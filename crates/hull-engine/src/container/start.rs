@@ -110,10 +110,12 @@ impl Engine {
         self.send_launch(launch, theirs, reserved.unwrap_or_default(), clients)?;
 
         let (tell_started, started) = oneshot::channel::<Outcome>();
-        let watcher = self.watch(container, &shim, tell_started);
+        let (tell_namespace, namespace) = oneshot::channel::<OwnedFd>();
+        let watcher = self.watch(container, &shim, tell_started, tell_namespace);
         fault::passed("start", "launched");
         if prepared.awaits_network {
-            match self.network(&shim, prepared.allocation.take()).await {
+            let made = prepared.makes_network.then_some(namespace);
+            match self.network(&shim, prepared.allocation.take(), made).await {
                 Ok(allocation) => prepared.allocation = Some(allocation),
                 Err(error) => {
                     // The shim undoes its part first: another start would meet it half-way.
@@ -164,13 +166,27 @@ impl Engine {
         Ok(self.launcher.send(&ToLauncher::Start(Box::new(launch)), &descriptors)?)
     }
 
-    /// Makes the network while the first process mounts, and hands the namespace over.
-    async fn network(self: &Arc<Self>, shim: &Shim, allocation: Option<Allocation>) -> Result<Allocation> {
+    /// Makes the network while the first process mounts, and hands the namespace over. In a user namespace the first
+    /// process has `made` it.
+    async fn network(
+        self: &Arc<Self>,
+        shim: &Shim,
+        allocation: Option<Allocation>,
+        made: Option<oneshot::Receiver<OwnedFd>>,
+    ) -> Result<Allocation> {
         let engine = Arc::clone(self);
         let allocation =
             allocation.ok_or_else(|| Error::system("make the network", "nothing was allocated"))?;
+        let inside = match made {
+            None => None,
+            Some(made) => match made.await {
+                Ok(namespace) => Some(namespace),
+                // The start has failed before, and tells so itself.
+                Err(_) => return Ok(allocation),
+            },
+        };
         let made = tokio::task::spawn_blocking(move || {
-            let namespace = engine.networks.realise(&allocation);
+            let namespace = engine.networks.realise(&allocation, inside);
             (allocation, namespace)
         });
         let (allocation, namespace): (Allocation, Result<OwnedFd>) =
@@ -271,10 +287,22 @@ impl Engine {
         container: &Arc<Container>,
         shim: &Arc<Shim>,
         started: oneshot::Sender<Outcome>,
+        namespace: oneshot::Sender<OwnedFd>,
     ) -> tokio::task::JoinHandle<()> {
         let (engine, container, shim) = (Arc::clone(self), Arc::clone(container), Arc::clone(shim));
         tokio::spawn(async move {
-            match shim.event().await {
+            let word = match shim.event().await {
+                Ok(Some((Event::Network, descriptors))) => {
+                    // A start that was given up wants none.
+                    let _ = descriptors.into_iter().next().map(|made| namespace.send(made));
+                    shim.event().await
+                }
+                word => {
+                    drop(namespace);
+                    word
+                }
+            };
+            match word {
                 Ok(Some((Event::Started { pid, at_ns, warnings, .. }, _))) => {
                     let at_ns = i64::try_from(at_ns).unwrap_or_else(|_| now_ns());
                     let (enter, entered) = oneshot::channel::<()>();

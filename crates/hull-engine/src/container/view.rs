@@ -5,22 +5,26 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use hull_image::Image;
+use hull_image::archive::IdMap;
 use hull_runtime::protocol::{self, Event, Rootfs, ToLauncher};
 use oci_spec::runtime::{Mount, Spec};
 use rustix::fs::{CWD, Mode, OFlags};
 
-use super::mounts::{MountKind, MountPlan};
+use super::mounts::{MountKind, MountPlan, Owner};
 use super::shim::Shim;
 use super::spec::Source;
-use super::{Container, Record};
+use super::{Container, Record, idmap, remapped};
 use crate::blocking::may_hang_if;
-use crate::volumes::Run;
+use crate::remap::Remap;
+use crate::volumes::{Run, bring_others_files};
 use crate::{Engine, Error, Kind, Result};
 
 /// A container's root folder, as long as this is held.
 pub(super) struct View {
     /// The root folder.
     pub(super) root: OwnedFd,
+    /// How the ids in it are told on the host: of a container in a user namespace.
+    pub(super) ids: IdMap,
     /// The process that holds the mounts of a stopped container ends when this closes.
     _holder: Option<Arc<Shim>>,
 }
@@ -39,11 +43,12 @@ impl Engine {
     pub(super) async fn view(&self, container: &Container) -> Result<View> {
         let record = container.record().clone();
         if record.is_running() {
-            return running_root(record.state.pid).map(|root| View { root, _holder: None });
+            let (root, ids) = (running_root(record.state.pid)?, remapped::ids_of(record.state.pid)?);
+            return Ok(View { root, ids, _holder: None });
         }
         let mut mounts = Vec::new();
         for plan in record.mounts.iter().filter(|plan| plan.kind != MountKind::Tmpfs) {
-            mounts.push(self.view_mount(plan)?);
+            mounts.push(self.view_mount(plan, self.remap_of(&record.host_config))?);
         }
         self.view_of(&record, mounts).await
     }
@@ -53,11 +58,12 @@ impl Engine {
         self.view_of(record, Vec::new()).await
     }
 
-    fn view_mount(&self, plan: &MountPlan) -> Result<Mount> {
+    fn view_mount(&self, plan: &MountPlan, remap: Option<&Remap>) -> Result<Mount> {
         let source = match plan.kind {
             MountKind::Volume => {
-                let folder = self.volumes.get(&plan.name)?.mountpoint.clone();
-                Source { folder, subpath: plan.subpath.clone() }
+                let volume = self.volumes.get(&plan.name)?;
+                let own = !bring_others_files(&volume.options);
+                Source { folder: volume.mountpoint.clone(), subpath: plan.subpath.clone(), own }
             }
             MountKind::Bind | MountKind::Tmpfs => Source::from(PathBuf::from(&plan.source)),
         };
@@ -68,8 +74,10 @@ impl Engine {
         let options = ["rbind", "rprivate", access].map(str::to_owned);
         mount.set_options(Some(options.into_iter().chain(source.option()).collect()));
         mount.set_source(Some(source.folder));
-        if let Some(owner) = plan.owner {
-            super::idmap::of_owner(&mut mount, owner);
+        match (plan.owner, remap) {
+            (Some(owner), _) => idmap::of_owner(&mut mount, owner, None),
+            (None, Some(remap)) if !source.own => idmap::seen_from_inside(&mut mount, remap),
+            (None, _) => {}
         }
         Ok(mount)
     }
@@ -82,7 +90,13 @@ impl Engine {
         let view = protocol::View {
             version: protocol::VERSION,
             spec,
-            rootfs: Rootfs::Overlay { lower: snapshot.lower, upper: snapshot.upper, work: snapshot.work },
+            // As it is on the disk, which is as it is told inside.
+            rootfs: Rootfs::Overlay {
+                lower: snapshot.lower,
+                upper: snapshot.upper,
+                work: snapshot.work,
+                mapped: false,
+            },
         };
         self.launcher.send(&ToLauncher::View(Box::new(view)), &[theirs.as_fd()])?;
         drop(theirs);
@@ -92,7 +106,8 @@ impl Engine {
                 let root = descriptors.into_iter().next().ok_or_else(|| {
                     Error::system("look at the container's files", "the view came without its root")
                 })?;
-                Ok(View { root, _holder: Some(holder) })
+                let ids = self.remap_of(&record.host_config).map(remapped::ids_there_are).unwrap_or_default();
+                Ok(View { root, ids, _holder: Some(holder) })
             }
             Some((Event::StartFailed(error), _)) => Err(error.into()),
             _ => Err(Error::system("look at the container's files", "the view ended without a word")),
@@ -190,13 +205,13 @@ pub(super) fn shared_memory(runtime_dir: &Path) -> PathBuf {
 }
 
 /// Mounts it.
-pub(super) fn mount_shared_memory(runtime_dir: &Path, size: i64) -> Result<()> {
+pub(super) fn mount_shared_memory(runtime_dir: &Path, size: i64, root: Owner) -> Result<()> {
     use rustix::mount::{MountFlags, mount};
     let folder = shared_memory(runtime_dir);
     let failed = |error: std::io::Error| Error::system(format_args!("mount {}", folder.display()), error);
     std::fs::create_dir(&folder).map_err(failed)?;
-    let options =
-        std::ffi::CString::new(format!("mode=1777,size={size}")).map_err(|error| failed(error.into()))?;
+    let options = std::ffi::CString::new(format!("mode=1777,size={size},uid={},gid={}", root.uid, root.gid))
+        .map_err(|error| failed(error.into()))?;
     let flags = MountFlags::NOSUID | MountFlags::NODEV | MountFlags::NOEXEC;
     mount("shm", &folder, "tmpfs", flags, options.as_c_str()).map_err(|error| failed(error.into()))
 }

@@ -112,14 +112,17 @@ impl Networks {
         Ok(allocation)
     }
 
-    /// Makes the namespace, its interfaces and the published ports. Blocks for a few milliseconds. Not for `host`,
+    /// Makes the namespace, unless there is one `inside`, its interfaces and the published ports. Blocks for a few milliseconds. Not for `host`,
     /// which has no namespace of its own.
     ///
     /// # Errors
     /// The kernel refuses a step; what was made goes with the namespace and with the allocation.
-    pub(crate) fn realise(&self, allocation: &Allocation) -> Result<OwnedFd> {
+    pub(crate) fn realise(&self, allocation: &Allocation, inside: Option<OwnedFd>) -> Result<OwnedFd> {
         let fabric = &self.inner.fabric;
-        let mut namespace: Option<OwnedFd> = None;
+        let mut namespace = inside;
+        if let Some(namespace) = &namespace {
+            fabric.wake(namespace.as_fd())?;
+        }
         for leg in &allocation.legs {
             let Some(endpoint) = allocation.endpoint(leg) else { continue };
             match &namespace {

@@ -68,7 +68,7 @@ impl Networks {
             publish_all: false,
             dns: &[],
         })?;
-        let namespace = self.realise(&allocation)?;
+        let namespace = self.realise(&allocation, None)?;
         Ok((allocation, namespace))
     }
 

@@ -40,6 +40,7 @@ impl Place {
             storage_driver: None,
             registries: Default::default(),
             runtimes: crate::Runtimes::default(),
+            userns_remap: None,
         };
         let database = Arc::new(Database::open(&folder.path().join("db")).unwrap());
         let mut place = Place { networks: None, config, database, _folder: folder };
@@ -139,7 +140,7 @@ async fn a_container_on_two_networks_from_its_start_to_its_end() {
     assert_eq!(allocation.endpoints["back"].gateway, "");
     assert_eq!(allocation.endpoints["front"].dns_names.as_ref().unwrap(), &["web", &wish.id[..12], "host"]);
     let networks = place.networks();
-    let namespace = networks.realise(&allocation).unwrap();
+    let namespace = networks.realise(&allocation, None).unwrap();
     let names = || -> Vec<String> {
         let mut all = netns::interfaces(namespace.as_fd()).unwrap();
         all.sort_by(|one, other| one.name.cmp(&other.name));
@@ -224,7 +225,7 @@ async fn a_running_container_changes_its_networks_and_outlives_the_daemon() {
     }
     let wish = Wish::on(&["zz"]).publish("80/tcp", "");
     let mut allocation = wish.allocate(&place).unwrap();
-    let namespace = place.networks().realise(&allocation).unwrap();
+    let namespace = place.networks().realise(&allocation, None).unwrap();
     let sleeper = Sleeper::of(namespace.as_fd());
     place.networks().running(&wish.id, &allocation, sleeper.pid()).unwrap();
     let live = Live { id: &wish.id, name: "web", hostname: "host", pid: sleeper.pid(), dns: &[] };

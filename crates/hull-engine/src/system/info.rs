@@ -108,7 +108,7 @@ impl Engine {
             "ContainerdCommit": { "ID": "" },
             "RuncCommit": { "ID": "" },
             "InitCommit": { "ID": "" },
-            "SecurityOptions": security(cgroups),
+            "SecurityOptions": security(cgroups, self.config.userns_remap.is_some()),
             "FirewallBackend": { "Driver": "nftables" },
             "CDISpecDirs": self.config.cdi_spec_dirs,
             "Warnings": limits.warnings(cgroups),
@@ -236,8 +236,11 @@ impl Limits {
     }
 }
 
-fn security(cgroups: &Hierarchy) -> Vec<&'static str> {
+fn security(cgroups: &Hierarchy, remaps: bool) -> Vec<&'static str> {
     let mut options = vec!["name=seccomp,profile=builtin"];
+    if remaps {
+        options.push("name=userns");
+    }
     if cgroups.mode == Mode::V2 {
         options.push("name=cgroupns");
     }

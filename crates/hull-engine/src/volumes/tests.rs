@@ -31,6 +31,7 @@ impl Place {
             storage_driver: None,
             registries: Default::default(),
             runtimes: crate::Runtimes::default(),
+            userns_remap: None,
         };
         let database = Arc::new(Database::open(&folder.path().join("db")).unwrap());
         Place { _folder: folder, config, database }

@@ -3,6 +3,7 @@
 //! All is resolved beneath a root that is given as a descriptor; the container may run and change things meanwhile.
 
 mod copy_up;
+mod ids;
 pub(crate) mod pack;
 mod resolve;
 
@@ -13,6 +14,7 @@ use rustix::fs::{AtFlags, FileType, OFlags, statat};
 use serde::{Deserialize, Serialize};
 
 pub use self::copy_up::{Copied, clone_tree, copy_up, has};
+pub use self::ids::IdMap;
 use self::pack::Packer;
 use self::resolve::{Resolved, open_in_root, resolve, through_links};
 use crate::layer::extract::{Extractor, Rules};
@@ -37,13 +39,15 @@ pub struct PathStat {
 }
 
 /// How [`put`] treats what is there, and owners.
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub struct Put {
     /// A folder is not replaced by what is none, nor the other way round: an error instead.
     pub no_overwrite_dir_non_dir: bool,
     /// Everything gets this owner, user and group. `None`: the owners that the archive names, as Docker does where
     /// `copyUIDGID` is not asked for, or the container runs as root.
     pub owner: Option<(u32, u32)>,
+    /// How these are told on the host. Where they are others there, the caller makes files as whoever is root inside.
+    pub ids: IdMap,
 }
 
 /// What is at `path` beneath `root`; its last element is not followed.
@@ -68,9 +72,9 @@ pub fn stat(root: BorrowedFd<'_>, path: &str) -> Result<PathStat> {
 
 /// Writes the file or folder at `path` as a tar, as Docker's `GET /containers/{id}/archive`: the entries begin with
 /// the last element of the path; `/` and what ends in `/.` give the contents of the folder.
-pub fn get(root: BorrowedFd<'_>, path: &str, out: &mut dyn Write) -> Result<()> {
+pub fn get(root: BorrowedFd<'_>, path: &str, ids: &IdMap, out: &mut dyn Write) -> Result<()> {
     let Resolved { parent, base, name, .. } = resolve(root, path)?;
-    let mut packer = Packer::new(out, false);
+    let mut packer = Packer::new(out, false).telling(ids);
     packer.pack(parent.as_fd(), &base, name.as_bytes())?;
     packer.finish()?;
     Ok(())
@@ -88,8 +92,11 @@ pub fn put(root: BorrowedFd<'_>, path: &str, tar: &mut dyn Read, options: Put) -
     if FileType::from_raw_mode(stat.st_mode) != FileType::Directory {
         return Err(Error::invalid("extraction point is not a directory"));
     }
-    let rules =
-        Rules::Container { no_overwrite_dir_non_dir: options.no_overwrite_dir_non_dir, owner: options.owner };
+    let rules = Rules::Container {
+        no_overwrite_dir_non_dir: options.no_overwrite_dir_non_dir,
+        owner: options.owner,
+        ids: &options.ids,
+    };
     unpack(Extractor::new(root, path.as_bytes(), rules), tar)
 }
 
@@ -134,8 +141,8 @@ pub fn import_volume(root: BorrowedFd<'_>, tar: &mut dyn Read) -> Result<()> {
 }
 
 /// Writes the whole tree as a tar; what is mounted in it is left out.
-pub fn export(root: BorrowedFd<'_>, out: &mut dyn Write) -> Result<()> {
-    let mut packer = Packer::new(out, true);
+pub fn export(root: BorrowedFd<'_>, ids: &IdMap, out: &mut dyn Write) -> Result<()> {
+    let mut packer = Packer::new(out, true).telling(ids);
     // As in Docker there is no entry for the root itself.
     for name in
         pack::names(open_in_root(root, b"/", OFlags::RDONLY | OFlags::DIRECTORY).map_err(whole)?.as_fd())

@@ -8,6 +8,7 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use rustix::fs::{self, AtFlags, Dir, FileType, Mode, OFlags, ResolveFlags, SeekFrom, Stat, openat2};
 use rustix::io::Errno;
 
+use super::IdMap;
 use crate::tar::{Entry, Kind, Writer};
 use crate::{Error, Result};
 
@@ -32,18 +33,26 @@ pub(crate) struct Packer<W> {
     /// What is mounted in the tree is left out.
     one_file_system: bool,
     of: Of,
+    /// How the owners are told.
+    ids: IdMap,
     buffer: Vec<u8>,
 }
 
 impl<W: Write> Packer<W> {
     pub(crate) fn new(out: W, one_file_system: bool) -> Packer<W> {
         let (links, buffer) = (HashMap::new(), vec![0; 128 * 1024]);
-        Packer { out: Writer::new(out), links, one_file_system, of: Of::Overlay, buffer }
+        let ids = IdMap::default();
+        Packer { out: Writer::new(out), links, one_file_system, of: Of::Overlay, ids, buffer }
     }
 
     /// Writes a volume.
     pub(crate) fn of_files(out: W) -> Packer<W> {
         Packer { of: Of::Files, ..Packer::new(out, true) }
+    }
+
+    /// Owners are told as they are inside of a user namespace.
+    pub(crate) fn telling(self, ids: &IdMap) -> Packer<W> {
+        Packer { ids: ids.clone(), ..self }
     }
 
     /// Ends the archive.
@@ -103,7 +112,7 @@ impl<W: Write> Packer<W> {
             Ok(folder) => {
                 let stat = fs::fstat(&folder).map_err(|errno| reading(&path, errno))?;
                 let mut entry = self.told(&path, Kind::Directory, &stat);
-                entry.xattrs = xattrs(&by_number(&folder), self.of).map_err(|errno| reading(&path, errno))?;
+                entry.xattrs = self.xattrs(&folder).map_err(|errno| reading(&path, errno))?;
                 self.out.header(&entry).map_err(sending)?;
                 Ok(Some(folder))
             }
@@ -136,7 +145,7 @@ impl<W: Write> Packer<W> {
         }
         let mut entry = self.told(path, Kind::File, &stat);
         entry.size = u64::try_from(stat.st_size).unwrap_or(0);
-        entry.xattrs = xattrs(&by_number(&file), self.of).map_err(|errno| reading(path, errno))?;
+        entry.xattrs = self.xattrs(&file).map_err(|errno| reading(path, errno))?;
         entry.sparse = pieces(&file, &stat);
         self.out.header(&entry).map_err(sending)?;
         let whole = [(0, entry.size)];
@@ -207,17 +216,40 @@ impl<W: Write> Packer<W> {
         Ok(true)
     }
 
+    /// An entry of what a file is.
     fn told(&self, path: &[u8], kind: Kind, stat: &Stat) -> Entry {
-        let mut entry = entry(path, kind, stat);
-        if self.of == Of::Files {
-            entry.mtime.1 = u32::try_from(stat.st_mtime_nsec).unwrap_or_default();
+        let (uid, gid) = self.ids.inside(stat.st_uid, stat.st_gid);
+        let nanoseconds = match self.of {
+            Of::Overlay => 0,
+            Of::Files => u32::try_from(stat.st_mtime_nsec).unwrap_or_default(),
+        };
+        Entry {
+            path: path.to_vec(),
+            kind,
+            mode: stat.st_mode & 0o7777,
+            uid,
+            gid,
+            size: 0,
+            mtime: (stat.st_mtime, nanoseconds),
+            link: Vec::new(),
+            device: (0, 0),
+            xattrs: Vec::new(),
+            sparse: None,
         }
-        entry
     }
 
     /// Writes an entry of one's own making.
     pub(crate) fn entry(&mut self, entry: &Entry) -> Result<()> {
         self.out.header(entry).map_err(sending)
+    }
+
+    fn xattrs(&self, file: &OwnedFd) -> Result<Xattrs, Errno> {
+        let found = xattrs(&by_number(file), self.of)?;
+        let told = |(name, value): (Vec<u8>, Vec<u8>)| {
+            let value = self.ids.attribute_inside(&name, value);
+            (name, value)
+        };
+        Ok(found.into_iter().map(told).collect())
     }
 
     fn open(&self, folder: BorrowedFd<'_>, name: &[u8], flags: OFlags) -> Result<OwnedFd, Errno> {
@@ -226,23 +258,6 @@ impl<W: Write> Packer<W> {
             return fs::openat(folder, name, flags, Mode::empty());
         }
         openat2(folder, name, flags, Mode::empty(), ResolveFlags::NO_XDEV)
-    }
-}
-
-/// An entry of what a file is. Times are cut to seconds, as Docker does.
-pub(super) fn entry(path: &[u8], kind: Kind, stat: &Stat) -> Entry {
-    Entry {
-        path: path.to_vec(),
-        kind,
-        mode: stat.st_mode & 0o7777,
-        uid: stat.st_uid,
-        gid: stat.st_gid,
-        size: 0,
-        mtime: (stat.st_mtime, 0),
-        link: Vec::new(),
-        device: (0, 0),
-        xattrs: Vec::new(),
-        sparse: None,
     }
 }
 

@@ -1,5 +1,6 @@
 //! One entry after another from an archive into a folder, by descriptor, never outside of it.
 
+use std::borrow::Cow;
 use std::collections::HashMap;
 use std::ffi::OsStr;
 use std::io::{self, BufRead};
@@ -16,6 +17,7 @@ use rustix::io::Errno;
 
 use super::remove::remove_all;
 use super::split::kept_name;
+use crate::archive::IdMap;
 use crate::archive::pack::by_number;
 use crate::tar::{Entry, Kind, Reader, Record};
 use crate::{Error, Result};
@@ -39,6 +41,8 @@ pub(crate) enum Rules<'a> {
         no_overwrite_dir_non_dir: bool,
         /// Everything gets this owner; `None`: the archive's.
         owner: Option<(u32, u32)>,
+        /// How owners are told on the host.
+        ids: &'a IdMap,
     },
     /// A volume, which may be in use: parents are resolved beneath it, its own folder is part of the archive, and
     /// overlayfs's attributes are its users' own.
@@ -370,13 +374,14 @@ impl<'a> Extractor<'a> {
 
     /// Owner, mode, attributes and times by an open descriptor.
     fn dress(&self, file: &OwnedFd, entry: &Entry) -> Result<(), Failure> {
-        let (uid, gid) = self.owner(entry);
+        let (uid, gid) = self.owner(entry)?;
         if !self.is_layer() || (uid, gid) != (0, 0) {
             fs::fchown(file, Some(Uid::from_raw(uid)), Some(Gid::from_raw(gid)))?;
         }
         fs::fchmod(file, Mode::from(entry.mode))?;
         for (name, value) in &entry.xattrs {
-            xattr_result(name, fs::fsetxattr(file, self.xattr_name(name)?, value, XattrFlags::empty()))?;
+            let value = self.attribute(name, value);
+            xattr_result(name, fs::fsetxattr(file, self.xattr_name(name)?, &value, XattrFlags::empty()))?;
         }
         fs::futimens(file, &times(entry))?;
         Ok(())
@@ -384,16 +389,17 @@ impl<'a> Extractor<'a> {
 
     /// The same for what cannot be opened, by way of its `O_PATH` descriptor.
     fn dress_path(&self, node: &OwnedFd, entry: &Entry) -> Result<(), Failure> {
-        let (uid, gid) = self.owner(entry);
+        let (uid, gid) = self.owner(entry)?;
         fs::chownat(node, "", Some(Uid::from_raw(uid)), Some(Gid::from_raw(gid)), AtFlags::EMPTY_PATH)?;
         let by_number = by_number(node);
         if entry.kind != Kind::Symlink {
             fs::chmodat(CWD, &by_number[..], Mode::from(entry.mode), AtFlags::empty())?;
         }
         for (name, value) in &entry.xattrs {
+            let value = self.attribute(name, value);
             xattr_result(
                 name,
-                fs::setxattr(&by_number[..], self.xattr_name(name)?, value, XattrFlags::empty()),
+                fs::setxattr(&by_number[..], self.xattr_name(name)?, &value, XattrFlags::empty()),
             )?;
         }
         fs::utimensat(CWD, &by_number[..], &times(entry), AtFlags::empty())?;
@@ -412,10 +418,21 @@ impl<'a> Extractor<'a> {
         Ok(OsStr::from_bytes(name))
     }
 
-    fn owner(&self, entry: &Entry) -> (u32, u32) {
+    fn owner(&self, entry: &Entry) -> Result<(u32, u32), Failure> {
+        let named = (entry.uid, entry.gid);
         match self.rules {
-            Rules::Container { owner: Some(owner), .. } => owner,
-            _ => (entry.uid, entry.gid),
+            Rules::Layer { .. } | Rules::Volume => Ok(named),
+            Rules::Container { owner, ids, .. } => {
+                let (uid, gid) = owner.unwrap_or(named);
+                ids.outside(uid, gid).map_err(|error| Failure::Refused(error.to_string()))
+            }
+        }
+    }
+
+    fn attribute<'v>(&self, name: &[u8], value: &'v [u8]) -> Cow<'v, [u8]> {
+        match self.rules {
+            Rules::Container { ids, .. } if !ids.is_hosts() => ids.attribute_outside(name, value).into(),
+            _ => value.into(),
         }
     }
 }

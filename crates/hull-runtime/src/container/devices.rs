@@ -1,7 +1,7 @@
 //! The files of `/dev`: devices, links, and the terminal.
 
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use oci_spec::runtime::{LinuxDevice, LinuxDeviceType, Spec};
 use rustix::fs::{self, AtFlags, CWD, FileType, Gid, Mode, OFlags, Uid};
@@ -91,7 +91,7 @@ fn make_device(device: &LinuxDevice, root: BorrowedFd<'_>) -> Result<()> {
                 return Err(Error::refused(doing(), "the container has something else there"));
             }
         }
-        Err(Errno::PERM) => return bind_device(path, folder.as_fd(), name),
+        Err(Errno::PERM) => return bind_device(&host_node(path, kind, number), folder.as_fd(), name),
         Err(error) => return Err(Error::kernel(doing(), error)),
     }
     if device.uid().is_some() || device.gid().is_some() {
@@ -99,6 +99,22 @@ fn make_device(device: &LinuxDevice, root: BorrowedFd<'_>) -> Result<()> {
         fs::chownat(&folder, name, uid, gid, AtFlags::SYMLINK_NOFOLLOW).context(doing)?;
     }
     Ok(())
+}
+
+/// Where the host has a device: at the same path, or where the kernel says that it is.
+fn host_node(path: &Path, kind: FileType, number: fs::Dev) -> PathBuf {
+    let is = |path: &Path| {
+        fs::stat(path)
+            .is_ok_and(|stat| FileType::from_raw_mode(stat.st_mode) == kind && stat.st_rdev == number)
+    };
+    let folder = if kind == FileType::BlockDevice { "block" } else { "char" };
+    let entry = format!("/sys/dev/{folder}/{}:{}/uevent", fs::major(number), fs::minor(number));
+    let named = || {
+        let text = std::fs::read_to_string(entry).ok()?;
+        let name = text.lines().find_map(|line| line.strip_prefix("DEVNAME="))?;
+        Some(Path::new("/dev").join(name)).filter(|path| is(path))
+    };
+    if is(path) { path.to_owned() } else { named().unwrap_or_else(|| path.to_owned()) }
 }
 
 fn bind_device(host: &Path, folder: BorrowedFd<'_>, name: &std::ffi::OsStr) -> Result<()> {

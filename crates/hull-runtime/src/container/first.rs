@@ -66,7 +66,10 @@ fn assemble(
     if !outside.is_some_and(Outside::is_mapped_without_privileges) {
         process::shield()?;
     }
-    namespaces.join()?;
+    // Who was born into a user namespace that was there has come through the others already.
+    if !namespaces.joins_user() {
+        namespaces.join()?;
+    }
     if let Some(outside) = outside {
         teller.outside()?;
         if outside.in_user_namespace() {

@@ -61,6 +61,9 @@ fn enter(exec: &ExecIn<'_>, teller: &Teller) -> Result<Option<Answerer>> {
     scheduling::final_processors(affinity)?;
     let procfs = sysctl::host_procfs()?;
     let further = further_namespaces(exec)?;
+    if further & libc::CLONE_NEWUSER != 0 {
+        userns::give(&exec.streams, userns::root_of(exec.target_pid)?)?;
+    }
     sys::setns(exec.target_pidfd, NAMESPACES | further)
         .context(|| "join the container's namespaces".into())?;
     if further & libc::CLONE_NEWUSER != 0 {

@@ -15,6 +15,7 @@ use crate::protocol::{Rootfs, UserLookup};
 use crate::sys::{self, Cloned, sockets};
 use crate::{Error, Result, cgroup, seccomp};
 
+mod between;
 mod capabilities;
 mod copyup;
 mod devices;
@@ -28,6 +29,7 @@ mod init;
 mod inroot;
 mod joined;
 mod labels;
+mod mapped;
 mod mounts;
 mod namespaces;
 mod notify;
@@ -52,6 +54,7 @@ pub(crate) use granted::cut_to_granted;
 pub(crate) use hold::state_for_hooks;
 pub use hold::{Hold, start_held};
 pub use labels::check_apparmor;
+pub use mapped::{as_owner, probe as probe_mapped};
 pub use mounts::SUBPATH;
 pub(crate) use mounts::tree_of_own_words;
 use namespaces::{Entered, Namespaces};
@@ -80,7 +83,8 @@ pub struct Start<'a> {
     pub is_moved: bool,
     /// Whether a small init stands as process 1 in front of the command.
     pub init: bool,
-    /// Whether the network namespace comes later, by [`Child::give_network`].
+    /// Whether the network namespace comes later, by [`Child::give_network`]. In a user namespace it is made with the
+    /// process ([`Child::network`]), and comes back.
     pub awaits_network: bool,
     /// Whom the command runs as, looked up inside; none: the spec's numeric user.
     pub user: Option<&'a UserLookup>,
@@ -201,6 +205,16 @@ impl Child {
         }
     }
 
+    /// The network namespace of its own that it was born with, in its user namespace. None: it has no user namespace, or
+    /// somebody else's network.
+    pub fn network(&self) -> Result<Option<OwnedFd>> {
+        if !self.outside.as_ref().is_some_and(Outside::in_user_namespace) {
+            return Ok(None);
+        }
+        let path = format!("/proc/{}/ns/net", self.pid);
+        std::fs::File::open(&path).map(OwnedFd::from).map(Some).context(|| format!("open {path}"))
+    }
+
     /// Lets a child go on that waits for its cgroup, see [`Start::awaits_cgroup`].
     pub fn cgroup_is_there(&mut self) -> Result<()> {
         self.join_cgroup()?;
@@ -256,11 +270,18 @@ pub fn start(start: Start<'_>) -> Result<Child> {
     let outside = Outside::of(start.spec, start.rootfs, start.cgroup, &namespaces)?;
     let folder = if start.is_moved { None } else { start.cgroup.open_unified()? };
     let entered = namespaces.enter_before()?;
-    let child = clone(namespaces.new, folder.as_ref().map(AsFd::as_fd), |teller| {
-        first::run(&start, &namespaces, teller, outside.as_ref())
-    });
+    let folder = folder.as_ref().map(AsFd::as_fd);
+    let main = |teller: &Teller| first::run(&start, &namespaces, teller, outside.as_ref());
+    let child = if namespaces.joins_user() {
+        between::clone(&namespaces, folder, main)
+    } else {
+        clone(namespaces.new, folder, main).context(|| "clone the container's first process".into())
+    };
     drop(entered);
-    let mut child = child.context(|| "clone the container's first process".into())?;
+    let mut child = child?;
+    if let Some(outside) = &outside {
+        outside.give(&start.streams, child.pid)?;
+    }
     child.outside = outside;
     if !start.awaits_cgroup {
         child.join_cgroup()?;

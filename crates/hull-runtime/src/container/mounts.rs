@@ -83,7 +83,11 @@ pub(super) fn prepare_binds(spec: &Spec) -> Result<Vec<Prepared>> {
     for mount in spec.mounts().iter().flatten() {
         let options = options::parse(mount.options().as_deref().unwrap_or_default());
         if is_bind(mount, &options) {
-            let tree = outside::bind_tree(mount, &options, None)?;
+            let tree = match outside::bind_tree(mount, &options, None) {
+                // Files that cannot be told as they are inside are told as they are outside.
+                Err(error) if error.errno == Some(libc::EINVAL) => bind_tree(mount, &options)?,
+                tree => tree?,
+            };
             binds.push(bind(mount, options, tree)?);
         }
     }
@@ -169,7 +173,12 @@ fn doing(what: &str, destination: &Path) -> String {
 }
 
 /// A detached mount of a new file system.
-fn file_system(kind: &str, source: Option<&Path>, destination: &Path, options: &Options) -> Result<OwnedFd> {
+pub(super) fn file_system(
+    kind: &str,
+    source: Option<&Path>,
+    destination: &Path,
+    options: &Options,
+) -> Result<OwnedFd> {
     let doing = || doing(kind, destination);
     let context = fsopen(kind, FsOpenFlags::FSOPEN_CLOEXEC).context(doing)?;
     let failed = |error: io::Errno| Error::kernel(doing(), error).advise(root::said(context.as_fd()));

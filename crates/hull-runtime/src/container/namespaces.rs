@@ -28,7 +28,8 @@ pub(super) struct Namespaces {
 }
 
 impl Namespaces {
-    /// Reads the configuration and opens the paths. With `awaits_network` the network namespace is left out.
+    /// Reads the configuration and opens the paths. With `awaits_network` the network namespace is left out, but in a user
+    /// namespace: there it must belong to that one.
     pub(super) fn of(spec: &Spec, awaits_network: bool) -> Result<Namespaces> {
         let mut namespaces = Namespaces {
             new: 0,
@@ -50,6 +51,8 @@ impl Namespaces {
                     }
                     match kind {
                         Kind::Pid => namespaces.before.push((kind, file)),
+                        // Nobody joins the user namespace that they are in.
+                        Kind::User if !namespaces.is_own(kind) => {}
                         _ => namespaces.joined.push((kind, file)),
                     }
                 }
@@ -82,6 +85,9 @@ impl Namespaces {
         if awaits_network && !namespaces.is_own(Kind::Network) {
             namespaces.own.push(Kind::Network);
         }
+        if awaits_network && namespaces.is_own(Kind::User) {
+            namespaces.new |= libc::CLONE_NEWNET;
+        }
         Ok(namespaces)
     }
 
@@ -93,6 +99,11 @@ impl Namespaces {
     /// Whether a user namespace is made.
     pub(super) fn makes_user(&self) -> bool {
         self.new & libc::CLONE_NEWUSER != 0
+    }
+
+    /// Whether a user namespace is joined: whoever is to have a say over the others is born inside of it.
+    pub(super) fn joins_user(&self) -> bool {
+        self.joined.iter().any(|(kind, _)| *kind == Kind::User)
     }
 
     /// Enters those that the clone must happen into; they are left when the returned value is dropped.

@@ -9,7 +9,7 @@ use rustix::thread::{CapabilitySet, capabilities};
 use super::namespaces::Namespaces;
 use super::options::{self, IdMap};
 use super::userns::{self, Mappings};
-use super::{mounts, process, report, root};
+use super::{Streams, mapped, mounts, process, report, root};
 use crate::cgroup::Cgroup;
 use crate::error::Context;
 use crate::protocol::Rootfs;
@@ -87,6 +87,15 @@ impl Outside {
         if self.in_user_namespace { self.cgroup.add_v1(pid) } else { Ok(()) }
     }
 
+    /// Gives the container's root the pipes that are its standard streams.
+    pub(super) fn give(&self, streams: &Streams, pid: i32) -> Result<()> {
+        if !self.in_user_namespace || self.unprivileged {
+            return Ok(());
+        }
+        let root = if self.maps { mappings(&self.spec).root() } else { Some(userns::root_of(pid)?) };
+        root.map_or(Ok(()), |root| userns::give(streams, root))
+    }
+
     /// Does what the first process waits for.
     pub(super) fn serve(&self, pid: i32, sync: BorrowedFd<'_>) -> Result<()> {
         if self.maps {
@@ -99,7 +108,13 @@ impl Outside {
         if !self.mounts {
             return Ok(());
         }
-        let root = root::detached(&self.spec, &self.rootfs)?;
+        let root = match &self.rootfs {
+            Rootfs::Overlay { lower, upper, work, mapped: true } if self.in_user_namespace => {
+                let owner = mapped::Owner::of(pid)?;
+                mapped::overlay(lower, upper, work, &owner)?
+            }
+            rootfs => root::detached(&self.spec, rootfs)?,
+        };
         report::tree(sync, root.as_fd())?;
         for mount in self.spec.mounts().iter().flatten() {
             let options = options::parse(mount.options().as_deref().unwrap_or_default());
@@ -201,9 +216,6 @@ fn map(tree: &OwnedFd, namespace: &OwnedFd, recursive: bool) -> std::io::Result<
 fn explain(error: std::io::Error, mount: &Mount) -> Error {
     let source = mount.source().as_deref().unwrap_or_else(|| "".as_ref()).display();
     let doing = format!("map the ids of {source} for the mount on {}", mount.destination().display());
-    let advice = match error.raw_os_error() {
-        Some(libc::EINVAL) => "its file system cannot map ids on this kernel",
-        _ => "",
-    };
+    let advice = mapped::advice(error.raw_os_error());
     Error::kernel(doing, error).advise(advice)
 }

@@ -64,7 +64,11 @@ fn wanted_propagation(spec: &Spec) -> Result<Option<(u64, bool)>> {
 pub(crate) fn detached(spec: &Spec, rootfs: &Rootfs) -> Result<OwnedFd> {
     match rootfs {
         Rootfs::Path => clone_of_path(spec),
-        Rootfs::Overlay { lower, upper, work } => overlay(lower, upper, work),
+        Rootfs::Overlay { lower, upper, work, mapped: false } => overlay(lower, upper, work),
+        Rootfs::Overlay { mapped: true, .. } => {
+            let reason = "the container has no user namespace to map the layers' ids by";
+            Err(Error::refused("mount the root file system", reason))
+        }
     }
 }
 
@@ -158,7 +162,7 @@ fn overlay_by_fsopen(
 
 /// By `mount(2)`, whose options must fit in a page: the paths are given relative to the folder that all of
 /// them share. The overlay is mounted on its own upper folder and detached from there.
-fn overlay_by_mount(lower: &[PathBuf], upper: &Path, work: &Path) -> Result<OwnedFd> {
+pub(super) fn overlay_by_mount(lower: &[PathBuf], upper: &Path, work: &Path) -> Result<OwnedFd> {
     let shared = shared_folder(lower.iter().map(PathBuf::as_path).chain([upper, work]));
     let relative = |path: &Path| -> String {
         let name = path.strip_prefix(&shared).unwrap_or(path).to_string_lossy();

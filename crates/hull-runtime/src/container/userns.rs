@@ -3,9 +3,10 @@
 use std::fs::File;
 use std::os::fd::{AsFd, OwnedFd};
 
-use oci_spec::runtime::LinuxIdMapping;
+use oci_spec::runtime::{LinuxIdMapping, LinuxIdMappingBuilder};
 use rustix::process::{Signal, WaitId, WaitIdOptions, pidfd_send_signal, waitid};
 
+use super::Streams;
 use crate::error::Context;
 use crate::sys::{self, Cloned, sockets};
 use crate::{Error, Result};
@@ -45,6 +46,14 @@ impl Mappings<'_> {
             })?;
         }
         Ok(())
+    }
+
+    /// Who is root, outside: user and group.
+    pub(super) fn root(&self) -> Option<(u32, u32)> {
+        let of = |mappings: &[LinuxIdMapping]| {
+            mappings.iter().find(|mapping| mapping.container_id() == 0).map(LinuxIdMapping::host_id)
+        };
+        Some((of(self.users)?, of(self.groups)?))
     }
 
     /// Whether they map nobody but the calling user.
@@ -108,10 +117,70 @@ fn lines(mappings: &[LinuxIdMapping]) -> String {
     mappings.iter().map(line).collect()
 }
 
+/// A user namespace of these ranges (inside, outside, how many) that no process is in, and who is its root.
+pub(super) fn handle_of(users: &[[u32; 3]], groups: &[[u32; 3]]) -> Result<(OwnedFd, (u32, u32))> {
+    let mapping = |[inside, outside, count]: &[u32; 3]| {
+        let builder = LinuxIdMappingBuilder::default();
+        builder.container_id(*inside).host_id(*outside).size(*count).build().unwrap_or_default()
+    };
+    let (users, groups): (Vec<_>, Vec<_>) =
+        (users.iter().map(mapping).collect(), groups.iter().map(mapping).collect());
+    let mappings = Mappings { users: &users, groups: &groups };
+    let root =
+        mappings.root().ok_or_else(|| Error::refused("make a user namespace", "nobody is root in it"))?;
+    Ok((mappings.handle()?, root))
+}
+
+/// Who is root of a process's user namespace, as this process sees it: user and group.
+pub(super) fn root_of(pid: i32) -> Result<(u32, u32)> {
+    let of = |file: &str| -> Result<u32> {
+        let path = format!("/proc/{pid}/{file}");
+        let text = std::fs::read_to_string(&path).context(|| format!("read {path}"))?;
+        root_in(&text).ok_or_else(|| Error::refused(format!("find out who is root in {path}"), "nobody is"))
+    };
+    Ok((of("uid_map")?, of("gid_map")?))
+}
+
+/// Whose id 0 is, by the kernel's list of mappings.
+fn root_in(map: &str) -> Option<u32> {
+    map.lines().find_map(|line| {
+        let mut numbers = line.split_whitespace();
+        (numbers.next() == Some("0")).then(|| numbers.next()?.parse().ok())?
+    })
+}
+
+/// Gives pipes to whoever is root in the user namespace: it could not open them again by `/dev/stdout` otherwise.
+pub(super) fn give(streams: &Streams, (uid, gid): (u32, u32)) -> Result<()> {
+    let Streams::Pipes { stdin, stdout, stderr } = streams else { return Ok(()) };
+    for stream in [stdin, stdout, stderr] {
+        // What is no pipe is somebody's file, or the host's null device.
+        let stat = rustix::fs::fstat(stream).context(|| "look at the standard streams".into())?;
+        if rustix::fs::FileType::from_raw_mode(stat.st_mode) == rustix::fs::FileType::Fifo {
+            let owner = (Some(rustix::fs::Uid::from_raw(uid)), Some(rustix::fs::Gid::from_raw(gid)));
+            rustix::fs::fchown(stream, owner.0, owner.1)
+                .context(|| "give the standard streams to the container's root".into())?;
+        }
+    }
+    Ok(())
+}
+
 /// Becomes root of the user namespace that this process is in.
 pub(super) fn become_root() -> Result<()> {
     use rustix::fs::{Gid, Uid};
     let doing = || "become root in the user namespace".to_owned();
     rustix::thread::set_thread_res_gid(Gid::ROOT, Gid::ROOT, Gid::ROOT).context(doing)?;
     rustix::thread::set_thread_res_uid(Uid::ROOT, Uid::ROOT, Uid::ROOT).context(doing)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn root_is_found_in_the_kernel_s_list() {
+        assert_eq!(root_in("         0     100000      65536\n"), Some(100_000));
+        assert_eq!(root_in("1 7 2\n0 300000 1\n"), Some(300_000));
+        assert_eq!(root_in("1 7 2\n"), None);
+        assert_eq!(root_in(""), None);
+    }
 }

@@ -13,7 +13,7 @@ use crate::cgroup::Cgroup;
 use crate::container::{Child, Start, Step};
 use crate::error::Context;
 use crate::protocol::{
-    self, Attach, ForeignRuntime, FromShim, Launch, ReceiveError, Reply, Request, Seccomp,
+    self, Attach, Event, ForeignRuntime, FromShim, Launch, ReceiveError, Reply, Request, Seccomp,
 };
 use crate::{Error, Result, container, seccomp};
 
@@ -219,6 +219,12 @@ impl Making<'_> {
             hold: None,
             no_pivot: false,
         })?;
+        if launch.awaits_network
+            && let Some(network) = child.network()?
+        {
+            // A daemon that has gone meanwhile is found out when the network is waited for.
+            let _ = protocol::send(control.as_fd(), &FromShim::Event(Event::Network), &[network.as_fd()]);
+        }
         let resources = spec.linux().as_ref().and_then(|linux| linux.resources().as_ref());
         handshake.warnings = cgroup.complete(resources)?;
         child.cgroup_is_there()?;

@@ -39,7 +39,8 @@ pub(crate) fn clone3(flags: libc::c_int, cgroup: Option<BorrowedFd<'_>>) -> io::
     let mut arguments: libc::clone_args = unsafe { std::mem::zeroed() };
     arguments.flags = flags as u32 as u64 | libc::CLONE_PIDFD as u64;
     arguments.pidfd = &raw mut pidfd as u64;
-    arguments.exit_signal = libc::SIGCHLD as u64;
+    // A sister of the caller sends what that does.
+    arguments.exit_signal = if flags & libc::CLONE_PARENT == 0 { libc::SIGCHLD as u64 } else { 0 };
     if let Some(cgroup) = cgroup {
         arguments.flags |= CLONE_INTO_CGROUP;
         arguments.cgroup = cgroup.as_raw_fd() as u64;
@@ -228,6 +229,22 @@ pub(crate) fn reap() -> io::Result<Option<(i32, i32)>> {
 pub(crate) fn prctl(option: libc::c_int, argument: libc::c_ulong) -> io::Result<i32> {
     // SAFETY: the callers use options whose arguments are integers.
     check(unsafe { libc::prctl(option, argument, 0, 0, 0) } as libc::c_long).map(|value| value as i32)
+}
+
+/// Makes this thread act on files as another user and group, with the capabilities that it has.
+pub(crate) fn act_on_files_as(uid: u32, gid: u32) -> io::Result<()> {
+    // SECBIT_NO_SETUID_FIXUP: who leaves root by its file system id would lose what files need.
+    const NO_SETUID_FIXUP: libc::c_ulong = 1 << 2;
+    let bits = prctl(libc::PR_GET_SECUREBITS, 0)? as libc::c_ulong;
+    prctl(libc::PR_SET_SECUREBITS, bits | NO_SETUID_FIXUP)?;
+    // The kernel tells no failure, only what was before; no id is -1, and that changes nothing.
+    // SAFETY: no memory is involved.
+    let is = unsafe {
+        libc::setfsgid(gid);
+        libc::setfsuid(uid);
+        (libc::setfsuid(u32::MAX) as u32, libc::setfsgid(u32::MAX) as u32)
+    };
+    if is == (uid, gid) { Ok(()) } else { Err(io::Error::from_raw_os_error(libc::EPERM)) }
 }
 
 /// A new session keyring: the host's keys are not reachable from it. It has no name, for by one the kernel

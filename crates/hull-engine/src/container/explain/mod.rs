@@ -5,7 +5,7 @@
 //! tells whether it was there from the first file to the last, so that no other process under its number is taken
 //! for it.
 
-mod process;
+pub(super) mod process;
 mod sharing;
 
 use std::path::PathBuf;

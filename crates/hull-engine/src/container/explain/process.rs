@@ -124,7 +124,8 @@ fn numbers(text: &str) -> Vec<u32> {
     text.split_whitespace().filter_map(|number| number.parse().ok()).collect()
 }
 
-fn ranges(text: &str) -> Vec<[u32; 3]> {
+/// The kernel's list of mappings: inside, outside, how many.
+pub(in super::super) fn ranges(text: &str) -> Vec<[u32; 3]> {
     text.lines().filter_map(|line| numbers(line).try_into().ok()).collect()
 }
 

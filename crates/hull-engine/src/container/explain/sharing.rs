@@ -60,8 +60,9 @@ impl Engine {
                 Kind::Ipc => &shares.ipc,
                 Kind::Uts => &shares.uts,
                 Kind::Cgroup => &shares.cgroup,
+                Kind::User => &shares.user,
                 Kind::Mount => &Share::Own,
-                Kind::User | Kind::Time => &Share::Host,
+                Kind::Time => &Share::Host,
             };
             let containers = match share {
                 Share::Of(pid) => name_of(*pid).into_iter().collect(),

@@ -1,5 +1,6 @@
 //! User and time namespaces, and mounts whose ids are mapped.
 
+use std::cell::RefCell;
 use std::os::unix::fs::{MetadataExt, chown};
 
 use super::*;
@@ -139,4 +140,60 @@ fn others_namespaces_are_joined_beside_a_user_namespace_of_its_own() {
         assert_eq!(line, std::fs::read_link(format!("/proc/self/ns/{name}")).unwrap().to_str().unwrap());
     }
     assert_eq!(output.lines().count(), 2);
+}
+
+#[test]
+fn layers_with_mapped_ids_are_root_s_inside_and_outside() {
+    let mut bench = mapped();
+    bench.mapped = true;
+    bench.layers = 3;
+    let script = "stat -c %u:%g / /bin /etc/passwd /layer-1; touch /made /etc/passwd; stat -c %u /made /etc/passwd; chmod 600 /bin/busybox && echo copied";
+    assert_eq!(ok(bench.shell(script).run()), "0:0\n0:0\n0:0\n0:0\n0\n0\ncopied\n");
+    for name in ["made", "etc/passwd", "bin/busybox"] {
+        assert_eq!(std::fs::metadata(bench.path("upper").join(name)).unwrap().uid(), 0, "{name}");
+    }
+    // Without a user namespace there is nobody to map them to.
+    let mut bench = Bench::new();
+    bench.mapped = true;
+    let error = bench.run().error.unwrap().to_string();
+    assert!(error.contains("no user namespace to map the layers' ids by"), "{error}");
+}
+
+#[test]
+fn a_user_namespace_that_is_there_is_joined_with_what_belongs_to_it() {
+    let donor = {
+        let mut bench = mapped();
+        bench.command(&["/bin/sleep", "600"]);
+        bench
+    };
+    let joiner = RefCell::new(Bench::new());
+    // In the shim of the one, with its process there, the other is started.
+    let outcome = donor.run_with(|child, outcome| {
+        let mut bench = joiner.borrow_mut();
+        bench.mapped = true;
+        let namespaces = bench.spec["linux"]["namespaces"].as_array_mut().unwrap();
+        for namespace in namespaces.iter_mut() {
+            let kind = namespace["type"].as_str().unwrap_or_default();
+            let name = if kind == "network" { "net" } else { kind };
+            if ["network", "pid"].contains(&kind) {
+                namespace["path"] = json!(format!("/proc/{}/ns/{name}", child.pid()));
+            }
+        }
+        namespaces.push(json!({ "type": "user", "path": format!("/proc/{}/ns/user", child.pid()) }));
+        bench.shell("id -u; cat /proc/1/comm; stat -c %u / /dev/pts; touch /x; ls /sys/class/net; readlink /proc/self/ns/user; readlink /proc/1/ns/user");
+        let inner = bench.run();
+        outcome.warnings.push(match inner.error {
+            Some(error) => error.to_string(),
+            None => format!("{} {}", inner.status, inner.output),
+        });
+        sys::kill(child.pid(), libc::SIGKILL).unwrap();
+    });
+    assert!(outcome.error.is_none(), "{:?}", outcome.error);
+    let said = outcome.warnings.last().unwrap();
+    let lines: Vec<&str> = said.lines().collect();
+    assert!(lines.len() > 5, "{said}");
+    assert_eq!(lines[..5], ["0 0", "sleep", "0", "0", "lo"], "{said}");
+    assert_eq!(lines.len(), 7, "{said}");
+    assert_eq!(lines[5], lines[6]);
+    assert_eq!(std::fs::metadata(joiner.borrow().path("upper/x")).unwrap().uid(), 0);
 }

@@ -28,6 +28,8 @@ pub(super) struct Bench {
     cgroup: Cgroup,
     pub(super) spec: Value,
     pub(super) layers: usize,
+    /// The layers' ids are mapped.
+    pub(super) mapped: bool,
     pub(super) filter: Option<seccomp::Filter>,
     pub(super) init: bool,
 }
@@ -68,7 +70,7 @@ impl Bench {
         }
         let path = format!("/hull-test-{}/{}", std::process::id(), COUNT.fetch_add(1, Ordering::Relaxed));
         let (cgroup, _) = Cgroup::create(&path, None).unwrap();
-        Bench { folder, cgroup, spec: spec(), layers: 1, filter: None, init: false }
+        Bench { folder, cgroup, spec: spec(), layers: 1, mapped: false, filter: None, init: false }
     }
 
     pub(super) fn path(&self, name: &str) -> PathBuf {
@@ -93,7 +95,7 @@ impl Bench {
             lower.push(path);
         }
         lower.push(self.path("base"));
-        Rootfs::Overlay { lower, upper: self.path("upper"), work: self.path("work") }
+        Rootfs::Overlay { lower, upper: self.path("upper"), work: self.path("work"), mapped: self.mapped }
     }
 
     pub(super) fn parsed(&self) -> Spec {
