@@ -298,6 +298,24 @@ impl Daemon {
         cleanup::marked(&self.dir).into_iter().filter_map(of).sum()
     }
 
+    /// Forgets the most memory that the daemon and its helpers had so far.
+    pub fn forget_peak(&self) {
+        for pid in cleanup::marked(&self.dir) {
+            // One that has just ended has none.
+            fs::write(format!("/proc/{pid}/clear_refs"), "5").ok();
+        }
+    }
+
+    /// The most memory that the daemon and its helpers, each for itself, have had resident since, in KiB.
+    pub fn peak(&self) -> u64 {
+        let of = |pid: i32| -> Option<u64> {
+            let status = fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
+            let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"))?;
+            line.trim().strip_suffix(" kB")?.parse().ok()
+        };
+        cleanup::marked(&self.dir).into_iter().filter_map(of).sum()
+    }
+
     /// The processor time that the daemon, its helpers, and whatever they waited for have used.
     pub fn processor_time(&self) -> Duration {
         let ticks = |pid: i32| -> Option<u64> {

@@ -2,6 +2,8 @@
 //!
 //! It is written by hand down to the bytes, so that it can say what no well-behaved server would.
 
+mod upload;
+
 use std::collections::HashMap;
 use std::fmt;
 use std::io::{BufRead, BufReader, Write};
@@ -116,6 +118,9 @@ type Whim = Box<dyn Fn(&Asked, Answer) -> Answer + Send + Sync>;
 struct State {
     /// By their paths behind the repository: `blobs/sha256:…`, `manifests/latest`.
     content: Mutex<HashMap<String, (String, Vec<u8>)>>,
+    /// Blobs that are being sent here.
+    uploads: Mutex<HashMap<String, Vec<u8>>>,
+    uploads_begun: AtomicU64,
     asked: Mutex<Vec<Asked>>,
     changed: Condvar,
     whim: Mutex<Option<Arc<Whim>>>,
@@ -123,11 +128,20 @@ struct State {
     sent: AtomicU64,
     lines: AtomicU64,
     ended: AtomicBool,
+    /// What is sent is not read.
+    deaf: AtomicBool,
 }
 
 impl State {
     fn lock<'a, T>(&self, mutex: &'a Mutex<T>) -> std::sync::MutexGuard<'a, T> {
         mutex.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Does nothing, for as long as the registry lives.
+    fn stall(&self) {
+        let asked = self.lock(&self.asked);
+        let ended = |_: &mut Vec<Asked>| !self.ended.load(Ordering::Relaxed);
+        drop(self.changed.wait_while(asked, ended));
     }
 }
 
@@ -183,6 +197,11 @@ impl Registry {
     /// Has it do something else than it should from now on; it gets what it would have answered.
     pub fn misbehave(&self, whim: impl Fn(&Asked, Answer) -> Answer + Send + Sync + 'static) {
         *self.state.lock(&self.state.whim) = Some(Arc::new(Box::new(whim)));
+    }
+
+    /// Has it read nothing any more of the blobs that it is sent.
+    pub fn be_deaf(&self) {
+        self.state.deaf.store(true, Ordering::Relaxed);
     }
 
     /// Has it do what it should.
@@ -306,7 +325,7 @@ fn serve(state: &State, line: TcpStream) {
     line.set_nodelay(true).ok();
     let mut reader = BufReader::new(line.try_clone().expect("one's own socket can be cloned"));
     let mut line = line;
-    while let Some(asked) = read(&mut reader) {
+    while let Some(asked) = read(state, &mut reader) {
         let mut answer = proper(state, &asked);
         let whim = state.lock(&state.whim).clone();
         if let Some(whim) = whim {
@@ -325,7 +344,7 @@ fn serve(state: &State, line: TcpStream) {
 }
 
 /// Reads a request; none where what comes is none.
-fn read(reader: &mut BufReader<TcpStream>) -> Option<Asked> {
+fn read(state: &State, reader: &mut BufReader<TcpStream>) -> Option<Asked> {
     let mut first = Vec::new();
     reader.by_ref_until(b'\n', &mut first)?;
     let first = String::from_utf8(first).ok()?;
@@ -345,9 +364,11 @@ fn read(reader: &mut BufReader<TcpStream>) -> Option<Asked> {
         let (name, value) = line.split_once(':')?;
         headers.push((name.to_ascii_lowercase(), value.trim().to_owned()));
     }
-    let length = headers.iter().find(|(name, _)| name == "content-length").and_then(|(_, v)| v.parse().ok());
-    let mut body = vec![0; length.unwrap_or(0)];
-    std::io::Read::read_exact(reader, &mut body).ok()?;
+    if method == "PATCH" && state.deaf.load(Ordering::Relaxed) {
+        state.stall();
+        return None;
+    }
+    let body = upload::body(&headers, reader)?;
     Some(Asked { method, path, headers, body })
 }
 
@@ -364,6 +385,9 @@ impl Until for BufReader<TcpStream> {
 
 /// What a registry should answer.
 fn proper(state: &State, asked: &Asked) -> Answer {
+    if let Some(answer) = upload::proper(state, asked) {
+        return answer;
+    }
     let path = asked.path.split('?').next().unwrap_or_default();
     if path == "/v2/" {
         return Answer::json(200, &json!({}));
@@ -433,9 +457,7 @@ fn write(state: &State, line: &mut TcpStream, asked: &Asked, answer: &Answer) ->
             Then::Endless if answer.body.is_empty() => return None,
             Then::Endless => {}
             Then::Stall => {
-                let asked = state.lock(&state.asked);
-                let ended = |_: &mut Vec<Asked>| !state.ended.load(Ordering::Relaxed);
-                drop(state.changed.wait_while(asked, ended));
+                state.stall();
                 return None;
             }
         }

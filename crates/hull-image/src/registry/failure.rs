@@ -95,6 +95,8 @@ impl fmt::Display for Refusal {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let (code, message) = match (self.code.as_str(), self.status) {
             ("", StatusCode::UNAUTHORIZED) => ("UNAUTHORIZED", "authentication required"),
+            // The answer to a HEAD has no words of its own.
+            ("", StatusCode::FORBIDDEN) => ("DENIED", "requested access to the resource is denied"),
             ("", StatusCode::TOO_MANY_REQUESTS) => ("TOOMANYREQUESTS", "too many requests"),
             ("", _) => ("", ""),
             (code, _) => (code, ""),
@@ -218,6 +220,7 @@ mod tests {
              access to the resource is denied"
         );
         assert_eq!(read(401, "").to_string(), "unauthorized: authentication required");
+        assert_eq!(read(403, "").to_string(), "denied: requested access to the resource is denied");
         assert_eq!(read(502, "<html>").to_string(), "received unexpected HTTP status: 502 Bad Gateway");
     }
 

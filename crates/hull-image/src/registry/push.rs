@@ -39,7 +39,7 @@ const WAITING: usize = 8;
 /// How often the progress of a layer is told.
 const TICK: Duration = Duration::from_millis(100);
 /// How long is waited before an upload is tried again, each time longer.
-const PAUSE: Duration = Duration::from_millis(500);
+const PAUSE: Duration = Duration::from_millis(250);
 
 /// Asks again where the line broke or the registry is busy.
 macro_rules! retried {

@@ -41,12 +41,10 @@ impl std::fmt::Debug for Token {
 
 #[derive(Deserialize)]
 struct Given {
-    #[serde(default)]
-    token: String,
-    #[serde(default)]
-    access_token: String,
-    #[serde(default)]
-    refresh_token: String,
+    // Any may be null.
+    token: Option<String>,
+    access_token: Option<String>,
+    refresh_token: Option<String>,
     #[serde(default)]
     expires_in: Option<u64>,
 }
@@ -145,21 +143,22 @@ fn by_refresh_token(ask: &Ask<'_>, realm: &Uri, who: &Credentials) -> Call {
 fn read(answer: &[u8]) -> Answer<Token> {
     let given: Given = serde_json::from_slice(answer)
         .map_err(|_| Failure::Wrong("the token server's answer is no JSON with a token".to_owned()))?;
-    let bearer = if given.token.is_empty() { given.access_token } else { given.token };
+    let (token, refresh) = (given.token.unwrap_or_default(), given.refresh_token.unwrap_or_default());
+    let bearer = if token.is_empty() { given.access_token.unwrap_or_default() } else { token };
     let fits = |token: &str| token.len() <= TOKEN && token.bytes().all(|byte| byte.is_ascii_graphic());
     if bearer.is_empty() {
         return Err(Failure::Wrong(
             "authorization server did not include a token in the response".to_owned(),
         ));
     }
-    if !fits(&bearer) || !fits(&given.refresh_token) {
+    if !fits(&bearer) || !fits(&refresh) {
         return Err(Failure::Wrong("the token server's token fits into no header".to_owned()));
     }
     // Up to a year: more would not be representable everywhere, and nothing runs so long.
     let holds = given.expires_in.unwrap_or(HOLDS).clamp(HOLDS, 365 * 24 * 3600);
     Ok(Token {
         bearer,
-        refresh: (!given.refresh_token.is_empty()).then_some(given.refresh_token),
+        refresh: (!refresh.is_empty()).then_some(refresh),
         // Sooner than it says: a request takes a while, and clocks differ.
         until: Instant::now() + Duration::from_secs(holds * 9 / 10),
     })
@@ -188,6 +187,7 @@ mod tests {
         assert_eq!(read(br#"{"token":"a.b-c"}"#).unwrap().bearer, "a.b-c");
         let both = read(br#"{"access_token":"x","refresh_token":"y","expires_in":99999999999}"#).unwrap();
         assert_eq!((both.bearer.as_str(), both.refresh.as_deref()), ("x", Some("y")));
+        assert_eq!(read(br#"{"token":"a","refresh_token":null}"#).unwrap().refresh, None);
         for lie in [
             "",
             "null",

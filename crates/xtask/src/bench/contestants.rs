@@ -1,5 +1,6 @@
 //! Who is measured, and what they all need: a root file system, a bundle, files to log and load.
 
+use std::collections::HashMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
@@ -7,6 +8,7 @@ use std::process::{Command, Stdio};
 use hull_tests::{Client, Daemon, Engine, Tar, busybox_rootfs, cgroups_of};
 use serde_json::{Value, json};
 
+use super::registry::Spent;
 use super::runtime::Runtime;
 use crate::Result;
 use crate::shell::{find, output, target};
@@ -113,7 +115,7 @@ fn docker_archive(dir: &Path) -> Result<Vec<u8>> {
 }
 
 /// The regular files beneath a folder.
-fn beneath(dir: &Path) -> Vec<PathBuf> {
+pub(crate) fn beneath(dir: &Path) -> Vec<PathBuf> {
     let mut found = Vec::new();
     for entry in fs::read_dir(dir).into_iter().flatten().flatten() {
         match entry.file_type() {
@@ -217,6 +219,12 @@ pub(crate) struct Api {
     pub(crate) sleeper: String,
     pub(crate) log_file: PathBuf,
     pub(crate) image: PathBuf,
+    /// The folder of the run.
+    pub(crate) folder: PathBuf,
+    /// How many images it has pushed.
+    pub(crate) pushes: u16,
+    /// What pushes and pulls took besides their time.
+    pub(crate) spent: HashMap<&'static str, Vec<Spent>>,
     /// Its OCI runtime, if that is to be measured.
     pub(crate) oci: Option<Runtime>,
     /// Proportional set size of all its processes when nothing ran yet, in MiB.
@@ -238,6 +246,9 @@ impl Api {
             sleeper: String::new(),
             log_file,
             image: scene.image(),
+            folder: scene.dir.clone(),
+            pushes: if engine == Engine::Hull { 0 } else { 1000 },
+            spent: HashMap::new(),
             oci: None,
             at_rest,
         };

@@ -5,6 +5,7 @@
 
 mod contestants;
 pub(crate) mod floor;
+mod registry;
 mod report;
 mod rows;
 mod runtime;

@@ -6,6 +6,7 @@ use std::time::Instant;
 use serde_json::{Value, json};
 
 use super::contestants::{Api, Contestant};
+use super::registry;
 use super::report::median;
 use super::runtime::Runtime;
 use crate::Result;
@@ -108,6 +109,47 @@ pub(crate) const ROWS: &[Row] = &[
         long: false,
         most: 1,
         measure: memory_each,
+    },
+    Row {
+        name: "push",
+        title: "push of an image of 520 MB in ten layers to docker-registry",
+        unit: "ms",
+        long: false,
+        most: 3,
+        measure: registry::push,
+    },
+    Row {
+        name: "push-processor",
+        title: "processor time of that push",
+        unit: "s",
+        long: false,
+        most: 1,
+        measure: |who| registry::spent(who, "push", |spent| spent.processor),
+    },
+    Row {
+        name: "push-memory",
+        title: "the most memory of the daemon during that push",
+        unit: "MiB",
+        long: false,
+        most: 1,
+        measure: |who| registry::spent(who, "push", |spent| spent.memory),
+    },
+    Row { name: "pull", title: "pull of it", unit: "ms", long: false, most: 3, measure: registry::pull },
+    Row {
+        name: "pull-processor",
+        title: "processor time of that pull",
+        unit: "s",
+        long: false,
+        most: 1,
+        measure: |who| registry::spent(who, "pull", |spent| spent.processor),
+    },
+    Row {
+        name: "pull-memory",
+        title: "the most memory of the daemon during that pull",
+        unit: "MiB",
+        long: false,
+        most: 1,
+        measure: |who| registry::spent(who, "pull", |spent| spent.memory),
     },
     Row {
         name: "log-tail",

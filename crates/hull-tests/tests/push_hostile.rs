@@ -1,0 +1,206 @@
+//! Pushes to registries that fail, lie, want tokens, or do nothing at all.
+
+use std::process::Stdio;
+use std::sync::atomic::{AtomicU32, Ordering};
+
+use hull_tests::registry::{Answer, Asked, Registry, noise};
+use hull_tests::{Daemon, Engine, Tar, private_network};
+use serde_json::{Value, json};
+
+fn setup(options: &[&str]) -> (Registry, Daemon) {
+    private_network();
+    let daemon = Daemon::empty(Engine::Hull, options);
+    daemon.import_busybox();
+    (Registry::start(), daemon)
+}
+
+/// Tags busybox for the registry.
+fn tagged(registry: &Registry, daemon: &Daemon, name: &str) -> String {
+    let name = format!("{}/{name}", registry.address);
+    daemon.ok(&["tag", "busybox", &name]);
+    name
+}
+
+fn error(status: u16, code: &str, message: &str) -> Answer {
+    Answer::json(status, &json!({ "errors": [{ "code": code, "message": message }] }))
+}
+
+#[test]
+fn a_registry_that_fails_now_and_then_gets_the_image() {
+    let (registry, daemon) = setup(&[]);
+    let name = tagged(&registry, &daemon, "a/b:1");
+    let counts: [AtomicU32; 4] = Default::default();
+    registry.misbehave(move |asked, proper| {
+        let first = |count: &AtomicU32| count.fetch_add(1, Ordering::Relaxed) == 0;
+        let is_blob = asked.path.contains("/blobs/uploads/");
+        match asked.method.as_str() {
+            "POST" if first(&counts[0]) => Answer::of(502, "text/html", "<html>"),
+            "PATCH" if first(&counts[1]) => error(503, "UNAVAILABLE", "a moment please"),
+            "PUT" if is_blob && first(&counts[2]) => Answer::of(500, "text/plain", "oh"),
+            "PUT" if !is_blob && first(&counts[3]) => {
+                error(429, "TOOMANYREQUESTS", "slow down").with("Retry-After", "1")
+            }
+            _ => proper,
+        }
+    });
+    daemon.ok(&["push", &name]);
+    let id = daemon.ok(&["image", "inspect", "-f", "{{.Id}}", &name]);
+    daemon.ok(&["rmi", "-f", &id]);
+    daemon.ok(&["pull", &name]);
+    assert_eq!(daemon.ok(&["image", "inspect", "-f", "{{.Id}}", &name]), id);
+    // What is not busy but refuses is not asked again.
+    let asked = registry.asked().len();
+    registry.misbehave(|asked, proper| match asked.method.as_str() {
+        "HEAD" | "POST" | "PUT" => error(403, "DENIED", "requested access to the resource is denied"),
+        _ => proper,
+    });
+    daemon.import_busybox();
+    let other = tagged(&registry, &daemon, "a/c:1");
+    let output = daemon.hull(&["push", &other]);
+    assert_eq!(output.status, 1);
+    assert!(output.stderr.contains("denied"), "{output:?}");
+    assert!(registry.asked().len() - asked <= 4, "{:?}", registry.asked());
+}
+
+#[test]
+fn a_registry_that_lies_is_not_believed() {
+    let (registry, daemon) = setup(&[]);
+    let begins = |asked: &Asked| asked.method == "POST";
+    type Lie = fn(&Asked, Answer) -> Answer;
+    let lies: [(Lie, &str); 6] = [
+        (
+            |asked, proper| if asked.method == "POST" { Answer::of(202, "text/plain", "") } else { proper },
+            "wants an upload sent to \"\", which is refused",
+        ),
+        (
+            |asked, proper| match asked.method.as_str() {
+                "POST" => Answer::of(202, "text/plain", "").with("Location", "file:///etc/passwd"),
+                _ => proper,
+            },
+            "wants an upload sent to \"file:///etc/passwd\", which is refused",
+        ),
+        (
+            |asked, proper| match asked.method.as_str() {
+                "PATCH" => Answer::of(413, "text/plain", ""),
+                _ => proper,
+            },
+            "received unexpected HTTP status: 413 Payload Too Large",
+        ),
+        (
+            |asked, proper| match asked.method.as_str() {
+                "PUT" if asked.path.contains("/blobs/") => {
+                    error(400, "DIGEST_INVALID", "provided digest did not match uploaded content")
+                }
+                _ => proper,
+            },
+            "digest invalid: provided digest did not match uploaded content",
+        ),
+        (
+            |asked, proper| match asked.method.as_str() {
+                "PUT" if asked.path.contains("/manifests/") => {
+                    let other = format!("sha256:{}", "0".repeat(64));
+                    Answer::of(201, "text/plain", "").with("Docker-Content-Digest", &other)
+                }
+                _ => proper,
+            },
+            "the registry took the manifest sha256:",
+        ),
+        (
+            |asked, proper| match asked.method.as_str() {
+                "PUT" if asked.path.contains("/manifests/") => {
+                    error(400, "MANIFEST_INVALID", "no\u{1b}[2J such thing")
+                }
+                _ => proper,
+            },
+            "manifest invalid: no[2J such thing",
+        ),
+    ];
+    for (number, (lie, words)) in lies.into_iter().enumerate() {
+        registry.misbehave(lie);
+        let name = tagged(&registry, &daemon, &format!("lie/{number}:1"));
+        let output = daemon.hull(&["push", &name]);
+        assert_eq!(output.status, 1, "{output:?}");
+        assert!(output.stderr.contains(words), "{words}: {output:?}");
+        let digests = daemon.ok(&["image", "inspect", "-f", "{{json .RepoDigests}}", "busybox"]);
+        assert!(!digests.contains(&format!("lie/{number}")), "{digests}");
+    }
+    assert!(registry.asked().iter().any(begins));
+}
+
+#[test]
+fn a_token_is_asked_for_by_what_it_is_for() {
+    let (registry, daemon) = setup(&["--debug"]);
+    let realm = format!("http://{}/token", registry.address);
+    registry.misbehave(move |asked, proper| {
+        if asked.path.starts_with("/token") {
+            // base64 of me:pass-word
+            let known = asked.header("authorization") == Some("Basic bWU6cGFzcy13b3Jk");
+            let refresh = asked.path.contains("offline_token=true").then_some("the-refresh-token");
+            return match known || asked.body.starts_with(b"grant_type=refresh_token") {
+                true => Answer::json(200, &json!({ "token": "the-token", "refresh_token": refresh })),
+                false => Answer::json(401, &json!({ "details": "incorrect username or password" })),
+            };
+        }
+        match asked.header("authorization") {
+            Some("Bearer the-token") => proper,
+            _ => error(401, "UNAUTHORIZED", "authentication required")
+                .with("WWW-Authenticate", &format!("Bearer realm=\"{realm}\",service=\"r\"")),
+        }
+    });
+    let login = |password: &str| {
+        let script =
+            format!("printf %s '{password}' | hull login -u me --password-stdin {}", registry.address);
+        let output = daemon.command("bash").args(["-c", &script]).output().expect("bash");
+        (output.status.code(), String::from_utf8_lossy(&output.stderr).into_owned())
+    };
+    let (status, said) = login("wrong");
+    assert!(status == Some(1) && said.contains("incorrect username or password"), "{said}");
+    assert_eq!(login("pass-word").0, Some(0));
+    let kept = std::fs::read_to_string(daemon.dir().join("home/.docker/config.json")).expect("it is kept");
+    assert!(kept.contains("the-refresh-token") && !kept.contains("pass-word"), "{kept}");
+
+    let name = tagged(&registry, &daemon, "a/b:1");
+    daemon.ok(&["push", &name]);
+    let asked = registry.asked();
+    let token = asked.iter().rfind(|asked| asked.path.starts_with("/token")).expect("a token was asked for");
+    let form = String::from_utf8_lossy(&token.body).into_owned();
+    assert!(form.contains("scope=repository:a/b:pull,push"), "{form}");
+    let log = daemon.log();
+    for secret in ["the-token", "the-refresh-token", "pass-word", "bWU6cGFzcy13b3Jk"] {
+        assert!(!log.contains(secret), "the log has {secret}");
+    }
+}
+
+#[test]
+fn a_registry_that_stands_still_is_left_and_holds_up_nobody() {
+    let (registry, daemon) =
+        setup(&["--registry-timeout", "1", "--max-download-attempts", "1", "--max-concurrent-uploads", "1"]);
+    // More than the buffers of a line take.
+    let archive = Tar::new().file("noise", &noise(1, 24 << 20)).finish();
+    let path = "/images/create?fromSrc=-&repo=large&tag=1";
+    let made = daemon.api().send("POST", path, "application/x-tar", &archive).expect("an answer");
+    assert_eq!(made.status, 200);
+    let name = format!("{}/large:1", registry.address);
+    daemon.ok(&["tag", "large:1", &name]);
+    registry.be_deaf();
+    let output = daemon.hull(&["push", &name]);
+    assert_eq!(output.status, 1);
+    assert!(output.stderr.contains("the registry has taken nothing of the layer"), "{output:?}");
+
+    // A client that goes ends its push, and the one upload that may run is another's.
+    let mut client = daemon
+        .client(&["push", &name])
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .spawn()
+        .expect("the client starts");
+    let pushes = |registry: &Registry| registry.asked().iter().filter(|asked| asked.method == "POST").count();
+    hull_tests::wait_until("the second upload begins", hull_tests::PATIENCE, || pushes(&registry) >= 2);
+    client.kill().and_then(|()| client.wait()).expect("one's own child can be killed");
+    let healthy = Registry::start();
+    let other = format!("{}/large:1", healthy.address);
+    daemon.ok(&["tag", "large:1", &other]);
+    daemon.ok(&["push", &other]);
+    let layers: Value = serde_json::from_str(&daemon.ok(&["image", "inspect", "large:1"])).expect("JSON");
+    assert!(layers[0]["RepoDigests"][0].as_str().is_some_and(|name| name.contains(&healthy.address)));
+}
