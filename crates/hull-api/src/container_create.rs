@@ -36,7 +36,7 @@ pub(crate) async fn create(mut request: Request) -> Result<Response> {
 /// Reads a body as its version of the API means it: what a later one has added does not count, and defaults are that
 /// version's. The warnings that it earns.
 fn in_version(body: &mut CreateBody, version: Version) -> Result<Vec<String>> {
-    let CreateBody { config, host_config: host, networking_config: networking } = body;
+    let CreateBody { config, host_config: host, networking_config: networking, .. } = body;
     forget_what_came_later(config, host, version);
     refuse_what_came_later(host, networking, version)?;
     let mut warnings = Vec::new();

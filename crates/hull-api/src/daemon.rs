@@ -15,6 +15,7 @@ use std::sync::Arc;
 
 use clap::parser::ValueSource;
 use clap::{ArgMatches, Parser};
+use hull_build::Builder;
 use hull_engine::model::{LogConfig, Ulimit};
 use hull_engine::{DaemonConfig, Engine, Error, Remap, Result};
 use hull_runtime::launcher::{self, Launcher};
@@ -281,10 +282,18 @@ async fn run(settings: Settings, launcher: Launcher, reload: &Reload) -> Result<
     }
     let file = settings.engine.data_root.join("sockets.json");
     let engine = Engine::open(settings.engine, launcher).await?;
-    let sockets = Sockets::open(Arc::clone(&engine), file, settings.group, settings.guards).await?;
+    let builder = Builder::open(&engine).map_err(|failure| Error::new(failure.kind, failure.message))?;
+    let builder = Arc::new(builder);
+    let sockets =
+        Sockets::open(Arc::clone(&engine), Arc::clone(&builder), file, settings.group, settings.guards)
+            .await?;
     let mut tasks = tokio::task::JoinSet::new();
     for listener in waiting {
-        tasks.spawn(listener.serve(Service::new(Arc::clone(&engine), Arc::clone(&sockets))));
+        tasks.spawn(listener.serve(Service::new(
+            Arc::clone(&engine),
+            Arc::clone(&builder),
+            Arc::clone(&sockets),
+        )));
     }
     for host in &settings.hosts {
         tracing::info!(host, "listening");

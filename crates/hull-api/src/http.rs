@@ -8,6 +8,7 @@ use bytes::Bytes;
 use futures_util::Stream;
 use http_body_util::combinators::{BoxBody, UnsyncBoxBody};
 use http_body_util::{BodyExt, Full, Limited, StreamBody};
+use hull_build::Builder;
 use hull_engine::{Engine, Error, Kind, Owner, Result};
 use hyper::body::Frame;
 use hyper::header::{CONTENT_TYPE, HeaderMap, HeaderValue};
@@ -42,6 +43,8 @@ pub(crate) const NEWEST: Version = 56;
 pub(crate) struct Request {
     /// The engine.
     pub(crate) engine: Arc<Engine>,
+    /// The builder.
+    pub(crate) builder: Arc<Builder>,
     /// The sockets that are listened on.
     pub(crate) sockets: Arc<Sockets>,
     /// The policy of the socket that it came by, where that has one.

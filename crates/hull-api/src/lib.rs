@@ -9,6 +9,7 @@
 //! - `http`: a request as the handlers see it, and the answers that they give.
 
 mod blocking;
+mod build;
 mod container_create;
 mod container_files;
 mod container_output;

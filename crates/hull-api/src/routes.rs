@@ -9,8 +9,8 @@ use hyper::Method;
 
 use crate::http::{Request, Response, decode};
 use crate::{
-    container_create, container_files, container_output, containers, exec, images, networks, push, sockets,
-    swarm, system, volumes, websocket,
+    build, container_create, container_files, container_output, containers, exec, images, networks, push,
+    sockets, swarm, system, volumes, websocket,
 };
 
 /// What answers a request.
@@ -160,9 +160,10 @@ pub(crate) static ROUTES: &[Route] = &[
     route!(POST "/hull/images/bootstrap" Write(NewImage) images::bootstrap),
     route!(GET "/distribution/{*}/json" Read(Nothing) push::distribution),
     route!(POST "/auth" Write(Nothing) push::auth),
-    route!(POST "/build" Write(Host)),
-    route!(POST "/build/prune" Write(Machine) system::prune_build_cache),
-    route!(POST "/build/cancel" Write(Host)),
+    // What its steps may have of the host is judged as of a container that is created.
+    route!(POST "/build" Write(NewImage) build::build),
+    route!(POST "/build/prune" Write(Machine) build::prune),
+    route!(POST "/build/cancel" Write(NewImage) build::cancel),
     route!(POST "/session" Write(Host)),
     route!(POST "/grpc" Write(Host)),
     // Volumes.

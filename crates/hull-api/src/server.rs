@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use http_body_util::{BodyExt, Full};
+use hull_build::Builder;
 use hull_engine::{Engine, Error, Owner, Result};
 use hyper::body::Incoming;
 use hyper::header::{CONTENT_LENGTH, HeaderMap, HeaderValue, SERVER, UPGRADE};
@@ -107,6 +108,7 @@ fn bind(path: &Path) -> std::io::Result<UnixListener> {
 #[derive(Clone)]
 pub(crate) struct Service {
     engine: Arc<Engine>,
+    builder: Arc<Builder>,
     sockets: Arc<Sockets>,
     guard: Option<Arc<Guard>>,
     /// Of a socket that may be taken away: the other end goes with it.
@@ -115,18 +117,19 @@ pub(crate) struct Service {
 
 impl Service {
     /// For those who have the machine.
-    pub(crate) fn new(engine: Arc<Engine>, sockets: Arc<Sockets>) -> Service {
-        Service { engine, sockets, guard: None, ended: None }
+    pub(crate) fn new(engine: Arc<Engine>, builder: Arc<Builder>, sockets: Arc<Sockets>) -> Service {
+        Service { engine, builder, sockets, guard: None, ended: None }
     }
 
     /// For a socket with a policy.
     pub(crate) fn guarded(
         engine: Arc<Engine>,
+        builder: Arc<Builder>,
         sockets: Arc<Sockets>,
         guard: Arc<Guard>,
         ended: watch::Receiver<()>,
     ) -> Service {
-        Service { engine, sockets, guard: Some(guard), ended: Some(ended) }
+        Service { engine, builder, sockets, guard: Some(guard), ended: Some(ended) }
     }
 
     /// Waits until the socket is taken away.
@@ -294,7 +297,7 @@ async fn dispatch(
     mut request: hyper::Request<Incoming>,
     caller: Caller,
 ) -> Result<Response> {
-    let Service { engine, sockets, guard, .. } = service;
+    let Service { engine, builder, sockets, guard, .. } = service;
     let (version, path) = version_of(request.uri().path())?;
     let mut query = Query::of(request.uri());
     let found = routes::find(request.method(), path).and_then(|(route, mut captures)| {
@@ -324,6 +327,7 @@ async fn dispatch(
     let headers = parts.headers;
     handler(Request {
         engine,
+        builder,
         sockets,
         guard,
         version,

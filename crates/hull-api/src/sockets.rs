@@ -4,6 +4,7 @@
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Weak};
 
+use hull_build::Builder;
 use hull_engine::{Engine, Error, Result};
 use hyper::StatusCode;
 use serde::{Deserialize, Serialize};
@@ -19,6 +20,7 @@ pub(crate) struct Sockets {
     me: Weak<Sockets>,
     open: Mutex<Vec<Open>>,
     engine: Arc<Engine>,
+    builder: Arc<Builder>,
     /// Where those are written down that the next daemon listens on, too.
     file: PathBuf,
     /// The group that may use them.
@@ -71,12 +73,19 @@ impl Sockets {
     /// What was added before cannot be read.
     pub(crate) async fn open(
         engine: Arc<Engine>,
+        builder: Arc<Builder>,
         file: PathBuf,
         group: Option<u32>,
         of_flags: Vec<Guard>,
     ) -> Result<Arc<Sockets>> {
-        let sockets =
-            Arc::new_cyclic(|me| Sockets { me: me.clone(), open: Mutex::default(), engine, file, group });
+        let sockets = Arc::new_cyclic(|me| Sockets {
+            me: me.clone(),
+            open: Mutex::default(),
+            engine,
+            builder,
+            file,
+            group,
+        });
         let mut open = sockets.open.lock().await;
         for guard in of_flags {
             let path = guard.path.clone();
@@ -138,7 +147,13 @@ impl Sockets {
         let guard = Arc::new(guard);
         let (end, ended) = watch::channel(());
         let sockets = self.me.upgrade().ok_or_else(|| Error::system("listen", "the daemon ends"))?;
-        let service = Service::guarded(Arc::clone(&self.engine), sockets, Arc::clone(&guard), ended);
+        let service = Service::guarded(
+            Arc::clone(&self.engine),
+            Arc::clone(&self.builder),
+            sockets,
+            Arc::clone(&guard),
+            ended,
+        );
         tracing::info!(path = %guard.path.display(), policy = %guard.policy, "listening");
         open.push(Open { guard, kept, _end: end, listening: tokio::spawn(listener.serve(service)) });
         Ok(())

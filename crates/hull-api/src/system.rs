@@ -81,11 +81,6 @@ fn count_the_seen(engine: &Engine, label: &str, info: &mut Value) -> Result<()> 
     Ok(())
 }
 
-/// There is no builder, and so no cache of one: nothing is what there is to remove.
-pub(crate) async fn prune_build_cache(_request: Request) -> Result<Response> {
-    http::ok(&json!({ "CachesDeleted": null, "SpaceReclaimed": 0 }))
-}
-
 pub(crate) async fn disk_usage(request: Request) -> Result<Response> {
     // Before 1.42 everything was told, whatever was asked.
     let types: Vec<&str> = request.query.all("type").filter(|_| request.version >= 42).collect();

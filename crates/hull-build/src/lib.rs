@@ -1,4 +1,28 @@
 //! Dockerfile to image: parse, plan, cache, execute.
+//!
+//! - [`dockerfile`]: the language; [`ignore`]: which files of a folder belong to a build.
+//! - [`plan`]: which stages are built, and on what.
+//! - [`builder`]: what outlives one build; [`mod@build`]: one of them, its stages side by side.
+//! - `stage`: one instruction after the other, each looked up by its [`key`] before it is done; `copying`, `running` and
+//!   [`metadata`] do it.
+//! - [`progress`]: what is told meanwhile; [`failure`]: what is told when it fails.
 
+pub mod build;
+pub mod builder;
+pub mod context;
+mod copying;
 pub mod dockerfile;
+pub mod failure;
 pub mod ignore;
+pub mod key;
+pub mod metadata;
+mod mounts;
+pub mod plan;
+pub mod progress;
+pub mod request;
+mod running;
+mod stage;
+
+pub use builder::{Builder, Prepared, Prune, Stop};
+pub use failure::Failure;
+pub use request::{Request, Secret};

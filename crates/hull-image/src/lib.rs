@@ -21,6 +21,6 @@ pub use digest::{Digest, ImageId};
 pub use error::{Error, Kind, Result};
 pub use layer::remove::{empty_folder, remove_tree};
 pub use store::{
-    Change, ChangeKind, Commit, DiskUsage, HistoryEntry, Image, ImageUsage, Import, InUse, Layer, LayerBlob,
-    Loaded, Platform, Progress, Removed, Report, Snapshot, Store,
+    Change, ChangeKind, Commit, DiskUsage, Draft, Held, HistoryEntry, Image, ImageUsage, Import, InUse,
+    Layer, LayerBlob, Loaded, Platform, Progress, Removed, Report, Snapshot, StepUsage, Store, tree_size,
 };

@@ -20,5 +20,6 @@ mod values;
 pub use instruction::*;
 pub use lines::Heredoc;
 pub use mistake::{Mistake, Position, Source};
+pub use mount::{Mount, MountKind, Sharing};
 pub use nearest::nearest;
 pub use parse::{parse, parse_trigger};

@@ -92,6 +92,7 @@ impl Engine {
                 no_overwrite_dir_non_dir: options.no_overwrite_dir_non_dir,
                 owner,
                 ids: view.ids.clone(),
+                ..Put::default()
             };
             // The host's root has no id on layers that are mapped: who makes files there is the container's.
             let unpacked = match view.ids.root() {
@@ -185,7 +186,7 @@ fn check_writable(root: BorrowedFd<'_>, path: &str, read_only_root: bool) -> Res
 }
 
 /// The numbers of `user[:group]`, names looked up in the container's own files.
-fn owner(root: BorrowedFd<'_>, text: &str) -> Result<(u32, u32)> {
+pub(super) fn owner(root: BorrowedFd<'_>, text: &str) -> Result<(u32, u32)> {
     let read = |path: &str| -> String {
         let Ok(file) = open_in_root(root, path, OFlags::RDONLY | OFlags::NONBLOCK) else {
             return String::new();

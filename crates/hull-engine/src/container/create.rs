@@ -8,7 +8,7 @@ use hull_image::Image;
 
 use super::check::{check_config, check_modes, check_ports, check_restart_policy};
 use super::inherit::inherit;
-use super::mounts::{MountKind, MountPlan, Owner, Wanted};
+use super::mounts::{self, MountKind, MountPlan, Owner, Wanted};
 use super::{Container, Record, State, command, names, now_ns, random_id, resources, rfc3339};
 use crate::blocking::{may_hang_if, see_through};
 use crate::database::Table;
@@ -47,21 +47,48 @@ impl Engine {
         let (engine, name) = (Arc::clone(self), name.map(str::to_owned));
         // A client that goes away does not leave half a container behind.
         see_through("create the container", async move {
-            let checked =
-                may_hang_if(may_hang, &engine, move |engine| engine.check(name.as_deref(), body, caller))
-                    .await?;
+            let checked = may_hang_if(may_hang, &engine, move |engine| {
+                engine.check(name.as_deref(), body, caller, None)
+            })
+            .await?;
             engine.make(checked, may_hang).await
         })
         .await
     }
 
-    /// Looks a creation through.
-    fn check(&self, name: Option<&str>, body: CreateBody, caller: Owner) -> Result<Checked> {
-        let CreateBody { mut config, mut host_config, networking_config } = body;
+    /// Creates the container of a build's step on what was built so far, which need not be an image of the store. What is
+    /// asked for is all there is: nothing is inherited.
+    ///
+    /// # Errors
+    /// Something that was asked for cannot be.
+    pub(super) async fn create_on(self: &Arc<Self>, image: Arc<Image>, body: CreateBody) -> Result<Created> {
+        let engine = Arc::clone(self);
+        see_through("create the container of a step", async move {
+            let checked = may_hang_if(true, &engine, move |engine| {
+                engine.check(None, body, Owner::default(), Some(image))
+            });
+            engine.make(checked.await?, false).await
+        })
+        .await
+    }
+
+    /// Looks a creation through. `built`: it is a step of a build, on this.
+    fn check(
+        &self,
+        name: Option<&str>,
+        body: CreateBody,
+        caller: Owner,
+        built: Option<Arc<Image>>,
+    ) -> Result<Checked> {
+        let CreateBody { mut config, mut host_config, networking_config, layered, .. } = body;
         let id = random_id();
         let name = name.map(names::checked).transpose()?.unwrap_or_default().to_owned();
-        let image = self.image_of(&config)?;
-        if let Some(image) = &image {
+        let build_step = built.is_some();
+        let image = match built {
+            Some(image) => Some(image),
+            None => self.image_of(&config)?,
+        };
+        if let Some(image) = image.as_ref().filter(|_| !build_step) {
             inherit(&mut config, &image.container_config());
         }
         check_config(&config)?;
@@ -71,7 +98,10 @@ impl Engine {
         resources::check(&host_config, &mut warnings)?;
         warnings.extend(resources::discarded(&host_config.resources));
         check_modes(self, &host_config, &config)?;
-        let wanted = self.wanted_mounts(&config, &host_config, caller)?;
+        let mut wanted = self.wanted_mounts(&config, &host_config, caller)?;
+        for layered in layered {
+            wanted.push(mounts::layered(layered)?);
+        }
         let mut endpoints =
             self.new_endpoints(&config, &mut host_config, networking_config.endpoints_config, &mut warnings)?;
         let links = self.take_links(&mut host_config, &mut endpoints)?;
@@ -91,6 +121,7 @@ impl Engine {
             links,
             restart_count: 0,
             stopped_by_user: false,
+            build_step,
         };
         Ok(Checked { record, image, wanted, warnings })
     }

@@ -54,6 +54,7 @@ mod spec;
 mod start;
 mod starting;
 mod stats;
+mod step;
 mod stop;
 mod take_up;
 mod top;
@@ -85,6 +86,7 @@ pub use read_logs::Logs;
 pub(crate) use registry::Containers;
 pub use remove::RemoveOptions;
 pub use stats::Stats;
+pub use step::{Step, StepView};
 pub use top::Top;
 pub use traits::{Mounted, Traits, is_unmasked};
 pub use wait::{Condition, Ended};
@@ -128,6 +130,8 @@ pub struct Container {
     cgroup_turn: Mutex<()>,
     /// Held by who reads or writes the files that are bound into it, so that no change of another's is lost.
     files: Mutex<()>,
+    /// Variables of a build's step that are written down nowhere.
+    secret_env: Mutex<Vec<String>>,
 }
 
 /// What those who wait for a container see.
@@ -174,6 +178,9 @@ pub(crate) struct Record {
     /// A user stopped it: its policy does not start it again.
     #[serde(default)]
     pub(crate) stopped_by_user: bool,
+    /// It is a step of a build, and nothing without that.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub(crate) build_step: bool,
 }
 
 /// Which state a container is in.
@@ -304,6 +311,7 @@ impl Record {
             links: Vec::new(),
             restart_count: 0,
             stopped_by_user: false,
+            build_step: false,
         }
     }
 }
@@ -333,6 +341,7 @@ impl Container {
             removing: AtomicBool::new(false),
             cgroup_turn: Mutex::new(()),
             files: Mutex::new(()),
+            secret_env: Mutex::default(),
         }
     }
 

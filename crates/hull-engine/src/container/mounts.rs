@@ -40,6 +40,9 @@ pub struct MountPlan {
     /// Whose outside is what root makes inside.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub owner: Option<Owner>,
+    /// Folders that are shown merged, uppermost first; `source` is where writes to them go.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub layers: Vec<std::path::PathBuf>,
 }
 
 /// A user and a group of the host.
@@ -182,6 +185,19 @@ impl Engine {
             })
             .collect())
     }
+}
+
+/// Layers that a build's step mounts.
+pub(super) fn layered(layered: crate::model::Layered) -> Result<Wanted> {
+    let plan = MountPlan {
+        kind: MountKind::Bind,
+        source: layered.folder.to_string_lossy().into_owned(),
+        destination: destination(&layered.target)?,
+        writable: layered.writable,
+        layers: layered.lower,
+        ..MountPlan::default()
+    };
+    Ok(Wanted { plan, volume: None, create_source: false })
 }
 
 /// One `-v`: `[source:]destination[:options]`.

@@ -103,7 +103,11 @@ impl Engine {
                 files,
                 sources,
                 namespaces,
-                linked: linked.into_iter().flat_map(|linked| linked.environment).collect(),
+                linked: linked
+                    .into_iter()
+                    .flat_map(|linked| linked.environment)
+                    .chain(self.secret_env(&record.id))
+                    .collect(),
                 edits,
                 shared_memory,
             },

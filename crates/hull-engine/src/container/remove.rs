@@ -137,7 +137,11 @@ impl Engine {
     }
 
     /// The removal itself. The caller holds the transition.
-    async fn remove_now(self: &Arc<Self>, container: &Arc<Container>, volumes: bool) -> Result<()> {
+    pub(super) async fn remove_now(
+        self: &Arc<Self>,
+        container: &Arc<Container>,
+        volumes: bool,
+    ) -> Result<()> {
         let (name, status) = {
             let mut record = container.record();
             let status = record.state.status;

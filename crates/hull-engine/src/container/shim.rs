@@ -69,6 +69,13 @@ impl Shim {
         Ok(Arc::new(Shim { socket, waiting: Mutex::default(), turn: tokio::sync::Mutex::new(()) }))
     }
 
+    /// Says that nothing more is wanted, and waits for the other side's end.
+    pub(super) async fn finish(&self) {
+        // It may be gone already.
+        let _ = rustix::net::shutdown(&self.socket, rustix::net::Shutdown::Write);
+        while let Ok(Some(_)) = self.event().await {}
+    }
+
     /// Sends a request that has no answer.
     ///
     /// # Errors

@@ -366,6 +366,14 @@ fn planned_mount(plan: &MountPlan, source: &Source, remap: Option<&Remap>) -> Mo
             plan.options.iter().map(String::as_str).chain((!plan.writable).then_some("ro")).collect();
         return mount(&plan.destination, "tmpfs", "tmpfs", &options);
     }
+    if !plan.layers.is_empty() {
+        let path = |name: &str, path: &std::path::Path| format!("{name}={}", path.display());
+        let written = ["upper", "work"].map(|name| path(&format!("{name}dir"), &source.folder.join(name)));
+        let options = plan.layers.iter().map(|layer| path("lowerdir", layer)).chain(written);
+        let options: Vec<String> = options.chain((!plan.writable).then(|| "ro".to_owned())).collect();
+        let options: Vec<&str> = options.iter().map(String::as_str).collect();
+        return mount(&plan.destination, hull_runtime::container::LAYERS, "layers", &options);
+    }
     let propagation = if plan.propagation.is_empty() { "rprivate" } else { &plan.propagation };
     let bind = if plan.recursive || plan.kind == MountKind::Volume { "rbind" } else { "bind" };
     let access = match (plan.writable, plan.read_only_recursive) {

@@ -44,6 +44,7 @@ impl Engine {
             engine.volumes.unmount_unused();
             Ok(())
         }));
+        self.remove_steps_behind();
         for container in orders {
             {
                 let mut record = container.record();
@@ -54,6 +55,16 @@ impl Engine {
             self.restart_after(&container, Duration::ZERO);
         }
         Ok(())
+    }
+
+    /// The steps of builds that an earlier daemon ran: whoever wanted them is gone with it.
+    fn remove_steps_behind(self: &Arc<Self>) {
+        for container in self.containers.all() {
+            if container.record().build_step {
+                let engine = Arc::clone(self);
+                tokio::spawn(async move { engine.remove_step(&container).await });
+            }
+        }
     }
 
     /// Asks all shims at the same time. One that does not answer is waited for no longer than it has patience.

@@ -29,6 +29,17 @@ pub(super) struct View {
     _holder: Option<Arc<Shim>>,
 }
 
+impl View {
+    /// Lets go of it, and waits until nothing of it is mounted any more.
+    pub(super) async fn close(self) {
+        let View { root, _holder: holder } = self;
+        drop(root);
+        if let Some(holder) = holder {
+            holder.finish().await;
+        }
+    }
+}
+
 /// Volumes that are new to a container, with their places in it.
 #[derive(Default)]
 struct Fresh {

@@ -254,6 +254,13 @@ impl Engine {
         Ok(image)
     }
 
+    /// Tells that an image was built and has got these names.
+    pub fn tell_built(&self, image: &Image, names: &[Reference]) {
+        for name in names {
+            self.tell_image("tag", image, &name.familiar());
+        }
+    }
+
     /// Checks that an image is here, and of this platform.
     ///
     /// # Errors

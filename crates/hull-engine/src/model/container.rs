@@ -23,6 +23,25 @@ pub struct CreateBody {
     /// On which networks.
     #[serde(rename = "NetworkingConfig")]
     pub networking_config: NetworkingConfig,
+    /// Of a build's step: layers that are mounted. No request has any.
+    #[serde(skip)]
+    pub layered: Vec<Layered>,
+    /// Of a build's step: variables that are written down nowhere.
+    #[serde(skip)]
+    pub secret_env: Vec<String>,
+}
+
+/// Folders that are mounted merged.
+#[derive(Clone, Debug, Default)]
+pub struct Layered {
+    /// Where.
+    pub target: String,
+    /// The folders, uppermost first.
+    pub lower: Vec<std::path::PathBuf>,
+    /// An empty folder for what is written, which goes with the step.
+    pub folder: std::path::PathBuf,
+    /// Something may be written, for as long as the step runs.
+    pub writable: bool,
 }
 
 /// What runs, wherever it runs.

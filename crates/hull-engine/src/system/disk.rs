@@ -123,8 +123,12 @@ impl Engine {
             add(&mut usage, ("Volumes", "VolumeUsage"), items, active, total, unused, query.verbose);
         }
         if query.build_cache {
-            usage["BuilderSize"] = json!(0);
-            add(&mut usage, ("BuildCache", "BuildCacheUsage"), Vec::new(), 0, 0, 0, query.verbose);
+            let steps = self.images.steps()?;
+            let own = |step: &&hull_image::StepUsage| !step.shared;
+            let total = steps.iter().filter(own).map(|step| step.size).sum::<u64>();
+            usage["BuilderSize"] = json!(total);
+            let items = steps.iter().map(step_shown).collect();
+            add(&mut usage, ("BuildCache", "BuildCacheUsage"), items, 0, total, total, query.verbose);
         }
         if version < SUMS
             && let Value::Object(members) = &mut usage
@@ -178,6 +182,22 @@ fn add(
         usage[sums]["Items"] = json!(items);
     }
     usage[list] = Value::Array(items);
+}
+
+/// A step that a build made, in the API's shape.
+fn step_shown(step: &hull_image::StepUsage) -> Value {
+    let time = |seconds: i64| crate::container::rfc3339(seconds.saturating_mul(1_000_000_000));
+    json!({
+        "ID": step.key.hex(),
+        "Type": "regular",
+        "Description": step.description,
+        "InUse": false,
+        "Shared": step.shared,
+        "Size": step.size,
+        "CreatedAt": time(step.created),
+        "LastUsedAt": time(step.used),
+        "UsageCount": step.uses,
+    })
 }
 
 #[cfg(test)]

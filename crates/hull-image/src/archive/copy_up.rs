@@ -243,7 +243,7 @@ impl<'a> Copy<'a> {
     }
 }
 
-fn copy_range(from: &OwnedFd, to: &OwnedFd, start: u64, end: u64) -> Result<(), Errno> {
+pub(super) fn copy_range(from: &OwnedFd, to: &OwnedFd, start: u64, end: u64) -> Result<(), Errno> {
     let (mut read, mut write) = (start, start);
     while read < end {
         let length = usize::try_from(end - read).unwrap_or(usize::MAX).min(1 << 30);
@@ -272,14 +272,14 @@ fn copy_range(from: &OwnedFd, to: &OwnedFd, start: u64, end: u64) -> Result<(), 
 }
 
 /// A volume's file system may not know some attributes; a file's capabilities are not lost in silence.
-fn allowed(name: &[u8], result: Result<(), Errno>) -> Result<(), Errno> {
+pub(super) fn allowed(name: &[u8], result: Result<(), Errno>) -> Result<(), Errno> {
     match result {
         Err(Errno::OPNOTSUPP) if name != b"security.capability" => Ok(()),
         other => other,
     }
 }
 
-fn times(stat: &Stat) -> Timestamps {
+pub(super) fn times(stat: &Stat) -> Timestamps {
     let time = Timespec { tv_sec: stat.st_mtime, tv_nsec: stat.st_mtime_nsec.cast_signed() };
     Timestamps { last_access: time, last_modification: time }
 }

@@ -2,10 +2,12 @@
 //!
 //! All is resolved beneath a root that is given as a descriptor; the container may run and change things meanwhile.
 
+mod copy_in;
 mod copy_up;
 mod ids;
 pub(crate) mod pack;
 mod resolve;
+mod tree;
 
 use std::io::{BufReader, Read, Write};
 use std::os::fd::{AsFd, BorrowedFd};
@@ -13,10 +15,13 @@ use std::os::fd::{AsFd, BorrowedFd};
 use rustix::fs::{AtFlags, FileType, OFlags, statat};
 use serde::{Deserialize, Serialize};
 
+pub use self::copy_in::{Chmod, Clause, CopyOptions, copy_in, make_folder, write_file};
 pub use self::copy_up::{Copied, clone_tree, copy_up, has};
 pub use self::ids::IdMap;
 use self::pack::Packer;
-use self::resolve::{Resolved, open_in_root, resolve, through_links};
+pub(crate) use self::resolve::open_in_root;
+use self::resolve::{Resolved, resolve, through_links};
+pub use self::tree::{DigestOptions, Entering, Found, LeftOut, digest, find, matches};
 use crate::layer::extract::{Extractor, Rules};
 use crate::layer::stream::Compression;
 use crate::tar::Reader;
@@ -48,6 +53,8 @@ pub struct Put {
     pub owner: Option<(u32, u32)>,
     /// How these are told on the host. Where they are others there, the caller makes files as whoever is root inside.
     pub ids: IdMap,
+    /// Devices are refused: who made the archive is nobody who may have them.
+    pub no_devices: bool,
 }
 
 /// What is at `path` beneath `root`; its last element is not followed.
@@ -96,6 +103,7 @@ pub fn put(root: BorrowedFd<'_>, path: &str, tar: &mut dyn Read, options: Put) -
         no_overwrite_dir_non_dir: options.no_overwrite_dir_non_dir,
         owner: options.owner,
         ids: &options.ids,
+        no_devices: options.no_devices,
     };
     unpack(Extractor::new(root, path.as_bytes(), rules), tar)
 }
@@ -138,6 +146,46 @@ pub fn export_volume(root: BorrowedFd<'_>, out: &mut dyn Write) -> Result<()> {
 /// The archive is malformed or leads out of the volume, or the disk fails. What was unpacked before stays.
 pub fn import_volume(root: BorrowedFd<'_>, tar: &mut dyn Read) -> Result<()> {
     unpack(Extractor::new(root, b"", Rules::Volume), tar)
+}
+
+/// The paths, without links, that are not there on the way to `path`, and that itself where it is not there.
+///
+/// # Errors
+/// The way cannot be gone.
+pub fn missing(root: BorrowedFd<'_>, path: &str) -> Result<Vec<String>> {
+    let mut missing = Vec::new();
+    let mut path = through_links(root, path)?;
+    while path != "/" && !has(root, &path)? {
+        let parent =
+            path.rfind('/').map_or("/", |slash| if slash == 0 { "/" } else { &path[..slash] }).to_owned();
+        missing.push(std::mem::replace(&mut path, parent));
+    }
+    Ok(missing)
+}
+
+/// Opens a source where it is an archive, plain or compressed; none where it is something else.
+///
+/// # Errors
+/// It cannot be read.
+pub fn open_archive(root: BorrowedFd<'_>, source: &Found) -> Result<Option<std::fs::File>> {
+    let (parent, name) = tree::parent_of(root, &source.path)?;
+    let open = || {
+        let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
+        rustix::fs::openat(&parent, name, flags, rustix::fs::Mode::empty())
+            .map(std::fs::File::from)
+            .map_err(|errno| pack::reading(source.path.as_bytes(), errno))
+    };
+    let file = open()?;
+    if !file.metadata().is_ok_and(|metadata| metadata.is_file()) {
+        return Ok(None);
+    }
+    let mut reader = BufReader::with_capacity(64 * 1024, file);
+    let start = std::io::BufRead::fill_buf(&mut reader).map_err(Error::archive)?;
+    // What cannot be unpacked is copied as it is.
+    let Ok(compression) = Compression::sniff(start) else { return Ok(None) };
+    let Ok(decoded) = compression.decoder(reader) else { return Ok(None) };
+    let mut archive = Reader::new(BufReader::with_capacity(64 * 1024, decoded), ());
+    Ok(if matches!(archive.next(), Ok(Some(_))) { Some(open()?) } else { None })
 }
 
 /// Writes the whole tree as a tar; what is mounted in it is left out.

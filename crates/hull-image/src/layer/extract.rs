@@ -43,6 +43,8 @@ pub(crate) enum Rules<'a> {
         owner: Option<(u32, u32)>,
         /// How owners are told on the host.
         ids: &'a IdMap,
+        /// Devices are refused.
+        no_devices: bool,
     },
     /// A volume, which may be in use: parents are resolved beneath it, its own folder is part of the archive, and
     /// overlayfs's attributes are its users' own.
@@ -321,6 +323,11 @@ impl<'a> Extractor<'a> {
                 fs::mknodat(folder, name, kind, Mode::empty(), device)
             }
         };
+        if matches!(self.rules, Rules::Container { no_devices: true, .. })
+            && matches!(entry.kind, Kind::Character | Kind::Block)
+        {
+            return Err(Failure::Refused("it is a device, and devices are not taken from here".to_owned()));
+        }
         if entry.kind == Kind::Symlink && (entry.link.is_empty() || entry.link.contains(&0)) {
             return Err(Failure::Refused("it is a symbolic link that leads nowhere".to_owned()));
         }

@@ -54,6 +54,15 @@ impl Credentials {
         parsed.unwrap_or_default().split()
     }
 
+    /// Reads the header `X-Registry-Config`: base64 of a map of these, by the addresses of registries. One that cannot be
+    /// read stands for nobody.
+    pub fn from_config_header(text: &str) -> std::collections::BTreeMap<String, Credentials> {
+        let json = decode(text.trim());
+        let parsed: Option<std::collections::BTreeMap<String, Credentials>> =
+            json.and_then(|json| serde_json::from_slice(&json).ok());
+        parsed.unwrap_or_default().into_iter().map(|(registry, who)| (registry, who.split())).collect()
+    }
+
     /// The value of that header.
     pub fn to_header(&self) -> String {
         let json = serde_json::to_vec(self).unwrap_or_default();

@@ -1,6 +1,6 @@
 //! What a snapshot changed, as a layer of a new image.
 
-use std::io::Write;
+use std::io::{Read, Write};
 use std::os::fd::AsFd;
 use std::path::Path;
 use std::sync::Arc;
@@ -70,31 +70,39 @@ impl Store {
         &self,
         write: impl FnOnce(&mut dyn Write) -> Result<()> + Send,
     ) -> Result<super::import::Unpacked<'_>> {
-        let pipe = |error| Error::system("make a pipe", error);
-        let (mut reader, mut writer) = std::io::pipe().map_err(pipe)?;
-        std::thread::scope(|scope| {
-            let writing = scope.spawn(move || {
-                let done = write(&mut std::io::BufWriter::with_capacity(64 * 1024, &mut writer));
-                drop(writer);
-                done
-            });
-            let unpacked = self.unpack(&mut reader, true, &|_| {});
-            // Whoever still writes is told that nobody reads.
-            drop(reader);
-            let written = writing.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic));
-            // A writer that failed is why the archive was cut off.
-            match (unpacked, written) {
-                (Ok(unpacked), Ok(())) => Ok(unpacked),
-                (Err(error), Ok(())) => Err(error),
-                (Err(error), Err(other)) if other.message.contains("Broken pipe") => Err(error),
-                (_, Err(error)) => Err(error),
-            }
-        })
+        piped(write, |reader| self.unpack(reader, true, &|_| {}))
     }
 }
 
+/// Has an archive read while it is written, by a thread of its own.
+pub(super) fn piped<T>(
+    write: impl FnOnce(&mut dyn Write) -> Result<()> + Send,
+    read: impl FnOnce(&mut dyn Read) -> Result<T>,
+) -> Result<T> {
+    let pipe = |error| Error::system("make a pipe", error);
+    let (mut reader, mut writer) = std::io::pipe().map_err(pipe)?;
+    std::thread::scope(|scope| {
+        let writing = scope.spawn(move || {
+            let done = write(&mut std::io::BufWriter::with_capacity(64 * 1024, &mut writer));
+            drop(writer);
+            done
+        });
+        let taken = read(&mut reader);
+        // Whoever still writes is told that nobody reads.
+        drop(reader);
+        let written = writing.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic));
+        // A writer that failed is why the archive was cut off.
+        match (taken, written) {
+            (Ok(taken), Ok(())) => Ok(taken),
+            (Err(error), Ok(())) => Err(error),
+            (Err(error), Err(other)) if other.message.contains("Broken pipe") => Err(error),
+            (_, Err(error)) => Err(error),
+        }
+    })
+}
+
 /// Writes the changes as a layer's archive: what is there as it is, what is gone as a whiteout.
-fn pack(upper: &Path, changes: &Changes, out: &mut dyn Write) -> Result<()> {
+pub(super) fn pack(upper: &Path, changes: &Changes, out: &mut dyn Write) -> Result<()> {
     let upper = open_upper(upper)?;
     let mut packer = Packer::new(out, false);
     for (path, kind) in changes {

@@ -5,6 +5,7 @@ use std::path::Path;
 use rusqlite::{Connection, OptionalExtension, params};
 
 use super::receive::LayerBlob;
+use super::steps::StepRow;
 use crate::registry::manifest::Raw;
 use crate::{Digest, Error, ImageId, Kind, Result};
 
@@ -63,6 +64,9 @@ impl Database {
                  parent TEXT, size INTEGER NOT NULL, archive_size INTEGER NOT NULL, unsynced TEXT);
              CREATE TABLE IF NOT EXISTS images (
                  id TEXT PRIMARY KEY, config BLOB NOT NULL, parent TEXT, last_tagged INTEGER NOT NULL);
+             CREATE TABLE IF NOT EXISTS steps (
+                 key TEXT PRIMARY KEY, top TEXT, config BLOB NOT NULL, description TEXT NOT NULL, size INTEGER NOT NULL,
+                 created INTEGER NOT NULL, used INTEGER NOT NULL, uses INTEGER NOT NULL);
              CREATE TABLE IF NOT EXISTS names (reference TEXT PRIMARY KEY, image TEXT NOT NULL);
              CREATE TABLE IF NOT EXISTS blobs (
                  diff_id TEXT NOT NULL, digest TEXT NOT NULL, size INTEGER NOT NULL, media_type TEXT NOT NULL,
@@ -119,6 +123,59 @@ impl Database {
         let mut statement = self.connection.prepare("SELECT reference, image FROM names")?;
         let rows = statement.query_map([], |row| Ok((row.get(0)?, digest(row, 1)?)))?;
         Ok(rows.collect::<rusqlite::Result<_>>()?)
+    }
+
+    pub(super) fn steps(&self) -> Result<Vec<StepRow>> {
+        let query = "SELECT key, top, config, description, size, created, used, uses FROM steps ORDER BY created, key";
+        let mut statement = self.connection.prepare_cached(query)?;
+        let rows = statement.query_map([], |row| {
+            Ok(StepRow {
+                key: digest(row, 0)?,
+                top: optional_digest(row, 1)?,
+                config: row.get(2)?,
+                description: row.get(3)?,
+                size: row.get::<_, i64>(4)?.cast_unsigned(),
+                created: row.get(5)?,
+                used: row.get(6)?,
+                uses: row.get::<_, i64>(7)?.cast_unsigned(),
+            })
+        })?;
+        Ok(rows.collect::<rusqlite::Result<_>>()?)
+    }
+
+    pub(super) fn step_config(&self, key: &Digest) -> Result<Option<Vec<u8>>> {
+        let mut statement = self.connection.prepare_cached("SELECT config FROM steps WHERE key = ?")?;
+        Ok(statement.query_row([key.to_string()], |row| row.get(0)).optional()?)
+    }
+
+    pub(super) fn step_used(&self, key: &Digest, time: i64) -> Result<()> {
+        let mut statement =
+            self.connection.prepare_cached("UPDATE steps SET used = ?, uses = uses + 1 WHERE key = ?")?;
+        statement.execute(params![time, key.to_string()])?;
+        Ok(())
+    }
+
+    pub(super) fn put_step(&self, step: &StepRow) -> Result<()> {
+        let mut statement = self.connection.prepare_cached(
+            "INSERT OR REPLACE INTO steps (key, top, config, description, size, created, used, uses)
+             VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
+        )?;
+        statement.execute(params![
+            step.key.to_string(),
+            step.top.map(|top| top.to_string()),
+            step.config,
+            step.description,
+            step.size.cast_signed(),
+            step.created,
+            step.used,
+            step.uses.cast_signed(),
+        ])?;
+        Ok(())
+    }
+
+    pub(super) fn remove_step(&self, key: &Digest) -> Result<()> {
+        self.connection.execute("DELETE FROM steps WHERE key = ?", [key.to_string()])?;
+        Ok(())
     }
 
     /// The highest number that a layer ever had.

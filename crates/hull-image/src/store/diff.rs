@@ -48,6 +48,11 @@ impl Store {
     }
 }
 
+/// The bytes of the files beneath a folder; one with several names counts once.
+pub fn tree_size(folder: &Path) -> Result<u64> {
+    size(open_upper(folder)?.as_fd(), &mut HashSet::new(), 0)
+}
+
 pub(super) fn open_upper(upper: &Path) -> Result<OwnedFd> {
     let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
     fs::open(upper, flags, Mode::empty()).map_err(|errno| Error::file("open", upper, errno))
@@ -117,14 +122,14 @@ fn compare(
 }
 
 /// What the lower layers, merged, have at a name.
-struct Below {
+pub(super) struct Below {
     stat: Stat,
-    path: PathBuf,
+    pub(super) path: PathBuf,
     /// For a folder: those that are merged, uppermost first.
-    folders: Vec<PathBuf>,
+    pub(super) folders: Vec<PathBuf>,
 }
 
-fn find(lower: &[PathBuf], name: &[u8]) -> Result<Option<Below>> {
+pub(super) fn find(lower: &[PathBuf], name: &[u8]) -> Result<Option<Below>> {
     let mut found: Option<Below> = None;
     for folder in lower {
         let path = folder.join(OsStr::from_bytes(name));

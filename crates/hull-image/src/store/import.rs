@@ -20,6 +20,13 @@ pub(super) struct Unpacked<'a> {
     pub(super) passed: Passed<u64>,
 }
 
+impl<'a> Unpacked<'a> {
+    /// One whose parts lie in a temporary folder.
+    pub(super) fn new(store: &'a Store, folder: PathBuf, passed: Passed<u64>) -> Unpacked<'a> {
+        Unpacked { store, folder, passed }
+    }
+}
+
 impl Drop for Unpacked<'_> {
     fn drop(&mut self) {
         self.store.discard(&self.folder);
@@ -169,7 +176,7 @@ impl Store {
     }
 
     /// Moves an unpacked layer to the place that it will have for good.
-    fn place(&self, layer: &Unpacked<'_>) -> Result<u64> {
+    pub(super) fn place(&self, layer: &Unpacked<'_>) -> Result<u64> {
         let number = self.next_number();
         let from = Place::beneath(&layer.folder);
         let to = self.layer_place(number);

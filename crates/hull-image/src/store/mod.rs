@@ -20,9 +20,11 @@ mod manifest;
 pub(crate) mod receive;
 mod remove;
 mod save;
+mod seal;
 pub(crate) mod send;
 mod snapshot;
 mod state;
+mod steps;
 mod trash;
 mod types;
 
@@ -32,10 +34,13 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
 use self::database::{Database, LayerRow};
+pub use self::diff::tree_size;
 use self::host::Host;
 pub(crate) use self::manifest::diff_ids;
 pub use self::receive::LayerBlob;
+pub use self::seal::Held;
 use self::state::{State, base36};
+pub use self::steps::{Draft, StepUsage};
 use self::trash::Trash;
 pub use self::types::*;
 use crate::layer::unpack::Place;
@@ -89,6 +94,7 @@ impl Store {
             _lock: lock,
         };
         store.read_rows()?;
+        store.read_steps()?;
         store.read_snapshots()?;
         store.remove_strays()?;
         store.remove_forgotten_partials()?;

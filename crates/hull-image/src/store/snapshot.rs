@@ -74,6 +74,32 @@ impl Store {
         self.forget_snapshot(key)
     }
 
+    /// Removes from what a snapshot changed the files and folders at these paths that have nothing in them, in this order.
+    /// None of them leads through a link.
+    pub fn remove_if_empty(&self, key: &str, paths: &[String]) -> Result<()> {
+        use rustix::fs::{AtFlags, FileType, OFlags, ResolveFlags, openat2, statat, unlinkat};
+        let upper = super::diff::open_upper(&self.snapshot(key)?.upper)?;
+        for path in paths {
+            let fail = |errno| Error::file("remove", std::path::Path::new(path), errno);
+            let trimmed = path.trim_matches('/');
+            let (folder, name) = trimmed.rsplit_once('/').unwrap_or((".", trimmed));
+            let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+            let resolve = ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS;
+            let Ok(folder) = openat2(&upper, folder, flags, Mode::empty(), resolve) else { continue };
+            let Ok(stat) = statat(&folder, name, AtFlags::SYMLINK_NOFOLLOW) else { continue };
+            let removed = match FileType::from_raw_mode(stat.st_mode) {
+                FileType::Directory => unlinkat(&folder, name, AtFlags::REMOVEDIR),
+                FileType::RegularFile if stat.st_size == 0 => unlinkat(&folder, name, AtFlags::empty()),
+                _ => continue,
+            };
+            match removed {
+                Ok(()) | Err(Errno::NOENT | Errno::NOTEMPTY) => {}
+                Err(errno) => return Err(fail(errno)),
+            }
+        }
+        Ok(())
+    }
+
     fn forget_snapshot(&self, key: &str) -> Result<()> {
         let unused = {
             let mut state = self.state_mut();

@@ -36,6 +36,8 @@ pub(super) struct State {
     pub(super) names: BTreeMap<String, ImageId>,
     pub(super) children: HashMap<ImageId, BTreeSet<ImageId>>,
     pub(super) snapshots: HashMap<String, Base>,
+    /// The steps of builds that are kept, and the uppermost layer of each.
+    pub(super) steps: super::steps::Steps,
 }
 
 impl State {

@@ -25,6 +25,10 @@ use crate::{Error, Result};
 /// less than the source and never more: links in it start at the source and do not lead out of it.
 pub const SUBPATH: &str = "x-hull.subpath";
 
+/// The type of a mount that shows layers of the engine's, merged: `lowerdir=` for each, uppermost first, and `upperdir=` and
+/// `workdir=` for what is written.
+pub const LAYERS: &str = "x-hull.layers";
+
 /// A mount that has a destination, but is not there yet.
 pub(super) struct Prepared {
     destination: PathBuf,
@@ -153,6 +157,7 @@ fn prepare(mount: &Mount, from_outside: Option<&Teller>) -> Result<Prepared> {
         }
         "sysfs" => Tree::Sysfs,
         "cgroup" | "cgroup2" => Tree::OfCgroups,
+        LAYERS => Tree::Detached(layers(&destination, &options)?),
         kind => Tree::Detached(file_system(kind, mount.source().as_deref(), &destination, &options)?),
     };
     Ok(Prepared { destination, kind, tree, options })
@@ -200,6 +205,22 @@ pub(super) fn file_system(
     let later = if options.copy_up || options.mode_of_place { RDONLY } else { 0 };
     let attributes = MountAttrFlags::from_bits_retain((options.attributes.set & !later) as u32);
     fsmount(&context, FsMountFlags::FSMOUNT_CLOEXEC, attributes).map_err(failed)
+}
+
+/// A detached overlay of layers.
+fn layers(destination: &Path, options: &Options) -> Result<OwnedFd> {
+    let named = |name: &str| {
+        let paths =
+            options.data.iter().filter(|(key, _)| key == name).filter_map(|(_, value)| value.as_ref());
+        paths.map(PathBuf::from).collect::<Vec<_>>()
+    };
+    let (Some(upper), Some(work)) = (named("upperdir").pop(), named("workdir").pop()) else {
+        return Err(Error::refused(doing("layers", destination), "it has no upperdir or no workdir"));
+    };
+    let tree = root::overlay(&named("lowerdir"), &upper, &work)?;
+    let attributes = MountAttr::flags(options.attributes.set, options.attributes.clear);
+    sys::mount_setattr(tree.as_fd(), false, &attributes).context(|| doing("layers", destination))?;
+    Ok(tree)
 }
 
 /// A detached copy of a part of the host's tree, as a bind's options want it.

@@ -1,0 +1,463 @@
+//! /build: Docker's classic builder, and what hull's own client asks beyond it.
+//!
+//! hull's client marks its body with its own content type: a line of JSON before the archive, for what must not stand in an
+//! address (secrets). With `progress=events` the answer tells every event instead of the classic lines.
+
+use std::collections::BTreeMap;
+use std::io::{BufRead, BufReader, Read};
+use std::pin::Pin;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use base64::Engine as _;
+use bytes::Bytes;
+use hull_build::progress::{Classic, Event, Listener};
+use hull_build::{Failure, Prepared, Secret, Stop};
+use hull_engine::model::{Config, CreateBody, HostConfig, Ulimit};
+use hull_engine::{Error, Kind, Result};
+use hyper::StatusCode;
+use hyper::header::CONTENT_TYPE;
+use serde::Deserialize;
+use serde::de::DeserializeOwned;
+use serde_json::{Value, json};
+use tokio::sync::{Notify, mpsc};
+
+use crate::blocking::{self, BodyReader};
+use crate::http::{self, Query, Request, Response};
+
+/// The content type of a body that begins with a line of JSON.
+const WITH_PREFACE: &str = "application/vnd.hull.build";
+
+/// The longest first line, in bytes.
+const PREFACE_LIMIT: u64 = 16 << 20;
+
+/// What stands before the archive.
+#[derive(Deserialize, Default)]
+#[serde(default, deny_unknown_fields)]
+struct Preface {
+    /// Secrets by their ids, in base64.
+    secrets: BTreeMap<String, String>,
+}
+
+/// `POST /build`.
+pub(crate) async fn build(mut request: Request) -> Result<Response> {
+    refuse(&request.query)?;
+    let mut asked = asked(&request.query)?;
+    if let Some(header) = request.headers.get("x-registry-config").and_then(|header| header.to_str().ok()) {
+        asked.registries = hull_image::registry::Credentials::from_config_header(header);
+    }
+    // A step is a container: what a socket refuses to those, it refuses to a build.
+    let mut body = CreateBody {
+        config: Config { labels: Some(BTreeMap::new()), ..Config::default() },
+        host_config: asked.host,
+        ..CreateBody::default()
+    };
+    request.judge(&mut body)?;
+    asked.host = body.host_config;
+    asked.step_labels = body.config.labels.unwrap_or_default();
+    asked.labels.extend(asked.step_labels.clone());
+    let query = &request.query;
+    let (events, quiet) = (query.text("progress") == Some("events"), query.flag("q"));
+    let check_only = query.flag("check");
+    let id = query.text("buildid").map(str::to_owned);
+    let has_preface =
+        request.headers.get(CONTENT_TYPE).is_some_and(|kind| kind.as_bytes() == WITH_PREFACE.as_bytes());
+    let builder = Arc::clone(&request.builder);
+    let stop = Stop::default();
+    let named = id.map(|id| builder.named(&id, &stop));
+    let mut reader = BufReader::with_capacity(64 << 10, BodyReader::new(std::mem::take(&mut request.body)));
+    let (preparing, stopping) = (Arc::clone(&builder), stop.clone());
+    let (prepared, early) = blocking::run(move || {
+        if has_preface {
+            asked.secrets = preface(&mut reader)?;
+        }
+        let early = Mutex::new(Vec::new());
+        let tell = |event| early.lock().unwrap_or_else(PoisonError::into_inner).push(event);
+        let prepared =
+            preparing.prepare(asked, &mut reader, &stopping, &tell).map_err(|failure| refused(&failure))?;
+        // What comes behind the archive is read too: the client is still sending it.
+        std::io::copy(&mut reader, &mut std::io::sink())
+            .map_err(|error| Error::system("read the request", error))?;
+        Ok((prepared, early.into_inner().unwrap_or_else(PoisonError::into_inner)))
+    })
+    .await?;
+    let (lines, answer) = Lines::new();
+    let teller: Arc<dyn Listener> = match (events, quiet) {
+        (true, _) => Arc::new(Events(lines.clone())),
+        (false, true) => Arc::new(Quiet(lines.clone())),
+        (false, false) => {
+            let say = lines.clone();
+            let classic =
+                Classic::new(&prepared.plan().needed, move |line| say.say(&json!({ "stream": line })));
+            Arc::new(AsClassic { lines: lines.clone(), classic })
+        }
+    };
+    early.into_iter().for_each(|event| teller.event(event));
+    warn(&prepared, &*teller);
+    if check_only {
+        return Ok(http::streamed(StatusCode::OK, "application/json", answer));
+    }
+    tokio::spawn(async move {
+        let _named = named;
+        let gone = lines.clone();
+        let watch = tokio::spawn(async move {
+            gone.pieces.closed().await;
+            stop.stop();
+        });
+        finish(prepared, teller, &lines, (events, quiet)).await;
+        watch.abort();
+    });
+    Ok(http::streamed(StatusCode::OK, "application/json", answer))
+}
+
+/// Builds, and tells how it ended.
+async fn finish(prepared: Prepared, teller: Arc<dyn Listener>, lines: &Lines, (events, quiet): (bool, bool)) {
+    let names: Vec<String> = prepared.names();
+    match prepared.run(Arc::clone(&teller)).await {
+        Ok((image, unused)) => {
+            let id = image.id.to_string();
+            if !unused.is_empty() && !quiet {
+                let text =
+                    format!("[Warning] One or more build-args [{}] were not consumed\n", unused.join(" "));
+                lines.say(&json!({ "stream": text }));
+            }
+            lines.say(&json!({ "aux": { "ID": id } }));
+            match (events, quiet) {
+                (true, _) => {}
+                (false, true) => lines.say(&json!({ "stream": format!("{id}\n") })),
+                (false, false) => {
+                    lines.say(&json!({ "stream": format!("Successfully built {}\n", image.id.short()) }));
+                    for name in names {
+                        lines.say(&json!({ "stream": format!("Successfully tagged {name}\n") }));
+                    }
+                }
+            }
+        }
+        Err(failure) => {
+            let mut failure = failure;
+            let detail = std::mem::take(&mut *failure.detail);
+            let message = match (events, detail.classic) {
+                (false, Some(classic)) => classic,
+                _ => failure.message,
+            };
+            let mut told = json!({ "message": message });
+            if let Some(code) = detail.code {
+                told["code"] = json!(code);
+            }
+            if events {
+                told["excerpt"] = json!(detail.excerpt);
+                told["output"] = json!(detail.output);
+            }
+            lines.say(&json!({ "errorDetail": told, "error": message }));
+        }
+    }
+}
+
+/// `POST /build/prune`.
+pub(crate) async fn prune(request: Request) -> Result<Response> {
+    let filters = hull_engine::filter::Filters::from(request.query.filters()?);
+    filters.only(&["until", "id", "unused-for"])?;
+    let keep = ["reserved-space", "keep-storage"].iter().find_map(|name| request.query.text(name));
+    let keep =
+        keep.map(|text| text.parse::<u64>().map_err(|_| Error::invalid(format!("{text:?} is no size"))));
+    let prune = hull_build::Prune {
+        all: request.query.flag("all"),
+        keep: keep.transpose()?.unwrap_or(0),
+        until: filters.until()?,
+        ids: filters.values("id").to_vec(),
+    };
+    let builder = Arc::clone(&request.builder);
+    let (removed, reclaimed) =
+        blocking::run(move || builder.prune(&prune).map_err(|failure| refused(&failure))).await?;
+    let removed = if removed.is_empty() { Value::Null } else { json!(removed) };
+    http::ok(&json!({ "CachesDeleted": removed, "SpaceReclaimed": reclaimed }))
+}
+
+/// `POST /build/cancel`.
+pub(crate) async fn cancel(request: Request) -> Result<Response> {
+    let id = request.query.text("id").ok_or_else(|| Error::invalid("build ID not provided"))?;
+    request.builder.cancel(id);
+    http::empty(StatusCode::OK)
+}
+
+/// What is not there, by its name.
+fn refuse(query: &Query) -> Result<()> {
+    if query.text("version") == Some("2") {
+        return Err(Error::new(
+            Kind::NotImplemented,
+            "BuildKit's protocol (version=2) is not supported by hull yet: set DOCKER_BUILDKIT=0 for the classic builder, or \
+             use hull build",
+        ));
+    }
+    let refused = [
+        ("remote", "a context from an address (remote)"),
+        ("outputs", "outputs other than an image (outputs)"),
+    ];
+    for (name, what) in refused {
+        if query.text(name).is_some_and(|value| !matches!(value, "null" | "[]" | "client-session")) {
+            return Err(Error::unsupported(what));
+        }
+    }
+    if query.flag("squash") {
+        return Err(Error::unsupported("making one layer of a build's (squash)"));
+    }
+    if !query.flag_or("rm", true) {
+        return Err(Error::unsupported("keeping the containers of a build's steps (rm=0)"));
+    }
+    match query.text("isolation") {
+        None | Some("default") => Ok(()),
+        Some(other) => {
+            Err(Error::invalid(format!("invalid isolation: {other}: Linux has none but the default")))
+        }
+    }
+}
+
+/// JSON in a query's field.
+fn field<T: DeserializeOwned + Default>(query: &Query, name: &str) -> Result<T> {
+    let Some(text) = query.text(name) else { return Ok(T::default()) };
+    let parsed: Option<T> = serde_json::from_str(text)
+        .map_err(|error| Error::invalid(format!("the query's {name}={text:?} is malformed: {error}")))?;
+    Ok(parsed.unwrap_or_default())
+}
+
+/// What a query asks for.
+fn asked(query: &Query) -> Result<hull_build::Request> {
+    let mut host = HostConfig {
+        network_mode: query.text("networkmode").unwrap_or_default().to_owned(),
+        shm_size: query.number("shmsize")?.unwrap_or(0),
+        ..HostConfig::default()
+    };
+    // Docker's clients send a list with commas, hull's as many as there are.
+    let hosts: Vec<String> = query
+        .all("extrahosts")
+        .flat_map(|hosts| hosts.split(','))
+        .filter(|host| !host.is_empty())
+        .map(str::to_owned)
+        .collect();
+    host.extra_hosts = (!hosts.is_empty()).then_some(hosts);
+    let resources = &mut host.resources;
+    resources.memory = query.number("memory")?.unwrap_or(0);
+    resources.memory_swap = query.number("memswap")?.unwrap_or(0);
+    resources.cpu_shares = query.number("cpushares")?.unwrap_or(0);
+    resources.cpu_period = query.number("cpuperiod")?.unwrap_or(0);
+    resources.cpu_quota = query.number("cpuquota")?.unwrap_or(0);
+    resources.cpuset_cpus = query.text("cpusetcpus").unwrap_or_default().to_owned();
+    resources.cpuset_mems = query.text("cpusetmems").unwrap_or_default().to_owned();
+    resources.cgroup_parent = query.text("cgroupparent").unwrap_or_default().to_owned();
+    let ulimits: Vec<Ulimit> = field(query, "ulimits")?;
+    resources.ulimits = (!ulimits.is_empty()).then_some(ulimits);
+    let platform = crate::images::platform(query)?;
+    Ok(hull_build::Request {
+        tags: query.all("t").filter(|tag| !tag.is_empty()).map(str::to_owned).collect(),
+        dockerfile: query.text("dockerfile").unwrap_or_default().to_owned(),
+        target: query.text("target").unwrap_or_default().to_owned(),
+        build_args: field(query, "buildargs")?,
+        labels: field(query, "labels")?,
+        platform,
+        no_cache: query.flag("nocache"),
+        pull: query.flag("pull"),
+        cache_from: field(query, "cachefrom")?,
+        host,
+        ..hull_build::Request::default()
+    })
+}
+
+/// Reads the line before an archive.
+fn preface(reader: &mut BufReader<BodyReader>) -> Result<BTreeMap<String, Secret>> {
+    let mut line = Vec::new();
+    reader
+        .take(PREFACE_LIMIT)
+        .read_until(b'\n', &mut line)
+        .map_err(|error| Error::system("read the request", error))?;
+    let wrong = |error: String| Error::invalid(format!("the line before the archive is malformed: {error}"));
+    let preface: Preface = serde_json::from_slice(&line).map_err(|error| wrong(error.to_string()))?;
+    let decoded = |(id, text): (String, String)| {
+        let bytes = base64::engine::general_purpose::STANDARD.decode(text);
+        Ok((id, Secret(bytes.map_err(|error| wrong(error.to_string()))?)))
+    };
+    preface.secrets.into_iter().map(decoded).collect()
+}
+
+/// A build that does not begin.
+fn refused(failure: &Failure) -> Error {
+    let excerpt = &failure.detail.excerpt;
+    let message = match excerpt.is_empty() {
+        true => failure.message.clone(),
+        false => format!("{}\n{excerpt}", failure.message),
+    };
+    Error::new(failure.kind, message)
+}
+
+/// Tells what is unwise about a Dockerfile.
+fn warn(prepared: &Prepared, teller: &dyn Listener) {
+    for warning in &prepared.warnings {
+        teller.event(Event::Warning {
+            text: format!("{}: {} (line {})", warning.rule, warning.message, warning.at.line),
+            excerpt: format!(
+                "{}\n{}",
+                warning.description,
+                prepared.source().excerpt(warning.at, warning.at.line)
+            ),
+        });
+    }
+}
+
+/// So many lines may wait for a client that reads slowly, until who prints waits too.
+const BACKLOG: usize = 1024;
+
+/// The answer's lines. What tells is never held up by who reads; what prints is, when it asks for room.
+#[derive(Clone)]
+struct Lines {
+    pieces: mpsc::UnboundedSender<std::io::Result<Bytes>>,
+    waiting: Arc<AtomicUsize>,
+    taken: Arc<Notify>,
+}
+
+impl Lines {
+    fn new() -> (Lines, impl futures_util::Stream<Item = std::io::Result<Bytes>> + Send + 'static) {
+        let (pieces, receiver) = mpsc::unbounded_channel();
+        let lines = Lines { pieces, waiting: Arc::default(), taken: Arc::default() };
+        let (waiting, taken) = (Arc::clone(&lines.waiting), Arc::clone(&lines.taken));
+        let stream = futures_util::stream::unfold(receiver, move |mut receiver| {
+            let (waiting, taken) = (Arc::clone(&waiting), Arc::clone(&taken));
+            async move {
+                let piece = receiver.recv().await?;
+                waiting.fetch_sub(1, Ordering::Relaxed);
+                taken.notify_waiters();
+                Some((piece, receiver))
+            }
+        });
+        (lines, stream)
+    }
+
+    fn say(&self, line: &Value) {
+        self.waiting.fetch_add(1, Ordering::Relaxed);
+        // A client that is gone hears nothing.
+        let _ = self.pieces.send(Ok(Bytes::from(format!("{line}\r\n"))));
+    }
+
+    async fn room(&self) {
+        loop {
+            let taken = self.taken.notified();
+            tokio::pin!(taken);
+            // Registered before it is looked at, so that what is taken in between is not missed.
+            taken.as_mut().enable();
+            if self.waiting.load(Ordering::Relaxed) < BACKLOG || self.pieces.is_closed() {
+                return;
+            }
+            tokio::select! {
+                () = taken => {}
+                () = self.pieces.closed() => return,
+            }
+        }
+    }
+}
+
+type Room<'a> = Pin<Box<dyn Future<Output = ()> + Send + 'a>>;
+
+/// Every event as it is.
+struct Events(Lines);
+
+impl Listener for Events {
+    fn event(&self, event: Event) {
+        match serde_json::to_value(&event) {
+            Ok(event) => self.0.say(&json!({ "id": "hull.build", "aux": event })),
+            Err(error) => tracing::error!(%error, "an event of a build could not be written"),
+        }
+    }
+
+    fn room(&self) -> Room<'_> {
+        Box::pin(self.0.room())
+    }
+}
+
+/// The classic builder's lines.
+struct AsClassic {
+    lines: Lines,
+    classic: Classic,
+}
+
+impl Listener for AsClassic {
+    fn event(&self, event: Event) {
+        match event {
+            Event::Warning { text, .. } => {
+                self.lines.say(&json!({ "stream": format!("[Warning] {text}\n") }));
+            }
+            event => self.classic.event(event),
+        }
+    }
+
+    fn room(&self) -> Room<'_> {
+        Box::pin(self.lines.room())
+    }
+}
+
+impl Drop for AsClassic {
+    fn drop(&mut self) {
+        self.classic.finish();
+    }
+}
+
+/// Nothing.
+struct Quiet(Lines);
+
+impl Listener for Quiet {
+    fn event(&self, _: Event) {}
+
+    fn room(&self) -> Room<'_> {
+        Box::pin(self.0.room())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn query(text: &str) -> Query {
+        Query::of(&format!("/build?{text}").parse().unwrap())
+    }
+
+    #[test]
+    fn every_field_is_read() {
+        let asked = asked(&query(
+            "t=a&t=b:1&dockerfile=D&target=x&buildargs=%7B%22A%22:%221%22,%22B%22:null%7D&labels=%7B%22l%22:%22v%22%7D&nocache=1&\
+             memory=1000&cpuquota=5&shmsize=7&networkmode=none&extrahosts=a:1.2.3.4,b:5.6.7.8&cachefrom=%5B%22c%22%5D&\
+             ulimits=%5B%7B%22Name%22:%22nofile%22,%22Soft%22:1,%22Hard%22:2%7D%5D&cgroupparent=/p&platform=linux/arm64",
+        ))
+        .unwrap();
+        assert_eq!(
+            (asked.tags, asked.dockerfile.as_str(), asked.target.as_str()),
+            (vec!["a".into(), "b:1".into()], "D", "x")
+        );
+        assert_eq!(asked.build_args["A"].as_deref(), Some("1"));
+        assert_eq!(asked.build_args["B"], None);
+        assert!(asked.no_cache && asked.labels["l"] == "v" && asked.cache_from == ["c"]);
+        let host = asked.host;
+        assert_eq!((host.resources.memory, host.resources.cpu_quota, host.shm_size), (1000, 5, 7));
+        assert_eq!((host.network_mode.as_str(), host.resources.cgroup_parent.as_str()), ("none", "/p"));
+        assert_eq!(host.extra_hosts.unwrap(), ["a:1.2.3.4", "b:5.6.7.8"]);
+        assert_eq!(host.resources.ulimits.unwrap()[0].hard, 2);
+        assert_eq!(asked.platform.unwrap().architecture, "arm64");
+    }
+
+    #[test]
+    fn what_is_not_there_is_refused_by_name() {
+        for (text, what) in [
+            ("version=2", "DOCKER_BUILDKIT=0"),
+            ("remote=https://e/x.git", "remote"),
+            ("outputs=%5B%7B%7D%5D", "outputs"),
+            ("squash=1", "squash"),
+            ("rm=0", "rm=0"),
+        ] {
+            let error = refuse(&query(text)).unwrap_err();
+            assert!(
+                error.kind == Kind::NotImplemented && error.message.contains(what),
+                "{text}: {}",
+                error.message
+            );
+        }
+        refuse(&query("rm=1&version=1&outputs=null&remote=&squash=0")).unwrap();
+        assert!(asked(&query("buildargs=x")).is_err());
+        assert!(asked(&query("memory=x")).is_err());
+    }
+}

@@ -1,0 +1,271 @@
+//! One build: stages that run at the same time, each when what it stands on is there.
+
+use std::collections::{BTreeSet, HashMap};
+use std::pin::Pin;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use hull_engine::container::{Step, StepView};
+use hull_engine::images::News;
+use hull_engine::model::CreateBody;
+use hull_engine::{Engine, Kind};
+use hull_image::reference::Reference;
+use hull_image::registry::Wanted;
+use hull_image::{Digest, Draft, Image};
+use tokio::sync::OnceCell;
+use tokio::task::JoinSet;
+
+use crate::builder::Places;
+use crate::context::{Context, Folder};
+use crate::dockerfile::Source;
+use crate::failure::{Failure, Result};
+use crate::plan::Plan;
+use crate::progress::{Event, Tell};
+use crate::request::Request;
+
+/// What a stage has made: its image so far, and by what that is known again.
+#[derive(Clone)]
+pub struct Made {
+    /// The image so far.
+    pub draft: Draft,
+    /// The key of its last step.
+    pub key: Digest,
+}
+
+/// The files of a stage or an image, to be copied from.
+pub struct Origin {
+    view: StepView,
+    step: Step,
+    /// By what the files are known again.
+    pub key: Digest,
+    /// As whose image they are mounted.
+    pub draft: Draft,
+}
+
+impl Origin {
+    /// The root of the files.
+    pub fn root(&self) -> std::os::fd::BorrowedFd<'_> {
+        self.view.root()
+    }
+}
+
+/// An [`Origin`], once somebody has opened it.
+pub type Opened = Arc<OnceCell<Result<Arc<Origin>>>>;
+
+/// A build that goes on.
+pub struct Build {
+    /// The engine.
+    pub engine: Arc<Engine>,
+    /// What is asked.
+    pub request: Request,
+    /// What that means.
+    pub plan: Plan,
+    /// The Dockerfile.
+    pub source: Source,
+    /// The files that were sent.
+    pub context: Context,
+    /// Where what goes on is told.
+    pub tell: Tell,
+    /// Set when nobody wants it any more.
+    pub stop: Arc<AtomicBool>,
+    /// What outlives a build.
+    pub places: Arc<Places>,
+    /// Where this build's secrets are, in memory.
+    pub private: Folder,
+    /// The names that the image gets.
+    pub names: Vec<Reference>,
+    /// What each stage made, once it has.
+    pub stages: Vec<OnceCell<Result<Made>>>,
+    /// Files of stages and images that are copied from, by what names them.
+    pub origins: Mutex<HashMap<String, Opened>>,
+    /// Build arguments that some stage declares.
+    pub consumed: Mutex<BTreeSet<String>>,
+}
+
+impl Build {
+    /// Runs it to its end.
+    ///
+    /// # Errors
+    /// A step failed: what others did is kept for the next time.
+    pub async fn run(self: Arc<Build>) -> Result<Arc<Image>> {
+        let mut running = JoinSet::new();
+        for stage in self.plan.needed.clone() {
+            let build = Arc::clone(&self);
+            running.spawn(async move { build.stage(stage).await.map(drop) });
+        }
+        while let Some(ended) = running.join_next().await {
+            let ended = ended.unwrap_or_else(|error| Err(Failure::system("build a stage", error)));
+            if let Err(failure) = ended {
+                // Those that still run are not wanted any more; what they have begun is undone with them.
+                self.stop.store(true, Ordering::Relaxed);
+                running.shutdown().await;
+                return Err(failure.shown_in(&self.source));
+            }
+        }
+        let made = self.stage(self.plan.target).await?;
+        let made = self.labelled(made)?;
+        let (build, draft) = (Arc::clone(&self), made.draft);
+        let entered = tokio::task::spawn_blocking(move || {
+            let image = build.engine.images.enter_draft(&draft, &build.names)?;
+            build.engine.tell_built(&image, &build.names);
+            Ok(image)
+        });
+        entered.await.unwrap_or_else(|error| Err(Failure::system("enter the image", error)))
+    }
+
+    /// What a stage makes; the first who asks has it made. Boxed, for a stage asks for those below it.
+    pub fn stage(self: &Arc<Build>, stage: usize) -> Pin<Box<dyn Future<Output = Result<Made>> + Send>> {
+        let build = Arc::clone(self);
+        Box::pin(async move {
+            let made = build.stages[stage].get_or_init(|| crate::stage::run(Arc::clone(&build), stage));
+            made.await.clone()
+        })
+    }
+
+    /// Tells something.
+    pub fn say(&self, event: Event) {
+        self.tell.event(event);
+    }
+
+    /// An error where nobody wants the build any more.
+    pub fn check(&self) -> Result<()> {
+        if self.stop.load(Ordering::Relaxed) { Err(Failure::cancelled()) } else { Ok(()) }
+    }
+
+    /// The files of an earlier stage, or of an image, that `from` names in the stage of this number.
+    pub async fn origin(self: &Arc<Build>, stage: usize, from: &str) -> Result<Arc<Origin>> {
+        let earlier = self.plan.earlier(stage, from);
+        let name = earlier.map_or_else(|| format!("image {from}"), |stage| format!("stage {stage}"));
+        let cell = {
+            let mut origins = self.origins.lock().unwrap_or_else(PoisonError::into_inner);
+            Arc::clone(origins.entry(name).or_default())
+        };
+        let opened = cell.get_or_init(|| async {
+            let made = match earlier {
+                Some(stage) => self.stage(stage).await?,
+                None => self.image(from, None).await?,
+            };
+            let step = self.step(&made.draft, CreateBody::default()).await?;
+            let view = step.view().await?;
+            Ok(Arc::new(Origin { view, step, key: made.key, draft: made.draft }))
+        });
+        opened.await.clone()
+    }
+
+    /// What `from` names, by what its files are known again, without looking at them.
+    pub async fn origin_key(self: &Arc<Build>, stage: usize, from: &str) -> Result<Digest> {
+        match self.plan.earlier(stage, from) {
+            Some(stage) => Ok(self.stage(stage).await?.key),
+            None => Ok(self.image(from, None).await?.key),
+        }
+    }
+
+    /// A container for files, which never runs.
+    pub async fn step(&self, draft: &Draft, mut body: CreateBody) -> Result<Step> {
+        self.check()?;
+        if body.config.cmd.is_none() {
+            body.config.cmd = Some(vec!["/".to_owned()]);
+            body.host_config.network_mode = "none".to_owned();
+            // Nothing runs in it: files are the layers' own, whatever users containers get.
+            body.host_config.userns_mode = "host".to_owned();
+        }
+        body.config.image = draft.image.id.to_string();
+        body.config.labels = Some(self.request.step_labels.clone());
+        body.host_config.log_config.driver = "none".to_owned();
+        Ok(Box::pin(self.engine.create_step(Arc::clone(&draft.image), body)).await?)
+    }
+
+    /// An image that is here, or is fetched.
+    pub async fn image(&self, name: &str, platform: Option<&hull_image::Platform>) -> Result<Made> {
+        let platform = platform.or(self.request.platform.as_ref());
+        let here = if self.request.pull { None } else { self.here(name, platform)? };
+        let image = match here {
+            Some(image) => image,
+            None => Box::pin(self.pulled(name, platform)).await?,
+        };
+        if image.builtin {
+            return Err(Failure::new(
+                Kind::Forbidden,
+                "hull/host is this machine itself, which is no layer: nothing can be built on it; make a base with `hull \
+                 image bootstrap`",
+            ));
+        }
+        let key = crate::key::Key::of("image").with(image.id.to_string()).finish();
+        Ok(Made { draft: self.engine.images.draft_of(&image)?, key })
+    }
+
+    /// An image that is here, of the platform that is wanted.
+    fn here(&self, name: &str, platform: Option<&hull_image::Platform>) -> Result<Option<Arc<Image>>> {
+        let image = match self.engine.images.resolve(name) {
+            Ok(image) => image,
+            Err(error) if error.kind == hull_image::Kind::NotFound => return Ok(None),
+            Err(error) => return Err(error.into()),
+        };
+        let fits = platform.is_none_or(|platform| self.engine.image_on_platform(name, platform).is_ok());
+        Ok(Some(image).filter(|_| fits))
+    }
+
+    /// An image from its registry. One that is nobody's but this machine's stays what it is.
+    async fn pulled(&self, name: &str, platform: Option<&hull_image::Platform>) -> Result<Arc<Image>> {
+        let reference = Reference::parse(name)?.or_latest();
+        let registry = reference.domain.clone();
+        let who = self.request.registries.get(&registry);
+        let hub =
+            || self.request.registries.get("https://index.docker.io/v1/").filter(|_| registry == "docker.io");
+        let who = who.or_else(hub).cloned().unwrap_or_default();
+        let wanted = Wanted { reference, platform: platform.cloned() };
+        let mut watch = self.engine.image_pull(wanted, who);
+        loop {
+            match watch.next().await {
+                News::Steps(_) => {}
+                News::End(Ok(pulled)) => return Ok(pulled.image),
+                News::End(Err(error)) => {
+                    return match self.request.pull.then(|| self.here(name, platform)).transpose()?.flatten() {
+                        // Asked for anew, and only here: an image that was built or imported.
+                        Some(image) if image.repo_digests.is_empty() => Ok(image),
+                        _ => {
+                            let mut failure = Failure::from(error);
+                            failure.message =
+                                format!("{name}: failed to resolve source metadata: {}", failure.message);
+                            Err(failure)
+                        }
+                    };
+                }
+            }
+        }
+    }
+
+    /// The labels of the request, as one more step.
+    fn labelled(&self, made: Made) -> Result<Made> {
+        if self.request.labels.is_empty() {
+            return Ok(made);
+        }
+        let labels = self.request.labels.clone().into_iter().collect();
+        crate::stage::changed(self, &made, &crate::metadata::Change::Label(labels)).map(|(made, _)| made)
+    }
+
+    /// Build arguments that no stage declares.
+    pub fn not_consumed(&self) -> Vec<String> {
+        let consumed = self.consumed.lock().unwrap_or_else(PoisonError::into_inner);
+        let known = |name: &String| {
+            consumed.contains(name)
+                || self.plan.globals.contains_key(name)
+                || crate::dockerfile::lint::PREDEFINED.contains(&name.as_str())
+                || matches!(name.as_str(), "SOURCE_DATE_EPOCH" | "BUILDKIT_INLINE_CACHE")
+        };
+        self.request.build_args.keys().filter(|name| !known(name)).cloned().collect()
+    }
+
+    /// Lets go of the files that were copied from.
+    pub async fn close(&self) {
+        let origins = std::mem::take(&mut *self.origins.lock().unwrap_or_else(PoisonError::into_inner));
+        for cell in origins.into_values() {
+            // Who still has one has it removed behind.
+            let origin = Arc::into_inner(cell).and_then(OnceCell::into_inner).and_then(Result::ok);
+            if let Some(Origin { view, step, .. }) = origin.and_then(Arc::into_inner) {
+                view.close().await;
+                step.remove().await;
+            }
+        }
+    }
+}

@@ -1,0 +1,328 @@
+//! The builder: what outlives one build, and the builds that go on.
+
+use std::collections::HashMap;
+use std::io::Read;
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use hull_engine::{Engine, Kind};
+use hull_image::Image;
+use hull_image::reference::Reference;
+use tokio::sync::Notify;
+
+use crate::build::Build;
+use crate::context::{Context, Folder};
+use crate::dockerfile::lint::{Warning, lint};
+use crate::dockerfile::{self, Dockerfile, Source};
+use crate::failure::{Failure, Result};
+use crate::plan::{Plan, plan};
+use crate::progress::{Event, Silence, Tell};
+use crate::request::Request;
+
+/// The folders that builds use.
+#[derive(Debug)]
+pub struct Places {
+    /// What is gone with each build, and with the daemon.
+    pub temporary: PathBuf,
+    /// The folders of cache mounts.
+    pub caches: PathBuf,
+    /// Secrets, in memory.
+    pub private: PathBuf,
+    /// Who waits for a cache that is locked.
+    pub locks: Mutex<HashMap<String, Arc<tokio::sync::Mutex<()>>>>,
+    /// How many steps have a cache mounted.
+    pub used: Mutex<HashMap<String, usize>>,
+}
+
+/// The daemon's builder.
+pub struct Builder {
+    engine: Arc<Engine>,
+    places: Arc<Places>,
+    /// The builds that a client named, to be cancelled by that name.
+    named: Mutex<HashMap<String, Stop>>,
+}
+
+/// Ends a build from outside.
+#[derive(Clone, Default)]
+pub struct Stop {
+    flag: Arc<AtomicBool>,
+    told: Arc<Notify>,
+}
+
+impl Stop {
+    /// Ends it.
+    pub fn stop(&self) {
+        self.flag.store(true, Ordering::Relaxed);
+        self.told.notify_waiters();
+        self.told.notify_one();
+    }
+
+    async fn stopped(&self) {
+        while !self.flag.load(Ordering::Relaxed) {
+            self.told.notified().await;
+        }
+    }
+}
+
+/// A build that has been looked through and can begin.
+pub struct Prepared {
+    build: Arc<Build>,
+    stop: Stop,
+    /// What is unwise about its Dockerfile.
+    pub warnings: Vec<Warning>,
+}
+
+impl Builder {
+    /// Opens it; what a daemon before left of its builds is removed.
+    ///
+    /// # Errors
+    /// A folder cannot be made.
+    pub fn open(engine: &Arc<Engine>) -> Result<Builder> {
+        let root = engine.config.data_root.join("build");
+        let places = Places {
+            temporary: root.join("tmp"),
+            caches: root.join("cache"),
+            private: engine.config.exec_root.join("build"),
+            locks: Mutex::default(),
+            used: Mutex::default(),
+        };
+        for folder in [&places.temporary, &places.private] {
+            hull_image::remove_tree(folder)
+                .map_err(|error| Failure::system(format_args!("remove {}", folder.display()), error))?;
+        }
+        for folder in [&places.temporary, &places.private, &places.caches] {
+            let mut builder = std::fs::DirBuilder::new();
+            std::os::unix::fs::DirBuilderExt::mode(&mut builder, 0o700);
+            builder.recursive(true).create(folder).map_err(|error| {
+                Failure::system(format_args!("make the folder {}", folder.display()), error)
+            })?;
+        }
+        Ok(Builder { engine: Arc::clone(engine), places: Arc::new(places), named: Mutex::default() })
+    }
+
+    /// Reads a context and what is to be built of it. Blocks.
+    ///
+    /// # Errors
+    /// The context or the Dockerfile is malformed, or asks for what there is not.
+    pub fn prepare(
+        &self,
+        request: Request,
+        context: &mut dyn Read,
+        stop: &Stop,
+        tell: &dyn Fn(Event),
+    ) -> Result<Prepared> {
+        let names = request.tags.iter().map(|tag| Reference::parse_tag(tag));
+        let names = names.collect::<hull_image::Result<Vec<_>>>()?;
+        let begun = std::time::Instant::now();
+        let context = Context::read(&self.places.temporary, context)?;
+        tell(Event::Context { seconds: begun.elapsed().as_secs_f64() });
+        let (source, file) = read(&request, &context)?;
+        let warnings = lint(&file, &|stage| self.inherited(&file, stage))
+            .map_err(|message| Failure::of_mistake(&check_mistake(&file, message), &source))?;
+        if let Some(first) = warnings.first().filter(|_| is_error(&file)) {
+            let mistake =
+                dockerfile::Mistake::at(first.at, format!("lint violation found for rules: {}", first.rule));
+            return Err(Failure::of_mistake(&mistake, &source));
+        }
+        let plan = plan(&file, &request).map_err(|mistake| Failure::of_mistake(&mistake, &source))?;
+        let build = Build {
+            engine: Arc::clone(&self.engine),
+            stages: plan.stages.iter().map(|_| tokio::sync::OnceCell::new()).collect(),
+            plan,
+            source,
+            context,
+            tell: Arc::new(Silence),
+            stop: Arc::clone(&stop.flag),
+            places: Arc::clone(&self.places),
+            private: Folder::beneath(&self.places.private)?,
+            names,
+            origins: Mutex::default(),
+            consumed: Mutex::default(),
+            request,
+        };
+        Ok(Prepared { build: Arc::new(build), stop: stop.clone(), warnings })
+    }
+
+    /// The variables that the image of a stage brings, where it is here.
+    fn inherited(&self, file: &Dockerfile, stage: usize) -> Option<Vec<String>> {
+        let image = self.engine.images.resolve(&file.stages.get(stage)?.base).ok()?;
+        let env = image.container_config().env;
+        Some(env.iter().filter_map(|entry| entry.split_once('=')).map(|(name, _)| name.to_owned()).collect())
+    }
+
+    /// Notes a build under a client's name for it, as long as the value is there.
+    pub fn named(self: &Arc<Self>, id: &str, stop: &Stop) -> Named {
+        self.builds().insert(id.to_owned(), stop.clone());
+        Named { builder: Arc::clone(self), id: id.to_owned() }
+    }
+
+    /// Ends the build of that name, if it goes on.
+    pub fn cancel(&self, id: &str) {
+        if let Some(stop) = self.builds().get(id) {
+            stop.stop();
+        }
+    }
+
+    /// Removes what was built and is not wanted any more: the ids of the steps, and the bytes that were given back.
+    ///
+    /// # Errors
+    /// The store fails.
+    pub fn prune(&self, prune: &Prune) -> Result<(Vec<String>, u64)> {
+        let mut steps = self.engine.images.steps()?;
+        // What was used last goes last.
+        steps.sort_by_key(|step| step.used);
+        let old = |used: i64| prune.until.is_none_or(|until| used.saturating_mul(1_000_000_000) < until);
+        let wanted = |step: &&hull_image::StepUsage| {
+            (prune.all || !step.shared)
+                && old(step.used)
+                && (prune.ids.is_empty()
+                    || prune.ids.iter().any(|id| step.key.hex().starts_with(id.as_str())))
+        };
+        let mut left: u64 = steps.iter().map(|step| step.size).sum();
+        let mut keys = Vec::new();
+        for step in steps.iter().filter(wanted) {
+            if prune.keep > 0 && left <= prune.keep {
+                break;
+            }
+            left = left.saturating_sub(step.size);
+            keys.push(step.key);
+        }
+        let mut reclaimed = self.engine.images.forget_steps(&keys)?;
+        let mut removed: Vec<String> = keys.iter().map(hull_image::Digest::hex).collect();
+        if prune.keep == 0 && prune.ids.is_empty() && prune.until.is_none() {
+            let (caches, bytes) = self.prune_caches()?;
+            removed.extend(caches);
+            reclaimed += bytes;
+        }
+        Ok((removed, reclaimed))
+    }
+
+    /// Removes the folders of cache mounts that no step has.
+    fn prune_caches(&self) -> Result<(Vec<String>, u64)> {
+        let failed = |error: std::io::Error| Failure::system("remove the caches of builds", error);
+        let used = self.places.used.lock().unwrap_or_else(PoisonError::into_inner);
+        let (mut removed, mut bytes) = (Vec::new(), 0);
+        for entry in std::fs::read_dir(&self.places.caches).map_err(failed)? {
+            let entry = entry.map_err(failed)?;
+            let name = entry.file_name().to_string_lossy().into_owned();
+            let folder = name.trim_end_matches(".id");
+            if used.contains_key(folder) {
+                continue;
+            }
+            if folder == name {
+                bytes += hull_image::tree_size(&entry.path())?;
+                removed.push(name);
+            }
+            hull_image::remove_tree(&entry.path()).map_err(failed)?;
+        }
+        Ok((removed, bytes))
+    }
+
+    fn builds(&self) -> std::sync::MutexGuard<'_, HashMap<String, Stop>> {
+        self.named.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// What is removed of what was built.
+#[derive(Clone, Debug, Default)]
+pub struct Prune {
+    /// Also what images have.
+    pub all: bool,
+    /// So many bytes may stay; 0: none.
+    pub keep: u64,
+    /// Only what was not used since: nanoseconds since 1970.
+    pub until: Option<i64>,
+    /// Only these, by the beginnings of their ids.
+    pub ids: Vec<String>,
+}
+
+/// A build's name, while it goes on.
+pub struct Named {
+    builder: Arc<Builder>,
+    id: String,
+}
+
+impl Drop for Named {
+    fn drop(&mut self) {
+        self.builder.builds().remove(&self.id);
+    }
+}
+
+fn is_error(file: &Dockerfile) -> bool {
+    let check = file.directives.check.as_ref();
+    check.is_some_and(|(text, _)| dockerfile::lint::Check::parse(text).is_ok_and(|check| check.error))
+}
+
+fn check_mistake(file: &Dockerfile, message: String) -> dockerfile::Mistake {
+    let line = file.directives.check.as_ref().map_or(1, |(_, line)| *line);
+    dockerfile::Mistake::at(dockerfile::Position { line, column: 1 }, message)
+}
+
+/// The Dockerfile of a request.
+fn read(request: &Request, context: &Context) -> Result<(Source, Dockerfile)> {
+    let given = request.dockerfile.trim_start_matches("./");
+    let name = if given.is_empty() { "Dockerfile" } else { given };
+    let text = match &request.dockerfile_text {
+        Some(text) => Some(text.clone()),
+        None => match context.text(name)? {
+            // As Docker does, where nobody said what it is called.
+            None if given.is_empty() => context.text("dockerfile")?,
+            text => text,
+        },
+    };
+    let Some(text) = text else {
+        let escaped = name.split('/').any(|part| part == "..");
+        let what = if escaped {
+            "forbidden path outside the build context"
+        } else {
+            "Cannot locate specified Dockerfile"
+        };
+        return Err(Failure::invalid(format!("{what}: {name}")));
+    };
+    if text.trim().is_empty() {
+        return Err(Failure::invalid(format!("the Dockerfile ({name}) cannot be empty")));
+    }
+    context.hide_sent_anyway(name)?;
+    let source = Source { name: name.to_owned(), text };
+    let file = dockerfile::parse(&source.text).map_err(|mistake| Failure::of_mistake(&mistake, &source))?;
+    Ok((source, file))
+}
+
+impl Prepared {
+    /// The stages that are built, in their order.
+    pub fn plan(&self) -> &Plan {
+        &self.build.plan
+    }
+
+    /// The names that the image gets, as people write them.
+    pub fn names(&self) -> Vec<String> {
+        self.build.names.iter().map(Reference::familiar).collect()
+    }
+
+    /// The Dockerfile.
+    pub fn source(&self) -> &Source {
+        &self.build.source
+    }
+
+    /// Builds. What goes on is told meanwhile. Build arguments that nothing asked for come with the image.
+    ///
+    /// # Errors
+    /// A step failed, or the build was stopped.
+    pub async fn run(self, tell: Tell) -> Result<(Arc<Image>, Vec<String>)> {
+        let Prepared { build, stop, .. } = self;
+        let Ok(mut build) = Arc::try_unwrap(build) else {
+            return Err(Failure::new(Kind::System, "the build has begun already"));
+        };
+        build.tell = tell;
+        let build = Arc::new(build);
+        let running = Arc::clone(&build);
+        let image = tokio::select! {
+            biased;
+            () = stop.stopped() => Err(Failure::cancelled()),
+            image = running.run() => image,
+        };
+        build.close().await;
+        Ok((image?, build.not_consumed()))
+    }
+}

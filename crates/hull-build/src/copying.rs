@@ -1,0 +1,467 @@
+//! COPY, ADD and WORKDIR: files written straight into what becomes the layer.
+
+use std::os::fd::{AsFd, BorrowedFd};
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+
+use hull_engine::Kind;
+use hull_engine::model::CreateBody;
+use hull_image::archive::{self, Chmod, CopyOptions, DigestOptions, Entering, Found};
+use hull_image::{Digest, Held, ImageConfig, Layer};
+use sha2::{Digest as _, Sha256};
+
+use crate::build::Origin;
+use crate::dockerfile::{Add, Copy};
+use crate::failure::{Failure, Result};
+use crate::ignore::Ignore;
+use crate::key::Key;
+use crate::metadata::Change;
+use crate::stage::{Outcome, Stage};
+
+/// A COPY or ADD with its variables expanded.
+struct Wanted {
+    keyword: &'static str,
+    sources: Vec<String>,
+    /// Names and contents of documents.
+    documents: Vec<(String, String)>,
+    destination: String,
+    chown: Option<String>,
+    chmod: Option<(String, Chmod)>,
+    from: Option<String>,
+    link: bool,
+    parents: bool,
+    exclude: Vec<String>,
+    /// Archives are unpacked.
+    unpack: bool,
+}
+
+/// A source, and where it goes.
+struct Placed {
+    found: Found,
+    destination: String,
+}
+
+impl Stage {
+    /// COPY, and ADD of what is here.
+    pub(crate) async fn copy(&mut self, copy: &Copy, add: Option<&Add>) -> Result<Outcome> {
+        let wanted = self.wanted(copy, add)?;
+        let origin_key = match &wanted.from {
+            Some(from) => Some(self.build.origin_key(self.index, from).await?),
+            None => None,
+        };
+        // What stands on the same stage and takes the same from it need not be looked at.
+        let quick = origin_key.map(|key| self.copy_key(&wanted, "from").with(key.to_string()).finish());
+        if let Some(outcome) = quick.map(|quick| self.found(quick, "")).transpose()?.flatten() {
+            return Ok(outcome);
+        }
+        let origin = match &wanted.from {
+            Some(from) => Some(Box::pin(self.build.origin(self.index, from)).await?),
+            None => None,
+        };
+        let wanted = Arc::new(wanted);
+        let (placed, digest) = self.looked_at(&wanted, origin.as_ref()).await?;
+        let key = self.copy_key(&wanted, "files").with(digest.to_string()).finish();
+        let created_by = wanted.created_by(&digest, &placed);
+        let outcome = match self.found(key, &created_by)? {
+            Some(outcome) => outcome,
+            None => {
+                let sealed = self.copied(&wanted, placed, origin.as_ref()).await?;
+                let layer = sealed.as_ref().map(|(layer, _)| layer);
+                self.entered(key, created_by, layer, |_: &mut ImageConfig| Ok(()))?
+            }
+        };
+        if let Some(quick) = quick {
+            self.build.engine.images.keep_step(&quick, &outcome.made.draft, "the same, by its stage", 0)?;
+        }
+        Ok(outcome)
+    }
+
+    fn wanted(&self, copy: &Copy, add: Option<&Add>) -> Result<Wanted> {
+        let expand =
+            |texts: &[String]| texts.iter().map(|text| self.expanded(text)).collect::<Result<Vec<_>>>();
+        let optional = |text: &Option<String>| text.as_ref().map(|text| self.expanded(text)).transpose();
+        let keyword = if add.is_some() { "ADD" } else { "COPY" };
+        let mut documents = Vec::new();
+        for document in &copy.documents {
+            let content = match document.expand {
+                true => self.expanded_document(&document.content)?,
+                false => document.content.clone(),
+            };
+            documents.push((document.name.clone(), content));
+        }
+        let sources = expand(&copy.sources)?;
+        for source in &sources {
+            refuse_remote(keyword, source, add.is_some())?;
+            if copy.from.is_none() && leads_out(source) {
+                return Err(Failure::invalid(format!(
+                    "{keyword} failed: forbidden path outside the build context: {source} ()"
+                )));
+            }
+        }
+        let destination = self.expanded(&copy.destination)?;
+        if destination.is_empty() {
+            return Err(Failure::invalid(format!(
+                "{keyword}: the destination is empty once its variables are expanded"
+            )));
+        }
+        if sources.len() + documents.len() > 1 && !destination.ends_with('/') && destination != "." {
+            return Err(Failure::invalid(format!(
+                "When using {keyword} with more than one source file, the destination must be a directory and end with a /"
+            )));
+        }
+        let chmod = optional(&copy.chmod)?;
+        let chmod = chmod.map(|text| text.parse::<Chmod>().map(|chmod| (text, chmod))).transpose()?;
+        Ok(Wanted {
+            keyword,
+            sources,
+            documents,
+            destination: self.absolute(&destination),
+            chown: optional(&copy.chown)?.filter(|chown| !chown.is_empty()),
+            chmod,
+            from: copy.from.clone().filter(|from| !from.is_empty()),
+            link: copy.link,
+            parents: copy.parents,
+            exclude: expand(&copy.exclude)?,
+            unpack: add.is_some_and(|add| add.unpack.unwrap_or(true)),
+        })
+    }
+
+    /// A path in the image; a relative one is beneath the working directory. A slash at its end stays.
+    fn absolute(&self, path: &str) -> String {
+        let working_dir = self.made.draft.image.container_config().working_dir;
+        let joined = hull_image::instruction::join(&working_dir, path);
+        let is_folder = path.ends_with('/') || path.ends_with("/.") || path == ".";
+        if is_folder && joined != "/" { format!("{joined}/") } else { joined }
+    }
+
+    fn copy_key(&self, wanted: &Wanted, by: &str) -> Key {
+        Key::of("copy")
+            .with(self.made.key.to_string())
+            .with(by)
+            .with(wanted.keyword)
+            .with(&wanted.destination)
+            .with(wanted.chown.as_deref().unwrap_or_default())
+            .with(wanted.chmod.as_ref().map(|(text, _)| text.as_str()).unwrap_or_default())
+            .with([u8::from(wanted.link), u8::from(wanted.parents), u8::from(wanted.unpack)])
+            .with_all(&wanted.sources)
+            .with_all(&wanted.exclude)
+            .with_all(wanted.documents.iter().flat_map(|(name, text)| [name, text]))
+    }
+
+    /// Finds the sources and tells them apart by what is in them.
+    async fn looked_at(
+        &self,
+        wanted: &Arc<Wanted>,
+        origin: Option<&Arc<Origin>>,
+    ) -> Result<(Vec<Placed>, Digest)> {
+        let (build, wanted, origin) = (Arc::clone(&self.build), Arc::clone(wanted), origin.cloned());
+        blocking("read the files to copy", move || {
+            let root = origin.as_ref().map_or_else(|| build.context.root(), |origin| origin.root());
+            let placed = wanted.placed(root)?;
+            let mut hasher = Sha256::new();
+            for one in &placed {
+                hasher.update((one.destination.len() as u64).to_le_bytes());
+                hasher.update(&one.destination);
+                let exclude = wanted.excluded()?;
+                let options = DigestOptions { owners: origin.is_some() && wanted.chown.is_none() };
+                archive::digest(root, &one.found, options, &*exclude, &build.stop, &mut hasher)?;
+            }
+            Ok((placed, Digest::from_hasher(hasher)))
+        })
+        .await
+    }
+
+    /// Writes the files above what was built so far, or for themselves where they are linked.
+    async fn copied(
+        &self,
+        wanted: &Arc<Wanted>,
+        placed: Vec<Placed>,
+        origin: Option<&Arc<Origin>>,
+    ) -> Result<Option<(Layer, Held)>> {
+        let step = Box::pin(self.build.step(&self.made.draft, CreateBody::default())).await?;
+        let view = Box::pin(step.view()).await?;
+        let owner = wanted.chown.as_ref().map(|chown| view.owner(chown)).transpose()?;
+        let (build, wanted, origin) = (Arc::clone(&self.build), Arc::clone(wanted), origin.cloned());
+        let view = blocking("copy files", move || {
+            let root = origin.as_ref().map_or_else(|| build.context.root(), |origin| origin.root());
+            wanted.write(root, origin.is_some(), &placed, view.root(), owner, &build.stop)?;
+            Ok(view)
+        })
+        .await?;
+        view.close().await;
+        Ok(Box::pin(step.seal()).await?)
+    }
+
+    /// WORKDIR: the folder is made where it is not there, for the user that is set.
+    pub(crate) async fn workdir(&mut self, path: &str, change: &Change) -> Result<Outcome> {
+        let created_by = change.created_by();
+        let key = Key::of("workdir").with(self.made.key.to_string()).with(path).finish();
+        if let Some(outcome) = self.found(key, &created_by)? {
+            return Ok(outcome);
+        }
+        let step = Box::pin(self.build.step(&self.made.draft, CreateBody::default())).await?;
+        let view = Box::pin(step.view()).await?;
+        let user = self.made.draft.image.container_config().user;
+        let path = path.to_owned();
+        let (view, made) = blocking("make the working directory", move || {
+            if archive::has(view.root(), &path)? {
+                return Ok((view, false));
+            }
+            // A user that only a later step makes has no folder yet.
+            let owner = if user.is_empty() { (0, 0) } else { view.owner(&user).unwrap_or((0, 0)) };
+            archive::make_folder(view.root(), &path, owner)?;
+            Ok((view, true))
+        })
+        .await?;
+        view.close().await;
+        let sealed = if made { Box::pin(step.seal()).await? } else { None };
+        self.entered(key, created_by, sealed.as_ref().map(|(layer, _)| layer), |config| change.apply(config))
+    }
+}
+
+/// What comes from elsewhere and cannot be had.
+fn refuse_remote(keyword: &str, source: &str, may_fetch: bool) -> Result<()> {
+    let is_git = source.starts_with("git@") || source.starts_with("git://") || source.starts_with("ssh://");
+    let is_url = source.starts_with("http://") || source.starts_with("https://");
+    if !is_git && !is_url {
+        return Ok(());
+    }
+    if !may_fetch {
+        return Err(Failure::invalid(format!("source can't be a URL for {keyword}")));
+    }
+    let what = if is_git || source.trim_end_matches('/').ends_with(".git") {
+        "a git repository"
+    } else {
+        "an address"
+    };
+    Err(Failure::new(
+        Kind::NotImplemented,
+        format!(
+            "ADD of {what} ({source}) is not supported by hull yet: fetch it before the build, or in a RUN"
+        ),
+    ))
+}
+
+fn leads_out(source: &str) -> bool {
+    let mut depth = 0i64;
+    for part in source.split('/') {
+        match part {
+            "" | "." => {}
+            ".." => depth -= 1,
+            _ => depth += 1,
+        }
+        if depth < 0 {
+            return true;
+        }
+    }
+    false
+}
+
+type LeftOut = dyn Fn(&[u8], bool) -> Entering + Sync;
+
+impl Wanted {
+    /// What is left out of folders that are copied.
+    fn excluded(&self) -> Result<Box<LeftOut>> {
+        if self.exclude.is_empty() {
+            return Ok(Box::new(|_, _| Entering::Take));
+        }
+        let ignore = Ignore::of(self.exclude.iter().map(String::as_str)).map_err(Failure::invalid)?;
+        Ok(Box::new(move |path, is_folder| match ignore.excludes(path) {
+            false => Entering::Take,
+            true if is_folder && ignore.may_include_beneath(path) => Entering::Look,
+            true => Entering::Leave,
+        }))
+    }
+
+    /// The sources that are there, and where each goes.
+    fn placed(&self, root: BorrowedFd<'_>) -> Result<Vec<Placed>> {
+        let mut placed = Vec::new();
+        for source in &self.sources {
+            let (pivot, pattern) = match source.split_once("/./").filter(|_| self.parents) {
+                Some((before, after)) => (format!("{before}/"), format!("{before}/{after}")),
+                None => (String::new(), source.clone()),
+            };
+            let missing = |error: hull_image::Error| {
+                let mut failure = Failure::from(error.clone());
+                if error.kind == hull_image::Kind::NotFound {
+                    failure.message = self.not_found(source);
+                }
+                failure
+            };
+            let found = archive::find(root, &pattern).map_err(missing)?;
+            if found.is_empty() {
+                return Err(Failure::invalid(self.not_found(source)));
+            }
+            for found in found {
+                let destination = match self.parents {
+                    true => self.with_parents(&found, &pivot),
+                    false => self.destination.clone(),
+                };
+                placed.push(Placed { found, destination });
+            }
+        }
+        // A pattern that means several files needs a folder, whatever it looks like.
+        if placed.len() > 1 && !self.parents {
+            for one in placed.iter_mut().filter(|one| !one.destination.ends_with('/')) {
+                one.destination.push('/');
+            }
+        }
+        Ok(placed)
+    }
+
+    fn not_found(&self, source: &str) -> String {
+        match &self.from {
+            None => format!(
+                "{} failed: file not found in build context or excluded by .dockerignore: stat {source}: file does not exist",
+                self.keyword
+            ),
+            Some(from) => format!("{} failed: {source:?} from {from}: not found", self.keyword),
+        }
+    }
+
+    /// Beneath the destination, with the folders that the source is named by.
+    fn with_parents(&self, found: &Found, pivot: &str) -> String {
+        let named = found.named.strip_prefix(pivot.trim_start_matches('/')).unwrap_or(&found.named);
+        let folder = match found.is_folder {
+            true => named,
+            false => named.rsplit_once('/').map_or("", |(folder, _)| folder),
+        };
+        let base = self.destination.trim_end_matches('/');
+        if folder.is_empty() { format!("{base}/") } else { format!("{base}/{folder}/") }
+    }
+
+    /// The line of the history, as Docker's classic builder writes it.
+    fn created_by(&self, digest: &Digest, placed: &[Placed]) -> String {
+        let kind = match placed {
+            [one] if self.documents.is_empty() => {
+                if one.found.is_folder {
+                    "dir"
+                } else {
+                    "file"
+                }
+            }
+            [] if self.documents.len() == 1 => "file",
+            _ => "multi",
+        };
+        let mut flags = String::new();
+        if let Some(chown) = &self.chown {
+            flags.push_str(&format!("--chown={chown} "));
+        }
+        if let Some((chmod, _)) = &self.chmod {
+            flags.push_str(&format!("--chmod={chmod} "));
+        }
+        let digest = match self.documents.is_empty() {
+            true => *digest,
+            false => Key::of("documents")
+                .with(digest.to_string())
+                .with_all(self.documents.iter().flat_map(|(name, text)| [name, text]))
+                .finish(),
+        };
+        format!("/bin/sh -c #(nop) {} {flags}{kind}:{} in {} ", self.keyword, digest.hex(), self.destination)
+    }
+
+    /// Writes everything beneath a root.
+    fn write(
+        &self,
+        from: BorrowedFd<'_>,
+        of_stage: bool,
+        placed: &[Placed],
+        to: BorrowedFd<'_>,
+        owner: Option<(u32, u32)>,
+        stop: &AtomicBool,
+    ) -> Result<()> {
+        // What was sent is root's; what a stage made keeps its owners.
+        let copied_owner = owner.or((!of_stage).then_some((0, 0)));
+        let options = CopyOptions {
+            owner: copied_owner,
+            mode: self.chmod.as_ref().map(|(_, chmod)| chmod.clone()),
+            ..CopyOptions::default()
+        };
+        let exclude = self.excluded()?;
+        for one in placed {
+            if self.unpack && !one.found.is_folder && self.unpacked(from, one, to, copied_owner)? {
+                continue;
+            }
+            archive::copy_in(from, &one.found, to, &one.destination, &options, &*exclude, stop)?;
+        }
+        for (name, text) in &self.documents {
+            let path = match self.destination.ends_with('/') || is_folder(to, &self.destination) {
+                true => format!("{}/{name}", self.destination.trim_end_matches('/')),
+                false => self.destination.clone(),
+            };
+            let mode = self.chmod.as_ref().map_or(0o644, |(_, chmod)| chmod.applied(0o644, false));
+            archive::write_file(to, &path, text.as_bytes(), mode, owner.unwrap_or((0, 0)))?;
+        }
+        Ok(())
+    }
+
+    /// Unpacks a source that is an archive; false where it is none.
+    fn unpacked(
+        &self,
+        from: BorrowedFd<'_>,
+        one: &Placed,
+        to: BorrowedFd<'_>,
+        owner: Option<(u32, u32)>,
+    ) -> Result<bool> {
+        let Some(mut file) = archive::open_archive(from, &one.found)? else { return Ok(false) };
+        // The owners in the archive are its own, unless somebody's are asked for.
+        let owner = self.chown.as_ref().and(owner);
+        archive::make_folder(to, &one.destination, owner.unwrap_or((0, 0)))?;
+        let put = archive::Put { owner, no_devices: true, ..archive::Put::default() };
+        archive::put(to, &one.destination, &mut file, put)?;
+        Ok(true)
+    }
+}
+
+fn is_folder(root: BorrowedFd<'_>, path: &str) -> bool {
+    archive::find(root, path).is_ok_and(|found| found.iter().any(|found| found.is_folder))
+}
+
+/// Does work that blocks on a thread of its own.
+pub(crate) async fn blocking<T: Send + 'static>(
+    doing: &'static str,
+    work: impl FnOnce() -> Result<T> + Send + 'static,
+) -> Result<T> {
+    tokio::task::spawn_blocking(work).await.unwrap_or_else(|error| Err(Failure::system(doing, error)))
+}
+
+/// What a mount shows, told apart by what is in it.
+pub(crate) fn digest_of(
+    root: BorrowedFd<'_>,
+    found: &Found,
+    owners: bool,
+    stop: &AtomicBool,
+) -> Result<Digest> {
+    let mut hasher = Sha256::new();
+    let take = |_: &[u8], _: bool| Entering::Take;
+    archive::digest(root.as_fd(), found, DigestOptions { owners }, &take, stop, &mut hasher)?;
+    Ok(Digest::from_hasher(hasher))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn paths_that_lead_out_of_the_context() {
+        for (path, out) in
+            [("a/../b", false), ("..", true), ("a/../../b", true), ("/../x", true), (".", false)]
+        {
+            assert_eq!(leads_out(path), out, "{path}");
+        }
+    }
+
+    #[test]
+    fn what_is_elsewhere_is_refused_by_name() {
+        assert!(
+            refuse_remote("COPY", "https://e/x", false)
+                .unwrap_err()
+                .message
+                .contains("can't be a URL for COPY")
+        );
+        assert!(
+            refuse_remote("ADD", "https://e/x.git", true).unwrap_err().message.contains("git repository")
+        );
+        assert!(refuse_remote("ADD", "file", true).is_ok());
+    }
+}

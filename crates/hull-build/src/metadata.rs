@@ -1,0 +1,253 @@
+//! Instructions that change the configuration alone.
+
+use hull_image::ImageConfig;
+use hull_image::config::ContainerConfig;
+use hull_image::instruction::{healthcheck, join, ports, set_env, signal};
+use serde_json::Map;
+
+use crate::dockerfile::expand::Expander;
+use crate::dockerfile::{Command, Kind, Pairs};
+use crate::failure::{Failure, Result};
+
+/// What an instruction says with its variables expanded, ready to be applied: a second run of the same words does the
+/// same.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Change {
+    /// ENV.
+    Env(Vec<(String, String)>),
+    /// LABEL.
+    Label(Vec<(String, String)>),
+    /// WORKDIR, already whole.
+    Workdir(String),
+    /// USER.
+    User(String),
+    /// EXPOSE, each with its protocol.
+    Expose(Vec<String>),
+    /// VOLUME.
+    Volume(Vec<String>),
+    /// ENTRYPOINT; whether a CMD of this stage stays.
+    Entrypoint(Vec<String>, bool),
+    /// CMD.
+    Cmd(Vec<String>),
+    /// SHELL.
+    Shell(Vec<String>),
+    /// STOPSIGNAL.
+    Stopsignal(String),
+    /// HEALTHCHECK.
+    Healthcheck(String),
+    /// ONBUILD.
+    Onbuild(String),
+    /// MAINTAINER.
+    Maintainer(String),
+    /// ARG: nothing but a line of the history.
+    Arg(String),
+}
+
+/// The shell of commands that are lines.
+pub fn shell(config: &ContainerConfig) -> Vec<String> {
+    config.shell.clone().unwrap_or_else(|| vec!["/bin/sh".to_owned(), "-c".to_owned()])
+}
+
+fn words(config: &ContainerConfig, command: &Command) -> Vec<String> {
+    match command {
+        Command::Exec(words) => words.clone(),
+        Command::Shell(line) if line.is_empty() => Vec::new(),
+        Command::Shell(line) => shell(config).into_iter().chain([line.clone()]).collect(),
+    }
+}
+
+fn expanded(pairs: &Pairs, expander: &Expander<'_>, names: bool) -> Result<Vec<(String, String)>, String> {
+    let mut out = Vec::new();
+    for (name, value) in &pairs.pairs {
+        let name = if names { expander.word(name)? } else { name.clone() };
+        out.push((name, expander.word(value)?));
+    }
+    Ok(out)
+}
+
+/// What an instruction changes; none where it is not of these. `cmd_set`: this stage has a CMD already.
+///
+/// # Errors
+/// A variable is required and not set, a port or signal is none.
+pub fn change(
+    kind: &Kind,
+    config: &ContainerConfig,
+    expander: &Expander<'_>,
+    cmd_set: bool,
+) -> Result<Option<Change>> {
+    let wrong = |message: String| Failure::invalid(message);
+    let word = |text: &str| expander.word(text).map_err(wrong);
+    Ok(Some(match kind {
+        Kind::Env(pairs) => Change::Env(expanded(pairs, expander, true).map_err(wrong)?),
+        Kind::Label(pairs) => Change::Label(expanded(pairs, expander, true).map_err(wrong)?),
+        Kind::Workdir(path) => {
+            let path = word(path)?;
+            if path.is_empty() {
+                return Err(Failure::invalid("WORKDIR: the path is empty once its variables are expanded"));
+            }
+            Change::Workdir(join(&config.working_dir, &path))
+        }
+        Kind::User(user) => Change::User(word(user)?),
+        Kind::Stopsignal(name) => Change::Stopsignal(signal(&word(name)?)?),
+        Kind::Expose(written) => {
+            let mut all = Vec::new();
+            for text in written {
+                for port in expander.words(text).map_err(wrong)? {
+                    all.extend(ports(&port)?);
+                }
+            }
+            all.sort();
+            Change::Expose(all)
+        }
+        Kind::Volume(places) => {
+            let places = places.iter().map(|place| word(place)).collect::<Result<Vec<_>>>()?;
+            if places.iter().any(|place| place.trim().is_empty()) {
+                return Err(Failure::invalid("VOLUME specified can not be an empty string"));
+            }
+            Change::Volume(places)
+        }
+        Kind::Entrypoint(command) => Change::Entrypoint(words(config, command), cmd_set),
+        Kind::Cmd(command) => Change::Cmd(words(config, command)),
+        Kind::Shell(words) => Change::Shell(words.clone()),
+        Kind::Healthcheck(text) => Change::Healthcheck(text.clone()),
+        Kind::Onbuild(text) => Change::Onbuild(text.clone()),
+        Kind::Maintainer(text) => Change::Maintainer(text.clone()),
+        Kind::From | Kind::Arg(_) | Kind::Run(_) | Kind::Copy(_) | Kind::Add(_) => return Ok(None),
+    }))
+}
+
+fn quoted(pairs: &[(String, String)]) -> String {
+    pairs.iter().map(|(name, value)| format!("{name}={value}")).collect::<Vec<_>>().join(" ")
+}
+
+fn json(words: &[String]) -> String {
+    let words: Vec<String> = words.iter().map(|word| format!("{word:?}")).collect();
+    format!("[{}]", words.join(" "))
+}
+
+impl Change {
+    /// The line of the history, as Docker's classic builder writes it.
+    pub fn created_by(&self) -> String {
+        let text = match self {
+            Change::Env(pairs) => format!("ENV {}", quoted(pairs)),
+            Change::Label(pairs) => format!("LABEL {}", quoted(pairs)),
+            Change::Workdir(path) => format!("WORKDIR {path}"),
+            Change::User(user) => format!("USER {user}"),
+            Change::Expose(ports) => format!("EXPOSE {}", ports.join(" ")),
+            Change::Volume(places) => format!("VOLUME {}", json(places)),
+            Change::Entrypoint(words, _) => format!("ENTRYPOINT {}", json(words)),
+            Change::Cmd(words) => format!("CMD {}", json(words)),
+            Change::Shell(words) => format!("SHELL {}", json(words)),
+            Change::Stopsignal(signal) => format!("STOPSIGNAL {signal}"),
+            Change::Healthcheck(text) => format!("HEALTHCHECK {text}"),
+            Change::Onbuild(text) => format!("ONBUILD {text}"),
+            Change::Maintainer(text) => format!("MAINTAINER {text}"),
+            Change::Arg(text) => format!("ARG {text}"),
+        };
+        format!("/bin/sh -c #(nop)  {text}")
+    }
+
+    /// Changes a configuration.
+    ///
+    /// # Errors
+    /// The words of a health check are none.
+    pub fn apply(&self, image: &mut ImageConfig) -> Result<()> {
+        let config = image.config.get_or_insert_default();
+        match self {
+            Change::Env(pairs) => {
+                pairs.iter().for_each(|(name, value)| set_env(&mut config.env, name, value));
+            }
+            Change::Label(pairs) => config.labels.extend(pairs.iter().cloned()),
+            Change::Workdir(path) => config.working_dir.clone_from(path),
+            Change::User(user) => config.user.clone_from(user),
+            Change::Expose(ports) => {
+                config.exposed_ports.extend(ports.iter().map(|port| (port.clone(), Map::new())));
+            }
+            Change::Volume(places) => {
+                config.volumes.extend(places.iter().map(|place| (place.clone(), Map::new())));
+            }
+            Change::Entrypoint(words, cmd_stays) => {
+                config.entrypoint = Some(words.clone());
+                if !cmd_stays {
+                    config.cmd = None;
+                }
+            }
+            Change::Cmd(words) => config.cmd = Some(words.clone()),
+            Change::Shell(words) => config.shell = Some(words.clone()),
+            Change::Stopsignal(signal) => config.stop_signal.clone_from(signal),
+            Change::Healthcheck(text) => config.healthcheck = Some(healthcheck(text)?),
+            Change::Onbuild(text) => config.on_build.push(text.clone()),
+            Change::Maintainer(text) => image.author.clone_from(text),
+            Change::Arg(_) => {}
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::dockerfile::parse;
+
+    /// The configuration that instructions make.
+    fn made(text: &str) -> Result<ImageConfig> {
+        let file = parse(&format!("FROM x\n{text}\n")).unwrap();
+        let mut image = ImageConfig::default();
+        let mut cmd_set = false;
+        for instruction in &file.stages[0].instructions {
+            let config = image.config.clone().unwrap_or_default();
+            let value = |name: &str| {
+                config
+                    .env
+                    .iter()
+                    .find_map(|entry| entry.split_once('=').filter(|(key, _)| *key == name))
+                    .map(|(_, v)| v.to_owned())
+            };
+            let change = change(&instruction.kind, &config, &Expander::new('\\', &value), cmd_set)?.unwrap();
+            cmd_set |= matches!(change, Change::Cmd(_));
+            change.apply(&mut image)?;
+        }
+        Ok(image)
+    }
+
+    #[test]
+    fn instructions_change_the_configuration() {
+        let image = made(
+            "ENV A=1 B=\"two words\"\nENV C=$A-$B D=$D\nLABEL l=\"$A\" \"m n\"='o'\nWORKDIR /srv\nWORKDIR app/$A\nUSER $A:2\n\
+             EXPOSE 80 5${A}/udp\nVOLUME /v$A\nSHELL [\"bash\", \"-c\"]\nCMD echo $A\nENTRYPOINT [\"e\"]\nSTOPSIGNAL SIGUSR1\n\
+             HEALTHCHECK --interval=5s CMD true\nONBUILD RUN x\nMAINTAINER me",
+        )
+        .unwrap();
+        let config = image.config.unwrap();
+        assert_eq!(config.env, ["A=1", "B=two words", "C=1-two words", "D="]);
+        assert_eq!((config.labels["l"].as_str(), config.labels["m n"].as_str()), ("1", "o"));
+        assert_eq!((config.working_dir.as_str(), config.user.as_str()), ("/srv/app/1", "1:2"));
+        assert_eq!(config.exposed_ports.keys().collect::<Vec<_>>(), ["51/udp", "80/tcp"]);
+        assert_eq!(config.cmd.unwrap(), ["bash", "-c", "echo $A"], "an earlier CMD of this stage stays");
+        assert_eq!(config.entrypoint.unwrap(), ["e"]);
+        assert_eq!((config.stop_signal.as_str(), image.author.as_str()), ("SIGUSR1", "me"));
+        assert_eq!(
+            (config.healthcheck.unwrap().interval, config.on_build),
+            (5_000_000_000, vec!["RUN x".to_owned()])
+        );
+    }
+
+    #[test]
+    fn variables_of_one_line_do_not_see_each_other() {
+        let config = made("ENV abc=hello\nENV abc=bye def=$abc\nENV ghi=$abc").unwrap().config.unwrap();
+        assert_eq!(config.env, ["abc=bye", "def=hello", "ghi=bye"]);
+        assert!(made("EXPOSE x").is_err());
+        assert!(made("STOPSIGNAL NOPE").is_err());
+        assert!(made("WORKDIR $NO").is_err());
+    }
+
+    #[test]
+    fn an_entry_point_forgets_an_inherited_command() {
+        let mut image = ImageConfig::default();
+        image.config.get_or_insert_default().cmd = Some(vec!["inherited".to_owned()]);
+        Change::Entrypoint(vec!["e".to_owned()], false).apply(&mut image).unwrap();
+        assert_eq!(image.config.unwrap().cmd, None);
+        let created = Change::Entrypoint(vec!["sh".to_owned(), "-c".to_owned()], false).created_by();
+        assert_eq!(created, "/bin/sh -c #(nop)  ENTRYPOINT [\"sh\" \"-c\"]");
+    }
+}

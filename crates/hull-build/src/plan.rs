@@ -1,0 +1,264 @@
+//! Which stages are built, and on what: what the target does not need is not.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use hull_image::Platform;
+
+use crate::dockerfile::expand::Expander;
+use crate::dockerfile::{Dockerfile, Instruction, Kind, Mistake, Stage, nearest};
+use crate::request::Request;
+
+/// What a Dockerfile means for one request.
+#[derive(Clone, Debug)]
+pub struct Plan {
+    /// All stages, in their order.
+    pub stages: Vec<Planned>,
+    /// The one that is wanted.
+    pub target: usize,
+    /// Those that are built, in their order.
+    pub needed: Vec<usize>,
+    /// The arguments before the first stage, with their values.
+    pub globals: BTreeMap<String, Option<String>>,
+    /// What escapes.
+    pub escape: char,
+}
+
+/// A stage.
+#[derive(Clone, Debug)]
+pub struct Planned {
+    /// Its name, or its number.
+    pub name: String,
+    /// What it stands on.
+    pub base: Base,
+    /// `--platform`, where it says one.
+    pub platform: Option<Platform>,
+    /// Its FROM.
+    pub from: Instruction,
+    /// What follows.
+    pub instructions: Vec<Instruction>,
+    /// The stages that its instructions name.
+    pub depends: BTreeSet<usize>,
+}
+
+/// What a stage stands on.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Base {
+    /// Nothing.
+    Scratch,
+    /// An earlier stage.
+    Stage(usize),
+    /// An image.
+    Image(String),
+}
+
+/// The values of the arguments about platforms.
+pub fn platform_arguments(request: &Request) -> BTreeMap<String, String> {
+    let host = Platform::host();
+    let target = request.platform.clone().unwrap_or_else(Platform::host);
+    let mut values = BTreeMap::new();
+    for (prefix, platform) in [("TARGET", &target), ("BUILD", &host)] {
+        let variant =
+            if platform.variant.is_empty() { String::new() } else { format!("/{}", platform.variant) };
+        let whole = format!("{}/{}{variant}", platform.os, platform.architecture);
+        values.insert(format!("{prefix}PLATFORM"), whole);
+        values.insert(format!("{prefix}OS"), platform.os.clone());
+        values.insert(format!("{prefix}ARCH"), platform.architecture.clone());
+        values.insert(format!("{prefix}VARIANT"), platform.variant.clone());
+    }
+    values
+}
+
+/// Finds out what is built.
+///
+/// # Errors
+/// A stage that is named is not there, or an image's name is none.
+pub fn plan(file: &Dockerfile, request: &Request) -> Result<Plan, Mistake> {
+    let escape = file.directives.escape;
+    let platforms = platform_arguments(request);
+    let mut globals: BTreeMap<String, Option<String>> = BTreeMap::new();
+    for instruction in &file.arguments {
+        let Kind::Arg(arguments) = &instruction.kind else { continue };
+        for (name, default) in arguments {
+            let given = request.build_args.get(name).cloned().flatten();
+            let value = match (given, default) {
+                (Some(value), _) => Some(value),
+                (None, Some(default)) => {
+                    let value = |name: &str| {
+                        globals.get(name).cloned().flatten().or_else(|| platforms.get(name).cloned())
+                    };
+                    let word = Expander::new(escape, &value).word(default);
+                    Some(word.map_err(|message| instruction.mistake(message))?)
+                }
+                (None, None) => platforms.get(name).cloned(),
+            };
+            globals.insert(name.clone(), value);
+        }
+    }
+    let value = |name: &str| globals.get(name).cloned().flatten().or_else(|| platforms.get(name).cloned());
+    let mut stages: Vec<Planned> = Vec::new();
+    for (index, stage) in file.stages.iter().enumerate() {
+        let planned = planned(index, stage, &stages, &file.stages, &Expander::new(escape, &value))?;
+        stages.push(planned);
+    }
+    let target = target(&stages, &file.stages, &request.target)?;
+    let needed = needed(&stages, target);
+    Ok(Plan { stages, target, needed, globals, escape })
+}
+
+fn planned(
+    index: usize,
+    stage: &Stage,
+    before: &[Planned],
+    all: &[Stage],
+    expander: &Expander<'_>,
+) -> Result<Planned, Mistake> {
+    let wrong = |message: String| stage.from.mistake(message);
+    let image = expander.word(&stage.base).map_err(wrong)?;
+    if image.is_empty() {
+        return Err(stage.from.mistake(format!("base name ({}) should not be blank", stage.base)));
+    }
+    let base = match find(before, all, &image) {
+        Some(stage) => Base::Stage(stage),
+        None if image == "scratch" => Base::Scratch,
+        None => Base::Image(image),
+    };
+    let platform = match &stage.platform {
+        None => None,
+        Some(platform) => {
+            let platform = expander.word(platform).map_err(wrong)?;
+            match platform.is_empty() {
+                true => None,
+                false => Some(platform.parse().map_err(|error: hull_image::Error| {
+                    stage.from.mistake(format!("failed to parse platform {platform}: {error}"))
+                })?),
+            }
+        }
+    };
+    let mut depends = BTreeSet::new();
+    for name in stage.instructions.iter().flat_map(named_stages) {
+        depends.extend(stage_of(&name, before, all));
+    }
+    if let Base::Stage(base) = base {
+        depends.insert(base);
+    }
+    Ok(Planned {
+        name: stage.name.clone().unwrap_or_else(|| format!("stage-{index}")),
+        base,
+        platform,
+        from: stage.from.clone(),
+        instructions: stage.instructions.clone(),
+        depends,
+    })
+}
+
+/// The stage that is called so; the last one where several are.
+fn find(before: &[Planned], all: &[Stage], name: &str) -> Option<usize> {
+    let lower = name.to_ascii_lowercase();
+    (0..before.len()).rev().find(|index| all[*index].name.as_deref() == Some(lower.as_str()))
+}
+
+/// An earlier stage, by its name or its number.
+fn stage_of(name: &str, before: &[Planned], all: &[Stage]) -> Option<usize> {
+    let numbered = || name.parse::<usize>().ok().filter(|number| *number < before.len());
+    find(before, all, name).or_else(numbered)
+}
+
+/// What an instruction names by `from`, as it is written.
+pub fn named_stages(instruction: &Instruction) -> Vec<String> {
+    match &instruction.kind {
+        Kind::Copy(copy) => copy.from.iter().cloned().collect(),
+        Kind::Run(run) => {
+            run.mounts.iter().map(|mount| mount.from.clone()).filter(|from| !from.is_empty()).collect()
+        }
+        _ => Vec::new(),
+    }
+}
+
+impl Plan {
+    /// The stage before `stage` that is called so.
+    pub fn earlier(&self, stage: usize, name: &str) -> Option<usize> {
+        let lower = name.to_ascii_lowercase();
+        let named = (0..stage).rev().find(|index| self.stages[*index].name == lower);
+        named.or_else(|| name.parse::<usize>().ok().filter(|number| *number < stage))
+    }
+
+    /// How many steps are built.
+    pub fn steps(&self) -> usize {
+        self.needed.iter().map(|stage| 1 + self.stages[*stage].instructions.len()).sum()
+    }
+}
+
+fn target(stages: &[Planned], all: &[Stage], wanted: &str) -> Result<usize, Mistake> {
+    if wanted.is_empty() {
+        return Ok(stages.len() - 1);
+    }
+    stage_of(wanted, stages, all).ok_or_else(|| {
+        let names = all.iter().filter_map(|stage| stage.name.as_deref());
+        let hint = nearest(wanted, names).map(|name| format!(" (did you mean {name}?)")).unwrap_or_default();
+        Mistake::of_file(format!("target stage {wanted:?} could not be found{hint}"))
+    })
+}
+
+fn needed(stages: &[Planned], target: usize) -> Vec<usize> {
+    let mut needed = BTreeSet::new();
+    let mut open = vec![target];
+    while let Some(stage) = open.pop() {
+        if needed.insert(stage) {
+            open.extend(&stages[stage].depends);
+        }
+    }
+    needed.into_iter().collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::dockerfile::parse;
+
+    fn of(text: &str, target: &str, args: &[(&str, &str)]) -> Result<Plan, Mistake> {
+        let build_args =
+            args.iter().map(|(name, value)| ((*name).to_owned(), Some((*value).to_owned()))).collect();
+        let request = Request { target: target.to_owned(), build_args, ..Request::default() };
+        plan(&parse(text).unwrap(), &request)
+    }
+
+    #[test]
+    fn what_the_target_does_not_need_is_not_built() {
+        let text = "FROM x AS one\nFROM one AS two\nFROM y AS unused\nFROM scratch\nCOPY --from=0 /a /a\nCOPY --from=two /a /b\n\
+                    RUN --mount=from=z,target=/z true\n";
+        let plan = of(text, "", &[]).unwrap();
+        assert_eq!(plan.needed, [0, 1, 3]);
+        assert_eq!(plan.stages[1].base, Base::Stage(0));
+        assert_eq!(plan.stages[3].base, Base::Scratch);
+        assert_eq!(plan.steps(), 6);
+        assert_eq!(of(text, "two", &[]).unwrap().needed, [0, 1]);
+        assert_eq!(of(text, "Unused", &[]).unwrap().needed, [2]);
+        assert_eq!(
+            of(text, "twoo", &[]).unwrap_err().message,
+            "target stage \"twoo\" could not be found (did you mean two?)"
+        );
+    }
+
+    #[test]
+    fn global_arguments_name_images() {
+        let text = "ARG V=1\nARG I=base:${V}\nFROM ${I}\nFROM ${I}-${TARGETOS}\nFROM $NO\n";
+        let error = of(text, "", &[]).unwrap_err();
+        assert_eq!(
+            error.to_string(),
+            "dockerfile parse error on line 5: base name ($NO) should not be blank"
+        );
+        let text = text.replace("FROM $NO\n", "");
+        let plan = of(&text, "", &[("V", "2")]).unwrap();
+        assert_eq!(plan.stages[0].base, Base::Image("base:2".to_owned()));
+        assert_eq!(plan.stages[1].base, Base::Image("base:2-linux".to_owned()));
+    }
+
+    #[test]
+    fn a_stage_that_is_called_as_an_image_is_that_image_to_itself() {
+        let plan = of("FROM busybox AS busybox\nFROM busybox\n", "", &[]).unwrap();
+        assert_eq!(plan.stages[0].base, Base::Image("busybox".to_owned()));
+        assert_eq!(plan.stages[1].base, Base::Stage(0));
+        assert_eq!(plan.earlier(1, "0"), Some(0));
+        assert_eq!(plan.earlier(1, "1"), None);
+    }
+}

@@ -1,0 +1,243 @@
+//! What a build tells while it goes on.
+
+use std::collections::BTreeMap;
+use std::pin::Pin;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use serde::Serialize;
+
+/// Something that happened. Steps are counted from 1 over all stages that are built.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+#[serde(tag = "event", rename_all = "lowercase")]
+pub enum Event {
+    /// A step begins.
+    Step {
+        /// Its number.
+        step: usize,
+        /// How many there are.
+        total: usize,
+        /// The number of its stage.
+        stage: usize,
+        /// `build 2/3`: its stage, and which of that it is.
+        name: String,
+        /// The instruction.
+        text: String,
+    },
+    /// Its command runs in a container.
+    Running {
+        /// Its number.
+        step: usize,
+        /// The container's id.
+        container: String,
+    },
+    /// Its command printed something.
+    Output {
+        /// Its number.
+        step: usize,
+        /// What.
+        text: String,
+        /// On standard error.
+        error: bool,
+    },
+    /// A step is over.
+    Done {
+        /// Its number.
+        step: usize,
+        /// What was built so far: the digest of its configuration.
+        id: String,
+        /// It was made before.
+        cached: bool,
+        /// How long it took.
+        seconds: f64,
+    },
+    /// A step failed; why, the build's end says.
+    Failed {
+        /// Its number.
+        step: usize,
+    },
+    /// A stage is over.
+    Stage {
+        /// Its number.
+        stage: usize,
+    },
+    /// The base image has instructions for who builds on it.
+    Triggers {
+        /// The step of the FROM.
+        step: usize,
+        /// How many.
+        count: usize,
+    },
+    /// The context has been read.
+    Context {
+        /// How long it took.
+        seconds: f64,
+    },
+    /// Something is unwise.
+    Warning {
+        /// `RuleName: what is unwise (line 3)`.
+        text: String,
+        /// The lines.
+        excerpt: String,
+    },
+}
+
+/// Who is told what goes on.
+pub trait Listener: Send + Sync {
+    /// Takes an event.
+    fn event(&self, event: Event);
+
+    /// Waits until what was told has been taken, more or less: whoever prints without end waits for who reads it.
+    fn room(&self) -> Pin<Box<dyn Future<Output = ()> + Send + '_>>;
+}
+
+/// Where events go.
+pub type Tell = Arc<dyn Listener>;
+
+/// Nobody is told anything.
+pub struct Silence;
+
+impl Listener for Silence {
+    fn event(&self, _: Event) {}
+
+    fn room(&self) -> Pin<Box<dyn Future<Output = ()> + Send + '_>> {
+        Box::pin(std::future::ready(()))
+    }
+}
+
+/// Events as the lines of Docker's classic builder, stage by stage in their order, however they run: the first that is not
+/// over is told as it goes, those behind it are kept back.
+pub struct Classic {
+    say: Box<dyn Fn(String) + Send + Sync>,
+    state: Mutex<State>,
+}
+
+#[derive(Default)]
+struct State {
+    /// The stages that are built, in their order; what is kept back of each.
+    waiting: BTreeMap<usize, Vec<Event>>,
+    over: Vec<usize>,
+    /// Which stage a step is of, and in which container it ran.
+    stage_of: BTreeMap<usize, usize>,
+    containers: BTreeMap<usize, String>,
+}
+
+impl Classic {
+    /// For the stages of these numbers; `say` gets the lines.
+    pub fn new(stages: &[usize], say: impl Fn(String) + Send + Sync + 'static) -> Classic {
+        let waiting = stages.iter().map(|stage| (*stage, Vec::new())).collect();
+        Classic { say: Box::new(say), state: Mutex::new(State { waiting, ..State::default() }) }
+    }
+
+    /// Takes an event.
+    pub fn event(&self, event: Event) {
+        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        let stage = match &event {
+            Event::Step { step, stage, .. } => {
+                state.stage_of.insert(*step, *stage);
+                *stage
+            }
+            Event::Running { step, .. }
+            | Event::Output { step, .. }
+            | Event::Done { step, .. }
+            | Event::Failed { step }
+            | Event::Triggers { step, .. } => state.stage_of.get(step).copied().unwrap_or_default(),
+            Event::Stage { stage } => *stage,
+            Event::Context { .. } => return,
+            Event::Warning { .. } => return,
+        };
+        let first = state.waiting.keys().next().copied();
+        if first.is_some_and(|first| first != stage) {
+            // The last words of a stage are told whatever its turn.
+            if let Event::Stage { .. } = event {
+                state.over.push(stage);
+            } else {
+                state.waiting.entry(stage).or_default().push(event);
+            }
+            return;
+        }
+        if let Event::Stage { .. } = event {
+            state.waiting.remove(&stage);
+            // Those behind it may be over already.
+            while let Some((next, events)) = state.waiting.pop_first() {
+                events.into_iter().for_each(|event| self.told(&mut state, event));
+                if !state.over.contains(&next) {
+                    state.waiting.insert(next, Vec::new());
+                    break;
+                }
+            }
+        } else {
+            self.told(&mut state, event);
+        }
+    }
+
+    /// Tells what was kept back: a build that failed in a later stage is told with what that printed.
+    pub fn finish(&self) {
+        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        for (_, events) in std::mem::take(&mut state.waiting) {
+            events.into_iter().for_each(|event| self.told(&mut state, event));
+        }
+    }
+
+    fn told(&self, state: &mut State, event: Event) {
+        let short = |id: &str| id.trim_start_matches("sha256:").chars().take(12).collect::<String>();
+        let line = match event {
+            Event::Step { step, total, text, .. } => format!("Step {step}/{total} : {text}\n"),
+            Event::Running { step, container } => {
+                let line = format!(" ---> Running in {}\n", short(&container));
+                state.containers.insert(step, container);
+                line
+            }
+            Event::Output { text, .. } => text,
+            Event::Done { id, cached: true, .. } => format!(" ---> Using cache\n ---> {}\n", short(&id)),
+            Event::Done { step, id, .. } => {
+                let removed = state.containers.remove(&step);
+                let removed = removed
+                    .map(|container| format!(" ---> Removed intermediate container {}\n", short(&container)));
+                format!("{} ---> {}\n", removed.unwrap_or_default(), short(&id))
+            }
+            Event::Triggers { count, .. } => {
+                format!("# Executing {count} build trigger{}\n", if count == 1 { "" } else { "s" })
+            }
+            _ => return,
+        };
+        (self.say)(line);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn stages_are_told_in_their_order() {
+        let said = Arc::new(Mutex::new(String::new()));
+        let into = Arc::clone(&said);
+        let classic = Classic::new(&[0, 2], move |line| into.lock().unwrap().push_str(&line));
+        let step = |step, stage| Event::Step {
+            step,
+            total: 3,
+            stage,
+            name: String::new(),
+            text: format!("s{step}"),
+        };
+        let done = |step, cached| Event::Done {
+            step,
+            id: "sha256:0123456789abcdef".to_owned(),
+            cached,
+            seconds: 0.0,
+        };
+        classic.event(step(1, 0));
+        classic.event(step(3, 2));
+        classic.event(Event::Output { step: 3, text: "late\n".to_owned(), error: false });
+        classic.event(done(1, true));
+        assert_eq!(said.lock().unwrap().as_str(), "Step 1/3 : s1\n ---> Using cache\n ---> 0123456789ab\n");
+        classic.event(Event::Running { step: 3, container: "c".repeat(64) });
+        classic.event(Event::Stage { stage: 0 });
+        classic.event(done(3, false));
+        classic.event(Event::Stage { stage: 2 });
+        let said = said.lock().unwrap();
+        let rest = "Step 3/3 : s3\nlate\n ---> Running in cccccccccccc\n \
+                    ---> Removed intermediate container cccccccccccc\n ---> 0123456789ab\n";
+        assert!(said.ends_with(rest), "{said}");
+    }
+}

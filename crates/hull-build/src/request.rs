@@ -1,0 +1,52 @@
+//! What is asked of a build.
+
+use std::collections::BTreeMap;
+
+use hull_engine::model::HostConfig;
+
+/// Everything about a build but its context.
+#[derive(Clone, Debug, Default)]
+pub struct Request {
+    /// The names that the image gets.
+    pub tags: Vec<String>,
+    /// The Dockerfile's path in the context; empty: `Dockerfile`.
+    pub dockerfile: String,
+    /// The stage that is wanted; empty: the last.
+    pub target: String,
+    /// Build arguments; one without a value is as if it were not there.
+    pub build_args: BTreeMap<String, Option<String>>,
+    /// Labels of the image.
+    pub labels: BTreeMap<String, String>,
+    /// `os/architecture` of what is built; none: this machine's.
+    pub platform: Option<hull_image::Platform>,
+    /// Nothing that was built before is used.
+    pub no_cache: bool,
+    /// Images are looked for anew.
+    pub pull: bool,
+    /// Images whose steps are used where they are the same.
+    pub cache_from: Vec<String>,
+    /// The layers of the build become one.
+    pub squash: bool,
+    /// How the host runs a step: limits, network, hosts. What a policy judges is this very value.
+    pub host: HostConfig,
+    /// The labels of the steps' containers.
+    pub step_labels: BTreeMap<String, String>,
+    /// Secrets by their ids.
+    pub secrets: BTreeMap<String, Secret>,
+    /// Only what is unwise is told, nothing is built.
+    pub check_only: bool,
+    /// The Dockerfile itself, where it is not in the context.
+    pub dockerfile_text: Option<String>,
+    /// Credentials for registries, by their addresses.
+    pub registries: BTreeMap<String, hull_image::registry::Credentials>,
+}
+
+/// What nobody else may see.
+#[derive(Clone, Default)]
+pub struct Secret(pub Vec<u8>);
+
+impl std::fmt::Debug for Secret {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "({} bytes)", self.0.len())
+    }
+}

@@ -1,0 +1,408 @@
+//! A stage: its base, then one instruction after the other. Each is looked up by its key first and done only where it was
+//! never done before.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, PoisonError};
+use std::time::Instant;
+
+use hull_image::config::History;
+use hull_image::{Digest, Draft, ImageConfig, Layer, Platform};
+
+use crate::build::{Build, Made};
+use crate::dockerfile::expand::Expander;
+use crate::dockerfile::lint::PREDEFINED;
+use crate::dockerfile::{Instruction, Kind, parse_trigger};
+use crate::failure::{Failure, Result};
+use crate::key::Key;
+use crate::metadata::{self, Change};
+use crate::plan::{Base, platform_arguments};
+use crate::progress::Event;
+
+/// What `PATH` is where nobody says so.
+const DEFAULT_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
+
+/// A stage on its way.
+pub(crate) struct Stage {
+    pub(crate) build: Arc<Build>,
+    pub(crate) index: usize,
+    /// What was made so far.
+    pub(crate) made: Made,
+    /// The arguments that were declared, with their values.
+    pub(crate) arguments: BTreeMap<String, Option<String>>,
+    /// This stage has a CMD of its own.
+    cmd_set: bool,
+    /// The number of the step that is done.
+    pub(crate) step: usize,
+}
+
+/// What became of a step.
+pub(crate) struct Outcome {
+    pub(crate) made: Made,
+    pub(crate) cached: bool,
+}
+
+/// Builds the stage of this number.
+pub(crate) async fn run(build: Arc<Build>, index: usize) -> Result<Made> {
+    let first = 1 + build
+        .plan
+        .needed
+        .iter()
+        .filter(|stage| **stage < index)
+        .map(|stage| 1 + build.plan.stages[*stage].instructions.len())
+        .sum::<usize>();
+    let planned = build.plan.stages[index].clone();
+    let from = &planned.from;
+    let begun = Instant::now();
+    // What it stands on is waited for before anything of it is told: its own time begins then.
+    let base = match &planned.base {
+        Base::Stage(stage) => Some(build.stage(*stage).await?),
+        _ => None,
+    };
+    announce(&build, index, first, from);
+    let made = match based(&build, &planned.base, base, planned.platform.as_ref()).await {
+        Ok(made) => made,
+        Err(failure) => {
+            build.say(Event::Failed { step: first });
+            return Err(failure.at(from.at, from.last_line));
+        }
+    };
+    let triggers = match &planned.base {
+        Base::Image(_) => made.draft.image.container_config().on_build,
+        _ => Vec::new(),
+    };
+    tell_done(&build, first, &made, false, begun);
+    let mut stage = Stage {
+        build: Arc::clone(&build),
+        index,
+        made,
+        arguments: BTreeMap::new(),
+        cmd_set: false,
+        step: first,
+    };
+    stage.triggers(triggers, from).await?;
+    for instruction in &planned.instructions {
+        stage.step += 1;
+        announce(&build, index, stage.step, instruction);
+        let begun = Instant::now();
+        match stage.execute(instruction).await {
+            Ok(outcome) => {
+                tell_done(&build, stage.step, &outcome.made, outcome.cached, begun);
+                stage.made = outcome.made;
+            }
+            Err(failure) => {
+                build.say(Event::Failed { step: stage.step });
+                return Err(failure.at(instruction.at, instruction.last_line));
+            }
+        }
+    }
+    build.say(Event::Stage { stage: index });
+    Ok(stage.made)
+}
+
+fn announce(build: &Build, index: usize, step: usize, instruction: &Instruction) {
+    let planned = &build.plan.stages[index];
+    let steps = 1 + planned.instructions.len();
+    let first = planned.instructions.iter().position(|one| one == instruction).map_or(1, |at| at + 2);
+    build.say(Event::Step {
+        step,
+        total: build.plan.steps(),
+        stage: index,
+        name: format!("{} {first}/{steps}", planned.name),
+        text: instruction.text.clone(),
+    });
+}
+
+fn tell_done(build: &Build, step: usize, made: &Made, cached: bool, begun: Instant) {
+    let seconds = begun.elapsed().as_secs_f64();
+    build.say(Event::Done { step, id: made.draft.image.id.to_string(), cached, seconds });
+}
+
+/// What a stage stands on.
+async fn based(
+    build: &Arc<Build>,
+    base: &Base,
+    stage: Option<Made>,
+    platform: Option<&Platform>,
+) -> Result<Made> {
+    build.check()?;
+    match (base, stage) {
+        (Base::Stage(_), Some(made)) => Ok(made),
+        (Base::Stage(_), None) => Err(Failure::system("build a stage", "the one below it is not there")),
+        (Base::Image(name), _) => build.image(name, platform).await,
+        (Base::Scratch, _) => {
+            let platform =
+                platform.or(build.request.platform.as_ref()).cloned().unwrap_or_else(Platform::host);
+            let config = ImageConfig {
+                os: platform.os.clone(),
+                architecture: platform.architecture.clone(),
+                variant: platform.variant.clone(),
+                config: Some(hull_image::ContainerConfig::default()),
+                ..ImageConfig::default()
+            };
+            let key = Key::of("scratch").with_all([&platform.os, &platform.architecture, &platform.variant]);
+            Ok(Made { draft: build.engine.images.draft(config)?, key: key.finish() })
+        }
+    }
+}
+
+/// Applies a change of the configuration, or finds that it was applied before.
+pub(crate) fn changed(build: &Build, made: &Made, change: &Change) -> Result<(Made, bool)> {
+    let created_by = change.created_by();
+    let stays = matches!(change, Change::Entrypoint(_, true));
+    let key = Key::of("change").with(made.key.to_string()).with(&created_by).with([u8::from(stays)]).finish();
+    if let Some(draft) = cached(build, &key)? {
+        return Ok((Made { draft, key }, true));
+    }
+    let draft = next(build, &made.draft, created_by.clone(), None, |config| change.apply(config))?;
+    build.engine.images.keep_step(&key, &draft, &created_by, 0)?;
+    Ok((Made { draft, key }, false))
+}
+
+/// What a step of this key made before.
+pub(crate) fn cached(build: &Build, key: &Digest) -> Result<Option<Draft>> {
+    if build.request.no_cache { Ok(None) } else { Ok(build.engine.images.step(key)?) }
+}
+
+/// The next image: a line of the history more, and a layer where there is one.
+pub(crate) fn next(
+    build: &Build,
+    draft: &Draft,
+    created_by: String,
+    layer: Option<&Layer>,
+    change: impl FnOnce(&mut ImageConfig) -> Result<()>,
+) -> Result<Draft> {
+    let mut config = draft.image.config.clone();
+    change(&mut config)?;
+    let now = build.now();
+    config.history.push(History {
+        created: Some(now.clone()),
+        created_by,
+        empty_layer: layer.is_none(),
+        ..History::default()
+    });
+    config.rootfs.diff_ids.extend(layer.map(|layer| layer.diff_id));
+    config.created = Some(now);
+    // These are the base's: who made it, of what.
+    config.container.clear();
+    config.docker_version.clear();
+    config.comment.clear();
+    Ok(build.engine.images.draft(config)?)
+}
+
+impl Build {
+    /// The time that images get: the request's, where it wants the same image again, or now.
+    pub(crate) fn now(&self) -> String {
+        let asked = self.request.build_args.get("SOURCE_DATE_EPOCH").cloned().flatten();
+        let asked = asked
+            .and_then(|text| text.parse().ok())
+            .and_then(|seconds| jiff::Timestamp::from_second(seconds).ok());
+        asked.unwrap_or_else(jiff::Timestamp::now).to_string()
+    }
+}
+
+impl Stage {
+    /// The instructions that the base image holds for who builds on it.
+    async fn triggers(&mut self, triggers: Vec<String>, from: &Instruction) -> Result<()> {
+        if triggers.is_empty() {
+            return Ok(());
+        }
+        self.build.say(Event::Triggers { step: self.step, count: triggers.len() });
+        // They are not the new image's.
+        let mut config = self.made.draft.image.config.clone();
+        config.config.get_or_insert_default().on_build.clear();
+        self.made.draft = self.build.engine.images.draft(config)?;
+        self.made.key = Key::of("triggered").with(self.made.key.to_string()).finish();
+        for text in triggers {
+            let wrong = |message: String| Failure::invalid(format!("ONBUILD {text}: {message}"));
+            let instruction = parse_trigger(&text).map_err(|mistake| wrong(mistake.message))?;
+            let outcome =
+                self.execute(&instruction).await.map_err(|failure| failure.at(from.at, from.last_line));
+            match outcome {
+                Ok(outcome) => self.made = outcome.made,
+                Err(failure) => {
+                    self.build.say(Event::Failed { step: self.step });
+                    return Err(failure);
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// The value of a variable.
+    fn value(&self, name: &str) -> Option<String> {
+        let config = self.made.draft.image.config.config.as_ref();
+        let env = config.map(|config| &config.env[..]).unwrap_or_default();
+        let of = |entry: &String| {
+            entry.split_once('=').filter(|(key, _)| *key == name).map(|(_, value)| value.to_owned())
+        };
+        env.iter()
+            .find_map(of)
+            .or_else(|| self.arguments.get(name).cloned().flatten())
+            .or_else(|| (name == "PATH").then(|| DEFAULT_PATH.to_owned()))
+    }
+
+    /// Expands words with the variables of this stage.
+    pub(crate) fn expanded(&self, text: &str) -> Result<String> {
+        let value = |name: &str| self.value(name);
+        Expander::new(self.build.plan.escape, &value).word(text).map_err(Failure::invalid)
+    }
+
+    /// Expands a document.
+    pub(crate) fn expanded_document(&self, text: &str) -> Result<String> {
+        let value = |name: &str| self.value(name);
+        Expander::new(self.build.plan.escape, &value).document(text).map_err(Failure::invalid)
+    }
+
+    /// The arguments that a command sees, `NAME=value`: what the environment has already is not among them.
+    pub(crate) fn visible_arguments(&self) -> Vec<String> {
+        let config = self.made.draft.image.container_config();
+        let has = |name: &str| config.env.iter().any(|entry| entry.split('=').next() == Some(name));
+        self.arguments
+            .iter()
+            .filter(|(name, _)| !has(name))
+            .filter_map(|(name, value)| value.as_ref().map(|value| format!("{name}={value}")))
+            .collect()
+    }
+
+    /// The arguments that every command sees, and that change nothing of what it does.
+    pub(crate) fn predefined_arguments(&self) -> Vec<String> {
+        let given = PREDEFINED.iter().filter(|name| !self.arguments.contains_key(**name));
+        given
+            .filter_map(|name| {
+                let value = self.build.request.build_args.get(*name)?.as_ref()?;
+                Some(format!("{name}={value}"))
+            })
+            .collect()
+    }
+
+    async fn execute(&mut self, instruction: &Instruction) -> Result<Outcome> {
+        self.build.check()?;
+        match &instruction.kind {
+            // Boxed: what these keep over their awaits is large, and the daemon's threads have small stacks.
+            Kind::Run(run) => Box::pin(self.run(run)).await,
+            Kind::Copy(copy) => Box::pin(self.copy(copy, None)).await,
+            Kind::Add(add) => Box::pin(self.copy(&add.copy, Some(add))).await,
+            Kind::Arg(arguments) => self.argument(arguments),
+            kind => {
+                let config = self.made.draft.image.container_config();
+                let change = {
+                    let value = |name: &str| self.value(name);
+                    let expander = Expander::new(self.build.plan.escape, &value);
+                    metadata::change(kind, &config, &expander, self.cmd_set)?
+                };
+                let Some(change) = change else {
+                    return Err(Failure::invalid(format!("{} is not expected here", instruction.keyword)));
+                };
+                self.cmd_set |= matches!(change, Change::Cmd(_));
+                if let Change::Workdir(path) = &change {
+                    return Box::pin(self.workdir(path, &change)).await;
+                }
+                let (made, cached) = changed(&self.build, &self.made, &change)?;
+                Ok(Outcome { made, cached })
+            }
+        }
+    }
+
+    /// ARG: a value for what follows, and a line of the history.
+    fn argument(&mut self, arguments: &[(String, Option<String>)]) -> Result<Outcome> {
+        let platforms = platform_arguments(&self.build.request);
+        let mut shown = Vec::new();
+        for (name, default) in arguments {
+            let default = default.as_ref().map(|default| self.expanded(default)).transpose()?;
+            shown.push(match &default {
+                Some(default) => format!("{name}={default}"),
+                None => name.clone(),
+            });
+            let given = self.build.request.build_args.get(name).cloned().flatten();
+            let global = self.build.plan.globals.get(name).cloned().flatten();
+            let value = given.or(default).or(global).or_else(|| platforms.get(name).cloned());
+            self.arguments.insert(name.clone(), value);
+            self.build.consumed.lock().unwrap_or_else(PoisonError::into_inner).insert(name.clone());
+        }
+        let (made, cached) = changed(&self.build, &self.made, &Change::Arg(shown.join(" ")))?;
+        Ok(Outcome { made, cached })
+    }
+
+    /// Enters what a step did: the next image, kept under its key.
+    pub(crate) fn entered(
+        &self,
+        key: Digest,
+        created_by: String,
+        layer: Option<&Layer>,
+        change: impl FnOnce(&mut ImageConfig) -> Result<()>,
+    ) -> Result<Outcome> {
+        let draft = next(&self.build, &self.made.draft, created_by.clone(), layer, change)?;
+        let size = layer.map_or(0, |layer| layer.size);
+        self.build.engine.images.keep_step(&key, &draft, &created_by, size)?;
+        Ok(Outcome { made: Made { draft, key }, cached: false })
+    }
+
+    /// What a step of this key made before, also as a step of an image that the request names.
+    pub(crate) fn found(&self, key: Digest, created_by: &str) -> Result<Option<Outcome>> {
+        if let Some(draft) = cached(&self.build, &key)? {
+            return Ok(Some(Outcome { made: Made { draft, key }, cached: true }));
+        }
+        if self.build.request.no_cache {
+            return Ok(None);
+        }
+        for name in &self.build.request.cache_from {
+            // One that is not there has nothing to give.
+            let Ok(image) = self.build.engine.images.resolve(name) else { continue };
+            if let Some(config) = continued(&self.made.draft.image.config, &image.config, created_by) {
+                let draft = self.build.engine.images.draft(config)?;
+                self.build.engine.images.keep_step(&key, &draft, created_by, 0)?;
+                return Ok(Some(Outcome { made: Made { draft, key }, cached: true }));
+            }
+        }
+        Ok(None)
+    }
+}
+
+/// The image that one has become by one step, where another image is that image with this step and further ones.
+fn continued(so_far: &ImageConfig, other: &ImageConfig, created_by: &str) -> Option<ImageConfig> {
+    let steps = so_far.history.len();
+    let same = |a: &History, b: &History| a.created_by == b.created_by && a.empty_layer == b.empty_layer;
+    let begins = other.history.len() > steps
+        && so_far.history.iter().zip(&other.history).all(|(a, b)| same(a, b))
+        && other.rootfs.diff_ids.starts_with(&so_far.rootfs.diff_ids);
+    let step = other.history.get(steps).filter(|step| begins && step.created_by == created_by)?;
+    let mut config = so_far.clone();
+    if !step.empty_layer {
+        config.rootfs.diff_ids.push(*other.rootfs.diff_ids.get(so_far.rootfs.diff_ids.len())?);
+    }
+    config.created.clone_from(&step.created);
+    config.history.push(step.clone());
+    Some(config)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn image(steps: &[(&str, bool)]) -> ImageConfig {
+        let mut config = ImageConfig::default();
+        for (created_by, empty_layer) in steps {
+            config.history.push(History {
+                created_by: (*created_by).to_owned(),
+                empty_layer: *empty_layer,
+                ..History::default()
+            });
+            if !empty_layer {
+                config.rootfs.diff_ids.push(Digest::of(created_by.as_bytes()));
+            }
+        }
+        config
+    }
+
+    #[test]
+    fn another_image_continues_this_one_by_its_history() {
+        let all = image(&[("base", false), ("ENV a", true), ("RUN b", false), ("RUN c", false)]);
+        let so_far = image(&[("base", false), ("ENV a", true)]);
+        let next = continued(&so_far, &all, "RUN b").unwrap();
+        assert_eq!(next.rootfs.diff_ids, all.rootfs.diff_ids[..2]);
+        assert_eq!(next.history.len(), 3);
+        assert!(continued(&so_far, &all, "RUN c").is_none());
+        assert!(continued(&image(&[("other", false), ("ENV a", true)]), &all, "RUN b").is_none());
+        assert!(continued(&all, &all, "RUN d").is_none());
+    }
+}

@@ -1,0 +1,164 @@
+//! A layer made of what a snapshot changed, where it lies: its files are renamed, not copied. They are read once, for the
+//! digest that names the layer and for the archive's bookkeeping.
+
+use std::io::BufRead;
+use std::path::Path;
+use std::sync::Arc;
+
+use super::commit::{pack, piped};
+use super::database::LayerRow;
+use super::import::Unpacked;
+use super::state::Base;
+use super::{Layer, Store};
+use crate::layer::split::SplitWriter;
+use crate::layer::stream::{ChunkReader, Passed, pass};
+use crate::layer::unpack::Place;
+use crate::tar::{Kind, Reader, Record};
+use crate::{Digest, Error, Result};
+
+/// Layers that nobody removes as long as this is there: the uppermost one, and all below it.
+#[derive(Debug)]
+pub struct Held {
+    store: Arc<Store>,
+    top: Digest,
+}
+
+impl Drop for Held {
+    fn drop(&mut self) {
+        self.store.state_mut().release(&self.top);
+        if let Err(error) = self.store.collect(self.top) {
+            tracing::warn!("{error}; layers that nothing uses stay until the next start");
+        }
+    }
+}
+
+impl Store {
+    /// Holds a layer and those below it.
+    ///
+    /// # Errors
+    /// It is not there.
+    pub fn hold(self: &Arc<Self>, top: Digest) -> Result<Held> {
+        let mut state = self.state_mut();
+        let layer = state.layers.get_mut(&top);
+        layer.ok_or_else(|| Error::not_found(format!("layer {top} was removed meanwhile")))?.users += 1;
+        Ok(Held { store: Arc::clone(self), top })
+    }
+
+    /// Makes a layer of what a snapshot changed, which nothing is mounted of any more and nothing will be: only its
+    /// removal is left. None where nothing was changed.
+    ///
+    /// # Errors
+    /// Its files cannot be read, or the disk fails; nothing is left then.
+    pub fn seal(self: &Arc<Self>, key: &str) -> Result<Option<(Layer, Held)>> {
+        let changes = self.raw_changes(key)?;
+        if changes.is_empty() {
+            return Ok(None);
+        }
+        let below = match self.state().snapshots.get(key) {
+            Some(Base::Layer(top)) => Some(*top),
+            Some(Base::Nothing) => None,
+            _ => {
+                return Err(Error::new(
+                    crate::Kind::Forbidden,
+                    "what lies below is this machine itself (hull/host), which is no layer: nothing can be built on it",
+                ));
+            }
+        };
+        let upper = self.snapshot(key)?.upper;
+        let folder = self.temporary()?;
+        let place = Place::beneath(&folder);
+        let passed = piped(
+            |out| pack(&upper, &changes, out),
+            |reader| pass(reader, &|_| {}, |chunks| record(chunks, &place.split)),
+        );
+        let passed = match passed.and_then(|passed| moved(&upper, &place.tree).map(|()| passed)) {
+            Ok(passed) => passed,
+            Err(error) => {
+                self.discard(&folder);
+                return Err(error);
+            }
+        };
+        let unpacked = Unpacked::new(self, folder, passed);
+        self.enter_layer(&unpacked, below).map(Some)
+    }
+
+    /// Gives a layer its place above another, and its row.
+    fn enter_layer(
+        self: &Arc<Self>,
+        unpacked: &Unpacked<'_>,
+        below: Option<Digest>,
+    ) -> Result<(Layer, Held)> {
+        let Passed { diff_id, length, value: size, .. } = unpacked.passed;
+        let chain_id = Digest::chain(below, diff_id);
+        let database = self.database();
+        let known = self.state().layers.contains_key(&chain_id);
+        if !known {
+            let number = self.place(unpacked)?;
+            let row = LayerRow {
+                number,
+                chain_id,
+                diff_id,
+                parent: below,
+                size,
+                archive_size: length,
+                unsynced: Some(self.boot.clone()),
+            };
+            if let Err(error) = database.put_layer(&row) {
+                let place = self.layer_place(number);
+                [place.tree, place.split, place.kept].iter().for_each(|path| self.discard(path));
+                return Err(error);
+            }
+            self.state_mut().add_layer(row);
+            self.sync_behind(vec![number]);
+        }
+        let held = self.hold(chain_id)?;
+        drop(database);
+        Ok((Layer { chain_id, diff_id, size }, held))
+    }
+}
+
+/// The snapshot's folder becomes the layer's.
+fn moved(upper: &Path, tree: &Path) -> Result<()> {
+    // As of every layer: what the root itself is, is its container's.
+    rustix::fs::chmod(upper, rustix::fs::Mode::from(0o755))
+        .map_err(|errno| Error::file("change the mode of", upper, errno))?;
+    std::fs::rename(upper, tree).map_err(|error| Error::file("move", upper, error))
+}
+
+/// Writes down what is in an archive besides the bytes of its files. The value is the number of those.
+fn record(chunks: ChunkReader, split: &Path) -> Result<u64> {
+    let create = |error| Error::file("write", split, error);
+    let mut reader = Reader::new(chunks, SplitWriter::create(split).map_err(create)?);
+    let mut size = 0;
+    while let Some(entry) = reader.next().map_err(Error::archive)? {
+        if entry.kind == Kind::File {
+            size += entry.size;
+            passed_over(&mut reader, &entry.path, &entry).map_err(Error::archive)?;
+        }
+    }
+    let (_, split) = reader.finish().map_err(Error::archive)?;
+    split.finish().map_err(create)?;
+    Ok(size)
+}
+
+/// Takes note of a file's contents, which are on the disk already.
+fn passed_over<R: BufRead, S: Record>(
+    reader: &mut Reader<R, S>,
+    path: &[u8],
+    entry: &crate::tar::Entry,
+) -> std::io::Result<()> {
+    let whole = [(0, entry.size)];
+    for &(offset, length) in entry.sparse.as_deref().unwrap_or(&whole) {
+        reader.record.contents(path, offset, length)?;
+        let mut done = 0;
+        while done < length {
+            let count = reader.data()?.len().min(usize::try_from(length - done).unwrap_or(usize::MAX));
+            if count == 0 {
+                break;
+            }
+            reader.consume(count);
+            done += count as u64;
+        }
+    }
+    Ok(())
+}
