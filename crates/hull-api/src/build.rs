@@ -37,6 +37,8 @@ const PREFACE_LIMIT: u64 = 16 << 20;
 struct Preface {
     /// Secrets by their ids, in base64.
     secrets: BTreeMap<String, String>,
+    /// The Dockerfile, where it is not in the archive.
+    dockerfile: Option<String>,
 }
 
 /// `POST /build`.
@@ -69,7 +71,7 @@ pub(crate) async fn build(mut request: Request) -> Result<Response> {
     let (preparing, stopping) = (Arc::clone(&builder), stop.clone());
     let (prepared, early) = blocking::run(move || {
         if has_preface {
-            asked.secrets = preface(&mut reader)?;
+            (asked.secrets, asked.dockerfile_text) = preface(&mut reader)?;
         }
         let early = Mutex::new(Vec::new());
         let tell = |event| early.lock().unwrap_or_else(PoisonError::into_inner).push(event);
@@ -263,7 +265,7 @@ fn asked(query: &Query) -> Result<hull_build::Request> {
 }
 
 /// Reads the line before an archive.
-fn preface(reader: &mut BufReader<BodyReader>) -> Result<BTreeMap<String, Secret>> {
+fn preface(reader: &mut BufReader<BodyReader>) -> Result<(BTreeMap<String, Secret>, Option<String>)> {
     let mut line = Vec::new();
     reader
         .take(PREFACE_LIMIT)
@@ -275,7 +277,8 @@ fn preface(reader: &mut BufReader<BodyReader>) -> Result<BTreeMap<String, Secret
         let bytes = base64::engine::general_purpose::STANDARD.decode(text);
         Ok((id, Secret(bytes.map_err(|error| wrong(error.to_string()))?)))
     };
-    preface.secrets.into_iter().map(decoded).collect()
+    let secrets = preface.secrets.into_iter().map(decoded).collect::<Result<_>>()?;
+    Ok((secrets, preface.dockerfile))
 }
 
 /// A build that does not begin.

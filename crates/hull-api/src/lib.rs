@@ -8,6 +8,9 @@
 //! - `blocking`: work that blocks, bodies as readers and writers.
 //! - `http`: a request as the handlers see it, and the answers that they give.
 
+/// Which files of a folder belong to a build: for clients, who pack it.
+pub use hull_build::ignore;
+
 mod blocking;
 mod build;
 mod container_create;

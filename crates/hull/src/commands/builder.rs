@@ -1,10 +1,10 @@
-//! `hull builder …`: there is no builder here yet, but a daemon that has one keeps a cache.
+//! `hull builder …`: what builds have made, and making more of it.
 
 use clap::Args;
 
+use super::build::{BuildArgs, build};
 use super::shared::confirm;
 use super::system::prune_build_cache;
-use super::unsupported::{Anything, refuse};
 use super::{Entry, Management};
 use crate::context::Context;
 use crate::error::{Error, ExitStatus};
@@ -12,7 +12,7 @@ use crate::format::human;
 use crate::outln;
 
 const ENTRIES: &[Entry] = &[
-    entry!("build", [], Hidden, "Build an image from a Dockerfile", "[ARG...]", Anything, refuse),
+    entry!("build", [], Commands, "Build an image from a Dockerfile", "[OPTIONS] PATH | -", BuildArgs, build),
     entry!("prune", [], Commands, "Remove build cache", "[OPTIONS]", PruneArgs, prune),
 ];
 

@@ -73,6 +73,7 @@ macro_rules! entry {
     };
 }
 
+mod build;
 mod builder;
 mod cgroup;
 mod container;
@@ -93,6 +94,7 @@ mod volume;
 /// The commands at the root, in tables: the first that has a name wins.
 pub const ROOT: &[&[Entry]] = &[
     container::ROOT,
+    build::ROOT,
     image::ROOT,
     inspect::ROOT,
     login::ROOT,

@@ -8,7 +8,6 @@ use crate::error::{Error, ExitStatus};
 
 /// The commands, hidden in the help.
 pub const ROOT: &[Entry] = &[
-    entry!("build", [], Hidden, "Build an image from a Dockerfile", "[ARG...]", Anything, refuse),
     entry!("buildx", [], Hidden, "Build with BuildKit", "[ARG...]", Anything, refuse),
     entry!(
         "compose",

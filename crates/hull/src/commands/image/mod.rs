@@ -108,11 +108,11 @@ const ENTRIES: &[Entry] = &[
     entry!(
         "build",
         [],
-        Hidden,
+        Commands,
         "Build an image from a Dockerfile",
-        "[ARG...]",
-        super::unsupported::Anything,
-        super::unsupported::refuse
+        "[OPTIONS] PATH | -",
+        super::build::BuildArgs,
+        super::build::build
     ),
     entry!(
         "history",

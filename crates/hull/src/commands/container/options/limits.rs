@@ -133,6 +133,11 @@ const ULIMITS: &[&str] = &[
     "stack",
 ];
 
+/// The values of `--ulimit` as the API's list.
+pub fn ulimits(texts: &[String]) -> Result<Value, Error> {
+    each("--ulimit", texts, ulimit).map(Value::from)
+}
+
 fn ulimit(text: &str) -> Result<Value, String> {
     let (name, limits) = text.split_once('=').ok_or_else(|| format!("invalid ulimit argument: {text}"))?;
     if !ULIMITS.contains(&name) {

@@ -1,0 +1,74 @@
+//! What is done again, and what is not.
+
+use hull_tests::{Daemon, Engine};
+
+const FILE: &str = r#"
+        $ mkdir -p ctx/d; printf '%s\n' 'FROM busybox' 'RUN cat /proc/sys/kernel/random/uuid >/first' 'COPY d /d' 'RUN cat /proc/sys/kernel/random/uuid >/second' >ctx/Dockerfile
+        $ echo 1 >ctx/d/a; echo 1 >ctx/d/b; build() { hull build -q -t c "$@" ctx >/dev/null; hull run --rm c cat /first /second; }; build >one
+"#;
+
+#[test]
+fn contents_count_and_times_do_not() {
+    Daemon::start().session(&format!(
+        r#"{FILE}
+        $ build() {{ hull build -q -t c "$@" ctx >/dev/null; hull run --rm c cat /first /second; }}; build | cmp - one
+        $ build() {{ hull build -q -t c "$@" ctx >/dev/null; hull run --rm c cat /first /second; }}; touch ctx/d/a ctx/d; build | cmp - one
+        $ build() {{ hull build -q -t c "$@" ctx >/dev/null; hull run --rm c cat /first /second; }}; echo 2 >ctx/d/a; build >two; head -1 two | cmp - one 2>&1 | grep -c EOF; tail -1 two | grep -cf one
+        1
+        0
+        [1]
+        $ build() {{ hull build -q -t c "$@" ctx >/dev/null; hull run --rm c cat /first /second; }}; chmod 600 ctx/d/b; build | tail -1 | grep -cf two
+        0
+        [1]
+        $ build() {{ hull build -q -t c "$@" ctx >/dev/null; hull run --rm c cat /first /second; }}; chmod 644 ctx/d/b; echo 1 >ctx/d/a; build | cmp - one
+        $ build() {{ hull build -q -t c "$@" ctx >/dev/null; hull run --rm c cat /first /second; }}; build --no-cache | head -1 | grep -cf one
+        0
+        [1]
+        "#
+    ));
+}
+
+#[test]
+fn it_outlives_the_daemon_and_the_image() {
+    if Engine::under_test() != Engine::Hull {
+        return;
+    }
+    let mut daemon = Daemon::start();
+    daemon.session(FILE);
+    daemon.kill();
+    daemon.begin();
+    daemon.session(
+        r#"
+        $ hull rmi c >/dev/null; hull build --progress plain -t c ctx 2>&1 | grep -c CACHED
+        3
+        $ hull run --rm c cat /first /second | cmp - one
+        $ hull system df --format '{{.Type}} {{.TotalCount}}' | grep Build
+        Build Cache 3
+        $ hull rmi c >/dev/null; hull builder prune -f | grep -c 'Total reclaimed space'
+        1
+        $ hull system df --format '{{.Type}} {{.TotalCount}}' | grep Build
+        Build Cache 0
+        $ hull build -q -t c ctx >/dev/null; hull run --rm c cat /first | cmp - one 2>&1 | grep -c differ
+        1
+        "#,
+    );
+}
+
+#[test]
+fn arguments_and_order_count() {
+    Daemon::start().session(
+        r#"
+        $ mkdir ctx; printf '%s\n' 'FROM busybox' 'ARG A' 'RUN echo "$A" >/a' 'ENV E=1' 'RUN echo e >/e' >ctx/Dockerfile; cached() { hull build --progress plain "$@" ctx 2>&1 | grep -c CACHED; }; cached
+        0
+        [1]
+        $ cached() { hull build --progress plain "$@" ctx 2>&1 | grep -c CACHED; }; cached; cached --build-arg A=1; cached --build-arg A=1
+        4
+        1
+        4
+        $ printf '%s\n' 'FROM busybox' 'ENV E=1' 'ARG A' 'RUN echo "$A" >/a' >ctx/Dockerfile; hull build --progress plain ctx 2>&1 | grep -c CACHED
+        0
+        [1]
+        $ hull build -q --build-arg SOURCE_DATE_EPOCH=0 --no-cache ctx >one; hull build -q --build-arg SOURCE_DATE_EPOCH=0 ctx | cmp - one
+        "#,
+    );
+}
