@@ -50,7 +50,7 @@ fn stages_are_built_as_far_as_they_are_needed() {
         $ hull build -q -t child -f ctx/Child ctx >/dev/null; hull run --rm child cat /t /copied; hull image inspect -f '{{json .Config.OnBuild}}' child
         triggered
         x
-        null
+        []
         $ hull ps -aq
         "#,
     );
@@ -83,7 +83,7 @@ fn a_context_is_what_its_list_leaves() {
         ./a/b/drop.log
         ./a/keep.md
         $ tar -C ctx -c . | hull build -q -t c - >/dev/null; hull run --rm c | wc -l
-        7
+        6
         $ printf 'FROM busybox\nRUN echo stdin >/o\n' | hull build -q -t c - >/dev/null; hull run --rm c cat /o
         stdin
         $ printf 'FROM busybox\nCOPY a/keep.md /o\n' | hull build -q -t c -f - ctx >/dev/null; hull run --rm c ls /o
@@ -98,11 +98,10 @@ fn a_context_is_what_its_list_leaves() {
 fn mounts_are_there_and_are_no_part_of_the_image() {
     Daemon::start().session(
         r#"
-        $ mkdir ctx; echo s3cret >token; echo data >ctx/file; printf '%s\n' '# syntax=docker/dockerfile:1' 'FROM busybox AS other' 'RUN mkdir -p /d/e && echo deep >/d/e/f' 'FROM busybox' 'ARG ROUND' 'RUN --mount=type=cache,target=/cache echo $ROUND >>/cache/r && cp /cache/r /rounds' 'RUN --mount=type=secret,id=token cat /run/secrets/token >/sum && stat -c %a /run/secrets/token >>/sum' 'RUN --mount=type=secret,id=token,env=T test "$T" = s3cret' 'RUN --mount=type=bind,target=/ctx cp /ctx/file /seen; ! touch /ctx/x 2>/dev/null' 'RUN --mount=type=bind,rw,target=/ctx touch /ctx/x' 'RUN --mount=from=other,source=/d,target=/o cp /o/e/f /deep' 'RUN --mount=from=other,source=/d/e/f,target=/of cat /of >>/deep' 'RUN --mount=type=tmpfs,target=/scratch grep -q " /scratch tmpfs " /proc/mounts' >ctx/Dockerfile
+        $ mkdir ctx; printf s3cret >token; echo data >ctx/file; printf '%s\n' '# syntax=docker/dockerfile:1' 'FROM busybox AS other' 'RUN mkdir -p /d/e && echo deep >/d/e/f' 'FROM busybox' 'ARG ROUND' 'RUN --mount=type=cache,target=/cache echo $ROUND >>/cache/r && cp /cache/r /rounds' 'RUN --mount=type=secret,id=token cat /run/secrets/token >/sum && stat -c %a /run/secrets/token >>/sum' 'RUN --mount=type=secret,id=token,env=T test "$T" = s3cret' 'RUN --mount=type=bind,target=/ctx cp /ctx/file /seen; ! touch /ctx/x 2>/dev/null' 'RUN --mount=type=bind,rw,target=/ctx touch /ctx/x' 'RUN --mount=from=other,source=/d,target=/o cp /o/e/f /deep' 'RUN --mount=from=other,source=/d/e/f,target=/of cat /of >>/deep' 'RUN --mount=type=tmpfs,target=/scratch grep -q " /scratch tmpfs " /proc/mounts' >ctx/Dockerfile
         $ hull build -q -t m --build-arg ROUND=one --secret id=token,src=token ctx >/dev/null; hull run --rm m cat /rounds /sum /seen /deep
         one
-        s3cret
-        400
+        s3cret400
         data
         deep
         deep

@@ -103,12 +103,7 @@ impl Script {
                 ));
             }
         }
-        // The image that the builder's part builds.
-        Ok(if text.contains("# Dockerfile: left out") {
-            text.replace("c rmi ws-child ws-built", "c rmi ws-child")
-        } else {
-            text
-        })
+        Ok(text)
     }
 }
 

@@ -32,7 +32,7 @@ pub(super) struct View {
 impl View {
     /// Lets go of it, and waits until nothing of it is mounted any more.
     pub(super) async fn close(self) {
-        let View { root, _holder: holder } = self;
+        let View { root, _holder: holder, .. } = self;
         drop(root);
         if let Some(holder) = holder {
             holder.finish().await;

@@ -1,7 +1,7 @@
 //! What builds made and may use again: each step by the digest of all that it depends on. Its layers are kept as long as
 //! it is, whether an image has them or not.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -30,7 +30,7 @@ pub struct StepUsage {
     pub description: String,
     /// The bytes of its own layer.
     pub size: u64,
-    /// Whether an image or another user has its layers too.
+    /// Whether an image has its layers too.
     pub shared: bool,
     /// When it was made, in seconds of Unix time.
     pub created: i64,
@@ -178,14 +178,9 @@ impl Store {
     pub fn steps(&self) -> Result<Vec<StepUsage>> {
         let rows = self.database().steps()?;
         let state = self.state();
-        let mut keeping: HashMap<Digest, usize> = HashMap::new();
-        for top in state.steps.values().flatten() {
-            *keeping.entry(*top).or_default() += 1;
-        }
-        let shared = |top: &Digest| {
-            let users = state.layers.get(top).map_or(0, |layer| layer.users);
-            users > keeping.get(top).copied().unwrap_or(0)
-        };
+        let of_images: HashSet<Digest> =
+            state.images.values().flat_map(|image| &image.layers).map(|layer| layer.chain_id).collect();
+        let shared = |top: &Digest| of_images.contains(top);
         let usage = |row: StepRow| StepUsage {
             shared: row.top.as_ref().is_some_and(shared),
             key: row.key,
