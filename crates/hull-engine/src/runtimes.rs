@@ -75,18 +75,12 @@ impl Runtimes {
     /// The runtime that makes a container; none: hull's own.
     ///
     /// # Errors
-    /// There is none of that name any more, or the container asks for what only hull's own has.
+    /// There is none of that name any more.
     pub(crate) fn foreign(&self, host: &HostConfig) -> Result<Option<ForeignRuntime>> {
         let name = &host.runtime;
         let Some(Program { path, arguments }) = self.registered.get(name) else {
             return if self.is_known(name) { Ok(None) } else { Err(unknown(name)) };
         };
-        if host.init == Some(true) {
-            return Err(Error::invalid(format!(
-                "conflicting options: --init and the runtime {name}: the init is part of hull's own runtime; leave out \
-                 one of them"
-            )));
-        }
         Ok(Some(ForeignRuntime { name: name.clone(), path: path.clone(), arguments: arguments.clone() }))
     }
 
@@ -165,13 +159,5 @@ mod tests {
             let error = runtimes(&[name], None).unwrap_err();
             assert_eq!(error.message, format!("runtime name '{name}' is reserved"));
         }
-    }
-
-    #[test]
-    fn hull_s_init_is_in_no_other_runtime() {
-        let runtimes = runtimes(&["crun"], None).unwrap();
-        let host = HostConfig { init: Some(true), ..of("crun") };
-        assert!(runtimes.foreign(&host).unwrap_err().message.contains("--init"));
-        assert!(runtimes.foreign(&HostConfig { init: Some(true), ..of("hull") }).unwrap().is_none());
     }
 }

@@ -20,8 +20,12 @@ fn main() -> ExitCode {
     // The launcher in particular must still be single-threaded and small.
     let mut words = std::env::args_os();
     let own_name = words.next().unwrap_or_default();
-    if std::path::Path::new(&own_name).file_name() == Some("hull-oci".as_ref()) {
+    let own_name = std::path::Path::new(&own_name).file_name();
+    if own_name == Some("hull-oci".as_ref()) {
         return oci::main(std::env::args_os().collect());
+    }
+    if own_name == Some(hull_runtime::container::init::NAME.as_ref()) {
+        hull_runtime::container::init::main(words);
     }
     match words.next().as_deref().and_then(|first| first.to_str()) {
         Some("launcher") => hull_runtime::launcher::main(),

@@ -240,9 +240,7 @@ impl Engine {
         if host.shm_size < 0 {
             return Err(Error::invalid("SHM size can not be less than 0"));
         }
-        let runtimes = self.runtimes();
-        host.runtime = runtimes.chosen(&host.runtime)?;
-        runtimes.foreign(host)?;
+        host.runtime = self.runtimes().chosen(&host.runtime)?;
         let policy = &mut host.restart_policy;
         check_restart_policy(policy)?;
         if policy.name.is_empty() {

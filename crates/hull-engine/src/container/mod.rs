@@ -32,6 +32,7 @@ mod freeze;
 mod health;
 mod idmap;
 mod inherit;
+mod init;
 mod inspect;
 mod lifecycle;
 mod links;

@@ -15,7 +15,7 @@ use super::ownerless::note_cgroup;
 use super::security::seccomp;
 use super::spec::{Facts, Namespaces, Share, Source};
 use super::starting::{self, Starting};
-use super::{Container, Record, logs};
+use super::{Container, Record, init, logs};
 use crate::blocking::may_hang_if;
 use crate::model::EndpointSettings;
 use crate::networks::{Allocation, HostsOf, Joiner, Resolving};
@@ -303,10 +303,15 @@ impl Engine {
             [0, _] | [_, 0] => None,
             [height, width] => Some((width, height)),
         };
+        let runtime = self.runtimes().foreign(host)?;
+        let mut spec = self.spec(record, &prepared.facts)?;
+        if runtime.is_some() && host.init == Some(true) {
+            init::stand_in_front(&mut spec)?;
+        }
         Ok(Launch {
             version: protocol::VERSION,
             id: record.id.clone(),
-            spec: self.spec(record, &prepared.facts)?,
+            spec,
             rootfs: Rootfs::Overlay {
                 lower: snapshot.lower,
                 upper: snapshot.upper,
@@ -335,7 +340,7 @@ impl Engine {
                 groups.extend(prepared.facts.edits.groups.iter().map(u32::to_string));
                 UserLookup { user, groups }
             }),
-            runtime: self.runtimes().foreign(host)?,
+            runtime,
         })
     }
 }

@@ -25,7 +25,7 @@ mod granted;
 mod hide;
 mod hold;
 pub mod hooks;
-mod init;
+pub mod init;
 mod inroot;
 mod joined;
 mod labels;

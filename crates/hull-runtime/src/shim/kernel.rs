@@ -69,6 +69,19 @@ pub(crate) fn signal_by_pidfd(pidfd: RawFd, signal: i32) -> io::Result<()> {
     if result < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
 }
 
+/// Has a command begin as one that nobody has spoken for: with every signal as by default, and no less likely than others
+/// to be killed for memory, which some runtimes hand on to the container.
+pub(crate) fn as_others(command: &mut std::process::Command) -> &mut std::process::Command {
+    use std::os::unix::process::CommandExt;
+    let rise = || {
+        use rustix::fs::{Mode, OFlags, open};
+        let score = open("/proc/self/oom_score_adj", OFlags::WRONLY | OFlags::CLOEXEC, Mode::empty())?;
+        rustix::io::write(&score, b"0").map(drop).map_err(io::Error::from)
+    };
+    // SAFETY: what runs between fork and exec makes system calls alone.
+    unsafe { crate::sys::with_default_signals(command).pre_exec(rise) }
+}
+
 /// Reaps a child by its pidfd, if it has ended: its wait status.
 pub(crate) fn reap_by_pidfd(pidfd: RawFd) -> Option<i32> {
     // SAFETY: the information lives through the call, and is read only where the call says that it has written it.

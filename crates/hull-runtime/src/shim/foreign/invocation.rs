@@ -75,7 +75,7 @@ impl Invocation {
                 Some(ours)
             }
         };
-        let child = sys::with_default_signals(&mut command).spawn().map_err(|error| {
+        let child = kernel::as_others(&mut command).spawn().map_err(|error| {
             Error::kernel(doing(), error)
                 .advise("see whether it is there and may be executed, and what the daemon's runtimes say")
         })?;

@@ -63,10 +63,16 @@ fn last_line(printed: &[u8]) -> Option<String> {
     text.lines().rev().map(tidy).find(|line| !line.is_empty())
 }
 
-/// On one line, without what a terminal would obey, and of a length that can be read.
+/// On one line, without what a terminal would obey, and of a length that can be read. The kernel's reasons begin as
+/// Docker's clients know them, who look for them: in lower case, which the C library's do not.
 fn tidy(text: &str) -> String {
+    const REASONS: [&str; 4] =
+        ["No such file or directory", "Permission denied", "Is a directory", "Not a directory"];
     let plain = text.trim().chars().map(|char| if char.is_control() { ' ' } else { char });
-    plain.take(TEXT_MAX).collect()
+    let text: String = plain.take(TEXT_MAX).collect();
+    REASONS.iter().fold(text, |text, reason| {
+        text.replace(&format!(": {reason}"), &format!(": {}", reason.to_ascii_lowercase()))
+    })
 }
 
 /// Docker's: the command is not there, it may not be executed, or the engine has failed.
@@ -110,6 +116,16 @@ nonsense
         let none = || Error::refused("create", "nothing");
         assert_eq!(error(&log, b"usage\n\nno such\x1b[1m verb\n\n", none).doing, "no such [1m verb");
         assert_eq!(error(&log, b"\n", none).doing, "create");
+    }
+
+    #[test]
+    fn reasons_are_in_lower_case() {
+        let text = tidy("executable file `x` not found in $PATH: No such file or directory");
+        assert_eq!(text, "executable file `x` not found in $PATH: no such file or directory");
+        assert_eq!(
+            tidy("open `No such file`: Permission denied: x"),
+            "open `No such file`: permission denied: x"
+        );
     }
 
     #[test]
