@@ -5,7 +5,7 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use hull_tests::{Daemon, Engine, HullOci, PATIENCE, wait_until, which};
+use hull_tests::{Daemon, Engine, HullOci, PATIENCE, private_files, wait_until, which};
 use serde_json::{Value, json};
 
 /// A daemon that knows other runtimes.
@@ -572,6 +572,20 @@ fn a_default_is_what_a_container_gets_that_names_none() {
     let body = json!({ "Image": "busybox", "HostConfig": { "Runtime": "kata" } });
     let refused = daemon.api().post("/containers/create", &body).expect("an answer");
     assert_eq!((refused.status, refused.message().as_str()), (400, "unknown or invalid runtime name: kata"));
+}
+
+#[test]
+fn users_are_mapped_by_hull_s_own_runtime_alone() {
+    let ranges = "hull:300000:65536\n";
+    private_files(&[("/etc/subuid", ranges), ("/etc/subgid", ranges)]);
+    let Some(foreign) = Foreign::new(&[], &["--userns-remap=default"]) else { return };
+    for name in &foreign.names {
+        let refused = foreign.run(name, &["busybox", "true"]);
+        assert!(refused.status == 125 && refused.stderr.contains("--userns=host"), "{name}: {refused:?}");
+        let map = "cat /proc/self/uid_map | tr -s ' '";
+        let own = foreign.prints(name, &["--userns", "host", "busybox", "sh", "-c", map]);
+        assert_eq!(own.trim(), "0 0 4294967295", "{name}");
+    }
 }
 
 #[test]

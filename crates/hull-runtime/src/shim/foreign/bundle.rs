@@ -79,7 +79,6 @@ impl Bundle {
     /// Mounts what hull knows how to mount, and writes the configuration for the rest. What the machine does not grant
     /// is cut, and told.
     pub(super) fn fill(&mut self, mut spec: Spec, wanted: &Wanted<'_>) -> Result<Vec<String>> {
-        no_user_namespace(&spec)?;
         let root = self.mount(&mut spec, wanted.rootfs)?;
         let mut warnings = Vec::new();
         spec.set_version(VERSION.to_owned());
@@ -177,7 +176,7 @@ pub(super) fn looked_up(
 }
 
 /// The files of a container in a user namespace are mapped by hull's own runtime, on its way.
-fn no_user_namespace(spec: &Spec) -> Result<()> {
+pub(super) fn no_user_namespace(spec: &Spec) -> Result<()> {
     let namespaces = spec.linux().as_ref().and_then(|linux| linux.namespaces().as_ref());
     if namespaces.into_iter().flatten().any(|namespace| namespace.typ() == LinuxNamespaceType::User) {
         let reason = "only hull's own runtime does: say --userns host, or leave --runtime out";

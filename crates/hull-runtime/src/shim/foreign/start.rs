@@ -8,7 +8,7 @@ use std::time::Instant;
 use oci_spec::runtime::Spec;
 use rustix::process::{Pid, PidfdFlags, WaitId, WaitIdOptions, pidfd_open, waitid};
 
-use super::bundle::{Wanted, option};
+use super::bundle::{Wanted, no_user_namespace, option};
 use super::console::Console;
 use super::invocation::{Invocation, Output};
 use super::{Foreign, MAKING};
@@ -65,6 +65,8 @@ impl Making<'_> {
 /// Starts the container. `handshake` hears the daemon meanwhile.
 pub(in crate::shim) fn begin(beginning: Beginning<'_>, handshake: &mut Handshake<'_>) -> Result<Begun> {
     let Beginning { runtime, launch, spec, cgroup, stdio, streams, control } = beginning;
+    // Before the network is waited for, which such a container would have to make itself.
+    no_user_namespace(spec)?;
     // Before anything else is made: whoever clears up knows where.
     let foreign = Foreign::new(runtime, &launch.id, &launch.runtime_dir)?;
     let mut making = Making { foreign: Some(foreign), cgroup };
