@@ -189,6 +189,36 @@ fn users_are_mapped() {
 }
 
 #[test]
+fn a_user_namespace_is_joined() {
+    let oci = Oci::new();
+    let mut first = with_users(&oci, "sleep 600");
+    first["linux"]["cgroupsPath"] = json!(format!("/{}/first", oci.cgroup_parent()));
+    oci.configure(&first);
+    oci.ok(&["run", "-d", "first"]);
+    let pid = oci.state("first")["pid"].to_string();
+    // Its own of the others are to belong to it: it mounts in them, and sets its host name.
+    let script = "id -u; cat /proc/self/uid_map | tr -s ' '; mount | grep -c '^proc on /proc '; hostname; \
+                  readlink /proc/self/ns/user; touch /made; stat -c %u /made";
+    let mut config = oci.shell(script);
+    with(&mut config, json!({ "type": "user", "path": format!("/proc/{pid}/ns/user") }));
+    with(&mut config, json!({ "type": "network", "path": format!("/proc/{pid}/ns/net") }));
+    if oci.is_runc() {
+        // runc 1.1 asks for the mappings of one that has them already.
+        for map in ["uidMappings", "gidMappings"] {
+            config["linux"][map] = first["linux"][map].clone();
+        }
+    }
+    let printed = oci.prints(&config);
+    let lines: Vec<&str> = printed.lines().collect();
+    assert_eq!(lines[..3], ["0", " 0 100000 65536", "1"], "{printed}");
+    let there = fs::read_link(format!("/proc/{pid}/ns/user")).expect("the first one's namespace");
+    assert_eq!(Some(lines[4]), there.to_str());
+    assert_eq!(lines[5], "0");
+    assert_eq!(oci.status("first"), "running");
+    oci.ok(&["delete", "--force", "first"]);
+}
+
+#[test]
 fn mappings_that_cannot_be_are_refused() {
     let oci = Oci::new();
     let mut config = with_users(&oci, "true");

@@ -77,6 +77,8 @@ fn root_inside_is_nobody_in_particular_outside() {
         $ hull explain box | grep -oE '(uid|gid) map.*' | tr -s ' '
         uid map 0 to 65535 inside are the host's 300000 to 365535
         gid map 0 to 65535 inside are the host's 300000 to 365535
+        $ hull explain --shell box | grep -oE -- '--setuid|The container is in a user namespace besides'
+        The container is in a user namespace besides
         $ hull run --rm -t busybox sh -c 'stat -c %u:%g /dev/console; tty'
         0:5
         /dev/pts/0
@@ -691,6 +693,77 @@ fn root_inside_has_nothing_of_root_outside() {
         let found = fs::metadata(daemon.dir().join(folder)).expect("a folder of the data root");
         assert_eq!((found.uid(), found.gid(), found.mode() & 0o007), (0, 0, 0), "{folder}");
     }
+}
+
+/// What is mounted in a bind later, on either side. `--userns-remap` or not: what a container in a user namespace mounts
+/// stays its own.
+#[test]
+fn mounts_in_binds_go_one_way() {
+    if !ranges() {
+        return;
+    }
+    let tmpfs = |place: &Path| {
+        rustix::mount::mount("tmpfs", place, "tmpfs", rustix::mount::MountFlags::empty(), None)
+            .expect("a tmpfs");
+    };
+    for (options, reaches_the_host) in [(&[][..], true), (&["--userns-remap=default"], false)] {
+        let daemon = Daemon::with(options);
+        let folder = daemon.dir().join("work/shared");
+        fs::create_dir(&folder).expect("a folder");
+        tmpfs(&folder);
+        rustix::mount::mount_change(&folder, rustix::mount::MountPropagationFlags::SHARED)
+            .expect("a shared mount");
+        for name in ["host", "container"] {
+            fs::create_dir(folder.join(name)).expect("a folder");
+            fs::set_permissions(folder.join(name), PermissionsExt::from_mode(0o777)).expect("its mode");
+        }
+        for word in ["rprivate", "rslave", "rshared"] {
+            let bind = format!("{}:/s:{word}", folder.display());
+            daemon.ok(&[
+                "run",
+                "-d",
+                "--name",
+                word,
+                "--cap-add",
+                "SYS_ADMIN",
+                "-v",
+                &bind,
+                "busybox",
+                "sleep",
+                "600",
+            ]);
+        }
+        tmpfs(&folder.join("host"));
+        fs::write(folder.join("host/file"), "").expect("a file");
+        let seen = |word| daemon.ok(&["exec", word, "ls", "/s/host"]);
+        assert_eq!(["rprivate", "rslave", "rshared"].map(seen), ["", "file", "file"], "{options:?}");
+        for word in ["rslave", "rshared"] {
+            daemon.ok(&[
+                "exec",
+                word,
+                "sh",
+                "-c",
+                "mount -t tmpfs tmpfs /s/container && touch /s/container/file",
+            ]);
+            let reached = folder.join("container/file").exists();
+            assert_eq!(reached, word == "rshared" && reaches_the_host, "{word} {options:?}");
+        }
+    }
+}
+
+/// What systemd in a container needs: with cgroups that may be written, that one of v2 is the container's to divide. Its
+/// limits are not.
+#[test]
+fn a_cgroup_is_divided_from_inside() {
+    let Some(daemon) = remapped() else { return };
+    let script = "cd /sys/fs/cgroup; [ ! -d unified ] || cd unified; mkdir part && echo 0 >part/cgroup.procs && \
+                  grep ^0: /proc/self/cgroup; ( echo max >cgroup.max.depth ) 2>/dev/null || echo limited";
+    let writable = ["--security-opt", "writable-cgroups=true"];
+    let run = |options: &[&str]| {
+        daemon.hull(&[&["run", "--rm"], options, &["busybox", "sh", "-c", script]].concat()).stdout
+    };
+    assert_eq!(run(&writable), "0::/part\nlimited\n");
+    assert_eq!(run(&[]), "limited\n");
 }
 
 #[test]

@@ -174,7 +174,7 @@ impl Engine {
         linux.set_sysctl(
             host.sysctls.as_ref().map(|sysctls| sysctls.clone().into_iter().collect::<HashMap<_, _>>()),
         );
-        linux.set_rootfs_propagation(Some("rprivate".to_owned()));
+        linux.set_rootfs_propagation(Some(root_propagation(&record.mounts).to_owned()));
         let unless_unmasked = |paths: &Option<Vec<String>>| {
             if security.unmasked { Some(Vec::new()) } else { paths.clone() }
         };
@@ -293,6 +293,16 @@ fn mount(destination: &str, kind: &str, source: impl Into<PathBuf>, options: &[&
     mount
 }
 
+/// What the root lets through, for the binds that want it: as much as the one that wants most.
+fn root_propagation(mounts: &[MountPlan]) -> &'static str {
+    let any = |words: [&str; 2]| mounts.iter().any(|mount| words.contains(&mount.propagation.as_str()));
+    match (any(["shared", "rshared"]), any(["slave", "rslave"])) {
+        (true, _) => "shared",
+        (false, true) => "rslave",
+        (false, false) => "rprivate",
+    }
+}
+
 /// Every mount, in the order of their places: what lies deeper comes later.
 fn mounts(record: &Record, facts: &Facts, remap: Option<&Remap>) -> Result<Vec<Mount>> {
     let host = &record.host_config;
@@ -406,6 +416,18 @@ mod tests {
         assert_eq!(planned.options().as_deref(), Some(&words[..]));
         let whole = planned_mount(&plan, &Source::from(source.folder), None);
         assert_eq!(whole.options().as_deref(), Some(&words[..3]));
+    }
+
+    #[test]
+    fn the_root_lets_through_what_a_bind_wants() {
+        let of = |words: &[&str]| {
+            let plan = |word: &&str| MountPlan { propagation: (*word).to_owned(), ..MountPlan::default() };
+            root_propagation(&words.iter().map(plan).collect::<Vec<_>>())
+        };
+        assert_eq!(of(&[]), "rprivate");
+        assert_eq!(of(&["", "rprivate", "private"]), "rprivate");
+        assert_eq!(of(&["rprivate", "slave"]), "rslave");
+        assert_eq!(of(&["rshared", "rslave"]), "shared");
     }
 
     #[test]

@@ -236,6 +236,24 @@ impl Cgroup {
         Ok(())
     }
 
+    /// Lets somebody else divide it, on v2: make cgroups below it and move its processes among them. Its own limits stay
+    /// out of their reach. v1 has no such thing.
+    pub(crate) fn delegate(&self, (uid, gid): (u32, u32)) -> Result<()> {
+        let Some(folder) = self.unified() else { return Ok(()) };
+        let known = "cgroup.procs\ncgroup.subtree_control\ncgroup.threads\n";
+        let listed =
+            std::fs::read_to_string("/sys/kernel/cgroup/delegate").unwrap_or_else(|_| known.to_owned());
+        for name in std::iter::once("").chain(listed.lines()) {
+            let path = if name.is_empty() { folder.clone() } else { folder.join(name) };
+            match std::os::unix::fs::chown(&path, Some(uid), Some(gid)) {
+                // A controller that is not there.
+                Err(error) if error.kind() == std::io::ErrorKind::NotFound && !name.is_empty() => {}
+                changed => changed.context(|| format!("delegate {}", path.display()))?,
+            }
+        }
+        Ok(())
+    }
+
     /// Moves a process into it, in every hierarchy.
     pub fn add(&self, pid: i32) -> Result<()> {
         for folder in self.everywhere() {

@@ -83,8 +83,30 @@ impl Outside {
         self.mounts
     }
 
+    /// Puts the first process into its cgroups, which it cannot itself. Where they are to be written from inside, that one
+    /// of v2 is its root's.
     pub(super) fn join_cgroup(&self, pid: i32) -> Result<()> {
-        if self.in_user_namespace { self.cgroup.add_v1(pid) } else { Ok(()) }
+        if !self.in_user_namespace {
+            return Ok(());
+        }
+        self.cgroup.add_v1(pid)?;
+        if self.unprivileged || !self.writes_cgroups() {
+            return Ok(());
+        }
+        self.root(pid)?.map_or(Ok(()), |root| self.cgroup.delegate(root))
+    }
+
+    fn writes_cgroups(&self) -> bool {
+        self.spec.mounts().iter().flatten().any(|mount| {
+            let options = options::parse(mount.options().as_deref().unwrap_or_default());
+            matches!(mount.typ().as_deref(), Some("cgroup" | "cgroup2"))
+                && options.attributes.set & options::RDONLY == 0
+        })
+    }
+
+    /// Who is root in the user namespace, as it is seen from here.
+    fn root(&self, pid: i32) -> Result<Option<(u32, u32)>> {
+        if self.maps { Ok(mappings(&self.spec).root()) } else { userns::root_of(pid).map(Some) }
     }
 
     /// Gives the container's root the pipes that are its standard streams.
@@ -92,8 +114,7 @@ impl Outside {
         if !self.in_user_namespace || self.unprivileged {
             return Ok(());
         }
-        let root = if self.maps { mappings(&self.spec).root() } else { Some(userns::root_of(pid)?) };
-        root.map_or(Ok(()), |root| userns::give(streams, root))
+        self.root(pid)?.map_or(Ok(()), |root| userns::give(streams, root))
     }
 
     /// Does what the first process waits for.
@@ -122,6 +143,12 @@ impl Outside {
                 continue;
             }
             let tree = bind_tree(mount, &options, self.in_user_namespace.then_some(pid))?;
+            if self.in_user_namespace {
+                // As the kernel has it where a user namespace gets a copy of mounts: it sees what the host mounts there,
+                // never the other way round, whatever the container makes of its side.
+                sys::mount_setattr(tree.as_fd(), true, &MountAttr::propagation(libc::MS_SLAVE))
+                    .context(|| format!("cut the propagation of {}", mount.destination().display()))?;
+            }
             report::tree(sync, tree.as_fd())?;
         }
         Ok(())

@@ -122,9 +122,10 @@ fn namespaces(found: &mut Vec<Finding>) {
             Kind::Ipc => ("a container needs --ipc host", "CONFIG_IPC_NS"),
             Kind::Net => ("a container needs --network host", "CONFIG_NET_NS"),
             Kind::Pid => ("a container needs --pid host", "CONFIG_PID_NS"),
-            Kind::User => {
-                ("hull ns run --user is refused", "CONFIG_USER_NS, and user.max_user_namespaces above 0")
-            }
+            Kind::User => (
+                "hull ns run --user and hull daemon --userns-remap are refused",
+                "CONFIG_USER_NS, and user.max_user_namespaces above 0",
+            ),
             Kind::Cgroup => ("a container needs --cgroupns host", "CONFIG_CGROUPS"),
             Kind::Time => ("hull ns run --time is refused", "CONFIG_TIME_NS"),
         };
@@ -224,7 +225,8 @@ fn files(found: &mut Vec<Finding>) {
             AREA,
             name,
             probe::idmapped(place),
-            "a file belongs inside to whom it belongs outside: owners are not translated there",
+            "a file belongs inside to whom it belongs outside: owners are not translated there, and hull daemon \
+             --userns-remap needs it of its data root",
             "a file system that takes them: ext4, xfs, btrfs, overlay (Linux 5.19), tmpfs (Linux 6.3)",
         ));
     }

@@ -276,6 +276,12 @@ pub(super) fn process(script: &mut Script, of: &Value) -> Result<(), String> {
     script.line("cd \"$root\"");
     script.line("mount --move -- \"$root\" /");
     let user = user(of)?;
+    if of["namespaces"]["user"]["host"] == false {
+        script.comment(
+            "The container is in a user namespace besides, and its layers are mounted with mapped ids: its root is nobody in\n\
+             particular outside. Here root is the host's, kept in by what follows alone.",
+        );
+    }
     script.about(&format!(
         "What it may: of root's power these capabilities alone{}. A filter of system calls comes on top,\n\
          which no plain command installs ({}).\n\
@@ -343,9 +349,22 @@ fn bounding(script: &mut Script, of: &Value, becomes_user: bool) -> Option<Strin
     Some(format!("-all,+{}", names.join(",+")))
 }
 
-/// The numbers of the user that it becomes; none for root.
+/// What an id of the host's is inside, by the kernel's mappings; none where nobody there has it.
+fn inside(id: u64, map: &Value) -> Option<u64> {
+    let ranges = map.as_array().map(Vec::as_slice).unwrap_or_default();
+    if ranges.is_empty() {
+        return Some(id);
+    }
+    ranges.iter().find_map(|range| {
+        let [inside, outside, count] = [0, 1, 2].map(|index| range[index].as_u64().unwrap_or_default());
+        id.checked_sub(outside).filter(|offset| *offset < count).map(|offset| inside + offset)
+    })
+}
+
+/// The numbers of the user that it becomes, as they are inside; none for root.
 fn user(of: &Value) -> Result<Option<(u64, u64)>, String> {
-    let (uid, gid) = match (of["user"]["uid"].as_u64(), of["user"]["gid"].as_u64()) {
+    let known = |id: &str, map: &str| inside(of["user"][id].as_u64()?, &of["user"][map]);
+    let (uid, gid) = match (known("uid", "uid_map"), known("gid", "gid_map")) {
         (Some(uid), Some(gid)) => (uid, gid),
         _ => {
             let named = text(&of["configured_user"]);
@@ -381,6 +400,10 @@ mod tests {
         assert!(of("web").unwrap_err().contains("start the container"));
         let running = json!({ "configured_user": "web", "user": { "uid": 33, "gid": 34 } });
         assert_eq!(user(&running), Ok(Some((33, 34))));
+        let mapped = json!([[0, 100_000, 10], [10, 500_000, 90]]);
+        let running =
+            json!({ "user": { "uid": 500_023, "gid": 100_000, "uid_map": mapped, "gid_map": mapped } });
+        assert_eq!(user(&running), Ok(Some((33, 0))));
     }
 
     #[test]
