@@ -2,9 +2,11 @@
 
 fn main() {
     println!("cargo:rerun-if-changed=build.rs");
+    println!("cargo:rustc-check-cfg=cfg(hull_static)");
     let features = std::env::var("CARGO_CFG_TARGET_FEATURE").unwrap_or_default();
     // A static binary is linked in a way of its own.
     if features.split(',').any(|feature| feature == "crt-static") {
+        println!("cargo:rustc-cfg=hull_static");
         return;
     }
     // At a fixed address: a position-independent executable of this size has some thirty thousand pointers to put right,
@@ -12,7 +14,10 @@ fn main() {
     println!("cargo:rustc-link-arg-bins=-no-pie");
     // Whole: the dynamic loader with the C library costs each start another third of a millisecond.
     match archives() {
-        Ok(()) => println!("cargo:rustc-link-arg-bins=-static"),
+        Ok(()) => {
+            println!("cargo:rustc-link-arg-bins=-static");
+            println!("cargo:rustc-cfg=hull_static");
+        }
         Err(missing) => {
             println!("cargo:warning={missing}: hull is linked with the C library's shared objects")
         }

@@ -262,3 +262,38 @@ fn a_connection_that_rests_is_kept() {
     assert_eq!(heard.kind(), std::io::ErrorKind::WouldBlock);
     ask(&mut stream);
 }
+
+#[test]
+fn hosts_are_looked_up_without_what_nsswitch_conf_would_load() {
+    if !only_hull() {
+        return;
+    }
+    let folder = tempfile::tempdir().expect("a folder");
+    let (conf, listener) = (folder.path().join("nsswitch.conf"), std::net::TcpListener::bind("127.0.0.1:0"));
+    std::fs::write(&conf, "hosts: no_such_module\n").expect("a file");
+    // Nothing listens there any more when it is asked for.
+    let port = listener.and_then(|listener| listener.local_addr()).expect("a port").port();
+    let script = "mount --bind \"$1\" /etc/nsswitch.conf && exec \"$2\" -H \"tcp://localhost:$3\" ps";
+    let mut command = Command::new("unshare");
+    command
+        .args(["--mount", "sh", "-c", script, "sh"])
+        .arg(&conf)
+        .arg(hull_tests::hull_binary())
+        .arg(port.to_string());
+    let said = command.stdin(Stdio::null()).output().expect("unshare is there");
+    let words = String::from_utf8_lossy(&said.stderr);
+    if has_interpreter(&std::fs::read(hull_tests::hull_binary()).expect("the binary")) {
+        println!("left out: this binary shares the machine's C library");
+        return;
+    }
+    assert!(words.contains("Is the hull daemon running?"), "{words}");
+}
+
+/// Whether an ELF file is started by a dynamic loader: it has a program header of the type `PT_INTERP` (elf(5)).
+fn has_interpreter(file: &[u8]) -> bool {
+    let number = |at: usize, long: usize| {
+        file[at..at + long].iter().rev().fold(0_usize, |sum, byte| sum << 8 | usize::from(*byte))
+    };
+    let (first, each, count) = (number(32, 8), number(54, 2), number(56, 2));
+    (0..count).any(|index| number(first + index * each, 4) == 3)
+}

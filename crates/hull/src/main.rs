@@ -9,6 +9,7 @@ mod credentials;
 mod error;
 mod format;
 mod help;
+mod lookup;
 mod oci;
 mod stream;
 mod terminal;
@@ -29,8 +30,14 @@ fn main() -> ExitCode {
     }
     match words.next().as_deref().and_then(|first| first.to_str()) {
         Some("launcher") => hull_runtime::launcher::main(),
-        Some("daemon") => hull_api::daemon::main(std::env::args_os().skip(2)),
+        Some("daemon") => {
+            lookup::by_hosts_and_dns();
+            hull_api::daemon::main(std::env::args_os().skip(2))
+        }
         Some("oci") => oci::main(std::iter::once("hull oci".into()).chain(words).collect()),
-        _ => cli::main(),
+        _ => {
+            lookup::by_hosts_and_dns();
+            cli::main()
+        }
     }
 }
