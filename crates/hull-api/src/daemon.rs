@@ -88,6 +88,10 @@ pub struct Flags {
     /// hull, or else dockremap), USER[:GROUP] or UID[:GID]
     #[arg(long, value_name = "USER")]
     userns_remap: Option<String>,
+    /// An option of the storage driver: overlay2.size=SIZE, the most that a container may write which does not say
+    #[arg(long = "storage-opt", value_name = "OPTION")]
+    #[serde(rename = "storage-opts")]
+    storage_opt: Vec<String>,
     /// Address and prefix length of the default bridge
     #[arg(long, value_name = "ADDRESS")]
     bip: Option<String>,
@@ -380,6 +384,7 @@ fn settle(mut flags: Flags, given: &ArgMatches) -> Result<Settings> {
             dns_search: both(flags.dns_search, file.dns_search),
             labels: both(flags.labels, file.labels),
             cdi_spec_dirs: cdi_spec_dirs(flags.cdi_spec_dir, file.cdi_spec_dir),
+            default_size: default_size(&both(flags.storage_opt, file.storage_opt))?,
             storage_driver: None,
             registries,
             runtimes: runtimes::all(
@@ -390,6 +395,27 @@ fn settle(mut flags: Flags, given: &ArgMatches) -> Result<Settings> {
             userns_remap,
         },
     })
+}
+
+/// The limit of containers that set none, out of the storage driver's options.
+fn default_size(options: &[String]) -> Result<Option<u64>> {
+    let mut size = None;
+    for option in options {
+        let (name, value) = option.split_once('=').unwrap_or((option, ""));
+        match name.to_ascii_lowercase().as_str() {
+            "overlay2.size" | "overlay.size" | "overlayfs.size" | "btrfs.size" => {
+                size = Some(hull_engine::size_of(value).ok_or_else(|| {
+                    Error::invalid(format!("invalid storage option {option:?}: {value:?} is no size"))
+                })?);
+            }
+            _ => {
+                return Err(Error::invalid(format!(
+                    "unknown storage option {option:?}: there is overlay2.size=SIZE"
+                )));
+            }
+        }
+    }
+    Ok(size.filter(|bytes| *bytes > 0))
 }
 
 /// The folders that are named, or Docker's.

@@ -38,6 +38,8 @@ pub struct DaemonConfig {
     pub labels: Vec<String>,
     /// Where the Container Device Interface's specifications are; a later folder wins.
     pub cdi_spec_dirs: Vec<PathBuf>,
+    /// The most bytes that a container may write to its own file system, where it does not say.
+    pub default_size: Option<u64>,
     /// The snapshotter that was asked for; none: the best that the file system carries.
     pub storage_driver: Option<String>,
     /// Registries: mirrors, which are insecure, how much is fetched at once.

@@ -21,7 +21,7 @@ use crate::images::Pulls;
 use crate::networks::Networks;
 use crate::volumes::Volumes;
 use crate::watched::watched;
-use crate::{Error, Result, Runtimes};
+use crate::{Error, Kind, Result, Runtimes};
 
 /// What one daemon owns: containers, images, networks, volumes, events.
 pub struct Engine {
@@ -80,6 +80,14 @@ impl Engine {
         let registries = Registries::new(config.registries.clone());
         let puller = Puller::new(Arc::clone(&images), registries.clone());
         let pusher = Pusher::new(Arc::clone(&images), registries);
+        if config.default_size.is_some() {
+            images.check_limits().map_err(|error| {
+                Error::new(
+                    Kind::NotImplemented,
+                    format!("--storage-opt overlay2.size is not supported here: {error}"),
+                )
+            })?;
+        }
         let fabric = Arc::new(Fabric::open(&config.instance)?);
         let events = Arc::new(Events::new());
         let volumes = Volumes::open(&config, Arc::clone(&database), Arc::clone(&events))?;

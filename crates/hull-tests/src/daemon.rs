@@ -114,11 +114,25 @@ impl Daemon {
         daemon
     }
 
+    /// [`Daemon::with`], with its data root on another file system.
+    ///
+    /// # Panics
+    /// When it does not start; the message holds its log.
+    pub fn on(disk: &Path, options: &[&str]) -> Self {
+        let daemon = Self::made(Engine::under_test(), options, Some(&disk.join("data")));
+        daemon.import_busybox();
+        daemon
+    }
+
     /// Starts this engine without any image.
     ///
     /// # Panics
     /// When it does not start; the message holds its log.
     pub fn empty(engine: Engine, options: &[&str]) -> Self {
+        Self::made(engine, options, None)
+    }
+
+    fn made(engine: Engine, options: &[&str], data: Option<&Path>) -> Self {
         static COUNT: AtomicU32 = AtomicU32::new(0);
         private_network();
         cleanup::sweep();
@@ -126,6 +140,11 @@ impl Daemon {
         let dir = cleanup::base().join(format!("{}-{number}", std::process::id()));
         for folder in ["data", "exec", "bin", "work", "home"] {
             fs::create_dir_all(dir.join(folder)).expect("the test's folder can be made");
+        }
+        if let Some(data) = data {
+            fs::remove_dir(dir.join("data")).expect("it is empty");
+            fs::create_dir_all(data).expect("the data root can be made");
+            std::os::unix::fs::symlink(data, dir.join("data")).expect("a link");
         }
         // Sessions say `hull`, whichever engine is behind it.
         std::os::unix::fs::symlink(engine.client(), dir.join("bin/hull")).expect("a link to the client");

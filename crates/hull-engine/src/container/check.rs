@@ -1,7 +1,7 @@
 //! Whether what a creation asks for can be. Nothing is made here.
 
 use crate::model::{Config, HostConfig, RestartPolicy};
-use crate::{Engine, Error, Result};
+use crate::{Engine, Error, Kind, Result};
 
 /// Whether a restart policy is one.
 pub(super) fn check_restart_policy(policy: &RestartPolicy) -> Result<()> {
@@ -138,9 +138,6 @@ pub(super) fn check_modes(engine: &Engine, host: &HostConfig, config: &Config) -
             host.isolation
         )));
     }
-    if host.storage_opt.as_ref().is_some_and(|options| !options.is_empty()) {
-        return Err(Error::unsupported("--storage-opt"));
-    }
     if !host.cgroup.is_empty() {
         return Err(Error::unsupported("HostConfig.Cgroup"));
     }
@@ -151,6 +148,35 @@ pub(super) fn check_modes(engine: &Engine, host: &HostConfig, config: &Config) -
         return Err(Error::invalid("a limit of time cannot be negative"));
     }
     super::security::check(host)
+}
+
+impl Engine {
+    /// The most bytes that a container may write to its own file system; none: as many as there are.
+    ///
+    /// # Errors
+    /// An option is not known or no size, or the file system has no limits.
+    pub(super) fn storage_limit(&self, host: &HostConfig) -> Result<Option<u64>> {
+        let mut limit = self.config.default_size;
+        for (name, value) in host.storage_opt.iter().flatten() {
+            if name != "size" {
+                return Err(Error::invalid(format!("Unknown option {name}")));
+            }
+            limit = Some(
+                crate::size::parse(value)
+                    .ok_or_else(|| Error::invalid(format!("invalid size: '{value}'")))?,
+            );
+        }
+        let limit = limit.filter(|bytes| *bytes > 0);
+        if limit.is_some() {
+            self.images.check_limits().map_err(|error| {
+                Error::new(
+                    Kind::InvalidParameter,
+                    format!("--storage-opt size is not supported here: {error}"),
+                )
+            })?;
+        }
+        Ok(limit)
+    }
 }
 
 #[cfg(test)]

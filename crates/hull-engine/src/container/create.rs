@@ -29,6 +29,8 @@ struct Checked {
     record: Record,
     image: Option<Arc<Image>>,
     wanted: Vec<Wanted>,
+    /// The most bytes that it may write.
+    limit: Option<u64>,
     warnings: Vec<String>,
 }
 
@@ -102,6 +104,8 @@ impl Engine {
         for layered in layered {
             wanted.push(mounts::layered(layered)?);
         }
+        let limit = self.storage_limit(&host_config)?;
+        let wanted = self.wanted_mounts(&config, &host_config, caller)?;
         let mut endpoints =
             self.new_endpoints(&config, &mut host_config, networking_config.endpoints_config, &mut warnings)?;
         let links = self.take_links(&mut host_config, &mut endpoints)?;
@@ -123,12 +127,12 @@ impl Engine {
             stopped_by_user: false,
             build_step,
         };
-        Ok(Checked { record, image, wanted, warnings })
+        Ok(Checked { record, image, wanted, limit, warnings })
     }
 
     /// Makes what was looked through: name, volumes, snapshot, folders; the row last. A failure undoes it.
     async fn make(self: &Arc<Self>, checked: Checked, may_hang: bool) -> Result<Created> {
-        let Checked { mut record, image, wanted, warnings } = checked;
+        let Checked { mut record, image, wanted, limit, warnings } = checked;
         let id = record.id.clone();
         let taken = if record.name.is_empty() {
             let (name, taken) = self.take_random_name(&id)?;
@@ -137,7 +141,7 @@ impl Engine {
         } else {
             self.containers.take_name(&record.name, &id)?
         };
-        if let Err(error) = self.make_parts(&mut record, image.as_deref(), wanted, may_hang).await {
+        if let Err(error) = self.make_parts(&mut record, image.as_deref(), wanted, limit, may_hang).await {
             self.undo_creation(&id).await;
             return Err(error);
         }
@@ -157,6 +161,7 @@ impl Engine {
         record: &mut Record,
         image: Option<&Image>,
         wanted: Vec<Wanted>,
+        limit: Option<u64>,
         may_hang: bool,
     ) -> Result<()> {
         let fresh;
@@ -166,7 +171,7 @@ impl Engine {
             may_hang_if(may_hang, self, move |engine| engine.acquire_mounts(&id, wanted, root)).await?
         };
         fault::point("create", "mounts acquired")?;
-        self.images.create_snapshot(&record.id, image).map_err(crate::images::error)?;
+        self.images.create_limited_snapshot(&record.id, image, limit).map_err(crate::images::error)?;
         fault::point("create", "snapshot made")?;
         let folder = self.container_dir(&record.id);
         fs::create_dir(&folder).map_err(|error| {

@@ -15,7 +15,7 @@ use rustix::fs::{CWD, Mode, OFlags};
 use serde::Deserialize;
 use serde_json::{Value, json};
 
-use super::{ANONYMOUS, Entry, Run, Volume, Volumes, check_name, locked, make, options, remove_tree};
+use super::{ANONYMOUS, Entry, Run, Volume, Volumes, check_name, locked, options, remove_tree};
 use crate::blocking::{may_hang, see_through};
 use crate::container::{now_ns, random_id, rfc3339};
 use crate::database::Table;
@@ -38,7 +38,8 @@ pub struct VolumeClone {
 pub struct Cloned {
     /// The new volume.
     pub volume: Arc<Volume>,
-    copied: Copied,
+    /// What its files took; none: it is a snapshot of the file system's.
+    copied: Option<Copied>,
     /// Where nothing could be shared: the file system.
     unshared: Option<&'static str>,
 }
@@ -47,9 +48,11 @@ impl Cloned {
     /// The volume in the API's shape, and beside it what was shared and what copied.
     pub fn shown(&self) -> Value {
         let mut shown = self.volume.shown();
+        let Copied { shared, copied } = self.copied.unwrap_or_default();
         shown["Copied"] = json!({
-            "SharedBytes": self.copied.shared,
-            "CopiedBytes": self.copied.copied,
+            "SharedBytes": shared,
+            "CopiedBytes": copied,
+            "IsSnapshot": self.copied.is_none(),
             "CannotShare": self.unshared,
         });
         shown
@@ -181,12 +184,19 @@ impl Volumes {
             anonymous: false,
             snapshot_of: snapshot.then(|| source.volume.name.clone()),
         };
+        let limit = self.limit(&volume.options)?;
+        let can_be_a_snapshot = !options::is_mount(&source.volume.options);
         let (volume, copied) = self.enter(volume, |folder| {
+            if can_be_a_snapshot && self.limiter.snapshot(&source.volume.mountpoint, folder, limit)? {
+                return Ok(None);
+            }
+            self.make(folder, limit)?;
             let doing = |error| Error::system(format_args!("clone the volume {}", source.volume.name), error);
             let into = open(folder).map_err(doing)?;
-            Ok(archive::clone_tree(source.open()?.as_fd(), into.as_fd())?)
+            Ok(Some(archive::clone_tree(source.open()?.as_fd(), into.as_fd())?))
         })?;
-        let unshared = (copied.shared == 0 && copied.copied > 0)
+        let unshared = copied
+            .is_some_and(|copied| copied.shared == 0 && copied.copied > 0)
             .then(|| hull_image::disk::file_system(&self.root).map(hull_image::disk::FileSystem::name))
             .transpose()?;
         Ok(Cloned { volume, copied, unshared })
@@ -200,7 +210,7 @@ impl Volumes {
     ) -> Result<(Arc<Volume>, T)> {
         let beside = Beside(self.root.join(format!(".new-{}", random_id())));
         let folder = beside.0.join("_data");
-        make(&folder).map_err(|error| {
+        self.make_folder(&folder).map_err(|error| {
             Error::system(format_args!("make the volume's folder {}", folder.display()), error)
         })?;
         let value = fill(&folder)?;

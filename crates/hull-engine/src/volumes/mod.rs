@@ -18,9 +18,11 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 pub use files::{Cloned, VolumeClone};
+use hull_image::disk::Limiter;
 pub use options::bring_others_files;
 pub(crate) use remove::VolumeUsage;
 use remove::{gone, remove_tree};
+use rustix::fs::Mode;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use uses::Mounted;
@@ -77,6 +79,8 @@ pub struct Volume {
 /// The volumes.
 pub struct Volumes {
     root: PathBuf,
+    /// What limits and counts them.
+    limiter: Limiter,
     state: Mutex<State>,
     database: Arc<Database>,
     events: Arc<Events>,
@@ -125,7 +129,8 @@ impl Volumes {
             }
         }
         let state = Mutex::new(State { volumes, by_container: HashMap::new() });
-        Ok(Volumes { root, state, database, events })
+        let limiter = Limiter::open(&root)?;
+        Ok(Volumes { root, limiter, state, database, events })
     }
 
     /// Makes a volume; one of that name that is there already is the answer.
@@ -226,11 +231,11 @@ impl Volumes {
         check_name(name)?;
         options::check(&options)
             .map_err(|error| Error::new(error.kind, format!("create {name}: {}", error.message)))?;
+        let limit = self
+            .limit(&options)
+            .map_err(|error| Error::new(error.kind, format!("create {name}: {}", error.message)))?;
         let mountpoint = self.root.join(name).join("_data");
-        let made = make(&mountpoint);
-        made.map_err(|error| {
-            Error::system(format_args!("make the volume's folder {}", mountpoint.display()), error)
-        })?;
+        self.make(&mountpoint, limit)?;
         let volume = Volume {
             name: name.to_owned(),
             driver: "local".to_owned(),
@@ -248,6 +253,41 @@ impl Volumes {
         state.volumes.insert(name.to_owned(), entry);
         self.publish("create", &volume, &[]);
         Ok(volume)
+    }
+
+    /// The most bytes that a volume may have, by its options.
+    fn limit(&self, options: &BTreeMap<String, String>) -> Result<Option<u64>> {
+        let limit = options::size(options)?;
+        if limit.is_some() {
+            self.limiter.check().map_err(|error| {
+                Error::invalid(format!("quota size requested but no quota support: {error}"))
+            })?;
+        }
+        Ok(limit)
+    }
+
+    /// Makes `NAME` and `NAME/_data`. What is in a folder that is there already stays: it is its owner's.
+    fn make(&self, mountpoint: &Path, limit: Option<u64>) -> Result<()> {
+        let failed = |error: io::Error| {
+            Error::system(format_args!("make the volume's folder {}", mountpoint.display()), error)
+        };
+        self.make_folder(mountpoint).map_err(failed)?;
+        if !mountpoint.exists() {
+            return Ok(self.limiter.make_for_snapshots(mountpoint, Mode::from(0o755), limit)?);
+        }
+        match limit {
+            None => Ok(()),
+            Some(_) => Err(Error::conflict(format!(
+                "the volume cannot be limited: there is a folder {} already, which no volume owns",
+                mountpoint.display()
+            ))),
+        }
+    }
+
+    /// Makes the folder that `_data` lies in.
+    fn make_folder(&self, mountpoint: &Path) -> io::Result<()> {
+        let folder = mountpoint.parent().unwrap_or(mountpoint);
+        fs::DirBuilder::new().recursive(true).mode(0o701).create(folder)
     }
 
     /// Tells that a container that starts or ends has a volume, or has it no more.
@@ -318,13 +358,6 @@ fn check_name(name: &str) -> Result<()> {
         return Err(Error::invalid(format!("create {name}: a volume name has 2 to 200 characters")));
     }
     Ok(())
-}
-
-/// Makes `NAME` and `NAME/_data`. What is in a folder that is there already stays: it is its owner's.
-fn make(mountpoint: &Path) -> io::Result<()> {
-    let folder = mountpoint.parent().unwrap_or(mountpoint);
-    fs::DirBuilder::new().recursive(true).mode(0o701).create(folder)?;
-    fs::DirBuilder::new().recursive(true).mode(0o755).create(mountpoint)
 }
 
 #[cfg(test)]

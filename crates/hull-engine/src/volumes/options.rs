@@ -24,6 +24,16 @@ pub(super) fn own(options: &BTreeMap<String, String>) -> BTreeMap<String, String
         .collect()
 }
 
+/// The most bytes that the volume's own folder may have.
+///
+/// # Errors
+/// It is no size.
+pub(super) fn size(options: &BTreeMap<String, String>) -> Result<Option<u64>> {
+    let Some(text) = options.get("size") else { return Ok(None) };
+    let bytes = crate::size::parse(text).ok_or_else(|| Error::invalid(format!("invalid size: '{text}'")))?;
+    Ok((bytes > 0).then_some(bytes))
+}
+
 /// What `o` says.
 #[derive(Debug, PartialEq, Eq)]
 struct Options {
@@ -39,11 +49,15 @@ struct Options {
 /// # Errors
 /// One that is not known, or one that another needs is missing; in Docker's words.
 pub(super) fn check(options: &BTreeMap<String, String>) -> Result<()> {
-    if options.contains_key("size") {
-        return Err(Error::unsupported("a volume's quota (the option \"size\")"));
-    }
-    if let Some(name) = options.keys().find(|name| !matches!(name.as_str(), "type" | "device" | "o")) {
+    if let Some(name) = options.keys().find(|name| !matches!(name.as_str(), "type" | "device" | "o" | "size"))
+    {
         return Err(Error::invalid(format!("invalid option: {name:?}")));
+    }
+    if size(options)?.is_some() && is_mount(options) {
+        return Err(Error::invalid(
+            "invalid option: \"size\": it limits the volume's own folder, and not what is mounted over it; a tmpfs has its \
+             size in o=size=…",
+        ));
     }
     let needs: [(&str, &[&str]); 3] =
         [("device", &["type"]), ("type", &["device"]), ("o", &["device", "type"])];
@@ -67,7 +81,7 @@ pub(super) fn check(options: &BTreeMap<String, String>) -> Result<()> {
 pub fn bring_others_files(options: &BTreeMap<String, String>) -> bool {
     let option = |name: &str| options.get(name).map(String::as_str).unwrap_or_default();
     let in_memory = option("type") == "tmpfs" && parse(option("o")).is_ok_and(|parsed| !parsed.bind);
-    !options.is_empty() && !in_memory
+    is_mount(options) && !in_memory
 }
 
 /// Mounts what the options name over the volume's folder, unless it is mounted there already.
@@ -252,7 +266,7 @@ mod tests {
     #[test]
     fn what_is_in_memory_is_nobody_else_s() {
         let others = |list: &[(&str, &str)]| bring_others_files(&options(list));
-        assert!(!others(&[]));
+        assert!(!others(&[]) && !others(&[("size", "1g")]));
         assert!(!others(&[("type", "tmpfs"), ("device", "tmpfs")]));
         assert!(!others(&[("type", "tmpfs"), ("device", "tmpfs"), ("o", "size=1m,uid=5,nosuid")]));
         for o in ["bind", "rbind", "ro, bind", "size=1m,bind", "remount"] {
@@ -270,7 +284,10 @@ mod tests {
         assert!(refused(&[("type", "tmpfs")]).contains("missing required option: \"device\""));
         assert!(refused(&[("o", "bind"), ("device", "/srv")]).contains("\"type\""));
         assert!(refused(&[("colour", "red")]).contains("invalid option: \"colour\""));
-        assert!(refused(&[("size", "1g")]).contains("not supported"));
+        assert!(refused(&[("size", "x")]).contains("invalid size: 'x'"));
+        assert!(check(&options(&[("size", "1g")])).is_ok());
+        let mount = [("size", "1g"), ("type", "tmpfs"), ("device", "tmpfs")];
+        assert!(refused(&mount).contains("limits the volume's own folder"));
         assert!(refused(&[("type", "none"), ("device", "srv"), ("o", "bind")]).contains("absolute path"));
     }
 }

@@ -73,10 +73,16 @@ impl Volumes {
             let state = self.state();
             state.volumes.values().map(|entry| (Arc::clone(&entry.volume), entry.users.len())).collect()
         };
-        volumes
-            .into_iter()
-            .map(|(volume, users)| (Arc::clone(&volume), size(&volume.mountpoint), users))
-            .collect()
+        volumes.into_iter().map(|(volume, users)| (Arc::clone(&volume), self.size(&volume), users)).collect()
+    }
+
+    /// The bytes that a volume takes: where the file system counts them, as they lie on the disk.
+    fn size(&self, volume: &Volume) -> u64 {
+        let counted = match self.limiter.counts() && !options::is_mount(&volume.options) {
+            true => self.limiter.usage(&volume.mountpoint).ok().flatten(),
+            false => None,
+        };
+        counted.map_or_else(|| size(&volume.mountpoint), |usage| usage.bytes)
     }
 
     /// Takes out the volumes that nobody uses and that pass the filters. With them what went wrong, if something did:
@@ -162,6 +168,9 @@ impl Volumes {
                 tracing::error!(volume = name, %error, "a volume's files stay in {}", aside.display());
             }
             return Err(error);
+        }
+        if let Some(aside) = &aside {
+            self.limiter.release(&aside.join("_data"));
         }
         state.volumes.remove(name);
         self.publish("destroy", &volume, &[]);

@@ -1,8 +1,26 @@
-//! What lies beneath: which file system a folder is on.
+//! What lies beneath: which file system a folder is on, and what it can do.
+
+mod kernel;
+mod limit;
+
+pub use limit::{Limiter, Usage};
 
 use std::path::Path;
 
 use crate::{Error, Result};
+
+/// Removes the subvolume of this name with all that is in it, at once. False: it is none, or that cannot be done.
+pub(crate) fn remove_subvolume(folder: std::os::fd::BorrowedFd<'_>, name: &[u8]) -> bool {
+    kernel::destroy_subvolume(folder, name).is_ok()
+}
+
+/// Whether what is open lies on btrfs and is a subvolume's own folder.
+pub(crate) fn is_subvolume(folder: &std::os::fd::OwnedFd) -> bool {
+    kernel::is_subvolume(folder)
+        && rustix::fs::fstatfs(folder).is_ok_and(|found| found.f_type as u32 == BTRFS)
+}
+
+const BTRFS: u32 = 0x9123_683e;
 
 /// A file system, as far as that makes a difference.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -60,7 +78,7 @@ pub fn file_system(folder: &Path) -> Result<FileSystem> {
     Ok(match found.f_type as u32 {
         0xef53 => FileSystem::Ext,
         0x5846_5342 => FileSystem::Xfs,
-        0x9123_683e => FileSystem::Btrfs,
+        BTRFS => FileSystem::Btrfs,
         0x794c_7630 => FileSystem::Overlay,
         0x0102_1994 => FileSystem::Tmpfs,
         0x2fc1_2fc1 => FileSystem::Zfs,

@@ -10,6 +10,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use rustix::fs::{AtFlags, Dir, FileType, Mode, OFlags, openat, renameat, unlinkat};
 use rustix::io::Errno;
 
+use crate::disk::{is_subvolume, remove_subvolume};
+
 /// Folders deeper than this below the one that is removed are moved up, so that neither descriptors nor the stack
 /// run out.
 const DEPTH: usize = 32;
@@ -47,6 +49,9 @@ pub(crate) fn remove_all(parent: BorrowedFd<'_>, name: &[u8]) -> io::Result<()> 
         Err(errno) => return Err(errno.into()),
     }
     let Some(folder) = open_folder(parent, name)? else { return Ok(()) };
+    if is_subvolume(&folder) && remove_subvolume(parent, name) {
+        return Ok(());
+    }
     empty(folder.as_fd(), folder.as_fd(), 0)?;
     match unlinkat(parent, name, AtFlags::REMOVEDIR) {
         Ok(()) | Err(Errno::NOENT) => Ok(()),
@@ -74,6 +79,10 @@ fn empty(folder: BorrowedFd<'_>, top: BorrowedFd<'_>, depth: usize) -> io::Resul
                 continue;
             }
             let Some(child) = open_folder(folder, name)? else { continue };
+            if is_subvolume(&child) && remove_subvolume(folder, name) {
+                moved = true;
+                continue;
+            }
             empty(child.as_fd(), top, depth + 1)?;
             drop(child);
             match unlinkat(folder, name, AtFlags::REMOVEDIR) {

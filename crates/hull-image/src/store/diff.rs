@@ -41,8 +41,8 @@ impl Store {
         Ok(changes)
     }
 
-    /// The bytes of a snapshot's own files; one with several names counts once.
-    pub fn snapshot_size(&self, key: &str) -> Result<u64> {
+    /// The bytes of a snapshot's own files, walked; one with several names counts once.
+    pub(super) fn walked_size(&self, key: &str) -> Result<u64> {
         let upper = open_upper(&self.snapshot(key)?.upper)?;
         size(upper.as_fd(), &mut HashSet::new(), 0)
     }

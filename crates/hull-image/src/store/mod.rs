@@ -43,6 +43,7 @@ use self::state::{State, base36};
 pub use self::steps::{Draft, StepUsage};
 use self::trash::Trash;
 pub use self::types::*;
+use crate::disk::Limiter;
 use crate::layer::unpack::Place;
 use crate::{Digest, Error, Result};
 
@@ -53,6 +54,8 @@ pub struct Store {
     database: Arc<Mutex<Database>>,
     state: RwLock<State>,
     trash: Trash,
+    /// What limits and counts the snapshots.
+    limiter: Limiter,
     /// The next number of a layer or of a temporary folder.
     number: AtomicU64,
     /// This boot's id: what was written during another is on the disk, or lost.
@@ -77,6 +80,7 @@ impl Store {
         let lock = lock(&root)?;
         let trash = Trash::open(&root.join("trash"))?;
         trash.take(&root.join("tmp"))?;
+        let limiter = Limiter::open(&root)?;
         let temporary = root.join("tmp");
         std::fs::create_dir(&temporary).map_err(|error| Error::file("create", &temporary, error))?;
         let database = Database::open(&root.join("image.db"))?;
@@ -88,6 +92,7 @@ impl Store {
             database: Arc::new(Mutex::new(database)),
             state: RwLock::default(),
             trash,
+            limiter,
             number,
             boot: boot.trim().to_owned(),
             host: Mutex::default(),

@@ -4,9 +4,10 @@
 //! what the snapshot stands on, and that the folder is complete.
 
 use std::os::unix::ffi::OsStrExt;
-use std::path::PathBuf;
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
 
-use rustix::fs::{CWD, Mode, mkdirat, symlinkat};
+use rustix::fs::{CWD, Mode, OFlags, mkdirat, openat, symlinkat};
 use rustix::io::Errno;
 
 use super::state::{Base, State, base36};
@@ -19,6 +20,24 @@ impl Store {
     /// The overlay is to be mounted with `redirect_dir=off` and `metacopy=off`, where these are not off by default:
     /// what a snapshot changed is read from its folder alone.
     pub fn create_snapshot(&self, key: &str, image: Option<&Image>) -> Result<Snapshot> {
+        self.create_limited_snapshot(key, image, None)
+    }
+
+    /// Whether what is written to a snapshot can be limited.
+    ///
+    /// # Errors
+    /// What the file system lacks for it.
+    pub fn check_limits(&self) -> Result<()> {
+        self.limiter.check()
+    }
+
+    /// [`Store::create_snapshot`] with the most bytes that may be written to it.
+    pub fn create_limited_snapshot(
+        &self,
+        key: &str,
+        image: Option<&Image>,
+        limit: Option<u64>,
+    ) -> Result<Snapshot> {
         check_key(key)?;
         let base = match image {
             None => Base::Nothing,
@@ -39,8 +58,9 @@ impl Store {
             (self.lower(&state, &base)?, link)
         };
         let folder = self.snapshot_folder(key);
-        if let Err(error) = make(&folder, &link) {
+        if let Err(error) = self.make_snapshot(&folder, &link, limit) {
             self.forget_snapshot(key)?;
+            self.limiter.release(&folder);
             self.trash.take(&folder)?;
             return Err(error);
         }
@@ -70,7 +90,9 @@ impl Store {
         if !self.state().snapshots.contains_key(key) {
             return Err(no_such(key));
         }
-        self.trash.take(&self.snapshot_folder(key))?;
+        let folder = self.snapshot_folder(key);
+        self.limiter.release(&folder);
+        self.trash.take(&folder)?;
         self.forget_snapshot(key)
     }
 
@@ -111,6 +133,34 @@ impl Store {
             Some(top) => self.collect(top).map(|_| ()),
             None => Ok(()),
         }
+    }
+
+    fn make_snapshot(&self, folder: &Path, link: &str, limit: Option<u64>) -> Result<()> {
+        let fail = |errno: Errno| Error::file("create the snapshot", folder, errno);
+        self.limiter.make(folder, Mode::from(0o710), limit)?;
+        let opened = openat(CWD, folder, OFlags::PATH | OFlags::CLOEXEC, Mode::empty()).map_err(fail)?;
+        mkdirat(&opened, "upper", Mode::from(0o755)).map_err(fail)?;
+        mkdirat(&opened, "work", Mode::from(0o700)).map_err(fail)?;
+        symlinkat(link, &opened, "base").map_err(fail)
+    }
+
+    /// The bytes of a snapshot's own files: where the file system counts them, as they lie on the disk; elsewhere walked,
+    /// a file with several names once.
+    pub fn snapshot_size(&self, key: &str) -> Result<u64> {
+        if self.limiter.counts()
+            && let Some(usage) = self.limiter.usage(&self.snapshot_folder(key))?
+        {
+            return Ok(usage.bytes.saturating_sub(self.empty_size(key)));
+        }
+        self.walked_size(key)
+    }
+
+    /// What the folders of a snapshot take before anything is in them.
+    fn empty_size(&self, key: &str) -> u64 {
+        let folder = self.snapshot_folder(key);
+        let blocks =
+            |part: &str| std::fs::symlink_metadata(folder.join(part)).map_or(0, |meta| meta.blocks());
+        ["", "upper", "work", "work/work"].into_iter().map(blocks).sum::<u64>() * 512
     }
 
     fn snapshot_folder(&self, key: &str) -> PathBuf {
@@ -171,17 +221,6 @@ impl Store {
         }
         Ok(())
     }
-}
-
-fn make(folder: &std::path::Path, link: &str) -> Result<()> {
-    let fail = |errno: Errno| Error::file("create the snapshot", folder, errno);
-    mkdirat(CWD, folder, Mode::from(0o710)).map_err(fail)?;
-    let opened =
-        rustix::fs::open(folder, rustix::fs::OFlags::PATH | rustix::fs::OFlags::CLOEXEC, Mode::empty());
-    let opened = opened.map_err(fail)?;
-    mkdirat(&opened, "upper", Mode::from(0o755)).map_err(fail)?;
-    mkdirat(&opened, "work", Mode::from(0o700)).map_err(fail)?;
-    symlinkat(link, &opened, "base").map_err(fail)
 }
 
 fn check_key(key: &str) -> Result<()> {
