@@ -38,6 +38,22 @@ pub(crate) async fn history(request: Request) -> Result<Response> {
     http::ok(&request.engine.image_history(request.capture(0))?)
 }
 
+/// `GET /images/NAME/tree`: what each of its layers adds, changes and hides.
+pub(crate) async fn tree(request: Request) -> Result<Response> {
+    let (engine, name) = (request.engine.clone(), request.capture(0).to_owned());
+    http::ok(&blocking::run(move || engine.image_tree(&name)).await?)
+}
+
+/// `GET /hull/images/diff?names=A&names=B`: what differs from one image to the other.
+pub(crate) async fn difference(request: Request) -> Result<Response> {
+    let names: Vec<String> = request.query.all("names").map(str::to_owned).collect();
+    let [from, to] = &names[..] else {
+        return Err(Error::invalid("two images are compared: give the query two names"));
+    };
+    let (engine, from, to) = (request.engine.clone(), from.clone(), to.clone());
+    http::ok(&blocking::run(move || engine.image_difference(&from, &to)).await?)
+}
+
 pub(crate) async fn tag(request: Request) -> Result<Response> {
     let repository = request.query.text("repo").unwrap_or_default();
     let target = with_tag(repository, request.query.text("tag"))?;

@@ -81,6 +81,21 @@ fn count_the_seen(engine: &Engine, label: &str, info: &mut Value) -> Result<()> 
     Ok(())
 }
 
+/// There is no builder, and so no cache of one: nothing is what there is to remove.
+pub(crate) async fn prune_build_cache(_request: Request) -> Result<Response> {
+    http::ok(&json!({ "CachesDeleted": null, "SpaceReclaimed": 0 }))
+}
+
+/// `GET /hull/fsck`: whether all that is on the disk is accounted for.
+pub(crate) async fn fsck(request: Request) -> Result<Response> {
+    http::ok(&request.engine.fsck(false, request.query.flag("contents")).await?)
+}
+
+/// `POST /hull/fsck`: the same, and orphans go.
+pub(crate) async fn repair(request: Request) -> Result<Response> {
+    http::ok(&request.engine.fsck(true, request.query.flag("contents")).await?)
+}
+
 pub(crate) async fn disk_usage(request: Request) -> Result<Response> {
     // Before 1.42 everything was told, whatever was asked.
     let types: Vec<&str> = request.query.all("type").filter(|_| request.version >= 42).collect();

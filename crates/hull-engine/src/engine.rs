@@ -45,6 +45,9 @@ pub struct Engine {
     pub(crate) execs: ExecIndex,
     pub(crate) database: Arc<Database>,
     pub(crate) launcher: Launcher,
+    /// The sizes of what nobody counts: volumes, and containers' writable layers.
+    pub(crate) volume_sizes: crate::system::Sizes,
+    pub(crate) container_sizes: crate::system::Sizes,
     /// What of the configuration was taken anew since the start.
     reloadable: Mutex<Reloadable>,
     /// Held as long as this daemon lives, so that no other has its roots.
@@ -105,6 +108,8 @@ impl Engine {
             execs: ExecIndex::default(),
             database,
             launcher,
+            volume_sizes: crate::system::Sizes::default(),
+            container_sizes: crate::system::Sizes::default(),
             reloadable: Mutex::new(Reloadable {
                 debug: config.debug,
                 labels: config.labels.clone(),

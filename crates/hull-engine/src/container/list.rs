@@ -226,13 +226,19 @@ impl Engine {
         }
         if size {
             let own = self.images.snapshot_size(&record.id).map_err(crate::images::error)?;
-            // Docker leaves a size of nothing out.
-            if own > 0 {
-                shown["SizeRw"] = json!(own);
-            }
-            shown["SizeRootFs"] = json!(own + self.image_of_record(record).map_or(0, |image| image.size));
+            self.show_size(&mut shown, own);
         }
         Ok(shown)
+    }
+
+    /// Adds the bytes of a container's writable layer, and of all that it sees.
+    fn show_size(&self, shown: &mut Value, own: u64) {
+        // Docker leaves a size of nothing out.
+        if own > 0 {
+            shown["SizeRw"] = json!(own);
+        }
+        let image = shown["ImageID"].as_str().and_then(|id| self.images.resolve(id).ok());
+        shown["SizeRootFs"] = json!(own + image.map_or(0, |image| image.size));
     }
 
     /// The image as it was named, or its id where the name means another image by now.
@@ -243,9 +249,29 @@ impl Engine {
         }
     }
 
-    /// Containers and the bytes of their writable layers, for the disk's account.
-    pub fn container_disk_usage(&self) -> Result<Vec<Value>> {
-        self.list(&ListOptions { all: true, size: true, ..ListOptions::default() })
+    /// Containers and the bytes of their writable layers, for the disk's account: counted by the file system, or as they
+    /// were measured last.
+    pub(crate) async fn container_disk_usage(&self) -> Result<Vec<Value>> {
+        let mut containers = self.list(&ListOptions { all: true, ..ListOptions::default() })?;
+        let mut walked = Vec::new();
+        for shown in &mut containers {
+            let id = shown["Id"].as_str().unwrap_or_default().to_owned();
+            match self.images.counted_size(&id) {
+                Ok(Some(own)) => self.show_size(shown, own),
+                Ok(None) => walked.extend(self.images.snapshot(&id).ok().map(|snapshot| snapshot.upper)),
+                // It goes just now.
+                Err(_) => {}
+            }
+        }
+        let known = self.container_sizes.of(walked).await;
+        for shown in &mut containers {
+            let upper =
+                self.images.snapshot(shown["Id"].as_str().unwrap_or_default()).map(|found| found.upper);
+            if let Some(own) = upper.ok().and_then(|upper| known.get(&upper)) {
+                self.show_size(shown, *own);
+            }
+        }
+        Ok(containers)
     }
 
     /// Removes what does not run and what the filters let through: the ids, and the bytes that came back.

@@ -18,6 +18,8 @@ struct Index {
     ids_by_name: HashMap<String, String>,
     /// Of a container those that are linked to it, by their ids: whoever starts asks whom it has to tell.
     parents: HashMap<String, BTreeSet<String>>,
+    /// Those that have no row any more, and whose files are just being put aside.
+    leaving: BTreeSet<String>,
 }
 
 impl Index {
@@ -108,8 +110,25 @@ impl Containers {
         let targets = container.record().link_targets();
         let mut index = locked(&self.0);
         index.by_id.remove(&container.id);
+        index.leaving.insert(container.id.clone());
         index.ids_by_name.remove(name);
         index.unlink(&container.id, &targets);
+    }
+
+    /// Nothing is left of a container that was taken out.
+    pub(super) fn left(&self, id: &str) {
+        locked(&self.0).leaving.remove(id);
+    }
+
+    /// The ids of all containers, of those in the making, and of those whose files are being put aside.
+    pub(crate) fn ids(&self) -> BTreeSet<String> {
+        let index = locked(&self.0);
+        index.by_id.keys().chain(index.ids_by_name.values()).chain(&index.leaving).cloned().collect()
+    }
+
+    /// Whether a container is there.
+    pub(crate) fn has(&self, id: &str) -> bool {
+        locked(&self.0).by_id.contains_key(id)
     }
 
     /// Those that are linked to a container.

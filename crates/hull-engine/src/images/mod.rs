@@ -137,6 +137,30 @@ impl Engine {
         Ok(self.images.history(&image).into_iter().map(line).collect())
     }
 
+    /// What each step of an image does: its layers with what they add, change and hide. Blocks.
+    ///
+    /// # Errors
+    /// There is none of that name, or a layer cannot be read.
+    pub fn image_tree(&self, name: &str) -> Result<Value> {
+        let image = self.images.resolve(name)?;
+        Ok(json!({
+            "Id": image.id,
+            "RepoTags": image.repo_tags,
+            "Size": image.size,
+            "Steps": self.images.tree(&image)?,
+        }))
+    }
+
+    /// What differs from one image to another. Blocks.
+    ///
+    /// # Errors
+    /// There is no such image, or a layer cannot be read.
+    pub fn image_difference(&self, from: &str, to: &str) -> Result<Value> {
+        let (from, to) = (self.images.resolve(from)?, self.images.resolve(to)?);
+        let (shared, differences) = self.images.difference(&from, &to)?;
+        Ok(json!({ "From": from.id, "To": to.id, "SharedLayers": shared, "Differences": differences }))
+    }
+
     /// Gives an image one more name.
     ///
     /// # Errors

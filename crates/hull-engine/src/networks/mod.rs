@@ -150,6 +150,11 @@ impl Networks {
         Ok(Networks { inner })
     }
 
+    /// How many there are.
+    pub(crate) fn count(&self) -> usize {
+        self.inner.state().by_id.len()
+    }
+
     /// After every container that runs was restored: what the kernel publishes for others is taken back.
     ///
     /// # Errors

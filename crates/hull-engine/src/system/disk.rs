@@ -5,9 +5,8 @@ use std::sync::Arc;
 
 use serde_json::{Value, json};
 
-use crate::blocking::may_hang;
 use crate::engine::Engine;
-use crate::volumes::VolumeUsage;
+use crate::volumes::{Size, VolumeUsage};
 use crate::{Error, Result};
 
 /// What of the disk's usage is asked for.
@@ -60,23 +59,45 @@ impl Engine {
     /// # Errors
     /// A container's writable layer cannot be looked at.
     pub async fn disk_usage(self: &Arc<Self>, query: DiskQuery, version: u32) -> Result<Value> {
-        let engine = Arc::clone(self);
-        let volumes = match query.volumes && self.volumes.any_is_a_mount() {
-            true => Some(may_hang(move || Ok(engine.volumes.disk_usage())).await?),
-            false => None,
+        let volumes = match query.volumes {
+            true => self.volume_sizes().await,
+            false => Vec::new(),
+        };
+        let containers = match query.containers {
+            true => self.container_disk_usage().await?,
+            false => Vec::new(),
         };
         let engine = Arc::clone(self);
-        let told = tokio::task::spawn_blocking(move || engine.disk_usage_with(query, version, volumes));
-        told.await.unwrap_or_else(|error| Err(Error::system("tell what takes up the disk", error)))
+        let told =
+            tokio::task::spawn_blocking(move || engine.disk_usage_with(query, version, containers, &volumes));
+        told.await.map_err(|error| Error::system("tell what takes up the disk", error))
     }
 
-    /// The same, where what the volumes take is known already if their servers may not answer.
+    /// Every volume with its size: counted by the file system, or as it was measured last. None: it has none, or nobody
+    /// has come to its end yet.
+    async fn volume_sizes(&self) -> Vec<(VolumeUsage, Option<u64>)> {
+        let usages = self.volumes.disk_usage();
+        let walked = usages.iter().filter(|usage| usage.size == Size::Walked);
+        let known = self.volume_sizes.of(walked.map(|usage| usage.volume.mountpoint.clone()).collect()).await;
+        let sized = |usage: VolumeUsage| {
+            let size = match usage.size {
+                Size::Known(bytes) => Some(bytes),
+                Size::Walked => known.get(&usage.volume.mountpoint).copied(),
+                Size::None => None,
+            };
+            (usage, size)
+        };
+        usages.into_iter().map(sized).collect()
+    }
+
+    /// The same, where what containers and volumes take is known.
     fn disk_usage_with(
         &self,
         query: DiskQuery,
         version: u32,
-        volumes: Option<Vec<VolumeUsage>>,
-    ) -> Result<Value> {
+        containers: Vec<Value>,
+        volumes: &[(VolumeUsage, Option<u64>)],
+    ) -> Value {
         let mut usage = json!({});
         if query.images {
             let layers = self.images.layers_size();
@@ -93,7 +114,7 @@ impl Engine {
             );
         }
         if query.containers {
-            let items = self.container_disk_usage()?;
+            let items = containers;
             let size = |item: &Value| item["SizeRw"].as_u64().unwrap_or_default();
             let runs =
                 |item: &&Value| matches!(item["State"].as_str(), Some("running" | "paused" | "restarting"));
@@ -110,13 +131,16 @@ impl Engine {
             );
         }
         if query.volumes {
-            let volumes = volumes.unwrap_or_else(|| self.volumes.disk_usage());
-            let total = volumes.iter().map(|(_, size, _)| size).sum();
-            let unused = volumes.iter().filter(|(_, _, users)| *users == 0).map(|(_, size, _)| size).sum();
-            let active = volumes.iter().filter(|(_, _, users)| *users > 0).count();
-            let item = |(volume, size, users): &VolumeUsage| {
-                let mut value = volume.shown();
-                value["UsageData"] = json!({ "Size": size, "RefCount": users });
+            let sum = |wanted: &dyn Fn(&VolumeUsage) -> bool| -> u64 {
+                volumes.iter().filter(|(usage, _)| wanted(usage)).filter_map(|(_, size)| *size).sum()
+            };
+            let (total, unused) = (sum(&|_| true), sum(&|usage| usage.users == 0));
+            let active = volumes.iter().filter(|(usage, _)| usage.users > 0).count();
+            let item = |(usage, size): &(VolumeUsage, Option<u64>)| {
+                let mut value = usage.volume.shown();
+                // -1 is Docker's word for what is not known.
+                let size = size.map_or(json!(-1), |bytes| json!(bytes));
+                value["UsageData"] = json!({ "Size": size, "RefCount": usage.users });
                 value
             };
             let items = volumes.iter().map(item).collect();
@@ -135,7 +159,7 @@ impl Engine {
         {
             members.retain(|name, _| !name.ends_with("Usage"));
         }
-        Ok(usage)
+        usage
     }
 
     /// The images with what they share and how many containers use them; how many are used; the bytes which are

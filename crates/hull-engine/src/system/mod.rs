@@ -1,11 +1,15 @@
 //! The engine about itself: `info`, `version`, what takes up the disk; and times as the API writes them.
 
 mod disk;
+mod fsck;
 mod info;
+mod sizes;
 mod time;
 
 pub use disk::DiskQuery;
+pub(crate) use fsck::names;
 pub use info::STORAGE_DRIVER;
+pub(crate) use sizes::Sizes;
 
 pub use time::{moment_ns, parse_rfc3339};
 

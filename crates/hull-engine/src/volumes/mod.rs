@@ -4,6 +4,7 @@
 //! mounted over it while a container that runs uses it. `.new-…` is a volume that is being made, `.gone-…` one that is being
 //! removed.
 
+mod check;
 mod files;
 mod network;
 mod options;
@@ -20,7 +21,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 pub use files::{Cloned, VolumeClone};
 use hull_image::disk::Limiter;
 pub use options::bring_others_files;
-pub(crate) use remove::VolumeUsage;
+pub(crate) use remove::{Size, VolumeUsage};
 use remove::{gone, remove_tree};
 use rustix::fs::Mode;
 use serde::{Deserialize, Serialize};
@@ -130,7 +131,9 @@ impl Volumes {
         }
         let state = Mutex::new(State { volumes, by_container: HashMap::new() });
         let limiter = Limiter::open(&root)?;
-        Ok(Volumes { root, limiter, state, database, events })
+        let volumes = Volumes { root, limiter, state, database, events };
+        volumes.remove_left()?;
+        Ok(volumes)
     }
 
     /// Makes a volume; one of that name that is there already is the answer.

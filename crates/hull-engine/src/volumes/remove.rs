@@ -15,8 +15,23 @@ use crate::database::Table;
 use crate::filter::Filters;
 use crate::{Engine, Error, Kind, Result, events};
 
-/// A volume, the bytes that it takes, and the number of containers that use it.
-pub(crate) type VolumeUsage = (Arc<Volume>, u64, usize);
+/// A volume, what it takes, and the number of containers that use it.
+pub(crate) struct VolumeUsage {
+    pub(crate) volume: Arc<Volume>,
+    pub(crate) size: Size,
+    pub(crate) users: usize,
+}
+
+/// What is known of a size without a walk.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Size {
+    /// The file system counts.
+    Known(u64),
+    /// It has to be walked.
+    Walked,
+    /// There is none.
+    None,
+}
 
 /// A volume that is out of the way: its name, and the folder that is left to be removed.
 pub(super) type Aside = (String, Option<PathBuf>);
@@ -67,22 +82,28 @@ impl Engine {
 }
 
 impl Volumes {
-    /// Every volume with the bytes that it takes and the number of containers that use it.
+    /// Every volume with the number of containers that use it, and the bytes that it takes where the file system counts
+    /// them, or where they are none of the volume's own folder.
     pub(crate) fn disk_usage(&self) -> Vec<VolumeUsage> {
         let volumes: Vec<(Arc<Volume>, usize)> = {
             let state = self.state();
             state.volumes.values().map(|entry| (Arc::clone(&entry.volume), entry.users.len())).collect()
         };
-        volumes.into_iter().map(|(volume, users)| (Arc::clone(&volume), self.size(&volume), users)).collect()
-    }
-
-    /// The bytes that a volume takes: where the file system counts them, as they lie on the disk.
-    fn size(&self, volume: &Volume) -> u64 {
-        let counted = match self.limiter.counts() && !options::is_mount(&volume.options) {
-            true => self.limiter.usage(&volume.mountpoint).ok().flatten(),
-            false => None,
-        };
-        counted.map_or_else(|| size(&volume.mountpoint), |usage| usage.bytes)
+        volumes
+            .into_iter()
+            .map(|(volume, users)| {
+                let size = match options::is_mount(&volume.options) {
+                    // What is mounted takes none of this disk, and its server may not answer.
+                    true => Size::None,
+                    false if self.limiter.counts() => match self.limiter.usage(&volume.mountpoint) {
+                        Ok(Some(usage)) => Size::Known(usage.bytes),
+                        _ => Size::Walked,
+                    },
+                    false => Size::Walked,
+                };
+                VolumeUsage { volume, size, users }
+            })
+            .collect()
     }
 
     /// Takes out the volumes that nobody uses and that pass the filters. With them what went wrong, if something did:
@@ -195,7 +216,7 @@ async fn remove_bytes(aside: Vec<Aside>) -> Result<u64> {
     let removal = tokio::task::spawn_blocking(move || {
         let (mut bytes, mut result) = (0, Ok(()));
         for folder in aside.into_iter().filter_map(|(_, folder)| folder) {
-            bytes += size(&folder.join("_data"));
+            bytes += size_on_disk(&folder.join("_data"));
             result = result.and(remove_tree(&folder));
         }
         result.map(|()| bytes)
@@ -215,9 +236,9 @@ pub(super) fn remove_tree(path: &Path) -> Result<()> {
     })
 }
 
-/// The bytes that a volume's files take; other file systems mounted in it are not walked. A file with several names
-/// counts once.
-fn size(mountpoint: &Path) -> u64 {
+/// The bytes that a volume's files have on the disk, which come back with them; other file systems mounted in it are not
+/// walked. A file with several names counts once.
+fn size_on_disk(mountpoint: &Path) -> u64 {
     use std::os::unix::fs::MetadataExt;
     let Ok(root) = fs::symlink_metadata(mountpoint) else { return 0 };
     let mut linked = std::collections::HashSet::new();
@@ -233,7 +254,7 @@ fn size(mountpoint: &Path) -> u64 {
             if metadata.is_dir() {
                 folders.push(entry.path());
             } else if metadata.nlink() == 1 || linked.insert(metadata.ino()) {
-                total += metadata.len();
+                total += metadata.blocks() * 512;
             }
         }
     }

@@ -79,11 +79,6 @@ impl Volumes {
         state.by_container.get(container).is_some_and(|names| names.iter().any(is_mount))
     }
 
-    /// Whether something may be mounted over any volume.
-    pub(crate) fn any_is_a_mount(&self) -> bool {
-        self.state().volumes.values().any(|entry| options::is_mount(&entry.volume.options))
-    }
-
     /// The folder to bind, for a container that starts. What the volume's options name is mounted at first use.
     ///
     /// # Errors

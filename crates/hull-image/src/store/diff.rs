@@ -43,14 +43,22 @@ impl Store {
 
     /// The bytes of a snapshot's own files, walked; one with several names counts once.
     pub(super) fn walked_size(&self, key: &str) -> Result<u64> {
-        let upper = open_upper(&self.snapshot(key)?.upper)?;
-        size(upper.as_fd(), &mut HashSet::new(), 0)
+        folder_size(&self.snapshot(key)?.upper)
     }
 }
 
 /// The bytes of the files beneath a folder; one with several names counts once.
 pub fn tree_size(folder: &Path) -> Result<u64> {
     size(open_upper(folder)?.as_fd(), &mut HashSet::new(), 0)
+/// The bytes of the files in a folder, walked by descriptor; one with several names counts once, and what is mounted in it
+/// not at all.
+///
+/// # Errors
+/// It cannot be read, or is nested too deeply.
+pub fn folder_size(folder: &Path) -> Result<u64> {
+    let opened = open_upper(folder)?;
+    let device = fs::fstat(&opened).map_err(|errno| Error::file("read", folder, errno))?.st_dev;
+    size(opened.as_fd(), device, &mut HashSet::new(), 0)
 }
 
 pub(super) fn open_upper(upper: &Path) -> Result<OwnedFd> {
@@ -124,6 +132,7 @@ fn compare(
 /// What the lower layers, merged, have at a name.
 pub(super) struct Below {
     stat: Stat,
+    pub(super) stat: Stat,
     pub(super) path: PathBuf,
     /// For a folder: those that are merged, uppermost first.
     pub(super) folders: Vec<PathBuf>,
@@ -159,7 +168,7 @@ pub(super) fn find(lower: &[PathBuf], name: &[u8]) -> Result<Option<Below>> {
 }
 
 /// The names that folders have when they are merged.
-fn merged_names(lower: &[PathBuf]) -> Result<BTreeSet<Vec<u8>>> {
+pub(super) fn merged_names(lower: &[PathBuf]) -> Result<BTreeSet<Vec<u8>>> {
     let mut present = BTreeSet::new();
     let mut gone = HashSet::new();
     for folder in lower {
@@ -204,23 +213,26 @@ fn capability(path: &Path) -> Option<Vec<u8>> {
     Some(value)
 }
 
-fn is_opaque(path: &str) -> bool {
+pub(super) fn is_opaque(path: &str) -> bool {
     let mut value = [0; 4];
     // `x` marks a folder that holds whiteouts in another form, which is not opaque.
     matches!(fs::getxattr(path, OPAQUE, &mut value[..]), Ok(1) if value[0] == b'y')
 }
 
-fn size(folder: BorrowedFd<'_>, seen: &mut HashSet<(u64, u64)>, depth: usize) -> Result<u64> {
+fn size(folder: BorrowedFd<'_>, device: u64, seen: &mut HashSet<(u64, u64)>, depth: usize) -> Result<u64> {
     if depth > DEPTH {
         return Err(Error::invalid(format!("folders are nested deeper than {DEPTH}: the size is not told")));
     }
     let mut total = 0;
     for name in names(folder).map_err(|errno| reading(b"", errno))? {
         let Ok(stat) = fs::statat(folder, &name, AtFlags::SYMLINK_NOFOLLOW) else { continue };
+        if stat.st_dev != device {
+            continue;
+        }
         if FileType::from_raw_mode(stat.st_mode) == FileType::Directory {
             let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
             if let Ok(inner) = fs::openat(folder, &name, flags, Mode::empty()) {
-                total += size(inner.as_fd(), seen, depth + 1)?;
+                total += size(inner.as_fd(), device, seen, depth + 1)?;
             }
         } else if stat.st_nlink < 2 || seen.insert((stat.st_dev, stat.st_ino)) {
             total += u64::try_from(stat.st_size).unwrap_or(0);
@@ -229,6 +241,6 @@ fn size(folder: BorrowedFd<'_>, seen: &mut HashSet<(u64, u64)>, depth: usize) ->
     Ok(total)
 }
 
-fn join(path: &[u8], name: &[u8]) -> Vec<u8> {
+pub(super) fn join(path: &[u8], name: &[u8]) -> Vec<u8> {
     if path.is_empty() { name.to_vec() } else { [path, b"/", name].concat() }
 }

@@ -7,6 +7,7 @@
 //! Who changes rows holds the database's lock, then changes the state in memory; who reads asks the state only.
 
 mod bootstrap;
+mod check;
 mod commit;
 mod database;
 mod diff;
@@ -26,6 +27,7 @@ mod snapshot;
 mod state;
 mod steps;
 mod trash;
+mod tree;
 mod types;
 
 use std::collections::HashSet;
@@ -33,8 +35,10 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
+pub use self::check::{Check, Checked, Finding, Wrong};
 use self::database::{Database, LayerRow};
 pub use self::diff::tree_size;
+pub use self::diff::folder_size;
 use self::host::Host;
 pub(crate) use self::manifest::diff_ids;
 pub use self::receive::LayerBlob;
@@ -42,6 +46,7 @@ pub use self::seal::Held;
 use self::state::{State, base36};
 pub use self::steps::{Draft, StepUsage};
 use self::trash::Trash;
+pub use self::tree::{Count, Difference, LayerWork, Step, StoredAgain};
 pub use self::types::*;
 use crate::disk::Limiter;
 use crate::layer::unpack::Place;

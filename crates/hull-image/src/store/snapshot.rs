@@ -147,12 +147,16 @@ impl Store {
     /// The bytes of a snapshot's own files: where the file system counts them, as they lie on the disk; elsewhere walked,
     /// a file with several names once.
     pub fn snapshot_size(&self, key: &str) -> Result<u64> {
-        if self.limiter.counts()
-            && let Some(usage) = self.limiter.usage(&self.snapshot_folder(key))?
-        {
-            return Ok(usage.bytes.saturating_sub(self.empty_size(key)));
+        self.counted_size(key)?.map_or_else(|| self.walked_size(key), Ok)
+    }
+
+    /// The same where the file system counts them; nothing is walked.
+    pub fn counted_size(&self, key: &str) -> Result<Option<u64>> {
+        if !self.limiter.counts() {
+            return Ok(None);
         }
-        self.walked_size(key)
+        let usage = self.limiter.usage(&self.snapshot_folder(key))?;
+        Ok(usage.map(|usage| usage.bytes.saturating_sub(self.empty_size(key))))
     }
 
     /// What the folders of a snapshot take before anything is in them.

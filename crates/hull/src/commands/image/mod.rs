@@ -4,6 +4,7 @@ mod list;
 mod registry;
 mod remove;
 mod transfer;
+mod tree;
 
 use super::{Entry, Management};
 
@@ -96,6 +97,24 @@ pub const ROOT: &[Entry] = &[
 ];
 
 const ENTRIES: &[Entry] = &[
+    entry!(
+        "diff",
+        [],
+        Commands,
+        "List what differs from one image to another",
+        "[OPTIONS] IMAGE IMAGE",
+        tree::DiffArgs,
+        tree::diff
+    ),
+    entry!(
+        "tree",
+        [],
+        Commands,
+        "Show what each layer of an image adds, changes and hides",
+        "[OPTIONS] IMAGE",
+        tree::TreeArgs,
+        tree::tree
+    ),
     entry!(
         "bootstrap",
         [],

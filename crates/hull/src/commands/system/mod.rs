@@ -2,6 +2,7 @@
 
 mod df;
 mod events;
+mod fsck;
 mod info;
 mod prune;
 mod socket;
@@ -54,6 +55,15 @@ const ENTRIES: &[Entry] = &[
         "[OPTIONS]",
         events::EventsArgs,
         events::events
+    ),
+    entry!(
+        "fsck",
+        [],
+        Commands,
+        "Check that every file of the daemon's is accounted for",
+        "[OPTIONS]",
+        fsck::FsckArgs,
+        fsck::fsck
     ),
     entry!("info", [], Commands, "Display system-wide information", "[OPTIONS]", info::InfoArgs, info::info),
     entry!("prune", [], Commands, "Remove unused data", "[OPTIONS]", prune::PruneArgs, prune::prune),

@@ -1,0 +1,152 @@
+//! `system fsck`: all that is on the disk is accounted for.
+
+use std::fs;
+use std::path::PathBuf;
+
+use hull_tests::{Client, Daemon, Engine};
+use serde_json::Value;
+
+fn docker() -> bool {
+    Engine::under_test() == Engine::Docker
+}
+
+fn data(daemon: &Daemon, path: &str) -> PathBuf {
+    daemon.dir().join("data").join(path)
+}
+
+/// The exit status, and the findings as `wrong what`.
+fn fsck(daemon: &Daemon, options: &[&str]) -> (i32, Vec<String>) {
+    let output = daemon.hull(&[&["system", "fsck", "--format", "json"], options].concat());
+    let told: Value = serde_json::from_str(&output.stdout).unwrap_or_else(|_| panic!("{output:?}"));
+    let line = |finding: &Value| {
+        let done = if finding["Repaired"] == true { ", repaired" } else { "" };
+        let text = |field: &str| finding[field].as_str().unwrap_or_default().to_owned();
+        format!("{} {}{done}", text("Wrong"), text("What"))
+    };
+    let mut findings: Vec<String> = told["Findings"].as_array().expect("findings").iter().map(line).collect();
+    findings.sort();
+    (output.status, findings)
+}
+
+#[test]
+fn nothing_is_found_where_nothing_is_wrong() {
+    if docker() {
+        return;
+    }
+    let daemon = Daemon::start();
+    daemon.ok(&[
+        "run",
+        "-d",
+        "--name",
+        "box",
+        "-v",
+        "data:/v",
+        "-v",
+        "/anonymous",
+        "busybox",
+        "sleep",
+        "600",
+    ]);
+    daemon.ok(&["commit", "box", "made"]);
+    daemon.session(
+        r#"
+        $ hull system fsck --contents
+        2 images, 2 layers, 1 snapshots, 1 containers, 2 volumes, 3 networks: nothing is wrong
+        $ hull system fsck --repair
+        2 images, 2 layers, 1 snapshots, 1 containers, 2 volumes, 3 networks: nothing is wrong
+        "#,
+    );
+}
+
+#[test]
+fn orphans_are_found_and_go_and_files_are_kept() {
+    if docker() {
+        return;
+    }
+    let daemon = Daemon::start();
+    for folder in [
+        "image/layers/zz/a",
+        "image/snapshots/lost/upper",
+        "containers/0123",
+        "volumes/lost/_data",
+        "volumes/empty/_data",
+    ] {
+        fs::create_dir_all(data(&daemon, folder)).expect("a folder");
+    }
+    for file in ["image/split/zz", "volumes/lost/_data/file", "image/strange", "stranger"] {
+        fs::write(data(&daemon, file), "x").expect("a file");
+    }
+    let wanted = |repaired: &str| {
+        vec![
+            format!("orphan a folder of layers without a row{repaired}"),
+            format!("orphan a folder of split without a row{repaired}"),
+            format!("orphan an empty folder of a volume without a row{repaired}"),
+            format!("orphan snapshot lost{repaired}"),
+            "orphan something in the data root".to_owned(),
+            "orphan something in the image store".to_owned(),
+            format!("orphan the folder of a container without a row{repaired}"),
+            format!("orphan the folder of a volume without a row{repaired}"),
+        ]
+    };
+    assert_eq!(fsck(&daemon, &[]), (4, wanted("")));
+    assert_eq!(fsck(&daemon, &["--repair"]), (4, wanted(", repaired")));
+    fs::remove_file(data(&daemon, "image/strange")).expect("it stays");
+    fs::remove_file(data(&daemon, "stranger")).expect("it stays");
+    assert_eq!(fsck(&daemon, &[]), (0, vec![]));
+    assert_eq!(daemon.ok(&["volume", "ls", "-q"]), "lost", "what is someone's is not removed");
+    assert!(data(&daemon, "volumes/lost/_data/file").exists());
+    fs::create_dir_all(data(&daemon, "containers/4567")).expect("a folder");
+    assert_eq!(fsck(&daemon, &["--repair"]).0, 1, "all was repaired");
+}
+
+#[test]
+fn what_is_missing_or_damaged_is_found() {
+    if docker() {
+        return;
+    }
+    let mut daemon = Daemon::start();
+    daemon.ok(&["create", "--name", "box", "-v", "data:/v", "busybox", "true"]);
+    let id = daemon.ok(&["inspect", "-f", "{{.Id}}", "box"]);
+    let layers: Vec<_> = fs::read_dir(data(&daemon, "image/layers"))
+        .expect("layers")
+        .map(|entry| entry.expect("an entry").path())
+        .filter(|path| path.file_name().is_some_and(|name| name != "0"))
+        .collect();
+    fs::write(layers[0].join("etc/group"), "changed by hand").expect("a file");
+    assert_eq!(fsck(&daemon, &[]), (0, vec![]), "sizes are not looked at without --contents");
+    let (status, findings) = fsck(&daemon, &["--contents"]);
+    assert!(
+        status == 4 && findings.len() == 1 && findings[0].starts_with("damaged layer sha256:"),
+        "{findings:?}"
+    );
+    fs::remove_dir_all(data(&daemon, "volumes/data")).expect("a folder");
+    fs::remove_dir_all(data(&daemon, &format!("image/snapshots/{id}/work"))).expect("a folder");
+    let wanted = vec![
+        "missing the files of the volume data".to_owned(),
+        "missing the writable layer of the container box".to_owned(),
+    ];
+    assert_eq!(fsck(&daemon, &[]), (4, wanted));
+    fs::remove_dir_all(&layers[0]).expect("a folder");
+    let (status, findings) = fsck(&daemon, &["--repair"]);
+    assert!(
+        status == 4 && findings.iter().any(|told| told.starts_with("missing layer sha256:")),
+        "{findings:?}"
+    );
+    assert!(findings.contains(&"missing the files of the volume data, repaired".to_owned()), "{findings:?}");
+    daemon.stop();
+    daemon.begin();
+}
+
+#[test]
+fn a_policy_lets_nobody_repair() {
+    if docker() {
+        return;
+    }
+    let daemon = Daemon::start();
+    let socket = daemon.dir().join("guarded.sock");
+    let path = socket.to_str().expect("plain letters");
+    daemon.ok(&["system", "socket", "add", path, "no-binds"]);
+    let mut api = Client::new(&socket);
+    assert_eq!(api.get("/hull/fsck").expect("an answer").status, 200);
+    assert_eq!(api.post_empty("/hull/fsck").expect("an answer").status, 403);
+}
