@@ -81,11 +81,6 @@ fn count_the_seen(engine: &Engine, label: &str, info: &mut Value) -> Result<()> 
     Ok(())
 }
 
-/// There is no builder, and so no cache of one: nothing is what there is to remove.
-pub(crate) async fn prune_build_cache(_request: Request) -> Result<Response> {
-    http::ok(&json!({ "CachesDeleted": null, "SpaceReclaimed": 0 }))
-}
-
 /// `GET /hull/fsck`: whether all that is on the disk is accounted for.
 pub(crate) async fn fsck(request: Request) -> Result<Response> {
     http::ok(&request.engine.fsck(false, request.query.flag("contents")).await?)

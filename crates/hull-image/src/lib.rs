@@ -21,9 +21,7 @@ pub use digest::{Digest, ImageId};
 pub use error::{Error, Kind, Result};
 pub use layer::remove::{empty_folder, remove_tree};
 pub use store::{
-    Change, ChangeKind, Commit, DiskUsage, Draft, Held, HistoryEntry, Image, ImageUsage, Import, InUse,
-    Layer, LayerBlob, Loaded, Platform, Progress, Removed, Report, Snapshot, StepUsage, Store, tree_size,
-    Change, ChangeKind, Check, Checked, Commit, Count, Difference, DiskUsage, Finding, HistoryEntry, Image,
-    ImageUsage, Import, InUse, Layer, LayerBlob, LayerWork, Loaded, Platform, Progress, Removed, Report,
-    Snapshot, Step, Store, StoredAgain, Wrong, folder_size,
+    Change, ChangeKind, Check, Checked, Commit, Count, Difference, DiskUsage, Draft, Finding, Held,
+    HistoryEntry, Image, ImageUsage, Import, InUse, Layer, LayerBlob, LayerWork, Loaded, Platform, Progress,
+    Removed, Report, Snapshot, Step, StepUsage, Store, StoredAgain, Wrong, tree_size,
 };

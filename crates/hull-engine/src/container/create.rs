@@ -105,7 +105,6 @@ impl Engine {
             wanted.push(mounts::layered(layered)?);
         }
         let limit = self.storage_limit(&host_config)?;
-        let wanted = self.wanted_mounts(&config, &host_config, caller)?;
         let mut endpoints =
             self.new_endpoints(&config, &mut host_config, networking_config.endpoints_config, &mut warnings)?;
         let links = self.take_links(&mut host_config, &mut endpoints)?;

@@ -70,7 +70,7 @@ impl Engine {
         let engine = Arc::clone(self);
         let told =
             tokio::task::spawn_blocking(move || engine.disk_usage_with(query, version, containers, &volumes));
-        told.await.map_err(|error| Error::system("tell what takes up the disk", error))
+        told.await.unwrap_or_else(|error| Err(Error::system("tell what takes up the disk", error)))
     }
 
     /// Every volume with its size: counted by the file system, or as it was measured last. None: it has none, or nobody
@@ -97,7 +97,7 @@ impl Engine {
         version: u32,
         containers: Vec<Value>,
         volumes: &[(VolumeUsage, Option<u64>)],
-    ) -> Value {
+    ) -> Result<Value> {
         let mut usage = json!({});
         if query.images {
             let layers = self.images.layers_size();
@@ -159,7 +159,7 @@ impl Engine {
         {
             members.retain(|name, _| !name.ends_with("Usage"));
         }
-        usage
+        Ok(usage)
     }
 
     /// The images with what they share and how many containers use them; how many are used; the bytes which are

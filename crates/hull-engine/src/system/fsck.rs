@@ -13,8 +13,17 @@ use crate::engine::Engine;
 use crate::{Error, Result};
 
 /// All that is in a data root.
-const KNOWN: [&str; 8] =
-    ["containers", "hull.db", "hull.db-shm", "hull.db-wal", "id", "image", "sockets.json", "volumes"];
+const KNOWN: [&str; 9] = [
+    "build",
+    "containers",
+    "hull.db",
+    "hull.db-shm",
+    "hull.db-wal",
+    "id",
+    "image",
+    "sockets.json",
+    "volumes",
+];
 
 impl Engine {
     /// Looks the data root through; with `repair` orphans go, with `contents` every layer is read. The daemon may be at

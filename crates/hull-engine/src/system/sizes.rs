@@ -58,7 +58,7 @@ impl Sizes {
         let (shared, folders) = (Arc::clone(&self.0), folders.to_vec());
         tokio::task::spawn_blocking(move || {
             for folder in folders {
-                match hull_image::folder_size(&folder) {
+                match hull_image::tree_size(&folder) {
                     Ok(bytes) => drop(locked(&shared).known.insert(folder, bytes)),
                     // It went meanwhile, or cannot be walked: what was known of it is not right any more.
                     Err(_) => drop(locked(&shared).known.remove(&folder)),

@@ -80,7 +80,7 @@ fn a_volume_outlives_the_daemon() {
     assert_eq!(again.get("data").unwrap(), made);
     assert_eq!(again.create(named("data")).unwrap(), made);
     let mountpoint = again.disk_usage()[0].volume.mountpoint.clone();
-    assert_eq!(hull_image::folder_size(&mountpoint).unwrap(), 4);
+    assert_eq!(hull_image::tree_size(&mountpoint).unwrap(), 4);
     remove(&again, "data").unwrap();
     assert!(!place.config.data_root.join("volumes/data").exists());
     assert_eq!(fs::read_dir(place.config.data_root.join("volumes")).unwrap().count(), 0);

@@ -43,19 +43,16 @@ impl Store {
 
     /// The bytes of a snapshot's own files, walked; one with several names counts once.
     pub(super) fn walked_size(&self, key: &str) -> Result<u64> {
-        folder_size(&self.snapshot(key)?.upper)
+        tree_size(&self.snapshot(key)?.upper)
     }
 }
 
-/// The bytes of the files beneath a folder; one with several names counts once.
-pub fn tree_size(folder: &Path) -> Result<u64> {
-    size(open_upper(folder)?.as_fd(), &mut HashSet::new(), 0)
 /// The bytes of the files in a folder, walked by descriptor; one with several names counts once, and what is mounted in it
 /// not at all.
 ///
 /// # Errors
 /// It cannot be read, or is nested too deeply.
-pub fn folder_size(folder: &Path) -> Result<u64> {
+pub fn tree_size(folder: &Path) -> Result<u64> {
     let opened = open_upper(folder)?;
     let device = fs::fstat(&opened).map_err(|errno| Error::file("read", folder, errno))?.st_dev;
     size(opened.as_fd(), device, &mut HashSet::new(), 0)
@@ -131,7 +128,6 @@ fn compare(
 
 /// What the lower layers, merged, have at a name.
 pub(super) struct Below {
-    stat: Stat,
     pub(super) stat: Stat,
     pub(super) path: PathBuf,
     /// For a folder: those that are merged, uppermost first.

@@ -38,7 +38,6 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, Rw
 pub use self::check::{Check, Checked, Finding, Wrong};
 use self::database::{Database, LayerRow};
 pub use self::diff::tree_size;
-pub use self::diff::folder_size;
 use self::host::Host;
 pub(crate) use self::manifest::diff_ids;
 pub use self::receive::LayerBlob;
