@@ -18,8 +18,8 @@ pub struct DockerRegistry {
 }
 
 impl DockerRegistry {
-    /// Starts it at an address of this network namespace, with its files in a folder. `more` goes behind its
-    /// configuration.
+    /// Starts it at an address of this network namespace, with its files in a folder. `more` goes behind the address in
+    /// its configuration.
     ///
     /// # Panics
     /// It is not installed, or does not come up.
@@ -28,7 +28,7 @@ impl DockerRegistry {
         let root = folder.join("registry");
         let configuration = format!(
             "version: 0.1\nlog: {{level: info}}\nstorage: {{filesystem: {{rootdirectory: {}}}, delete: {{enabled: true}}}}\n\
-             http: {{addr: \"{address}\"}}\n{more}",
+             http:\n  addr: \"{address}\"\n{more}",
             root.display()
         );
         fs::write(&file, configuration).expect("the registry's configuration");
@@ -49,6 +49,21 @@ impl DockerRegistry {
     /// The configuration that asks for a user of this file of htpasswd's.
     pub fn htpasswd(file: &Path) -> String {
         format!("auth: {{htpasswd: {{realm: r, path: {}}}}}\n", file.display())
+    }
+
+    /// Has skopeo put the image `busybox` of a saved archive in, with these options.
+    ///
+    /// # Panics
+    /// skopeo is not installed, or fails.
+    pub fn fill(&self, archive: &Path, name: &str, options: &[&str]) {
+        let output = Command::new("skopeo")
+            .args(["copy", "-q", "--dest-tls-verify=false"])
+            .args(options)
+            .arg(format!("docker-archive:{}:busybox:latest", archive.display()))
+            .arg(format!("docker://{}/{name}", self.address))
+            .output()
+            .expect("skopeo is installed");
+        assert!(output.status.success(), "{output:?}");
     }
 
     /// What it answered so far: `PUT /v2/a/manifests/1 201`.

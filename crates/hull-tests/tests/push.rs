@@ -2,7 +2,6 @@
 //! it is the same when it comes back.
 
 use std::fs;
-use std::path::Path;
 use std::process::Command;
 
 use hull_tests::{Daemon, DockerRegistry, Engine, private_network};
@@ -123,7 +122,7 @@ fn what_is_there_is_not_sent_again() {
 
 #[test]
 fn a_digest_does_not_change_on_the_way() {
-    let (folder, _registry, daemon) = setup("127.0.0.1:15302");
+    let (folder, registry, daemon) = setup("127.0.0.1:15302");
     let ours = "127.0.0.1:15302/ours";
     daemon.ok(&["tag", "busybox", &format!("{ours}:1")]);
     let id = daemon.ok(&["image", "inspect", "-f", "{{.Id}}", "busybox"]);
@@ -148,7 +147,7 @@ fn a_digest_does_not_change_on_the_way() {
         ("docker", &["--format", "v2s2"]),
     ] {
         let (theirs, copy) = (format!("127.0.0.1:15302/{name}"), format!("127.0.0.1:15302/copy-of-{name}"));
-        fill(&archive, &format!("{theirs}:1"), options);
+        registry.fill(&archive, &format!("{name}:1"), options);
         daemon.ok(&["pull", &format!("{theirs}:1")]);
         daemon.ok(&["tag", &format!("{theirs}:1"), &format!("{copy}:1")]);
         let said = daemon.ok(&["push", &format!("{copy}:1")]);
@@ -157,18 +156,6 @@ fn a_digest_does_not_change_on_the_way() {
         assert_eq!(digest(&daemon, &copy, &image), digest(&daemon, &theirs, &image), "{name}");
         daemon.ok(&["rmi", "-f", &image, &format!("{copy}:1")]);
     }
-}
-
-/// Has skopeo put a saved image into the registry.
-fn fill(archive: &Path, name: &str, options: &[&str]) {
-    let output = Command::new("skopeo")
-        .args(["copy", "-q", "--dest-tls-verify=false"])
-        .args(options)
-        .arg(format!("docker-archive:{}:busybox:latest", archive.display()))
-        .arg(format!("docker://{name}"))
-        .output()
-        .expect("skopeo is installed");
-    assert!(output.status.success(), "{output:?}");
 }
 
 #[test]

@@ -172,6 +172,33 @@ fn a_token_is_asked_for_by_what_it_is_for() {
 }
 
 #[test]
+fn what_may_not_be_read_is_not_taken_over_and_hinders_no_push() {
+    let (registry, daemon) = setup(&[]);
+    let realm = format!("http://{}/token", registry.address);
+    registry.misbehave(move |asked, proper| {
+        if asked.path.starts_with("/token") {
+            return match asked.path.contains("repository:second") && asked.path.contains("repository:first") {
+                true => Answer::json(403, &json!({ "details": "access forbidden" })),
+                false => Answer::json(200, &json!({ "token": "t" })),
+            };
+        }
+        match asked.header("authorization") {
+            // The repositories of this registry share all they have.
+            Some(_) if asked.method == "HEAD" && asked.path.starts_with("/v2/second/") => {
+                Answer::unknown("BLOB_UNKNOWN", "blob unknown to registry")
+            }
+            Some(_) => proper,
+            None => error(401, "UNAUTHORIZED", "authentication required")
+                .with("WWW-Authenticate", &format!("Bearer realm=\"{realm}\",service=\"r\"")),
+        }
+    });
+    let (first, second) = (tagged(&registry, &daemon, "first:1"), tagged(&registry, &daemon, "second:1"));
+    daemon.ok(&["push", &first]);
+    assert!(daemon.ok(&["push", &second]).contains(": Pushed"));
+    assert!(registry.asked().iter().any(|asked| asked.path.contains("mount=")), "it was worth a try");
+}
+
+#[test]
 fn a_registry_that_stands_still_is_left_and_holds_up_nobody() {
     let (registry, daemon) =
         setup(&["--registry-timeout", "1", "--max-download-attempts", "1", "--max-concurrent-uploads", "1"]);

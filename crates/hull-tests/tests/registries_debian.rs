@@ -1,57 +1,10 @@
 //! Pulls from the registry that others run: Debian's docker-registry, filled by skopeo.
 
-use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::path::PathBuf;
+use std::process::{Command, Stdio};
 
-use hull_tests::{Daemon, Engine, PATIENCE, private_network, wait_until};
+use hull_tests::{Daemon, DockerRegistry, Engine, private_network};
 use serde_json::Value;
-
-/// A registry's process. Dropped, it ends.
-struct Debian {
-    process: Child,
-    address: String,
-}
-
-impl Debian {
-    /// Starts it at an address of this network namespace. `more` goes behind the address in its configuration.
-    fn start(folder: &Path, address: &str, more: &str) -> Debian {
-        let file = folder.join("registry.yml");
-        let configuration = format!(
-            "version: 0.1\nlog: {{level: error}}\nstorage: {{filesystem: {{rootdirectory: {}}}, delete: {{enabled: true}}}}\nhttp:\n  addr: \"{address}\"\n{more}",
-            folder.join("registry").display()
-        );
-        std::fs::write(&file, configuration).expect("the registry's configuration");
-        // It ends with the test, however that does.
-        let process = Command::new("setpriv")
-            .args(["--pdeathsig", "KILL", "docker-registry", "serve"])
-            .arg(&file)
-            .stdin(Stdio::null())
-            .stdout(Stdio::null())
-            .stderr(Stdio::null())
-            .spawn()
-            .expect("setpriv is there");
-        wait_until("the registry listens", PATIENCE, || std::net::TcpStream::connect(address).is_ok());
-        Debian { process, address: address.to_owned() }
-    }
-
-    /// Puts a saved image in, as skopeo writes it with these options.
-    fn fill(&self, archive: &Path, name: &str, options: &[&str]) {
-        let output = Command::new("skopeo")
-            .args(["copy", "-q", "--dest-tls-verify=false"])
-            .args(options)
-            .arg(format!("docker-archive:{}:busybox:latest", archive.display()))
-            .arg(format!("docker://{}/{name}", self.address))
-            .output()
-            .expect("skopeo is installed");
-        assert!(output.status.success(), "{output:?}");
-    }
-}
-
-impl Drop for Debian {
-    fn drop(&mut self) {
-        self.process.kill().and_then(|()| self.process.wait()).ok();
-    }
-}
 
 fn run(command: &mut Command) {
     let output = command.stdin(Stdio::null()).output().expect("the program is there");
@@ -72,7 +25,7 @@ fn saved(options: &[&str]) -> (Daemon, PathBuf) {
 fn manifests_and_layers_of_every_kind() {
     private_network();
     let folder = tempfile::tempdir().expect("a folder");
-    let registry = Debian::start(folder.path(), "127.0.0.1:15200", "");
+    let registry = DockerRegistry::start(folder.path(), "127.0.0.1:15200", "");
     let (daemon, archive) = saved(&[]);
     for (tag, options) in [
         ("docker", &["--format", "v2s2"][..]),
@@ -97,7 +50,7 @@ fn manifests_and_layers_of_every_kind() {
 fn words_are_dockers() {
     private_network();
     let folder = tempfile::tempdir().expect("a folder");
-    let _registry = Debian::start(folder.path(), "127.0.0.1:15200", "");
+    let _registry = DockerRegistry::start(folder.path(), "127.0.0.1:15200", "");
     Daemon::start().session(
         r#"
         $ hull pull 127.0.0.1:15200/a/b:none
@@ -162,7 +115,7 @@ fn over_tls_with_certificates_and_a_password() {
         at("ca.crt"),
         at("htpasswd")
     );
-    let registry = Debian::start(folder.path(), "10.98.7.6:15200", &more);
+    let registry = DockerRegistry::start(folder.path(), "10.98.7.6:15200", &more);
     let certificates = folder.path().join("certs.d");
     let own = certificates.join(&registry.address);
     let (daemon, archive) = saved(&["--certs-dir", certificates.to_str().expect("a path")]);
@@ -206,5 +159,13 @@ fn over_tls_with_certificates_and_a_password() {
     let right = pull_as(r#"{"username":"someone","password":"secret"}"#);
     assert!(right.contains("Status: Downloaded newer image"), "{right}");
     assert_eq!(daemon.ok(&["run", "--rm", "--network=none", &image, "echo", "hi"]), "hi");
+
+    let login =
+        format!("echo secret | hull login -u someone --password-stdin {} 2>/dev/null", registry.address);
+    let login = daemon.command("bash").args(["-c", &login]).output().expect("bash");
+    assert_eq!(String::from_utf8_lossy(&login.stdout), "Login Succeeded\n", "{login:?}");
+    let copy = format!("{}/copy:1", registry.address);
+    daemon.ok(&["tag", &image, &copy]);
+    assert!(daemon.ok(&["push", &copy]).contains("Mounted from a"));
     assert!(!daemon.log().contains("secret"));
 }

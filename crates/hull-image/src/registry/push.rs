@@ -14,8 +14,8 @@ use bytes::Bytes;
 use futures_util::future::try_join_all;
 use futures_util::stream;
 use http_body_util::{BodyExt, StreamBody};
-use hyper::Uri;
 use hyper::body::Frame;
+use hyper::{Method, Uri};
 use serde::Serialize as _;
 use serde_json::json;
 use tokio::sync::{Semaphore, mpsc};
@@ -26,7 +26,7 @@ use super::manifest::{
 };
 use super::pull::{Step, Tell, blocking};
 use super::upload::{Mount, PUT_TOGETHER};
-use super::{Body, Credentials, Registries, Repository};
+use super::{Body, Call, Challenge, Credentials, Registries, Repository, Session};
 use crate::reference::Reference;
 use crate::store::send::{Compressed, Kept};
 use crate::{Digest, Error, Image, Kind, Layer, LayerBlob, Result, Store};
@@ -107,10 +107,10 @@ impl Pusher {
         who: &Credentials,
         tell: Tell,
     ) -> Result<Push<'_>> {
-        let mut scopes = vec![Repository::scope(&repository.path, "pull,push")];
-        scopes.extend(self.sources(repository, images)?.iter().map(|path| Repository::scope(path, "pull")));
-        let endpoint = self.registries.settings().own(repository);
-        let session = self.registries.greet(&endpoint, who, scopes).await.map_err(Failure::of_push)?;
+        let (store, of) = (Arc::clone(&self.store), images.to_vec());
+        let name = repository.clone();
+        let sources = blocking(move || sources(&store, &name, &of)).await?;
+        let session = self.greet(repository, &sources, who).await.map_err(Failure::of_push)?;
         Ok(Push {
             pusher: self,
             repository: Repository::of(session),
@@ -120,21 +120,44 @@ impl Pusher {
         })
     }
 
-    /// Other repositories of the same registry that have layers of the images, and need to be asked for these.
-    fn sources(&self, repository: &Reference, images: &[Arc<Image>]) -> Result<Vec<String>> {
-        let mut paths = Vec::new();
-        for layer in images.iter().flat_map(|image| &image.layers) {
-            for blob in self.store.layer_blobs(&layer.diff_id)? {
-                let path = blob.repository.strip_prefix(&format!("{}/", repository.domain));
-                let new = path.filter(|path| **path != repository.path && !paths.iter().any(|p| p == path));
-                paths.extend(new.map(str::to_owned));
-                if paths.len() >= MOUNTED_FROM {
-                    return Ok(paths);
-                }
+    /// Greets the registry, for the repository and those that layers may be taken over from. Where nothing of these may be
+    /// read, it is greeted for the repository alone.
+    async fn greet(&self, repository: &Reference, sources: &[String], who: &Credentials) -> Answer<Session> {
+        let endpoint = self.registries.settings().own(repository);
+        let own = vec![Repository::scope(&repository.path, "pull,push")];
+        if sources.is_empty() {
+            return self.registries.greet(&endpoint, who, own).await;
+        }
+        let others = sources.iter().map(|path| Repository::scope(path, "pull"));
+        let all = own.iter().cloned().chain(others).collect();
+        let session = self.registries.greet(&endpoint, who, all).await?;
+        if matches!(session.challenge, Challenge::Bearer { .. })
+            && let Err(Failure::Refused(refusal)) =
+                session.call(Call::new(Method::GET, session.url("/v2/")?)).await
+            && refusal.is_denied()
+        {
+            return self.registries.greet(&endpoint, who, own).await;
+        }
+        Ok(session)
+    }
+}
+
+/// Other repositories of the same registry that have layers of the images.
+fn sources(store: &Store, repository: &Reference, images: &[Arc<Image>]) -> Result<Vec<String>> {
+    let registry = format!("{}/", repository.domain);
+    let mut paths: Vec<String> = Vec::new();
+    for layer in images.iter().flat_map(|image| &image.layers) {
+        for blob in store.layer_blobs(&layer.diff_id)? {
+            let Some(path) = blob.repository.strip_prefix(&registry) else { continue };
+            if path != repository.path && !paths.iter().any(|known| known == path) {
+                paths.push(path.to_owned());
+            }
+            if paths.len() >= MOUNTED_FROM {
+                return Ok(paths);
             }
         }
-        Ok(paths)
     }
+    Ok(paths)
 }
 
 /// A layer, and how it is to be found there.
