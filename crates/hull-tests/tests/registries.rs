@@ -384,3 +384,117 @@ fn a_pull_is_told_to_who_listens_for_events() {
     ]);
     assert_eq!(events, format!("pull {image} {}/a", registry.address));
 }
+
+#[test]
+fn a_daemon_killed_at_any_moment_of_a_pull_leaves_nothing_half() {
+    private_network();
+    let registry = Registry::start();
+    let mut daemon = daemon(&[]);
+    let sizes = [MIB, 700_000, 2 * MIB, 10];
+    let manifest = registry.image("1", &sizes);
+    let whole: u64 = manifest["layers"]
+        .as_array()
+        .expect("layers")
+        .iter()
+        .map(|layer| layer["size"].as_u64().unwrap_or(0))
+        .sum();
+    let image = format!("{}/a:1", registry.address);
+    for round in 0..12u64 {
+        let random = u64::from_le_bytes(noise(round + 1, 8).try_into().expect("eight bytes"));
+        let until = registry.sent() + random % whole;
+        let mut pull = daemon.client(&["pull", "-q", &image]).spawn().expect("the client");
+        // What earlier rounds have brought does not come again: then it ends sooner.
+        wait_until("so much has come, or all", PATIENCE, || {
+            registry.sent() >= until || pull.try_wait().is_ok_and(|ended| ended.is_some())
+        });
+        daemon.kill();
+        pull.wait().expect("the client ends");
+        daemon.begin();
+        if daemon.ok(&["images", "-q", &image]).is_empty() {
+            nothing_left(&daemon);
+        } else {
+            check_files(&daemon, &image, &sizes);
+            daemon.ok(&["rmi", "-f", &image]);
+            nothing_left(&daemon);
+        }
+    }
+    daemon.ok(&["pull", "-q", &image]);
+    check_files(&daemon, &image, &sizes);
+}
+
+#[test]
+fn what_came_of_an_image_is_pruned_where_nobody_fetches_it() {
+    private_network();
+    let registry = Registry::start();
+    let daemon = daemon(&[]);
+    registry.image("1", &[4 * MIB]);
+    registry.misbehave(|asked, answer| match asked.is_blob() && answer.body.len() > 2 * MIB {
+        true => answer.cut(MIB, Then::Stall),
+        false => answer,
+    });
+    let image = format!("{}/a:1", registry.address);
+    let mut pull = daemon.client(&["pull", "-q", &image]).spawn().expect("the client");
+    let partial = || {
+        let files = std::fs::read_dir(daemon.dir().join("data/image/partial")).expect("the folder").flatten();
+        files.filter_map(|file| file.metadata().ok()).map(|data| data.len()).max()
+    };
+    wait_until("a part has come", PATIENCE, || partial() == Some(MIB as u64));
+    daemon.ok(&["image", "prune", "-f"]);
+    assert_eq!(partial(), Some(MIB as u64), "what is being fetched was removed");
+    pull.kill().expect("one's own child can be killed");
+    pull.wait().expect("and waited for");
+    wait_until("nobody fetches it", PATIENCE, || {
+        let told = daemon.ok(&["image", "prune", "-f"]);
+        told.lines().last().is_some_and(|line| line.ends_with("MB"))
+    });
+    assert_eq!(partial(), None);
+}
+
+#[test]
+fn proxies_of_the_environment_are_used_and_left_out() {
+    private_network();
+    let added =
+        std::process::Command::new("ip").args(["address", "add", "10.98.7.6/32", "dev", "lo"]).status();
+    assert!(added.is_ok_and(|status| status.success()), "an address that is not of the loopback");
+    let (proxy, registry) = (Registry::start(), Registry::start());
+    proxy.image("1", &[1000]);
+    registry.image("1", &[1000]);
+    let port = registry.address.rsplit_once(':').expect("a port").1.to_owned();
+    proxy.misbehave(|asked, answer| match (asked.method.as_str(), asked.path.ends_with("/v2/")) {
+        ("CONNECT", _) => Answer::of(403, "text/plain", ""),
+        (_, true) => Answer::json(200, &json!({})),
+        _ => answer,
+    });
+    let mut daemon = daemon(&["--insecure-registry=10.98.7.0/24"]);
+    let variables = |no: &'static str| {
+        let through = format!("http://someone:secret@{}", proxy.address);
+        [("HTTP_PROXY", through.clone()), ("HTTPS_PROXY", through), ("NO_PROXY", no.to_owned())]
+    };
+    let mut with = |daemon: &mut Daemon, no| {
+        let variables = variables(no);
+        let variables: Vec<(&str, &str)> =
+            variables.iter().map(|(name, value)| (*name, value.as_str())).collect();
+        daemon.stop();
+        daemon.set_environment(&variables);
+        daemon.begin();
+    };
+    with(&mut daemon, "");
+    let image = format!("10.98.7.6:{port}/a:1");
+    daemon.ok(&["pull", "-q", &image]);
+    let asked = proxy.asked();
+    assert!(asked.iter().any(|asked| asked.method == "CONNECT" && asked.path == format!("10.98.7.6:{port}")));
+    assert!(asked.iter().any(|asked| asked.path == format!("http://10.98.7.6:{port}/v2/a/manifests/1")));
+    // base64 of someone:secret, for the proxy alone.
+    assert!(
+        asked.iter().all(|asked| asked.header("proxy-authorization") == Some("Basic c29tZW9uZTpzZWNyZXQ="))
+    );
+    assert!(asked.iter().all(|asked| asked.header("authorization").is_none()));
+    assert_eq!(daemon.ok(&["info", "-f", "{{.HttpProxy}}"]), format!("http://xxxxx:xxxxx@{}", proxy.address));
+    // What is on this machine is not asked for through it, nor what is named.
+    let before = proxy.asked().len();
+    daemon.ok(&["pull", "-q", &format!("{}/a:1", registry.address)]);
+    with(&mut daemon, "10.98.7.0/24");
+    let refused = daemon.hull(&["pull", "-q", &format!("10.98.7.6:{port}/a:2")]);
+    assert!(refused.stderr.contains("connection refused"), "{refused:?}");
+    assert_eq!(proxy.asked().len(), before);
+}

@@ -7,13 +7,14 @@ use http_body_util::combinators::UnsyncBoxBody;
 use http_body_util::{BodyExt, Empty, Full};
 use hyper::body::Incoming;
 use hyper::header::{
-    AUTHORIZATION, CONTENT_LENGTH, HeaderMap, HeaderName, HeaderValue, LOCATION, USER_AGENT,
+    AUTHORIZATION, CONTENT_LENGTH, HeaderMap, HeaderName, HeaderValue, LOCATION, PROXY_AUTHORIZATION,
+    USER_AGENT,
 };
 use hyper::{Method, StatusCode, Uri};
 use hyper_util::client::legacy::Client;
 use hyper_util::rt::{TokioExecutor, TokioTimer};
 
-use super::connect::Connector;
+use super::connect::{Connector, is_loopback};
 use super::failure::{Answer, Failure, Refusal};
 use super::{Registries, tls};
 use crate::Error;
@@ -212,6 +213,9 @@ impl Registries {
         *request.headers_mut() = headers;
         let agent = HeaderValue::from_static(concat!("hull/", env!("CARGO_PKG_VERSION")));
         request.headers_mut().insert(USER_AGENT, agent);
+        if let Some(value) = self.for_proxy(&url) {
+            request.headers_mut().insert(PROXY_AUTHORIZATION, value);
+        }
         let never = |never: std::convert::Infallible| match never {};
         // A body takes as long as it takes; that its reader stands still is seen by who writes it.
         let mut patience = Some(self.settings.patience * slow);
@@ -241,6 +245,13 @@ impl Registries {
         let (parts, body) = answer.into_parts();
         let patience = self.settings.patience;
         Ok(Reply { status: parts.status, headers: parts.headers, url, method, body, patience })
+    }
+
+    /// What a proxy is told of who asks, where it reads the request itself.
+    fn for_proxy(&self, url: &Uri) -> Option<HeaderValue> {
+        let is_read = url.scheme_str() == Some("http") && !is_loopback(url.host().unwrap_or_default());
+        let proxy = if is_read { self.proxies.intercept(url) } else { None };
+        proxy?.basic_auth().cloned()
     }
 
     /// Closes the lines to a host, and forgets its certificates.

@@ -106,7 +106,7 @@ impl Store {
         store.read_steps()?;
         store.read_snapshots()?;
         store.remove_strays()?;
-        store.remove_forgotten_partials()?;
+        store.remove_partials(receive::FORGOTTEN)?;
         store.collect_all()?;
         store.make_init_layer()?;
         store.open_host(hide)?;

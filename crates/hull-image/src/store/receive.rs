@@ -5,13 +5,14 @@
 
 use std::fs::File;
 use std::io::{self, Read};
-use std::os::unix::fs::FileExt;
+use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::PathBuf;
 use std::sync::mpsc::Receiver;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use bytes::{Buf, Bytes};
+use rustix::fs::FlockOperation;
 use tokio::sync::{mpsc, oneshot};
 
 use super::import::Unpacked;
@@ -21,7 +22,7 @@ use crate::registry::manifest::{Descriptor, Raw};
 use crate::{Digest, Error, ImageConfig, ImageId, Result};
 
 /// Partial blobs that nobody came back for are removed after that.
-const FORGOTTEN: Duration = Duration::from_secs(7 * 24 * 3600);
+pub(super) const FORGOTTEN: Duration = Duration::from_secs(7 * 24 * 3600);
 
 /// A layer as it lies in a registry, for whoever sends it there again.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -308,6 +309,8 @@ impl Store {
             .truncate(false)
             .open(&path)
             .map_err(failed)?;
+        // Held as long as the file is open: what is not is nobody's, and may be pruned.
+        rustix::fs::flock(&file, FlockOperation::LockShared).map_err(|errno| failed(errno.into()))?;
         let kept = file.metadata().map_err(failed)?.len();
         if kept > layer.size {
             file.set_len(0).map_err(failed)?;
@@ -331,18 +334,25 @@ impl Store {
         self.root.join("partial").join(digest.hex())
     }
 
-    /// Removes what came of blobs that nobody asked for again.
-    pub(super) fn remove_forgotten_partials(&self) -> Result<()> {
+    /// Removes what came of blobs that are not being fetched, and of which nothing came for so long. The bytes that were
+    /// given back are returned.
+    pub(super) fn remove_partials(&self, idle: Duration) -> Result<u64> {
         let folder = self.root.join("partial");
-        for entry in
-            std::fs::read_dir(&folder).map_err(|error| Error::file("read", &folder, error))?.flatten()
-        {
-            let modified = entry.metadata().and_then(|data| data.modified());
-            let forgotten = modified.is_ok_and(|time| time.elapsed().is_ok_and(|age| age > FORGOTTEN));
-            if forgotten && let Err(error) = std::fs::remove_file(entry.path()) {
-                tracing::warn!("{}", Error::file("remove", &entry.path(), error));
+        let entries = std::fs::read_dir(&folder).map_err(|error| Error::file("read", &folder, error))?;
+        let mut freed = 0;
+        for path in entries.flatten().map(|entry| entry.path()) {
+            let Ok(file) = File::open(&path) else { continue };
+            let Ok(data) = file.metadata() else { continue };
+            let is_idle = data.modified().is_ok_and(|time| time.elapsed().unwrap_or_default() >= idle);
+            let is_busy = rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive).is_err();
+            if is_busy || !is_idle {
+                continue;
+            }
+            match std::fs::remove_file(&path) {
+                Ok(()) => freed += data.blocks() * 512,
+                Err(error) => tracing::warn!("{}", Error::file("remove", &path, error)),
             }
         }
-        Ok(())
+        Ok(freed)
     }
 }

@@ -178,7 +178,8 @@ impl Store {
     }
 
     /// Removes the images that no container uses, no other image stands on and `filter` lets pass: only those
-    /// without a name, or all. The bytes that were given back are the second value.
+    /// without a name, or all; and what came of layers that nobody fetches any more. The bytes that were given back are
+    /// the second value.
     pub fn prune(
         &self,
         dangling_only: bool,
@@ -203,7 +204,8 @@ impl Store {
             }
             self.delete(&image.id, false, true, true, in_use, &mut removed)?;
         }
-        Ok((removed, before.saturating_sub(self.layers_size())))
+        let partial = self.remove_partials(std::time::Duration::ZERO)?;
+        Ok((removed, before.saturating_sub(self.layers_size()) + partial))
     }
 }
 

@@ -278,19 +278,11 @@ async fn pull(context: &Context, image: &str, flags: &ContainerFlags) -> Result<
     let headers = [("x-registry-auth", credentials.as_str())];
     let answer = context.client.request(Method::POST, &path, &headers, empty()).await.map_err(engine)?;
     let mut messages = answer.json_stream();
-    // The progress goes to standard error: standard output is the container's.
-    while let Some(message) = messages.next().await.map_err(engine)? {
-        if let Some(error) = message["errorDetail"]["message"].as_str().or_else(|| message["error"].as_str())
-        {
-            return Err(Error::new(error).with_status(125));
-        }
-        if !flags.quiet
-            && let Some(line) = progress::plain_line(&message)
-        {
-            errln!("{}", line.trim_end());
-        }
-    }
-    Ok(())
+    let shown = match flags.quiet {
+        true => progress::drain(&mut messages).await,
+        false => progress::show_aside(&mut messages).await,
+    };
+    shown.map_err(engine)
 }
 
 /// The file that `--cidfile` names. One that got no id in it is removed again.

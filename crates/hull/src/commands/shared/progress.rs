@@ -1,6 +1,7 @@
 //! Progress: bars on a terminal for what takes over a second, and Docker's streams of JSON messages.
 
-use std::io::{IsTerminal as _, Write as _};
+use std::io::{IsTerminal, Write};
+use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
@@ -11,7 +12,6 @@ use serde_json::Value;
 use crate::client::JsonStream;
 use crate::error::Error;
 use crate::format::human;
-use crate::out;
 
 /// What is faster than this needs no bar.
 const PATIENCE: Duration = Duration::from_secs(1);
@@ -72,23 +72,30 @@ fn style(template: &str) -> ProgressStyle {
 /// # Errors
 /// The error that the stream itself reports, and what breaks the stream.
 pub async fn show(stream: &mut JsonStream) -> Result<(), Error> {
-    let mut screen = std::io::stdout().is_terminal().then(Screen::new);
+    draw(stream, std::io::stdout()).await
+}
+
+/// The same on standard error, where standard output is a container's.
+///
+/// # Errors
+/// As [`show`].
+pub async fn show_aside(stream: &mut JsonStream) -> Result<(), Error> {
+    draw(stream, std::io::stderr()).await
+}
+
+async fn draw<W: Write + IsTerminal + AsFd>(stream: &mut JsonStream, mut out: W) -> Result<(), Error> {
+    let mut screen = out.is_terminal().then(|| Screen::new(out.as_fd()));
     while let Some(message) = stream.next().await? {
         if let Some(error) = error_of(&message) {
             return Err(error);
         }
-        match &mut screen {
-            Some(screen) => {
-                if let Some(text) = screen.drawn(&message) {
-                    out!("{text}")?;
-                    std::io::stdout().flush()?;
-                }
-            }
-            None => {
-                if let Some(line) = plain_line(&message) {
-                    out!("{line}")?;
-                }
-            }
+        let text = match &mut screen {
+            Some(screen) => screen.drawn(&message),
+            None => plain_line(&message),
+        };
+        if let Some(text) = text {
+            out.write_all(text.as_bytes())?;
+            out.flush()?;
         }
     }
     Ok(())
@@ -114,7 +121,7 @@ fn error_of(message: &Value) -> Option<Error> {
 }
 
 /// What a message says where nothing can be drawn over; none for mere progress.
-pub fn plain_line(message: &Value) -> Option<String> {
+fn plain_line(message: &Value) -> Option<String> {
     if has_progress(message) {
         return None;
     }
@@ -140,8 +147,8 @@ struct Screen {
 }
 
 impl Screen {
-    fn new() -> Self {
-        let size = rustix::termios::tcgetwinsize(std::io::stdout());
+    fn new(terminal: BorrowedFd<'_>) -> Self {
+        let size = rustix::termios::tcgetwinsize(terminal);
         let (rows, columns) = size.map_or((0, 0), |size| (size.ws_row.into(), size.ws_col.into()));
         // A terminal that does not know its size says 0.
         let or = |known: usize, usual| if known == 0 { usual } else { known };
