@@ -8,7 +8,7 @@ use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::Duration;
 
 use hull_image::Store;
-use hull_image::registry::{Puller, Pusher, Registries};
+use hull_image::registry::{Puller, Pusher, Registries, Settings};
 use hull_network::Fabric;
 use hull_runtime::launcher::Launcher;
 use tokio::io::Interest;
@@ -124,14 +124,20 @@ impl Engine {
     }
 
     /// Takes over what the configuration file says now, and tells who listens.
-    pub fn reload(&self, debug: bool, labels: Vec<String>, runtimes: Runtimes) {
+    pub fn reload(&self, debug: bool, labels: Vec<String>, runtimes: Runtimes, registries: Settings) {
         let attributes = BTreeMap::from([
             ("name".to_owned(), rustix::system::uname().nodename().to_string_lossy().into_owned()),
             ("debug".to_owned(), debug.to_string()),
             ("labels".to_owned(), serde_json::json!(labels).to_string()),
             ("default-runtime".to_owned(), runtimes.default_name().to_owned()),
             ("runtimes".to_owned(), runtimes.described().to_string()),
+            ("registry-mirrors".to_owned(), serde_json::json!(registries.mirrors).to_string()),
+            ("insecure-registries".to_owned(), serde_json::json!(registries.insecure).to_string()),
+            ("max-concurrent-downloads".to_owned(), registries.downloads.to_string()),
+            ("max-concurrent-uploads".to_owned(), registries.uploads.to_string()),
+            ("max-download-attempts".to_owned(), registries.attempts.to_string()),
         ]);
+        self.reconfigure_registries(registries);
         let reloadable = Reloadable { debug, labels, runtimes: Arc::new(runtimes) };
         *self.reloadable.lock().unwrap_or_else(PoisonError::into_inner) = reloadable;
         self.events.publish(crate::events::Kind::Daemon, "reload", &self.id, attributes);

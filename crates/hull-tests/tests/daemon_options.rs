@@ -265,13 +265,15 @@ fn a_hang_up_reads_debug_labels_and_runtimes_again() {
     };
     assert_eq!(info(), r#"["a=1"] false"#);
 
-    std::fs::write(&file, r#"{"labels": ["b=2"], "debug": true, "runtimes": {"other": {"path": "/no/such"}}, "default-runtime": "other"}"#).expect("a file");
-    hang_up("debug, labels and runtimes are as in the configuration file");
+    std::fs::write(&file, r#"{"labels": ["b=2"], "debug": true, "runtimes": {"other": {"path": "/no/such"}}, "default-runtime": "other", "registry-mirrors": ["https://m.example"], "max-concurrent-downloads": 1}"#).expect("a file");
+    hang_up("debug, labels, runtimes and registries are as in the configuration file");
     assert_eq!(info(), r#"["b=2"] true"#);
     assert_eq!(
         daemon.ok(&["info", "--format", "{{.DefaultRuntime}} {{json (index .Runtimes \"other\")}}"]),
         r#"other {"path":"/no/such"}"#
     );
+    let mirrors = daemon.ok(&["info", "--format", "{{json .RegistryConfig.Mirrors}}"]);
+    assert_eq!(mirrors, r#"["https://m.example/"]"#);
     daemon.hull(&["inspect", "nothing-of-that-name"]);
     wait_until("debug messages", Duration::from_secs(10), || daemon.log().contains("DEBUG"));
     let events = daemon.ok(&["events", "--since", "0", "--until", "0s", "--filter", "type=daemon"]);

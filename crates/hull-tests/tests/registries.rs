@@ -470,7 +470,7 @@ fn proxies_of_the_environment_are_used_and_left_out() {
         let through = format!("http://someone:secret@{}", proxy.address);
         [("HTTP_PROXY", through.clone()), ("HTTPS_PROXY", through), ("NO_PROXY", no.to_owned())]
     };
-    let mut with = |daemon: &mut Daemon, no| {
+    let with = |daemon: &mut Daemon, no| {
         let variables = variables(no);
         let variables: Vec<(&str, &str)> =
             variables.iter().map(|(name, value)| (*name, value.as_str())).collect();

@@ -8,7 +8,7 @@ use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::reload;
 use tracing_subscriber::util::SubscriberInitExt;
 
-use super::{Flags, log_level, read_file, runtimes};
+use super::{Flags, log_level, read_file, registries, runtimes};
 
 /// Sets how much is logged from now on.
 pub(super) type SetLevel = Box<dyn Fn(tracing::Level) -> Result<()> + Send + Sync>;
@@ -28,7 +28,7 @@ impl Reload {
     pub(super) fn run(&self, engine: &Engine) {
         match self.apply(engine) {
             Ok(()) => tracing::info!(
-                "debug, labels and runtimes are as in the configuration file; what else was changed in it holds from the next start on"
+                "debug, labels, runtimes and registries are as in the configuration file; what else was changed in it holds from the next start on"
             ),
             Err(error) => tracing::error!(%error, "the configuration stays as it is"),
         }
@@ -37,12 +37,13 @@ impl Reload {
     fn apply(&self, engine: &Engine) -> Result<()> {
         let file = read_file(self.flags.config.clone(), &self.given)?;
         let debug = self.flags.debug || file.debug;
+        let registries = registries::settle(&self.flags, &file)?;
         let default = self.flags.default_runtime.clone().or(file.default_runtime);
         let runtimes = runtimes::all(&self.flags.runtime, file.runtimes, default)?;
         (self.set_level)(log_level(self.flags.log_level.as_deref().or(file.log_level.as_deref()), debug)?)?;
         let mut labels = self.flags.labels.clone();
         labels.extend(file.labels);
-        engine.reload(debug, labels, runtimes);
+        engine.reload(debug, labels, runtimes, registries);
         Ok(())
     }
 }

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use hull_image::reference::Reference;
-use hull_image::registry::{Credentials, Pulled, Puller, Registries, Step, Tell, Wanted};
+use hull_image::registry::{Credentials, Pulled, Puller, Registries, Settings, Step, Tell, Wanted};
 use tokio::sync::watch;
 
 use crate::engine::Engine;
@@ -101,6 +101,13 @@ impl Engine {
     /// The registries, as this daemon reaches them.
     pub fn registries(&self) -> &Registries {
         self.pulls.puller.registries()
+    }
+
+    /// What the configuration says of registries from now on.
+    pub(crate) fn reconfigure_registries(&self, settings: Settings) {
+        let (former, uploads) = (self.registries().settings().uploads, settings.uploads);
+        self.pulls.puller.reconfigure(settings);
+        self.pusher.resize(former, uploads);
     }
 
     /// Pulls an image, or joins one who does already.

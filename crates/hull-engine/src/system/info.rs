@@ -80,7 +80,7 @@ impl Engine {
             "NCPU": std::thread::available_parallelism().map_or(1, usize::from),
             "MemTotal": memory_total(&read("/proc/meminfo")),
             "IndexServerAddress": "https://index.docker.io/v1/",
-            "RegistryConfig": registries(&self.config.registries),
+            "RegistryConfig": registries(&self.registries().settings()),
             "GenericResources": null,
         });
         let rest = json!({

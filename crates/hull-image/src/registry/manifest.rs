@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use super::failure::shown;
+use crate::config::null_is_default;
 use crate::{Digest, Error, Kind, Platform, Result};
 
 /// Docker's manifest of an image.
@@ -51,6 +52,11 @@ const LAYERS: [&str; 11] = [
     "application/vnd.oci.image.layer.nondistributable.v1.tar+zstd",
 ];
 
+/// What is in an index beside images names the image that it is about.
+const ATTESTATION: &str = "vnd.docker.reference.type";
+/// Farther from what is wanted than anything that says what it is for.
+const UNSAID: u32 = u32::MAX;
+
 /// An image may not have more layers: overlayfs takes 500, Docker 127.
 const LAYERS_LIMIT: usize = 400;
 
@@ -78,13 +84,13 @@ pub struct Descriptor {
     #[serde(default)]
     pub size: u64,
     /// Where else it is.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[serde(default, skip_serializing_if = "Vec::is_empty", deserialize_with = "null_is_default")]
     pub urls: Vec<String>,
     /// What an image is for.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub platform: Option<OciPlatform>,
     /// What else is said of it.
-    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty", deserialize_with = "null_is_default")]
     pub annotations: BTreeMap<String, String>,
 }
 
@@ -247,10 +253,12 @@ fn check_layers(layers: &[Descriptor], name: &str) -> Result<()> {
 /// None is (404), with those that there are.
 pub fn choose<'a>(index: &'a [Descriptor], wanted: &Platform, name: &str) -> Result<&'a Descriptor> {
     let fitting = index.iter().filter_map(|one| {
-        // A list of one image need not say what it is for.
-        let unsaid = one.platform.is_none() && index.len() == 1;
-        let rank = if unsaid { Some(0) } else { rank(one.platform.as_ref()?, wanted) };
-        Some((rank?, one))
+        match &one.platform {
+            Some(platform) => Some((rank(platform, wanted)?, one)),
+            // One that does not say what it is for is better than none, if it is an image at all.
+            None if one.annotations.contains_key(ATTESTATION) => None,
+            None => Some((UNSAID, one)),
+        }
     });
     // The first of several that are equally good.
     if let Some((_, best)) = fitting.min_by_key(|(rank, _)| *rank) {
@@ -438,6 +446,25 @@ mod tests {
         assert_eq!(chosen(&[("unknown", "unknown", ""), ("linux", "amd64", "")], "linux/amd64"), Some(1));
         assert_eq!(chosen(&[("windows", "amd64", "")], "linux/amd64"), None);
         assert_eq!(chosen(&[("linux", "riscv64", "")], "linux/riscv64"), Some(0));
+    }
+
+    #[test]
+    fn what_does_not_say_what_it_is_for_comes_last() {
+        let mut offered = index(&[("linux", "s390x", ""), ("linux", "amd64", "")]);
+        offered.insert(0, Descriptor { size: 7, ..Descriptor::of(Digest::of(b"")) });
+        let chosen = |offered: &[Descriptor], wanted: &str| {
+            choose(offered, &wanted.parse().unwrap(), "x").map(|one| one.size).ok()
+        };
+        assert_eq!(chosen(&offered, "linux/amd64"), Some(1));
+        assert_eq!(chosen(&offered, "linux/ppc64le"), Some(7));
+        offered[0].annotations.insert(ATTESTATION.into(), "attestation-manifest".into());
+        assert_eq!(chosen(&offered, "linux/ppc64le"), None);
+    }
+
+    #[test]
+    fn what_go_writes_for_nothing_is_nothing() {
+        let one = json!({ "mediaType": OCI_MANIFEST, "digest": Digest::of(b""), "size": 1, "urls": null, "annotations": null, "platform": null });
+        assert!(serde_json::from_value::<Descriptor>(one).is_ok());
     }
 
     #[test]

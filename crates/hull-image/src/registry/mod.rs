@@ -28,7 +28,7 @@ mod upload;
 mod wire;
 
 use std::collections::HashMap;
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, PoisonError, RwLock};
 
 use hyper_util::client::proxy::matcher::Matcher;
 
@@ -53,14 +53,14 @@ type Host = (String, bool, bool);
 /// All registries, as this daemon reaches them. It is cheap to clone: the clones share their lines.
 #[derive(Clone)]
 pub struct Registries {
-    settings: Arc<Settings>,
+    settings: Arc<RwLock<Arc<Settings>>>,
     proxies: Arc<Matcher>,
     wires: Arc<Mutex<HashMap<Host, Wire>>>,
 }
 
 impl std::fmt::Debug for Registries {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Registries").field("settings", &self.settings).finish_non_exhaustive()
+        f.debug_struct("Registries").field("settings", &self.settings()).finish_non_exhaustive()
     }
 }
 
@@ -68,14 +68,20 @@ impl Registries {
     /// By that configuration, which was checked ([`Settings::check`]); proxies are those of the environment.
     pub fn new(settings: Settings) -> Registries {
         Registries {
-            settings: Arc::new(settings),
+            settings: Arc::new(RwLock::new(Arc::new(settings))),
             proxies: Arc::new(Matcher::from_env()),
             wires: Arc::default(),
         }
     }
 
-    /// The configuration.
-    pub fn settings(&self) -> &Settings {
-        &self.settings
+    /// The configuration by now.
+    pub fn settings(&self) -> Arc<Settings> {
+        Arc::clone(&self.settings.read().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// Takes another configuration, which was checked. What is under way goes on by the old one.
+    fn set(&self, settings: Settings) {
+        *self.settings.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(settings);
+        self.wires.lock().unwrap_or_else(PoisonError::into_inner).clear();
     }
 }

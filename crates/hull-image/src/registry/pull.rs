@@ -13,7 +13,7 @@ use super::fetch::{Fetch, Stopped};
 use super::manifest::{self, Content, Descriptor, Manifest, Raw};
 use super::repository::Repository;
 use super::sources::Sources;
-use super::{Credentials, Registries};
+use super::{Credentials, Registries, Settings};
 use crate::reference::Reference;
 use crate::store::receive::{Arrival, Arriving, Incoming, Message};
 use crate::{Digest, Error, Image, ImageConfig, ImageId, Kind, Platform, Result, Store};
@@ -84,6 +84,14 @@ impl Puller {
     pub fn new(store: Arc<Store>, registries: Registries) -> Puller {
         let downloads = Arc::new(Semaphore::new(registries.settings().downloads));
         Puller { store, registries, downloads, busy: Mutex::default() }
+    }
+
+    /// Takes another configuration, which was checked. What is under way goes on.
+    pub fn reconfigure(&self, settings: Settings) {
+        let former = self.registries.settings().downloads;
+        let now = settings.downloads;
+        self.registries.set(settings);
+        resize(&self.downloads, former, now);
     }
 
     /// The registries.
@@ -336,6 +344,21 @@ impl Puller {
         busy.insert(digest, Arc::downgrade(&lock));
         lock
     }
+}
+
+/// Lets more or fewer run at once.
+pub(super) fn resize(permits: &Arc<Semaphore>, former: usize, now: usize) {
+    if now >= former {
+        permits.add_permits(now - former);
+        return;
+    }
+    let (permits, fewer) = (Arc::clone(permits), u32::try_from(former - now).unwrap_or(u32::MAX));
+    // Where all are in use, as soon as they are not.
+    tokio::spawn(async move {
+        if let Ok(taken) = permits.acquire_many(fewer).await {
+            taken.forget();
+        }
+    });
 }
 
 /// Asks one place after the other, as long as there are mirrors that fail.

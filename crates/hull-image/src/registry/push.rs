@@ -96,6 +96,11 @@ impl Pusher {
         Pusher { store, registries, uploads, compressing: Arc::new(Semaphore::new(processors)) }
     }
 
+    /// Has as many layers sent at once from now on, instead of `former`.
+    pub fn resize(&self, former: usize, now: usize) {
+        super::pull::resize(&self.uploads, former, now);
+    }
+
     /// Greets the registry of a repository that `images` are going to be pushed to.
     ///
     /// # Errors

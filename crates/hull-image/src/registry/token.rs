@@ -80,7 +80,7 @@ impl Registries {
             }
             _ => return Err(no_server(ask.realm)),
         }
-        let insecure = plain && self.settings.is_insecure(realm.authority().map_or("", |a| a.as_str()));
+        let insecure = plain && self.settings().is_insecure(realm.authority().map_or("", |a| a.as_str()));
         let reply = match who.identitytoken.is_empty() {
             true => self.send(by_password(ask, &realm, who)?, insecure).await?,
             false => self.send(by_refresh_token(ask, &realm, who), insecure).await?,

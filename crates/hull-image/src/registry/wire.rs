@@ -218,7 +218,7 @@ impl Registries {
         }
         let never = |never: std::convert::Infallible| match never {};
         // A body takes as long as it takes; that its reader stands still is seen by who writes it.
-        let mut patience = Some(self.settings.patience * slow);
+        let mut patience = Some(self.settings().patience * slow);
         *request.body_mut() = match payload {
             Payload::Empty => Empty::new().map_err(never).boxed_unsync(),
             Payload::Bytes(bytes) => Full::new(bytes).map_err(never).boxed_unsync(),
@@ -243,7 +243,7 @@ impl Registries {
         };
         let answer = answer.map_err(|error| Failure::Line(told(&method, &url, &cause(&error))))?;
         let (parts, body) = answer.into_parts();
-        let patience = self.settings.patience;
+        let patience = self.settings().patience;
         Ok(Reply { status: parts.status, headers: parts.headers, url, method, body, patience })
     }
 
@@ -274,7 +274,7 @@ impl Registries {
                 wires.clear();
             }
         }
-        let folders = self.settings.certificates.clone();
+        let folders = self.settings().certificates.clone();
         let config = match is_tls {
             false => None,
             true => {
@@ -283,7 +283,8 @@ impl Registries {
                 Some(read.unwrap_or_else(|error| Err(Error::new(crate::Kind::System, error.to_string())))?)
             }
         };
-        let connector = Connector::new(config, std::sync::Arc::clone(&self.proxies), self.settings.patience);
+        let connector =
+            Connector::new(config, std::sync::Arc::clone(&self.proxies), self.settings().patience);
         let client = Client::builder(TokioExecutor::new())
             .pool_timer(TokioTimer::new())
             .pool_idle_timeout(Duration::from_secs(20))
