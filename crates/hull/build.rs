@@ -43,7 +43,8 @@ fn archives() -> Result<(), String> {
         std::os::unix::fs::symlink(archive_of(archive)?, &link)
             .map_err(|error| format!("{}: {error}", link.display()))?;
     }
-    println!("cargo:rustc-link-search=native={}", folder.display());
+    // For the binary alone: a test that found these would be half of the one kind and half of the other.
+    println!("cargo:rustc-link-arg-bins=-L{}", folder.display());
     Ok(())
 }
 
