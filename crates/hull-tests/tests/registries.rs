@@ -443,11 +443,10 @@ fn what_came_of_an_image_is_pruned_where_nobody_fetches_it() {
     assert_eq!(partial(), Some(MIB as u64), "what is being fetched was removed");
     pull.kill().expect("one's own child can be killed");
     pull.wait().expect("and waited for");
-    wait_until("nobody fetches it", PATIENCE, || {
-        let told = daemon.ok(&["image", "prune", "-f"]);
-        told.lines().last().is_some_and(|line| line.ends_with("MB"))
+    wait_until("nobody fetches it, and it is pruned", PATIENCE, || {
+        daemon.ok(&["image", "prune", "-f"]);
+        partial().is_none()
     });
-    assert_eq!(partial(), None);
 }
 
 #[test]
@@ -497,4 +496,40 @@ fn proxies_of_the_environment_are_used_and_left_out() {
     let refused = daemon.hull(&["pull", "-q", &format!("10.98.7.6:{port}/a:2")]);
     assert!(refused.stderr.contains("connection refused"), "{refused:?}");
     assert_eq!(proxy.asked().len(), before);
+}
+
+#[test]
+fn names_without_a_registry_are_fetched_from_the_default_one_and_its_mirrors() {
+    private_network();
+    let (registry, mirror) = (Registry::start(), Registry::start());
+    let daemon = daemon(&[
+        &format!("--default-registry={}", registry.address),
+        &format!("--registry-mirror=http://{}", mirror.address),
+    ]);
+    registry.image("1", &[]);
+    mirror.image("2", &[1000]);
+    daemon.ok(&["pull", "-q", "thing:1"]);
+    assert!(registry.asked().iter().any(|asked| asked.path == "/v2/library/thing/manifests/1"));
+    let before = registry.lines();
+    daemon.ok(&["pull", "-q", "someone/thing:2"]);
+    assert!(mirror.asked().iter().any(|asked| asked.path == "/v2/someone/thing/manifests/2"));
+    assert_eq!(registry.lines(), before);
+    assert_eq!(daemon.ok(&["run", "--rm", "--network=none", "thing:1", "echo", "hi"]), "hi");
+    // Who is known to Docker's own registry is not made known to this one.
+    let folder = daemon.dir().join("home/.docker");
+    std::fs::create_dir_all(&folder).expect("a folder");
+    let auths = json!({ "auths": { "https://index.docker.io/v1/": { "auth": "c29tZW9uZTpzZWNyZXQ=" } } });
+    std::fs::write(folder.join("config.json"), auths.to_string()).expect("a file");
+    registry.misbehave(|asked, answer| match asked.header("authorization") {
+        None => Answer::json(401, &json!({})).with("WWW-Authenticate", "Basic realm=\"r\""),
+        Some(_) => answer,
+    });
+    let refused = daemon.hull(&["pull", "thing:3"]);
+    assert!(refused.stderr.contains("no basic auth credentials"), "{refused:?}");
+    let told = registry
+        .asked()
+        .into_iter()
+        .chain(mirror.asked())
+        .any(|asked| asked.header("authorization").is_some());
+    assert!(!told, "the password went to another registry");
 }

@@ -144,6 +144,8 @@ impl Engine {
             running.remove(&key);
         }
         drop(running);
+        // What many threads had on their way is freed, and would stay the daemon's otherwise.
+        tokio::task::spawn_blocking(hull_runtime::shim::trim_heap);
         if let Some(end) = end {
             board.send_modify(|board| board.end = Some(end.map_err(Error::from)));
         }

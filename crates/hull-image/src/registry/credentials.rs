@@ -86,6 +86,14 @@ impl Credentials {
         self.username.is_empty() && self.identitytoken.is_empty() && self.registrytoken.is_empty()
     }
 
+    /// Whether they are for Docker's own registry, by its names.
+    pub(super) fn is_dockers(&self) -> bool {
+        let address =
+            self.serveraddress.split_once("://").map_or(self.serveraddress.as_str(), |(_, rest)| rest);
+        let host = address.split('/').next().unwrap_or_default();
+        matches!(host, "docker.io" | "index.docker.io" | "registry-1.docker.io" | "hub.docker.com")
+    }
+
     /// Checks what is to be put into headers.
     ///
     /// # Errors
@@ -125,6 +133,17 @@ mod tests {
         let one = Credentials { auth: base::STANDARD.encode("a:b:c"), ..Credentials::default() }.split();
         assert_eq!((one.username.as_str(), one.password.as_str()), ("a", "b:c"));
         assert_eq!(Credentials::from_header(&one.to_header()), one);
+    }
+
+    #[test]
+    fn dockers_own_are_known() {
+        let at = |address: &str| {
+            Credentials { serveraddress: address.into(), ..Credentials::default() }.is_dockers()
+        };
+        assert!(at("https://index.docker.io/v1/") && at("docker.io") && at("registry-1.docker.io"));
+        assert!(
+            !at("") && !at("r.example") && !at("https://r.example/docker.io") && !at("docker.io.example")
+        );
     }
 
     #[test]

@@ -104,6 +104,10 @@ impl Puller {
     /// # Errors
     /// In Docker's words: it is not there, not to be had, for other platforms, or not what it says that it is.
     pub async fn pull(&self, wanted: &Wanted, who: &Credentials, tell: &Tell) -> Result<Pulled> {
+        if let Some(digest) = &wanted.reference.digest {
+            // Others than sha256 are references, and nothing here is named by them.
+            digest.parse::<Digest>()?;
+        }
         let endpoints = self.registries.settings().endpoints(&wanted.reference);
         let sources = Sources::new(self.registries.clone(), endpoints, who.clone());
         let of_pull = |failure: Failure| failure.of_pull(&wanted.reference);
@@ -320,7 +324,11 @@ impl Puller {
                     return Ok(());
                 }
                 (Err(Stopped::Failed(failure)), _) => return Err(failure),
-                (_, Err(error)) if error.kind == Kind::System => return Err(error.into()),
+                (_, Err(error)) if error.kind == Kind::System => {
+                    // A disk that is full gets its room back; what other reason there is, is here no more likely to go.
+                    self.store.forget_partial(&layer.digest);
+                    return Err(error.into());
+                }
                 (_, unpacked) => {
                     self.store.forget_partial(&layer.digest);
                     if again || kept == 0 {

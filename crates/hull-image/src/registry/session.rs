@@ -9,7 +9,7 @@ use super::challenge::Challenge;
 use super::connect::basic;
 use super::credentials::Credentials;
 use super::failure::{Answer, Failure, shown};
-use super::settings::Endpoint;
+use super::settings::{DEFAULT_REGISTRY, Endpoint};
 use super::token::{Ask, Token};
 use super::wire::{Call, Reply, told};
 
@@ -63,7 +63,9 @@ impl Registries {
                         StatusCode::UNAUTHORIZED => Challenge::of(&reply.headers),
                         _ => Challenge::None,
                     };
-                    let who = if endpoint.mirror { Credentials::default() } else { who.clone() };
+                    // Another may stand for Docker's own registry by the configuration; its users' passwords are not its.
+                    let elsewhere = who.is_dockers() && endpoint.host != DEFAULT_REGISTRY;
+                    let who = if endpoint.mirror || elsewhere { Credentials::default() } else { who.clone() };
                     return Ok(Session {
                         registries: self.clone(),
                         endpoint: endpoint.clone(),

@@ -10,7 +10,7 @@ use crate::reference::{DEFAULT_DOMAIN, Reference};
 use crate::{Error, Result};
 
 /// Where the images of `docker.io` are.
-const DEFAULT_REGISTRY: &str = "registry-1.docker.io";
+pub(super) const DEFAULT_REGISTRY: &str = "registry-1.docker.io";
 
 /// What the configuration says of registries.
 #[derive(Clone, Debug)]

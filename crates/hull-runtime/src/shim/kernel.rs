@@ -108,7 +108,7 @@ pub(crate) fn processors() -> u64 {
 }
 
 /// Gives freed memory back to the kernel.
-pub(crate) fn trim_heap() {
+pub fn trim_heap() {
     #[cfg(target_env = "gnu")]
     // SAFETY: touches only the allocator's own free memory.
     unsafe {

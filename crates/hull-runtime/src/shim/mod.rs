@@ -44,6 +44,8 @@ mod start;
 mod starting;
 mod streams;
 
+pub use kernel::trim_heap;
+
 pub(crate) use start::Ready;
 
 /// The socket of a shim, in its runtime folder.
