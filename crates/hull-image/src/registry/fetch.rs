@@ -12,7 +12,7 @@ use super::sources::{Current, Sources};
 use crate::store::receive::Piece;
 
 /// How often the progress is told.
-const TICK: Duration = Duration::from_millis(100);
+pub(super) const TICK: Duration = Duration::from_millis(100);
 /// A line that brings fewer bytes than this at a time, on average, is not worth going on with.
 const WORTH: u64 = 4 << 10;
 /// So many lines may be worth less.

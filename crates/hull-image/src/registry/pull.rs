@@ -1,15 +1,17 @@
 //! An image from a registry into the store: found, its layers fetched side by side and unpacked while they come.
 
+use std::cell::Cell;
 use std::collections::{HashMap, HashSet};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, Weak, mpsc};
+use std::time::Instant;
 
 use bytes::Bytes;
 use futures_util::future::try_join_all;
 use tokio::sync::{Semaphore, oneshot};
 
 use super::failure::{Answer, Failure};
-use super::fetch::{Fetch, Stopped};
+use super::fetch::{Fetch, Stopped, TICK};
 use super::manifest::{self, Content, Descriptor, Manifest, Raw};
 use super::repository::Repository;
 use super::sources::Sources;
@@ -387,8 +389,11 @@ async fn tried<T, F: Future<Output = Answer<T>>>(
 fn extracting(tell: &Tell, layer: &Descriptor, downloaded: &Arc<AtomicBool>) -> Box<dyn Fn(u64) + Send> {
     let (tell, downloaded) = (Arc::clone(tell), Arc::clone(downloaded));
     let (id, size) = (layer.digest.short(), layer.size);
+    let told = Cell::new(None::<Instant>);
     Box::new(move |at| {
-        if downloaded.load(Ordering::Relaxed) {
+        let is_due = at == size || told.get().is_none_or(|told| told.elapsed() >= TICK);
+        if downloaded.load(Ordering::Relaxed) && is_due {
+            told.set(Some(Instant::now()));
             tell(Step { id: id.clone(), status: "Extracting".to_owned(), progress: Some((at, size)) });
         }
     })

@@ -285,11 +285,11 @@ impl Store {
         self.database().put_blob(diff_id, blob)
     }
 
-    /// Gives an image names, and tells whether the first of them is news.
+    /// Gives an image the names that it does not have yet.
     pub(crate) fn name_pulled(&self, id: &ImageId, names: &[Reference]) -> Result<()> {
         names.iter().try_for_each(|name| {
             self.check_not_builtin(Some(name))?;
-            self.set_name(name, id)
+            if self.named(name) == Some(*id) { Ok(()) } else { self.set_name(name, id) }
         })
     }
 
