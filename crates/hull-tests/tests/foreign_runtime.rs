@@ -252,11 +252,11 @@ fn a_container_lives_with_everything() {
         foreign.ok(&["pause", "cc"]);
         assert_eq!(foreign.ok(&["inspect", "-f", "{{.State.Status}}", "cc"]), "paused");
         foreign.ok(&["unpause", "cc"]);
-        foreign.ok(&["restart", "cc"]);
+        foreign.ok(&["restart", "-t", "60", "cc"]);
         wait_until("it has ended and begun again", PATIENCE, || {
             foreign.ok(&["logs", "cc"]) == "started\nterm\nstarted"
         });
-        foreign.ok(&["stop", "cc"]);
+        foreign.ok(&["stop", "-t", "60", "cc"]);
         assert_eq!(foreign.ok(&["inspect", "-f", "{{.State.Status}} {{.State.ExitCode}}", "cc"]), "exited 3");
         foreign.ok(&["start", "cc"]);
         foreign.ok(&["kill", "cc"]);
@@ -272,7 +272,7 @@ fn an_init_stands_in_front() {
     for name in &foreign.names {
         let orphan = "cat /proc/1/comm; orphan=$(sh -c 'sleep 0.1 >/dev/null & echo $!'); \
                       while [ -d /proc/$orphan ]; do sleep 0.05; done; echo reaped; exit 7";
-        let words = ["--init", "--timeout", "30s", "-u", "33", "busybox", "sh", "-c", orphan];
+        let words = ["--init", "--timeout", "120s", "-u", "33", "busybox", "sh", "-c", orphan];
         let output = foreign.run(name, &words);
         assert_eq!(
             (output.stdout.as_str(), output.status),
@@ -287,7 +287,7 @@ fn an_init_stands_in_front() {
         let shell = "echo ready; trap 'exit 9' TERM; while :; do sleep 0.1; done";
         foreign.ok(&["run", "-d", "--init", "--runtime", name, "--name", "ii", "busybox", "sh", "-c", shell]);
         wait_until("it is ready", PATIENCE, || foreign.ok(&["logs", "ii"]) == "ready");
-        foreign.ok(&["stop", "ii"]);
+        foreign.ok(&["stop", "-t", "60", "ii"]);
         assert_eq!(foreign.ok(&["inspect", "-f", "{{.State.ExitCode}} {{.Path}}", "ii"]), "9 sh", "{name}");
         foreign.ok(&["rm", "ii"]);
     }
@@ -572,6 +572,28 @@ fn a_default_is_what_a_container_gets_that_names_none() {
     let body = json!({ "Image": "busybox", "HostConfig": { "Runtime": "kata" } });
     let refused = daemon.api().post("/containers/create", &body).expect("an answer");
     assert_eq!((refused.status, refused.message().as_str()), (400, "unknown or invalid runtime name: kata"));
+}
+
+#[test]
+fn a_socket_without_privileges_gives_no_other_runtime() {
+    let folder = HullOci::new();
+    let socket = folder.dir().join("sock");
+    let Some(foreign) = Foreign::new(&[], &["--socket", &format!("{},no-privilege", socket.display())])
+    else {
+        return;
+    };
+    let create = |runtime: &str| {
+        let body = json!({ "Image": "busybox", "HostConfig": { "Runtime": runtime } });
+        hull_tests::Client::new(&socket).post("/containers/create", &body).expect("an answer")
+    };
+    for name in &foreign.names {
+        let refused = create(name);
+        let words = format!("HostConfig.Runtime {name}");
+        assert!(refused.status == 403 && refused.message().contains(&words), "{}", refused.text());
+    }
+    for name in ["", "hull", "io.containerd.runc.v2"] {
+        assert_eq!(create(name).status, 201, "{name:?}");
+    }
 }
 
 #[test]

@@ -303,11 +303,11 @@ impl Shim {
 }
 
 /// Whether a process has ended, reaped or not.
-fn has_ended(process: &Running) -> bool {
+pub(super) fn has_ended(process: &Running) -> bool {
     let mut interest = [Interest { fd: process.pidfd.as_raw_fd(), events: libc::POLLIN, revents: 0 }];
     kernel::poll(&mut interest, Some(std::time::Duration::ZERO)).is_ok() && interest[0].revents != 0
 }
 
-fn gone(what: &str) -> Error {
+pub(super) fn gone(what: &str) -> Error {
     Error { errno: Some(libc::ESRCH), ..Error::refused("ask the shim", what) }
 }

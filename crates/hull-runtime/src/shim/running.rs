@@ -4,7 +4,7 @@ use std::os::fd::{AsRawFd, OwnedFd};
 use std::time::{Duration, Instant};
 
 use super::causes::{self, Above};
-use super::control::Connection;
+use super::control::{Connection, gone, has_ended};
 use super::ending::ExitRecord;
 use super::exec_cgroup::{ExecCgroup, LeftLeaves};
 use super::foreign::Foreign;
@@ -319,6 +319,10 @@ impl Shim {
                 let pid = exec.process.pid;
                 self.execs.push(exec);
                 Reply::Started { pid }
+            }
+            // In whichever words a runtime says so.
+            Err(_) if self.foreign.is_some() && has_ended(&self.first) => {
+                Reply::Failed(gone("the container has ended"))
             }
             Err(error) => Reply::Failed(error),
         };
