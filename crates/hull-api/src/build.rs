@@ -55,6 +55,12 @@ pub(crate) async fn build(mut request: Request) -> Result<Response> {
         ..CreateBody::default()
     };
     request.judge(&mut body)?;
+    // What the daemon fetches it fetches from the host's network.
+    let mut of_the_host = CreateBody {
+        host_config: HostConfig { network_mode: "host".to_owned(), ..HostConfig::default() },
+        ..CreateBody::default()
+    };
+    asked.may_fetch = request.judge(&mut of_the_host).is_ok();
     asked.host = body.host_config;
     asked.step_labels = body.config.labels.unwrap_or_default();
     asked.labels.extend(asked.step_labels.clone());

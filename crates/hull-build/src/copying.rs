@@ -13,6 +13,7 @@ use sha2::{Digest as _, Sha256};
 use crate::build::Origin;
 use crate::dockerfile::{Add, Copy};
 use crate::failure::{Failure, Result};
+use crate::fetching::{Fetched, fetch, is_address};
 use crate::ignore::Ignore;
 use crate::key::Key;
 use crate::metadata::Change;
@@ -33,18 +34,26 @@ struct Wanted {
     exclude: Vec<String>,
     /// Archives are unpacked.
     unpack: bool,
+    /// Addresses, and whether what comes from there is unpacked.
+    addresses: Vec<String>,
+    unpack_fetched: bool,
+    checksum: Option<String>,
+    /// What was fetched from there.
+    fetched: Vec<Arc<Fetched>>,
 }
 
 /// A source, and where it goes.
 struct Placed {
     found: Found,
     destination: String,
+    /// It was fetched, and is not of the context or a stage.
+    fetched: Option<Arc<Fetched>>,
 }
 
 impl Stage {
     /// COPY, and ADD of what is here.
     pub(crate) async fn copy(&mut self, copy: &Copy, add: Option<&Add>) -> Result<Outcome> {
-        let wanted = self.wanted(copy, add)?;
+        let mut wanted = self.wanted(copy, add)?;
         let origin_key = match &wanted.from {
             Some(from) => Some(self.build.origin_key(self.index, from).await?),
             None => None,
@@ -58,6 +67,13 @@ impl Stage {
             Some(from) => Some(Box::pin(self.build.origin(self.index, from)).await?),
             None => None,
         };
+        let into_folder = wanted.destination.ends_with('/');
+        for address in &wanted.addresses {
+            let (registries, parent) = (self.build.engine.registries(), &self.build.places.temporary);
+            let fetched = Box::pin(fetch(registries, parent, address, into_folder)).await?;
+            fetched.check(wanted.checksum.as_deref())?;
+            wanted.fetched.push(Arc::new(fetched));
+        }
         let wanted = Arc::new(wanted);
         let (placed, digest) = self.looked_at(&wanted, origin.as_ref()).await?;
         let key = self.copy_key(&wanted, "files").with(digest.to_string()).finish();
@@ -90,9 +106,10 @@ impl Stage {
             documents.push((document.name.clone(), content));
         }
         let sources = expand(&copy.sources)?;
+        let may_fetch = add.is_some() && self.build.request.may_fetch;
         for source in &sources {
-            refuse_remote(keyword, source, add.is_some())?;
-            if copy.from.is_none() && leads_out(source) {
+            refuse_remote(keyword, source, add.is_some(), may_fetch)?;
+            if copy.from.is_none() && !is_address(source) && leads_out(source) {
                 return Err(Failure::invalid(format!(
                     "{keyword} failed: forbidden path outside the build context: {source} ()"
                 )));
@@ -109,6 +126,11 @@ impl Stage {
                 "When using {keyword} with more than one source file, the destination must be a directory and end with a /"
             )));
         }
+        let (addresses, sources) = sources.into_iter().partition(|source| is_address(source));
+        let checksum = add.map(|add| optional(&add.checksum)).transpose()?.flatten();
+        if checksum.is_some() && Vec::len(&addresses) != 1 {
+            return Err(Failure::invalid("checksum can't be specified without exactly one address to fetch"));
+        }
         let chmod = optional(&copy.chmod)?;
         let chmod = chmod.map(|text| text.parse::<Chmod>().map(|chmod| (text, chmod))).transpose()?;
         Ok(Wanted {
@@ -123,6 +145,10 @@ impl Stage {
             parents: copy.parents,
             exclude: expand(&copy.exclude)?,
             unpack: add.is_some_and(|add| add.unpack.unwrap_or(true)),
+            addresses,
+            unpack_fetched: add.is_some_and(|add| add.unpack == Some(true)),
+            checksum,
+            fetched: Vec::new(),
         })
     }
 
@@ -142,8 +168,9 @@ impl Stage {
             .with(&wanted.destination)
             .with(wanted.chown.as_deref().unwrap_or_default())
             .with(wanted.chmod.as_ref().map(|(text, _)| text.as_str()).unwrap_or_default())
-            .with([u8::from(wanted.link), u8::from(wanted.parents), u8::from(wanted.unpack)])
+            .with([wanted.link, wanted.parents, wanted.unpack, wanted.unpack_fetched].map(u8::from))
             .with_all(&wanted.sources)
+            .with_all(&wanted.addresses)
             .with_all(&wanted.exclude)
             .with_all(wanted.documents.iter().flat_map(|(name, text)| [name, text]))
     }
@@ -164,6 +191,7 @@ impl Stage {
                 hasher.update(&one.destination);
                 let exclude = wanted.excluded()?;
                 let options = DigestOptions { owners: origin.is_some() && wanted.chown.is_none() };
+                let root = one.fetched.as_ref().map_or(root, |fetched| fetched.root());
                 archive::digest(root, &one.found, options, &*exclude, &build.stop, &mut hasher)?;
             }
             Ok((placed, Digest::from_hasher(hasher)))
@@ -220,26 +248,32 @@ impl Stage {
 }
 
 /// What comes from elsewhere and cannot be had.
-fn refuse_remote(keyword: &str, source: &str, may_fetch: bool) -> Result<()> {
-    let is_git = source.starts_with("git@") || source.starts_with("git://") || source.starts_with("ssh://");
-    let is_url = source.starts_with("http://") || source.starts_with("https://");
-    if !is_git && !is_url {
+fn refuse_remote(keyword: &str, source: &str, is_add: bool, may_fetch: bool) -> Result<()> {
+    let is_git = ["git@", "git://", "ssh://"].iter().any(|start| source.starts_with(start));
+    if !is_git && !is_address(source) {
         return Ok(());
     }
-    if !may_fetch {
+    if !is_add {
         return Err(Failure::invalid(format!("source can't be a URL for {keyword}")));
     }
-    let what = if is_git || source.trim_end_matches('/').ends_with(".git") {
-        "a git repository"
-    } else {
-        "an address"
-    };
-    Err(Failure::new(
-        Kind::NotImplemented,
-        format!(
-            "ADD of {what} ({source}) is not supported by hull yet: fetch it before the build, or in a RUN"
-        ),
-    ))
+    let path = source.split(['?', '#']).next().unwrap_or_default();
+    if is_git || path.trim_end_matches('/').ends_with(".git") {
+        return Err(Failure::new(
+            Kind::NotImplemented,
+            format!(
+                "ADD of a git repository ({source}) is not supported by hull yet: clone it before the build, or in a RUN"
+            ),
+        ));
+    }
+    if !may_fetch {
+        return Err(Failure::new(
+            Kind::Forbidden,
+            format!(
+                "ADD of {source}: the daemon fetches it from the host's network, which this socket refuses; fetch it in a RUN"
+            ),
+        ));
+    }
+    Ok(())
 }
 
 fn leads_out(source: &str) -> bool {
@@ -297,8 +331,12 @@ impl Wanted {
                     true => self.with_parents(&found, &pivot),
                     false => self.destination.clone(),
                 };
-                placed.push(Placed { found, destination });
+                placed.push(Placed { found, destination, fetched: None });
             }
+        }
+        for fetched in &self.fetched {
+            let destination = self.destination.clone();
+            placed.push(Placed { found: fetched.found(), destination, fetched: Some(Arc::clone(fetched)) });
         }
         // A pattern that means several files needs a folder, whatever it looks like.
         if placed.len() > 1 && !self.parents {
@@ -379,7 +417,9 @@ impl Wanted {
         };
         let exclude = self.excluded()?;
         for one in placed {
-            if self.unpack && !one.found.is_folder && self.unpacked(from, one, to, copied_owner)? {
+            let from = one.fetched.as_ref().map_or(from, |fetched| fetched.root());
+            let unpack = if one.fetched.is_some() { self.unpack_fetched } else { self.unpack };
+            if unpack && !one.found.is_folder && self.unpacked(from, one, to, copied_owner)? {
                 continue;
             }
             archive::copy_in(from, &one.found, to, &one.destination, &options, &*exclude, stop)?;
@@ -453,15 +493,14 @@ mod tests {
 
     #[test]
     fn what_is_elsewhere_is_refused_by_name() {
-        assert!(
-            refuse_remote("COPY", "https://e/x", false)
-                .unwrap_err()
-                .message
-                .contains("can't be a URL for COPY")
-        );
-        assert!(
-            refuse_remote("ADD", "https://e/x.git", true).unwrap_err().message.contains("git repository")
-        );
-        assert!(refuse_remote("ADD", "file", true).is_ok());
+        let refused = |keyword: &str, source: &str, may_fetch| {
+            refuse_remote(keyword, source, keyword == "ADD", may_fetch).unwrap_err().message
+        };
+        assert!(refused("COPY", "https://e/x", true).contains("can't be a URL for COPY"));
+        assert!(refused("ADD", "https://e/x.git#main", true).contains("git repository"));
+        assert!(refused("ADD", "git@e:x", true).contains("git repository"));
+        assert!(refused("ADD", "http://e/x", false).contains("the host's network"));
+        assert!(refuse_remote("ADD", "https://e/x", true, true).is_ok());
+        assert!(refuse_remote("COPY", "file", false, false).is_ok());
     }
 }

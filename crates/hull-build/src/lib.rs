@@ -13,6 +13,7 @@ pub mod context;
 mod copying;
 pub mod dockerfile;
 pub mod failure;
+mod fetching;
 pub mod ignore;
 pub mod key;
 pub mod metadata;

@@ -29,6 +29,8 @@ pub struct Request {
     pub squash: bool,
     /// How the host runs a step: limits, network, hosts. What a policy judges is this very value.
     pub host: HostConfig,
+    /// The daemon may fetch files from addresses, from where it is itself.
+    pub may_fetch: bool,
     /// The labels of the steps' containers.
     pub step_labels: BTreeMap<String, String>,
     /// Secrets by their ids.

@@ -72,3 +72,17 @@ fn arguments_and_order_count() {
         "#,
     );
 }
+
+#[test]
+fn an_image_from_elsewhere_gives_its_steps() {
+    Daemon::start().session(&format!(
+        r#"{FILE}
+        $ hull save c >c.tar; hull rmi c >/dev/null; hull builder prune -af >/dev/null; hull load -qi c.tar
+        Loaded image: c:latest
+        $ hull build --progress plain --cache-from c -t again ctx 2>&1 | grep -c CACHED; hull run --rm again cat /first /second | cmp - one
+        3
+        $ hull builder prune -af >/dev/null; echo 9 >ctx/d/a; hull build --progress plain --cache-from c -t again ctx 2>&1 | grep -c CACHED
+        1
+        "#
+    ));
+}

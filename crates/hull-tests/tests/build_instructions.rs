@@ -142,3 +142,27 @@ fn documents_and_copies_in_every_form() {
         "#,
     );
 }
+
+#[test]
+fn files_are_fetched() {
+    Daemon::start().session(
+        r#"
+        $ mkdir www t; echo one >www/file; echo in >t/packed; tar -C t -czf www/a.tar.gz packed; hull run -d --name web -p 127.0.0.1:8091:80 -v ./www:/www busybox httpd -f -p 80 -h /www >/dev/null; eventually curl -sf http://127.0.0.1:8091/file
+        $ sum=$(sha256sum <www/file | cut -d' ' -f1); printf '%s\n' 'FROM busybox' "ADD --checksum=sha256:$sum http://127.0.0.1:8091/file /d/" 'ADD --chmod=644 http://127.0.0.1:8091/file /named' 'ADD http://127.0.0.1:8091/a.tar.gz /kept/' 'ADD --unpack=true http://127.0.0.1:8091/a.tar.gz /un/' >Dockerfile; hull build -q -t f . >/dev/null; hull run --rm f sh -c 'cat /d/file /named /un/packed; ls /kept; stat -c %a /d/file /named'
+        one
+        one
+        in
+        a.tar.gz
+        600
+        644
+        $ hull build --progress plain . 2>&1 | grep -c CACHED; echo two >www/file; hull build . 2>&1 | grep -c 'digest mismatch'
+        4
+        1
+        $ printf 'FROM busybox\nADD http://127.0.0.1:8091/none /x\n' | hull build - 2>&1 | tail -1; printf 'FROM busybox\nADD http://127.0.0.1:8091/ /x/\n' | hull build - 2>&1 | tail -1
+        failed to build: ADD failed: http://127.0.0.1:8091/none: the server answered 404 Not Found
+        failed to build: cannot determine filename from url: http://127.0.0.1:8091/: name the file in the destination
+        $ hull system socket add $PWD/p.sock no-host-namespaces >/dev/null; printf 'FROM busybox\nADD http://127.0.0.1:8091/file /x\n' | hull -H unix://$PWD/p.sock build - 2>&1 | grep -c 'which this socket refuses'
+        1
+        "#,
+    );
+}

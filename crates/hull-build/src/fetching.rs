@@ -1,0 +1,124 @@
+//! ADD of addresses: a file that is fetched before the step, and told apart by what is in it.
+
+use std::io::Write;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::Path;
+
+use hull_engine::Kind;
+use hull_image::Digest;
+use hull_image::archive::Found;
+use hull_image::registry::{Call, Registries};
+use hyper::header::LAST_MODIFIED;
+use hyper::{Method, Uri};
+use sha2::{Digest as _, Sha256};
+
+use crate::context::Folder;
+use crate::failure::{Failure, Result};
+
+/// What was fetched, as long as this is there.
+#[derive(Debug)]
+pub(crate) struct Fetched {
+    root: OwnedFd,
+    name: String,
+    digest: Digest,
+    _folder: Folder,
+}
+
+impl Fetched {
+    /// The folder that it is in.
+    pub(crate) fn root(&self) -> BorrowedFd<'_> {
+        self.root.as_fd()
+    }
+
+    /// It, in that folder.
+    pub(crate) fn found(&self) -> Found {
+        Found { path: self.name.clone(), named: self.name.clone(), is_folder: false }
+    }
+
+    /// Refuses what is not what was expected.
+    pub(crate) fn check(&self, wanted: Option<&str>) -> Result<()> {
+        match wanted {
+            Some(wanted) if wanted != self.digest.to_string() => {
+                Err(Failure::invalid(format!("digest mismatch {}: {wanted}", self.digest)))
+            }
+            _ => Ok(()),
+        }
+    }
+}
+
+/// Whether a source is an address, and not a path.
+pub(crate) fn is_address(source: &str) -> bool {
+    source.starts_with("http://") || source.starts_with("https://")
+}
+
+/// The file that an address names.
+fn name_of(url: &Uri) -> Option<String> {
+    let name = url.path().trim_end_matches('/').rsplit('/').next()?;
+    (!matches!(name, "" | "." | "..") && !name.contains('\0')).then(|| name.to_owned())
+}
+
+/// Fetches a file. `into_folder`: it is called as the address does, and must be.
+///
+/// # Errors
+/// The address is none, nobody answers, or the answer is no.
+pub(crate) async fn fetch(
+    registries: &Registries,
+    parent: &Path,
+    source: &str,
+    into_folder: bool,
+) -> Result<Fetched> {
+    let failed = |why: String| Failure::new(Kind::System, format!("ADD failed: {source}: {why}"));
+    let url: Uri =
+        source.parse().map_err(|_| Failure::invalid(format!("ADD failed: {source} is no address")))?;
+    let name = match name_of(&url) {
+        Some(name) => name,
+        None if into_folder => {
+            return Err(Failure::invalid(format!(
+                "cannot determine filename from url: {source}: name the file in the destination"
+            )));
+        }
+        None => "file".to_owned(),
+    };
+    let folder = Folder::beneath(parent)?;
+    let disk = |error: std::io::Error| failed(error.to_string());
+    let path = folder.path().join(&name);
+    let mut file =
+        std::fs::File::options().write(true).create_new(true).mode(0o600).open(&path).map_err(disk)?;
+    let mut reply = registries
+        .send(Call::new(Method::GET, url), false)
+        .await
+        .map_err(|failure| failed(failure.to_string()))?;
+    if !reply.status.is_success() {
+        return Err(Failure::new(
+            Kind::NotFound,
+            format!("ADD failed: {source}: the server answered {}", reply.status),
+        ));
+    }
+    let modified = reply.header(LAST_MODIFIED).and_then(|text| jiff::fmt::rfc2822::parse(text).ok());
+    let mut hasher = Sha256::new();
+    while let Some(piece) = reply.chunk().await.map_err(|failure| failed(failure.to_string()))? {
+        hasher.update(&piece);
+        // A piece is small; a disk that is slow is one whoever waits for it.
+        file.write_all(&piece).map_err(disk)?;
+    }
+    let time = modified.map(|time| time.timestamp().into()).unwrap_or(std::time::UNIX_EPOCH);
+    file.set_modified(time).map_err(disk)?;
+    let root = std::fs::File::open(folder.path()).map_err(disk)?.into();
+    Ok(Fetched { root, name, digest: Digest::from_hasher(hasher), _folder: folder })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn addresses_name_files() {
+        let name = |text: &str| name_of(&text.parse().unwrap());
+        assert_eq!(name("https://e/a/b.tar?x=1").as_deref(), Some("b.tar"));
+        assert_eq!(name("https://e/a/").as_deref(), Some("a"));
+        assert_eq!(name("https://e/"), None);
+        assert_eq!(name("https://e/a/.."), None);
+        assert!(is_address("http://e") && !is_address("httpx"));
+    }
+}
