@@ -237,6 +237,27 @@ pub struct Prune {
     pub ids: Vec<String>,
 }
 
+/// So many bytes of steps are kept that no image has.
+const KEPT: u64 = 20 << 30;
+
+/// Removes the steps that were used longest ago, until those that are left take no more than so many bytes.
+fn collect(engine: &Engine, most: u64) -> Result<()> {
+    let mut steps = engine.images.steps()?;
+    steps.retain(|step| !step.shared);
+    let mut total: u64 = steps.iter().map(|step| step.size).sum();
+    steps.sort_by_key(|step| step.used);
+    let mut keys = Vec::new();
+    for step in &steps {
+        if total <= most {
+            break;
+        }
+        total = total.saturating_sub(step.size);
+        keys.push(step.key);
+    }
+    engine.images.forget_steps(&keys)?;
+    Ok(())
+}
+
 /// A build's name, while it goes on.
 pub struct Named {
     builder: Arc<Builder>,
@@ -323,6 +344,15 @@ impl Prepared {
             image = running.run() => image,
         };
         build.close().await;
-        Ok((image?, build.not_consumed()))
+        let unused = build.not_consumed();
+        let engine = Arc::clone(&build.engine);
+        drop(build);
+        // Behind: what is used least gives way to what was made now.
+        tokio::task::spawn_blocking(move || {
+            if let Err(error) = collect(&engine, KEPT) {
+                tracing::warn!(%error, "steps of builds that are not used any more could not be removed");
+            }
+        });
+        Ok((image?, unused))
     }
 }

@@ -416,6 +416,12 @@ impl Wanted {
             ..CopyOptions::default()
         };
         let exclude = self.excluded()?;
+        if self.link {
+            // As if it were a layer that knows nothing of those below it: links on the way are not followed.
+            for place in placed.iter().map(|one| &one.destination).chain([&self.destination]) {
+                archive::make_plain_path(to, place, owner.unwrap_or((0, 0)))?;
+            }
+        }
         for one in placed {
             let from = one.fetched.as_ref().map_or(from, |fetched| fetched.root());
             let unpack = if one.fetched.is_some() { self.unpack_fetched } else { self.unpack };

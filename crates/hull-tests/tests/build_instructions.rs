@@ -139,6 +139,10 @@ fn documents_and_copies_in_every_form() {
         f/one.txt
         p/x/y/one.txt
         p/z/three.txt
+        $ printf '%s\n' 'FROM busybox' 'RUN mkdir /real; ln -s real /l; ln -s real /m' 'COPY x/two.md /l/' 'COPY --link x/two.md /m/' >ctx/Dockerfile; hull build -q -t d ctx >/dev/null; hull run --rm d sh -c 'cd /; ls -d real/* l/* m/*; test -L l && ! test -L m'
+        l/two.md
+        m/two.md
+        real/two.md
         "#,
     );
 }

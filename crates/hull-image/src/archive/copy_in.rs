@@ -154,6 +154,37 @@ pub fn make_folder(root: BorrowedFd<'_>, path: &str, owner: (u32, u32)) -> Resul
     open_in_root(root, path.as_bytes(), flags).map_err(fail)
 }
 
+/// Makes a path that has folders only, for what follows no link: what is none on the way is replaced by one. The last
+/// element is the copy's own, unless the path ends in a slash.
+///
+/// # Errors
+/// It cannot be made.
+pub fn make_plain_path(root: BorrowedFd<'_>, path: &str, owner: (u32, u32)) -> Result<()> {
+    let fail = |errno| writing(path.as_bytes(), errno);
+    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    let mut folder = open_in_root(root, b"/", OFlags::RDONLY | OFlags::DIRECTORY).map_err(fail)?;
+    let folders = path.rsplit_once('/').map_or("", |(folders, _)| folders);
+    for name in folders.split('/').filter(|name| !matches!(*name, "" | ".")) {
+        if name == ".." {
+            return Err(fail(Errno::INVAL));
+        }
+        folder = match fs::openat(&folder, name, flags, Mode::empty()) {
+            Ok(inner) => inner,
+            Err(Errno::NOENT | Errno::NOTDIR | Errno::LOOP) => {
+                clear(folder.as_fd(), name.as_bytes()).map_err(fail)?;
+                fs::mkdirat(&folder, name, Mode::from(0o755)).map_err(fail)?;
+                let made = fs::openat(&folder, name, flags, Mode::empty()).map_err(fail)?;
+                fs::fchmod(&made, Mode::from(0o755)).map_err(fail)?;
+                fs::fchown(&made, Some(Uid::from_raw(owner.0)), Some(Gid::from_raw(owner.1)))
+                    .map_err(fail)?;
+                made
+            }
+            Err(errno) => return Err(fail(errno)),
+        };
+    }
+    Ok(())
+}
+
 /// Writes a file of one's own beneath a root; the folders on the way are made.
 ///
 /// # Errors
