@@ -74,9 +74,12 @@ pub(crate) enum Of {
     Image,
     /// The same, and the name that it gets.
     Tag,
+    /// The image in the path with the tag in the query, or all of its repository.
+    Push,
     /// The images in the query.
     Images,
-    /// An image that comes from elsewhere.
+    /// An image that comes from elsewhere, and whatever else asks others in the host's name and from its network: that
+    /// is more than a read.
     NewImage,
     /// The volume in the path, from outside.
     Volume,
@@ -89,7 +92,7 @@ pub(crate) enum Of {
 use Class::{Read, Write};
 use Of::{
     Body, Commit, Container, Events, Exec, Greeting, Host, Image, Images, Info, Inside, Listed, Machine,
-    Network, NewImage, Nothing, Tag, Volume, VolumeFiles,
+    Network, NewImage, Nothing, Push, Tag, Volume, VolumeFiles,
 };
 
 /// Makes a [`Route`] with a handler out of an `async fn`.
@@ -149,19 +152,19 @@ pub(crate) static ROUTES: &[Route] = &[
     route!(POST "/images/load" Write(NewImage) images::load),
     route!(POST "/images/prune" Write(Listed) images::prune),
     route!(GET "/images/get" Read(Images) images::save_several),
-    route!(GET "/images/search" Read(Nothing) push::search),
+    route!(GET "/images/search" Write(NewImage) push::search),
     route!(GET "/images/{*}/json" Read(Image) images::inspect),
     route!(GET "/images/{*}/history" Read(Image) images::history),
     route!(GET "/images/{*}/tree" Read(Image) images::tree),
     route!(GET "/images/{*}/get" Read(Image) images::save),
     route!(GET "/images/{*}/attestations" Read(Image)),
     route!(POST "/images/{*}/tag" Write(Tag) images::tag),
-    route!(POST "/images/{*}/push" Write(Image) push::push),
+    route!(POST "/images/{*}/push" Write(Push) push::push),
     route!(DELETE "/images/{*}" Write(Image) images::remove),
     route!(GET "/hull/images/diff" Read(Images) images::difference),
     route!(POST "/hull/images/bootstrap" Write(NewImage) images::bootstrap),
-    route!(GET "/distribution/{*}/json" Read(Nothing) push::distribution),
-    route!(POST "/auth" Write(Nothing) push::auth),
+    route!(GET "/distribution/{*}/json" Write(NewImage) push::distribution),
+    route!(POST "/auth" Write(NewImage) push::auth),
     // What its steps may have of the host is judged as of a container that is created.
     route!(POST "/build" Write(NewImage) build::build),
     route!(POST "/build/prune" Write(Machine) build::prune),
@@ -309,7 +312,12 @@ mod tests {
         for route in ROUTES {
             let reads = matches!(route.class, Read(_));
             let looks_it = matches!(route.method, Method::GET | Method::HEAD);
-            let known = ["POST /containers/{}/wait", "GET /containers/{}/attach/ws"];
+            let known = [
+                "POST /containers/{}/wait",
+                "GET /containers/{}/attach/ws",
+                "GET /images/search",
+                "GET /distribution/{*}/json",
+            ];
             assert_eq!(reads, looks_it ^ known.contains(&route.name().as_str()), "{}", route.name());
         }
     }
@@ -322,7 +330,7 @@ mod tests {
             let wanted: &[Of] = match (parts[1], parts.get(2)) {
                 ("containers", Some(part)) if part.starts_with('{') => &[Container, Inside],
                 ("exec", Some(_)) => &[Exec],
-                ("images", Some(part)) if part.starts_with('{') => &[Image, Tag],
+                ("images", Some(part)) if part.starts_with('{') => &[Image, Tag, Push],
                 ("volumes", Some(part)) if part.starts_with('{') => &[Volume, VolumeFiles],
                 ("networks", Some(part)) if part.starts_with('{') => &[Network, Host],
                 ("containers" | "images" | "volumes" | "networks", _) => {

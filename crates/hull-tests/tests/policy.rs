@@ -439,6 +439,40 @@ fn a_label_is_all_there_is() {
 }
 
 #[test]
+fn what_is_pushed_is_the_label_s_own() {
+    if docker() {
+        return;
+    }
+    let daemon = Daemon::start();
+    daemon.ok(&["create", "--name", "box", "busybox", "true"]);
+    // Nothing listens there: who is let through hears so in the stream.
+    let repository = "127.0.0.1:1/shared";
+    for (tag, change) in
+        [("1", "LABEL org.example.ci=7"), ("2", "LABEL org.example.ci=8"), ("3", "LABEL org.example.ci=7")]
+    {
+        daemon.ok(&["commit", "--change", change, "box", &format!("{repository}:{tag}")]);
+    }
+    let push = |api: &mut Client, query: &str| {
+        let target = format!("/images/{repository}/push{query}");
+        api.send("POST", &target, "application/json", b"{}").expect("an answer")
+    };
+    let (_, mut api) = guarded(&daemon, &["label=org.example.ci=7"]);
+    for (query, others) in
+        [("?tag=1", false), ("?tag=2", true), ("", true), ("?tag=3", false), ("?tag=4", false)]
+    {
+        let answer = push(&mut api, query);
+        match others {
+            true => refused(query, "label=org.example.ci=7", &answer),
+            false => assert_eq!(answer.status, 200, "{query}: {}", answer.text()),
+        }
+    }
+    // Without a label, what has no tag `latest` is there too.
+    let (_, mut api) = guarded(&daemon, &["confined"]);
+    assert_eq!(push(&mut api, "?tag=1").status, 200);
+    assert_eq!(push(&mut api, "").status, 200);
+}
+
+#[test]
 fn sockets_come_and_go_and_stay() {
     if docker() {
         return;

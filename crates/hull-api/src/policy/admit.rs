@@ -6,6 +6,7 @@ use std::sync::Arc;
 use hull_engine::container::Container;
 use hull_engine::{Error, Kind, Result};
 use hull_image::Image;
+use hull_image::reference::Reference;
 
 use super::{Judge, Rule, pinned};
 use crate::http::Query;
@@ -48,6 +49,7 @@ impl Judge<'_> {
                 self.pin_image(named)?;
                 self.names_no_others(query)
             }
+            Of::Push => self.admit_push(named, query),
             Of::Images => self.pin_images(query),
             Of::Volume => self.volume(named),
             Of::VolumeFiles => self.volume_files(named),
@@ -180,6 +182,26 @@ impl Judge<'_> {
             // It is free, or none, which the endpoint says better.
             Err(_) => Ok(()),
         }
+    }
+
+    /// What is pushed: the tag, or all tags of a repository. It is told by its name, which is therefore not replaced.
+    fn admit_push(&self, name: &str, query: &Query) -> Result<()> {
+        if !self.has(Rule::Label) {
+            return Ok(());
+        }
+        let Ok(reference) = Reference::parse(&crate::images::with_tag(name, query.text("tag"))?) else {
+            // It is none, which the endpoint says better.
+            return Ok(());
+        };
+        for (tagged, id) in self.engine.images.tags_of(&reference) {
+            if reference.tag.is_some() && tagged.tag != reference.tag {
+                continue;
+            }
+            let image = self.engine.images.resolve(&id.to_string())?;
+            let others = !self.guard.policy.sees(&image.container_config().labels);
+            self.check(Rule::Label, others, format_args!("the push of {}", tagged.familiar()))?;
+        }
+        Ok(())
     }
 
     /// Whether a volume is there for this socket, and its files are not the host's.
