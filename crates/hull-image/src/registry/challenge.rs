@@ -40,6 +40,14 @@ impl Challenge {
     }
 }
 
+/// What a registry says against a token (RFC 6750, section 3): `insufficient_scope`, and its words for it.
+pub(super) fn objection(headers: &HeaderMap) -> Option<(String, String)> {
+    let texts = headers.get_all(WWW_AUTHENTICATE).iter().filter_map(|value| value.to_str().ok());
+    let (_, parameters) = texts.flat_map(parse).find(|(scheme, _)| scheme == "bearer")?;
+    let value = |name: &str| parameters.iter().find(|(key, _)| key == name).map(|(_, value)| value.clone());
+    Some((value("error")?, value("error_description").unwrap_or_default()))
+}
+
 /// `Scheme name=value, name="quoted", Scheme2 …` (RFC 9110, section 11.6.1). What is malformed ends the list.
 fn parse(text: &str) -> Parsed {
     let mut rest = text.trim_start_matches([' ', '\t', ',']);
@@ -112,6 +120,16 @@ mod tests {
         assert_eq!(of(&[&format!("Basic realm=x, {text}")]), bearer);
         assert_eq!(of(&["Basic realm=x", text]), bearer);
         assert_eq!(of(&["Negotiate", "basic"]), Challenge::Basic);
+    }
+
+    #[test]
+    fn objections_are_read() {
+        let of = |text: &str| objection(&HeaderMap::from_iter([(WWW_AUTHENTICATE, text.parse().unwrap())]));
+        let text =
+            r#"Bearer realm="https://a/t",service="s",scope="repository:a:pull",error="insufficient_scope""#;
+        assert_eq!(of(text), Some(("insufficient_scope".into(), String::new())));
+        assert_eq!(of("Bearer realm=x"), None);
+        assert_eq!(of("Basic error=insufficient_scope"), None);
     }
 
     #[test]

@@ -75,6 +75,23 @@ impl Refusal {
                 message = if body.details.is_empty() { body.message } else { body.details };
             }
         }
+        // As Docker's client: what is said against the token says more than the body does.
+        match super::challenge::objection(headers).filter(|_| status.is_client_error()) {
+            Some((error, description)) if error == "insufficient_scope" => {
+                code = "DENIED".to_owned();
+                message = match description.is_empty() {
+                    true => "requested access to the resource is denied".to_owned(),
+                    false => description,
+                };
+            }
+            Some((error, description)) if error == "invalid_token" && code.is_empty() => {
+                (code, message) = ("UNAUTHORIZED".to_owned(), description);
+                if message.is_empty() {
+                    message = "authentication required".to_owned();
+                }
+            }
+            _ => {}
+        }
         Refusal { status, code: shown(&code, 64), message: shown(&message, 1024), retry_after }
     }
 
@@ -222,6 +239,23 @@ mod tests {
         assert_eq!(read(401, "").to_string(), "unauthorized: authentication required");
         assert_eq!(read(403, "").to_string(), "denied: requested access to the resource is denied");
         assert_eq!(read(502, "<html>").to_string(), "received unexpected HTTP status: 502 Bad Gateway");
+    }
+
+    #[test]
+    fn a_repository_that_is_not_there_is_told_as_docker_tells_it() {
+        let header = r#"Bearer realm="https://a/t",service="s",scope="repository:no/such:pull",error="insufficient_scope""#;
+        let headers = HeaderMap::from_iter([(hyper::header::WWW_AUTHENTICATE, header.parse().unwrap())]);
+        let body = br#"{"errors":[{"code":"UNAUTHORIZED","message":"authentication required"}]}"#;
+        let refusal = Refusal::read(StatusCode::UNAUTHORIZED, &headers, body);
+        let error = Failure::Refused(refusal).of_pull(&Reference::parse("no/such").unwrap());
+        assert_eq!(
+            (error.kind, error.message.as_str()),
+            (
+                Kind::NotFound,
+                "pull access denied for no/such, repository does not exist or may require 'docker login': denied: requested \
+                 access to the resource is denied"
+            )
+        );
     }
 
     #[test]

@@ -55,29 +55,22 @@ impl Repository {
         self.session.url(&format!("/v2/{}/{rest}", self.name))
     }
 
-    /// What a tag or a digest means now, without fetching it; none where the registry does not say.
+    /// What a tag or a digest means now, without fetching it; none where the registry does not say, or has none and does
+    /// not say why.
     ///
     /// # Errors
-    /// There is no such manifest, or the registry does not answer.
+    /// The registry refuses, or does not answer.
     pub async fn head_manifest(&self, reference: &str) -> Answer<Option<Descriptor>> {
         let call = Call::new(Method::HEAD, self.url(&format!("manifests/{reference}"))?)
             .header(ACCEPT, &manifest::ACCEPTED.join(", "));
         let reply = match self.session.call(call).await {
             Ok(reply) => reply,
-            // Its body would say what is the matter, and there is none.
-            Err(Failure::Refused(refusal))
-                if refusal.code.is_empty() && refusal.status == StatusCode::NOT_FOUND =>
-            {
-                let message = "manifest unknown".to_owned();
-                return Err(Failure::Refused(Refusal {
-                    code: "MANIFEST_UNKNOWN".to_owned(),
-                    message,
-                    ..refusal
-                }));
-            }
-            // A registry may not know of HEAD, or not for this.
-            Err(Failure::Refused(refusal)) if refusal.status == StatusCode::METHOD_NOT_ALLOWED => {
-                return Ok(None);
+            // What is the matter stands in the body of GET's answer; and a registry may not know of HEAD.
+            Err(Failure::Refused(refusal)) if refusal.code.is_empty() && refusal.status.is_client_error() => {
+                return match refusal.status {
+                    StatusCode::TOO_MANY_REQUESTS => Err(Failure::Refused(refusal)),
+                    _ => Ok(None),
+                };
             }
             Err(failure) => return Err(failure),
         };
