@@ -1,7 +1,7 @@
 //! What registries are asked besides images: who one is there, what a name means there, what they have.
 
 use hyper::{Method, StatusCode};
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize};
 
 use super::connect::basic;
 use super::failure::{Answer, Failure, shown};
@@ -22,15 +22,25 @@ const SEARCH_LIMIT: usize = 4 << 20;
 #[serde(default)]
 pub struct Found {
     /// How many users like it.
+    #[serde(deserialize_with = "or_default")]
     pub star_count: u64,
     /// Docker's own.
+    #[serde(deserialize_with = "or_default")]
     pub is_official: bool,
     /// Its name.
+    #[serde(deserialize_with = "or_default")]
     pub name: String,
     /// Built by the registry; out of use.
+    #[serde(deserialize_with = "or_default")]
     pub is_automated: bool,
     /// What its owner says of it.
+    #[serde(deserialize_with = "or_default")]
     pub description: String,
+}
+
+/// A `null` is the field's zero value, as in Go.
+fn or_default<'de, D: Deserializer<'de>, T: Default + Deserialize<'de>>(value: D) -> Result<T, D::Error> {
+    Ok(Option::deserialize(value)?.unwrap_or_default())
 }
 
 #[derive(Deserialize)]

@@ -208,7 +208,7 @@ impl Push<'_> {
             image.layers.iter().filter_map(|layer| blobs.get(&layer.diff_id)).collect();
         let raw = match came_with {
             Some((raw, wanted)) if wanted.iter().map(|w| w.digest).eq(layers.iter().map(|l| l.digest)) => raw,
-            _ => written(image, &layers),
+            _ => written(&image.id, image.raw_config.len(), &layers),
         };
         retried!(self, self.repository.put_manifest(tag, &raw))?;
         let sent = Sent { digest: raw.digest, size: raw.bytes.len() };
@@ -446,7 +446,7 @@ fn wait(failure: &Failure, attempt: usize) -> Duration {
 }
 
 /// A new manifest of Docker's schema 2, written as Docker writes it: the same image has the same digest from either.
-fn written(image: &Image, layers: &[&LayerBlob]) -> Raw {
+fn written(config: &Digest, config_size: usize, layers: &[&LayerBlob]) -> Raw {
     let layers: Vec<_> = layers
         .iter()
         .map(|layer| json!({ "mediaType": DOCKER_LAYER, "size": layer.size, "digest": layer.digest }))
@@ -454,7 +454,7 @@ fn written(image: &Image, layers: &[&LayerBlob]) -> Raw {
     let manifest = json!({
         "schemaVersion": 2,
         "mediaType": DOCKER_MANIFEST,
-        "config": { "mediaType": DOCKER_CONFIG, "size": image.raw_config.len(), "digest": image.id },
+        "config": { "mediaType": DOCKER_CONFIG, "size": config_size, "digest": config },
         "layers": layers,
     });
     let mut bytes = Vec::new();
@@ -467,6 +467,39 @@ fn written(image: &Image, layers: &[&LayerBlob]) -> Raw {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_manifest_is_written_as_docker_writes_it() {
+        let layer = LayerBlob {
+            digest: Digest::of(b"layer"),
+            size: 5,
+            media_type: DOCKER_LAYER.to_owned(),
+            repository: "docker.io/a/b".to_owned(),
+        };
+        let config = Digest::of(b"config");
+        let raw = written(&config, 6, &[&layer]);
+        let expected = format!(
+            r#"{{
+   "schemaVersion": 2,
+   "mediaType": "application/vnd.docker.distribution.manifest.v2+json",
+   "config": {{
+      "mediaType": "application/vnd.docker.container.image.v1+json",
+      "size": 6,
+      "digest": "{config}"
+   }},
+   "layers": [
+      {{
+         "mediaType": "application/vnd.docker.image.rootfs.diff.tar.gzip",
+         "size": 5,
+         "digest": "{}"
+      }}
+   ]
+}}"#,
+            layer.digest
+        );
+        assert_eq!(String::from_utf8_lossy(&raw.bytes), expected);
+        assert_eq!(raw.digest, Digest::of(expected.as_bytes()));
+    }
 
     #[test]
     fn a_busy_registry_says_how_long_to_wait() {

@@ -252,7 +252,6 @@ pub fn registry_auth(context: &Context, key: &str) -> String {
 }
 
 /// The value of `X-Registry-Config`: the credentials of all registries, for a build, which may pull from any.
-#[allow(dead_code, reason = "the header of `POST /build`")]
 pub fn registry_config(context: &Context) -> String {
     let all = Credentials::of(&context.config_dir).all().unwrap_or_else(|error| {
         errln!("WARNING: no credentials of registries: {error}");
