@@ -12,12 +12,13 @@ use std::os::fd::{FromRawFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
+use std::time::Duration;
 
 use clap::parser::ValueSource;
 use clap::{ArgMatches, Parser};
 use hull_build::Builder;
 use hull_engine::model::{LogConfig, Ulimit};
-use hull_engine::{DaemonConfig, Engine, Error, Remap, Result};
+use hull_engine::{Collection, DaemonConfig, Engine, Error, Remap, Result};
 use hull_runtime::launcher::{self, Launcher};
 use serde::Deserialize;
 use tokio::signal::unix::{SignalKind, signal};
@@ -81,7 +82,8 @@ pub struct Flags {
     /// The same, from the file
     #[arg(skip)]
     log_opts: BTreeMap<String, String>,
-    /// How layers lie on the disk: overlayfs (also called overlay2)
+    /// How containers' files are made of layers: overlayfs (also called overlay2), btrfs, vfs [default: the best that the
+    /// file system carries, in this order]
     #[arg(short = 's', long, value_name = "NAME")]
     storage_driver: Option<String>,
     /// Gives containers a user namespace of their own, with the ids of /etc/subuid and /etc/subgid: default (those of
@@ -92,6 +94,18 @@ pub struct Flags {
     #[arg(long = "storage-opt", value_name = "OPTION")]
     #[serde(rename = "storage-opts")]
     storage_opt: Vec<String>,
+    /// Whether images without a name that no container uses go by themselves: on or off [default: on]
+    #[arg(long, value_name = "WORD")]
+    image_gc: Option<String>,
+    /// How long such an image stays: 168h, 30m, 10s [default: 168h]
+    #[arg(long, value_name = "TIME")]
+    image_gc_max_age: Option<String>,
+    /// The disk's use from which on they go at once: a number of percent [default: 85]
+    #[arg(long, value_name = "PERCENT")]
+    image_gc_disk_use: Option<u8>,
+    /// How often it is looked [default: 10m]
+    #[arg(long, value_name = "TIME")]
+    image_gc_every: Option<String>,
     /// Address and prefix length of the default bridge
     #[arg(long, value_name = "ADDRESS")]
     bip: Option<String>,
@@ -349,18 +363,15 @@ fn settle(mut flags: Flags, given: &ArgMatches) -> Result<Settings> {
     }
     let debug = flags.debug || file.debug;
     let level = log_level(flags.log_level.or(file.log_level).as_deref(), debug)?;
-    match flags.storage_driver.as_deref().or(file.storage_driver.as_deref()) {
-        None | Some("overlayfs" | "overlay2" | "overlay") => {}
-        Some(other) => {
-            return Err(Error::unsupported(format_args!(
-                "the storage driver {other}: there is overlayfs; that driver"
-            )));
-        }
-    }
     let log = log_config(flags.log_driver.or(file.log_driver), &flags.log_opt, file.log_opts)?;
     let pools = pools(flags.default_address_pool, file.default_address_pools);
     let userns_remap = flags.userns_remap.or(file.userns_remap).filter(|user| !user.is_empty());
     let userns_remap = userns_remap.map(|user| Remap::of(&user)).transpose()?;
+    let collection = collection(
+        (flags.image_gc.or(file.image_gc), flags.image_gc_disk_use.or(file.image_gc_disk_use)),
+        flags.image_gc_max_age.or(file.image_gc_max_age).as_deref(),
+        flags.image_gc_every.or(file.image_gc_every).as_deref(),
+    )?;
     let group = group_id(flags.group.or(file.group).as_deref())?;
     Ok(Settings {
         pidfile: flags.pidfile.or(file.pidfile).unwrap_or_else(|| exec_root.join("hull.pid")),
@@ -384,8 +395,9 @@ fn settle(mut flags: Flags, given: &ArgMatches) -> Result<Settings> {
             dns_search: both(flags.dns_search, file.dns_search),
             labels: both(flags.labels, file.labels),
             cdi_spec_dirs: cdi_spec_dirs(flags.cdi_spec_dir, file.cdi_spec_dir),
+            collection,
             default_size: default_size(&both(flags.storage_opt, file.storage_opt))?,
-            storage_driver: None,
+            storage_driver: flags.storage_driver.or(file.storage_driver),
             registries,
             runtimes: runtimes::all(
                 &flags.runtime,
@@ -395,6 +407,59 @@ fn settle(mut flags: Flags, given: &ArgMatches) -> Result<Settings> {
             userns_remap,
         },
     })
+}
+
+/// When images go by themselves.
+fn collection(
+    (word, disk_use): (Option<String>, Option<u8>),
+    max_age: Option<&str>,
+    every: Option<&str>,
+) -> Result<Collection> {
+    let mut collection = Collection::default();
+    match word.as_deref() {
+        None => {}
+        Some("on" | "true") => collection.on = true,
+        Some("off" | "false") => collection.on = false,
+        Some(other) => return Err(Error::invalid(format!("image-gc: {other:?} is neither on nor off"))),
+    }
+    if let Some(percent) = disk_use {
+        if !(1..=100).contains(&percent) {
+            return Err(Error::invalid(format!(
+                "image-gc-disk-use: {percent} is no number of percent from 1 to 100"
+            )));
+        }
+        collection.disk_use = percent;
+    }
+    let time = |name: &str, text: &str| {
+        duration(text)
+            .ok_or_else(|| Error::invalid(format!("{name}: {text:?} is no time, as 168h, 30m or 10s")))
+    };
+    if let Some(text) = max_age {
+        collection.max_age = time("image-gc-max-age", text)?;
+    }
+    if let Some(text) = every {
+        collection.every = time("image-gc-every", text)?;
+    }
+    Ok(collection)
+}
+
+/// `168h`, `1h30m`, `10s`.
+fn duration(text: &str) -> Option<Duration> {
+    let mut seconds = 0u64;
+    let mut rest = text;
+    while !rest.is_empty() {
+        let digits = rest.bytes().take_while(u8::is_ascii_digit).count();
+        let number: u64 = rest.get(..digits)?.parse().ok()?;
+        let factor = match rest.as_bytes().get(digits)? {
+            b'h' => 3600,
+            b'm' => 60,
+            b's' => 1,
+            _ => return None,
+        };
+        seconds = seconds.checked_add(number.checked_mul(factor)?)?;
+        rest = rest.get(digits + 1..)?;
+    }
+    (seconds > 0).then(|| Duration::from_secs(seconds))
 }
 
 /// The limit of containers that set none, out of the storage driver's options.
@@ -721,6 +786,18 @@ mod tests {
         assert_eq!(said(r#"{"labels": ["a=b"]}"#), [r#"labels: (from flag: x=y, from file: ["a=b"])"#]);
         assert_eq!(said(r#"{"default-ulimits": {}, "dns": []}"#).len(), 2);
         assert_eq!(said(r#"{"tls": true, "dns-search": [], "log-level": "info"}"#), [] as [&str; 0]);
+    }
+
+    #[test]
+    fn times_are_read() {
+        let seconds = |text: &str| duration(text).map(|time| time.as_secs());
+        assert_eq!(
+            (seconds("168h"), seconds("1h30m"), seconds("10s")),
+            (Some(604_800), Some(5400), Some(10))
+        );
+        for text in ["", "0s", "h", "5", "5d", "1.5h", "-1s", "99999999999999999999h"] {
+            assert_eq!(seconds(text), None, "{text:?}");
+        }
     }
 
     #[test]

@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use crate::Runtimes;
+use crate::images::collect::Collection;
 use crate::model::{LogConfig, Ulimit};
 use crate::remap::Remap;
 
@@ -38,6 +39,8 @@ pub struct DaemonConfig {
     pub labels: Vec<String>,
     /// Where the Container Device Interface's specifications are; a later folder wins.
     pub cdi_spec_dirs: Vec<PathBuf>,
+    /// When images that nobody needs go by themselves.
+    pub collection: Collection,
     /// The most bytes that a container may write to its own file system, where it does not say.
     pub default_size: Option<u64>,
     /// The snapshotter that was asked for; none: the best that the file system carries.

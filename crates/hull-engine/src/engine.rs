@@ -74,9 +74,10 @@ impl Engine {
             make_private(&folder)?;
         }
         let database = Arc::new(Database::open(&config.data_root.join("hull.db"))?);
-        let images = Store::open(
+        let images = Store::open_with(
             &config.data_root.join("image"),
             &[config.data_root.clone(), config.exec_root.clone()],
+            config.storage_driver.as_deref(),
         )
         .map_err(crate::images::error)?;
         let images = Arc::new(images);
@@ -119,6 +120,7 @@ impl Engine {
             _roots: roots,
         });
         engine.take_up().await?;
+        crate::images::collect::begin(&engine);
         tokio::spawn(keep_launcher(Arc::downgrade(&engine)));
         Ok(engine)
     }

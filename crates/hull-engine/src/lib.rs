@@ -26,6 +26,7 @@ pub use config::DaemonConfig;
 pub use container::Owner;
 pub use engine::Engine;
 pub use error::{Error, Kind, Result};
+pub use images::collect::Collection;
 pub use remap::Remap;
 pub use runtimes::{Program, Runtimes};
 pub use size::parse as size_of;

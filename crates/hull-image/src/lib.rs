@@ -21,7 +21,7 @@ pub use digest::{Digest, ImageId};
 pub use error::{Error, Kind, Result};
 pub use layer::remove::{empty_folder, remove_tree};
 pub use store::{
-    Change, ChangeKind, Check, Checked, Commit, Count, Difference, DiskUsage, Draft, Finding, Held,
+    Change, ChangeKind, Check, Checked, Commit, Count, Difference, DiskUsage, Draft, Driver, Finding, Held,
     HistoryEntry, Image, ImageUsage, Import, InUse, Layer, LayerBlob, LayerWork, Loaded, Platform, Progress,
     Removed, Report, Snapshot, Step, StepUsage, Store, StoredAgain, Wrong, tree_size,
 };

@@ -7,17 +7,20 @@ use std::time::Duration;
 use hull_tests::{Daemon, Engine, wait_until};
 
 /// Passes all the points. Each step may fail; what it said is not looked at.
-const LIFE: [&[&str]; 10] = [
+const LIFE: [&[&str]; 13] = [
     &["volume", "create", "kept"],
     &["network", "create", "net"],
     &["create", "--name", "one", "--network", "net", "-v", "kept:/kept", "-v", "/bin", "busybox", "true"],
     &["start", "one"],
     &["wait", "one"],
     &["rename", "one", "two"],
+    &["run", "--rm", "-v", "kept:/kept", "busybox", "touch", "/kept/file"],
+    &["volume", "clone", "-q", "kept", "twin"],
     &["run", "--rm", "busybox", "true"],
     &["rm", "-fv", "one", "two"],
     &["network", "rm", "net"],
     &["volume", "rm", "kept"],
+    &["volume", "rm", "twin"],
 ];
 
 fn live(daemon: &Daemon) {
@@ -28,7 +31,7 @@ fn live(daemon: &Daemon) {
 
 /// Nothing is half there: what is listed can be removed, then nothing is left, and everything works.
 fn is_whole(daemon: &Daemon, point: &str, clean: &dyn Fn(&Daemon) -> [usize; 5]) {
-    for list in [["ps", "-aq"], ["volume", "ls"], ["network", "ls"]] {
+    for list in [["ps", "-aq"], ["volume", "ls"], ["network", "ls"], ["system", "fsck"]] {
         daemon.ok(&list);
     }
     for name in daemon.ok(&["ps", "-aq"]).lines() {

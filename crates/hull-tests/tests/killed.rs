@@ -4,7 +4,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-use hull_tests::{Client, Daemon, Engine, wait_until};
+use hull_tests::registry::Registry;
+use hull_tests::{Client, Daemon, Engine, private_network, wait_until};
 use serde_json::{Value, json};
 
 /// How often the daemon is killed where `HULL_TEST_KILLS` says nothing.
@@ -23,17 +24,31 @@ impl Random {
 }
 
 /// What is done over and over until the daemon is gone; each piece with a connection of its own.
-type Work = fn(&mut Client, &[u8], u64) -> std::io::Result<()>;
+type Work = fn(&mut Client, &Given, u64) -> std::io::Result<()>;
 
-const WORK: [Work; 6] = [load_and_remove, commit, containers, volumes, prune, import];
+const WORK: [Work; 7] = [load_and_remove, pull_and_remove, commit, containers, volumes, prune, import];
 
-fn load_and_remove(api: &mut Client, archive: &[u8], _: u64) -> std::io::Result<()> {
-    api.send("POST", "/images/load?quiet=1", "application/x-tar", archive)?;
+/// What the work is done with.
+struct Given {
+    /// An image of three layers, saved.
+    archive: Vec<u8>,
+    /// An image in a registry.
+    image: String,
+}
+
+fn pull_and_remove(api: &mut Client, given: &Given, _: u64) -> std::io::Result<()> {
+    api.post_empty(&format!("/images/create?fromImage={}", given.image))?;
+    api.delete(&format!("/images/{}?force=1", given.image))?;
+    Ok(())
+}
+
+fn load_and_remove(api: &mut Client, given: &Given, _: u64) -> std::io::Result<()> {
+    api.send("POST", "/images/load?quiet=1", "application/x-tar", &given.archive)?;
     api.delete("/images/layered:latest?force=1")?;
     Ok(())
 }
 
-fn commit(api: &mut Client, _: &[u8], round: u64) -> std::io::Result<()> {
+fn commit(api: &mut Client, _: &Given, round: u64) -> std::io::Result<()> {
     let body = json!({ "Image": "busybox", "Cmd": ["true"] });
     let made = api.post(&format!("/containers/create?name=commit-{round}"), &body)?.json();
     let Some(id) = made["Id"].as_str() else { return Ok(()) };
@@ -48,7 +63,7 @@ fn commit(api: &mut Client, _: &[u8], round: u64) -> std::io::Result<()> {
     Ok(())
 }
 
-fn containers(api: &mut Client, _: &[u8], round: u64) -> std::io::Result<()> {
+fn containers(api: &mut Client, _: &Given, round: u64) -> std::io::Result<()> {
     let host = json!({ "Binds": ["shared:/shared", "/anonymous"] });
     let body = json!({ "Image": "busybox", "Cmd": ["sleep", "600"], "HostConfig": host });
     let made = api.post(&format!("/containers/create?name=run-{round}"), &body)?.json();
@@ -58,7 +73,7 @@ fn containers(api: &mut Client, _: &[u8], round: u64) -> std::io::Result<()> {
     Ok(())
 }
 
-fn volumes(api: &mut Client, _: &[u8], round: u64) -> std::io::Result<()> {
+fn volumes(api: &mut Client, _: &Given, round: u64) -> std::io::Result<()> {
     let name = format!("vol-{round}");
     api.post("/volumes/create", &json!({ "Name": name }))?;
     let archive = hull_tests::Tar::new().file("a", &[1; 100_000]).file("b", b"b").finish();
@@ -69,7 +84,7 @@ fn volumes(api: &mut Client, _: &[u8], round: u64) -> std::io::Result<()> {
     Ok(())
 }
 
-fn prune(api: &mut Client, _: &[u8], round: u64) -> std::io::Result<()> {
+fn prune(api: &mut Client, _: &Given, round: u64) -> std::io::Result<()> {
     // Everything that nobody uses every other time.
     let all = if round.is_multiple_of(2) {
         "?filters=%7B%22dangling%22%3A%5B%22true%22%5D%7D"
@@ -82,7 +97,7 @@ fn prune(api: &mut Client, _: &[u8], round: u64) -> std::io::Result<()> {
     Ok(())
 }
 
-fn import(api: &mut Client, _: &[u8], round: u64) -> std::io::Result<()> {
+fn import(api: &mut Client, _: &Given, round: u64) -> std::io::Result<()> {
     let archive = hull_tests::Tar::new().file("imported", &round.to_le_bytes().repeat(10_000)).finish();
     let path = format!("/images/create?fromSrc=-&repo=imported&tag={}", round % 4);
     api.send("POST", &path, "application/x-tar", &archive)?;
@@ -118,8 +133,12 @@ fn whenever_the_daemon_is_killed_everything_is_accounted_for() {
     let seed = std::env::var("HULL_TEST_SEED").ok().and_then(|text| text.parse().ok());
     let seed = seed.unwrap_or_else(|| u64::from(std::process::id()) << 20 | 1);
     let mut random = Random(seed);
+    private_network();
+    let registry = Registry::start();
+    registry.image("1", &[300_000, 200_000, 1000]);
     let mut daemon = Daemon::start();
-    let archive = Arc::new(layered(&daemon));
+    let image = format!("{}/a/b:1", registry.address);
+    let given = Arc::new(Given { archive: layered(&daemon), image });
     daemon.ok(&["rmi", "layered", "one"]);
     for kill in 0..kills {
         let over = Arc::new(AtomicBool::new(false));
@@ -127,10 +146,10 @@ fn whenever_the_daemon_is_killed_everything_is_accounted_for() {
             .into_iter()
             .enumerate()
             .map(|(number, work)| {
-                let (mut api, archive, over) = (daemon.api(), Arc::clone(&archive), Arc::clone(&over));
+                let (mut api, given, over) = (daemon.api(), Arc::clone(&given), Arc::clone(&over));
                 std::thread::spawn(move || {
                     let mut round = u64::from(kill) * 1000 + number as u64;
-                    while !over.load(Ordering::Relaxed) && work(&mut api, &archive, round).is_ok() {
+                    while !over.load(Ordering::Relaxed) && work(&mut api, &given, round).is_ok() {
                         round += 1;
                     }
                 })

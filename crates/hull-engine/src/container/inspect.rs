@@ -41,7 +41,7 @@ impl Engine {
             "LogPath": log_path.map(|path| path.display().to_string()).unwrap_or_default(),
             "Name": format!("/{}", record.name),
             "RestartCount": record.restart_count,
-            "Driver": "overlayfs",
+            "Driver": self.images.driver().name(),
             "Platform": "linux",
             "MountLabel": "",
             "ProcessLabel": "",
@@ -67,6 +67,9 @@ impl Engine {
         let Ok(snapshot) = self.images.snapshot(&record.id) else {
             return json!({ "Name": "overlay2", "Data": null });
         };
+        if snapshot.is_whole {
+            return json!({ "Name": self.images.driver().name(), "Data": null });
+        }
         let lower: Vec<String> = snapshot.lower.iter().map(|path| path.display().to_string()).collect();
         json!({
             "Name": "overlay2",

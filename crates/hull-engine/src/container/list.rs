@@ -258,7 +258,15 @@ impl Engine {
             let id = shown["Id"].as_str().unwrap_or_default().to_owned();
             match self.images.counted_size(&id) {
                 Ok(Some(own)) => self.show_size(shown, own),
-                Ok(None) => walked.extend(self.images.snapshot(&id).ok().map(|snapshot| snapshot.upper)),
+                Ok(None) => match self.images.snapshot(&id) {
+                    Ok(snapshot) if snapshot.is_whole => {
+                        // What is its own is told by its layers.
+                        let images = Arc::clone(&self.images);
+                        let own = tokio::task::spawn_blocking(move || images.snapshot_size(&id).unwrap_or(0));
+                        self.show_size(shown, own.await.unwrap_or(0));
+                    }
+                    found => walked.extend(found.ok().map(|snapshot| snapshot.upper)),
+                },
                 // It goes just now.
                 Err(_) => {}
             }

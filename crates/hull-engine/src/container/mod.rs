@@ -49,6 +49,7 @@ mod rejoin;
 mod remapped;
 mod remove;
 mod resources;
+mod rootfs;
 mod security;
 mod shim;
 mod spec;

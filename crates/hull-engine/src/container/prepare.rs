@@ -5,13 +5,14 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use hull_runtime::protocol::{self, Launch, Limits, Rootfs, Stdio, UserLookup};
+use hull_runtime::protocol::{self, Launch, Limits, Stdio, UserLookup};
 
 use super::cdi::{Edits, Registry};
 use super::files::LinkLine;
 use super::links::Linked;
 use super::mounts::MountKind;
 use super::ownerless::note_cgroup;
+use super::rootfs::rootfs;
 use super::security::seccomp;
 use super::spec::{Facts, Namespaces, Share, Source};
 use super::starting::{self, Starting};
@@ -308,16 +309,12 @@ impl Engine {
         if runtime.is_some() && host.init == Some(true) {
             init::stand_in_front(&mut spec)?;
         }
+        let rootfs = rootfs(snapshot, prepared.facts.namespaces.user != Share::Host, &mut spec)?;
         Ok(Launch {
             version: protocol::VERSION,
             id: record.id.clone(),
             spec,
-            rootfs: Rootfs::Overlay {
-                lower: snapshot.lower,
-                upper: snapshot.upper,
-                work: snapshot.work,
-                mapped: prepared.facts.namespaces.user != Share::Host,
-            },
+            rootfs,
             seccomp: seccomp(host)?.0,
             stdio: Stdio {
                 terminal: record.config.tty,

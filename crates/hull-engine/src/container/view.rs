@@ -6,11 +6,12 @@ use std::sync::Arc;
 
 use hull_image::Image;
 use hull_image::archive::IdMap;
-use hull_runtime::protocol::{self, Event, Rootfs, ToLauncher};
+use hull_runtime::protocol::{self, Event, ToLauncher};
 use oci_spec::runtime::{Mount, Spec};
 use rustix::fs::{CWD, Mode, OFlags};
 
 use super::mounts::{MountKind, MountPlan, Owner};
+use super::rootfs::rootfs;
 use super::shim::Shim;
 use super::spec::Source;
 use super::{Container, Record, idmap, remapped};
@@ -98,17 +99,9 @@ impl Engine {
         let mut spec = Spec::default();
         spec.set_mounts(Some(mounts));
         let (ours, theirs) = protocol::pair()?;
-        let view = protocol::View {
-            version: protocol::VERSION,
-            spec,
-            // As it is on the disk, which is as it is told inside.
-            rootfs: Rootfs::Overlay {
-                lower: snapshot.lower,
-                upper: snapshot.upper,
-                work: snapshot.work,
-                mapped: false,
-            },
-        };
+        // As it is on the disk, which is as it is told inside.
+        let rootfs = rootfs(snapshot, false, &mut spec)?;
+        let view = protocol::View { version: protocol::VERSION, spec, rootfs };
         self.launcher.send(&ToLauncher::View(Box::new(view)), &[theirs.as_fd()])?;
         drop(theirs);
         let holder = Shim::new(ours)?;

@@ -1,5 +1,6 @@
 //! Images to a user: the store's verbs with who uses an image, the API's shapes and the events.
 
+pub(crate) mod collect;
 mod pull;
 mod push;
 mod remote;
@@ -198,16 +199,27 @@ impl Engine {
             filters.labels(&image.container_config().labels)
                 && until.is_none_or(|until| image.created.saturating_mul(1_000_000_000) < until)
         };
-        let before = self.known_images();
-        let (removed, reclaimed) = self.images.prune(dangling_only, &passes, &|id| self.user_of(id))?;
-        self.tell_removed(&removed, &before, None);
-        let attributes = BTreeMap::from([("reclaimed".to_owned(), reclaimed.to_string())]);
-        self.events.publish(About::Image, "prune", "", attributes);
+        let (removed, reclaimed) = self.prune_images(dangling_only, &passes)?;
         let list: Vec<Value> = removed.iter().map(shape::removed).collect();
         Ok(json!({
             "ImagesDeleted": if list.is_empty() { Value::Null } else { Value::Array(list) },
             "SpaceReclaimed": reclaimed,
         }))
+    }
+
+    /// Removes what no container uses and `wanted` names: those without a name, or all; what went, and the bytes that
+    /// came back.
+    fn prune_images(
+        &self,
+        dangling_only: bool,
+        wanted: &dyn Fn(&Image) -> bool,
+    ) -> Result<(Vec<Removed>, u64)> {
+        let before = self.known_images();
+        let (removed, reclaimed) = self.images.prune(dangling_only, wanted, &|id| self.user_of(id))?;
+        self.tell_removed(&removed, &before, None);
+        let attributes = BTreeMap::from([("reclaimed".to_owned(), reclaimed.to_string())]);
+        self.events.publish(About::Image, "prune", "", attributes);
+        Ok((removed, reclaimed))
     }
 
     /// Makes an image of a root file system's archive.

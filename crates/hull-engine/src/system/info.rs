@@ -2,8 +2,8 @@
 
 use std::fs;
 
-use hull_image::Platform;
 use hull_image::registry::Settings;
+use hull_image::{Driver, Platform};
 use hull_runtime::cgroup::{Hierarchy, HierarchyMode as Mode, hierarchy};
 use serde_json::{Value, json};
 
@@ -35,14 +35,8 @@ impl Engine {
             "ContainersPaused": paused,
             "ContainersStopped": stopped,
             "Images": self.images.images().len(),
-            "Driver": STORAGE_DRIVER,
-            "DriverStatus": [
-                ["Backing Filesystem", backing(&self.config.data_root)],
-                ["Supports d_type", "true"],
-                ["Using metacopy", "false"],
-                ["Native Overlay Diff", "true"],
-                ["userxattr", "false"],
-            ],
+            "Driver": self.images.driver().name(),
+            "DriverStatus": self.driver_status(),
             "Plugins": {
                 "Volume": ["local"],
                 "Network": ["bridge", "host", "null"],
@@ -288,18 +282,24 @@ fn pool(text: &str) -> Option<Value> {
     Some(json!({ "Base": pool.base.to_string(), "Size": pool.size }))
 }
 
-/// The file system of the data root, in Docker's words.
-fn backing(path: &std::path::Path) -> String {
-    let Ok(found) = rustix::fs::statfs(path) else { return "<unknown>".to_owned() };
-    match found.f_type as u64 & 0xffff_ffff {
-        0xef53 => "extfs".to_owned(),
-        0x5846_5342 => "xfs".to_owned(),
-        0x9123_683e => "btrfs".to_owned(),
-        0x0102_1994 => "tmpfs".to_owned(),
-        0x794c_7630 => "overlayfs".to_owned(),
-        0x2fc1_2fc1 => "zfs".to_owned(),
-        0xf2f5_2010 => "f2fs".to_owned(),
-        other => format!("<unknown> ({other:#x})"),
+impl Engine {
+    /// What the storage driver is on, in the words of Docker's drivers.
+    fn driver_status(&self) -> Value {
+        let beneath =
+            hull_image::disk::file_system(&self.config.data_root).map(hull_image::disk::FileSystem::name);
+        let beneath = beneath.unwrap_or("unknown");
+        let limits = self.images.check_limits().is_ok().to_string();
+        match self.images.driver() {
+            Driver::Overlay => json!([
+                ["Backing Filesystem", beneath],
+                ["Supports d_type", "true"],
+                ["Using metacopy", "false"],
+                ["Native Overlay Diff", "true"],
+                ["userxattr", "false"],
+                ["Limits", limits],
+            ]),
+            Driver::Btrfs | Driver::Copies => json!([["Backing Filesystem", beneath], ["Limits", limits]]),
+        }
     }
 }
 

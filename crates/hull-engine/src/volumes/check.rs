@@ -4,6 +4,7 @@ use std::fs;
 
 use hull_image::{Check, Finding, Wrong};
 
+use super::files::MARK;
 use super::{Entry, Volume, Volumes, check_name, remove_tree};
 use crate::Result;
 use crate::container::{now_ns, rfc3339};
@@ -80,11 +81,21 @@ impl Volumes {
         Ok(state.volumes.len())
     }
 
-    /// Removes folders that a creation left which a crash interrupted: without a row, and with nothing in them.
+    /// Removes what a creation left that a crash interrupted: folders without a row which bear the mark of one, or in which
+    /// there is nothing.
     pub(super) fn remove_left(&self) -> Result<()> {
         let state = self.state();
-        for name in names(&self.root)?.into_iter().filter(|name| !state.volumes.contains_key(name)) {
+        for name in names(&self.root)? {
             let path = self.root.join(&name);
+            if state.volumes.contains_key(&name) {
+                let _ = fs::remove_file(path.join(MARK));
+                continue;
+            }
+            if path.join(MARK).exists() {
+                tracing::info!(volume = name, "a volume that was not made to its end is removed");
+                remove_tree(&path)?;
+                continue;
+            }
             let data = path.join("_data");
             // Neither is removed if it is not empty.
             let gone = fs::remove_dir(&data).is_ok() || !data.exists();

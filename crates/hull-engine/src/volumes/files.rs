@@ -190,10 +190,13 @@ impl Volumes {
             if can_be_a_snapshot && self.limiter.snapshot(&source.volume.mountpoint, folder, limit)? {
                 return Ok(None);
             }
-            self.make(folder, limit)?;
+            // Limited when it is filled: a reflink of a volume that is full needs more for a moment on XFS.
+            self.make(folder, None)?;
             let doing = |error| Error::system(format_args!("clone the volume {}", source.volume.name), error);
             let into = open(folder).map_err(doing)?;
-            Ok(Some(archive::clone_tree(source.open()?.as_fd(), into.as_fd())?))
+            let copied = archive::clone_tree(source.open()?.as_fd(), into.as_fd())?;
+            limit.map_or(Ok(()), |bytes| self.limiter.limit(folder, bytes))?;
+            Ok(Some(copied))
         })?;
         let unshared = copied
             .is_some_and(|copied| copied.shared == 0 && copied.copied > 0)
@@ -214,6 +217,10 @@ impl Volumes {
             Error::system(format_args!("make the volume's folder {}", folder.display()), error)
         })?;
         let value = fill(&folder)?;
+        // Until its row is there it is nobody's: a daemon that finds this beside its files removes them.
+        fs::write(beside.0.join(MARK), []).map_err(|error| {
+            Error::system(format_args!("make the volume's folder {}", beside.0.display()), error)
+        })?;
         fault::point("volume clone", "filled")?;
         let mut state = self.state();
         if state.volumes.contains_key(&volume.name) {
@@ -226,6 +233,8 @@ impl Volumes {
         let placed = Beside(place);
         fault::point("volume clone", "placed")?;
         self.database.put(Table::Volumes, &volume.name, &volume)?;
+        // Where it stays, the next daemon takes it away.
+        let _ = fs::remove_file(placed.0.join(MARK));
         placed.keep();
         let entry = Entry::of(volume);
         let volume = Arc::clone(&entry.volume);
@@ -238,6 +247,9 @@ impl Volumes {
         if self.state().volumes.contains_key(name) { Err(taken(name)) } else { Ok(()) }
     }
 }
+
+/// Beside the files of a volume whose row is not there yet.
+pub(super) const MARK: &str = ".new";
 
 fn taken(name: &str) -> Error {
     Error::conflict(format!("clone into {name}: there is a volume of that name already"))

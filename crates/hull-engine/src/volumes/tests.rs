@@ -28,6 +28,7 @@ impl Place {
             dns_search: Vec::new(),
             labels: Vec::new(),
             cdi_spec_dirs: Vec::new(),
+            collection: crate::Collection::default(),
             default_size: None,
             storage_driver: None,
             registries: Default::default(),

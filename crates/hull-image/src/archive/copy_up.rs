@@ -14,6 +14,8 @@ use rustix::io::Errno;
 use super::lstat;
 use super::pack::{Of, by_number, names, reading, xattrs};
 use super::resolve::open_in_root;
+use crate::layer::extract::{OPAQUE, is_whiteout};
+use crate::layer::remove::remove_all;
 use crate::{Error, Result};
 
 const DEPTH: usize = 400;
@@ -62,6 +64,15 @@ pub fn clone_tree(source: BorrowedFd<'_>, destination: BorrowedFd<'_>) -> Result
     Ok(copy.copied)
 }
 
+/// Puts a layer's files over what is in a tree: what the layer hides goes.
+pub(crate) fn merge_layer(layer: BorrowedFd<'_>, tree: BorrowedFd<'_>) -> Result<()> {
+    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    let layer = fs::openat(layer, ".", flags, Mode::empty()).map_err(|errno| reading(b".", errno))?;
+    let tree = fs::openat(tree, ".", flags, Mode::empty()).map_err(|errno| writing(b".", errno))?;
+    let mut copy = Copy { merges: true, ..Copy::into(tree.as_fd(), Of::Overlay) };
+    copy.folder(&layer, &tree, b"", 0)
+}
+
 /// Whether something is at a path in a root.
 ///
 /// # Errors
@@ -80,6 +91,8 @@ struct Copy<'a> {
     destination: BorrowedFd<'a>,
     /// What is read: a container's file system, or files that are nobody's layer.
     of: Of,
+    /// A layer is put over what is there.
+    merges: bool,
     /// Whether blocks can be shared, as far as is known.
     shares: bool,
     copied: Copied,
@@ -87,7 +100,8 @@ struct Copy<'a> {
 
 impl<'a> Copy<'a> {
     fn into(destination: BorrowedFd<'a>, of: Of) -> Copy<'a> {
-        Copy { links: HashMap::new(), destination, of, shares: true, copied: Copied::default() }
+        let (links, copied) = (HashMap::new(), Copied::default());
+        Copy { links, destination, of, merges: false, shares: true, copied }
     }
 
     /// Opens what is at a name, unless it is mounted there.
@@ -129,12 +143,21 @@ impl<'a> Copy<'a> {
         };
         let kind = FileType::from_raw_mode(stat.st_mode);
         let written = |result: Result<(), Errno>| result.map_err(|errno| writing(path, errno));
+        if self.merges
+            && !self.make_room(source, destination, name, &stat).map_err(|errno| writing(path, errno))?
+        {
+            return Ok(());
+        }
         if kind == FileType::Directory {
             let from = match self.open(source, name, OFlags::RDONLY | OFlags::DIRECTORY) {
                 Err(Errno::XDEV) => return written(fs::mkdirat(destination, name, Mode::from(0o755))),
                 opened => opened.map_err(|errno| reading(path, errno))?,
             };
-            written(fs::mkdirat(destination, name, Mode::RWXU))?;
+            match fs::mkdirat(destination, name, Mode::RWXU) {
+                // Another layer's, which is added to.
+                Err(Errno::EXIST) if self.merges => {}
+                made => written(made)?,
+            }
             let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
             let to =
                 fs::openat(destination, name, flags, Mode::empty()).map_err(|errno| writing(path, errno))?;
@@ -179,6 +202,30 @@ impl<'a> Copy<'a> {
             // A socket's other end is not in an image.
             _ => Ok(()),
         }
+    }
+
+    /// Takes away what a layer's entry hides. False: it is a mark of that alone.
+    fn make_room(&self, layer: &OwnedFd, tree: &OwnedFd, name: &[u8], stat: &Stat) -> Result<bool, Errno> {
+        let failed = |error: std::io::Error| Errno::from_io_error(&error).unwrap_or(Errno::IO);
+        if is_whiteout(stat) {
+            remove_all(tree.as_fd(), name).map_err(failed)?;
+            return Ok(false);
+        }
+        let is_folder = |stat: &Stat| FileType::from_raw_mode(stat.st_mode) == FileType::Directory;
+        let there = match lstat(tree.as_fd(), name) {
+            Ok(there) => there,
+            Err(Errno::NOENT) => return Ok(true),
+            Err(errno) => return Err(errno),
+        };
+        let opaque = || {
+            let folder = self.open(layer, name, OFlags::RDONLY | OFlags::DIRECTORY)?;
+            let mut value = [0; 4];
+            Ok(matches!(fs::getxattr(by_number(&folder), OPAQUE, &mut value[..]), Ok(1) if value[0] == b'y'))
+        };
+        if !(is_folder(stat) && is_folder(&there)) || opaque()? {
+            remove_all(tree.as_fd(), name).map_err(failed)?;
+        }
+        Ok(true)
     }
 
     /// The file's blocks shared, or else what is not a hole copied within the kernel.

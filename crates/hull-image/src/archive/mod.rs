@@ -16,6 +16,7 @@ use rustix::fs::{AtFlags, FileType, OFlags, statat};
 use serde::{Deserialize, Serialize};
 
 pub use self::copy_in::{Chmod, Clause, CopyOptions, copy_in, make_folder, make_plain_path, write_file};
+pub(crate) use self::copy_up::merge_layer;
 pub use self::copy_up::{Copied, clone_tree, copy_up, has};
 pub use self::ids::IdMap;
 use self::pack::Packer;

@@ -207,6 +207,26 @@ impl Limiter {
         done.map_err(|errno| Error::file("limit", folder, errno))
     }
 
+    /// Limits a folder that was made here, whatever is in it already.
+    ///
+    /// # Errors
+    /// The file system cannot do it, or the folder is none that is counted.
+    pub fn limit(&self, folder: &Path, bytes: u64) -> Result<()> {
+        self.check()?;
+        let limited = open(folder).and_then(|opened| match self.way {
+            Way::Subvolumes => {
+                enable(&opened)?;
+                kernel::limit_subvolume(opened.as_fd(), bytes)
+            }
+            Way::Projects => {
+                let project = self.project_of(&opened)?.ok_or(Errno::NOENT)?;
+                kernel::set_quota(opened.as_fd(), project, limit_of(bytes))
+            }
+            Way::None(_) => Err(Errno::OPNOTSUPP),
+        });
+        limited.map_err(|errno| Error::file("limit", folder, errno))
+    }
+
     /// What a folder takes that was made here; none where nobody counts. Nothing is walked.
     ///
     /// # Errors

@@ -198,7 +198,12 @@ impl<'a> Extractor<'a> {
             let path = String::from_utf8_lossy(name);
             return Err(Error::invalid(format!("invalid archive: the whiteout {path:?} hides no name")));
         }
-        match fs::mknodat(folder, hidden, FileType::CharacterDevice, Mode::empty(), 0) {
+        let made = match fs::mknodat(folder, hidden, FileType::CharacterDevice, Mode::empty(), 0) {
+            // On overlayfs nobody may make its mark. No archive has sockets: one without any permission stands for it.
+            Err(Errno::PERM) => fs::mknodat(folder, hidden, FileType::Socket, Mode::empty(), 0),
+            made => made,
+        };
+        match made {
             Ok(()) => Ok(()),
             Err(Errno::EXIST) => {
                 let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
@@ -545,9 +550,13 @@ fn make_opaque(folder: &OwnedFd) -> Result<(), Errno> {
     fs::setxattr(by_number(folder), OPAQUE, b"y", XattrFlags::empty())
 }
 
-/// A character device 0:0 is overlayfs's word for: nothing here.
+/// A character device 0:0 is overlayfs's word for: nothing here. On overlayfs itself it is a socket without any permission.
 pub(crate) fn is_whiteout(stat: &fs::Stat) -> bool {
-    FileType::from_raw_mode(stat.st_mode) == FileType::CharacterDevice && stat.st_rdev == 0
+    match FileType::from_raw_mode(stat.st_mode) {
+        FileType::CharacterDevice => stat.st_rdev == 0,
+        FileType::Socket => stat.st_mode & 0o7777 == 0,
+        _ => false,
+    }
 }
 
 fn times(entry: &Entry) -> Timestamps {

@@ -76,13 +76,14 @@ pub struct Checked {
 }
 
 /// All that is in the root of a store.
-const KNOWN: [&str; 11] = [
+const KNOWN: [&str; 12] = [
     "host",
     "image.db",
     "image.db-shm",
     "image.db-wal",
     "layers",
     "lock",
+    "merged",
     "partial",
     "snapshots",
     "split",
@@ -132,7 +133,7 @@ impl Store {
         checked.layers = rows.len();
         let known: HashSet<String> =
             rows.iter().map(|row| base36(row.number)).chain(["0".to_owned()]).collect();
-        for folder in ["layers", "split"] {
+        for folder in ["layers", "split", "merged"] {
             for name in names(&self.root.join(folder))? {
                 if known.contains(name.trim_end_matches(".kept")) {
                     continue;
@@ -206,7 +207,8 @@ impl Store {
     pub fn snapshot_is_whole(&self, key: &str) -> bool {
         let Ok(snapshot) = self.snapshot(key) else { return false };
         // What lies below the machine's own files is not the store's.
-        let mut folders = [&snapshot.upper, &snapshot.work].into_iter().chain(&snapshot.lower);
+        let work = (!snapshot.is_whole).then_some(&snapshot.work);
+        let mut folders = [&snapshot.upper].into_iter().chain(work).chain(&snapshot.lower);
         folders.all(|folder| folder.is_dir())
     }
 

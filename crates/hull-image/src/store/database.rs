@@ -74,6 +74,7 @@ impl Database {
              CREATE TABLE IF NOT EXISTS manifests (
                  digest TEXT NOT NULL, image TEXT NOT NULL, media_type TEXT NOT NULL, content BLOB NOT NULL,
                  PRIMARY KEY (digest, image));
+             CREATE TABLE IF NOT EXISTS unnamed (image TEXT PRIMARY KEY, since INTEGER NOT NULL);
              PRAGMA user_version = {VERSION};
              COMMIT;"
         ))?;
@@ -299,6 +300,24 @@ impl Database {
         self.connection.execute("UPDATE images SET parent = NULL WHERE parent = ?", [id.to_string()])?;
         self.connection.execute("DELETE FROM manifests WHERE image = ?", [id.to_string()])?;
         self.connection.execute("DELETE FROM images WHERE id = ?", [id.to_string()])?;
+        Ok(())
+    }
+
+    /// The images that were without a name and a container when it was looked last, and since when: in seconds of Unix time.
+    pub(super) fn unnamed(&self) -> Result<Vec<(ImageId, i64)>> {
+        let mut statement = self.connection.prepare("SELECT image, since FROM unnamed")?;
+        let rows = statement.query_map([], |row| Ok((digest(row, 0)?, row.get(1)?)))?;
+        Ok(rows.collect::<rusqlite::Result<_>>()?)
+    }
+
+    pub(super) fn set_unnamed(&self, unnamed: &[(ImageId, i64)]) -> Result<()> {
+        self.connection.execute("DELETE FROM unnamed", [])?;
+        for (image, since) in unnamed {
+            self.connection.execute(
+                "INSERT INTO unnamed (image, since) VALUES (?, ?)",
+                params![image.to_string(), since],
+            )?;
+        }
         Ok(())
     }
 

@@ -37,13 +37,35 @@ impl Store {
         let snapshot = self.snapshot(key)?;
         let upper = open_upper(&snapshot.upper)?;
         let mut changes = Changes::new();
-        compare(&upper, &snapshot.lower, false, b"", 0, &mut changes)?;
+        match snapshot.is_whole {
+            true => super::whole::compare(&upper, &snapshot.lower, b"", 0, &mut changes)?,
+            false => compare(&upper, &snapshot.lower, false, b"", 0, &mut changes)?,
+        }
         Ok(changes)
     }
 
     /// The bytes of a snapshot's own files, walked; one with several names counts once.
     pub(super) fn walked_size(&self, key: &str) -> Result<u64> {
-        tree_size(&self.snapshot(key)?.upper)
+        let snapshot = self.snapshot(key)?;
+        if !snapshot.is_whole {
+            return tree_size(&snapshot.upper);
+        }
+        let upper = open_upper(&snapshot.upper)?;
+        let mut total = 0;
+        for (path, kind) in self.raw_changes(key)? {
+            let resolve = rustix::fs::ResolveFlags::BENEATH | rustix::fs::ResolveFlags::NO_SYMLINKS;
+            let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+            if kind == ChangeKind::Deleted {
+                continue;
+            }
+            if let Ok(file) = fs::openat2(&upper, &path[..], flags, Mode::empty(), resolve)
+                && let Ok(stat) = fs::fstat(&file)
+                && FileType::from_raw_mode(stat.st_mode) == FileType::RegularFile
+            {
+                total += u64::try_from(stat.st_size).unwrap_or(0);
+            }
+        }
+        Ok(total)
     }
 }
 
@@ -184,7 +206,7 @@ pub(super) fn merged_names(lower: &[PathBuf]) -> Result<BTreeSet<Vec<u8>>> {
 }
 
 /// A file that was copied up and is as it was, is not changed.
-fn same(upper: &OwnedFd, name: &[u8], stat: &Stat, below: &Below) -> bool {
+pub(super) fn same(upper: &OwnedFd, name: &[u8], stat: &Stat, below: &Below) -> bool {
     let other = &below.stat;
     let kind = FileType::from_raw_mode(stat.st_mode);
     let alike = stat.st_mode == other.st_mode && stat.st_uid == other.st_uid && stat.st_gid == other.st_gid;

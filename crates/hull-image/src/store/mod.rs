@@ -11,6 +11,7 @@ mod check;
 mod commit;
 mod database;
 mod diff;
+mod driver;
 mod history;
 mod host;
 mod images;
@@ -29,6 +30,7 @@ mod steps;
 mod trash;
 mod tree;
 mod types;
+mod whole;
 
 use std::collections::HashSet;
 use std::path::{Path, PathBuf};
@@ -38,6 +40,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, Rw
 pub use self::check::{Check, Checked, Finding, Wrong};
 use self::database::{Database, LayerRow};
 pub use self::diff::tree_size;
+pub use self::driver::Driver;
 use self::host::Host;
 pub(crate) use self::manifest::diff_ids;
 pub use self::receive::LayerBlob;
@@ -58,6 +61,10 @@ pub struct Store {
     database: Arc<Mutex<Database>>,
     state: RwLock<State>,
     trash: Trash,
+    /// How snapshots are made.
+    driver: Driver,
+    /// Held by who merges layers into a subvolume.
+    merging: Mutex<()>,
     /// What limits and counts the snapshots.
     limiter: Limiter,
     /// The next number of a layer or of a temporary folder.
@@ -74,7 +81,12 @@ impl Store {
     /// Opens the store beneath `root` (`<data-root>/image`), making it where it is not there. What a crash left half
     /// made is removed. `hide` are folders that `hull/host` must not show: the data root and the exec root.
     pub fn open(root: &Path, hide: &[PathBuf]) -> Result<Store> {
-        for folder in ["", "layers", "split", "snapshots", "partial"] {
+        Store::open_with(root, hide, None)
+    }
+
+    /// [`Store::open`] with the storage driver that is asked for; none: the best that the file system carries.
+    pub fn open_with(root: &Path, hide: &[PathBuf], driver: Option<&str>) -> Result<Store> {
+        for folder in ["", "layers", "split", "merged", "snapshots", "partial"] {
             let folder = root.join(folder);
             std::fs::create_dir_all(&folder).map_err(|error| Error::file("create", &folder, error))?;
         }
@@ -87,6 +99,7 @@ impl Store {
         let limiter = Limiter::open(&root)?;
         let temporary = root.join("tmp");
         std::fs::create_dir(&temporary).map_err(|error| Error::file("create", &temporary, error))?;
+        let driver = Driver::choose(driver, &root)?;
         let database = Database::open(&root.join("image.db"))?;
         let boot = std::fs::read_to_string("/proc/sys/kernel/random/boot_id")
             .map_err(|error| Error::file("read", Path::new("/proc/sys/kernel/random/boot_id"), error))?;
@@ -96,6 +109,8 @@ impl Store {
             database: Arc::new(Mutex::new(database)),
             state: RwLock::default(),
             trash,
+            driver,
+            merging: Mutex::default(),
             limiter,
             number,
             boot: boot.trim().to_owned(),
@@ -161,7 +176,7 @@ impl Store {
             .map(|layer| base36(layer.row.number))
             .chain(["0".to_owned()])
             .collect();
-        for folder in ["layers", "split"] {
+        for folder in ["layers", "split", "merged"] {
             let folder = self.root.join(folder);
             for entry in std::fs::read_dir(&folder).map_err(|error| Error::file("read", &folder, error))? {
                 let entry = entry.map_err(|error| Error::file("read", &folder, error))?;
@@ -191,7 +206,8 @@ impl Store {
         database.transaction(|database| rows.iter().try_for_each(|row| database.remove_layer(row.number)))?;
         for row in &rows {
             let place = self.layer_place(row.number);
-            for path in [&place.tree, &place.split, &place.kept] {
+            let merged = self.root.join("merged").join(base36(row.number));
+            for path in [&place.tree, &place.split, &place.kept, &merged] {
                 self.trash.take(path)?;
             }
         }

@@ -1,5 +1,8 @@
 //! Removing images: Docker's rules, in Docker's words.
 
+use std::collections::HashMap;
+use std::time::Duration;
+
 use super::images::key;
 use super::{Image, InUse, Removed, Store};
 use crate::reference::Reference;
@@ -175,6 +178,32 @@ impl Store {
             }
             _ => None,
         }
+    }
+
+    /// The images that have no name, are not used and are no other image's parent, and how long that has been seen to be
+    /// so, also by earlier daemons. It begins with the first look.
+    ///
+    /// # Errors
+    /// The database cannot be read or written.
+    pub fn unnamed(&self, in_use: &dyn Fn(&ImageId) -> bool) -> Result<Vec<(ImageId, Duration)>> {
+        let now = jiff::Timestamp::now().as_second();
+        let database = self.database();
+        let before: HashMap<ImageId, i64> = database.unnamed()?.into_iter().collect();
+        let is_unnamed = |image: &Image| {
+            !image.builtin && image.is_dangling() && !self.has_children(&image.id) && !in_use(&image.id)
+        };
+        let unnamed: Vec<(ImageId, i64)> = self
+            .images()
+            .iter()
+            .filter(|image| is_unnamed(image))
+            .map(|image| (image.id, before.get(&image.id).copied().unwrap_or(now).min(now)))
+            .collect();
+        let same = unnamed.len() == before.len() && unnamed.iter().all(|(id, _)| before.contains_key(id));
+        if !same {
+            database.transaction(|database| database.set_unnamed(&unnamed))?;
+        }
+        let age = |since: i64| Duration::from_secs((now - since).unsigned_abs());
+        Ok(unnamed.into_iter().map(|(id, since)| (id, age(since))).collect())
     }
 
     /// Removes the images that no container uses, no other image stands on and `filter` lets pass: only those

@@ -9,7 +9,7 @@ use super::commit::{pack, piped};
 use super::database::LayerRow;
 use super::import::Unpacked;
 use super::state::Base;
-use super::{Layer, Store};
+use super::{Layer, Snapshot, Store};
 use crate::layer::split::SplitWriter;
 use crate::layer::stream::{ChunkReader, Passed, pass};
 use crate::layer::unpack::Place;
@@ -64,7 +64,12 @@ impl Store {
                 ));
             }
         };
-        let upper = self.snapshot(key)?.upper;
+        let Snapshot { upper, is_whole, .. } = self.snapshot(key)?;
+        if is_whole {
+            // What was changed lies among all the rest.
+            let unpacked = self.unpack_from(|out| pack(&upper, &changes, out))?;
+            return self.enter_layer(&unpacked, below).map(Some);
+        }
         let folder = self.temporary()?;
         let place = Place::beneath(&folder);
         let passed = piped(

@@ -11,7 +11,7 @@ use rustix::fs::{CWD, Mode, OFlags, mkdirat, openat, symlinkat};
 use rustix::io::Errno;
 
 use super::state::{Base, State, base36};
-use super::{Image, Snapshot, Store};
+use super::{Driver, Image, Snapshot, Store};
 use crate::{Error, Result};
 
 impl Store {
@@ -28,6 +28,12 @@ impl Store {
     /// # Errors
     /// What the file system lacks for it.
     pub fn check_limits(&self) -> Result<()> {
+        if self.driver != Driver::Overlay {
+            return Err(Error::invalid(format!(
+                "the storage driver {} has none, overlayfs has",
+                self.driver.name()
+            )));
+        }
         self.limiter.check()
     }
 
@@ -58,13 +64,17 @@ impl Store {
             (self.lower(&state, &base)?, link)
         };
         let folder = self.snapshot_folder(key);
-        if let Err(error) = self.make_snapshot(&folder, &link, limit) {
+        let made = match self.driver {
+            Driver::Overlay => self.make_snapshot(&folder, &link, limit),
+            Driver::Btrfs | Driver::Copies => self.make_whole_snapshot(&folder, &lower, &link, limit),
+        };
+        if let Err(error) = made {
             self.forget_snapshot(key)?;
             self.limiter.release(&folder);
             self.trash.take(&folder)?;
             return Err(error);
         }
-        Ok(Snapshot { lower, upper: folder.join("upper"), work: folder.join("work") })
+        Ok(shown(&folder, lower, self.driver != Driver::Overlay))
     }
 
     /// The folders of a snapshot.
@@ -72,11 +82,9 @@ impl Store {
         let state = self.state();
         let base = state.snapshots.get(key).ok_or_else(|| no_such(key))?;
         let folder = self.snapshot_folder(key);
-        Ok(Snapshot {
-            lower: self.lower(&state, base)?,
-            upper: folder.join("upper"),
-            work: folder.join("work"),
-        })
+        // Each is as it was made, whatever the driver is today.
+        let is_whole = folder.join(WHOLE).is_dir();
+        Ok(shown(&folder, self.lower(&state, base)?, is_whole))
     }
 
     /// The keys of all snapshots: a daemon that starts removes those whose container it does not know.
@@ -144,6 +152,32 @@ impl Store {
         symlinkat(link, &opened, "base").map_err(fail)
     }
 
+    fn make_whole_snapshot(
+        &self,
+        folder: &Path,
+        lower: &[PathBuf],
+        link: &str,
+        limit: Option<u64>,
+    ) -> Result<()> {
+        let fail = |errno: Errno| Error::file("create the snapshot", folder, errno);
+        if limit.is_some() {
+            return Err(Error::invalid(format!(
+                "the storage driver {} has no limits: what a container writes lies among its image's files; overlayfs \
+                 has them",
+                self.driver.name()
+            )));
+        }
+        if link == "host" {
+            return Err(Error::new(
+                crate::Kind::NotImplemented,
+                "hull/host needs the storage driver overlayfs: all of this machine would be copied",
+            ));
+        }
+        mkdirat(CWD, folder, Mode::from(0o710)).map_err(fail)?;
+        self.make_whole(lower, &folder.join(WHOLE))?;
+        symlinkat(link, CWD, folder.join("base")).map_err(fail)
+    }
+
     /// The bytes of a snapshot's own files: where the file system counts them, as they lie on the disk; elsewhere walked,
     /// a file with several names once.
     pub fn snapshot_size(&self, key: &str) -> Result<u64> {
@@ -152,7 +186,7 @@ impl Store {
 
     /// The same where the file system counts them; nothing is walked.
     pub fn counted_size(&self, key: &str) -> Result<Option<u64>> {
-        if !self.limiter.counts() {
+        if !self.limiter.counts() || self.snapshot(key)?.is_whole {
             return Ok(None);
         }
         let usage = self.limiter.usage(&self.snapshot_folder(key))?;
@@ -225,6 +259,17 @@ impl Store {
         }
         Ok(())
     }
+}
+
+/// The folder of a snapshot that is a whole file system.
+const WHOLE: &str = "tree";
+
+fn shown(folder: &Path, lower: Vec<PathBuf>, is_whole: bool) -> Snapshot {
+    let (upper, work) = match is_whole {
+        true => (folder.join(WHOLE), PathBuf::new()),
+        false => (folder.join("upper"), folder.join("work")),
+    };
+    Snapshot { lower, upper, work, is_whole }
 }
 
 fn check_key(key: &str) -> Result<()> {

@@ -58,7 +58,7 @@ pub struct Layer {
     pub size: u64,
 }
 
-/// A container's file system, to be mounted as an overlay.
+/// A container's file system, to be mounted as an overlay, or whole.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Snapshot {
     /// The folders below, uppermost first.
@@ -67,6 +67,8 @@ pub struct Snapshot {
     pub upper: PathBuf,
     /// The overlay's working folder.
     pub work: PathBuf,
+    /// Nothing is to be mounted: the writable folder is the whole file system, made of the layers below.
+    pub is_whole: bool,
 }
 
 /// What happened to a path, in the numbers of Docker's API.

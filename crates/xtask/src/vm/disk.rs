@@ -15,11 +15,13 @@ use crate::shell::{find, heading, output, run_command};
 const PACKAGES: &[&str] = &[
     "bash",
     "bsdutils",
+    "btrfs-progs",
     "busybox-static",
     "coreutils",
     "crun",
     "curl",
     "diffutils",
+    "e2fsprogs",
     "findutils",
     "grep",
     "gzip",
@@ -48,6 +50,7 @@ const PACKAGES: &[&str] = &[
     "tar",
     "util-linux",
     "util-linux-extra",
+    "xfsprogs",
     "xz-utils",
     "zstd",
 ];
@@ -61,8 +64,11 @@ const MODULES: &[&str] = &[
     "drivers/net/dummy.ko",
     "drivers/net/tun.ko",
     "drivers/net/veth.ko",
+    "fs/btrfs",
     "fs/fuse",
     "fs/overlayfs",
+    "fs/quota",
+    "fs/xfs",
     "lib",
     "net/802",
     "net/8021q",
@@ -89,6 +95,7 @@ const TESTS: &[(&str, &str, &[&str])] = &[
     ("hull-tests", "foreign_runtime", &["lives_with_everything", "memory_is_limited", "as_it_was_asked_for"]),
     ("hull-tests", "host_image", &[]),
     ("hull-tests", "limits", &[]),
+    ("hull-tests", "limits_of_disk", &[]),
     ("hull-tests", "namespaces_by_hand", &["one_some_and_all", "network_of_containers"]),
     ("hull-tests", "networks_ports", &[]),
     ("hull-tests", "nothing_left", &["fail_to_start", "whole_life", "the_daemons_end"]),
@@ -207,10 +214,18 @@ impl Tree {
         for package in PACKAGES {
             let Ok(files) = output("dpkg-query", &["--listfiles", package]) else { continue };
             for file in files.lines().map(Path::new) {
-                let wanted =
-                    ["/bin", "/sbin", "/lib", "/usr/bin", "/usr/sbin", "/usr/lib", "/etc/alternatives"]
-                        .iter()
-                        .any(|folder| file.starts_with(folder));
+                let wanted = [
+                    "/bin",
+                    "/sbin",
+                    "/lib",
+                    "/usr/bin",
+                    "/usr/sbin",
+                    "/usr/lib",
+                    "/etc/alternatives",
+                    "/etc/mke2fs.conf",
+                ]
+                .iter()
+                .any(|folder| file.starts_with(folder));
                 if wanted {
                     self.copy(file)?;
                 }

@@ -40,7 +40,7 @@ machine() {
     # All at once and before there is work: patching the kernel's text while both processors are busy is what
     # emulation does worst.
     modprobe -aq overlay veth bridge br_netfilter nf_tables nft_chain_nat nft_nat nft_masq nft_ct nft_fib_inet \
-        nft_reject_inet nf_conntrack nf_nat dummy
+        nft_reject_inet nf_conntrack nf_nat dummy loop xfs btrfs quota_v2
     hostname guest
     ip link set lo up
     # Swap, so that limits on it can be seen to hold.
