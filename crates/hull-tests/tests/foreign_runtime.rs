@@ -548,6 +548,33 @@ fn a_runtime_that_hangs_keeps_nobody_from_ending_its_container() {
 }
 
 #[test]
+fn signals_are_passed_on_by_the_runtime_or_where_it_hangs_by_the_kernel() {
+    let scripts = [
+        ("tells", "kill) echo \"$@\" >> \"$0.words\";;"),
+        ("hangs", "kill) sleep 1234568;;"),
+        ("fails", "kill) exit 1;;"),
+    ];
+    let Some(foreign) = Foreign::new(&scripts, &[]) else { return };
+    for name in ["tells", "hangs", "fails"] {
+        let shell = "trap 'echo usr' USR1; trap 'exit 5' TERM; echo ready; while :; do sleep 0.1; done";
+        let id = foreign.ok(&["run", "-d", "--runtime", name, "--name", "ss", "busybox", "sh", "-c", shell]);
+        wait_until("it is ready", PATIENCE, || foreign.ok(&["logs", "ss"]) == "ready");
+        foreign.ok(&["kill", "-s", "USR1", "ss"]);
+        wait_until("it was heard", PATIENCE, || foreign.ok(&["logs", "ss"]) == "ready\nusr");
+        // One that is killed waits for no runtime.
+        foreign.ok(&["stop", "-t", "60", "ss"]);
+        assert_eq!(foreign.ok(&["inspect", "-f", "{{.State.ExitCode}}", "ss"]), "5", "{name}");
+        foreign.ok(&["rm", "ss"]);
+        if name == "tells" {
+            let words = fs::read_to_string(foreign.own.dir().join("tells.words")).expect("its words");
+            let lines: Vec<&str> =
+                words.lines().map(|line| &line[line.find("kill ").unwrap_or(0)..]).collect();
+            assert_eq!(lines, [format!("kill {id} 10"), format!("kill {id} 15")]);
+        }
+    }
+}
+
+#[test]
 fn a_default_is_what_a_container_gets_that_names_none() {
     let own = HullOci::new();
     if Engine::under_test() == Engine::Docker {

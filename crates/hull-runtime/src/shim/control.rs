@@ -95,6 +95,10 @@ impl Shim {
                 }
                 Err(error) => Reply::Failed(error),
             },
+            Request::Signal { exec: None, signal } if self.signal_by_runtime(signal, id) => {
+                self.connections[index].waits = true;
+                return;
+            }
             request => self.answer(index, request, descriptors).unwrap_or_else(Reply::Failed),
         };
         self.connections[index].send(&FromShim::Reply(reply));

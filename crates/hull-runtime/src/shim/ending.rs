@@ -101,6 +101,7 @@ impl Shim {
             let error = container_has_ended();
             self.answer_later(starting.asker, crate::protocol::Reply::Failed(error));
         }
+        self.drop_signals();
         self.reap();
         self.finish_execs();
         self.first.streams.drain();

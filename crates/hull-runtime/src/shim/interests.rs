@@ -18,6 +18,8 @@ pub(super) enum Part {
     Connection(usize),
     /// An exec on its way.
     Starting(usize),
+    /// A signal on its way by another runtime.
+    Signalling(usize),
     /// A process has printed.
     Output(usize, Stream),
     /// A process's standard input has room.

@@ -7,7 +7,7 @@ use super::causes::{self, Above};
 use super::control::{Connection, gone, has_ended};
 use super::ending::ExitRecord;
 use super::exec_cgroup::{ExecCgroup, LeftLeaves};
-use super::foreign::Foreign;
+use super::foreign::{Foreign, Signalling};
 use super::interests::{Interests, Part};
 use super::kernel;
 use super::limits::Clock;
@@ -43,6 +43,8 @@ pub(super) struct Shim {
     pub(super) log: Option<Writer>,
     pub(super) execs: Vec<RunningExec>,
     pub(super) starting: Vec<StartingExec>,
+    /// Signals that another runtime passes on.
+    pub(super) signalling: Vec<Signalling>,
     /// Cgroups of execs with limits whose first process has ended before what it started.
     pub(super) left: Vec<(ExecCgroup, Clock)>,
     /// The same of those without.
@@ -125,6 +127,7 @@ impl Shim {
             log: started.log,
             execs: Vec::new(),
             starting: Vec::new(),
+            signalling: Vec::new(),
             left: Vec::new(),
             left_leaves: LeftLeaves::default(),
             filter: started.filter,
@@ -197,6 +200,9 @@ impl Shim {
         for (index, starting) in self.starting.iter().enumerate() {
             interests.add(starting.fd(), libc::POLLIN, Part::Starting(index));
         }
+        for (index, signalling) in self.signalling.iter().enumerate() {
+            interests.add(signalling.fd(), libc::POLLIN, Part::Signalling(index));
+        }
         self.first.streams.interests(0, interests);
         for (index, exec) in self.execs.iter().enumerate() {
             exec.process.streams.interests(index + 1, interests);
@@ -213,6 +219,7 @@ impl Shim {
             Part::Memory => self.memory_event(),
             Part::Connection(index) => self.serve(index),
             Part::Starting(index) => self.step(index),
+            Part::Signalling(index) => self.signalled(index),
             Part::Output(owner, stream) => {
                 let mut buffer = std::mem::take(&mut self.buffer);
                 if owner == 0 {
@@ -257,7 +264,7 @@ impl Shim {
     pub(super) fn reap(&mut self) {
         // One that is on its way to its exec is reaped by its handle; it is looked at again when it has come
         // through.
-        if !self.starting.is_empty() {
+        if !self.starting.is_empty() || !self.signalling.is_empty() {
             if self.foreign.is_some() {
                 self.reap_known();
             }
@@ -344,6 +351,7 @@ impl Shim {
         let streams = self.execs.iter().map(|exec| &exec.process.streams).chain([&self.first.streams]);
         let looks = streams.filter_map(|streams| streams.looks_at(now));
         let starting = self.starting.iter().filter_map(StartingExec::due);
+        let starting = starting.chain(self.signalling.iter().map(Signalling::due));
         clocks.filter_map(Clock::due).chain(lingering).chain(stalled).chain(looks).chain(starting).min()
     }
 
@@ -363,9 +371,10 @@ impl Shim {
         });
     }
 
-    /// Gives up execs whose runtime takes too long.
+    /// Gives up execs and signals whose runtime takes too long.
     fn end_hanging(&mut self) {
         let now = Instant::now();
+        self.end_hanging_signals(now);
         while let Some(index) =
             self.starting.iter().position(|starting| starting.due().is_some_and(|due| due <= now))
         {

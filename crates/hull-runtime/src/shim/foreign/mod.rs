@@ -5,12 +5,13 @@
 //! shim ── create ──> runtime ──> first process, which waits     (a child of the shim when the runtime has ended)
 //!      ── start ───> runtime    (the first process executes the command)
 //!      ── exec ────> runtime ──> another process                (also a child of the shim)
+//!      ── kill ────> runtime    (SIGKILL comes from the shim itself)
 //!      ── delete ──> runtime    (when the first process has been reaped)
 //! ```
 //!
 //! - [`bundle`]: the folder that the runtime is shown. What is mounted there is in a mount namespace of the shim's own.
 //! - [`start`]: create and start, while the daemon may have something to say.
-//! - [`exec`]: another process, beside whatever else happens in the shim.
+//! - [`exec`]: another process, beside whatever else happens in the shim; [`signal`]: so with signals.
 //! - [`invocation`]: one command of the runtime, which is killed when it takes too long.
 //! - [`words`]: what a command that failed has to say.
 //! - [`end`]: delete, and whatever a runtime that hangs has left.
@@ -18,6 +19,7 @@
 //! The container's cgroup is hull's own, at the place that the configuration names, so that everything which reads or
 //! writes cgroups does for these containers what it does for others.
 
+use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -31,10 +33,12 @@ mod console;
 mod end;
 mod exec;
 mod invocation;
+mod signal;
 mod start;
 mod words;
 
 pub(super) use exec::Executing;
+pub(super) use signal::Signalling;
 pub(super) use start::{Beginning, Begun, begin};
 
 /// How long a command may take that makes a container or a process: a virtual machine may be what it makes.
@@ -69,14 +73,26 @@ impl Foreign {
     /// Begins a command: `verb`, its options, and the container's id. `log` is the name of its log.
     fn invoke(
         &self,
+        names: (&'static str, &str),
+        options: &[&OsStr],
+        output: Output,
+        limit: Duration,
+    ) -> Result<Invocation> {
+        self.invoke_with(names, options, &[], output, limit)
+    }
+
+    /// The same, with words behind the id.
+    fn invoke_with(
+        &self,
         (verb, log): (&'static str, &str),
-        options: &[&std::ffi::OsStr],
+        options: &[&OsStr],
+        words: &[&OsStr],
         output: Output,
         limit: Duration,
     ) -> Result<Invocation> {
         let log = self.bundle.log(log);
-        let mut arguments: Vec<&std::ffi::OsStr> = self.runtime.arguments.iter().map(AsRef::as_ref).collect();
-        arguments.extend::<[&std::ffi::OsStr; 7]>([
+        let mut arguments: Vec<&OsStr> = self.runtime.arguments.iter().map(AsRef::as_ref).collect();
+        arguments.extend::<[&OsStr; 7]>([
             "--root".as_ref(),
             self.state.as_ref(),
             "--log".as_ref(),
@@ -87,6 +103,7 @@ impl Foreign {
         ]);
         arguments.extend(options);
         arguments.push(self.id.as_ref());
+        arguments.extend(words);
         Invocation::begin(&self.runtime, verb, &arguments, log.clone(), output, limit)
     }
 
