@@ -172,8 +172,8 @@ impl Remap {
             Error::new(
                 crate::Kind::System,
                 format!(
-                    "--userns-remap: the layers of images cannot be mounted with mapped ids: {error}: it needs Linux 5.19 or \
-                     newer and a file system that can (ext4, xfs, btrfs) under the data root {}",
+                    "--userns-remap: the layers of images cannot be mounted with mapped ids: {error}; it needs user \
+                     namespaces, Linux 5.19 or newer, and a file system that can (ext4, xfs, btrfs) under the data root {}",
                     data_root.display()
                 ),
             )

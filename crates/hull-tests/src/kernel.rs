@@ -6,6 +6,7 @@ use std::fs::File;
 use std::io::Read;
 use std::os::fd::OwnedFd;
 use std::process::{Child, Command, ExitStatus, Stdio};
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
@@ -46,8 +47,11 @@ pub fn private_files(files: &[(&str, &str)]) {
     unsafe { unshare_unsafe(UnshareFlags::NEWNS) }.expect("a mount namespace of one's own");
     mount_change("/", MountPropagationFlags::DOWNSTREAM | MountPropagationFlags::REC)
         .expect("mounts that the machine does not see");
-    for (index, (path, text)) in files.iter().enumerate() {
-        let file = std::env::temp_dir().join(format!("hull-file-{}-{index}", std::process::id()));
+    for (path, text) in files {
+        // Tests may be threads of one process.
+        static COUNT: AtomicU32 = AtomicU32::new(0);
+        let number = COUNT.fetch_add(1, Ordering::Relaxed);
+        let file = std::env::temp_dir().join(format!("hull-file-{}-{number}", std::process::id()));
         std::fs::write(&file, text).expect("a file");
         mount_bind(&file, *path).unwrap_or_else(|error| panic!("bind over {path}: {error}"));
         std::fs::remove_file(&file).expect("its name goes, the mount stays");

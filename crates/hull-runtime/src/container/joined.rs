@@ -61,12 +61,15 @@ fn enter(exec: &ExecIn<'_>, teller: &Teller) -> Result<Option<Answerer>> {
     scheduling::final_processors(affinity)?;
     let procfs = sysctl::host_procfs()?;
     let further = further_namespaces(exec)?;
-    if further & libc::CLONE_NEWUSER != 0 {
+    let in_user_namespace = further & libc::CLONE_NEWUSER != 0;
+    if in_user_namespace {
+        // From inside it has no say over these any more.
         userns::give(&exec.streams, userns::root_of(exec.target_pid)?)?;
+        process::prepare(exec.process, procfs.as_fd(), teller)?;
     }
     sys::setns(exec.target_pidfd, NAMESPACES | further)
         .context(|| "join the container's namespaces".into())?;
-    if further & libc::CLONE_NEWUSER != 0 {
+    if in_user_namespace {
         userns::become_root()?;
         process::shield()?;
     }
@@ -81,7 +84,9 @@ fn enter(exec: &ExecIn<'_>, teller: &Teller) -> Result<Option<Answerer>> {
             Some(terminal.slave)
         }
     };
-    process::prepare(exec.process, procfs.as_fd(), teller)?;
+    if !in_user_namespace {
+        process::prepare(exec.process, procfs.as_fd(), teller)?;
+    }
     streams::place(&exec.streams, terminal)?;
     Ok(answerer)
 }

@@ -136,7 +136,8 @@ fn attach(layer: &OwnedFd, places: &OwnedFd, base: &Path, name: &str) -> Result<
 /// It cannot, and why.
 pub fn probe(folder: &Path, users: &[[u32; 3]], groups: &[[u32; 3]]) -> Result<()> {
     let doing = || format!("try mapped ids in {}", folder.display());
-    let base = folder.join(format!(".userns-{}", std::process::id()));
+    let base = folder.join(".userns-probe");
+    // What one has left that was killed.
     let _ = std::fs::remove_dir_all(&base);
     let folders = ["lower", "upper", "work"].map(|name| base.join(name));
     folders.iter().try_for_each(std::fs::create_dir_all).context(doing)?;

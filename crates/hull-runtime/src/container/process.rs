@@ -114,6 +114,12 @@ fn out_of_memory_score(process: &Process, procfs: BorrowedFd<'_>, teller: &Telle
     let Some(score) = process.oom_score_adj() else { return Ok(()) };
     match sysctl::write(procfs, "self/oom_score_adj", &score.to_string()) {
         Ok(()) => Ok(()),
+        // In a user namespace its parent has set it.
+        Err(Errno::ACCESS | Errno::PERM)
+            if sysctl::number(procfs, "self/oom_score_adj") == Some(score.into()) =>
+        {
+            Ok(())
+        }
         Err(Errno::ACCESS | Errno::PERM) => teller.warn(&format!(
             "oom_score_adj is not set to {score}: lowering it needs CAP_SYS_RESOURCE, which this machine does \
              not grant"

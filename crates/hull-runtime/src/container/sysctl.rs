@@ -36,6 +36,16 @@ pub(super) fn write(procfs: BorrowedFd<'_>, path: &str, value: &str) -> rustix::
     rustix::io::write(&file, value.as_bytes()).map(drop)
 }
 
+/// The number in a file of [`host_procfs`].
+pub(super) fn number(procfs: BorrowedFd<'_>, path: &str) -> Option<i64> {
+    let flags = OFlags::RDONLY | OFlags::CLOEXEC;
+    let resolve = ResolveFlags::BENEATH | ResolveFlags::NO_MAGICLINKS | ResolveFlags::NO_XDEV;
+    let file = fs::openat2(procfs, path, flags, Mode::empty(), resolve).ok()?;
+    let mut text = [0; 32];
+    let length = rustix::io::read(&file, &mut text).ok()?;
+    std::str::from_utf8(&text[..length]).ok()?.trim().parse().ok()
+}
+
 /// Sets the kernel parameters of the configuration that belong to the network, or those that do not.
 pub(super) fn set(spec: &Spec, procfs: BorrowedFd<'_>, network: bool) -> Result<()> {
     let parameters = spec.linux().as_ref().and_then(|linux| linux.sysctl().as_ref());

@@ -67,7 +67,14 @@ impl Mappings<'_> {
     pub(super) fn handle(&self) -> Result<OwnedFd> {
         let doing = || "make a user namespace for an id-mapped mount".to_owned();
         let (ours, theirs) = sockets::packet_pair().context(doing)?;
-        match sys::clone3(libc::CLONE_NEWUSER, None).context(doing)? {
+        let cloned = sys::clone3(libc::CLONE_NEWUSER, None).map_err(|error| {
+            let advice = match error.raw_os_error() {
+                Some(libc::ENOSPC) => "the machine has as many as it may: raise user.max_user_namespaces",
+                _ => "",
+            };
+            Error::kernel(doing(), error).advise(advice)
+        });
+        match cloned? {
             Cloned::Child => {
                 drop(ours);
                 // Until its parent is done with it, or gone.

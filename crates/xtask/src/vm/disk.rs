@@ -99,6 +99,17 @@ const TESTS: &[(&str, &str, &[&str])] = &[
     ("hull-tests", "namespaces_by_hand", &["one_some_and_all", "network_of_containers"]),
     ("hull-tests", "networks_ports", &[]),
     ("hull-tests", "nothing_left", &["fail_to_start", "whole_life", "the_daemons_end"]),
+    (
+        "hull-tests",
+        "userns_remap",
+        &[
+            "root_inside_is_nobody",
+            "layers_are_shared",
+            "a_cgroup_is_divided",
+            "what_belongs_together",
+            "in_user_namespaces",
+        ],
+    ),
 ];
 
 /// Those that run where systemd is the first process.
@@ -191,6 +202,9 @@ impl Tree {
         let tree = Self(path);
         tree.text("etc/passwd", "root:x:0:0:root:/root:/bin/bash\n", 0o644)?;
         tree.text("etc/group", "root:x:0:\n", 0o644)?;
+        for file in ["etc/subuid", "etc/subgid"] {
+            tree.text(file, "", 0o644)?;
+        }
         tree.text("etc/hosts", "127.0.0.1 localhost\n", 0o644)?;
         tree.text("etc/nsswitch.conf", "passwd: files\ngroup: files\nhosts: files dns\n", 0o644)?;
         tree.text("etc/hostname", "guest\n", 0o644)?;
