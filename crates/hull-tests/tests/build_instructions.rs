@@ -1,6 +1,6 @@
 //! What Dockerfiles make: every instruction, stages, contexts, mounts.
 
-use hull_tests::Daemon;
+use hull_tests::{Daemon, Engine, private_files};
 
 #[test]
 fn instructions_make_an_image() {
@@ -166,6 +166,31 @@ fn files_are_fetched() {
         failed to build: ADD failed: http://127.0.0.1:8091/none: the server answered 404 Not Found
         failed to build: cannot determine filename from url: http://127.0.0.1:8091/: name the file in the destination
         $ hull system socket add $PWD/p.sock no-host-namespaces >/dev/null; printf 'FROM busybox\nADD http://127.0.0.1:8091/file /x\n' | hull -H unix://$PWD/p.sock build - 2>&1 | grep -c 'which this socket refuses'
+        1
+        "#,
+    );
+}
+
+#[test]
+fn steps_are_in_user_namespaces_where_containers_are() {
+    if Engine::under_test() != Engine::Hull {
+        return;
+    }
+    private_files(&[("/etc/subuid", "hull:300000:65536\n"), ("/etc/subgid", "hull:300000:65536\n")]);
+    Daemon::with(&["--userns-remap=default"]).session(
+        r#"
+        $ mkdir ctx; echo f >ctx/f; echo sec >sec; printf '%s\n' 'FROM busybox AS a' 'RUN cut -c 1-24 /proc/self/uid_map >/map; chown 5:6 /map' 'COPY --chown=7:8 f /f' 'FROM busybox' 'COPY --from=a /map /f /w/' 'RUN --mount=type=cache,target=/c echo 1 >>/c/r && cat /c/r >/w/c' 'RUN --mount=type=secret,id=s cat /run/secrets/s >/w/s' 'RUN --mount=type=bind,target=/ctx cat /ctx/f >/w/x' >ctx/Dockerfile
+        $ hull build -q --secret id=s,src=sec -t u ctx >/dev/null; hull run --rm u sh -c 'cd /w; stat -c %u:%g:%n *; cat c s x; tr -s " " <map'
+        0:0:c
+        7:8:f
+        5:6:map
+        0:0:s
+        0:0:x
+        1
+        sec
+        f
+         0 300000
+        $ printf 'FROM busybox\nRUN --mount=from=busybox,target=/o true\n' | hull build - 2>&1 | grep -c 'under --userns-remap is not supported'
         1
         "#,
     );

@@ -289,7 +289,8 @@ impl Engine {
                             mount.source
                         )));
                     }
-                    Source::from(PathBuf::from(&mount.source))
+                    // What a build mounts is the builder's, and told as the layers are.
+                    Source { own: record.build_step, ..Source::from(PathBuf::from(&mount.source)) }
                 }
             });
         }
