@@ -302,7 +302,9 @@ impl Engine {
             let record = container.record().clone();
             let ended = matches!(record.state.status, Status::Created | Status::Exited | Status::Dead);
             let old = until.is_none_or(|until| moment(&record.created) < until);
-            if !ended || !old || !self.matches(&container, &record, &labels, &patterns)? {
+            // A build's step goes with its build, whether it has run yet or not.
+            let goes = ended && old && !record.build_step;
+            if !goes || !self.matches(&container, &record, &labels, &patterns)? {
                 continue;
             }
             let (images, id) = (Arc::clone(&self.images), record.id.clone());
