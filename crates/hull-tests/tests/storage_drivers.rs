@@ -55,6 +55,16 @@ fn works(daemon: &mut Daemon, driver: &str) {
         d/
         d/mine
         d/new
+        $ printf 'FROM layered:1\nRUN echo built >/made && rm /etc/x\nCOPY Dockerfile /copied\nRUN --mount=type=cache,target=/c echo more >/made2\n' >Dockerfile; hull build -q -t built . | cut -c1-7
+        sha256:
+        $ hull run --rm built sh -c 'cat /made /made2; head -n1 /copied; ls /etc/x' 2>&1
+        built
+        more
+        FROM layered:1
+        ls: /etc/x: No such file or directory
+        [1]
+        $ hull image tree built | grep -c 'hides 1 file'; hull rmi built >/dev/null; hull builder prune -af >/dev/null
+        1
         $ hull system fsck --contents | grep -o 'nothing is wrong'
         nothing is wrong
         "#,
@@ -79,6 +89,12 @@ fn btrfs_by_subvolumes_and_snapshots() {
     let Some(disk) = LoopMount::new(400, &["mkfs.btrfs", "-q"], "").filter(|_| !docker()) else { return };
     let mut daemon = Daemon::on(&disk.path(), &["--storage-driver", "btrfs"]);
     works(&mut daemon, "btrfs");
+    daemon.ok(&["create", "--name", "shown", "busybox", "true"]);
+    let shown = daemon.ok(&["explain", "shown"]);
+    assert!(shown.contains("a tree of its own, made of layers") && !shown.contains("overlay"), "{shown}");
+    assert_eq!(daemon.ok(&["inspect", "-f", "{{.Driver}} {{.GraphDriver.Name}}", "shown"]), "btrfs btrfs");
+    assert_eq!(daemon.ok(&["image", "inspect", "-f", "{{.GraphDriver.Name}}", "busybox"]), "btrfs");
+    daemon.ok(&["rm", "shown"]);
     let refused = daemon.hull(&["run", "--rm", "hull/host", "true"]);
     assert!(refused.stderr.contains("hull/host needs the storage driver overlayfs"), "{refused:?}");
     let refused = daemon.hull(&["run", "--rm", "--storage-opt", "size=1g", "busybox", "true"]);

@@ -116,7 +116,9 @@ impl Engine {
     pub fn image_inspect(&self, name: &str, platform: Option<&Platform>, version: u32) -> Result<Value> {
         let image = self.images.resolve(name)?;
         fits(&image, name, platform)?;
-        Ok(shape::inspect(&image, version))
+        let mut shown = shape::inspect(&image, version);
+        shown["GraphDriver"]["Name"] = json!(self.images.driver().name());
+        Ok(shown)
     }
 
     /// How an image came to be, newest first.

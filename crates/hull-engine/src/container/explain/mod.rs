@@ -92,14 +92,14 @@ pub struct Control {
     pub usage: Option<Usage>,
 }
 
-/// The folders of which the root is an overlay.
+/// The folders of which the root is an overlay, or a tree that was made of them.
 #[derive(Debug, Default, Serialize)]
 pub struct Layers {
     /// Those of the image, uppermost first: never written.
     pub lower: Vec<PathBuf>,
     /// What the container writes.
     pub upper: PathBuf,
-    /// Where overlayfs prepares what it moves there.
+    /// Where overlayfs prepares what it moves there; empty: the writable folder is the whole tree.
     pub work: PathBuf,
 }
 
@@ -326,11 +326,20 @@ fn seccomp_of(host: &HostConfig, bounding: &[Capability]) -> Result<Seccomp> {
 }
 
 fn planned_mounts(layers: &Layers, oci: Option<&Spec>) -> Vec<Mounted> {
+    // A whole tree has no working folder.
+    let is_whole = layers.work.as_os_str().is_empty();
+    let (kind, source, how) = match is_whole {
+        true => ("bind", layers.upper.display().to_string(), "made of"),
+        false => ("overlay", "overlay".to_owned(), "below"),
+    };
     let root = Mounted {
         destination: "/".to_owned(),
-        kind: "overlay".to_owned(),
-        source: "overlay".to_owned(),
-        options: vec![format!("{} layers below {}", layers.lower.len(), layers.upper.display())],
+        kind: kind.to_owned(),
+        source,
+        options: vec![match is_whole {
+            true => format!("{how} {} layers", layers.lower.len()),
+            false => format!("{} layers {how} {}", layers.lower.len(), layers.upper.display()),
+        }],
     };
     let text =
         |path: &Option<PathBuf>| path.as_ref().map(|path| path.display().to_string()).unwrap_or_default();

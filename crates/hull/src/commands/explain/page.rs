@@ -104,8 +104,16 @@ fn control(page: &mut Page, of: &Value) -> Result<(), Error> {
 
 fn files(page: &mut Page, of: &Value) {
     let layers = &of["layers"];
-    page.title("Root: an overlay of layers, the uppermost first");
-    page.line("its own", &format!("{} (all that it writes)", text(&layers["upper"])));
+    match text(&layers["work"]).is_empty() {
+        true => {
+            page.title("Root: a tree of its own, made of layers, the uppermost first");
+            page.line("its own", text(&layers["upper"]));
+        }
+        false => {
+            page.title("Root: an overlay of layers, the uppermost first");
+            page.line("its own", &format!("{} (all that it writes)", text(&layers["upper"])));
+        }
+    }
     texts(&layers["lower"]).iter().for_each(|layer| page.line("image", layer));
     page.title("Mounts");
     for mount in of["mounts"].as_array().into_iter().flatten() {
