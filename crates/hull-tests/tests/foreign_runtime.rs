@@ -465,6 +465,10 @@ fn it_runs_on_and_ends_while_the_daemon_is_away() {
 fn a_shim_that_is_killed_takes_its_container_along() {
     let Some(foreign) = Foreign::new(&[], &[]) else { return };
     for name in &foreign.names {
+        // The first makes what stays: the cgroup that all are in.
+        foreign.prints(name, &["busybox", "true"]);
+        wait_until("the first is gone", PATIENCE, || foreign.ok(&["ps", "-aq"]).is_empty());
+        let before = foreign.daemon.census();
         let id = foreign.ok(&["run", "-d", "--runtime", name, "--name", "kk", "busybox", "sleep", "600"]);
         let pid = foreign.ok(&["inspect", "-f", "{{.State.Pid}}", "kk"]);
         let shim = format!("hull shim {}", &id[..12]);
@@ -474,6 +478,9 @@ fn a_shim_that_is_killed_takes_its_container_along() {
             foreign.ok(&["inspect", "-f", "{{.State.Status}} {{.State.ExitCode}}", "kk"]) == "exited 137"
         });
         assert!(!Path::new(&format!("/proc/{pid}/root/bin")).exists(), "{name}: it runs on");
+        wait_until("its cgroups are gone, those that the runtime made too", PATIENCE, || {
+            foreign.daemon.census().cgroups == before.cgroups
+        });
         foreign.ok(&["start", "kk"]);
         assert_eq!(foreign.ok(&["exec", "kk", "echo", "again"]), "again", "{name}");
         foreign.ok(&["rm", "-f", "kk"]);

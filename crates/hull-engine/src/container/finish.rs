@@ -130,7 +130,11 @@ impl Engine {
     pub(super) async fn clear_cgroup(&self, container: &Container) {
         let path = container.cgroup_path(&self.config.instance);
         let cleared = may_hang(move || match hull_runtime::cgroup::Cgroup::open(&path) {
-            Ok(cgroup) => Ok(cgroup.kill_all().and_then(|()| cgroup.remove())?),
+            Ok(cgroup) => {
+                let removed = cgroup.kill_all().and_then(|()| cgroup.remove());
+                cgroup.remove_elsewhere();
+                Ok(removed?)
+            }
             // It had made none.
             Err(_) => Ok(()),
         });

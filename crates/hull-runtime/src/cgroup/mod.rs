@@ -457,6 +457,16 @@ impl Cgroup {
         first
     }
 
+    /// Removes its folders in those hierarchies where it makes none itself: another runtime may have.
+    pub fn remove_elsewhere(&self) {
+        let is_used = |v1: &V1| hierarchy().used().any(|used| used == v1);
+        let deadline = Instant::now() + PATIENCE;
+        for v1 in hierarchy().v1.iter().filter(|v1| self.is_somewhere() && !is_used(v1)) {
+            // It costs a folder, and holds nobody whom the others do not: what cannot be removed stays.
+            let _ = remove_tree(&self.in_folder(&v1.folder), deadline);
+        }
+    }
+
     #[cfg(test)]
     pub(crate) fn remove_if_empty(&self) {
         for folder in self.everywhere() {

@@ -26,6 +26,7 @@ impl Foreign {
         let _ = self.delete(limit);
         let _ = cgroup.kill_all();
         end_children();
+        cgroup.remove_elsewhere();
     }
 
     fn delete(&self, limit: Duration) -> Result<()> {
