@@ -179,7 +179,7 @@ fn is_path(path: &str) -> bool {
     })
 }
 
-fn is_tag(tag: &str) -> bool {
+pub(crate) fn is_tag(tag: &str) -> bool {
     let word = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'_';
     let bytes = tag.as_bytes();
     !bytes.is_empty()

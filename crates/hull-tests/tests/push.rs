@@ -140,7 +140,8 @@ fn a_digest_does_not_change_on_the_way() {
     daemon.ok(&["push", &format!("{ours}:1")]);
     assert_eq!(digest(&daemon, ours, &format!("{ours}:1")), pushed);
 
-    // Others' manifests and layers, which hull would write otherwise, keep theirs.
+    // Others' manifests and layers, which hull would write otherwise, keep theirs where they were fetched from there.
+    daemon.ok(&["rmi", "-f", &id]);
     for (name, options) in [
         ("oci", &["--format", "oci"][..]),
         ("zstd", &["--format", "oci", "--dest-compress-format", "zstd"]),

@@ -67,7 +67,7 @@ fn a_registry_that_lies_is_not_believed() {
     let (registry, daemon) = setup(&[]);
     let begins = |asked: &Asked| asked.method == "POST";
     type Lie = fn(&Asked, Answer) -> Answer;
-    let lies: [(Lie, &str); 6] = [
+    let lies: [(Lie, &str); 8] = [
         (
             |asked, proper| if asked.method == "POST" { Answer::of(202, "text/plain", "") } else { proper },
             "wants an upload sent to \"\", which is refused",
@@ -97,6 +97,15 @@ fn a_registry_that_lies_is_not_believed() {
         ),
         (
             |asked, proper| match asked.method.as_str() {
+                "PUT" if asked.path.contains("/blobs/") => {
+                    Answer::of(307, "text/plain", "").with("Location", "/elsewhere")
+                }
+                _ => proper,
+            },
+            "received unexpected HTTP status: 307 Temporary Redirect",
+        ),
+        (
+            |asked, proper| match asked.method.as_str() {
                 "PUT" if asked.path.contains("/manifests/") => {
                     let other = format!("sha256:{}", "0".repeat(64));
                     Answer::of(201, "text/plain", "").with("Docker-Content-Digest", &other)
@@ -113,6 +122,15 @@ fn a_registry_that_lies_is_not_believed() {
                 _ => proper,
             },
             "manifest invalid: no[2J such thing",
+        ),
+        (
+            |asked, proper| match asked.method.as_str() {
+                "PUT" if asked.path.contains("/manifests/") => {
+                    Answer::of(301, "text/plain", "").with("Location", "/elsewhere")
+                }
+                _ => proper,
+            },
+            "received unexpected HTTP status: 301 Moved Permanently",
         ),
     ];
     for (number, (lie, words)) in lies.into_iter().enumerate() {
@@ -230,4 +248,39 @@ fn a_registry_that_stands_still_is_left_and_holds_up_nobody() {
     daemon.ok(&["push", &other]);
     let layers: Value = serde_json::from_str(&daemon.ok(&["image", "inspect", "large:1"])).expect("JSON");
     assert!(layers[0]["RepoDigests"][0].as_str().is_some_and(|name| name.contains(&healthy.address)));
+}
+
+#[test]
+fn what_another_image_says_of_a_layer_is_not_pushed_in_its_place() {
+    let (registry, daemon) = setup(&[]);
+    let honest = registry.image("1", &[1000]);
+    daemon.ok(&["pull", "-q", &format!("{}/a:1", registry.address)]);
+    // Another image says that the same layers are blobs of its own.
+    let mut evil = honest.clone();
+    for layer in evil["layers"].as_array_mut().expect("layers") {
+        let other = Tar::new().file("evil", b"evil").finish();
+        layer["digest"] = json!(registry.blob(&other));
+        layer["size"] = json!(other.len());
+    }
+    registry.manifest("evil", evil["mediaType"].as_str().expect("a type"), &evil);
+    daemon.ok(&["pull", "-q", &format!("{}/a:evil", registry.address)]);
+    for image in ["a:1", "a:evil"] {
+        let (from, to) = (format!("{}/{image}", registry.address), format!("{}/b:pushed", registry.address));
+        daemon.ok(&["tag", &from, &to]);
+        daemon.ok(&["push", "-q", &to]);
+        let asked = registry.asked();
+        let put =
+            asked.iter().rfind(|asked| asked.method == "PUT" && asked.path.contains("/manifests/pushed"));
+        let put: Value = serde_json::from_slice(&put.expect("a manifest").body).expect("JSON");
+        let digests = |manifest: &Value| -> Vec<Value> {
+            manifest["layers"]
+                .as_array()
+                .expect("layers")
+                .iter()
+                .map(|layer| layer["digest"].clone())
+                .collect()
+        };
+        let evil = digests(&evil);
+        assert!(digests(&put).iter().all(|digest| !evil.contains(digest)), "{image}: {put}");
+    }
 }

@@ -296,3 +296,41 @@ fn a_configuration_that_does_not_fit_its_layers() {
     registry.manifest("1", MANIFEST, &manifest);
     refuses(&registry, &daemon, "layers from manifest don't match image configuration");
 }
+
+#[test]
+fn what_has_a_digest_is_not_what_a_head_says() {
+    let (registry, daemon) = lies(|_, answer| answer);
+    registry.behave();
+    let first = registry.image("1", &[1000]);
+    registry.image("2", &[2000]);
+    let second = registry.manifest("2", MANIFEST, &registry.image("2", &[2000]));
+    daemon.ok(&["pull", "-q", &format!("{}/a:1", registry.address)]);
+    let first = digest(first.to_string().as_bytes());
+    registry.misbehave(move |asked, answer| match asked.method.as_str() {
+        "HEAD" => Answer::of(200, MANIFEST, "").with("Docker-Content-Digest", &first),
+        _ => answer,
+    });
+    let name = format!("{}/a@{second}", registry.address);
+    daemon.ok(&["pull", "-q", &name]);
+    let inspect = |name: &str| daemon.ok(&["image", "inspect", "-f", "{{.Id}}", name]);
+    assert_ne!(inspect(&name), inspect(&format!("{}/a:1", registry.address)));
+}
+
+#[test]
+fn tags_that_are_none_are_passed_over() {
+    let (registry, daemon) = lies(|asked, answer| match asked.path.contains("/tags/list") {
+        true => Answer::json(
+            200,
+            &json!({ "name": "a", "tags": ["1", "x?y", "../../b/manifests/1", "\u{1b}[2J", ""] }),
+        ),
+        false => answer,
+    });
+    let pull = daemon.hull(&["pull", "--all-tags", &format!("{}/a", registry.address)]);
+    assert!(pull.status == 0, "{pull:?}");
+    assert_eq!(daemon.ok(&["images", "--format", "{{.Tag}}", &format!("{}/a", registry.address)]), "1");
+    assert!(
+        registry.asked().iter().all(|asked| !asked.path.contains("b/manifests")),
+        "{:?}",
+        registry.asked()
+    );
+}

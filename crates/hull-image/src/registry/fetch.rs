@@ -1,12 +1,14 @@
 //! A blob, however often the line breaks: what is there is not fetched again.
 
+use std::net::IpAddr;
 use std::time::{Duration, Instant};
 
 use hyper::StatusCode;
 use tokio::sync::mpsc;
 
+use super::connect::is_loopback;
 use super::failure::{Answer, Failure};
-use super::manifest::Descriptor;
+use super::manifest::{Descriptor, is_foreign};
 use super::repository::{Blob, Repository};
 use super::sources::{Current, Sources};
 use crate::store::receive::Piece;
@@ -142,8 +144,14 @@ impl Fetch<'_> {
             Failure::Refused(refusal) if refusal.status == StatusCode::NOT_FOUND => {}
             _ => return Err(failure),
         }
+        if !is_foreign(&self.layer.media_type) {
+            return Err(failure);
+        }
+        // The port's colon is the last one.
+        let host = &repository.session.endpoint.host;
+        let near = is_near(host.rsplit_once(':').map_or(host.as_str(), |(host, _)| host));
         for url in &self.layer.urls {
-            let Some(url) = address(url) else { continue };
+            let Some(url) = address(url, near) else { continue };
             match repository.blob_at(url, at).await {
                 Ok(blob) => return Ok(blob),
                 Err(failure) => {
@@ -155,9 +163,24 @@ impl Fetch<'_> {
     }
 }
 
-fn address(url: &str) -> Option<hyper::Uri> {
+/// Where a foreign layer may be fetched: what a registry far away names is far away too, and not this machine, its network
+/// or its cloud's own services.
+fn address(url: &str, near: bool) -> Option<hyper::Uri> {
     let url: hyper::Uri = url.parse().ok()?;
-    matches!(url.scheme_str(), Some("http" | "https")).then_some(url)
+    let host = url.host()?;
+    (matches!(url.scheme_str(), Some("http" | "https")) && (near || !is_near(host))).then_some(url)
+}
+
+/// Whether a host is this machine, or by its address one of a network of its own.
+fn is_near(host: &str) -> bool {
+    let is_private = |address: IpAddr| match address {
+        IpAddr::V4(address) => address.is_private() || address.is_link_local() || address.is_unspecified(),
+        IpAddr::V6(address) => {
+            address.is_unique_local() || address.is_unicast_link_local() || address.is_unspecified()
+        }
+    };
+    let address = host.trim_matches(['[', ']']).parse().map(|address: IpAddr| address.to_canonical());
+    is_loopback(host) || address.is_ok_and(|address| address.is_loopback() || is_private(address))
 }
 
 /// How long nothing is asked: at once where something came, as long as the registry says, or longer each time.
@@ -200,9 +223,25 @@ mod tests {
 
     #[test]
     fn foreign_layers_are_fetched_by_http_only() {
-        assert!(address("https://cdn.example/layer").is_some());
+        assert!(address("https://cdn.example/layer", false).is_some());
         for other in ["file:///etc/shadow", "ftp://x/y", "/x", ""] {
-            assert!(address(other).is_none(), "{other}");
+            assert!(address(other, true).is_none(), "{other}");
+        }
+    }
+
+    #[test]
+    fn foreign_layers_of_registries_far_away_are_not_near() {
+        for near in
+            ["http://127.0.0.1:1/x", "http://localhost/x", "http://169.254.169.254/x", "http://10.0.0.1/x"]
+                .into_iter()
+                .chain([
+                    "http://[::1]/x",
+                    "http://[fe80::1]/x",
+                    "http://[::ffff:127.0.0.1]/x",
+                    "http://0.0.0.0/x",
+                ])
+        {
+            assert!(address(near, false).is_none() && address(near, true).is_some(), "{near}");
         }
     }
 }

@@ -52,6 +52,11 @@ const LAYERS: [&str; 11] = [
     "application/vnd.oci.image.layer.nondistributable.v1.tar+zstd",
 ];
 
+/// Whether a layer may be fetched from addresses of its own, which its manifest names.
+pub(super) fn is_foreign(media_type: &str) -> bool {
+    media_type.contains(".foreign.") || media_type.contains(".nondistributable.")
+}
+
 /// What is in an index beside images names the image that it is about.
 const ATTESTATION: &str = "vnd.docker.reference.type";
 /// Farther from what is wanted than anything that says what it is for.

@@ -148,6 +148,10 @@ impl Puller {
         });
         let head = head.await?;
         let Some(digest) = head.map(|head| head.digest) else { return Ok(None) };
+        if tag.digest.as_ref().is_some_and(|asked| *asked != digest.to_string()) {
+            // What is here under another digest is not what was asked for, whatever the registry says.
+            return Ok(None);
+        }
         let platform = wanted.platform.clone().unwrap_or_else(Platform::host);
         let (store, wanted) = (Arc::clone(&self.store), wanted.clone());
         let names = names(tag, digest);

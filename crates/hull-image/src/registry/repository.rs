@@ -10,11 +10,14 @@ use super::manifest::{self, Descriptor, Raw};
 use super::session::Session;
 use super::wire::{Call, Reply, join};
 use crate::Digest;
+use crate::reference::is_tag;
 
 /// A manifest may not be larger, as in Docker.
 const MANIFEST_LIMIT: usize = 4 << 20;
 /// A page of tags, and how many pages are read.
 const TAGS_LIMIT: usize = 4 << 20;
+/// How many tags of a repository are taken: what a list of them may fill.
+const TAGS: usize = 100_000;
 const TAG_PAGES: usize = 1000;
 /// What a registry says of the digest of a manifest.
 const DIGEST: &str = "docker-content-digest";
@@ -177,10 +180,10 @@ impl Repository {
         }
     }
 
-    /// All tags.
+    /// All tags; what is none by the specification's grammar would mean something else in an address, and is left out.
     ///
     /// # Errors
-    /// There is no such repository, or the registry does not answer.
+    /// There is no such repository, it has too many, or the registry does not answer.
     pub async fn tags(&self) -> Answer<Vec<String>> {
         #[derive(Deserialize)]
         struct Page {
@@ -196,7 +199,10 @@ impl Repository {
             let page = reply.bytes(TAGS_LIMIT, "the list of tags").await?;
             let page: Page = serde_json::from_slice(&page)
                 .map_err(|error| Failure::Wrong(format!("the list of tags is none: {error}")))?;
-            tags.extend(page.tags.unwrap_or_default());
+            tags.extend(page.tags.unwrap_or_default().into_iter().filter(|tag| is_tag(tag)));
+            if tags.len() > TAGS {
+                return Err(Failure::Wrong(format!("the list of tags has more than {TAGS}")));
+            }
         }
         Ok(tags)
     }

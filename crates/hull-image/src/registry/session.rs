@@ -183,5 +183,10 @@ async fn success(reply: Reply) -> Answer<Reply> {
     if reply.status.is_client_error() || reply.status.is_server_error() {
         return Err(reply.refusal().await);
     }
+    if !reply.status.is_success() {
+        // Reads have been redirected by now; what is sent is not sent again to whoever is named.
+        let status = reply.status;
+        return Err(Failure::Wrong(format!("received unexpected HTTP status: {status}")));
+    }
     Ok(reply)
 }

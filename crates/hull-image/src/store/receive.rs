@@ -3,6 +3,7 @@
 //! What came of a blob lies beneath `partial/` under its digest until its image is entered: a download goes on from
 //! there, also in the next daemon.
 
+use std::collections::HashSet;
 use std::fs::File;
 use std::io::{self, Read};
 use std::os::unix::fs::{FileExt, MetadataExt};
@@ -180,8 +181,9 @@ impl Store {
             return Ok(None);
         }
         let unpacked = unpacked.into_inner().unwrap_or_else(PoisonError::into_inner);
+        let came = unpacked.iter().map(|layer| (layer.passed.diff_id, layer.passed.blob)).collect();
         let entered = self.enter(&image.config, unpacked, None, &image.names)?;
-        self.remember(&entered.id, image)?;
+        self.remember(&entered.id, image, &came)?;
         for (_, layer) in &image.layers {
             self.forget_partial(&layer.digest);
         }
@@ -203,8 +205,7 @@ impl Store {
         if let Some(layer) = top.and_then(|top| state.layers.get_mut(&top)) {
             layer.users += 1;
         }
-        let all: std::collections::HashSet<Digest> =
-            state.layers.values().map(|layer| layer.row.diff_id).collect();
+        let all: HashSet<Digest> = state.layers.values().map(|layer| layer.row.diff_id).collect();
         let here = image.layers.iter().map(|(diff_id, _)| all.contains(diff_id)).collect();
         (Held { store: self, layer: top }, here)
     }
@@ -237,11 +238,17 @@ impl Store {
         Ok(unpacked)
     }
 
-    /// Writes down where an image came from.
-    fn remember(&self, id: &ImageId, image: &Incoming) -> Result<()> {
+    /// Writes down where an image came from. That a layer is a blob is believed of those alone that `came`, and of those
+    /// of which it was seen before: a push would take the blob over in the layer's place.
+    fn remember(&self, id: &ImageId, image: &Incoming, came: &HashSet<(Digest, Digest)>) -> Result<()> {
         let database = self.database();
         database.transaction(|database| {
             for (diff_id, layer) in &image.layers {
+                let is_seen = |blob: &LayerBlob| blob.digest == layer.digest;
+                if !came.contains(&(*diff_id, layer.digest)) && !database.blobs(diff_id)?.iter().any(is_seen)
+                {
+                    continue;
+                }
                 let blob = LayerBlob {
                     digest: layer.digest,
                     size: layer.size,
