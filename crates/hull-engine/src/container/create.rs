@@ -101,11 +101,6 @@ impl Engine {
         warnings.extend(resources::discarded(&host_config.resources));
         check_modes(self, &host_config, &config)?;
         let mut wanted = self.wanted_mounts(&config, &host_config, caller)?;
-        if !layered.is_empty() && self.remap_of(&host_config).is_some() {
-            return Err(Error::unsupported(
-                "mounting a stage, an image or a writable folder in a step (RUN --mount) under --userns-remap",
-            ));
-        }
         for layered in layered {
             wanted.push(mounts::layered(layered)?);
         }

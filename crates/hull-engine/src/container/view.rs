@@ -60,7 +60,9 @@ impl Engine {
         }
         let mut mounts = Vec::new();
         for plan in record.mounts.iter().filter(|plan| plan.kind != MountKind::Tmpfs) {
-            mounts.push(self.view_mount(plan, self.remap_of(&record.host_config))?);
+            mounts.push(
+                self.view_mount(plan, self.remap_of(&record.host_config).filter(|_| !record.build_step))?,
+            );
         }
         self.view_of(&record, mounts).await
     }

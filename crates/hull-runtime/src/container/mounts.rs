@@ -15,7 +15,7 @@ use rustix::{fs, io};
 use super::inroot::{self, Kind};
 use super::options::{self, NODEV, NOEXEC, NOSUID, Options, RDONLY};
 use super::report::Teller;
-use super::{copyup, outside, root, sysctl};
+use super::{copyup, mapped, outside, root, sysctl};
 use crate::cgroup::Cgroup;
 use crate::error::Context;
 use crate::sys::{self, MountAttr};
@@ -157,7 +157,10 @@ fn prepare(mount: &Mount, from_outside: Option<&Teller>) -> Result<Prepared> {
         }
         "sysfs" => Tree::Sysfs,
         "cgroup" | "cgroup2" => Tree::OfCgroups,
-        LAYERS => Tree::Detached(layers(&destination, &options)?),
+        LAYERS => Tree::Detached(match from_outside {
+            Some(teller) => teller.tree()?,
+            None => layers(&destination, &options, None)?,
+        }),
         kind => Tree::Detached(file_system(kind, mount.source().as_deref(), &destination, &options)?),
     };
     Ok(Prepared { destination, kind, tree, options })
@@ -207,8 +210,12 @@ pub(super) fn file_system(
     fsmount(&context, FsMountFlags::FSMOUNT_CLOEXEC, attributes).map_err(failed)
 }
 
-/// A detached overlay of layers.
-fn layers(destination: &Path, options: &Options) -> Result<OwnedFd> {
+/// A detached overlay of layers, with the ids of a container in a user namespace where there is such an owner.
+pub(super) fn layers(
+    destination: &Path,
+    options: &Options,
+    owner: Option<&mapped::Owner>,
+) -> Result<OwnedFd> {
     let named = |name: &str| {
         let paths =
             options.data.iter().filter(|(key, _)| key == name).filter_map(|(_, value)| value.as_ref());
@@ -217,7 +224,11 @@ fn layers(destination: &Path, options: &Options) -> Result<OwnedFd> {
     let (Some(upper), Some(work)) = (named("upperdir").pop(), named("workdir").pop()) else {
         return Err(Error::refused(doing("layers", destination), "it has no upperdir or no workdir"));
     };
-    let tree = root::overlay(&named("lowerdir"), &upper, &work)?;
+    let lower = named("lowerdir");
+    let tree = match owner {
+        Some(owner) => mapped::overlay(&lower, &upper, &work, owner)?,
+        None => root::overlay(&lower, &upper, &work)?,
+    };
     let attributes = MountAttr::flags(options.attributes.set, options.attributes.clear);
     sys::mount_setattr(tree.as_fd(), false, &attributes).context(|| doing("layers", destination))?;
     Ok(tree)

@@ -139,6 +139,12 @@ impl Outside {
         report::tree(sync, root.as_fd())?;
         for mount in self.spec.mounts().iter().flatten() {
             let options = options::parse(mount.options().as_deref().unwrap_or_default());
+            if mount.typ().as_deref() == Some(mounts::LAYERS) {
+                let owner = self.in_user_namespace.then(|| mapped::Owner::of(pid)).transpose()?;
+                let tree = mounts::layers(mount.destination(), &options, owner.as_ref())?;
+                report::tree(sync, tree.as_fd())?;
+                continue;
+            }
             if !mounts::is_bind(mount, &options) {
                 continue;
             }
