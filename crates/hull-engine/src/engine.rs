@@ -73,6 +73,12 @@ impl Engine {
         ] {
             make_private(&folder)?;
         }
+        if config.userns_remap.is_some() {
+            // Set-user-ID programs of the host's root lie there, made by whoever is root in a container.
+            close(&config.data_root.join("volumes"))?;
+            make_private(&config.data_root.join("image"))?;
+            close(&config.data_root.join("image"))?;
+        }
         let database = Arc::new(Database::open(&config.data_root.join("hull.db"))?);
         let images = Store::open_with(
             &config.data_root.join("image"),
@@ -210,6 +216,14 @@ pub(crate) fn make_private(path: &Path) -> Result<()> {
         .mode(0o710)
         .create(path)
         .map_err(|error| Error::system(format_args!("make the folder {}", path.display()), error))
+}
+
+/// Leaves a folder, whoever made it and how, to its owner alone.
+fn close(folder: &Path) -> Result<()> {
+    use std::os::unix::fs::PermissionsExt;
+    fs::set_permissions(folder, fs::Permissions::from_mode(0o700)).map_err(|error| {
+        Error::system(format_args!("close the folder {} to others", folder.display()), error)
+    })
 }
 
 /// Takes a root for this daemon alone. The kernel lets go of it when the daemon ends, however it does.

@@ -13,6 +13,8 @@ use crate::{Error, Result};
 const DEFAULT_USERS: [&str; 2] = ["hull", "dockremap"];
 /// How many ids one needs: enough for `nobody`, and what useradd(8) gives.
 const USUAL: u32 = 65_536;
+/// How many names are told.
+const MANY: usize = 5;
 /// Where ranges begin where there are none (`SUB_UID_MIN`).
 const FIRST: u32 = 100_000;
 
@@ -161,6 +163,51 @@ impl Remap {
         (first(&self.users), first(&self.groups))
     }
 
+    /// Warns of users and groups of this machine that have ids of the ranges: they are somebody inside, and what is theirs
+    /// outside is that somebody's.
+    ///
+    /// # Errors
+    /// The files that tell of them cannot be read.
+    pub fn warn_of_others(&self) -> Result<()> {
+        for told in self.others(&Files::read()?) {
+            tracing::warn!("--userns-remap: {told}; give {} ids that nobody has", self.user);
+        }
+        Ok(())
+    }
+
+    /// Those whose ids are in the ranges, a line for each file.
+    fn others(&self, files: &Files) -> Vec<String> {
+        let kinds = [
+            ("users", "/etc/passwd", &files.passwd, "/etc/subuid", &self.users),
+            ("groups", "/etc/group", &files.group, "/etc/subgid", &self.groups),
+        ];
+        let mut told = Vec::new();
+        for (what, file, accounts, ranges_file, ranges) in kinds {
+            let is_inside = |id: u32| {
+                ranges.iter().any(|[_, start, count]| id.checked_sub(*start).is_some_and(|nth| nth < *count))
+            };
+            let mut found = accounts.lines().filter_map(|line| {
+                let mut fields = line.split(':');
+                let (name, id) = (fields.next()?, fields.nth(1)?.parse().ok()?);
+                is_inside(id).then(|| format!("{name} ({id})"))
+            });
+            let mut names: Vec<String> = found.by_ref().take(MANY).collect();
+            if names.is_empty() {
+                continue;
+            }
+            if let more @ 1.. = found.count() {
+                names.push(format!("{more} more"));
+            }
+            told.push(format!(
+                "{what} of {file} have ids of the ranges of {} in {ranges_file}: {}: a container's processes can be them \
+                 outside",
+                self.user,
+                names.join(", ")
+            ));
+        }
+        told
+    }
+
     /// Finds out, by trying, whether layers on that folder's file system can have mapped ids. To be called before there
     /// are threads.
     ///
@@ -291,6 +338,30 @@ mod tests {
             let error = found(asked, "web:300000:10000", "").unwrap_err();
             assert!(error.contains(why), "{asked}: {error}");
         }
+    }
+
+    #[test]
+    fn who_has_ids_of_the_ranges_is_told() {
+        let others = |subuid: &str, subgid: &str| {
+            let files = files(subuid, subgid);
+            Remap::find("web", &files).unwrap().others(&files)
+        };
+        assert!(others("web:100000:65536\nweb:1001:9", "web:100000:65536").is_empty());
+        assert_eq!(
+            others("web:30:2\nweb:900:101", "web:1:65536"),
+            [
+                "users of /etc/passwd have ids of the ranges of web in /etc/subuid: bare (1000): a container's processes can \
+                 be them outside",
+                "groups of /etc/group have ids of the ranges of web in /etc/subgid: www (44), bare (1000): a container's \
+                 processes can be them outside",
+            ]
+        );
+        let files = Files {
+            passwd: (1..9).map(|id| format!("u{id}:x:{id}:1::/:/bin/sh\n")).collect(),
+            ..files("u1:1:9", "u1:70000:9")
+        };
+        let told = Remap::find("u1", &files).unwrap().others(&files).concat();
+        assert!(told.contains("u5 (5), 3 more: a"), "{told}");
     }
 
     #[test]

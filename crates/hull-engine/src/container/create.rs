@@ -100,6 +100,7 @@ impl Engine {
         resources::check(&host_config, &mut warnings)?;
         warnings.extend(resources::discarded(&host_config.resources));
         check_modes(self, &host_config, &config)?;
+        self.check_remapped_image(&host_config, image.as_deref())?;
         let mut wanted = self.wanted_mounts(&config, &host_config, caller)?;
         for layered in layered {
             wanted.push(mounts::layered(layered)?);

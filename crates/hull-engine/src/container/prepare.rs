@@ -77,6 +77,8 @@ impl Engine {
     fn prepare(&self, record: &Record, mounted: &mut MountedVolumes) -> Result<Prepared> {
         // The daemon may have been started otherwise when it was made.
         self.check_remapped(&record.host_config)?;
+        let image = self.images.resolve(&record.image_id).ok();
+        self.check_remapped_image(&record.host_config, image.as_deref())?;
         let runtime_dir = self.runtime_dir(&record.id);
         make_runtime_dir(&runtime_dir)?;
         note_cgroup(record, &self.config.instance, &runtime_dir)?;

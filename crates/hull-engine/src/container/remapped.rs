@@ -1,5 +1,6 @@
 //! Containers in a user namespace (`--userns-remap`): which are, what they cannot be besides, and how their ids are told.
 
+use hull_image::Image;
 use hull_image::archive::IdMap;
 use hull_runtime::partial::Kind as Namespace;
 use oci_spec::runtime::{LinuxIdMapping, LinuxIdMappingBuilder};
@@ -44,6 +45,18 @@ impl Engine {
             return Ok(());
         };
         Err(Error::invalid(refused))
+    }
+
+    /// Whether a container can be of its image: `hull/host` is the host's files, which are its root's and not theirs who are
+    /// root inside.
+    pub(super) fn check_remapped_image(&self, host: &HostConfig, image: Option<&Image>) -> Result<()> {
+        if self.remap_of(host).is_none() || image.is_none_or(|image| !image.builtin) {
+            return Ok(());
+        }
+        Err(Error::invalid(
+            "hull/host is incompatible with user namespaces: it is this machine's own files, and root inside would read those \
+             of root outside; start the container with --userns=host",
+        ))
     }
 
     /// The user namespace of a container that is to share these: that which they belong to, for nobody else has a say

@@ -91,7 +91,10 @@ impl Store {
             std::fs::create_dir_all(&folder).map_err(|error| Error::file("create", &folder, error))?;
         }
         let root = root.canonicalize().map_err(|error| Error::file("open", root, error))?;
-        rustix::fs::chmod(&root, rustix::fs::Mode::from(0o710))
+        // One that is closed to all others stays so.
+        rustix::fs::stat(&root)
+            .map(|found| rustix::fs::Mode::from_raw_mode(found.st_mode) & rustix::fs::Mode::from(0o710))
+            .and_then(|mode| rustix::fs::chmod(&root, mode))
             .map_err(|error| Error::file("open", &root, error))?;
         let lock = lock(&root)?;
         let trash = Trash::open(&root.join("trash"))?;
