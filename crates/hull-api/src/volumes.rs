@@ -8,6 +8,7 @@ use serde_json::{Value, json};
 
 use crate::blocking::{self, BodyReader};
 use crate::http::{self, Request, Response};
+use crate::policy::StandStill;
 
 pub(crate) async fn list(request: Request) -> Result<Response> {
     let filters = Filters::from(request.query.filters()?);
@@ -36,6 +37,10 @@ pub(crate) async fn remove(request: Request) -> Result<Response> {
 /// `POST /volumes/NAME/clone`: a new volume with the files of this one.
 pub(crate) async fn clone(mut request: Request) -> Result<Response> {
     let clone: VolumeClone = request.json().await?;
+    if clone.snapshot {
+        let users = request.engine.volumes.users(request.capture(0));
+        request.judge(&mut StandStill(users))?;
+    }
     let cloned = request.engine.clone_volume(request.capture(0), clone).await?;
     http::json(StatusCode::CREATED, &cloned.shown())
 }

@@ -1,6 +1,8 @@
 //! The files of volumes: cloned, caught in a snapshot, exported and imported.
 
+use std::io::Write;
 use std::path::PathBuf;
+use std::process::{Child, Stdio};
 
 use hull_tests::{Daemon, Engine, PATIENCE, Tar, picture, wait_until};
 use serde_json::json;
@@ -160,6 +162,143 @@ fn an_import_is_whole_or_nothing() {
         abmine
         "#,
     );
+}
+
+/// An import that has unpacked the file `a` and waits for the rest of its archive.
+fn begun_import(daemon: &Daemon, volume: &str) -> Child {
+    let whole = Tar::new().file("a", &[7; 1 << 20]).file("b", &[7; 1 << 20]).finish();
+    let mut command = daemon.client(&["volume", "import", volume]);
+    let mut child = command.stdin(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("the client");
+    let stdin = child.stdin.as_mut().expect("its input");
+    stdin.write_all(&whole[..(1 << 20) + (1 << 19)]).expect("the archive is taken");
+    wait_until("it unpacks", PATIENCE, || place(daemon, volume).join("a").exists());
+    child
+}
+
+/// Cuts it off; what it says.
+fn cut_off(import: Child) -> String {
+    let said = import.wait_with_output().expect("it ends");
+    assert!(!said.status.success(), "{said:?}");
+    String::from_utf8(said.stderr).expect("text")
+}
+
+#[test]
+fn an_import_that_fails_takes_nothing_of_others_with_it() {
+    if docker() {
+        return;
+    }
+    let daemon = Daemon::start();
+    daemon.ok(&["volume", "create", "own"]);
+    let import = begun_import(&daemon, "own");
+    let run = ["run", "--rm", "-v", "own:/v", "busybox", "sh", "-c", "echo precious >/v/mine; cat /v/mine"];
+    let waits = "the volume own is being imported into; wait until that is done";
+    for others in [&run[..], &["volume", "clone", "own", "twin"], &["volume", "import", "own"]] {
+        let refused = daemon.hull(others);
+        assert!(refused.stderr.contains(waits), "{refused:?}");
+    }
+    cut_off(import);
+    assert_eq!(std::fs::read_dir(place(&daemon, "own")).expect("a folder").count(), 0);
+    assert_eq!(daemon.ok(&run), "precious");
+
+    // What a volume stands for is others' too, who do not ask this daemon.
+    let host = daemon.dir().join("work/host");
+    std::fs::create_dir(&host).expect("a folder");
+    let device = format!("device={}", host.display());
+    daemon.ok(&["volume", "create", "-o", "type=none", "-o", "o=bind", "-o", &device, "hosts"]);
+    let import = begun_import(&daemon, "hosts");
+    std::fs::write(host.join("mine"), "precious").expect("a file");
+    let said = cut_off(import);
+    assert!(said.contains("what was unpacked before stays in the volume hosts"), "{said}");
+    assert!(host.join("mine").exists() && host.join("a").exists());
+}
+
+#[test]
+fn a_daemon_that_is_killed_leaves_no_container_standing_still() {
+    if docker() {
+        return;
+    }
+    let mut daemon = Daemon::start();
+    for name in ["held", "paused"] {
+        daemon.ok(&["run", "-d", "--name", name, "-v", "data:/v", "busybox", "sleep", "600"]);
+    }
+    daemon.ok(&["pause", "paused"]);
+    daemon.stop();
+    daemon.set_environment(&[("HULL_FAULT", "die:volume clone: copied")]);
+    daemon.begin();
+    assert!(daemon.hull(&["volume", "snapshot", "data", "then"]).status != 0);
+    daemon.kill();
+    daemon.set_environment(&[]);
+    daemon.begin();
+    daemon.session(
+        r#"
+        $ hull inspect -f '{{.State.Status}}' held paused; hull exec held echo goes on; hull volume ls -q
+        running
+        paused
+        goes on
+        data
+        $ hull unpause paused; hull exec paused echo as well
+        paused
+        as well
+        $ hull pause held
+        held
+        "#,
+    );
+    // Whom a user pauses stays so, whatever held it before.
+    daemon.kill();
+    daemon.begin();
+    assert_eq!(daemon.ok(&["inspect", "-f", "{{.State.Status}}", "held"]), "paused");
+}
+
+#[test]
+fn what_was_copied_is_on_the_disk_before_the_volume_is_there() {
+    if docker() {
+        return;
+    }
+    let daemon = Daemon::start();
+    daemon.ok(&["volume", "create", "data"]);
+    std::fs::write(place(&daemon, "data").join("f"), [7; 1 << 20]).expect("a file");
+    // Whose blocks are not allocated yet are in memory alone, on file systems that tell so.
+    daemon.session(
+        r#"
+        $ where() { hull volume inspect -f '{{.Mountpoint}}' $1; }
+        $ hull volume clone -q data twin; filefrag -v $(where twin)/f | grep delalloc
+        twin
+        [1]
+        $ hull volume snapshot -q data then; filefrag -v $(where then)/f | grep delalloc
+        then
+        [1]
+        $ tar -C $(where data) -cf data.tar f; hull volume import new data.tar; filefrag -v $(where new)/f | grep delalloc
+        new
+        [1]
+        "#,
+    );
+}
+
+#[test]
+fn a_label_s_snapshot_holds_no_others_still() {
+    if docker() {
+        return;
+    }
+    let daemon = Daemon::start();
+    daemon.ok(&["volume", "create", "--label", "org.example.k=1", "own"]);
+    let run = ["run", "-d", "-v", "own:/v"];
+    daemon.ok(&[&run[..], &["--label", "org.example.k=1", "busybox", "sleep", "600"]].concat());
+    daemon.ok(&[&run[..], &["--name", "other", "busybox", "sleep", "600"]].concat());
+    let socket = daemon.dir().join("guarded.sock");
+    let path = socket.to_str().expect("a path of plain letters");
+    daemon.ok(&["system", "socket", "add", path, "label=org.example.k=1"]);
+    let mut api = hull_tests::Client::new(&socket);
+    let mut clone = |snapshot: bool, name: &str| {
+        api.post("/volumes/own/clone", &json!({ "Name": name, "Snapshot": snapshot })).expect("an answer")
+    };
+    let refused = clone(true, "then");
+    assert_eq!(refused.status, 403, "{}", refused.text());
+    assert!(refused.message().contains("refused by the rule label"), "{}", refused.message());
+    let paused = ["events", "--since", "0", "--until", "0s", "--filter", "event=pause"];
+    assert_eq!(daemon.ok(&paused), "");
+    assert_eq!(clone(false, "twin").status, 201, "a clone holds nobody");
+    daemon.ok(&["rm", "-f", "other"]);
+    assert_eq!(clone(true, "then").status, 201, "its own may stand still");
 }
 
 #[test]

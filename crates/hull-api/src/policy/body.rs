@@ -179,6 +179,17 @@ impl Judged for VolumeClone {
     }
 }
 
+/// The containers, by id, of which those that run stand still for what is asked.
+pub(crate) struct StandStill(pub(crate) Vec<String>);
+
+impl Judged for StandStill {
+    fn judge(&mut self, judge: &Judge<'_>) -> Result<()> {
+        let mut found = self.0.iter().filter_map(|id| judge.engine.container(id).ok());
+        let others = found.any(|container| container.traits().running.0 && !judge.sees(&container));
+        judge.check(Rule::Label, others, "holding still a container that uses the volume and is another's")
+    }
+}
+
 impl Judged for NetworkCreate {
     fn judge(&mut self, judge: &Judge<'_>) -> Result<()> {
         judge.label(&mut self.labels)?;

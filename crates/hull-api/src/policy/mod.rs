@@ -22,7 +22,7 @@ use std::sync::Arc;
 use hull_engine::container::Container;
 use hull_engine::{Engine, Error, Kind, Result};
 
-pub(crate) use body::{Judged, member};
+pub(crate) use body::{Judged, StandStill, member};
 
 /// What a socket refuses.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]

@@ -18,7 +18,7 @@ pub(crate) struct Still<'a> {
 impl<'a> Still<'a> {
     /// Freezes a container that runs; blocks.
     pub(super) fn of(engine: &'a Engine, container: &Arc<Container>) -> Result<Still<'a>> {
-        engine.freeze(container)?;
+        engine.freeze(container, true)?;
         Ok(Still { engine, container: Arc::clone(container) })
     }
 }
@@ -60,7 +60,7 @@ impl Engine {
     /// It does not run, or is paused.
     pub async fn pause(self: &Arc<Self>, container: &Arc<Container>) -> Result<()> {
         let (engine, container) = (Arc::clone(self), Arc::clone(container));
-        may_hang(move || engine.freeze(&container)).await
+        may_hang(move || engine.freeze(&container, false)).await
     }
 
     /// Lets them go on.
@@ -72,8 +72,8 @@ impl Engine {
         may_hang(move || engine.thaw(&container)).await
     }
 
-    /// [`Engine::pause`]; blocks.
-    pub(super) fn freeze(&self, container: &Container) -> Result<()> {
+    /// [`Engine::pause`]; blocks. `held`: it is for the daemon, and over when that ends, however it does.
+    fn freeze(&self, container: &Container, held: bool) -> Result<()> {
         let _turn = locked(&container.cgroup_turn);
         match container.record().state.status {
             Status::Running => {}
@@ -83,12 +83,16 @@ impl Engine {
             _ => return Err(Error::conflict(format!("container {} is not running", container.id))),
         }
         let cgroup = Cgroup::open(&container.cgroup_path(&self.config.instance))?;
+        if held {
+            // First, so that a daemon that finds it frozen knows that nobody asked for it.
+            container.change_anyway(&self.database, |record| record.state.held = true);
+        }
         if let Err(error) = cgroup.freeze() {
             // What stands still already must not stay so in a container that is said to run.
             let _ = cgroup.thaw();
             return Err(error.into());
         }
-        if !self.set_status(container, Status::Running, Status::Paused) {
+        if !self.set_status(container, Status::Running, Status::Paused, held) {
             return Err(Error::conflict(format!("container {} is not running", container.id)));
         }
         self.tell(container, "pause");
@@ -102,11 +106,40 @@ impl Engine {
             return Err(Error::conflict(format!("container {} is not paused", container.id)));
         }
         Cgroup::open(&container.cgroup_path(&self.config.instance))?.thaw()?;
-        if !self.set_status(container, Status::Paused, Status::Running) {
+        if !self.set_status(container, Status::Paused, Status::Running, false) {
             return Err(Error::conflict(format!("container {} is not paused", container.id)));
         }
         self.tell(container, "unpause");
         Ok(())
+    }
+
+    /// Lets go of a container that an earlier daemon held when it was killed.
+    pub(super) async fn let_go(self: &Arc<Self>, container: &Arc<Container>) {
+        if !container.record().state.held {
+            return;
+        }
+        let (engine, held) = (Arc::clone(self), Arc::clone(container));
+        let thawed = may_hang(move || {
+            {
+                let _turn = locked(&held.cgroup_turn);
+                Cgroup::open(&held.cgroup_path(&engine.config.instance))?.thaw()?;
+            }
+            let was_paused = held.change_anyway(&engine.database, |record| {
+                record.state.held = false;
+                let paused = record.state.status == Status::Paused;
+                if paused {
+                    record.state.status = Status::Running;
+                }
+                paused
+            });
+            if was_paused {
+                engine.tell(&held, "unpause");
+            }
+            Ok(())
+        });
+        if let Err(error) = thawed.await {
+            tracing::error!(container = container.id, %error, "a container stays paused");
+        }
     }
 
     /// Lets a paused container see the signal that it was sent. One that is just being paused is waited for.
@@ -123,11 +156,12 @@ impl Engine {
 
     /// Goes from one status to another, if it is still in the one: the kernel has done so already. False: it has
     /// ended meanwhile.
-    fn set_status(&self, container: &Container, from: Status, to: Status) -> bool {
+    fn set_status(&self, container: &Container, from: Status, to: Status, held: bool) -> bool {
         container.change_anyway(&self.database, |record| {
             let still = record.state.status == from;
             if still {
                 record.state.status = to;
+                record.state.held = held;
             }
             still
         })

@@ -80,6 +80,7 @@ pub(crate) use exec::Index as ExecIndex;
 pub use exec::{Exec, ExecClaim};
 pub use exec_start::ExecStart;
 pub use explain::Explanation;
+pub(crate) use freeze::Still;
 pub(crate) use links::parse as parse_link;
 pub use list::ListOptions;
 pub use logs::{LogOptions, check as check_log_config};
@@ -236,6 +237,9 @@ pub(crate) struct State {
     /// All that is known of why; none while it runs, and before its first run.
     #[serde(default)]
     pub(crate) end: Option<end::End>,
+    /// It stands still for the daemon, which copies its files: no user has paused it.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub(crate) held: bool,
     /// RFC 3339.
     pub(crate) started_at: String,
     /// RFC 3339.
@@ -252,6 +256,7 @@ impl Default for State {
             oom_killed: false,
             end_reason: String::new(),
             end: None,
+            held: false,
             started_at: NEVER.to_owned(),
             finished_at: NEVER.to_owned(),
         }

@@ -162,6 +162,7 @@ impl Engine {
         match tokio::time::timeout(SHIM_PATIENCE, self.rejoin(&container)).await {
             Ok(Ok(joined)) => {
                 self.restore(&container, joined.state.pid);
+                self.let_go(&container).await;
                 self.run_on(container, joined.shim, clearing);
                 None
             }
@@ -173,6 +174,7 @@ impl Engine {
                 );
                 let pid = container.record().state.pid;
                 self.restore(&container, pid);
+                self.let_go(&container).await;
                 let engine = Arc::clone(self);
                 tokio::spawn(async move {
                     match engine.rejoin(&container).await {

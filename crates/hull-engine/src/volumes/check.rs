@@ -92,8 +92,12 @@ impl Volumes {
                 continue;
             }
             if path.join(MARK).exists() {
-                tracing::info!(volume = name, "a volume that was not made to its end is removed");
-                remove_tree(&path)?;
+                match remove_tree(&path) {
+                    Ok(()) => {
+                        tracing::info!(volume = name, "a volume that was not made to its end is removed")
+                    }
+                    Err(error) => tracing::warn!(%error, "what is left of a volume stays"),
+                }
                 continue;
             }
             let data = path.join("_data");

@@ -15,9 +15,10 @@ use rustix::fs::{CWD, Mode, OFlags};
 use serde::Deserialize;
 use serde_json::{Value, json};
 
-use super::{ANONYMOUS, Entry, Run, Volume, Volumes, check_name, locked, options, remove_tree};
+use super::uses::not_filled;
+use super::{ANONYMOUS, Entry, Mounted, Run, Volume, Volumes, check_name, locked, options, remove_tree};
 use crate::blocking::{may_hang, see_through};
-use crate::container::{now_ns, random_id, rfc3339};
+use crate::container::{Still, now_ns, random_id, rfc3339};
 use crate::database::Table;
 use crate::{Engine, Error, Result, fault};
 
@@ -79,11 +80,11 @@ impl Engine {
 
     fn clone_files(&self, source: &str, clone: VolumeClone) -> Result<Cloned> {
         let held = self.volumes.hold(source)?;
-        let _still = match clone.snapshot {
+        let still = match clone.snapshot {
             true => self.hold_still(&self.volumes.users(source))?,
             false => Vec::new(),
         };
-        self.volumes.clone_of(&held, clone)
+        self.volumes.clone_of(&held, clone, still)
     }
 
     /// Writes a volume's files as a tar. Blocks.
@@ -100,7 +101,7 @@ impl Engine {
     ///
     /// # Errors
     /// There is no such volume, it is a snapshot, not empty or in use, or the archive is malformed: what was unpacked into
-    /// an empty volume goes then.
+    /// an empty volume goes then, but for one that stands for something else (`device=`), where others may have written.
     pub fn import_volume(&self, name: &str, tar: &mut dyn Read, merge: bool) -> Result<()> {
         let held = self.volumes.hold(name)?;
         if held.volume.snapshot_of.is_some() {
@@ -110,24 +111,28 @@ impl Engine {
         }
         let root = held.open()?;
         if merge {
-            return Ok(archive::import_volume(root.as_fd(), tar)?);
+            archive::import_volume(root.as_fd(), tar)?;
+            return written(&root, name);
         }
-        if held.runs_elsewhere() {
-            return Err(Error::conflict(format!(
-                "import into {name}: a container runs with it; stop it, or merge the archive into what is there"
-            )));
-        }
+        let _alone = held.alone()?;
         if !is_empty(&held)? {
             return Err(Error::conflict(format!(
                 "import into {name}: it is not empty; merge the archive into what is there, or import into another volume"
             )));
         }
-        let imported = archive::import_volume(root.as_fd(), tar);
-        if imported.is_err() && !held.runs_elsewhere() {
-            hull_image::empty_folder(&held.volume.mountpoint)
-                .map_err(|error| Error::system(format_args!("empty the volume {name} again"), error))?;
+        match archive::import_volume(root.as_fd(), tar).map_err(Error::from) {
+            Ok(()) => written(&root, name),
+            // Its files are a server's, or the host's: what somebody else has written meanwhile is nobody's to remove.
+            Err(error) if options::is_mount(&held.volume.options) => {
+                let told = format!("{}; what was unpacked before stays in the volume {name}", error.message);
+                Err(Error::new(error.kind, told))
+            }
+            Err(error) => {
+                hull_image::empty_folder(&held.volume.mountpoint)
+                    .map_err(|error| Error::system(format_args!("empty the volume {name} again"), error))?;
+                Err(error)
+            }
         }
-        Ok(imported?)
     }
 }
 
@@ -143,6 +148,7 @@ impl Volumes {
             if !same {
                 return Err(Error::not_found(format!("get {name}: no such volume")));
             }
+            not_filled(name, &mounted)?;
             if options::is_mount(&volume.options) && mounted.is_empty() {
                 options::mount(&volume)?;
             }
@@ -152,11 +158,12 @@ impl Volumes {
     }
 
     /// The ids of the containers that use a volume.
-    fn users(&self, name: &str) -> Vec<String> {
+    pub fn users(&self, name: &str) -> Vec<String> {
         self.state().find(name).map(|entry| entry.users.iter().cloned().collect()).unwrap_or_default()
     }
 
-    fn clone_of(&self, source: &Held<'_>, clone: VolumeClone) -> Result<Cloned> {
+    /// What stands `still` goes on when the files are copied.
+    fn clone_of(&self, source: &Held<'_>, clone: VolumeClone, still: Vec<Still<'_>>) -> Result<Cloned> {
         let VolumeClone { name, labels: wanted, snapshot } = clone;
         let created_at = rfc3339(now_ns());
         let anonymous = name.is_empty() && !snapshot;
@@ -185,24 +192,37 @@ impl Volumes {
             snapshot_of: snapshot.then(|| source.volume.name.clone()),
         };
         let limit = self.limit(&volume.options)?;
-        let can_be_a_snapshot = !options::is_mount(&source.volume.options);
         let (volume, copied) = self.enter(volume, |folder| {
-            if can_be_a_snapshot && self.limiter.snapshot(&source.volume.mountpoint, folder, limit)? {
-                return Ok(None);
-            }
-            // Limited when it is filled: a reflink of a volume that is full needs more for a moment on XFS.
-            self.make(folder, None)?;
-            let doing = |error| Error::system(format_args!("clone the volume {}", source.volume.name), error);
-            let into = open(folder).map_err(doing)?;
-            let copied = archive::clone_tree(source.open()?.as_fd(), into.as_fd())?;
-            limit.map_or(Ok(()), |bytes| self.limiter.limit(folder, bytes))?;
-            Ok(Some(copied))
+            let copied = self.copy_into(folder, source, limit)?;
+            fault::point("volume clone", "copied")?;
+            drop(still);
+            Ok(copied)
         })?;
         let unshared = copied
             .is_some_and(|copied| copied.shared == 0 && copied.copied > 0)
             .then(|| hull_image::disk::file_system(&self.root).map(hull_image::disk::FileSystem::name))
             .transpose()?;
         Ok(Cloned { volume, copied, unshared })
+    }
+
+    /// Makes a folder with a volume's files; none are copied where the file system has snapshots.
+    fn copy_into(
+        &self,
+        folder: &std::path::Path,
+        source: &Held<'_>,
+        limit: Option<u64>,
+    ) -> Result<Option<Copied>> {
+        let can_be_a_snapshot = !options::is_mount(&source.volume.options);
+        if can_be_a_snapshot && self.limiter.snapshot(&source.volume.mountpoint, folder, limit)? {
+            return Ok(None);
+        }
+        // Limited when it is filled: a reflink of a volume that is full needs more for a moment on XFS.
+        self.make(folder, None)?;
+        let doing = |error| Error::system(format_args!("clone the volume {}", source.volume.name), error);
+        let into = open(folder).map_err(doing)?;
+        let copied = archive::clone_tree(source.open()?.as_fd(), into.as_fd())?;
+        limit.map_or(Ok(()), |bytes| self.limiter.limit(folder, bytes))?;
+        Ok(Some(copied))
     }
 
     /// Makes a volume with what `fill` puts into its folder: beside its place, then by a rename, the row last.
@@ -221,6 +241,11 @@ impl Volumes {
         fs::write(beside.0.join(MARK), []).map_err(|error| {
             Error::system(format_args!("make the volume's folder {}", beside.0.display()), error)
         })?;
+        let filled = open(&folder).map_err(|error| {
+            Error::system(format_args!("open the volume's folder {}", folder.display()), error)
+        })?;
+        // Its row says that the files are there: a power cut must not take them then.
+        written(&filled, &volume.name)?;
         fault::point("volume clone", "filled")?;
         let mut state = self.state();
         if state.volumes.contains_key(&volume.name) {
@@ -251,6 +276,13 @@ impl Volumes {
 /// Beside the files of a volume whose row is not there yet.
 pub(super) const MARK: &str = ".new";
 
+/// What was written beneath a folder is on the disk.
+fn written(folder: &OwnedFd, name: &str) -> Result<()> {
+    rustix::fs::syncfs(folder).map_err(|errno| {
+        Error::system(format_args!("write the files of the volume {name} to the disk"), errno)
+    })
+}
+
 fn taken(name: &str) -> Error {
     Error::conflict(format!("clone into {name}: there is a volume of that name already"))
 }
@@ -268,10 +300,39 @@ impl Held<'_> {
             .map_err(|error| Error::system(format_args!("open the volume {}", self.volume.name), error))
     }
 
-    /// Whether a container runs with it.
-    fn runs_elsewhere(&self) -> bool {
-        let mounts = self.volumes.mounts(&self.volume.name);
-        mounts.is_ok_and(|(_, mounted)| locked(&mounted).iter().any(|run| *run != self.run))
+    /// Has nobody else use it until the value goes.
+    fn alone(&self) -> Result<Alone> {
+        let name = &self.volume.name;
+        let (_, mounted) = self.volumes.mounts(name)?;
+        let run = Run::for_filling();
+        {
+            let mut mounted = locked(&mounted);
+            let others = || mounted.iter().filter(|run| **run != self.run);
+            if others().any(|run| !run.is_for_files()) {
+                return Err(Error::conflict(format!(
+                    "import into {name}: a container runs with it; stop it, or merge the archive into what is there"
+                )));
+            }
+            if others().next().is_some() {
+                return Err(Error::conflict(format!(
+                    "import into {name}: it is being cloned, exported or imported into; wait until that is done"
+                )));
+            }
+            mounted.insert(run.clone());
+        }
+        Ok(Alone { mounted, run })
+    }
+}
+
+/// A volume that is filled: nobody else uses it.
+struct Alone {
+    mounted: Mounted,
+    run: Run,
+}
+
+impl Drop for Alone {
+    fn drop(&mut self) {
+        locked(&self.mounted).remove(&self.run);
     }
 }
 

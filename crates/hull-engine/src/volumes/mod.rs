@@ -124,8 +124,11 @@ impl Volumes {
         if let Ok(entries) = fs::read_dir(&root) {
             for entry in entries.flatten() {
                 let name = entry.file_name();
-                if [&b".gone-"[..], b".new-"].iter().any(|start| name.as_encoded_bytes().starts_with(start)) {
-                    remove_tree(&entry.path())?;
+                if [&b".gone-"[..], b".new-"].iter().any(|start| name.as_encoded_bytes().starts_with(start))
+                    && let Err(error) = remove_tree(&entry.path())
+                {
+                    // Whoever made a file there that cannot be removed has not stopped all containers by it.
+                    tracing::warn!(%error, "what is left of a volume stays, and is tried again at the next start");
                 }
             }
         }

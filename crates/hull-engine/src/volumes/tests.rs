@@ -209,6 +209,21 @@ fn a_removal_that_a_crash_cut_off_is_finished() {
 }
 
 #[test]
+fn what_cannot_be_removed_keeps_no_daemon_from_starting() {
+    let place = Place::new();
+    place.open().create(named("data")).unwrap();
+    let left = place.config.data_root.join("volumes/.gone-other/_data/stuck");
+    fs::create_dir_all(&left).unwrap();
+    rustix::mount::mount("tmpfs", &left, "tmpfs", rustix::mount::MountFlags::empty(), None).unwrap();
+    let opened = Volumes::open(&place.config, Arc::clone(&place.database), Arc::new(Events::new()));
+    rustix::mount::unmount(&left, rustix::mount::UnmountFlags::DETACH).unwrap();
+    assert!(opened.unwrap().get("data").is_ok());
+    assert!(left.exists());
+    place.open();
+    assert!(!left.exists(), "the next one removes it");
+}
+
+#[test]
 fn options_are_mounted_at_first_use_and_unmounted_at_last() {
     let place = Place::new();
     let volumes = place.open();

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
 
 use super::{State, Volume, Volumes, locked, options};
-use crate::{Kind, Result};
+use crate::{Error, Kind, Result};
 
 /// The runs of containers that have a volume mounted.
 pub(super) type Mounted = Arc<Mutex<BTreeSet<Run>>>;
@@ -31,8 +31,26 @@ impl Run {
         Run { container: format!(".files-{}", crate::container::random_id()), number: 0 }
     }
 
+    /// Nobody else may use it meanwhile: it is filled, and emptied again where that fails.
+    pub(super) fn for_filling() -> Run {
+        Run { container: format!("{FILLING}{}", crate::container::random_id()), number: 0 }
+    }
+
     pub(super) fn is_for_files(&self) -> bool {
         self.container.starts_with('.')
+    }
+}
+
+/// What a container's id does not begin with.
+const FILLING: &str = ".filling-";
+
+/// Refuses to use a volume that is being filled.
+pub(super) fn not_filled(name: &str, mounted: &BTreeSet<Run>) -> Result<()> {
+    match mounted.iter().any(|run| run.container.starts_with(FILLING)) {
+        true => {
+            Err(Error::conflict(format!("the volume {name} is being imported into; wait until that is done")))
+        }
+        false => Ok(()),
     }
 }
 
@@ -87,6 +105,7 @@ impl Volumes {
         let (volume, mounted) = self.mounts(name)?;
         {
             let mut mounted = locked(&mounted);
+            not_filled(name, &mounted)?;
             if options::is_mount(&volume.options) && mounted.is_empty() {
                 options::mount(&volume)?;
             }

@@ -43,12 +43,12 @@ pub fn empty_folder(path: &Path) -> io::Result<()> {
 
 /// Removes what is at `name` in `parent`, with all that is beneath it. Nothing there is no error.
 pub(crate) fn remove_all(parent: BorrowedFd<'_>, name: &[u8]) -> io::Result<()> {
-    match unlinkat(parent, name, AtFlags::empty()) {
+    let is_folder = match unlinkat(parent, name, AtFlags::empty()) {
         Ok(()) | Err(Errno::NOENT) => return Ok(()),
-        Err(Errno::ISDIR | Errno::PERM) => {}
+        Err(errno @ (Errno::ISDIR | Errno::PERM)) => errno,
         Err(errno) => return Err(errno.into()),
-    }
-    let Some(folder) = open_folder(parent, name)? else { return Ok(()) };
+    };
+    let Some(folder) = open_folder(parent, name, is_folder)? else { return Ok(()) };
     if is_subvolume(&folder) && remove_subvolume(parent, name) {
         return Ok(());
     }
@@ -65,10 +65,11 @@ fn empty(folder: BorrowedFd<'_>, top: BorrowedFd<'_>, depth: usize) -> io::Resul
         let mut moved = false;
         for (name, kind) in names(folder)? {
             let name = name.as_bytes();
+            let mut is_folder = Errno::ISDIR;
             if kind != FileType::Directory {
                 match unlinkat(folder, name, AtFlags::empty()) {
                     Ok(()) | Err(Errno::NOENT) => continue,
-                    Err(Errno::ISDIR | Errno::PERM) => {}
+                    Err(errno @ (Errno::ISDIR | Errno::PERM)) => is_folder = errno,
                     Err(errno) => return Err(errno.into()),
                 }
             }
@@ -78,7 +79,7 @@ fn empty(folder: BorrowedFd<'_>, top: BorrowedFd<'_>, depth: usize) -> io::Resul
                 renameat(folder, name, top, up.as_str())?;
                 continue;
             }
-            let Some(child) = open_folder(folder, name)? else { continue };
+            let Some(child) = open_folder(folder, name, is_folder)? else { continue };
             if is_subvolume(&child) && remove_subvolume(folder, name) {
                 moved = true;
                 continue;
@@ -109,11 +110,13 @@ fn names(folder: BorrowedFd<'_>) -> io::Result<Vec<(CString, FileType)>> {
     Ok(names)
 }
 
-fn open_folder(parent: BorrowedFd<'_>, name: &[u8]) -> io::Result<Option<OwnedFd>> {
+/// Opens what may be a folder, for it could not be unlinked; why not is the error where it is none.
+fn open_folder(parent: BorrowedFd<'_>, name: &[u8], unlinked: Errno) -> io::Result<Option<OwnedFd>> {
     let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
     match openat(parent, name, flags, Mode::empty()) {
         Ok(folder) => Ok(Some(folder)),
         Err(Errno::NOENT) => Ok(None),
+        Err(Errno::NOTDIR | Errno::LOOP) => Err(unlinked.into()),
         Err(errno) => Err(errno.into()),
     }
 }
@@ -137,5 +140,21 @@ mod tests {
         remove_all(root.as_fd(), b"d").unwrap();
         assert!(remove_all(root.as_fd(), b"not there").is_ok());
         assert_eq!(names(root.as_fd()).unwrap().len(), 1);
+    }
+
+    #[test]
+    fn what_cannot_be_removed_is_told_as_it_is() {
+        let scratch = tempfile::tempdir().unwrap();
+        let file = std::fs::File::create(scratch.path().join("f")).unwrap();
+        let flags = |flags| rustix::fs::ioctl_setflags(&file, flags);
+        if flags(rustix::fs::IFlags::IMMUTABLE).is_err() {
+            // A file system without such files.
+            return;
+        }
+        let removed = [empty_folder(scratch.path()), remove_tree(&scratch.path().join("f"))];
+        flags(rustix::fs::IFlags::empty()).unwrap();
+        for removed in removed {
+            assert_eq!(removed.unwrap_err().raw_os_error(), Some(Errno::PERM.raw_os_error()));
+        }
     }
 }
