@@ -5,7 +5,7 @@ use std::os::unix::net::UnixStream;
 use std::process::Stdio;
 use std::time::Duration;
 
-use hull_tests::{Daemon, Engine, wait_until};
+use hull_tests::{Census, Daemon, Engine, wait_until};
 
 #[test]
 fn mistakes_are_told_with_their_lines() {
@@ -107,21 +107,31 @@ fn a_client_that_goes_away_ends_its_build() {
         return;
     }
     let daemon = Daemon::start();
+    let patience = Duration::from_secs(30);
     // What the first container and the first build make for good.
     daemon.session("$ printf 'FROM busybox\\nRUN true\\n' | hull build -q - >/dev/null\n");
-    let before = daemon.census();
+    let mut before = daemon.census();
+    wait_until("the first build is cleared up", patience, || {
+        let counted = std::mem::replace(&mut before, daemon.census());
+        counted == before && steps(&daemon) == 0 && left(&daemon) == 0
+    });
     let mut client = daemon.client(&["build", "-"]);
     let mut client = client.stdin(Stdio::piped()).stderr(Stdio::null()).spawn().expect("the client");
     let file = "FROM busybox AS a\nRUN sleep 1000\nFROM busybox\nCOPY --from=a / /a\nRUN sleep 1000\n";
     client.stdin.take().expect("its input").write_all(file.as_bytes()).expect("it reads");
-    let patience = Duration::from_secs(30);
     wait_until("a step runs", patience, || !daemon.ok(&["ps", "-q"]).is_empty());
     client.kill().and_then(|()| client.wait()).expect("it ends");
     wait_until("its steps are gone", patience, || steps(&daemon) == 0 && left(&daemon) == 0);
-    let mut after = daemon.census();
-    wait_until("nothing is left", Duration::from_secs(10), || {
-        after = daemon.census();
-        after == before
+    wait_until("nothing is left", patience, || {
+        let Census { mounts, interfaces, cgroups, firewall, files, processes, descriptors } = daemon.census();
+        // What was still going away when it was counted first does not come back.
+        mounts <= before.mounts
+            && interfaces <= before.interfaces
+            && cgroups <= before.cgroups
+            && firewall <= before.firewall
+            && files <= before.files
+            && processes <= before.processes
+            && descriptors <= before.descriptors
     });
 }
 
