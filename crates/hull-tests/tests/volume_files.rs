@@ -120,11 +120,14 @@ fn a_snapshot_is_taken_while_containers_stand_still_and_stays_as_it_is() {
         $ hull create --name reader -v then:/etc busybox true; hull inspect -f '{{range .Mounts}}{{.RW}}{{end}}' reader
         <id>
         false
+        $ hull create -v then:/etc:rw busybox true 2>&1 | grep WARN; hull create -v then:/etc busybox true 2>&1 | grep WARN
+        WARNING: The volume then is a snapshot, to which nobody writes: /etc is read-only.
+        [1]
         $ hull volume inspect -f '{{.Status.SnapshotOf}}' then
         data
         $ hull volume snapshot -q data | sed 's/[0-9]/N/g'
         data-NNNNNNNNTNNNNNN
-        $ hull volume export then | hull volume import then 2>&1 | grep -o 'it is a snapshot, which stays as it is'
+        $ hull volume import then </dev/null 2>&1 | grep -o 'it is a snapshot, which stays as it is'
         it is a snapshot, which stays as it is
         $ hull volume clone -q then back; hull run --rm -v back:/v busybox sh -c 'cat /v/f; echo >/v/new'
         back

@@ -132,7 +132,7 @@ impl Engine {
 
     /// Makes what was looked through: name, volumes, snapshot, folders; the row last. A failure undoes it.
     async fn make(self: &Arc<Self>, checked: Checked, may_hang: bool) -> Result<Created> {
-        let Checked { mut record, image, wanted, limit, warnings } = checked;
+        let Checked { mut record, image, wanted, limit, mut warnings } = checked;
         let id = record.id.clone();
         let taken = if record.name.is_empty() {
             let (name, taken) = self.take_random_name(&id)?;
@@ -145,6 +145,15 @@ impl Engine {
             self.undo_creation(&id).await;
             return Err(error);
         }
+        let read_only =
+            |mount: &&MountPlan| !mount.writable && mount.mode.split(',').any(|part| part == "rw");
+        warnings.extend(record.mounts.iter().filter(read_only).map(
+            |MountPlan { name, destination, .. }| {
+                format!(
+                    "The volume {name} is a snapshot, to which nobody writes: {destination} is read-only."
+                )
+            },
+        ));
         // One that is removed at its end would not outlive a power cut, and need not be there after it.
         if !record.host_config.auto_remove {
             self.database.sync_behind();

@@ -169,7 +169,7 @@ impl Volumes {
         let anonymous = name.is_empty() && !snapshot;
         let name = match (name.is_empty(), snapshot) {
             (false, _) => name,
-            (true, true) => snapshot_name(&source.volume.name, &created_at),
+            (true, true) => self.free_name(snapshot_name(&source.volume.name, &created_at)),
             (true, false) => random_id(),
         };
         check_name(&name)?;
@@ -266,6 +266,14 @@ impl Volumes {
         state.volumes.insert(volume.name.clone(), entry);
         self.publish("create", &volume, &[]);
         Ok((volume, value))
+    }
+
+    /// That name, or where a volume has it, the same with a number: nobody chose it.
+    pub(super) fn free_name(&self, name: String) -> String {
+        let state = self.state();
+        let is_free = |name: &String| !state.volumes.contains_key(name);
+        let numbered = (2..=state.volumes.len() + 1).map(|number| format!("{name}-{number}"));
+        std::iter::once(name.clone()).chain(numbered).find(is_free).unwrap_or(name)
     }
 
     fn check_free(&self, name: &str) -> Result<()> {

@@ -224,6 +224,17 @@ fn what_cannot_be_removed_keeps_no_daemon_from_starting() {
 }
 
 #[test]
+fn snapshots_of_one_second_have_names_of_their_own() {
+    let place = Place::new();
+    let volumes = place.open();
+    for expected in ["data-1", "data-1-2", "data-1-3"] {
+        let name = volumes.free_name("data-1".to_owned());
+        assert_eq!(name, expected);
+        volumes.create(named(&name)).unwrap();
+    }
+}
+
+#[test]
 fn options_are_mounted_at_first_use_and_unmounted_at_last() {
     let place = Place::new();
     let volumes = place.open();
