@@ -49,6 +49,19 @@ pub enum MountKind {
     Ssh,
 }
 
+impl MountKind {
+    /// Its name, as it is written.
+    pub fn name(self) -> &'static str {
+        match self {
+            MountKind::Bind => "bind",
+            MountKind::Cache => "cache",
+            MountKind::Tmpfs => "tmpfs",
+            MountKind::Secret => "secret",
+            MountKind::Ssh => "ssh",
+        }
+    }
+}
+
 /// Who uses a cache at the same time.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Sharing {
@@ -86,6 +99,7 @@ const KEYS: &[&str] = &[
 /// Reads the value of a flag.
 pub(super) fn parse(text: &str) -> Result<Mount, String> {
     let mut mount = Mount::default();
+    let mut given = Vec::new();
     for field in fields(text)? {
         let (key, value) = match field.split_once('=') {
             Some((key, value)) => (key.to_ascii_lowercase(), Some(value)),
@@ -98,6 +112,7 @@ pub(super) fn parse(text: &str) -> Result<Mount, String> {
                 None => format!("invalid field '{field}' must be a key=value pair{hint}"),
             });
         }
+        given.extend(KEYS.iter().copied().find(|known| *known == key));
         let switch = |value: Option<&str>| match value.map(str::to_ascii_lowercase).as_deref() {
             None | Some("true" | "1") => Ok(true),
             Some("false" | "0") => Ok(false),
@@ -114,7 +129,7 @@ pub(super) fn parse(text: &str) -> Result<Mount, String> {
             }
         }
     }
-    check(&mount)?;
+    check(&mount, &given)?;
     Ok(mount)
 }
 
@@ -158,28 +173,56 @@ fn set(mount: &mut Mount, key: &str, value: &str) -> Result<(), String> {
     Ok(())
 }
 
-fn check(mount: &Mount) -> Result<(), String> {
-    let optional = matches!(mount.kind, MountKind::Secret | MountKind::Ssh);
-    if mount.target.is_empty() && !optional {
+fn check(mount: &Mount, given: &[&str]) -> Result<(), String> {
+    use MountKind::{Bind, Cache, Secret, Ssh, Tmpfs};
+    let (kind, name) = (mount.kind, mount.kind.name());
+    for key in given {
+        let wrong = match *key {
+            "required" => !matches!(kind, Secret | Ssh),
+            "size" => kind != Tmpfs,
+            _ => false,
+        };
+        if wrong {
+            return Err(format!("unexpected key '{key}' for mount type '{name}'"));
+        }
+        if matches!(*key, "mode" | "uid" | "gid") && matches!(kind, Bind | Tmpfs) {
+            return Err(format!("{key} not allowed for {name:?} type mounts"));
+        }
+    }
+    if mount.from.split('$').skip(1).any(|behind| !behind.is_empty()) {
+        return Err("'from' doesn't support variable expansion, define alias stage instead".to_owned());
+    }
+    if kind == Secret {
+        check_secret(mount, given)?;
+    }
+    if given.contains(&"sharing") && kind != Cache {
+        return Err(format!("invalid cache sharing set for {name} mount"));
+    }
+    if mount.target.is_empty() && !matches!(kind, Secret | Ssh) {
         return Err("mount target is required".to_owned());
     }
-    if mount.kind == MountKind::Secret
-        && mount.id.is_empty()
-        && mount.source.is_empty()
-        && mount.target.is_empty()
-    {
-        return Err("invalid secret mount. one of source, target required".to_owned());
-    }
-    if mount.size.is_some() && mount.kind != MountKind::Tmpfs {
-        return Err("mount size is only supported for tmpfs mounts".to_owned());
-    }
-    if mount.env.is_some() && mount.kind != MountKind::Secret {
+    if mount.env.is_some() && kind != Secret {
         return Err("mount env is only supported for secret mounts".to_owned());
     }
-    if mount.kind == MountKind::Tmpfs && !(mount.source.is_empty() && mount.from.is_empty()) {
+    if kind == Tmpfs && !(mount.source.is_empty() && mount.from.is_empty()) {
         return Err("a tmpfs mount has neither source nor from".to_owned());
     }
     Ok(())
+}
+
+fn check_secret(mount: &Mount, given: &[&str]) -> Result<(), String> {
+    let wrong = if !mount.from.is_empty() {
+        "secret mount should not have a from"
+    } else if given.contains(&"sharing") {
+        "secret mount should not define sharing"
+    } else if mount.id.is_empty() && mount.source.is_empty() && mount.target.is_empty() {
+        "invalid secret mount. one of source, target required"
+    } else if !mount.id.is_empty() && !mount.source.is_empty() {
+        "both source and id can't be set"
+    } else {
+        return Ok(());
+    };
+    Err(wrong.to_owned())
 }
 
 /// `64m`.
@@ -231,6 +274,10 @@ mod tests {
         let secret = parse("type=secret,id=token,required,env=TOKEN").unwrap();
         assert!(secret.required && secret.env.as_deref() == Some("TOKEN"));
         assert_eq!(parse("\"target=/a,b\"").unwrap().target, "/a,b");
+        assert_eq!(parse("from=a$,target=/x").unwrap().from, "a$");
+        // The kind need not stand first.
+        assert!(parse("required,mode=0400,uid=1,type=secret,id=x").unwrap().required);
+        assert!(parse("type=ssh,required,mode=0600").is_ok());
     }
 
     #[test]
@@ -243,7 +290,18 @@ mod tests {
             ("type=secret", "invalid secret mount. one of source, target required"),
             ("type=cache,target=/x,sharing=no", "unsupported sharing value \"no\""),
             ("type=cache,target=/x,mode=9", "invalid value 9 for mode"),
-            ("type=bind,target=/x,size=1", "mount size is only supported for tmpfs mounts"),
+            ("type=bind,target=/x,size=1", "unexpected key 'size' for mount type 'bind'"),
+            ("target=/x,required", "unexpected key 'required' for mount type 'bind'"),
+            ("type=cache,target=/x,required=false", "unexpected key 'required' for mount type 'cache'"),
+            ("target=/x,mode=0755", "mode not allowed for \"bind\" type mounts"),
+            ("type=tmpfs,target=/x,uid=1", "uid not allowed for \"tmpfs\" type mounts"),
+            ("type=tmpfs,target=/x,gid=1", "gid not allowed for \"tmpfs\" type mounts"),
+            ("target=/x,sharing=shared", "invalid cache sharing set for bind mount"),
+            ("type=ssh,sharing=locked", "invalid cache sharing set for ssh mount"),
+            ("type=secret,id=x,sharing=shared", "secret mount should not define sharing"),
+            ("type=secret,id=x,from=y", "secret mount should not have a from"),
+            ("type=secret,id=x,source=y", "both source and id can't be set"),
+            ("from=$x,target=/x", "'from' doesn't support variable expansion, define alias stage instead"),
         ] {
             assert_eq!(parse(text).unwrap_err(), want, "{text}");
         }
