@@ -61,6 +61,7 @@ pub(crate) async fn build(mut request: Request) -> Result<Response> {
         ..CreateBody::default()
     };
     asked.may_fetch = request.judge(&mut of_the_host).is_ok();
+    asked.socket = request.guard.as_ref().map(|guard| guard.path.clone());
     asked.host = body.host_config;
     asked.step_labels = body.config.labels.unwrap_or_default();
     asked.labels.extend(asked.step_labels.clone());

@@ -1,6 +1,7 @@
 //! One build: stages that run at the same time, each when what it stands on is there.
 
 use std::collections::{BTreeSet, HashMap};
+use std::path::Path;
 use std::pin::Pin;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -19,6 +20,7 @@ use crate::builder::Places;
 use crate::context::{Context, Folder};
 use crate::dockerfile::Source;
 use crate::failure::{Failure, Result};
+use crate::key::Key;
 use crate::plan::Plan;
 use crate::progress::{Event, Tell};
 use crate::request::Request;
@@ -82,6 +84,14 @@ pub struct Build {
     pub consumed: Mutex<BTreeSet<String>>,
 }
 
+fn key_of(kind: &str, socket: Option<&Path>) -> Key {
+    let key = Key::of(kind);
+    match socket {
+        None => key,
+        Some(path) => key.with("of the socket").with(path.as_os_str().as_encoded_bytes()),
+    }
+}
+
 impl Build {
     /// Runs it to its end.
     ///
@@ -120,6 +130,13 @@ impl Build {
             let made = build.stages[stage].get_or_init(|| crate::stage::run(Arc::clone(&build), stage));
             made.await.clone()
         })
+    }
+
+    /// The key of what other keys begin with: that of a socket with a policy is its own, and so are all that follow. What
+    /// made a step is not in its key to the last (arguments that are no part of it, caches, an image's own word for its
+    /// history), and whoever may not have the machine must not decide what those build who may.
+    pub fn key_of(&self, kind: &str) -> Key {
+        key_of(kind, self.request.socket.as_deref())
     }
 
     /// Tells something.
@@ -190,7 +207,7 @@ impl Build {
                  image bootstrap`",
             ));
         }
-        let key = crate::key::Key::of("image").with(image.id.to_string()).finish();
+        let key = self.key_of("image").with(image.id.to_string()).finish();
         Ok(Made { draft: self.engine.images.draft_of(&image)?, key })
     }
 
@@ -267,5 +284,19 @@ impl Build {
                 step.remove().await;
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_socket_with_a_policy_has_keys_of_its_own() {
+        let key = |socket: Option<&str>| key_of("image", socket.map(Path::new)).with("id").finish();
+        assert_eq!(key(None), Key::of("image").with("id").finish());
+        assert_eq!(key(Some("/a.sock")), key(Some("/a.sock")));
+        assert_ne!(key(Some("/a.sock")), key(None));
+        assert_ne!(key(Some("/a.sock")), key(Some("/b.sock")));
     }
 }

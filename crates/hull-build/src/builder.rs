@@ -35,6 +35,28 @@ pub struct Places {
     pub used: Mutex<HashMap<String, usize>>,
 }
 
+impl Places {
+    /// Moves the folders of cache mounts that no step has out of the way. Steps wait for this, and not for their removal.
+    fn take_caches(&self, trash: &Folder) -> Result<Vec<String>> {
+        let failed = |error: std::io::Error| Failure::system("remove the caches of builds", error);
+        let used = self.used.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut taken = Vec::new();
+        for entry in std::fs::read_dir(&self.caches).map_err(failed)? {
+            let entry = entry.map_err(failed)?;
+            let name = entry.file_name().to_string_lossy().into_owned();
+            let folder = name.trim_end_matches(".id");
+            if used.contains_key(folder) {
+                continue;
+            }
+            std::fs::rename(entry.path(), trash.path().join(&name)).map_err(failed)?;
+            if folder == name {
+                taken.push(name);
+            }
+        }
+        Ok(taken)
+    }
+}
+
 /// The daemon's builder.
 pub struct Builder {
     engine: Arc<Engine>,
@@ -200,21 +222,11 @@ impl Builder {
 
     /// Removes the folders of cache mounts that no step has.
     fn prune_caches(&self) -> Result<(Vec<String>, u64)> {
-        let failed = |error: std::io::Error| Failure::system("remove the caches of builds", error);
-        let used = self.places.used.lock().unwrap_or_else(PoisonError::into_inner);
-        let (mut removed, mut bytes) = (Vec::new(), 0);
-        for entry in std::fs::read_dir(&self.places.caches).map_err(failed)? {
-            let entry = entry.map_err(failed)?;
-            let name = entry.file_name().to_string_lossy().into_owned();
-            let folder = name.trim_end_matches(".id");
-            if used.contains_key(folder) {
-                continue;
-            }
-            if folder == name {
-                bytes += hull_image::tree_size(&entry.path())?;
-                removed.push(name);
-            }
-            hull_image::remove_tree(&entry.path()).map_err(failed)?;
+        let trash = Folder::beneath(&self.places.temporary)?;
+        let removed = self.places.take_caches(&trash)?;
+        let mut bytes = 0;
+        for name in &removed {
+            bytes += hull_image::tree_size(&trash.path().join(name))?;
         }
         Ok((removed, bytes))
     }
@@ -354,5 +366,31 @@ impl Prepared {
             }
         });
         Ok((image?, unused))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn caches_that_a_step_has_stay() {
+        let root = Folder::beneath(&std::env::temp_dir()).unwrap();
+        let places = Places {
+            temporary: root.path().to_owned(),
+            caches: root.path().join("caches"),
+            private: root.path().to_owned(),
+            locks: Mutex::default(),
+            used: Mutex::new(HashMap::from([("b".to_owned(), 1)])),
+        };
+        for name in ["a", "b"] {
+            std::fs::create_dir_all(places.caches.join(name).join("files")).unwrap();
+            std::fs::write(places.caches.join(format!("{name}.id")), name).unwrap();
+        }
+        let trash = Folder::beneath(&places.temporary).unwrap();
+        assert_eq!(places.take_caches(&trash).unwrap(), ["a"]);
+        let left = |name: &str| places.caches.join(name).exists();
+        assert_eq!(["a", "a.id", "b/files", "b.id"].map(left), [false, false, true, true]);
+        assert!(trash.path().join("a/files").exists() && trash.path().join("a.id").exists());
     }
 }

@@ -1,5 +1,6 @@
 //! `RUN --mount`: what is mounted while a command runs, and no part of what it makes.
 
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, PoisonError};
 
@@ -242,9 +243,50 @@ impl Mounts {
 
     /// Makes what is to be mounted, and waits for caches that others have.
     pub(crate) async fn acquire(self) -> Result<Mounted> {
-        let Mounts { build, wanted } = self;
-        let mut mounted = Mounted {
-            build: Arc::clone(&build),
+        let mut mounted = Mounted::none(&self.build);
+        for lock in self.locked() {
+            mounted._locks.push(lock.lock_owned().await);
+        }
+        blocking("make what is mounted", move || {
+            for Wanted { target, kind, .. } in self.wanted {
+                mounted.add(target, kind)?;
+            }
+            Ok(mounted)
+        })
+        .await
+    }
+
+    /// The locks of caches that others wait for: each once and in one order for all, so that no two steps wait for each
+    /// other, nor one for itself.
+    fn locked(&self) -> Vec<Arc<tokio::sync::Mutex<()>>> {
+        let of = |wanted: &Wanted| match &wanted.kind {
+            What::Cache { id, sharing: Sharing::Locked, .. } => Some(self.build.cache_name(id)),
+            _ => None,
+        };
+        let names: BTreeSet<String> = self.wanted.iter().filter_map(of).collect();
+        names.iter().map(|name| self.build.places.lock(name)).collect()
+    }
+}
+
+impl Build {
+    /// The name of a cache's folder.
+    fn cache_name(&self, id: &str) -> String {
+        self.key_of("cache").with(id).finish().hex()
+    }
+}
+
+impl Places {
+    /// The lock of a cache of this name.
+    fn lock(&self, name: &str) -> Arc<tokio::sync::Mutex<()>> {
+        let mut locks = self.locks.lock().unwrap_or_else(PoisonError::into_inner);
+        Arc::clone(locks.entry(name.to_owned()).or_default())
+    }
+}
+
+impl Mounted {
+    fn none(build: &Arc<Build>) -> Mounted {
+        Mounted {
+            build: Arc::clone(build),
             mounts: Vec::new(),
             layered: Vec::new(),
             tmpfs: Vec::new(),
@@ -252,60 +294,58 @@ impl Mounts {
             _locks: Vec::new(),
             _used: Vec::new(),
             _folders: Vec::new(),
-        };
-        for Wanted { target, kind, .. } in wanted {
-            match kind {
-                What::File { source, writable: false } => mounted.bind(&target, &source, true),
-                What::File { source, writable: true } => {
-                    // What is written to it is nobody's afterwards.
-                    let folder = Folder::beneath(&build.places.temporary)?;
-                    let copy = folder.path().join("file");
-                    std::fs::copy(&source, &copy)
-                        .map_err(|error| Failure::system(format_args!("copy {}", source.display()), error))?;
-                    mounted.bind(&target, &copy, false);
-                    mounted._folders.push(folder);
+        }
+    }
+
+    /// Makes a mount. Blocks: files are copied, however long they are.
+    fn add(&mut self, target: String, kind: What) -> Result<()> {
+        match kind {
+            What::File { source, writable: false } => self.bind(&target, &source, true),
+            What::File { source, writable: true } => {
+                // What is written to it is nobody's afterwards.
+                let folder = Folder::beneath(&self.build.places.temporary)?;
+                let copy = folder.path().join("file");
+                std::fs::copy(&source, &copy)
+                    .map_err(|error| Failure::system(format_args!("copy {}", source.display()), error))?;
+                self.bind(&target, &copy, false);
+                self._folders.push(folder);
+            }
+            What::Layers { lower, writable } => {
+                let folder = Folder::beneath(&self.build.places.temporary)?;
+                for name in ["upper", "work"] {
+                    std::fs::create_dir(folder.path().join(name))
+                        .map_err(|error| Failure::system("make a folder for a mount", error))?;
                 }
-                What::Layers { lower, writable } => {
-                    let folder = Folder::beneath(&build.places.temporary)?;
-                    for name in ["upper", "work"] {
-                        std::fs::create_dir(folder.path().join(name))
-                            .map_err(|error| Failure::system("make a folder for a mount", error))?;
-                    }
-                    let path = folder.path().to_owned();
-                    mounted.layered.push(Layered { target, lower, folder: path, writable });
-                    mounted._folders.push(folder);
-                }
-                What::Cache { id, sharing, mode, owner } => {
-                    mounted.cache(&target, &id, sharing, mode, owner).await?;
-                }
-                What::Tmpfs { size } => {
-                    let size = size.map(|size| format!("size={size}")).unwrap_or_default();
-                    mounted.tmpfs.push((target, size));
-                }
-                What::Secret { bytes, mode, owner } => {
-                    let folder = Folder::beneath(build.private.path())?;
-                    let path = folder.path().join("secret");
-                    write_private(&path, &bytes, mode)?;
-                    std::os::unix::fs::chown(&path, Some(owner.0), Some(owner.1))
-                        .map_err(|error| Failure::system("give a secret its owner", error))?;
-                    mounted.bind(&target, &path, true);
-                    mounted._folders.push(folder);
-                }
-                What::Variable { name, value } => mounted.variables.push(format!("{name}={value}")),
-                What::Script { text } => {
-                    let folder = Folder::beneath(build.private.path())?;
-                    let path = folder.path().join("script");
-                    write_private(&path, text.as_bytes(), 0o755)?;
-                    mounted.bind(&target, &path, true);
-                    mounted._folders.push(folder);
-                }
+                let path = folder.path().to_owned();
+                self.layered.push(Layered { target, lower, folder: path, writable });
+                self._folders.push(folder);
+            }
+            What::Cache { id, sharing, mode, owner } => self.cache(&target, &id, sharing, mode, owner)?,
+            What::Tmpfs { size } => {
+                let size = size.map(|size| format!("size={size}")).unwrap_or_default();
+                self.tmpfs.push((target, size));
+            }
+            What::Secret { bytes, mode, owner } => {
+                let folder = Folder::beneath(self.build.private.path())?;
+                let path = folder.path().join("secret");
+                write_private(&path, &bytes, mode)?;
+                std::os::unix::fs::chown(&path, Some(owner.0), Some(owner.1))
+                    .map_err(|error| Failure::system("give a secret its owner", error))?;
+                self.bind(&target, &path, true);
+                self._folders.push(folder);
+            }
+            What::Variable { name, value } => self.variables.push(format!("{name}={value}")),
+            What::Script { text } => {
+                let folder = Folder::beneath(self.build.private.path())?;
+                let path = folder.path().join("script");
+                write_private(&path, text.as_bytes(), 0o755)?;
+                self.bind(&target, &path, true);
+                self._folders.push(folder);
             }
         }
-        Ok(mounted)
+        Ok(())
     }
-}
 
-impl Mounted {
     fn bind(&mut self, target: &str, source: &Path, read_only: bool) {
         self.mounts.push(HostMount {
             kind: "bind".to_owned(),
@@ -318,7 +358,7 @@ impl Mounted {
     }
 
     /// The folder of a cache: its own for who shares it with nobody.
-    async fn cache(
+    fn cache(
         &mut self,
         target: &str,
         id: &str,
@@ -327,23 +367,16 @@ impl Mounted {
         owner: (u32, u32),
     ) -> Result<()> {
         let places = Arc::clone(&self.build.places);
-        let lock = |name: &str| {
-            let mut locks = places.locks.lock().unwrap_or_else(PoisonError::into_inner);
-            Arc::clone(locks.entry(name.to_owned()).or_default())
-        };
-        let name = Key::of("cache").with(id).finish().hex();
+        let name = self.build.cache_name(id);
         let name = match sharing {
-            Sharing::Shared => name,
-            Sharing::Locked => {
-                self._locks.push(lock(&name).lock_owned().await);
-                name
-            }
+            // A locked one has been waited for.
+            Sharing::Shared | Sharing::Locked => name,
             Sharing::Private => {
                 // The first that nobody has.
                 let mut number = 0;
                 loop {
                     let own = if number == 0 { name.clone() } else { format!("{name}-{number}") };
-                    if let Ok(guard) = lock(&own).try_lock_owned() {
+                    if let Ok(guard) = places.lock(&own).try_lock_owned() {
                         self._locks.push(guard);
                         break own;
                     }

@@ -1,6 +1,7 @@
 //! What is asked of a build.
 
 use std::collections::BTreeMap;
+use std::path::PathBuf;
 
 use hull_engine::model::HostConfig;
 
@@ -31,6 +32,9 @@ pub struct Request {
     pub host: HostConfig,
     /// The daemon may fetch files from addresses, from where it is itself.
     pub may_fetch: bool,
+    /// The socket with a policy that the build came by. It uses nothing that builds from elsewhere have kept, and what is
+    /// kept of it is used by no others.
+    pub socket: Option<PathBuf>,
     /// The labels of the steps' containers.
     pub step_labels: BTreeMap<String, String>,
     /// Secrets by their ids.

@@ -72,6 +72,22 @@ fn stages_that_do_not_need_each_other_run_at_the_same_time() {
 }
 
 #[test]
+fn locked_caches_are_waited_for_by_all_in_one_order() {
+    // One that stands there twice waits for no other; of two stages that have two, none has what the other waits for.
+    Daemon::start().session(
+        r#"
+        $ mkdir ctx; a=--mount=type=cache,sharing=locked,id=a,target; b=--mount=type=cache,sharing=locked,id=b,target; printf '%s\n' 'FROM busybox AS one' "RUN $a=/a $a=/again touch /a/x && ls /again >/made" >ctx/Dockerfile
+        $ timeout 60 hull build -q -t one ctx >/dev/null; hull run --rm one cat /made
+        x
+        $ for n in 1 2 3 4 5 6; do printf '%s\n' "FROM one AS s$n" "RUN $a=/a $b=/b echo $n >>/b/n" "FROM one AS t$n" "RUN $b=/b $a=/a echo $n >>/b/n"; done >>ctx/Dockerfile
+        $ { echo 'FROM busybox'; for n in 1 2 3 4 5 6; do printf '%s\n' "COPY --from=s$n /made /s$n" "COPY --from=t$n /made /t$n"; done; echo "RUN $b=/b wc -l </b/n >/count"; } >>ctx/Dockerfile
+        $ timeout 120 hull build -q -t all ctx >/dev/null; hull run --rm all cat /count
+        12
+        "#,
+    );
+}
+
+#[test]
 fn a_context_is_what_its_list_leaves() {
     Daemon::start().session(
         r#"
