@@ -60,7 +60,8 @@ impl Stage {
         };
         // What stands on the same stage and takes the same from it need not be looked at.
         let quick = origin_key.map(|key| self.copy_key(&wanted, "from").with(key.to_string()).finish());
-        if let Some(outcome) = quick.map(|quick| self.found(quick, "")).transpose()?.flatten() {
+        if let Some(mut outcome) = quick.map(|quick| self.kept(quick)).transpose()?.flatten() {
+            outcome.made.key = self.copied_key(&outcome.made.draft.image.config);
             return Ok(outcome);
         }
         let origin = match &wanted.from {
@@ -78,7 +79,7 @@ impl Stage {
         let (placed, digest) = self.looked_at(&wanted, origin.as_ref()).await?;
         let key = self.copy_key(&wanted, "files").with(digest.to_string()).finish();
         let created_by = wanted.created_by(&digest, &placed);
-        let outcome = match self.found(key, &created_by)? {
+        let mut outcome = match self.found(key, &created_by, |_: &mut ImageConfig| Ok(()))? {
             Some(outcome) => outcome,
             None => {
                 let sealed = self.copied(&wanted, placed, origin.as_ref()).await?;
@@ -87,9 +88,25 @@ impl Stage {
             }
         };
         if let Some(quick) = quick {
-            self.build.engine.images.keep_step(&quick, &outcome.made.draft, "the same, by its stage", 0)?;
+            if !outcome.borrowed {
+                self.build.engine.images.keep_step(
+                    &quick,
+                    &outcome.made.draft,
+                    "the same, by its stage",
+                    0,
+                )?;
+            }
+            outcome.made.key = self.copied_key(&outcome.made.draft.image.config);
         }
         Ok(outcome)
+    }
+
+    /// By what that which follows a copy of a stage is known: the same by whichever of its two keys the copy was found.
+    fn copied_key(&self, now: &ImageConfig) -> Digest {
+        let new = now.rootfs.diff_ids.iter().skip(self.made.draft.image.config.rootfs.diff_ids.len());
+        let line = now.history.last().map(|line| line.created_by.as_str()).unwrap_or_default();
+        let key = Key::of("copied").with(self.made.key.to_string()).with(line);
+        key.with_all(new.map(Digest::to_string)).finish()
     }
 
     fn wanted(&self, copy: &Copy, add: Option<&Add>) -> Result<Wanted> {
@@ -224,7 +241,7 @@ impl Stage {
     pub(crate) async fn workdir(&mut self, path: &str, change: &Change) -> Result<Outcome> {
         let created_by = change.created_by();
         let key = Key::of("workdir").with(self.made.key.to_string()).with(path).finish();
-        if let Some(outcome) = self.found(key, &created_by)? {
+        if let Some(outcome) = self.found(key, &created_by, |config| change.apply(config))? {
             return Ok(outcome);
         }
         let step = Box::pin(self.build.step(&self.made.draft, CreateBody::default())).await?;

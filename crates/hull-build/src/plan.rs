@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use hull_image::Platform;
 
-use crate::dockerfile::expand::Expander;
+use crate::dockerfile::expand::{Expander, fits};
 use crate::dockerfile::{Dockerfile, Instruction, Kind, Mistake, Stage, nearest};
 use crate::request::Request;
 
@@ -93,6 +93,8 @@ pub fn plan(file: &Dockerfile, request: &Request) -> Result<Plan, Mistake> {
             };
             globals.insert(name.clone(), value);
         }
+        fits("the arguments before the first stage", globals.values().flatten().map(String::as_str))
+            .map_err(|message| instruction.mistake(message))?;
     }
     let value = |name: &str| globals.get(name).cloned().flatten().or_else(|| platforms.get(name).cloned());
     let mut stages: Vec<Planned> = Vec::new();
@@ -251,6 +253,26 @@ mod tests {
         let plan = of(&text, "", &[("V", "2")]).unwrap();
         assert_eq!(plan.stages[0].base, Base::Image("base:2".to_owned()));
         assert_eq!(plan.stages[1].base, Base::Image("base:2-linux".to_owned()));
+    }
+
+    #[test]
+    fn arguments_that_double_are_told_with_their_line() {
+        let mut text = "ARG A0=0123456789abcdef\n".to_owned();
+        for line in 1..40 {
+            let before = line - 1;
+            text.push_str(&format!("ARG A{line}=$A{before}$A{before}\n"));
+        }
+        let error = of(&(text + "FROM scratch\n"), "", &[]).unwrap_err().to_string();
+        assert!(
+            error.starts_with(
+                "dockerfile parse error on line 17: the arguments before the first stage come to"
+            ),
+            "{error}"
+        );
+        let many: String = (0..9).map(|number| format!("ARG B{number}=$A\n")).collect();
+        let long = "x".repeat(200 << 10);
+        assert!(of(&format!("ARG A\n{many}FROM scratch\n"), "", &[("A", &long)]).is_err());
+        assert!(of(&format!("ARG A\n{many}FROM scratch\n"), "", &[("A", "x")]).is_ok());
     }
 
     #[test]

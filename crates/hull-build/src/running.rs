@@ -44,7 +44,7 @@ impl Stage {
             .with_all(self.build.request.host.extra_hosts.iter().flatten())
             .with_all(mounts.keys())
             .finish();
-        if let Some(outcome) = self.found(key, &created_by)? {
+        if let Some(outcome) = self.found(key, &created_by, |_: &mut ImageConfig| Ok(()))? {
             return Ok(outcome);
         }
         let mounts = Box::pin(mounts.acquire()).await?;

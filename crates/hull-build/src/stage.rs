@@ -2,6 +2,7 @@
 //! never done before.
 
 use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, PoisonError};
 use std::time::Instant;
 
@@ -9,7 +10,7 @@ use hull_image::config::History;
 use hull_image::{Digest, Draft, ImageConfig, Layer, Platform};
 
 use crate::build::{Build, Made};
-use crate::dockerfile::expand::Expander;
+use crate::dockerfile::expand::{Expander, fits};
 use crate::dockerfile::lint::PREDEFINED;
 use crate::dockerfile::{Instruction, Kind, parse_trigger};
 use crate::failure::{Failure, Result};
@@ -20,6 +21,9 @@ use crate::progress::Event;
 
 /// What `PATH` is where nobody says so.
 const DEFAULT_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
+
+/// The longest configuration of an image, in bytes: one that is longer could be neither loaded nor pulled.
+const CONFIG_LIMIT: usize = 8 << 20;
 
 /// A stage on its way.
 pub(crate) struct Stage {
@@ -33,12 +37,16 @@ pub(crate) struct Stage {
     cmd_set: bool,
     /// The number of the step that is done.
     pub(crate) step: usize,
+    /// What the words of the instruction came to so far.
+    spent: AtomicUsize,
 }
 
 /// What became of a step.
 pub(crate) struct Outcome {
     pub(crate) made: Made,
     pub(crate) cached: bool,
+    /// An image that the request names gave it: it is this build's, and kept for no other.
+    pub(crate) borrowed: bool,
 }
 
 /// Builds the stage of this number.
@@ -78,6 +86,7 @@ pub(crate) async fn run(build: Arc<Build>, index: usize) -> Result<Made> {
         arguments: BTreeMap::new(),
         cmd_set: false,
         step: first,
+        spent: AtomicUsize::new(0),
     };
     stage.triggers(triggers, from).await?;
     for instruction in &planned.instructions {
@@ -139,7 +148,8 @@ async fn based(
                 config: Some(hull_image::ContainerConfig::default()),
                 ..ImageConfig::default()
             };
-            let key = Key::of("scratch").with_all([&platform.os, &platform.architecture, &platform.variant]);
+            let key =
+                build.key_of("scratch").with_all([&platform.os, &platform.architecture, &platform.variant]);
             Ok(Made { draft: build.engine.images.draft(config)?, key: key.finish() })
         }
     }
@@ -186,7 +196,16 @@ pub(crate) fn next(
     config.container.clear();
     config.docker_version.clear();
     config.comment.clear();
-    Ok(build.engine.images.draft(config)?)
+    let env = config.config.as_ref().map(|config| &config.env[..]).unwrap_or_default();
+    fits("the variables of the image", env.iter().map(String::as_str)).map_err(Failure::invalid)?;
+    let draft = build.engine.images.draft(config)?;
+    let length = draft.image.raw_config.len();
+    if length > CONFIG_LIMIT {
+        return Err(Failure::invalid(format!(
+            "the image's configuration comes to {length} bytes: with more than {CONFIG_LIMIT} it could not be pulled again"
+        )));
+    }
+    Ok(draft)
 }
 
 impl Build {
@@ -243,14 +262,22 @@ impl Stage {
 
     /// Expands words with the variables of this stage.
     pub(crate) fn expanded(&self, text: &str) -> Result<String> {
-        let value = |name: &str| self.value(name);
-        Expander::new(self.build.plan.escape, &value).word(text).map_err(Failure::invalid)
+        self.expand(|expander| expander.word(text))
     }
 
     /// Expands a document.
     pub(crate) fn expanded_document(&self, text: &str) -> Result<String> {
+        self.expand(|expander| expander.document(text))
+    }
+
+    /// Expands something, and counts it to what the instruction comes to.
+    fn expand(&self, text: impl FnOnce(&Expander<'_>) -> Result<String, String>) -> Result<String> {
         let value = |name: &str| self.value(name);
-        Expander::new(self.build.plan.escape, &value).document(text).map_err(Failure::invalid)
+        let expander =
+            Expander::new(self.build.plan.escape, &value).after(self.spent.load(Ordering::Relaxed));
+        let expanded = text(&expander).map_err(Failure::invalid);
+        self.spent.store(expander.spent(), Ordering::Relaxed);
+        expanded
     }
 
     /// The arguments that a command sees, `NAME=value`: what the environment has already is not among them.
@@ -277,6 +304,7 @@ impl Stage {
 
     async fn execute(&mut self, instruction: &Instruction) -> Result<Outcome> {
         self.build.check()?;
+        self.spent.store(0, Ordering::Relaxed);
         match &instruction.kind {
             // Boxed: what these keep over their awaits is large, and the daemon's threads have small stacks.
             Kind::Run(run) => Box::pin(self.run(run)).await,
@@ -298,7 +326,7 @@ impl Stage {
                     return Box::pin(self.workdir(path, &change)).await;
                 }
                 let (made, cached) = changed(&self.build, &self.made, &change)?;
-                Ok(Outcome { made, cached })
+                Ok(Outcome { made, cached, borrowed: false })
             }
         }
     }
@@ -319,8 +347,10 @@ impl Stage {
             self.arguments.insert(name.clone(), value);
             self.build.consumed.lock().unwrap_or_else(PoisonError::into_inner).insert(name.clone());
         }
+        fits("the arguments of the stage", self.arguments.values().flatten().map(String::as_str))
+            .map_err(Failure::invalid)?;
         let (made, cached) = changed(&self.build, &self.made, &Change::Arg(shown.join(" ")))?;
-        Ok(Outcome { made, cached })
+        Ok(Outcome { made, cached, borrowed: false })
     }
 
     /// Enters what a step did: the next image, kept under its key.
@@ -334,13 +364,25 @@ impl Stage {
         let draft = next(&self.build, &self.made.draft, created_by.clone(), layer, change)?;
         let size = layer.map_or(0, |layer| layer.size);
         self.build.engine.images.keep_step(&key, &draft, &created_by, size)?;
-        Ok(Outcome { made: Made { draft, key }, cached: false })
+        Ok(Outcome { made: Made { draft, key }, cached: false, borrowed: false })
     }
 
-    /// What a step of this key made before, also as a step of an image that the request names.
-    pub(crate) fn found(&self, key: Digest, created_by: &str) -> Result<Option<Outcome>> {
-        if let Some(draft) = cached(&self.build, &key)? {
-            return Ok(Some(Outcome { made: Made { draft, key }, cached: true }));
+    /// What a step of this key made before.
+    pub(crate) fn kept(&self, key: Digest) -> Result<Option<Outcome>> {
+        let draft = cached(&self.build, &key)?;
+        Ok(draft.map(|draft| Outcome { made: Made { draft, key }, cached: true, borrowed: false }))
+    }
+
+    /// What a step of this key made before, also as a step of an image that the request names: that image's layer, and
+    /// the step's own change of the configuration.
+    pub(crate) fn found(
+        &self,
+        key: Digest,
+        created_by: &str,
+        change: impl Fn(&mut ImageConfig) -> Result<()>,
+    ) -> Result<Option<Outcome>> {
+        if let Some(outcome) = self.kept(key)? {
+            return Ok(Some(outcome));
         }
         if self.build.request.no_cache {
             return Ok(None);
@@ -348,14 +390,23 @@ impl Stage {
         for name in &self.build.request.cache_from {
             // One that is not there has nothing to give.
             let Ok(image) = self.build.engine.images.resolve(name) else { continue };
-            if let Some(config) = continued(&self.made.draft.image.config, &image.config, created_by) {
+            if let Some(mut config) = continued(&self.made.draft.image.config, &image.config, created_by) {
+                change(&mut config)?;
+                let key = borrowed(key, &self.made.draft.image.config, &config);
                 let draft = self.build.engine.images.draft(config)?;
-                self.build.engine.images.keep_step(&key, &draft, created_by, 0)?;
-                return Ok(Some(Outcome { made: Made { draft, key }, cached: true }));
+                return Ok(Some(Outcome { made: Made { draft, key }, cached: true, borrowed: true }));
             }
         }
         Ok(None)
     }
+}
+
+/// The key of a step that another image gave. What that image says of its history is its maker's word alone: whoever makes
+/// an image may say of a layer that any command made it. So what follows is known by the layer, and nobody who does not
+/// name such an image gets it.
+fn borrowed(key: Digest, before: &ImageConfig, now: &ImageConfig) -> Digest {
+    let new = now.rootfs.diff_ids.iter().skip(before.rootfs.diff_ids.len());
+    Key::of("borrowed").with(key.to_string()).with_all(new.map(Digest::to_string)).finish()
 }
 
 /// The image that one has become by one step, where another image is that image with this step and further ones.
@@ -404,5 +455,13 @@ mod tests {
         assert!(continued(&so_far, &all, "RUN c").is_none());
         assert!(continued(&image(&[("other", false), ("ENV a", true)]), &all, "RUN b").is_none());
         assert!(continued(&all, &all, "RUN d").is_none());
+        // Neither the step's own key nor that of another image which says the same of another layer.
+        let key = Digest::of(b"RUN b");
+        let given = borrowed(key, &so_far, &next);
+        let mut other = next.clone();
+        other.rootfs.diff_ids[1] = Digest::of(b"something else");
+        assert_ne!(given, key);
+        assert_ne!(given, borrowed(key, &so_far, &other));
+        assert_eq!(given, borrowed(key, &so_far, &next.clone()));
     }
 }

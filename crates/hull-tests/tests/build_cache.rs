@@ -86,3 +86,14 @@ fn an_image_from_elsewhere_gives_its_steps() {
         "#
     ));
 }
+
+#[test]
+fn what_follows_a_copy_of_a_stage_is_found_again() {
+    Daemon::start().session(
+        r#"
+        $ mkdir ctx; echo 1 >ctx/x; printf '%s\n' 'FROM busybox AS a' 'COPY x /other' 'RUN echo made >/made && touch -d @0 /made' 'FROM busybox' 'COPY --from=a /made /' 'RUN cat /proc/sys/kernel/random/uuid >/id' >ctx/Dockerfile
+        $ build() { hull build -q -t c ctx >/dev/null; hull run --rm c cat /id; }; build >one; build | cmp - one; build | cmp - one
+        $ echo 2 >ctx/x; build | cmp - one
+        "#,
+    );
+}

@@ -222,3 +222,22 @@ fn pruning_takes_no_step_of_a_build_that_goes_on() {
         "#,
     );
 }
+
+#[test]
+fn variables_that_double_with_each_line_are_refused_with_their_line() {
+    Daemon::start().session(
+        r#"
+        $ mkdir ctx; { echo FROM busybox; echo ENV a0=0123456789abcdef; for n in $(seq 40); do echo "ENV a$n=\$a$((n - 1))\$a$((n - 1))"; done; } >ctx/Dockerfile; hull build ctx 2>&1 | grep -o 'Dockerfile:1[0-9]\|the variables of the image come to [0-9]* bytes' | sort -u
+        Dockerfile:17
+        the variables of the image come to 1048623 bytes
+        $ sed -i s/ENV/ARG/ ctx/Dockerfile; hull build ctx 2>&1 | grep -o 'Dockerfile:1[0-9]\|the arguments of the stage come to [0-9]* bytes' | sort -u
+        Dockerfile:18
+        the arguments of the stage come to 2097136 bytes
+        $ { echo FROM busybox; echo "ENV a=$(head -c 100000 /dev/zero | tr '\0' x)"; for n in $(seq 90); do echo 'LABEL a=$a$a$a$a$a$a$a$a$a$a'; done; } >ctx/Dockerfile; hull build ctx 2>&1 | grep -c 'the image.s configuration comes to 9[0-9]* bytes: with more than 8388608 it could not be pulled again'
+        1
+        $ { echo FROM busybox; echo "ENV a=$(head -c 100000 /dev/zero | tr '\0' x)"; echo 'COPY $a $a $a $a $a $a $a $a $a $a $a /x/'; } >ctx/Dockerfile; hull build ctx 2>&1 | grep -o 'Dockerfile:3\|the values of its variables come to more than 1048576 bytes' | sort -u
+        Dockerfile:3
+        the values of its variables come to more than 1048576 bytes
+        "#,
+    );
+}

@@ -472,6 +472,70 @@ fn what_is_pushed_is_the_label_s_own() {
     assert_eq!(push(&mut api, "").status, 200);
 }
 
+/// Whoever has a confined socket decides nothing of what others build: of three ways to leave files in a cache, none leads into
+/// a build by the daemon's own socket or by another one's, and each is still a cache for those who took it.
+#[test]
+fn a_confined_socket_builds_and_leaves_nothing_in_the_builds_of_others() {
+    if docker() {
+        return;
+    }
+    let daemon = Daemon::start();
+    daemon.session(
+        r#"
+        $ sock=${HULL_HOST#unix://}; for name in one two; do eval "$name=unix://${sock%/*}/$name.sock"; hull system socket add "${sock%/*}/$name.sock" confined >/dev/null; done
+        $ at() { hull -H "$@"; }; mkdir ctx; echo sent >ctx/sent
+        $ printf '%s\n' 'FROM busybox' 'COPY sent /' 'RUN echo clean >/g' >ctx/Dockerfile; at "$one" build -q -t mine ctx >/dev/null; at "$one" run --rm mine cat /g /sent
+        clean
+        sent
+        $ at "$one" build --progress plain ctx 2>&1 | grep -c CACHED; at "$two" build --progress plain ctx 2>&1 | grep -c CACHED; hull build --progress plain ctx 2>&1 | grep -c CACHED
+        2
+        0
+        0
+        [1]
+        "#,
+    );
+    // What the host has is refused in a build's steps, too.
+    daemon.session(
+        r#"
+        $ sock=${HULL_HOST#unix://}; at() { hull -H "unix://${sock%/*}/one.sock" "$@"; }; mkdir -p ctx
+        $ echo 'FROM busybox' >ctx/Dockerfile; at build --network host ctx 2>&1 | grep -o 'refused by the rule [a-z-]*'
+        refused by the rule no-host-namespaces
+        $ printf '%s\n' 'FROM busybox' 'ADD http://127.0.0.1:1/x /x' >ctx/Dockerfile; at build ctx 2>&1 | grep -c "from the host's network, which this socket refuses"
+        1
+        $ printf '%s\n' 'FROM hull/host' 'RUN true' >ctx/Dockerfile; at build ctx 2>&1 | grep -c 'hull/host is this machine itself'
+        1
+        "#,
+    );
+    // Arguments that are no part of a step's key, and caches by their names.
+    daemon.session(
+        r#"
+        $ sock=${HULL_HOST#unix://}; at() { hull -H "unix://${sock%/*}/one.sock" "$@"; }; mkdir -p ctx
+        $ printf '%s\n' 'FROM busybox' 'RUN echo ${HTTP_PROXY:-clean} >/f' 'RUN --mount=type=cache,target=/c cat /c/x >/h 2>/dev/null || echo clean >/h' >ctx/Dockerfile
+        $ at build -q --build-arg HTTP_PROXY=http://evil ctx >/dev/null; hull build -q -t his ctx >/dev/null; hull run --rm his cat /f
+        clean
+        $ printf '%s\n' 'FROM busybox' 'RUN --mount=type=cache,target=/c echo poisoned >/c/x' >ctx/fill; at build -q -f ctx/fill ctx >/dev/null
+        $ hull build -q --no-cache -t his ctx >/dev/null; hull run --rm his cat /h; at build -q --no-cache -t mine ctx >/dev/null; at run --rm mine cat /h
+        clean
+        poisoned
+        "#,
+    );
+    // An image that says of a layer what another command makes: who names it gets it, in that build.
+    daemon.session(
+        r#"
+        $ sock=${HULL_HOST#unix://}; at() { hull -H "unix://${sock%/*}/one.sock" "$@"; }; mkdir -p ctx; echo EVIL >g
+        $ at create --name xx busybox /bin/sh -c 'echo lies >/g' >/dev/null; at cp g xx:/g 2>/dev/null; at commit xx evil:1 >/dev/null
+        $ printf '%s\n' 'FROM busybox' 'RUN echo lies >/g' 'RUN cat /g >/after' >ctx/Dockerfile; at build -q --cache-from evil:1 -t e ctx >/dev/null; at run --rm e cat /after
+        EVIL
+        $ at build -q -t e ctx >/dev/null; at run --rm e cat /after; hull build -q -t e ctx >/dev/null; hull run --rm e cat /after
+        lies
+        lies
+        $ hull builder prune -af >/dev/null; hull build -q --cache-from evil:1 -t e ctx >/dev/null; hull run --rm e cat /after; hull build -q -t e ctx >/dev/null; hull run --rm e cat /after
+        EVIL
+        lies
+        "#,
+    );
+}
+
 #[test]
 fn sockets_come_and_go_and_stay() {
     if docker() {

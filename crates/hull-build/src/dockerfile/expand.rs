@@ -1,12 +1,25 @@
 //! Variables, quotes and escapes in the words of instructions, as a shell that knows no more than that.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::collections::BTreeSet;
 
 use regex::Regex;
 
-/// Patterns and texts longer than this are not matched: a variable is no place for a file.
-const LONGEST: usize = 1 << 20;
+/// So many bytes of values one instruction's words may come to, and so many the variables of a stage: a variable is no place
+/// for a file, and what doubles with each line has no other end.
+pub const LONGEST: usize = 1 << 20;
+
+/// An error where these texts together are longer than [`LONGEST`].
+///
+/// # Errors
+/// They are.
+pub fn fits<'t>(what: &str, texts: impl IntoIterator<Item = &'t str>) -> Result<(), String> {
+    let length: usize = texts.into_iter().map(str::len).sum();
+    match length > LONGEST {
+        true => Err(format!("{what} come to {length} bytes: more than {LONGEST} are no environment")),
+        false => Ok(()),
+    }
+}
 
 /// How words are expanded, and what was asked for that has no value.
 pub struct Expander<'a> {
@@ -14,12 +27,26 @@ pub struct Expander<'a> {
     value: &'a dyn Fn(&str) -> Option<String>,
     /// Names without a value, which were used without an alternative.
     missing: RefCell<BTreeSet<String>>,
+    /// The length of all values that were put in so far.
+    spent: Cell<usize>,
 }
 
 impl<'a> Expander<'a> {
     /// Expands with the values that `value` knows.
     pub fn new(escape: char, value: &'a dyn Fn(&str) -> Option<String>) -> Self {
-        Expander { escape, value, missing: RefCell::default() }
+        Expander { escape, value, missing: RefCell::default(), spent: Cell::new(0) }
+    }
+
+    /// The same for further words of an instruction, where others came to so much.
+    #[must_use]
+    pub fn after(self, spent: usize) -> Self {
+        self.spent.set(spent);
+        self
+    }
+
+    /// What the words came to, in bytes of values.
+    pub fn spent(&self) -> usize {
+        self.spent.get()
     }
 
     /// The names that were used and have no value.
@@ -58,8 +85,19 @@ impl<'a> Expander<'a> {
         Ok(word)
     }
 
-    fn get(&self, name: &str) -> Option<String> {
-        (self.value)(name)
+    fn get(&self, name: &str) -> Result<Option<String>, String> {
+        let value = (self.value)(name);
+        self.spend(value.as_ref().map_or(0, String::len))?;
+        Ok(value)
+    }
+
+    /// Counts a value, before it is put in.
+    fn spend(&self, length: usize) -> Result<(), String> {
+        self.spent.set(self.spent.get().saturating_add(length));
+        match self.spent.get() > LONGEST {
+            true => Err(format!("the values of its variables come to more than {LONGEST} bytes")),
+            false => Ok(()),
+        }
     }
 }
 
@@ -201,7 +239,7 @@ impl<'e, 'a, 't> Lexer<'e, 'a, 't> {
     fn dollar(&mut self) -> Result<String, String> {
         if self.rest.next_if_eq(&'{').is_none() {
             let name = self.name();
-            return Ok(if name.is_empty() { "$".to_owned() } else { self.value_of(&name) });
+            return if name.is_empty() { Ok("$".to_owned()) } else { self.value_of(&name) };
         }
         match self.rest.peek() {
             None => return Err("syntax error: missing '}'".to_owned()),
@@ -214,7 +252,7 @@ impl<'e, 'a, 't> Lexer<'e, 'a, 't> {
         }
         match self.rest.next() {
             None => Err("syntax error: missing '}'".to_owned()),
-            Some('}') => Ok(self.value_of(&name)),
+            Some('}') => self.value_of(&name),
             Some(':') => match self.rest.next() {
                 Some(modifier @ ('-' | '+' | '?')) => self.alternative(&name, modifier, true),
                 Some(other) => Err(format!("unsupported modifier ({other}) in substitution")),
@@ -224,13 +262,13 @@ impl<'e, 'a, 't> Lexer<'e, 'a, 't> {
             Some(end @ ('#' | '%')) => {
                 let longest = self.rest.next_if_eq(&end).is_some();
                 let (pattern, _) = self.until(Some('}'), true)?;
-                trimmed(&self.value_of(&name), &pattern, end == '#', longest)
+                trimmed(&self.value_of(&name)?, &pattern, end == '#', longest)
             }
             Some('/') => {
                 let all = self.rest.next_if_eq(&'/').is_some();
                 let (pattern, _) = self.until(Some('/'), true)?;
                 let (replacement, _) = self.until(Some('}'), true)?;
-                replaced(&self.value_of(&name), &pattern, &replacement, all)
+                self.replaced(&self.value_of(&name)?, &pattern, &replacement, all)
             }
             Some(other) => Err(format!("unsupported modifier ({other}) in substitution")),
         }
@@ -238,7 +276,7 @@ impl<'e, 'a, 't> Lexer<'e, 'a, 't> {
 
     fn alternative(&mut self, name: &str, modifier: char, empty_is_unset: bool) -> Result<String, String> {
         let (word, _) = self.until(Some('}'), false)?;
-        let value = self.expander.get(name).filter(|value| !(empty_is_unset && value.is_empty()));
+        let value = self.expander.get(name)?.filter(|value| !(empty_is_unset && value.is_empty()));
         match (modifier, value) {
             ('-', value) => Ok(value.unwrap_or(word)),
             ('+', Some(_)) => Ok(word),
@@ -252,11 +290,25 @@ impl<'e, 'a, 't> Lexer<'e, 'a, 't> {
         }
     }
 
-    fn value_of(&self, name: &str) -> String {
-        self.expander.get(name).unwrap_or_else(|| {
+    fn value_of(&self, name: &str) -> Result<String, String> {
+        Ok(self.expander.get(name)?.unwrap_or_else(|| {
             self.expander.missing.borrow_mut().insert(name.to_owned());
             String::new()
-        })
+        }))
+    }
+
+    /// A value with a pattern's first place, or all of them, replaced.
+    fn replaced(&self, value: &str, pattern: &str, replacement: &str, all: bool) -> Result<String, String> {
+        let expression = compiled(&translated(pattern, ".*")?, value)?;
+        let (mut out, mut done) = (String::new(), 0);
+        for found in expression.find_iter(value).take(if all { usize::MAX } else { 1 }) {
+            self.expander.spend(replacement.len())?;
+            out.push_str(&value[done..found.start()]);
+            out.push_str(replacement);
+            done = found.end();
+        }
+        out.push_str(&value[done..]);
+        Ok(out)
     }
 
     /// A name, a number, or one of the shell's own.
@@ -292,12 +344,6 @@ fn trimmed(value: &str, pattern: &str, prefix: bool, longest: bool) -> Result<St
     let expression: String = pieces.iter().rev().map(|piece| piece.expression(many)).collect();
     let found = compiled(&format!("^{expression}"), value)?.find(&reversed).map(|m| m.end());
     Ok(reversed[found.unwrap_or(0)..].chars().rev().collect())
-}
-
-fn replaced(value: &str, pattern: &str, replacement: &str, all: bool) -> Result<String, String> {
-    let expression = compiled(&translated(pattern, ".*")?, value)?;
-    let replacement = regex::NoExpand(replacement);
-    Ok(expression.replacen(value, usize::from(!all), replacement).into_owned())
 }
 
 fn compiled(expression: &str, value: &str) -> Result<Regex, String> {
@@ -348,7 +394,7 @@ fn translated(pattern: &str, many: &str) -> Result<String, String> {
 
 #[cfg(test)]
 mod tests {
-    use super::Expander;
+    use super::{Expander, LONGEST, fits};
 
     fn value(name: &str) -> Option<String> {
         let value = match name {
@@ -449,6 +495,34 @@ mod tests {
         let expander = Expander::new('\\', &value);
         assert_eq!(expander.document("'$A' \"x\" \\$A \\n $NO.").unwrap(), "'one' \"x\" $A \\n .");
         assert_eq!(expander.missing().into_iter().collect::<Vec<_>>(), ["NO"]);
+    }
+
+    #[test]
+    fn what_words_come_to_has_an_end() {
+        let long = "x".repeat(LONGEST / 2);
+        let value = |name: &str| (name == "L").then(|| long.clone());
+        let word = |text: &str| Expander::new('\\', &value).word(text).map(|word| word.len());
+        let refused = Err(format!("the values of its variables come to more than {LONGEST} bytes"));
+        assert_eq!(word("$L$L"), Ok(LONGEST));
+        for text in [
+            "$L$L$L",
+            "\"$L${L}\"$L",
+            "${L:+$L$L}",
+            "${L#x}${L%x}$L",
+            "${L//x/12}",
+            "${L//x*/$L}$L",
+            "${N:-$L$L$L}",
+        ] {
+            assert_eq!(word(text), refused, "{text}");
+        }
+        assert_eq!(Expander::new('\\', &value).document("$L$L$L").map(|text| text.len()), refused);
+        // All words of an instruction together.
+        let expander = Expander::new('\\', &value);
+        assert!(expander.word("$L").is_ok() && expander.word("$L").is_ok());
+        assert!(expander.word("$L").is_err() && expander.words("$L").is_err());
+        assert!(Expander::new('\\', &value).after(LONGEST).word("$L").is_err());
+        assert!(fits("x", ["a", &long, &long]).is_err());
+        assert_eq!(fits("x", [long.as_str(), &long]), Ok(()));
     }
 
     #[test]
