@@ -334,3 +334,36 @@ fn tags_that_are_none_are_passed_over() {
         registry.asked()
     );
 }
+
+#[test]
+fn pulls_of_a_registry_that_stalls_hold_nobody_up() {
+    const PULLS: usize = 600;
+    let (registry, _) = lies(|_, answer| answer);
+    registry.behave();
+    let manifest = registry.image("1", &[2 * MIB]);
+    for number in 0..PULLS {
+        registry.manifest(&format!("t{number}"), MANIFEST, &manifest);
+    }
+    registry.misbehave(|asked, answer| match is_large(asked, &answer) {
+        true => answer.cut(0, Then::Stall),
+        false => answer,
+    });
+    let daemon = Daemon::empty(Engine::Hull, &[]);
+    let clients: Vec<_> = (0..PULLS)
+        .map(|number| {
+            let image = format!("{}/a", registry.address);
+            let request = format!(
+                "POST /images/create?fromImage={image}&tag=t{number} HTTP/1.1\r\nHost: x\r\nContent-Length: 0\r\n\r\n"
+            );
+            let mut client = daemon.api().connect().expect("the daemon listens");
+            std::io::Write::write_all(client.get_mut(), request.as_bytes()).expect("it is asked");
+            client
+        })
+        .collect();
+    wait_until("every pull has begun", PATIENCE, || {
+        registry.asked().iter().filter(|asked| asked.path.contains("manifests/t")).count() >= PULLS
+    });
+    let answer = daemon.api().get("/system/df").expect("an answer");
+    assert_eq!(answer.status, 200);
+    drop(clients);
+}

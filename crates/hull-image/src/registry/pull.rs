@@ -27,6 +27,10 @@ const CONFIG_LIMIT: usize = 8 << 20;
 /// How many pieces of a blob may wait to be unpacked.
 const WAITING: usize = 16;
 
+/// So many images come at once: each holds a thread that unpacks, of which the daemon has some hundreds for all that it
+/// does.
+const AT_ONCE: usize = 64;
+
 /// What is to be pulled.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Wanted {
@@ -61,12 +65,14 @@ pub struct Step {
 /// Where steps are told.
 pub type Tell = Arc<dyn Fn(Step) + Send + Sync>;
 
-/// Pulls images, as many at once as are asked for; their layers share the downloads that may run at once.
+/// Pulls images, several at once; their layers share the downloads that may run at once.
 #[derive(Debug)]
 pub struct Puller {
     store: Arc<Store>,
     registries: Registries,
     downloads: Arc<Semaphore>,
+    /// How many more images may come.
+    images: Semaphore,
     /// Blobs that are being fetched: whoever wants one too waits, and finds it on the disk.
     busy: Mutex<HashMap<Digest, Weak<tokio::sync::Mutex<()>>>>,
 }
@@ -85,7 +91,7 @@ impl Puller {
     /// Into that store, from those registries.
     pub fn new(store: Arc<Store>, registries: Registries) -> Puller {
         let downloads = Arc::new(Semaphore::new(registries.settings().downloads));
-        Puller { store, registries, downloads, busy: Mutex::default() }
+        Puller { store, registries, downloads, images: Semaphore::new(AT_ONCE), busy: Mutex::default() }
     }
 
     /// Takes another configuration, which was checked. What is under way goes on.
@@ -221,6 +227,7 @@ impl Puller {
             manifests: found.manifests.clone(),
             repository: wanted.reference.name(),
         };
+        let _permit = self.images.acquire().await;
         let (messages, received) = mpsc::channel();
         let (known, here) = oneshot::channel();
         let (store, image) = (Arc::clone(&self.store), incoming.clone());

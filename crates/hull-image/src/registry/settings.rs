@@ -82,6 +82,14 @@ impl Settings {
                 )));
             }
         }
+        for prefix in self.mirrors_of.keys() {
+            let within = format!("{prefix}/");
+            if !Reference::parse(&format!("{within}x")).is_ok_and(|name| name.name().starts_with(&within)) {
+                return Err(Error::invalid(format!(
+                    "mirrors: {prefix:?} is no beginning of an image's name, as quay.io and quay.io/team are"
+                )));
+            }
+        }
         self.mirrors_of.values().flatten().try_for_each(|mirror| address(mirror).map(drop))?;
         for registry in &self.insecure {
             if registry.contains("://") {
@@ -110,7 +118,8 @@ impl Settings {
     /// Where a repository is looked for, one after the other: its mirrors, then its own registry.
     pub fn endpoints(&self, reference: &Reference) -> Vec<Endpoint> {
         let mut endpoints = Vec::new();
-        for (prefix, mirrors) in &self.mirrors_of {
+        // Of the prefixes of one name the longer ones sort behind: what says more of it is asked first.
+        for (prefix, mirrors) in self.mirrors_of.iter().rev() {
             let name = reference.name();
             let Some(rest) = name.strip_prefix(prefix.as_str()).and_then(|rest| rest.strip_prefix('/'))
             else {
