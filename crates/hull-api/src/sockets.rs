@@ -36,6 +36,15 @@ struct Open {
     listening: tokio::task::JoinHandle<()>,
 }
 
+impl Open {
+    /// Returns when it is not listened on any more, and its file is gone: dropping alone does not wait for that.
+    async fn end(mut self) {
+        self.listening.abort();
+        // What comes of the task is that it was ended.
+        let _ = (&mut self.listening).await;
+    }
+}
+
 impl Drop for Open {
     fn drop(&mut self) {
         self.listening.abort();
@@ -182,13 +191,15 @@ impl Sockets {
             )));
         }
         self.write(kept(&open).filter(|guard| guard.path != path)).await?;
-        open.remove(index);
+        open.remove(index).end().await;
         Ok(())
     }
 
     /// Listens on none any more; what was added is for the next daemon.
     pub(crate) async fn close(&self) {
-        self.open.lock().await.clear();
+        for socket in self.open.lock().await.drain(..) {
+            socket.end().await;
+        }
     }
 }
 

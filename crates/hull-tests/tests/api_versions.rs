@@ -73,7 +73,7 @@ fn what_is_not_there_says_so() {
         ("POST", "/swarm/init", "swarm"),
         ("POST", "/plugins/pull", "plugins"),
         ("POST", "/session", "session"),
-        ("POST", "/images/busybox/push", "push"),
+        ("POST", "/grpc", "grpc"),
     ] {
         let response = api.send(method, path, "", &[]).expect("an answer");
         assert_eq!(response.status, 501, "{method} {path}: {}", response.text());
