@@ -29,9 +29,11 @@ struct Script {
     parts: &'static [(&'static str, &'static [&'static str])],
 }
 
-const SCRIPTS: [Script; 3] = [
+const SCRIPTS: [Script; 4] = [
     Script { name: "workshop.sh", for_docker: true, parts: &[("Dockerfile", &["build"])] },
     Script { name: "registry.sh", for_docker: true, parts: &[] },
+    // Docker's client would ask for BuildKit, or without it not know the script's flags.
+    Script { name: "build.sh", for_docker: false, parts: &[] },
     Script {
         name: "kernel.sh",
         for_docker: false,
