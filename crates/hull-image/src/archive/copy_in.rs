@@ -4,10 +4,10 @@ use std::collections::HashMap;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::atomic::AtomicBool;
 
-use rustix::fs::{self, AtFlags, CWD, FileType, Gid, Mode, OFlags, SeekFrom, Stat, Uid};
+use rustix::fs::{self, AtFlags, CWD, FileType, Gid, Mode, OFlags, Stat, Uid};
 use rustix::io::Errno;
 
-use super::copy_up::{allowed, copy_range, times};
+use super::copy_up::{allowed, copy_data, times};
 use super::lstat;
 use super::pack::{Of, by_number, names, reading, xattrs};
 use super::resolve::open_in_root;
@@ -429,20 +429,7 @@ fn contents(from: &OwnedFd, to: &OwnedFd, size: u64) -> Result<(), Errno> {
     if size > 0 && fs::ioctl_ficlone(to, from).is_ok() {
         return Ok(());
     }
-    fs::ftruncate(to, size)?;
-    let mut position = 0;
-    while position < size {
-        let start = match fs::seek(from, SeekFrom::Data(position)) {
-            Ok(start) => start,
-            Err(Errno::NXIO) => return Ok(()),
-            Err(Errno::INVAL) => position,
-            Err(errno) => return Err(errno),
-        };
-        let end = fs::seek(from, SeekFrom::Hole(start)).unwrap_or(size).clamp(start, size);
-        copy_range(from, to, start, end)?;
-        position = end.max(start + 1);
-    }
-    Ok(())
+    copy_data(from, to, size).map(drop)
 }
 
 /// Takes away what is no folder.

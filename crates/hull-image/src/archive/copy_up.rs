@@ -242,20 +242,7 @@ impl<'a> Copy<'a> {
                 Err(errno) => return Err(errno),
             }
         }
-        fs::ftruncate(to, size)?;
-        let mut position = 0;
-        while position < size {
-            let start = match fs::seek(from, SeekFrom::Data(position)) {
-                Ok(start) => start,
-                Err(Errno::NXIO) => return Ok(()),
-                Err(Errno::INVAL) => position,
-                Err(errno) => return Err(errno),
-            };
-            let end = fs::seek(from, SeekFrom::Hole(start)).unwrap_or(size).clamp(start, size);
-            copy_range(from, to, start, end)?;
-            self.copied.copied += end - start;
-            position = end.max(start + 1);
-        }
+        self.copied.copied += copy_data(from, to, size)?;
         Ok(())
     }
 
@@ -290,7 +277,26 @@ impl<'a> Copy<'a> {
     }
 }
 
-pub(super) fn copy_range(from: &OwnedFd, to: &OwnedFd, start: u64, end: u64) -> Result<(), Errno> {
+/// Copies what of a file is not a hole, within the kernel; how many bytes that are.
+pub(super) fn copy_data(from: &OwnedFd, to: &OwnedFd, size: u64) -> Result<u64, Errno> {
+    fs::ftruncate(to, size)?;
+    let (mut position, mut copied) = (0, 0);
+    while position < size {
+        let start = match fs::seek(from, SeekFrom::Data(position)) {
+            Ok(start) => start,
+            Err(Errno::NXIO) => break,
+            Err(Errno::INVAL) => position,
+            Err(errno) => return Err(errno),
+        };
+        let end = fs::seek(from, SeekFrom::Hole(start)).unwrap_or(size).clamp(start, size);
+        copy_range(from, to, start, end)?;
+        copied += end - start;
+        position = end.max(start + 1);
+    }
+    Ok(copied)
+}
+
+fn copy_range(from: &OwnedFd, to: &OwnedFd, start: u64, end: u64) -> Result<(), Errno> {
     let (mut read, mut write) = (start, start);
     while read < end {
         let length = usize::try_from(end - read).unwrap_or(usize::MAX).min(1 << 30);

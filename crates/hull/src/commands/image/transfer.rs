@@ -1,15 +1,13 @@
 //! Images from and to archives: `import`, `load`, `save`.
 
 use std::io::{IsTerminal as _, Write};
-use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 
 use clap::Args;
 use hyper::Method;
 
 use crate::client::Query;
-use crate::commands::shared::output::Output;
-use crate::commands::shared::progress::{self, Transfer};
+use crate::commands::shared::output::{self, Output};
+use crate::commands::shared::progress;
 use crate::commands::shared::{platform_json, require_version, upload};
 use crate::context::Context;
 use crate::error::{Error, ExitStatus};
@@ -128,26 +126,12 @@ pub async fn save(args: SaveArgs, context: &Context) -> Result<ExitStatus, Error
         require_version(context, "--platform", (1, 48)).await?;
     }
     // Before anything is asked of the daemon: what cannot be written in the end is known now.
-    let mut file = output.map(Output::open).transpose()?;
+    let file = output.map(Output::open).transpose()?;
     let mut path = Query::new("/images/get").with_some("platform", platform);
     for image in &args.images {
         path = path.with("names", image);
     }
-    let mut response = context.client.stream(&path).await?;
-    let written = Arc::new(AtomicU64::new(0));
-    let transfer = Transfer::start("Saving", None, written.clone());
-    let mut stdout = std::io::stdout();
-    while let Some(piece) = response.chunk().await? {
-        match &mut file {
-            Some(file) => file.write(&piece)?,
-            None => stdout.write_all(&piece)?,
-        }
-        written.fetch_add(piece.len() as u64, Ordering::Relaxed);
-    }
-    stdout.flush()?;
-    drop(transfer);
-    if let Some(file) = file {
-        file.finish()?;
-    }
+    let response = context.client.stream(&path).await?;
+    output::save(response, file, "Saving").await?;
     Ok(ExitStatus::SUCCESS)
 }

@@ -3,10 +3,14 @@
 use std::fs::{File, OpenOptions};
 use std::io::Write;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use tempfile::NamedTempFile;
 
+use super::progress::Transfer;
 use super::upload;
+use crate::client::Response;
 use crate::error::Error;
 
 /// The place that `-o` names.
@@ -15,6 +19,23 @@ pub enum Output {
     Beside(NamedTempFile, PathBuf),
     /// A device (`/dev/null`) or a pipe: never replaced.
     Direct(File, PathBuf),
+}
+
+/// Writes what comes into a place, or to standard output; on a terminal, how far it is.
+pub async fn save(mut response: Response, mut file: Option<Output>, doing: &str) -> Result<(), Error> {
+    let written = Arc::new(AtomicU64::new(0));
+    let transfer = Transfer::start(doing, None, written.clone());
+    let mut stdout = std::io::stdout();
+    while let Some(piece) = response.chunk().await? {
+        match &mut file {
+            Some(file) => file.write(&piece)?,
+            None => stdout.write_all(&piece)?,
+        }
+        written.fetch_add(piece.len() as u64, Ordering::Relaxed);
+    }
+    stdout.flush()?;
+    drop(transfer);
+    file.map_or(Ok(()), Output::finish)
 }
 
 impl Output {

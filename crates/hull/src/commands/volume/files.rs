@@ -1,16 +1,13 @@
 //! The files of volumes: `volume clone`, `snapshot`, `export`, `import`.
 
-use std::io::{IsTerminal as _, Write};
-use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::io::IsTerminal as _;
 
 use clap::Args;
 use hyper::Method;
 use serde_json::{Value, json};
 
 use crate::client::{Query, segment};
-use crate::commands::shared::output::Output;
-use crate::commands::shared::progress::Transfer;
+use crate::commands::shared::output::{self, Output};
 use crate::commands::shared::{pairs, upload};
 use crate::context::Context;
 use crate::error::{Error, ExitStatus};
@@ -112,23 +109,9 @@ pub async fn export(args: ExportArgs, context: &Context) -> Result<ExitStatus, E
     if output.is_none() && std::io::stdout().is_terminal() {
         return Err(Error::new("cowardly refusing to export to a terminal. Use the -o flag or redirect"));
     }
-    let mut file = output.map(Output::open).transpose()?;
-    let mut response = context.client.stream(&format!("/volumes/{}/export", segment(&args.volume))).await?;
-    let written = Arc::new(AtomicU64::new(0));
-    let transfer = Transfer::start("Exporting", None, written.clone());
-    let mut stdout = std::io::stdout();
-    while let Some(piece) = response.chunk().await? {
-        match &mut file {
-            Some(file) => file.write(&piece)?,
-            None => stdout.write_all(&piece)?,
-        }
-        written.fetch_add(piece.len() as u64, Ordering::Relaxed);
-    }
-    stdout.flush()?;
-    drop(transfer);
-    if let Some(file) = file {
-        file.finish()?;
-    }
+    let file = output.map(Output::open).transpose()?;
+    let response = context.client.stream(&format!("/volumes/{}/export", segment(&args.volume))).await?;
+    output::save(response, file, "Exporting").await?;
     Ok(ExitStatus::SUCCESS)
 }
 
