@@ -23,7 +23,7 @@ fn instructions_make_an_image() {
         /bin/sh -c #(nop)  LABEL extra=1
         /bin/sh -c #(nop)  CMD ["cat /opt/out /un/packed; pwd; id -u; stat -c %u:%g:%a:%n c/*"]
         /bin/sh -c #(nop)  ENTRYPOINT ["sh" "-c"]
-        $ hull save made >made.tar; hull rmi -f made >/dev/null; hull builder prune -af >/dev/null; hull load -qi made.tar; hull run --rm made | head -1
+        $ hull save made >made.tar; hull rmi -f made >/dev/null; hull builder prune -af >/dev/null; hull load -qi made.tar; hull run --rm made >all; head -1 all
         Loaded image: made:latest
         1-two words-some-else-some
         $ hull ps -aq
