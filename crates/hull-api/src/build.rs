@@ -12,7 +12,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use base64::Engine as _;
 use bytes::Bytes;
 use hull_build::progress::{Classic, Event, Listener};
-use hull_build::{Failure, Prepared, Secret, Stop};
+use hull_build::{Built, Failure, Output, Prepared, Secret, Stop};
 use hull_engine::model::{Config, CreateBody, HostConfig, Ulimit};
 use hull_engine::{Error, Kind, Result};
 use hyper::StatusCode;
@@ -123,7 +123,7 @@ pub(crate) async fn build(mut request: Request) -> Result<Response> {
 async fn finish(prepared: Prepared, teller: Arc<dyn Listener>, lines: &Lines, (events, quiet): (bool, bool)) {
     let names: Vec<String> = prepared.names();
     match prepared.run(Arc::clone(&teller)).await {
-        Ok((image, unused)) => {
+        Ok(Built { image, unused, told }) => {
             let id = image.id.to_string();
             if !unused.is_empty() && !quiet {
                 let text =
@@ -132,7 +132,7 @@ async fn finish(prepared: Prepared, teller: Arc<dyn Listener>, lines: &Lines, (e
             }
             lines.say(&json!({ "aux": { "ID": id } }));
             match (events, quiet) {
-                (true, _) => {}
+                (true, _) => lines.say(&json!({ "id": "hull.build.result", "aux": told })),
                 (false, true) => lines.say(&json!({ "stream": format!("{id}\n") })),
                 (false, false) => {
                     lines.say(&json!({ "stream": format!("Successfully built {}\n", image.id.short()) }));
@@ -182,6 +182,43 @@ pub(crate) async fn prune(request: Request) -> Result<Response> {
     http::ok(&json!({ "CachesDeleted": removed, "SpaceReclaimed": reclaimed }))
 }
 
+/// Adds the folders of cache mounts to what takes up the disk, in both shapes that there are.
+pub(crate) fn add_caches(usage: &mut Value, caches: &[hull_build::CacheFolder]) {
+    let time = |seconds: i64| hull_engine::container::rfc3339(seconds.saturating_mul(1_000_000_000));
+    let shown = |cache: &hull_build::CacheFolder| {
+        json!({
+            "ID": cache.name,
+            "Type": "exec.cachemount",
+            "Description": format!("cache mount {}", cache.id),
+            "InUse": cache.in_use,
+            "Shared": false,
+            "Size": cache.size,
+            "CreatedAt": time(cache.created),
+            "LastUsedAt": time(cache.used),
+            "UsageCount": 0,
+        })
+    };
+    let sum = |all: bool| -> u64 {
+        caches.iter().filter(|cache| all || !cache.in_use).map(|cache| cache.size).sum()
+    };
+    let add = |place: &mut Value, more: u64| *place = json!(place.as_u64().unwrap_or_default() + more);
+    let items: Vec<Value> = caches.iter().map(shown).collect();
+    add(&mut usage["BuilderSize"], sum(true));
+    if usage["BuildCacheUsage"].is_object() {
+        let sums = &mut usage["BuildCacheUsage"];
+        add(&mut sums["TotalCount"], items.len() as u64);
+        add(&mut sums["ActiveCount"], caches.iter().filter(|cache| cache.in_use).count() as u64);
+        add(&mut sums["TotalSize"], sum(true));
+        add(&mut sums["Reclaimable"], sum(false));
+        if let Some(list) = sums["Items"].as_array_mut() {
+            list.extend(items.iter().cloned());
+        }
+    }
+    if let Some(list) = usage["BuildCache"].as_array_mut() {
+        list.extend(items);
+    }
+}
+
 /// `POST /build/cancel`.
 pub(crate) async fn cancel(request: Request) -> Result<Response> {
     let id = request.query.text("id").ok_or_else(|| Error::invalid("build ID not provided"))?;
@@ -198,10 +235,7 @@ fn refuse(query: &Query) -> Result<()> {
              use hull build",
         ));
     }
-    let refused = [
-        ("remote", "a context from an address (remote)"),
-        ("outputs", "outputs other than an image (outputs)"),
-    ];
+    let refused = [("remote", "a context from an address (remote)")];
     for (name, what) in refused {
         if query.text(name).is_some_and(|value| !matches!(value, "null" | "[]" | "client-session")) {
             return Err(Error::unsupported(what));
@@ -256,15 +290,22 @@ fn asked(query: &Query) -> Result<hull_build::Request> {
     let ulimits: Vec<Ulimit> = field(query, "ulimits")?;
     resources.ulimits = (!ulimits.is_empty()).then_some(ulimits);
     let platform = crate::images::platform(query)?;
+    let tags: Vec<String> = query.all("t").filter(|tag| !tag.is_empty()).map(str::to_owned).collect();
+    let mut outputs = Vec::new();
+    for output in field::<Vec<hull_build::output::Asked>>(query, "outputs")? {
+        outputs.push(Output::of(output, &tags).map_err(|failure| refused(&failure))?);
+    }
     Ok(hull_build::Request {
-        tags: query.all("t").filter(|tag| !tag.is_empty()).map(str::to_owned).collect(),
+        tags,
         dockerfile: query.text("dockerfile").unwrap_or_default().to_owned(),
         target: query.text("target").unwrap_or_default().to_owned(),
         build_args: field(query, "buildargs")?,
         labels: field(query, "labels")?,
         platform,
         no_cache: query.flag("nocache"),
+        no_cache_filter: field(query, "nocachefilter")?,
         pull: query.flag("pull"),
+        outputs,
         cache_from: field(query, "cachefrom")?,
         host,
         ..hull_build::Request::default()
@@ -455,7 +496,6 @@ mod tests {
         for (text, what) in [
             ("version=2", "DOCKER_BUILDKIT=0"),
             ("remote=https://e/x.git", "remote"),
-            ("outputs=%5B%7B%7D%5D", "outputs"),
             ("squash=1", "squash"),
             ("rm=0", "rm=0"),
         ] {
@@ -468,6 +508,13 @@ mod tests {
         }
         refuse(&query("rm=1&version=1&outputs=null&remote=&squash=0")).unwrap();
         assert!(asked(&query("buildargs=x")).is_err());
+        assert!(
+            asked(&query("outputs=%5B%7B%22Type%22:%22local%22%7D%5D"))
+                .unwrap_err()
+                .message
+                .contains("local")
+        );
+        assert!(asked(&query("t=a&outputs=%5B%7B%22Type%22:%22registry%22%7D%5D")).unwrap().outputs[0].push);
         assert!(asked(&query("memory=x")).is_err());
     }
 }

@@ -136,7 +136,7 @@ mod tests {
         );
         let digest = Digest::of(b"");
         assert_eq!(
-            texts(Pushing::Sent("1".into(), Sent { digest, size: 7 })),
+            texts(Pushing::Sent("1".into(), Sent { digest, size: 7, media_type: String::new() })),
             format!(
                 "{{\"status\":\"1: digest: {digest} size: 7\"}}|{{\"progressDetail\":{{}},\"aux\":{{\"Tag\":\"1\",\"Digest\":\"{digest}\",\"Size\":7}}}}"
             )

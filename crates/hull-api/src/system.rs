@@ -95,7 +95,15 @@ pub(crate) async fn disk_usage(request: Request) -> Result<Response> {
     // Before 1.42 everything was told, whatever was asked.
     let types: Vec<&str> = request.query.all("type").filter(|_| request.version >= 42).collect();
     let query = DiskQuery::of(types.into_iter(), request.query.flag("verbose"))?;
-    http::ok(&request.engine.disk_usage(query, request.version).await?)
+    let mut usage = request.engine.disk_usage(query, request.version).await?;
+    if query.build_cache {
+        let builder = Arc::clone(&request.builder);
+        let caches = blocking::run(move || {
+            builder.caches().map_err(|failure| Error::new(failure.kind, failure.message))
+        });
+        crate::build::add_caches(&mut usage, &caches.await?);
+    }
+    http::ok(&usage)
 }
 
 /// What happened since a time, and what happens until another; without that, as long as the client listens.

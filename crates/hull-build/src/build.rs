@@ -11,7 +11,7 @@ use hull_engine::images::News;
 use hull_engine::model::CreateBody;
 use hull_engine::{Engine, Kind};
 use hull_image::reference::Reference;
-use hull_image::registry::Wanted;
+use hull_image::registry::{Credentials, Wanted};
 use hull_image::{Digest, Draft, Image};
 use tokio::sync::OnceCell;
 use tokio::task::JoinSet;
@@ -19,6 +19,7 @@ use tokio::task::JoinSet;
 use crate::builder::Places;
 use crate::context::{Context, Folder};
 use crate::dockerfile::Source;
+use crate::exporting::Told;
 use crate::failure::{Failure, Result};
 use crate::key::Key;
 use crate::plan::Plan;
@@ -97,7 +98,7 @@ impl Build {
     ///
     /// # Errors
     /// A step failed: what others did is kept for the next time.
-    pub async fn run(self: Arc<Build>) -> Result<Arc<Image>> {
+    pub async fn run(self: Arc<Build>) -> Result<(Arc<Image>, Told)> {
         let mut running = JoinSet::new();
         for stage in self.plan.needed.clone() {
             let build = Arc::clone(&self);
@@ -120,7 +121,9 @@ impl Build {
             build.engine.tell_built(&image, &build.names);
             Ok(image)
         });
-        entered.await.unwrap_or_else(|error| Err(Failure::system("enter the image", error)))
+        let image = entered.await.unwrap_or_else(|error| Err(Failure::system("enter the image", error)))?;
+        let told = self.exported(&image).await?;
+        Ok((image, told))
     }
 
     /// What a stage makes; the first who asks has it made. Boxed, for a stage asks for those below it.
@@ -225,11 +228,7 @@ impl Build {
     /// An image from its registry. One that is nobody's but this machine's stays what it is.
     async fn pulled(&self, name: &str, platform: Option<&hull_image::Platform>) -> Result<Arc<Image>> {
         let reference = Reference::parse(name)?.or_latest();
-        let registry = reference.domain.clone();
-        let who = self.request.registries.get(&registry);
-        let hub =
-            || self.request.registries.get("https://index.docker.io/v1/").filter(|_| registry == "docker.io");
-        let who = who.or_else(hub).cloned().unwrap_or_default();
+        let who = self.credentials(&reference.domain);
         let wanted = Wanted { reference, platform: platform.cloned() };
         let mut watch = self.engine.image_pull(wanted, who);
         loop {
@@ -252,13 +251,22 @@ impl Build {
         }
     }
 
+    /// What the request says of who asks that registry.
+    pub fn credentials(&self, registry: &str) -> Credentials {
+        let who = self.request.registries.get(registry);
+        let hub =
+            || self.request.registries.get("https://index.docker.io/v1/").filter(|_| registry == "docker.io");
+        who.or_else(hub).cloned().unwrap_or_default()
+    }
+
     /// The labels of the request, as one more step.
     fn labelled(&self, made: Made) -> Result<Made> {
         if self.request.labels.is_empty() {
             return Ok(made);
         }
         let labels = self.request.labels.clone().into_iter().collect();
-        crate::stage::changed(self, &made, &crate::metadata::Change::Label(labels)).map(|(made, _)| made)
+        crate::stage::changed(self, &made, &crate::metadata::Change::Label(labels), self.request.no_cache)
+            .map(|(made, _)| made)
     }
 
     /// Build arguments that no stage declares.

@@ -1,6 +1,6 @@
 //! The builder: what outlives one build, and the builds that go on.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::io::Read;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -95,6 +95,33 @@ pub struct Prepared {
     pub warnings: Vec<Warning>,
 }
 
+/// A build that came to its end.
+pub struct Built {
+    /// The image.
+    pub image: Arc<Image>,
+    /// Build arguments that nothing asked for.
+    pub unused: Vec<String>,
+    /// What is told of it under BuildKit's names: `containerimage.digest` and so on.
+    pub told: BTreeMap<String, serde_json::Value>,
+}
+
+/// A folder of a cache mount.
+#[derive(Clone, Debug)]
+pub struct CacheFolder {
+    /// Its name on the disk.
+    pub name: String,
+    /// The id that steps know it by.
+    pub id: String,
+    /// A step has it now.
+    pub in_use: bool,
+    /// Bytes in it.
+    pub size: u64,
+    /// When it was made, and when a step had it last, in seconds of Unix time.
+    pub created: i64,
+    /// When a step had it last.
+    pub used: i64,
+}
+
 impl Builder {
     /// Opens it; what a daemon before left of its builds is removed.
     ///
@@ -135,7 +162,12 @@ impl Builder {
         tell: &dyn Fn(Event),
     ) -> Result<Prepared> {
         let names = request.tags.iter().map(|tag| Reference::parse_tag(tag));
-        let names = names.collect::<hull_image::Result<Vec<_>>>()?;
+        let mut names = names.collect::<hull_image::Result<Vec<_>>>()?;
+        for name in request.outputs.iter().flat_map(|output| &output.names) {
+            if !names.contains(name) {
+                names.push(name.clone());
+            }
+        }
         let begun = std::time::Instant::now();
         let context = Context::read(&self.places.temporary, context)?;
         tell(Event::Context { seconds: begun.elapsed().as_secs_f64() });
@@ -218,6 +250,35 @@ impl Builder {
             reclaimed += bytes;
         }
         Ok((removed, reclaimed))
+    }
+
+    /// The folders of cache mounts. Blocks: their sizes are counted.
+    ///
+    /// # Errors
+    /// They cannot be read.
+    pub fn caches(&self) -> Result<Vec<CacheFolder>> {
+        let failed = |error: std::io::Error| Failure::system("look at the caches of builds", error);
+        let mut caches = Vec::new();
+        for entry in std::fs::read_dir(&self.places.caches).map_err(failed)? {
+            let entry = entry.map_err(failed)?;
+            let file = entry.file_name().to_string_lossy().into_owned();
+            let Some(name) = file.strip_suffix(".id") else { continue };
+            // One that is pruned at this very moment is not told.
+            let Ok(id) = std::fs::read_to_string(entry.path()) else { continue };
+            let Ok(size) = hull_image::tree_size(&self.places.caches.join(name)) else { continue };
+            let Ok(metadata) = entry.metadata() else { continue };
+            let seconds = |time: std::io::Result<std::time::SystemTime>| {
+                let since = time.ok().and_then(|time| time.duration_since(std::time::UNIX_EPOCH).ok());
+                since.and_then(|since| i64::try_from(since.as_secs()).ok()).unwrap_or_default()
+            };
+            let used = seconds(metadata.modified());
+            // Where the file system does not say when a file was made, it was no later than it was used.
+            let created = Some(seconds(metadata.created())).filter(|time| *time > 0).unwrap_or(used);
+            let in_use = self.places.used.lock().unwrap_or_else(PoisonError::into_inner).contains_key(name);
+            caches.push(CacheFolder { name: name.to_owned(), id, in_use, size, created, used });
+        }
+        caches.sort_by(|a, b| a.id.cmp(&b.id));
+        Ok(caches)
     }
 
     /// Removes the folders of cache mounts that no step has.
@@ -338,11 +399,11 @@ impl Prepared {
         &self.build.source
     }
 
-    /// Builds. What goes on is told meanwhile. Build arguments that nothing asked for come with the image.
+    /// Builds. What goes on is told meanwhile.
     ///
     /// # Errors
     /// A step failed, or the build was stopped.
-    pub async fn run(self, tell: Tell) -> Result<(Arc<Image>, Vec<String>)> {
+    pub async fn run(self, tell: Tell) -> Result<Built> {
         let Prepared { build, stop, .. } = self;
         let Ok(mut build) = Arc::try_unwrap(build) else {
             return Err(Failure::new(Kind::System, "the build has begun already"));
@@ -365,7 +426,8 @@ impl Prepared {
                 tracing::warn!(%error, "steps of builds that are not used any more could not be removed");
             }
         });
-        Ok((image?, unused))
+        let (image, told) = image?;
+        Ok(Built { image, unused, told })
     }
 }
 

@@ -5,6 +5,7 @@
 //! - [`builder`]: what outlives one build; [`mod@build`]: one of them, its stages side by side.
 //! - `stage`: one instruction after the other, each looked up by its [`key`] before it is done; `copying`, `running` and
 //!   [`metadata`] do it.
+//! - [`output`]: where what was built goes.
 //! - [`progress`]: what is told meanwhile; [`failure`]: what is told when it fails.
 
 pub mod build;
@@ -12,18 +13,21 @@ pub mod builder;
 pub mod context;
 mod copying;
 pub mod dockerfile;
+mod exporting;
 pub mod failure;
 mod fetching;
 pub mod ignore;
 pub mod key;
 pub mod metadata;
 mod mounts;
+pub mod output;
 pub mod plan;
 pub mod progress;
 pub mod request;
 mod running;
 mod stage;
 
-pub use builder::{Builder, Prepared, Prune, Stop};
+pub use builder::{Builder, Built, CacheFolder, Prepared, Prune, Stop};
 pub use failure::Failure;
+pub use output::Output;
 pub use request::{Request, Secret};

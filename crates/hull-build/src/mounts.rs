@@ -394,7 +394,11 @@ impl Mounted {
                 std::os::unix::fs::chown(&folder, Some(owner.0), Some(owner.1)).map_err(failed)?;
                 std::fs::write(places.caches.join(format!("{name}.id")), id).map_err(failed)?;
             }
-            Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => {}
+            Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => {
+                // When it was last used is told by this file's time.
+                let id = std::fs::File::options().write(true).open(places.caches.join(format!("{name}.id")));
+                id.and_then(|id| id.set_modified(std::time::SystemTime::now())).map_err(failed)?;
+            }
             Err(error) => return Err(failed(error)),
         }
         self.bind(target, &folder, false);

@@ -104,6 +104,9 @@ pub fn plan(file: &Dockerfile, request: &Request) -> Result<Plan, Mistake> {
     }
     let target = target(&stages, &file.stages, &request.target)?;
     let needed = needed(&stages, target);
+    for name in &request.no_cache_filter {
+        stage_named(name, &stages, &file.stages, "stage of --no-cache-filter")?;
+    }
     Ok(Plan { stages, target, needed, globals, escape })
 }
 
@@ -184,6 +187,11 @@ impl Plan {
         named.or_else(|| name.parse::<usize>().ok().filter(|number| *number < stage))
     }
 
+    /// Whether a list of names has the stage of this number, by its name or by that number.
+    pub fn is_among(&self, stage: usize, names: &[String]) -> bool {
+        names.iter().any(|name| self.earlier(self.stages.len(), name) == Some(stage))
+    }
+
     /// How many steps are built.
     pub fn steps(&self) -> usize {
         self.needed.iter().map(|stage| 1 + self.stages[*stage].instructions.len()).sum()
@@ -194,10 +202,15 @@ fn target(stages: &[Planned], all: &[Stage], wanted: &str) -> Result<usize, Mist
     if wanted.is_empty() {
         return Ok(stages.len() - 1);
     }
+    stage_named(wanted, stages, all, "target stage")
+}
+
+/// The stage that somebody names, or an error with the nearest name.
+fn stage_named(wanted: &str, stages: &[Planned], all: &[Stage], what: &str) -> Result<usize, Mistake> {
     stage_of(wanted, stages, all).ok_or_else(|| {
         let names = all.iter().filter_map(|stage| stage.name.as_deref());
         let hint = nearest(wanted, names).map(|name| format!(" (did you mean {name}?)")).unwrap_or_default();
-        Mistake::of_file(format!("target stage {wanted:?} could not be found{hint}"))
+        Mistake::of_file(format!("{what} {wanted:?} could not be found{hint}"))
     })
 }
 
@@ -235,6 +248,8 @@ mod tests {
         assert_eq!(plan.steps(), 6);
         assert_eq!(of(text, "two", &[]).unwrap().needed, [0, 1]);
         assert_eq!(of(text, "Unused", &[]).unwrap().needed, [2]);
+        assert!(plan.is_among(1, &["TWO".to_owned()]) && plan.is_among(1, &["1".to_owned()]));
+        assert!(!plan.is_among(0, &["two".to_owned()]));
         assert_eq!(
             of(text, "twoo", &[]).unwrap_err().message,
             "target stage \"twoo\" could not be found (did you mean two?)"

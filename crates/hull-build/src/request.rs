@@ -5,6 +5,8 @@ use std::path::PathBuf;
 
 use hull_engine::model::HostConfig;
 
+use crate::output::Output;
+
 /// Everything about a build but its context.
 #[derive(Clone, Debug, Default)]
 pub struct Request {
@@ -22,10 +24,14 @@ pub struct Request {
     pub platform: Option<hull_image::Platform>,
     /// Nothing that was built before is used.
     pub no_cache: bool,
+    /// Nothing of these stages that was built before is used.
+    pub no_cache_filter: Vec<String>,
     /// Images are looked for anew.
     pub pull: bool,
     /// Images whose steps are used where they are the same.
     pub cache_from: Vec<String>,
+    /// Where the image goes, beyond this machine.
+    pub outputs: Vec<Output>,
     /// The layers of the build become one.
     pub squash: bool,
     /// How the host runs a step: limits, network, hosts. What a policy judges is this very value.

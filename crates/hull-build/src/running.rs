@@ -45,7 +45,7 @@ impl Stage {
             .with_all(mounts.keys())
             .finish();
         if let Some(outcome) = self.found(key, &created_by, |_: &mut ImageConfig| Ok(()))? {
-            return Ok(outcome);
+            return Ok(self.after_run(outcome));
         }
         let mounts = Box::pin(mounts.acquire()).await?;
         let mut body = self.body(words, &arguments, network);
@@ -65,7 +65,19 @@ impl Stage {
         }
         step.clear_mount_points(&stubs)?;
         let sealed = Box::pin(step.seal()).await?;
-        self.entered(key, created_by, sealed.as_ref().map(|(layer, _)| layer), |_: &mut ImageConfig| Ok(()))
+        let layer = sealed.as_ref().map(|(layer, _)| layer);
+        let outcome = self.entered(key, created_by, layer, |_: &mut ImageConfig| Ok(()))?;
+        Ok(self.after_run(outcome))
+    }
+
+    /// What follows a command is known by what that made, and not by the command alone: where it is run anew
+    /// (`--no-cache-filter`, `--target`) and makes something else, what was built on its former layer is not used.
+    fn after_run(&self, mut outcome: Outcome) -> Outcome {
+        let before = self.made.draft.image.config.rootfs.diff_ids.len();
+        let new = outcome.made.draft.image.config.rootfs.diff_ids.iter().skip(before);
+        let key = Key::of("ran").with(outcome.made.key.to_string());
+        outcome.made.key = key.with_all(new.map(hull_image::Digest::to_string)).finish();
+        outcome
     }
 
     /// What is executed.

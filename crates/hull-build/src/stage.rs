@@ -33,6 +33,8 @@ pub(crate) struct Stage {
     pub(crate) made: Made,
     /// The arguments that were declared, with their values.
     pub(crate) arguments: BTreeMap<String, Option<String>>,
+    /// Nothing that was made before is used.
+    fresh: bool,
     /// This stage has a CMD of its own.
     cmd_set: bool,
     /// The number of the step that is done.
@@ -84,6 +86,7 @@ pub(crate) async fn run(build: Arc<Build>, index: usize) -> Result<Made> {
         index,
         made,
         arguments: BTreeMap::new(),
+        fresh: build.request.no_cache || build.plan.is_among(index, &build.request.no_cache_filter),
         cmd_set: false,
         step: first,
         spent: AtomicUsize::new(0),
@@ -156,11 +159,11 @@ async fn based(
 }
 
 /// Applies a change of the configuration, or finds that it was applied before.
-pub(crate) fn changed(build: &Build, made: &Made, change: &Change) -> Result<(Made, bool)> {
+pub(crate) fn changed(build: &Build, made: &Made, change: &Change, fresh: bool) -> Result<(Made, bool)> {
     let created_by = change.created_by();
     let stays = matches!(change, Change::Entrypoint(_, true));
     let key = Key::of("change").with(made.key.to_string()).with(&created_by).with([u8::from(stays)]).finish();
-    if let Some(draft) = cached(build, &key)? {
+    if let Some(draft) = cached(build, &key, fresh)? {
         return Ok((Made { draft, key }, true));
     }
     let draft = next(build, &made.draft, created_by.clone(), None, |config| change.apply(config))?;
@@ -168,9 +171,9 @@ pub(crate) fn changed(build: &Build, made: &Made, change: &Change) -> Result<(Ma
     Ok((Made { draft, key }, false))
 }
 
-/// What a step of this key made before.
-pub(crate) fn cached(build: &Build, key: &Digest) -> Result<Option<Draft>> {
-    if build.request.no_cache { Ok(None) } else { Ok(build.engine.images.step(key)?) }
+/// What a step of this key made before, unless it is to be made anew.
+fn cached(build: &Build, key: &Digest, fresh: bool) -> Result<Option<Draft>> {
+    if fresh { Ok(None) } else { Ok(build.engine.images.step(key)?) }
 }
 
 /// The next image: a line of the history more, and a layer where there is one.
@@ -325,7 +328,7 @@ impl Stage {
                 if let Change::Workdir(path) = &change {
                     return Box::pin(self.workdir(path, &change)).await;
                 }
-                let (made, cached) = changed(&self.build, &self.made, &change)?;
+                let (made, cached) = changed(&self.build, &self.made, &change, self.fresh)?;
                 Ok(Outcome { made, cached, borrowed: false })
             }
         }
@@ -349,7 +352,7 @@ impl Stage {
         }
         fits("the arguments of the stage", self.arguments.values().flatten().map(String::as_str))
             .map_err(Failure::invalid)?;
-        let (made, cached) = changed(&self.build, &self.made, &Change::Arg(shown.join(" ")))?;
+        let (made, cached) = changed(&self.build, &self.made, &Change::Arg(shown.join(" ")), self.fresh)?;
         Ok(Outcome { made, cached, borrowed: false })
     }
 
@@ -369,7 +372,7 @@ impl Stage {
 
     /// What a step of this key made before.
     pub(crate) fn kept(&self, key: Digest) -> Result<Option<Outcome>> {
-        let draft = cached(&self.build, &key)?;
+        let draft = cached(&self.build, &key, self.fresh)?;
         Ok(draft.map(|draft| Outcome { made: Made { draft, key }, cached: true, borrowed: false }))
     }
 
@@ -384,7 +387,7 @@ impl Stage {
         if let Some(outcome) = self.kept(key)? {
             return Ok(Some(outcome));
         }
-        if self.build.request.no_cache {
+        if self.fresh {
             return Ok(None);
         }
         for name in &self.build.request.cache_from {

@@ -8,6 +8,7 @@ pub mod archive;
 pub mod config;
 mod digest;
 pub mod disk;
+pub mod dress;
 mod error;
 pub mod instruction;
 mod layer;

@@ -481,7 +481,7 @@ pub(crate) fn now_ns() -> i64 {
 }
 
 /// A moment as Go writes it: RFC 3339 in UTC, nanoseconds without closing zeros.
-pub(crate) fn rfc3339(ns: i64) -> String {
+pub fn rfc3339(ns: i64) -> String {
     jiff::Timestamp::from_nanosecond(i128::from(ns))
         .map_or_else(|_| NEVER.to_owned(), |time| time.to_string())
 }

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use hull_image::dress::Dress;
 use hull_image::reference::Reference;
 use hull_image::registry::{Credentials, Sent, Step};
 use hull_image::{Image, Platform};
@@ -49,6 +50,24 @@ impl Engine {
             self.tell_push(&tagged, &image);
         }
         Ok(())
+    }
+
+    /// Pushes an image that was built under a name, with what goes with it. Dropped, it ends.
+    ///
+    /// # Errors
+    /// In Docker's words: the registry does not take it.
+    pub async fn push_built(
+        &self,
+        image: &Arc<Image>,
+        name: &Reference,
+        who: &Credentials,
+        dress: &Dress,
+        tell: hull_image::registry::Tell,
+    ) -> Result<Sent> {
+        let push = self.pusher.open(name, std::slice::from_ref(image), who, tell).await?;
+        let sent = push.dressed(image, name.tag.as_deref().unwrap_or("latest"), dress).await?;
+        self.tell_push(name, image);
+        Ok(sent)
     }
 
     /// The images by their tags.

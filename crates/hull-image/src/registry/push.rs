@@ -27,6 +27,7 @@ use super::manifest::{
 use super::pull::{Step, Tell, blocking};
 use super::upload::{Mount, PUT_TOGETHER};
 use super::{Body, Call, Challenge, Credentials, Registries, Repository, Session};
+use crate::dress::{Dress, package};
 use crate::reference::Reference;
 use crate::store::send::{Compressed, Kept};
 use crate::{Digest, Error, Image, Kind, Layer, LayerBlob, Result, Store};
@@ -86,6 +87,8 @@ pub struct Sent {
     pub digest: Digest,
     /// Its bytes.
     pub size: usize,
+    /// What it is: a manifest, or an index.
+    pub media_type: String,
 }
 
 impl Pusher {
@@ -179,11 +182,19 @@ impl Push<'_> {
     /// # Errors
     /// In Docker's words: the registry refuses, or does not answer.
     pub async fn image(&self, image: &Arc<Image>, tag: &str) -> Result<Sent> {
-        let _kept = Kept::layers_of(&self.pusher.store, image);
-        self.send(image, tag).await.map_err(Failure::of_push)
+        self.dressed(image, tag, &Dress::default()).await
     }
 
-    async fn send(&self, image: &Arc<Image>, tag: &str) -> Answer<Sent> {
+    /// The same with what goes with the image.
+    ///
+    /// # Errors
+    /// As [`Push::image`].
+    pub async fn dressed(&self, image: &Arc<Image>, tag: &str, dress: &Dress) -> Result<Sent> {
+        let _kept = Kept::layers_of(&self.pusher.store, image);
+        self.send(image, tag, dress).await.map_err(Failure::of_push)
+    }
+
+    async fn send(&self, image: &Arc<Image>, tag: &str, dress: &Dress) -> Answer<Sent> {
         let came_with = self.came_with(image).await?;
         let wanted = came_with.as_ref().map(|(_, layers)| layers.as_slice()).unwrap_or_default();
         let mut unique: Vec<(&Layer, Option<&Descriptor>)> = Vec::new();
@@ -207,15 +218,44 @@ impl Push<'_> {
         let layers: Vec<&LayerBlob> =
             image.layers.iter().filter_map(|layer| blobs.get(&layer.diff_id)).collect();
         let raw = match came_with {
+            _ if !dress.is_plain() => self.with_dress(image, tag, dress, &layers).await?,
             Some((raw, wanted)) if wanted.iter().map(|w| w.digest).eq(layers.iter().map(|l| l.digest)) => raw,
             _ => written(&image.id, image.raw_config.len(), &layers),
         };
         retried!(self, self.repository.put_manifest(tag, &raw))?;
-        let sent = Sent { digest: raw.digest, size: raw.bytes.len() };
+        let sent = Sent { digest: raw.digest, size: raw.bytes.len(), media_type: raw.media_type.clone() };
         let (store, id) = (Arc::clone(&self.pusher.store), image.id);
         let name = format!("{}@{}", self.name, raw.digest);
         blocking(move || store.add_manifest(&raw, &id).and_then(|()| store.add_digest(&id, &name))).await?;
         Ok(sent)
+    }
+
+    /// Sends what goes with an image; what its tag stands for then.
+    async fn with_dress(
+        &self,
+        image: &Arc<Image>,
+        tag: &str,
+        dress: &Dress,
+        layers: &[&LayerBlob],
+    ) -> Answer<Raw> {
+        let layers: Vec<Descriptor> = layers
+            .iter()
+            .map(|layer| Descriptor {
+                media_type: OCI_LAYER_GZIP.to_owned(),
+                size: layer.size,
+                ..Descriptor::of(layer.digest)
+            })
+            .collect();
+        let dressed = dress.dressed(image, &layers, &[package(&self.name, tag, image)]);
+        for (digest, bytes) in &dressed.blobs {
+            if retried!(self, self.repository.has_blob(digest))?.is_none() {
+                retried!(self, self.repository.put_blob(digest, bytes.clone()))?;
+            }
+        }
+        for raw in &dressed.inner {
+            retried!(self, self.repository.put_manifest(&raw.digest.to_string(), raw))?;
+        }
+        Ok(dressed.top)
     }
 
     /// The manifest that an image came or was pushed with, one of this repository before others, and its layers.

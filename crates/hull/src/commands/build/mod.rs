@@ -1,5 +1,6 @@
 //! `hull build`: a folder, an archive or a Dockerfile is sent, an image is what comes of it.
 
+mod outputs;
 mod pack;
 mod show;
 
@@ -51,6 +52,9 @@ pub struct BuildArgs {
     /// Set build-time variables; one without a value has that of the environment
     #[arg(long, value_name = "stringArray")]
     build_arg: Vec<String>,
+    /// Add annotation to the image (format: "[manifest:|index:|manifest-descriptor:]KEY=VALUE"); it goes where the image is pushed
+    #[arg(long, value_name = "stringArray")]
+    annotation: Vec<String>,
     /// Images whose steps are used where they are the same
     #[arg(long, value_name = "stringArray")]
     cache_from: Vec<String>,
@@ -96,12 +100,18 @@ pub struct BuildArgs {
     /// Swap limit equal to memory plus swap: -1 to enable unlimited swap
     #[arg(long, value_name = "bytes", value_parser = units::bytes_or_unlimited, allow_hyphen_values = true)]
     memory_swap: Option<i64>,
+    /// Write build result metadata to a file
+    #[arg(long, value_name = "string")]
+    metadata_file: Option<PathBuf>,
     /// Set the networking mode for the RUN instructions during build
     #[arg(long, value_name = "string")]
     network: Option<String>,
     /// Do not use cache when building the image
     #[arg(long)]
     no_cache: bool,
+    /// Do not cache specified stages
+    #[arg(long, value_name = "stringArray", value_delimiter = ',')]
+    no_cache_filter: Vec<String>,
     /// Set target platform for build
     #[arg(long, value_name = "os/arch[/variant]")]
     platform: Option<String>,
@@ -111,6 +121,9 @@ pub struct BuildArgs {
     /// Always attempt to pull a newer version of the image
     #[arg(long)]
     pull: bool,
+    /// Push the image to the registries of its tags
+    #[arg(long)]
+    push: bool,
     /// Suppress the build output and print image ID on success
     #[arg(short, long)]
     quiet: bool,
@@ -186,6 +199,12 @@ fn finish(args: &BuildArgs, told: &Told) -> Result<ExitStatus, Error> {
         std::fs::write(path, id)
             .map_err(|error| Error::new(format!("write the image's id to {}: {error}", path.display())))?;
     }
+    if let Some(path) = &args.metadata_file {
+        let text = serde_json::to_string_pretty(&told.result).unwrap_or_default();
+        std::fs::write(path, text).map_err(|error| {
+            Error::new(format!("write what is known of the image to {}: {error}", path.display()))
+        })?;
+    }
     if args.quiet || args.progress == "quiet" {
         outln!("{id}")?;
     }
@@ -237,6 +256,8 @@ fn query(args: &BuildArgs, name: &str) -> Result<Query, Error> {
         .with_some("buildargs", json_of(&Value::Object(build_args)))
         .with_some("labels", json_of(&pairs(&args.label)))
         .with_flag("nocache", args.no_cache)
+        .with_some("nocachefilter", list_of(&args.no_cache_filter))
+        .with_some("outputs", outputs::asked(args)?)
         .with_flag("pull", args.pull)
         .with_flag("check", args.check)
         .with_some("networkmode", args.network.as_deref())
@@ -259,6 +280,11 @@ fn query(args: &BuildArgs, name: &str) -> Result<Query, Error> {
         query = query.with("extrahosts", host);
     }
     Ok(query)
+}
+
+/// A list in JSON, where there is something in it.
+fn list_of(texts: &[String]) -> Option<String> {
+    (!texts.is_empty()).then(|| json!(texts).to_string())
 }
 
 /// The image of `--cache-from`: a name, or `type=registry,ref=NAME`.

@@ -47,6 +47,8 @@ impl Show {
 pub(super) struct Told {
     /// The image.
     pub(super) id: Option<String>,
+    /// What is known of it, under BuildKit's names.
+    pub(super) result: Value,
     /// How many rules the Dockerfile breaks.
     pub(super) warnings: usize,
 }
@@ -92,6 +94,8 @@ pub(super) async fn follow(stream: &mut JsonStream, show: Show, check: bool) -> 
         }
         if line["id"] == "hull.build" {
             screen.event(&line["aux"]);
+        } else if line["id"] == "hull.build.result" {
+            told.result = line["aux"].clone();
         } else if let Some(id) = line["aux"]["ID"].as_str() {
             told.id = Some(id.to_owned());
         } else if let Some(text) = line["stream"].as_str() {
