@@ -26,7 +26,7 @@ impl Reference {
     /// Parses a reference; `docker.io` and `library/` are added where they are left out, a tag is not.
     pub fn parse(text: &str) -> Result<Reference> {
         let wrong = || Error::invalid("invalid reference format");
-        if text.len() == 64 && text.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f')) {
+        if is_hexadecimal(text) {
             return Err(Error::invalid(format!(
                 "invalid repository name ({text}), cannot specify 64-byte hexadecimal strings"
             )));
@@ -78,8 +78,11 @@ impl Reference {
         if self.domain != DEFAULT_DOMAIN {
             return self.name();
         }
-        match self.path.strip_prefix(OFFICIAL) {
-            Some(name) if !name.contains('/') => name.to_owned(),
+        match self.path.split_once('/') {
+            // Without its registry it would be read as an id, or as a name of another.
+            Some(("library", name)) if is_hexadecimal(name) => self.name(),
+            Some((first, _)) if is_registry(first) => self.name(),
+            Some(("library", name)) if !name.contains('/') => name.to_owned(),
             _ => self.path.clone(),
         }
     }
@@ -122,11 +125,7 @@ impl fmt::Display for Reference {
 /// The first part is a registry only where it looks like one: with a dot, a port, capitals, or `localhost`.
 fn split_domain(name: &str) -> (String, String) {
     let (domain, path) = match name.split_once('/') {
-        Some((first, rest))
-            if first.contains(['.', ':'])
-                || first == "localhost"
-                || first.bytes().any(|byte| byte.is_ascii_uppercase()) =>
-        {
+        Some((first, rest)) if is_registry(first) => {
             (if first == "index.docker.io" { DEFAULT_DOMAIN } else { first }, rest)
         }
         _ => (DEFAULT_DOMAIN, name),
@@ -135,6 +134,16 @@ fn split_domain(name: &str) -> (String, String) {
         return (domain.to_owned(), format!("{OFFICIAL}{path}"));
     }
     (domain.to_owned(), path.to_owned())
+}
+
+/// Whether a name could be an image's id.
+fn is_hexadecimal(text: &str) -> bool {
+    text.len() == 64 && text.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'))
+}
+
+/// Whether the first part of a name is taken for a registry.
+fn is_registry(first: &str) -> bool {
+    first.contains(['.', ':']) || first == "localhost" || first.bytes().any(|byte| byte.is_ascii_uppercase())
 }
 
 pub(crate) fn is_domain(domain: &str) -> bool {
@@ -225,6 +234,12 @@ mod tests {
         ] {
             let reference = Reference::parse(text).unwrap();
             assert_eq!((reference.to_string(), reference.familiar()), (full.to_owned(), familiar.to_owned()));
+        }
+        // What would be read as something else is written in full.
+        let hexadecimal = format!("docker.io/library/{}", "a".repeat(64));
+        for text in ["docker.io/docker.io/library/x", "docker.io/localhost/x:1", &hexadecimal] {
+            let reference = Reference::parse(text).unwrap();
+            assert_eq!(reference.familiar(), text);
         }
         let reference = Reference::parse(&format!("busybox:1@{digest}")).unwrap();
         assert_eq!(reference.familiar(), format!("busybox:1@{digest}"));

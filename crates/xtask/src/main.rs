@@ -1,4 +1,4 @@
-//! The project's own commands: `cargo xtask test`, `vm-test`, `bench`, `oci-reference`, `dist`.
+//! The project's own commands: `cargo xtask test`, `vm-test`, `fuzz`, `bench`, `oci-reference`, `dist`.
 
 mod acceptance;
 mod bench;
@@ -24,6 +24,10 @@ usage: cargo xtask COMMAND
       --only WORD      the tests whose name holds WORD (may be repeated)
       --resets N       N resets (default: 3)
       --binary PATH    the binary under test (default: target/release/hull)
+  fuzz TARGET      what reads others' words, given what nobody should write (no TARGET: their names)
+      --seconds N      for so long (default: 60)
+      --seed N         the inputs of that seed (default: the time)
+      --input FILE     one input again
   bench            measures hull, the kernel's floor, and the other engines that are installed
       --only WORD      the rows whose name holds WORD (may be repeated)
       --rounds N       how many rounds (default: 20)
@@ -39,6 +43,7 @@ fn main() -> ExitCode {
     let done = match args.as_slice() {
         ["test", options @ ..] => test::run(options),
         ["vm-test" | "vm", options @ ..] => vm::run(options),
+        ["fuzz", options @ ..] => fuzz(options),
         ["bench", options @ ..] => bench::run(options),
         ["oci-reference", runtimes @ ..] => reference::run(runtimes),
         ["dist"] => dist::run(),
@@ -58,4 +63,10 @@ fn main() -> ExitCode {
             ExitCode::FAILURE
         }
     }
+}
+
+/// Fuzzes with what `cargo test` builds: with overflow checks, and at once.
+fn fuzz(options: &[&str]) -> Result<()> {
+    let words = ["run", "--quiet", "--package", "hull-fuzz", "--"];
+    shell::run("cargo", &[&words, options].concat())
 }
