@@ -4,42 +4,28 @@
 //! address (secrets). With `progress=events` the answer tells every event instead of the classic lines.
 
 use std::collections::BTreeMap;
-use std::io::{BufRead, BufReader, Read};
+use std::io::BufReader;
 use std::pin::Pin;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
-use base64::Engine as _;
 use bytes::Bytes;
 use hull_build::progress::{Classic, Event, Listener};
-use hull_build::{Built, Failure, Output, Prepared, Secret, Stop};
+use hull_build::{Built, Failure, Output, Prepared, Stop};
 use hull_engine::model::{Config, CreateBody, HostConfig, Ulimit};
 use hull_engine::{Error, Kind, Result};
 use hyper::StatusCode;
 use hyper::header::CONTENT_TYPE;
-use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 use tokio::sync::{Notify, mpsc};
 
 use crate::blocking::{self, BodyReader};
+use crate::build_preface::{preface, received};
 use crate::http::{self, Query, Request, Response};
 
 /// The content type of a body that begins with a line of JSON.
 const WITH_PREFACE: &str = "application/vnd.hull.build";
-
-/// The longest first line, in bytes.
-const PREFACE_LIMIT: u64 = 16 << 20;
-
-/// What stands before the archive.
-#[derive(Deserialize, Default)]
-#[serde(default, deny_unknown_fields)]
-struct Preface {
-    /// Secrets by their ids, in base64.
-    secrets: BTreeMap<String, String>,
-    /// The Dockerfile, where it is not in the archive.
-    dockerfile: Option<String>,
-}
 
 /// `POST /build`.
 pub(crate) async fn build(mut request: Request) -> Result<Response> {
@@ -78,7 +64,13 @@ pub(crate) async fn build(mut request: Request) -> Result<Response> {
     let (preparing, stopping) = (Arc::clone(&builder), stop.clone());
     let (prepared, early) = blocking::run(move || {
         if has_preface {
-            (asked.secrets, asked.dockerfile_text) = preface(&mut reader)?;
+            let preface = preface(&mut reader)?;
+            asked.secrets = preface.secrets()?;
+            for context in &preface.contexts {
+                let named = received(&preparing, context, asked.platform.as_ref(), &mut reader)?;
+                asked.contexts.insert(context.name.to_ascii_lowercase(), named);
+            }
+            asked.dockerfile_text = preface.dockerfile;
         }
         let early = Mutex::new(Vec::new());
         let tell = |event| early.lock().unwrap_or_else(PoisonError::into_inner).push(event);
@@ -312,25 +304,8 @@ fn asked(query: &Query) -> Result<hull_build::Request> {
     })
 }
 
-/// Reads the line before an archive.
-fn preface(reader: &mut BufReader<BodyReader>) -> Result<(BTreeMap<String, Secret>, Option<String>)> {
-    let mut line = Vec::new();
-    reader
-        .take(PREFACE_LIMIT)
-        .read_until(b'\n', &mut line)
-        .map_err(|error| Error::system("read the request", error))?;
-    let wrong = |error: String| Error::invalid(format!("the line before the archive is malformed: {error}"));
-    let preface: Preface = serde_json::from_slice(&line).map_err(|error| wrong(error.to_string()))?;
-    let decoded = |(id, text): (String, String)| {
-        let bytes = base64::engine::general_purpose::STANDARD.decode(text);
-        Ok((id, Secret(bytes.map_err(|error| wrong(error.to_string()))?)))
-    };
-    let secrets = preface.secrets.into_iter().map(decoded).collect::<Result<_>>()?;
-    Ok((secrets, preface.dockerfile))
-}
-
 /// A build that does not begin.
-fn refused(failure: &Failure) -> Error {
+pub(crate) fn refused(failure: &Failure) -> Error {
     let excerpt = &failure.detail.excerpt;
     let message = match excerpt.is_empty() {
         true => failure.message.clone(),

@@ -13,6 +13,7 @@ pub use hull_build::ignore;
 
 mod blocking;
 mod build;
+mod build_preface;
 mod container_create;
 mod container_files;
 mod container_output;

@@ -1,7 +1,8 @@
 //! One build: stages that run at the same time, each when what it stands on is there.
 
 use std::collections::{BTreeSet, HashMap};
-use std::path::Path;
+use std::os::fd::BorrowedFd;
+use std::path::{Path, PathBuf};
 use std::pin::Pin;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -22,6 +23,7 @@ use crate::dockerfile::Source;
 use crate::exporting::Told;
 use crate::failure::{Failure, Result};
 use crate::key::Key;
+use crate::named::Named;
 use crate::plan::Plan;
 use crate::progress::{Event, Tell};
 use crate::request::Request;
@@ -35,20 +37,44 @@ pub struct Made {
     pub key: Digest,
 }
 
-/// The files of a stage or an image, to be copied from.
-pub struct Origin {
-    view: StepView,
-    step: Step,
-    /// By what the files are known again.
-    pub key: Digest,
-    /// As whose image they are mounted.
-    pub draft: Draft,
+/// The files of a stage, an image or a context, to be copied from.
+pub enum Origin {
+    /// Those of layers.
+    Layers {
+        /// Where they are seen.
+        view: StepView,
+        /// Whose view it is.
+        step: Step,
+        /// As whose image they are mounted.
+        draft: Draft,
+    },
+    /// Those that were sent under a name.
+    Sent(Arc<Context>),
 }
 
 impl Origin {
     /// The root of the files.
-    pub fn root(&self) -> std::os::fd::BorrowedFd<'_> {
-        self.view.root()
+    pub fn root(&self) -> BorrowedFd<'_> {
+        match self {
+            Origin::Layers { view, .. } => view.root(),
+            Origin::Sent(context) => context.root(),
+        }
+    }
+
+    /// Whether its files belong to whom they belong there; those that were sent are root's.
+    pub fn has_owners(&self) -> bool {
+        matches!(self, Origin::Layers { .. })
+    }
+
+    /// The folders that make up what is at a path without links, uppermost first, or the one file there.
+    ///
+    /// # Errors
+    /// Nothing is there.
+    pub fn parts(&self, images: &hull_image::Store, path: &str) -> Result<Vec<PathBuf>> {
+        match self {
+            Origin::Layers { draft, .. } => Ok(images.parts_at(&draft.image, path)?),
+            Origin::Sent(context) => Ok(vec![context.path().join(path.trim_start_matches('/'))]),
+        }
     }
 }
 
@@ -155,28 +181,41 @@ impl Build {
     /// The files of an earlier stage, or of an image, that `from` names in the stage of this number.
     pub async fn origin(self: &Arc<Build>, stage: usize, from: &str) -> Result<Arc<Origin>> {
         let earlier = self.plan.earlier(stage, from);
+        let named = self.request.named(from).filter(|_| earlier.is_none());
         let name = earlier.map_or_else(|| format!("image {from}"), |stage| format!("stage {stage}"));
         let cell = {
             let mut origins = self.origins.lock().unwrap_or_else(PoisonError::into_inner);
             Arc::clone(origins.entry(name).or_default())
         };
         let opened = cell.get_or_init(|| async {
-            let made = match earlier {
-                Some(stage) => self.stage(stage).await?,
-                None => self.image(from, None).await?,
+            let draft = match (earlier, named) {
+                (Some(stage), _) => self.stage(stage).await?.draft,
+                (None, Some(Named::Folder(context))) => {
+                    return Ok(Arc::new(Origin::Sent(Arc::clone(context))));
+                }
+                (None, Some(Named::Given(draft))) => draft.clone(),
+                (None, Some(Named::Image(image))) => self.image(image, None).await?.draft,
+                (None, None) => self.image(from, None).await?.draft,
             };
-            let step = self.step(&made.draft, CreateBody::default()).await?;
+            let step = self.step(&draft, CreateBody::default()).await?;
             let view = step.view().await?;
-            Ok(Arc::new(Origin { view, step, key: made.key, draft: made.draft }))
+            Ok(Arc::new(Origin::Layers { view, step, draft }))
         });
         opened.await.clone()
     }
 
-    /// What `from` names, by what its files are known again, without looking at them.
-    pub async fn origin_key(self: &Arc<Build>, stage: usize, from: &str) -> Result<Digest> {
-        match self.plan.earlier(stage, from) {
-            Some(stage) => Ok(self.stage(stage).await?.key),
-            None => Ok(self.image(from, None).await?.key),
+    /// What `from` names, by what its files are known again, without looking at them; none where they have to be.
+    pub async fn origin_key(self: &Arc<Build>, stage: usize, from: &str) -> Result<Option<Digest>> {
+        if let Some(stage) = self.plan.earlier(stage, from) {
+            return Ok(Some(self.stage(stage).await?.key));
+        }
+        match self.request.named(from) {
+            Some(Named::Folder(_)) => Ok(None),
+            Some(Named::Given(draft)) => {
+                Ok(Some(self.key_of("image").with(draft.image.id.to_string()).finish()))
+            }
+            Some(Named::Image(image)) => Ok(Some(self.image(image, None).await?.key)),
+            None => Ok(Some(self.image(from, None).await?.key)),
         }
     }
 
@@ -287,7 +326,7 @@ impl Build {
         for cell in origins.into_values() {
             // Who still has one has it removed behind.
             let origin = Arc::into_inner(cell).and_then(OnceCell::into_inner).and_then(Result::ok);
-            if let Some(Origin { view, step, .. }) = origin.and_then(Arc::into_inner) {
+            if let Some(Origin::Layers { view, step, .. }) = origin.and_then(Arc::into_inner) {
                 view.close().await;
                 step.remove().await;
             }

@@ -59,8 +59,8 @@ impl Places {
 
 /// The daemon's builder.
 pub struct Builder {
-    engine: Arc<Engine>,
-    places: Arc<Places>,
+    pub(crate) engine: Arc<Engine>,
+    pub(crate) places: Arc<Places>,
     /// The builds that a client named, to be cancelled by that name.
     named: Mutex<HashMap<String, Stop>>,
 }

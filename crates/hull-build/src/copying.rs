@@ -55,7 +55,7 @@ impl Stage {
     pub(crate) async fn copy(&mut self, copy: &Copy, add: Option<&Add>) -> Result<Outcome> {
         let mut wanted = self.wanted(copy, add)?;
         let origin_key = match &wanted.from {
-            Some(from) => Some(self.build.origin_key(self.index, from).await?),
+            Some(from) => self.build.origin_key(self.index, from).await?,
             None => None,
         };
         // What stands on the same stage and takes the same from it need not be looked at.
@@ -207,7 +207,8 @@ impl Stage {
                 hasher.update((one.destination.len() as u64).to_le_bytes());
                 hasher.update(&one.destination);
                 let exclude = wanted.excluded()?;
-                let options = DigestOptions { owners: origin.is_some() && wanted.chown.is_none() };
+                let owners = origin.as_ref().is_some_and(|origin| origin.has_owners());
+                let options = DigestOptions { owners: owners && wanted.chown.is_none() };
                 let root = one.fetched.as_ref().map_or(root, |fetched| fetched.root());
                 archive::digest(root, &one.found, options, &*exclude, &build.stop, &mut hasher)?;
             }
@@ -229,7 +230,8 @@ impl Stage {
         let (build, wanted, origin) = (Arc::clone(&self.build), Arc::clone(wanted), origin.cloned());
         let view = blocking("copy files", move || {
             let root = origin.as_ref().map_or_else(|| build.context.root(), |origin| origin.root());
-            wanted.write(root, origin.is_some(), &placed, view.root(), owner, &build.stop)?;
+            let of_stage = origin.as_ref().is_some_and(|origin| origin.has_owners());
+            wanted.write(root, of_stage, &placed, view.root(), owner, &build.stop)?;
             Ok(view)
         })
         .await?;

@@ -5,6 +5,7 @@
 //! - [`builder`]: what outlives one build; [`mod@build`]: one of them, its stages side by side.
 //! - `stage`: one instruction after the other, each looked up by its [`key`] before it is done; `copying`, `running` and
 //!   [`metadata`] do it.
+//! - `named`: contexts beside the build's own.
 //! - [`output`]: where what was built goes.
 //! - [`progress`]: what is told meanwhile; [`failure`]: what is told when it fails.
 
@@ -20,6 +21,7 @@ pub mod ignore;
 pub mod key;
 pub mod metadata;
 mod mounts;
+mod named;
 pub mod output;
 pub mod plan;
 pub mod progress;
@@ -29,5 +31,6 @@ mod stage;
 
 pub use builder::{Builder, Built, CacheFolder, Prepared, Prune, Stop};
 pub use failure::Failure;
+pub use named::Named;
 pub use output::Output;
 pub use request::{Request, Secret};

@@ -202,22 +202,24 @@ impl Stage {
             let root = looked_at.as_ref().map_or_else(|| build.context.root(), |origin| origin.root());
             let found = archive::find(root, &named).map_err(|_| missing(&named))?;
             let [found] = <[Found; 1]>::try_from(found).map_err(|_| missing(&named))?;
-            let digest = digest_of(root, &found, looked_at.is_some(), &build.stop)?;
+            let owners = looked_at.as_ref().is_some_and(|origin| origin.has_owners());
+            let digest = digest_of(root, &found, owners, &build.stop)?;
             Ok((found, digest))
         })
         .await?;
         let key = Key::of("bind").with(&target).with([u8::from(writable)]).with(digest.to_string()).finish();
         let lower = match &origin {
             None => vec![self.build.context.path().join(&found.path)],
-            Some(origin) => self.build.engine.images.parts_at(&origin.draft.image, &found.path)?,
+            Some(origin) => origin.parts(&self.build.engine.images, &found.path)?,
         };
+        let is_sent = origin.as_ref().is_none_or(|origin| !origin.has_owners());
         let kind = match (found.is_folder, lower.into_iter().next()) {
             (false, Some(source)) => What::File { source, writable },
-            (true, Some(first)) if origin.is_none() && !writable => What::File { source: first, writable },
+            (true, Some(first)) if is_sent && !writable => What::File { source: first, writable },
             (true, Some(first)) => {
                 let rest = match &origin {
                     None => vec![first],
-                    Some(origin) => self.build.engine.images.parts_at(&origin.draft.image, &found.path)?,
+                    Some(origin) => origin.parts(&self.build.engine.images, &found.path)?,
                 };
                 What::Layers { lower: rest, writable }
             }

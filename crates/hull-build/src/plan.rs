@@ -49,6 +49,8 @@ pub enum Base {
     Stage(usize),
     /// An image.
     Image(String),
+    /// A context of that name.
+    Context(String),
 }
 
 /// The values of the arguments about platforms.
@@ -99,7 +101,7 @@ pub fn plan(file: &Dockerfile, request: &Request) -> Result<Plan, Mistake> {
     let value = |name: &str| globals.get(name).cloned().flatten().or_else(|| platforms.get(name).cloned());
     let mut stages: Vec<Planned> = Vec::new();
     for (index, stage) in file.stages.iter().enumerate() {
-        let planned = planned(index, stage, &stages, &file.stages, &Expander::new(escape, &value))?;
+        let planned = planned(index, stage, &stages, &file.stages, &Expander::new(escape, &value), request)?;
         stages.push(planned);
     }
     let target = target(&stages, &file.stages, &request.target)?;
@@ -116,6 +118,7 @@ fn planned(
     before: &[Planned],
     all: &[Stage],
     expander: &Expander<'_>,
+    request: &Request,
 ) -> Result<Planned, Mistake> {
     let wrong = |message: String| stage.from.mistake(message);
     let image = expander.word(&stage.base).map_err(wrong)?;
@@ -125,8 +128,13 @@ fn planned(
     let base = match find(before, all, &image) {
         Some(stage) => Base::Stage(stage),
         None if image == "scratch" => Base::Scratch,
+        None if request.named(&image).is_some() => Base::Context(image),
         None => Base::Image(image),
     };
+    // A context of a stage's name is in that stage's place.
+    let replaced = stage.name.as_ref().filter(|name| request.contexts.contains_key(*name));
+    let base = replaced.map_or(base, |name| Base::Context(name.clone()));
+    let instructions = if replaced.is_some() { Vec::new() } else { stage.instructions.clone() };
     let platform = match &stage.platform {
         None => None,
         Some(platform) => {
@@ -140,7 +148,7 @@ fn planned(
         }
     };
     let mut depends = BTreeSet::new();
-    for name in stage.instructions.iter().flat_map(named_stages) {
+    for name in instructions.iter().flat_map(named_stages) {
         depends.extend(stage_of(&name, before, all));
     }
     if let Base::Stage(base) = base {
@@ -151,7 +159,7 @@ fn planned(
         base,
         platform,
         from: stage.from.clone(),
-        instructions: stage.instructions.clone(),
+        instructions,
         depends,
     })
 }
@@ -254,6 +262,18 @@ mod tests {
             of(text, "twoo", &[]).unwrap_err().message,
             "target stage \"twoo\" could not be found (did you mean two?)"
         );
+    }
+
+    #[test]
+    fn contexts_are_in_the_place_of_images_and_stages() {
+        let file = parse("FROM base AS one\nRUN false\nFROM one\nFROM App\n").unwrap();
+        let image = crate::named::Named::Image("x".to_owned());
+        let contexts = [("one".to_owned(), image.clone()), ("app".to_owned(), image)];
+        let plan = plan(&file, &Request { contexts: contexts.into(), ..Request::default() }).unwrap();
+        assert_eq!(plan.stages[0].base, Base::Context("one".to_owned()));
+        assert!(plan.stages[0].instructions.is_empty());
+        assert_eq!(plan.stages[1].base, Base::Stage(0));
+        assert_eq!(plan.stages[2].base, Base::Context("App".to_owned()));
     }
 
     #[test]

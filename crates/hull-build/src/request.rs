@@ -5,6 +5,7 @@ use std::path::PathBuf;
 
 use hull_engine::model::HostConfig;
 
+use crate::named::Named;
 use crate::output::Output;
 
 /// Everything about a build but its context.
@@ -30,6 +31,8 @@ pub struct Request {
     pub pull: bool,
     /// Images whose steps are used where they are the same.
     pub cache_from: Vec<String>,
+    /// Contexts beside the build's own, by their names in lower case.
+    pub contexts: BTreeMap<String, Named>,
     /// Where the image goes, beyond this machine.
     pub outputs: Vec<Output>,
     /// The layers of the build become one.

@@ -77,7 +77,7 @@ pub(crate) async fn run(build: Arc<Build>, index: usize) -> Result<Made> {
         }
     };
     let triggers = match &planned.base {
-        Base::Image(_) => made.draft.image.container_config().on_build,
+        Base::Image(_) | Base::Context(_) => made.draft.image.container_config().on_build,
         _ => Vec::new(),
     };
     tell_done(&build, first, &made, false, begun);
@@ -141,6 +141,10 @@ async fn based(
         (Base::Stage(_), Some(made)) => Ok(made),
         (Base::Stage(_), None) => Err(Failure::system("build a stage", "the one below it is not there")),
         (Base::Image(name), _) => build.image(name, platform).await,
+        (Base::Context(name), _) => {
+            let scratch = Box::pin(based(build, &Base::Scratch, None, platform)).await?;
+            Box::pin(build.on_named(name, scratch, platform)).await
+        }
         (Base::Scratch, _) => {
             let platform =
                 platform.or(build.request.platform.as_ref()).cloned().unwrap_or_else(Platform::host);
@@ -172,7 +176,7 @@ pub(crate) fn changed(build: &Build, made: &Made, change: &Change, fresh: bool) 
 }
 
 /// What a step of this key made before, unless it is to be made anew.
-fn cached(build: &Build, key: &Digest, fresh: bool) -> Result<Option<Draft>> {
+pub(crate) fn cached(build: &Build, key: &Digest, fresh: bool) -> Result<Option<Draft>> {
     if fresh { Ok(None) } else { Ok(build.engine.images.step(key)?) }
 }
 

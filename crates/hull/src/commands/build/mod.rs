@@ -1,5 +1,6 @@
 //! `hull build`: a folder, an archive or a Dockerfile is sent, an image is what comes of it.
 
+mod contexts;
 mod outputs;
 mod pack;
 mod show;
@@ -49,6 +50,9 @@ pub struct BuildArgs {
     /// Add a custom host-to-IP mapping (format: "host:ip")
     #[arg(long, value_name = "strings")]
     add_host: Vec<String>,
+    /// Additional build contexts (e.g., name=path): a folder, docker-image://IMAGE or oci-layout://FOLDER[:TAG|@DIGEST]
+    #[arg(long, value_name = "stringArray")]
+    build_context: Vec<String>,
     /// Set build-time variables; one without a value has that of the environment
     #[arg(long, value_name = "stringArray")]
     build_arg: Vec<String>,
@@ -168,13 +172,14 @@ pub async fn build(args: BuildArgs, context: &Context) -> Result<ExitStatus, Err
     let secrets = secrets(&args.secret)?;
     let sent = sent(&args)?;
     let query = query(&args, &sent.name)?;
-    let preface = json!({ "secrets": secrets, "dockerfile": sent.dockerfile });
+    let (contexts, beside) = contexts::named(&args.build_context)?;
+    let preface = json!({ "secrets": secrets, "dockerfile": sent.dockerfile, "contexts": contexts });
     let registries = registry_config(context);
     let mut headers = vec![("content-type", "application/vnd.hull.build")];
     if !registries.is_empty() {
         headers.push(("x-registry-config", registries.as_str()));
     }
-    let (body, transfer) = sent.packed.body(&preface);
+    let (body, transfer) = sent.packed.body(&preface, beside);
     let response = context.client.request(Method::POST, &query, &headers, body).await;
     drop(transfer);
     let response = response?;

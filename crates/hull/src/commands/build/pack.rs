@@ -25,6 +25,8 @@ const AHEAD: usize = 8;
 pub(super) enum Packed {
     /// A folder, without what is left out.
     Folder(PathBuf, Ignore),
+    /// An OCI layout in a folder, and the index of what of it is meant.
+    Layout(PathBuf, Vec<u8>),
     /// An archive on standard input, of which this was read already.
     Archive(Vec<u8>),
     /// Nothing at all.
@@ -84,8 +86,9 @@ impl Packed {
         Packed::Nothing
     }
 
-    /// The body: what stands before the archive in one line, then the archive; and the bar that shows how much was sent.
-    pub(super) fn body(self, preface: &Value) -> (Body, Transfer) {
+    /// The body: what stands before the archive in one line, contexts beside it in pieces, then the archive; and the bar that
+    /// shows how much was sent.
+    pub(super) fn body(self, preface: &Value, beside: Vec<Packed>) -> (Body, Transfer) {
         let (sender, receiver) = mpsc::channel(AHEAD);
         let sent = Arc::new(AtomicU64::new(0));
         let transfer = Transfer::start("Sending the build context", None, sent.clone());
@@ -93,7 +96,9 @@ impl Packed {
         std::thread::spawn(move || {
             let failing = sender.clone();
             let mut channel = Channel { sender, gathered: preface.into_bytes(), sent };
-            let packed = self.write(&mut channel).and_then(|()| channel.flush());
+            let packed = sent_before(beside, &mut channel)
+                .and_then(|()| self.write(&mut channel))
+                .and_then(|()| channel.flush());
             if let Err(error) = packed {
                 // Without a receiver the daemon has refused already, and its words are told.
                 let _ = failing.blocking_send(Err(error));
@@ -106,12 +111,20 @@ impl Packed {
         (streamed(pieces), transfer)
     }
 
-    fn write(self, out: &mut Channel) -> io::Result<()> {
+    fn write(self, out: &mut impl Write) -> io::Result<()> {
         match self {
             Packed::Folder(path, ignore) => {
                 let mut packer = Packer { archive: tar::Builder::new(out), ignore };
                 let state = packer.ignore.root();
                 packer.folder(&path, Path::new(""), &state)?;
+                packer.archive.finish()
+            }
+            Packed::Layout(path, index) => {
+                let mut packer = Packer { archive: tar::Builder::new(out), ignore: Ignore::default() };
+                packer.bytes("oci-layout", br#"{"imageLayoutVersion":"1.0.0"}"#)?;
+                packer.bytes("index.json", &index)?;
+                let state = packer.ignore.root();
+                packer.folder(&path.join("blobs"), Path::new("blobs"), &state)?;
                 packer.archive.finish()
             }
             Packed::Archive(start) => {
@@ -123,12 +136,50 @@ impl Packed {
     }
 }
 
-struct Packer<'a> {
-    archive: tar::Builder<&'a mut Channel>,
+/// Sends contexts in pieces, each behind its length; an empty piece ends each of them.
+fn sent_before(contexts: Vec<Packed>, channel: &mut Channel) -> io::Result<()> {
+    for context in contexts {
+        let mut pieces = io::BufWriter::with_capacity(PIECE, Pieces(channel));
+        context.write(&mut pieces)?;
+        pieces.flush()?;
+        drop(pieces);
+        channel.write_all(&0u32.to_be_bytes())?;
+    }
+    Ok(())
+}
+
+/// What is written to it goes on as one piece behind its length.
+struct Pieces<'a>(&'a mut Channel);
+
+impl Write for Pieces<'_> {
+    fn write(&mut self, data: &[u8]) -> io::Result<usize> {
+        let data = &data[..data.len().min(PIECE)];
+        if !data.is_empty() {
+            self.0.write_all(&(data.len() as u32).to_be_bytes())?;
+            self.0.write_all(data)?;
+        }
+        Ok(data.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+struct Packer<W: Write> {
+    archive: tar::Builder<W>,
     ignore: Ignore,
 }
 
-impl Packer<'_> {
+impl<W: Write> Packer<W> {
+    /// A file that is not on the disk.
+    fn bytes(&mut self, name: &str, bytes: &[u8]) -> io::Result<()> {
+        let mut header = tar::Header::new_gnu();
+        header.set_size(bytes.len() as u64);
+        header.set_mode(0o644);
+        self.archive.append_data(&mut header, name, bytes)
+    }
+
     fn folder(&mut self, path: &Path, name: &Path, state: &State) -> io::Result<()> {
         let in_path = |error: io::Error| io::Error::new(error.kind(), format!("{}: {error}", path.display()));
         let mut entries =

@@ -1,0 +1,148 @@
+//! Contexts beside the build's own, by names (`--build-context`): in the place of an image, or of a stage.
+
+use std::io::Read;
+use std::sync::Arc;
+
+use hull_image::archive::{self, CopyOptions, Entering, Found};
+use hull_image::reference::Reference;
+use hull_image::{Draft, Loaded, Platform};
+
+use crate::build::{Build, Made};
+use crate::builder::Builder;
+use crate::context::Context;
+use crate::copying::{blocking, digest_of};
+use crate::failure::{Failure, Result};
+use crate::key::Key;
+use crate::request::Request;
+
+/// What a name stands for.
+#[derive(Clone, Debug)]
+pub enum Named {
+    /// An image that is here or in a registry.
+    Image(String),
+    /// An image that came with the request.
+    Given(Draft),
+    /// Files.
+    Folder(Arc<Context>),
+}
+
+impl Request {
+    /// What a name stands for, where somebody said so. As an image's name it may be written in several ways.
+    pub fn named(&self, name: &str) -> Option<&Named> {
+        let whole = |name: &str| Reference::parse(name).ok().map(|name| name.or_latest().to_string());
+        self.contexts.get(&name.to_ascii_lowercase()).or_else(|| {
+            let wanted = whole(name)?;
+            let mut contexts = self.contexts.iter();
+            contexts.find(|(known, _)| whole(known).as_ref() == Some(&wanted)).map(|(_, named)| named)
+        })
+    }
+}
+
+impl Builder {
+    /// Receives a folder as an archive. Blocks.
+    ///
+    /// # Errors
+    /// As [`Context::read`].
+    pub fn receive_folder(&self, archive: &mut dyn Read) -> Result<Named> {
+        Context::read(&self.places.temporary, archive).map(Arc::new).map(Named::Folder)
+    }
+
+    /// Receives an OCI layout with one image as an archive. The image is the build's alone: it gets no name, and is entered
+    /// nowhere for longer than it takes to hold its layers. Blocks.
+    ///
+    /// # Errors
+    /// It is malformed, or has another number of images.
+    pub fn receive_layout(&self, archive: &mut dyn Read, platform: Option<&Platform>) -> Result<Named> {
+        let images = &self.engine.images;
+        let before: Vec<_> = images.images().iter().map(|image| image.id).collect();
+        let loaded = images.load(archive, platform, &|_| {})?;
+        let ids = loaded.iter().filter_map(|loaded| match loaded {
+            Loaded::Id(id) => Some(*id),
+            _ => None,
+        });
+        let ids: Vec<_> = ids.collect();
+        let [id] = ids[..] else {
+            return Err(Failure::invalid(format!(
+                "the OCI layout has {} images where one is wanted: name it by its tag or digest",
+                ids.len()
+            )));
+        };
+        let draft = images.draft_of(&images.resolve(&id.to_string())?)?;
+        if !before.contains(&id)
+            && let Err(error) = images.remove(&id.to_string(), false, false, &|_| None)
+        {
+            // Somebody has given it a name meanwhile: it is theirs.
+            tracing::debug!(%error, "an image of a context stays");
+        }
+        Ok(Named::Given(draft))
+    }
+}
+
+impl Build {
+    /// What a stage has that stands on a context: the image, or the files on nothing.
+    pub(crate) async fn on_named(
+        self: &Arc<Build>,
+        name: &str,
+        scratch: Made,
+        platform: Option<&Platform>,
+    ) -> Result<Made> {
+        match self.request.named(name) {
+            None => Err(Failure::invalid(format!("the context {name} is not there"))),
+            Some(Named::Image(image)) => self.image(image, platform).await,
+            Some(Named::Given(draft)) => {
+                let key = self.key_of("image").with(draft.image.id.to_string()).finish();
+                Ok(Made { draft: draft.clone(), key })
+            }
+            Some(Named::Folder(context)) => self.with_files(name, context, scratch).await,
+        }
+    }
+
+    /// All files of a context as the first layer of an image.
+    async fn with_files(self: &Arc<Build>, name: &str, context: &Arc<Context>, on: Made) -> Result<Made> {
+        let all = || Found { path: String::new(), named: String::new(), is_folder: true };
+        let (build, looked_at) = (Arc::clone(self), Arc::clone(context));
+        let digest = blocking("read the files of a context", move || {
+            digest_of(looked_at.root(), &all(), false, &build.stop)
+        });
+        let digest = digest.await?;
+        let key = Key::of("context").with(on.key.to_string()).with(digest.to_string()).finish();
+        if let Some(draft) = crate::stage::cached(self, &key, self.request.no_cache)? {
+            return Ok(Made { draft, key });
+        }
+        let step = Box::pin(self.step(&on.draft, hull_engine::model::CreateBody::default())).await?;
+        let view = Box::pin(step.view()).await?;
+        let (build, context) = (Arc::clone(self), Arc::clone(context));
+        let view = blocking("copy the files of a context", move || {
+            let options = CopyOptions { owner: Some((0, 0)), ..CopyOptions::default() };
+            let take = |_: &[u8], _: bool| Entering::Take;
+            archive::copy_in(context.root(), &all(), view.root(), "/", &options, &take, &build.stop)?;
+            Ok(view)
+        });
+        view.await?.close().await;
+        let sealed = Box::pin(step.seal()).await?;
+        let layer = sealed.as_ref().map(|(layer, _)| layer);
+        let created_by = format!("/bin/sh -c #(nop) FROM context {name} dir:{} in / ", digest.hex());
+        let draft = crate::stage::next(self, &on.draft, created_by.clone(), layer, |_| Ok(()))?;
+        let size = layer.map_or(0, |layer| layer.size);
+        self.engine.images.keep_step(&key, &draft, &created_by, size)?;
+        Ok(Made { draft, key })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_of_images_are_known_however_they_are_written() {
+        let image = |name: &str| Named::Image(name.to_owned());
+        let contexts = [("alpine".to_owned(), image("x")), ("app".to_owned(), image("y"))];
+        let request = Request { contexts: contexts.into(), ..Request::default() };
+        for name in ["alpine", "alpine:latest", "docker.io/library/alpine", "App"] {
+            assert!(request.named(name).is_some(), "{name}");
+        }
+        for name in ["alpine:3", "other/alpine", "ap"] {
+            assert!(request.named(name).is_none(), "{name}");
+        }
+    }
+}
