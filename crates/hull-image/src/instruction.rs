@@ -2,6 +2,7 @@
 
 use serde_json::Map;
 
+use crate::archive::clean;
 use crate::config::Healthcheck;
 use crate::{ContainerConfig, Error, Result};
 
@@ -206,18 +207,7 @@ pub fn ports(text: &str) -> Result<Vec<String>> {
 
 /// A relative working directory is beneath the one before.
 pub fn join(before: &str, path: &str) -> String {
-    let joined = if path.starts_with('/') { path.to_owned() } else { format!("/{before}/{path}") };
-    let mut parts: Vec<&str> = Vec::new();
-    for part in joined.split('/') {
-        match part {
-            "" | "." => {}
-            ".." => {
-                parts.pop();
-            }
-            part => parts.push(part),
-        }
-    }
-    format!("/{}", parts.join("/"))
+    if path.starts_with('/') { clean(path) } else { clean(&format!("{before}/{path}")) }
 }
 
 /// Names of signals with or without SIG, or numbers.

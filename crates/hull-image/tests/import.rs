@@ -67,3 +67,17 @@ fn a_store_knows_after_it_was_opened_again_what_it_knew() {
         "one daemon at a time"
     );
 }
+
+#[test]
+fn on_ext4_the_folders_of_layers_are_scattered_over_its_groups() {
+    use rustix::fs::{IFlags, Mode, OFlags, ioctl_getflags, open};
+    let (scratch, _store) = scratch_store();
+    // What statfs(2) says of ext2, ext3 and ext4.
+    if rustix::fs::statfs(scratch.path()).unwrap().f_type as u64 != 0xEF53 {
+        return;
+    }
+    for (folder, scattered) in [("tmp", true), ("layers", true), ("snapshots", false)] {
+        let folder = open(scratch.path().join("store").join(folder), OFlags::RDONLY, Mode::empty()).unwrap();
+        assert_eq!(ioctl_getflags(&folder).unwrap().contains(IFlags::TOPDIR), scattered, "{folder:?}");
+    }
+}

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 
+use hull_image::archive::clean;
 use serde::{Deserialize, Serialize};
 
 use crate::model::{BindOptions, Config, HostConfig, Mount, MountPoint};
@@ -464,21 +465,6 @@ fn destination(place: &str) -> Result<String> {
         return Err(Error::invalid("invalid specification: destination can't be '/'"));
     }
     Ok(cleaned)
-}
-
-/// A path without `.`, `..`, doubled and closing slashes.
-pub(super) fn clean(path: &str) -> String {
-    let mut parts: Vec<&str> = Vec::new();
-    for part in path.split('/') {
-        match part {
-            "" | "." => {}
-            ".." => {
-                parts.pop();
-            }
-            part => parts.push(part),
-        }
-    }
-    format!("/{}", parts.join("/"))
 }
 
 #[cfg(test)]

@@ -109,7 +109,7 @@ pub(super) fn read_only_paths() -> Vec<String> {
 /// The container's cgroup: beneath its parent, or beneath the daemon's own.
 pub(super) fn cgroup_path(parent: &str, instance: &str, id: &str) -> String {
     let parent = if parent.is_empty() { instance } else { parent };
-    format!("{}/{id}", super::mounts::clean(parent).trim_end_matches('/'))
+    format!("{}/{id}", hull_image::archive::clean(parent).trim_end_matches('/'))
 }
 
 /// The type of a limit by Docker's name.

@@ -20,6 +20,7 @@ pub(crate) use self::copy_up::merge_layer;
 pub use self::copy_up::{Copied, clone_tree, copy_up, has};
 pub use self::ids::IdMap;
 use self::pack::Packer;
+pub use self::resolve::clean;
 pub(crate) use self::resolve::open_in_root;
 use self::resolve::{Resolved, resolve, through_links};
 pub use self::tree::{DigestOptions, Entering, Found, LeftOut, digest, find, matches};

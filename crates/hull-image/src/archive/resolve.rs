@@ -96,8 +96,8 @@ pub(super) fn through_links(root: BorrowedFd<'_>, path: &str) -> Result<String> 
     Ok(format!("/{}", done.join("/")))
 }
 
-/// The path from `/`, without doubled slashes, `.` and `..`, as Go's `filepath.Join("/", path)`.
-fn clean(path: &str) -> String {
+/// The path from `/`, without doubled and closing slashes, `.` and `..`, as Go's `filepath.Join("/", path)`.
+pub fn clean(path: &str) -> String {
     let mut parts: Vec<&str> = Vec::new();
     for part in path.split('/') {
         match part {

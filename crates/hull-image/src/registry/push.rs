@@ -29,7 +29,7 @@ use super::upload::{Mount, PUT_TOGETHER};
 use super::{Body, Call, Challenge, Credentials, Registries, Repository, Session};
 use crate::dress::{Dress, package};
 use crate::reference::Reference;
-use crate::store::send::{Compressed, Kept};
+use crate::store::send::Compressed;
 use crate::{Digest, Error, Image, Kind, Layer, LayerBlob, Result, Store};
 
 /// So many digests of a layer are asked for, and so many repositories that it may be taken over from.
@@ -190,7 +190,7 @@ impl Push<'_> {
     /// # Errors
     /// As [`Push::image`].
     pub async fn dressed(&self, image: &Arc<Image>, tag: &str, dress: &Dress) -> Result<Sent> {
-        let _kept = Kept::layers_of(&self.pusher.store, image);
+        let _kept = self.pusher.store.keep_layers(image);
         self.send(image, tag, dress).await.map_err(Failure::of_push)
     }
 

@@ -17,6 +17,7 @@ mod host;
 mod images;
 mod import;
 mod init;
+mod kept;
 mod load;
 mod manifest;
 pub(crate) mod receive;
@@ -102,6 +103,8 @@ impl Store {
         let limiter = Limiter::open(&root)?;
         let temporary = root.join("tmp");
         std::fs::create_dir(&temporary).map_err(|error| Error::file("create", &temporary, error))?;
+        scatter(&temporary);
+        scatter(&root.join("layers"));
         let driver = Driver::choose(driver, &root)?;
         let database = Database::open(&root.join("image.db"))?;
         let boot = std::fs::read_to_string("/proc/sys/kernel/random/boot_id")
@@ -280,6 +283,22 @@ impl Store {
 
     fn state_mut(&self) -> RwLockWriteGuard<'_, State> {
         self.state.write().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Asks ext4 to give each folder in this one a block group of its own (`chattr +T`). Layers that are unpacked side by side
+/// do not wait for one another's bitmaps then; and without a journal ext4 passes over each inode that was freed in the
+/// last minutes one by one, which makes a pull behind a removal of as many files four times slower. Other file systems
+/// have no such groups.
+fn scatter(folder: &Path) {
+    use rustix::fs::{IFlags, Mode, OFlags};
+    let asked = rustix::fs::open(folder, OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())
+        .and_then(|folder| {
+            let flags = rustix::fs::ioctl_getflags(&folder)?;
+            rustix::fs::ioctl_setflags(&folder, flags | IFlags::TOPDIR)
+        });
+    if let Err(errno) = asked {
+        tracing::debug!("{} has no groups to scatter its folders over: {errno}", folder.display());
     }
 }
 

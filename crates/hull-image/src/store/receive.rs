@@ -17,6 +17,7 @@ use rustix::fs::FlockOperation;
 use tokio::sync::{mpsc, oneshot};
 
 use super::import::Unpacked;
+use super::kept::Kept;
 use super::{Image, Store};
 use crate::reference::Reference;
 use crate::registry::manifest::{Descriptor, Raw};
@@ -127,22 +128,6 @@ impl Read for Arriving {
     }
 }
 
-/// Keeps a layer, and all below it, from being collected.
-struct Held<'a> {
-    store: &'a Store,
-    layer: Option<Digest>,
-}
-
-impl Drop for Held<'_> {
-    fn drop(&mut self) {
-        let Some(layer) = self.layer else { return };
-        self.store.state_mut().release(&layer);
-        if let Err(error) = self.store.collect(layer) {
-            tracing::warn!("{error}; the layer goes at the next start");
-        }
-    }
-}
-
 impl Store {
     /// Receives an image. `known` is told which of its layers are here already, and keeps them here meanwhile; the others
     /// are to come by `messages`. Where these end without the word to enter it, nothing is left but partial blobs.
@@ -191,7 +176,7 @@ impl Store {
     }
 
     /// Which layers are here: as a part of the same stack, or of another, from where they can be copied.
-    fn hold_known(&self, image: &Incoming) -> (Held<'_>, Vec<bool>) {
+    fn hold_known(&self, image: &Incoming) -> (Kept<&Store>, Vec<bool>) {
         let mut state = self.state_mut();
         let (mut below, mut top) = (None, None);
         for (diff_id, _) in &image.layers {
@@ -207,7 +192,7 @@ impl Store {
         }
         let all: HashSet<Digest> = state.layers.values().map(|layer| layer.row.diff_id).collect();
         let here = image.layers.iter().map(|(diff_id, _)| all.contains(diff_id)).collect();
-        (Held { store: self, layer: top }, here)
+        (Kept::counted(self, top), here)
     }
 
     /// Whether a layer of that archive is here.

@@ -8,6 +8,7 @@ use flate2::Compression;
 use flate2::write::GzEncoder;
 use sha2::{Digest as _, Sha256};
 
+use super::kept::Kept;
 use super::{Image, Store};
 use crate::registry::manifest::Raw;
 use crate::{Digest, ImageId, Result};
@@ -25,33 +26,15 @@ pub(crate) struct Compressed {
     pub(crate) size: u64,
 }
 
-/// Keeps an image's layers from being collected.
-pub(crate) struct Kept {
-    store: Arc<Store>,
-    layer: Option<Digest>,
-}
-
-impl Kept {
-    /// Keeps the layers of an image that is here.
-    pub(crate) fn layers_of(store: &Arc<Store>, image: &Image) -> Kept {
-        let top = image.layers.last().map(|layer| layer.chain_id);
-        let mut state = store.state_mut();
-        let layer = top.filter(|top| state.layers.get_mut(top).map(|layer| layer.users += 1).is_some());
-        Kept { store: Arc::clone(store), layer }
-    }
-}
-
-impl Drop for Kept {
-    fn drop(&mut self) {
-        let Some(layer) = self.layer else { return };
-        self.store.state_mut().release(&layer);
-        if let Err(error) = self.store.collect(layer) {
-            tracing::warn!("{error}; the layer goes at the next start");
-        }
-    }
-}
-
 impl Store {
+    /// Keeps the layers of an image that is here.
+    pub(crate) fn keep_layers(self: &Arc<Store>, image: &Image) -> Kept<Arc<Store>> {
+        let top = image.layers.last().map(|layer| layer.chain_id);
+        let mut state = self.state_mut();
+        let layer = top.filter(|top| state.layers.get_mut(top).map(|layer| layer.users += 1).is_some());
+        Kept::counted(Arc::clone(self), layer)
+    }
+
     /// Puts a layer's archive together and compresses it with gzip, always to the same bytes. `take` gets them piece by
     /// piece, and says no when nobody wants more, which is an error then; `progress` gets how much of the archive is done.
     pub(crate) fn compress_layer(

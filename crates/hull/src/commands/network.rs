@@ -327,23 +327,15 @@ pub struct RemoveArgs {
 }
 
 async fn remove(args: RemoveArgs, context: &Context) -> Result<ExitStatus, Error> {
-    let mut status = ExitStatus::SUCCESS;
-    for network in &args.networks {
-        let answer = match context.client.delete(&format!("/networks/{}", segment(network))).await {
-            Ok(response) => response.bytes().await,
-            Err(error) => Err(error),
-        };
+    shared::remove::each(&args.networks, async |network| {
+        let answer = context.client.delete(&format!("/networks/{}", segment(network))).await;
         match answer {
-            Ok(_) => outln!("{network}")?,
-            Err(error) if error.is_connection() => return Err(error),
-            Err(error) if args.force && error.http_status() == Some(404) => {}
-            Err(error) => {
-                errln!("{error}");
-                status = ExitStatus::FAILURE;
-            }
-        }
-    }
-    Ok(status)
+            Err(error) if args.force && error.http_status() == Some(404) => return Ok(()),
+            answer => answer?.bytes().await?,
+        };
+        outln!("{network}")
+    })
+    .await
 }
 
 /// `network prune`.

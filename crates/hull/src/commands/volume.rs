@@ -11,7 +11,7 @@ use crate::client::{Query, empty, segment};
 use crate::context::Context;
 use crate::error::{Error, ExitStatus};
 use crate::format::human;
-use crate::{errln, outln};
+use crate::outln;
 
 const ENTRIES: &[Entry] = &[
     entry!(
@@ -209,23 +209,12 @@ pub struct RemoveArgs {
 }
 
 async fn remove(args: RemoveArgs, context: &Context) -> Result<ExitStatus, Error> {
-    let mut status = ExitStatus::SUCCESS;
-    for volume in &args.volumes {
+    shared::remove::each(&args.volumes, async |volume| {
         let path = Query::new(format!("/volumes/{}", segment(volume))).with_flag("force", args.force);
-        let answer = match context.client.delete(&path).await {
-            Ok(response) => response.bytes().await,
-            Err(error) => Err(error),
-        };
-        match answer {
-            Ok(_) => outln!("{volume}")?,
-            Err(error) if error.is_connection() => return Err(error),
-            Err(error) => {
-                errln!("{error}");
-                status = ExitStatus::FAILURE;
-            }
-        }
-    }
-    Ok(status)
+        context.client.delete(&path).await?.bytes().await?;
+        outln!("{volume}")
+    })
+    .await
 }
 
 /// `volume prune`.

@@ -10,27 +10,76 @@ use super::{Entry, Management};
 
 pub use remove::prune_images;
 
+// What stands both at the root and under `image`.
+const HISTORY: Entry = entry!(
+    "history",
+    [],
+    Commands,
+    "Show the history of an image",
+    "[OPTIONS] IMAGE",
+    list::HistoryArgs,
+    list::history
+);
+const IMPORT: Entry = entry!(
+    "import",
+    [],
+    Commands,
+    "Import the contents from a tarball to create a filesystem image",
+    "[OPTIONS] file|- [REPOSITORY[:TAG]]",
+    transfer::ImportArgs,
+    transfer::import
+);
+const LOAD: Entry = entry!(
+    "load",
+    [],
+    Commands,
+    "Load an image from a tar archive or STDIN",
+    "[OPTIONS]",
+    transfer::LoadArgs,
+    transfer::load
+);
+const SAVE: Entry = entry!(
+    "save",
+    [],
+    Commands,
+    "Save one or more images to a tar archive (streamed to STDOUT by default)",
+    "[OPTIONS] IMAGE [IMAGE...]",
+    transfer::SaveArgs,
+    transfer::save
+);
+const TAG: Entry = entry!(
+    "tag",
+    [],
+    Commands,
+    "Create a tag TARGET_IMAGE that refers to SOURCE_IMAGE",
+    "SOURCE_IMAGE[:TAG] TARGET_IMAGE[:TAG]",
+    list::TagArgs,
+    list::tag
+);
+const PULL: Entry = entry!(
+    "pull",
+    [],
+    Common,
+    "Download an image from a registry",
+    "[OPTIONS] NAME[:TAG|@DIGEST]",
+    registry::PullArgs,
+    registry::pull
+);
+const PUSH: Entry = entry!(
+    "push",
+    [],
+    Common,
+    "Upload an image to a registry",
+    "[OPTIONS] NAME[:TAG]",
+    registry::PushArgs,
+    registry::push
+);
+
 /// Which of docker's words lead to an image command at the root.
 pub const ROOT: &[Entry] = &[
     entry!("images", [], Common, "List images", "[OPTIONS] [REPOSITORY[:TAG]]", list::ListArgs, list::list),
-    entry!(
-        "pull",
-        [],
-        Common,
-        "Download an image from a registry",
-        "[OPTIONS] NAME[:TAG|@DIGEST]",
-        registry::PullArgs,
-        registry::pull
-    ),
-    entry!(
-        "push",
-        [],
-        Common,
-        "Upload an image to a registry",
-        "[OPTIONS] NAME[:TAG]",
-        registry::PushArgs,
-        registry::push
-    ),
+    PULL,
+    PUSH,
     entry!(
         "search",
         [],
@@ -40,33 +89,9 @@ pub const ROOT: &[Entry] = &[
         registry::SearchArgs,
         registry::search
     ),
-    entry!(
-        "history",
-        [],
-        Commands,
-        "Show the history of an image",
-        "[OPTIONS] IMAGE",
-        list::HistoryArgs,
-        list::history
-    ),
-    entry!(
-        "import",
-        [],
-        Commands,
-        "Import the contents from a tarball to create a filesystem image",
-        "[OPTIONS] file|- [REPOSITORY[:TAG]]",
-        transfer::ImportArgs,
-        transfer::import
-    ),
-    entry!(
-        "load",
-        [],
-        Commands,
-        "Load an image from a tar archive or STDIN",
-        "[OPTIONS]",
-        transfer::LoadArgs,
-        transfer::load
-    ),
+    HISTORY,
+    IMPORT,
+    LOAD,
     entry!(
         "rmi",
         [],
@@ -76,24 +101,8 @@ pub const ROOT: &[Entry] = &[
         remove::RemoveArgs,
         remove::remove
     ),
-    entry!(
-        "save",
-        [],
-        Commands,
-        "Save one or more images to a tar archive (streamed to STDOUT by default)",
-        "[OPTIONS] IMAGE [IMAGE...]",
-        transfer::SaveArgs,
-        transfer::save
-    ),
-    entry!(
-        "tag",
-        [],
-        Commands,
-        "Create a tag TARGET_IMAGE that refers to SOURCE_IMAGE",
-        "SOURCE_IMAGE[:TAG] TARGET_IMAGE[:TAG]",
-        list::TagArgs,
-        list::tag
-    ),
+    SAVE,
+    TAG,
 ];
 
 const ENTRIES: &[Entry] = &[
@@ -133,24 +142,8 @@ const ENTRIES: &[Entry] = &[
         super::build::BuildArgs,
         super::build::build
     ),
-    entry!(
-        "history",
-        [],
-        Commands,
-        "Show the history of an image",
-        "[OPTIONS] IMAGE",
-        list::HistoryArgs,
-        list::history
-    ),
-    entry!(
-        "import",
-        [],
-        Commands,
-        "Import the contents from a tarball to create a filesystem image",
-        "[OPTIONS] file|- [REPOSITORY[:TAG]]",
-        transfer::ImportArgs,
-        transfer::import
-    ),
+    HISTORY,
+    IMPORT,
     entry!(
         "inspect",
         [],
@@ -160,15 +153,7 @@ const ENTRIES: &[Entry] = &[
         list::InspectArgs,
         list::inspect
     ),
-    entry!(
-        "load",
-        [],
-        Commands,
-        "Load an image from a tar archive or STDIN",
-        "[OPTIONS]",
-        transfer::LoadArgs,
-        transfer::load
-    ),
+    LOAD,
     entry!(
         "ls",
         ["list"],
@@ -179,24 +164,8 @@ const ENTRIES: &[Entry] = &[
         list::list
     ),
     entry!("prune", [], Commands, "Remove unused images", "[OPTIONS]", remove::PruneArgs, remove::prune),
-    entry!(
-        "pull",
-        [],
-        Commands,
-        "Download an image from a registry",
-        "[OPTIONS] NAME[:TAG|@DIGEST]",
-        registry::PullArgs,
-        registry::pull
-    ),
-    entry!(
-        "push",
-        [],
-        Commands,
-        "Upload an image to a registry",
-        "[OPTIONS] NAME[:TAG]",
-        registry::PushArgs,
-        registry::push
-    ),
+    PULL,
+    PUSH,
     entry!(
         "rm",
         ["remove"],
@@ -206,24 +175,8 @@ const ENTRIES: &[Entry] = &[
         remove::RemoveArgs,
         remove::remove
     ),
-    entry!(
-        "save",
-        [],
-        Commands,
-        "Save one or more images to a tar archive (streamed to STDOUT by default)",
-        "[OPTIONS] IMAGE [IMAGE...]",
-        transfer::SaveArgs,
-        transfer::save
-    ),
-    entry!(
-        "tag",
-        [],
-        Commands,
-        "Create a tag TARGET_IMAGE that refers to SOURCE_IMAGE",
-        "SOURCE_IMAGE[:TAG] TARGET_IMAGE[:TAG]",
-        list::TagArgs,
-        list::tag
-    ),
+    SAVE,
+    TAG,
 ];
 
 /// `hull image`.

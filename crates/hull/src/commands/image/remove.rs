@@ -4,7 +4,7 @@ use clap::Args;
 use serde_json::Value;
 
 use crate::client::{Query, segment};
-use crate::commands::shared::{confirm, platform_json, require_version};
+use crate::commands::shared::{self, confirm, platform_json, require_version};
 use crate::context::Context;
 use crate::error::{Error, ExitStatus};
 use crate::format::human;
@@ -31,35 +31,27 @@ pub async fn remove(args: RemoveArgs, context: &Context) -> Result<ExitStatus, E
     if !args.platform.is_empty() {
         require_version(context, "--platform", (1, 50)).await?;
     }
-    let mut status = ExitStatus::SUCCESS;
-    for image in &args.images {
+    shared::remove::each(&args.images, async |image| {
         let mut path = Query::new(format!("/images/{}", segment(image)))
             .with_flag("force", args.force)
             .with_flag("noprune", args.no_prune);
         for platform in &args.platform {
             path = path.with("platforms", platform_json(platform)?);
         }
-        // One after the other: what the first removes decides whether the next is still in use.
-        let answer = match context.client.delete(&path).await {
-            Ok(response) => response.json::<Vec<Value>>().await,
-            Err(error) => Err(error),
-        };
-        match answer {
-            Ok(removed) => removed.iter().try_for_each(|item| match item["Deleted"].as_str() {
-                Some(deleted) => outln!("Deleted: {deleted}"),
-                None => outln!("Untagged: {}", item["Untagged"].as_str().unwrap_or_default()),
-            })?,
-            Err(error) if error.is_connection() => return Err(error),
-            Err(error) => {
+        let removed: Vec<Value> = match context.client.delete(&path).await {
+            // With -f, an image that is gone is what was wanted.
+            Err(error) if args.force && error.http_status() == Some(404) => {
                 errln!("{error}");
-                // With -f, an image that is gone is what was wanted.
-                if !(args.force && error.http_status() == Some(404)) {
-                    status = ExitStatus::FAILURE;
-                }
+                return Ok(());
             }
-        }
-    }
-    Ok(status)
+            answer => answer?.json().await?,
+        };
+        removed.iter().try_for_each(|item| match item["Deleted"].as_str() {
+            Some(deleted) => outln!("Deleted: {deleted}"),
+            None => outln!("Untagged: {}", item["Untagged"].as_str().unwrap_or_default()),
+        })
+    })
+    .await
 }
 
 /// `image prune`.

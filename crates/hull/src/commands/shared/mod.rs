@@ -4,6 +4,7 @@ pub mod inspect;
 pub mod output;
 pub mod process;
 pub mod progress;
+pub mod remove;
 pub mod timestamp;
 pub mod upload;
 
