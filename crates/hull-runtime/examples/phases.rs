@@ -72,22 +72,7 @@ fn life(folder: &Path, own_network: bool, filter: Option<&seccomp::Filter>) -> R
     let (cgroup, _) =
         Cgroup::create("/hull-phases/one", spec.linux().as_ref().and_then(|l| l.resources().as_ref()))?;
     clock.mark("make the cgroup");
-    let start = Start {
-        spec: &spec,
-        rootfs: &rootfs,
-        filter,
-        streams: null_streams(),
-        cgroup: &cgroup,
-        init: false,
-        awaits_cgroup: false,
-        is_moved: false,
-        awaits_network: false,
-        user: None,
-        preserved: 0,
-        keyring: true,
-        hold: None,
-        no_pivot: false,
-    };
+    let start = Start { filter, ..Start::plain(&spec, &rootfs, null_streams(), &cgroup) };
     let mut child = container::start(start)?;
     clock.mark("clone the first process");
     while !matches!(child.step()?, Step::Running) {}
@@ -112,22 +97,7 @@ fn execs(folder: &Path, filter: &seccomp::Filter, rounds: usize, in_a_leaf: bool
     let layer = tempfile::tempdir_in(folder).expect("a folder for the writable layer");
     let rootfs = rootfs(folder, layer.path());
     let (cgroup, _) = Cgroup::create("/hull-phases/two", None)?;
-    let start = Start {
-        spec: &spec,
-        rootfs: &rootfs,
-        filter: Some(filter),
-        streams: null_streams(),
-        cgroup: &cgroup,
-        init: false,
-        awaits_cgroup: false,
-        is_moved: false,
-        awaits_network: false,
-        user: None,
-        preserved: 0,
-        keyring: true,
-        hold: None,
-        no_pivot: false,
-    };
+    let start = Start { filter: Some(filter), ..Start::plain(&spec, &rootfs, null_streams(), &cgroup) };
     let mut first = container::start(start)?;
     while !matches!(first.step()?, Step::Running) {}
     let pid = first.pid();

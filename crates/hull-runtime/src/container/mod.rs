@@ -99,6 +99,28 @@ pub struct Start<'a> {
     pub no_pivot: bool,
 }
 
+impl<'a> Start<'a> {
+    /// A start that waits for nothing: no filter, no init, the spec's own user, a keyring of its own.
+    pub fn plain(spec: &'a Spec, rootfs: &'a Rootfs, streams: Streams, cgroup: &'a cgroup::Cgroup) -> Self {
+        Self {
+            spec,
+            rootfs,
+            filter: None,
+            streams,
+            cgroup,
+            awaits_cgroup: false,
+            is_moved: false,
+            init: false,
+            awaits_network: false,
+            user: None,
+            preserved: 0,
+            keyring: true,
+            hold: None,
+            no_pivot: false,
+        }
+    }
+}
+
 /// The standard streams of the new process.
 pub enum Streams {
     /// The caller's own.

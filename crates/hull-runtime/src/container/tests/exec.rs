@@ -33,22 +33,7 @@ fn first_process(bench: &Bench, spec: &Spec, rootfs: &Rootfs, stdin: OwnedFd) ->
     let null = || OwnedFd::from(File::options().write(true).open("/dev/null").unwrap());
     let streams = Streams::Pipes { stdin, stdout: null(), stderr: null() };
     let cgroup = bench.cgroup();
-    let start = Start {
-        spec,
-        rootfs,
-        filter: None,
-        streams,
-        cgroup,
-        init: false,
-        awaits_cgroup: false,
-        is_moved: false,
-        awaits_network: false,
-        user: None,
-        preserved: 0,
-        keyring: true,
-        hold: None,
-        no_pivot: false,
-    };
+    let start = Start::plain(spec, rootfs, streams, cgroup);
     let mut first = super::super::start(start)?;
     while !matches!(first.step()?, Step::Running) {}
     Ok(first)

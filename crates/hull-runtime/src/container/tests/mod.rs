@@ -113,20 +113,9 @@ impl Bench {
             let terminal = spec.process().as_ref().unwrap().terminal() == Some(true);
             let (streams, output) = streams(terminal);
             let start = Start {
-                spec: &spec,
-                rootfs: &rootfs,
                 filter: self.filter.as_ref(),
-                streams,
-                cgroup: &self.cgroup,
                 init: self.init,
-                awaits_cgroup: false,
-                is_moved: false,
-                awaits_network: false,
-                user: None,
-                preserved: 0,
-                keyring: true,
-                hold: None,
-                no_pivot: false,
+                ..Start::plain(&spec, &rootfs, streams, &self.cgroup)
             };
             let child = super::start(start)?;
             conduct(child, output, outcome, &with)

@@ -275,22 +275,7 @@ fn a_root_at_a_path() {
     let outcome = ok(in_a_shim(|outcome| {
         let (streams, output) = streams(false);
         let cgroup = bench.cgroup();
-        let start = Start {
-            spec: &spec,
-            rootfs: &Rootfs::Path,
-            filter: None,
-            streams,
-            cgroup,
-            init: false,
-            awaits_cgroup: false,
-            is_moved: false,
-            awaits_network: false,
-            user: None,
-            preserved: 0,
-            keyring: true,
-            hold: None,
-            no_pivot: false,
-        };
+        let start = Start::plain(&spec, &Rootfs::Path, streams, cgroup);
         conduct(super::super::start(start)?, output, outcome, |_, _| {})
     }));
     assert_eq!(outcome.output, "here\n");
@@ -458,22 +443,7 @@ fn the_network_may_come_later() {
     let outcome = ok(in_a_shim(|outcome| {
         let (streams, output) = streams(false);
         let cgroup = bench.cgroup();
-        let start = Start {
-            spec: &spec,
-            rootfs: &rootfs,
-            filter: None,
-            streams,
-            cgroup,
-            init: false,
-            awaits_cgroup: false,
-            is_moved: false,
-            awaits_network: true,
-            user: None,
-            preserved: 0,
-            keyring: true,
-            hold: None,
-            no_pivot: false,
-        };
+        let start = Start { awaits_network: true, ..Start::plain(&spec, &rootfs, streams, cgroup) };
         conduct(super::super::start(start)?, output, outcome, |_, _| {})
     }));
     let own = std::fs::read_link("/proc/self/ns/net").unwrap();
@@ -559,22 +529,7 @@ fn a_slave_bind_follows_the_host_and_not_the_other_way() {
         let stderr = stdout.try_clone().unwrap();
         let streams = Streams::Pipes { stdin: stdin.into(), stdout, stderr };
         let cgroup = bench.cgroup();
-        let start = Start {
-            spec: &spec,
-            rootfs: &rootfs,
-            filter: None,
-            streams,
-            cgroup,
-            init: false,
-            awaits_cgroup: false,
-            is_moved: false,
-            awaits_network: false,
-            user: None,
-            preserved: 0,
-            keyring: true,
-            hold: None,
-            no_pivot: false,
-        };
+        let start = Start::plain(&spec, &rootfs, streams, cgroup);
         conduct(super::super::start(start)?, Some(reader.into()), outcome, |_, _| {
             let later = share.join("later");
             rustix::mount::mount("none", &later, "tmpfs", rustix::mount::MountFlags::empty(), None).unwrap();
@@ -598,22 +553,7 @@ fn a_killed_shim_takes_the_container_along() {
         let outcome = ok(in_a_shim(|outcome| {
             let (streams, _) = streams(false);
             let cgroup = bench.cgroup();
-            let start = Start {
-                spec: &spec,
-                rootfs: &rootfs,
-                filter: None,
-                streams,
-                cgroup,
-                init,
-                awaits_cgroup: false,
-                is_moved: false,
-                awaits_network: false,
-                user: None,
-                preserved: 0,
-                keyring: true,
-                hold: None,
-                no_pivot: false,
-            };
+            let start = Start { init, ..Start::plain(&spec, &rootfs, streams, cgroup) };
             let mut child = super::super::start(start)?;
             while !matches!(child.step()?, Step::Running) {}
             outcome.output = child.pid().to_string();
