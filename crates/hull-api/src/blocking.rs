@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 use std::io::{self, Read, Write};
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -12,12 +12,22 @@ use http_body_util::BodyExt;
 use hull_engine::{Error, Result};
 use hyper::StatusCode;
 use serde_json::{Value, json};
-use tokio::sync::mpsc;
+use tokio::runtime::Handle;
+use tokio::sync::mpsc::error::TrySendError;
+use tokio::sync::{Semaphore, SemaphorePermit, mpsc};
 
 use crate::http::{self, RequestBody, Response};
 
 /// How many pieces may wait between the two sides.
 const PIECES: usize = 16;
+/// How many clients' bodies are read and written at once.
+const AT_ONCE: usize = 128;
+/// A client that sends or takes less than [`SLOW`] bytes for so long stands still; it is looked at so often.
+const STANDS_STILL: Duration = Duration::from_secs(if cfg!(test) { 1 } else { 30 });
+const SLOW: usize = 4 << 10;
+const LOOK: Duration = Duration::from_secs(1);
+/// How long what nobody wants of a request is still taken.
+const UNWANTED: Duration = Duration::from_secs(10);
 /// How long a written piece gets before it is sent, in bytes.
 const PIECE: usize = 64 << 10;
 
@@ -32,15 +42,80 @@ pub(crate) async fn run<T: Send + 'static>(work: impl FnOnce() -> Result<T> + Se
     }
 }
 
+/// A place among those whose threads wait for a client. There are fewer than threads, so that the daemon answers others; a
+/// client may take its time, unless others wait for its place.
+struct Place {
+    _permit: SemaphorePermit<'static>,
+    handle: Handle,
+    /// Since when less than [`SLOW`] bytes came or went.
+    since: Instant,
+    bytes: usize,
+}
+
+static PLACES: Semaphore = Semaphore::const_new(AT_ONCE);
+static WAITING: AtomicUsize = AtomicUsize::new(0);
+
+/// Counts who waits for a place, also one who goes away meanwhile.
+struct Waiting;
+
+impl Drop for Waiting {
+    fn drop(&mut self) {
+        WAITING.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+impl Place {
+    async fn take() -> Place {
+        WAITING.fetch_add(1, Ordering::Relaxed);
+        let _waiting = Waiting;
+        loop {
+            // It is closed by nobody.
+            if let Ok(permit) = PLACES.acquire().await {
+                return Place { _permit: permit, handle: Handle::current(), since: Instant::now(), bytes: 0 };
+            }
+        }
+    }
+
+    /// Waits for a client.
+    ///
+    /// # Errors
+    /// It has stood still for long, and others wait for the place.
+    fn wait<T>(&self, what: &str, client: impl Future<Output = T>) -> io::Result<T> {
+        self.handle.block_on(async {
+            let mut client = std::pin::pin!(client);
+            loop {
+                if let Ok(done) = tokio::time::timeout(LOOK, &mut client).await {
+                    return Ok(done);
+                }
+                let stands = self.since.elapsed();
+                if stands >= STANDS_STILL && WAITING.load(Ordering::Relaxed) > 0 {
+                    let seconds = stands.as_secs();
+                    let told = format!("{what} nothing for {seconds} seconds, and others wait for its place");
+                    return Err(io::Error::new(io::ErrorKind::TimedOut, told));
+                }
+            }
+        })
+    }
+
+    fn moved(&mut self, bytes: usize) {
+        self.bytes += bytes;
+        if self.bytes >= SLOW {
+            (self.bytes, self.since) = (0, Instant::now());
+        }
+    }
+}
+
 /// A request's body, to be read by a thread that may block.
 pub(crate) struct BodyReader {
     pieces: mpsc::Receiver<io::Result<Bytes>>,
     piece: Bytes,
+    place: Place,
 }
 
 impl BodyReader {
-    /// Takes the body over. It is read only as fast as the reader reads.
-    pub(crate) fn new(mut body: RequestBody) -> BodyReader {
+    /// Takes the body over, when there is a place for one more. It is read only as fast as the reader reads.
+    pub(crate) async fn new(mut body: RequestBody) -> BodyReader {
+        let place = Place::take().await;
         let (sender, pieces) = mpsc::channel(PIECES);
         tokio::spawn(async move {
             while let Some(frame) = body.frame().await {
@@ -51,25 +126,41 @@ impl BodyReader {
                 };
                 let Some(piece) = piece else { continue };
                 let failed = piece.is_err();
-                if sender.send(piece).await.is_err() || failed {
+                if sender.send(piece).await.is_err() {
+                    return drain(body).await;
+                }
+                if failed {
                     return;
                 }
             }
         });
-        BodyReader { pieces, piece: Bytes::new() }
+        BodyReader { pieces, piece: Bytes::new(), place }
     }
+}
+
+/// Takes what comes of a body that nobody wants: a client that still sends would find the line broken, and miss the answer
+/// that says why.
+async fn drain(mut body: RequestBody) {
+    let drained = async { while let Some(Ok(_)) = body.frame().await {} };
+    let _ = tokio::time::timeout(UNWANTED, drained).await;
 }
 
 impl Read for BodyReader {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         while self.piece.is_empty() {
-            match self.pieces.blocking_recv() {
+            let (pieces, place) = (&mut self.pieces, &mut self.place);
+            let next = match pieces.try_recv() {
+                Ok(piece) => Some(piece),
+                Err(_) => place.wait("the client sends", pieces.recv())?,
+            };
+            match next {
                 None => return Ok(0),
                 Some(piece) => self.piece = piece?,
             }
         }
         let length = buffer.len().min(self.piece.len());
         self.piece.copy_to_slice(&mut buffer[..length]);
+        self.place.moved(length);
         Ok(length)
     }
 }
@@ -78,6 +169,7 @@ impl Read for BodyReader {
 struct BodyWriter {
     pieces: mpsc::Sender<io::Result<Bytes>>,
     buffer: Vec<u8>,
+    place: Place,
 }
 
 impl Write for BodyWriter {
@@ -94,8 +186,17 @@ impl Write for BodyWriter {
             return Ok(());
         }
         let piece = Bytes::from(std::mem::take(&mut self.buffer));
-        let gone = |_| io::Error::new(io::ErrorKind::BrokenPipe, "the client went away");
-        self.pieces.blocking_send(Ok(piece)).map_err(gone)
+        let length = piece.len();
+        let gone = || io::Error::new(io::ErrorKind::BrokenPipe, "the client went away");
+        match self.pieces.try_send(Ok(piece)) {
+            Ok(()) => {}
+            Err(TrySendError::Closed(_)) => return Err(gone()),
+            Err(TrySendError::Full(piece)) => {
+                self.place.wait("the client reads", self.pieces.send(piece))?.map_err(|_| gone())?;
+            }
+        }
+        self.place.moved(length);
+        Ok(())
     }
 }
 
@@ -106,8 +207,9 @@ pub(crate) async fn written(
     work: impl FnOnce(&mut dyn Write) -> Result<()> + Send + 'static,
 ) -> Result<Response> {
     let (sender, mut pieces) = mpsc::channel(PIECES);
+    let place = Place::take().await;
     let task = tokio::task::spawn_blocking(move || {
-        let mut writer = BodyWriter { pieces: sender.clone(), buffer: Vec::new() };
+        let mut writer = BodyWriter { pieces: sender.clone(), buffer: Vec::new(), place };
         let result =
             work(&mut writer).and_then(|()| writer.flush().map_err(|error| Error::system("answer", error)));
         if let Err(error) = &result {
@@ -299,6 +401,28 @@ mod tests {
         );
         let empty = told(Talk::All, |_| Ok(())).await.unwrap();
         assert_eq!(empty.status(), StatusCode::OK);
+    }
+
+    /// Reads from a body of which nothing comes, on a thread that may block.
+    async fn stands_still() -> tokio::task::JoinHandle<io::Result<usize>> {
+        let never = http_body_util::StreamBody::new(stream::pending::<
+            Result<hyper::body::Frame<Bytes>, hyper::Error>,
+        >());
+        let mut reader = BodyReader::new(never.boxed()).await;
+        tokio::task::spawn_blocking(move || reader.read(&mut [0; 10]))
+    }
+
+    #[tokio::test]
+    async fn who_stands_still_keeps_its_place_until_others_wait_for_it() {
+        let others = PLACES.acquire_many(AT_ONCE as u32 - 1).await.unwrap();
+        let mut stands = stands_still().await;
+        let patience = tokio::time::timeout(3 * STANDS_STILL, &mut stands).await;
+        assert!(patience.is_err(), "nobody waits: {patience:?}");
+        let next = tokio::spawn(stands_still());
+        let told = stands.await.unwrap().unwrap_err();
+        assert!(told.to_string().contains("and others wait for its place"), "{told}");
+        next.await.unwrap().abort();
+        drop(others);
     }
 
     #[tokio::test]

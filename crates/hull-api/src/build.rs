@@ -60,7 +60,8 @@ pub(crate) async fn build(mut request: Request) -> Result<Response> {
     let builder = Arc::clone(&request.builder);
     let stop = Stop::default();
     let named = id.map(|id| builder.named(&id, &stop));
-    let mut reader = BufReader::with_capacity(64 << 10, BodyReader::new(std::mem::take(&mut request.body)));
+    let mut reader =
+        BufReader::with_capacity(64 << 10, BodyReader::new(std::mem::take(&mut request.body)).await);
     let (preparing, stopping) = (Arc::clone(&builder), stop.clone());
     let (prepared, early) = blocking::run(move || {
         if has_preface {

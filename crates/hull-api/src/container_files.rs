@@ -67,7 +67,7 @@ pub(crate) async fn put(request: Request) -> Result<Response> {
         no_overwrite_dir_non_dir: request.query.flag("noOverwriteDirNonDir"),
         copy_uid_gid: request.query.flag("copyUIDGID"),
     };
-    let mut body = BodyReader::new(request.body);
+    let mut body = BodyReader::new(request.body).await;
     blocking::run(move || engine.put_archive(&container, &name, &path, &mut body, options)).await?;
     http::empty(StatusCode::OK)
 }

@@ -106,7 +106,7 @@ async fn import(request: Request) -> Result<Response> {
         reference,
     };
     let engine = request.engine.clone();
-    let mut body = BodyReader::new(request.body);
+    let mut body = BodyReader::new(request.body).await;
     blocking::told(Talk::Late, move |lines| {
         let image = engine.image_import(&mut body, options, &|progress| lines.progress(&progress))?;
         lines.say(&json!({ "status": image.id }));
@@ -119,7 +119,7 @@ pub(crate) async fn load(request: Request) -> Result<Response> {
     let platform = platform(&request.query)?;
     let talk = if request.query.flag("quiet") { Talk::Nothing } else { Talk::All };
     let engine = request.engine.clone();
-    let mut body = BodyReader::new(request.body);
+    let mut body = BodyReader::new(request.body).await;
     blocking::told(talk, move |lines| {
         let loaded =
             match engine.image_load(&mut body, platform.as_ref(), &|progress| lines.progress(&progress)) {

@@ -55,7 +55,7 @@ pub(crate) async fn export(request: Request) -> Result<Response> {
 pub(crate) async fn import(request: Request) -> Result<Response> {
     let (engine, name) = (request.engine.clone(), request.capture(0).to_owned());
     let merge = request.query.flag("merge");
-    let mut body = BodyReader::new(request.body);
+    let mut body = BodyReader::new(request.body).await;
     blocking::run(move || engine.import_volume(&name, &mut body, merge)).await?;
     http::empty(StatusCode::NO_CONTENT)
 }

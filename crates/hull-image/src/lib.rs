@@ -10,6 +10,7 @@ mod digest;
 pub mod disk;
 pub mod dress;
 mod error;
+pub mod fault;
 pub mod instruction;
 mod layer;
 pub mod reference;

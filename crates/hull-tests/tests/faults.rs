@@ -4,10 +4,11 @@ use std::collections::BTreeSet;
 use std::fs;
 use std::time::Duration;
 
-use hull_tests::{Daemon, Engine, wait_until};
+use hull_tests::registry::Registry;
+use hull_tests::{Daemon, Engine, private_network, wait_until};
 
 /// Passes all the points. Each step may fail; what it said is not looked at.
-const LIFE: [&[&str]; 13] = [
+const LIFE: [&[&str]; 18] = [
     &["volume", "create", "kept"],
     &["network", "create", "net"],
     &["create", "--name", "one", "--network", "net", "-v", "kept:/kept", "-v", "/bin", "busybox", "true"],
@@ -21,16 +22,25 @@ const LIFE: [&[&str]; 13] = [
     &["network", "rm", "net"],
     &["volume", "rm", "kept"],
     &["volume", "rm", "twin"],
+    &["pull", "-q", IMAGE],
+    &["run", "--name", "changed", IMAGE, "anything"],
+    &["commit", "changed", "committed"],
+    &["rm", "changed"],
+    &["rmi", "committed", IMAGE],
 ];
 
-fn live(daemon: &Daemon) {
+/// Stands for the image in the test's registry.
+const IMAGE: &str = "IMAGE";
+
+fn live(daemon: &Daemon, image: &str) {
     for step in LIFE {
-        daemon.hull(step);
+        let step: Vec<&str> = step.iter().map(|word| if *word == IMAGE { image } else { word }).collect();
+        daemon.hull(&step);
     }
 }
 
 /// Nothing is half there: what is listed can be removed, then nothing is left, and everything works.
-fn is_whole(daemon: &Daemon, point: &str, clean: &dyn Fn(&Daemon) -> [usize; 5]) {
+fn is_whole(daemon: &Daemon, point: &str, clean: &dyn Fn(&Daemon) -> [usize; 9]) {
     for list in [["ps", "-aq"], ["volume", "ls"], ["network", "ls"], ["system", "fsck"]] {
         daemon.ok(&list);
     }
@@ -42,10 +52,20 @@ fn is_whole(daemon: &Daemon, point: &str, clean: &dyn Fn(&Daemon) -> [usize; 5])
     daemon.ok(&["volume", "prune", "-af"]);
     daemon.ok(&["network", "prune", "-f"]);
     assert_eq!(daemon.ok(&["volume", "ls", "-q"]), "", "behind {point}");
+    // The image without which nothing of it works keeps its own layer.
+    daemon.ok(&["create", "--name", "keeps", "busybox"]);
+    daemon.ok(&["image", "prune", "-af"]);
+    daemon.ok(&["rm", "keeps"]);
+    let images = daemon.ok(&["images", "-a", "--format", "{{.Repository}}"]);
+    assert_eq!(
+        images.lines().filter(|name| *name != "hull/host").collect::<Vec<_>>(),
+        ["busybox"],
+        "behind {point}"
+    );
     let run = daemon.ok(&["run", "--rm", "-v", "kept:/kept", "busybox", "echo", "works"]);
     assert_eq!(run, "works", "behind {point}");
     daemon.ok(&["volume", "rm", "kept"]);
-    let want = [0; 5];
+    let want = [0; 9];
     let deadline = std::time::Instant::now() + Duration::from_secs(20);
     while clean(daemon) != want {
         assert!(std::time::Instant::now() < deadline, "left behind {point}: {:?}", clean(daemon));
@@ -57,19 +77,29 @@ fn every_point() {
     if Engine::under_test() == Engine::Docker {
         return;
     }
+    private_network();
+    let registry = Registry::start();
+    registry.image("1", &[300_000, 1000]);
+    let image = format!("{}/a:1", registry.address);
     let mut daemon = Daemon::start();
     daemon.stop();
     let trace = daemon.dir().join("points");
     let path = trace.display().to_string();
     daemon.set_environment(&[("HULL_FAULT_TRACE", &path)]);
     daemon.begin();
-    live(&daemon);
+    live(&daemon, &image);
     wait_until("all is removed", Duration::from_secs(10), || daemon.ok(&["ps", "-aq"]).is_empty());
     daemon.stop();
     daemon.set_environment(&[]);
     daemon.begin();
     let base = daemon.census();
-    let clean = move |daemon: &Daemon| -> [usize; 5] {
+    let folders = ["layers", "split", "partial", "tmp"];
+    let inside =
+        |daemon: &Daemon, folder: &str| fs::read_dir(daemon.dir().join(folder)).map_or(0, Iterator::count);
+    let before = folders.map(|folder| inside(&daemon, &format!("data/image/{folder}")));
+    let clean = move |daemon: &Daemon| -> [usize; 9] {
+        let [layers, split, partial, tmp] = [0, 1, 2, 3]
+            .map(|index| inside(daemon, &format!("data/image/{}", folders[index])).abs_diff(before[index]));
         let now = daemon.census();
         let count = |folder: &str| fs::read_dir(daemon.dir().join(folder)).map_or(0, Iterator::count);
         [
@@ -78,17 +108,27 @@ fn every_point() {
             count("data/containers"),
             count("exec/c"),
             count("data/volumes"),
+            layers,
+            split,
+            partial,
+            tmp,
         ]
     };
     let points: BTreeSet<String> =
         fs::read_to_string(&trace).expect("the points").lines().map(str::to_owned).collect();
-    assert!(points.len() >= 20, "{points:?}");
+    assert!(points.len() >= 30, "{points:?}");
+    for of in ["pull", "image", "image remove", "snapshot", "snapshot remove"] {
+        assert!(
+            points.iter().any(|point| point.starts_with(&format!("{of}: "))),
+            "no point of {of}: {points:?}"
+        );
+    }
     for point in &points {
         daemon.stop();
         let fault = format!("die:{point}");
         daemon.set_environment(&[("HULL_FAULT", &fault)]);
         daemon.begin();
-        live(&daemon);
+        live(&daemon, &image);
         daemon.kill();
         daemon.set_environment(&[]);
         daemon.begin();

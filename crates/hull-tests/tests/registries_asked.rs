@@ -87,3 +87,26 @@ fn what_a_name_means_in_its_registry() {
     let path = format!("/distribution/{}/a:none/json", registry.address);
     assert_eq!(daemon.api().get(&path).expect("an answer").status, 404);
 }
+
+#[test]
+fn a_search_takes_credentials_to_the_registry_they_are_for() {
+    private_network();
+    let registry = Registry::start();
+    registry.misbehave(|_, _| Answer::json(200, &json!({ "results": [] })));
+    let address = registry.address.clone();
+    let daemon = Daemon::empty(Engine::Hull, &[&format!("--default-registry={address}")]);
+    let folder = daemon.dir().join("home/.docker");
+    std::fs::create_dir_all(&folder).expect("a folder");
+    // base64 of someone:secret
+    let kept = json!({ "auth": "c29tZW9uZTpzZWNyZXQ=" });
+    let auths = json!({ "auths": { "https://index.docker.io/v1/": kept, address.clone(): kept } });
+    std::fs::write(folder.join("config.json"), auths.to_string()).expect("a file");
+    let searched = |term: &str| {
+        daemon.ok(&["search", term]);
+        let asked = registry.asked();
+        let last = asked.iter().rev().find(|asked| asked.path.starts_with("/v1/search")).expect("a search");
+        last.header("authorization").map(str::to_owned)
+    };
+    assert_eq!(searched("word"), None, "Docker Hub's password is not another's");
+    assert_eq!(searched(&format!("{address}/word")).as_deref(), Some("Basic c29tZW9uZTpzZWNyZXQ="));
+}

@@ -149,3 +149,25 @@ fn a_token_for_more_than_was_asked_is_not_wanted() {
         assert_eq!(asked.path, "/token?service=s&scope=repository:a:pull");
     }
 }
+
+#[test]
+fn a_token_is_tried_before_a_login_succeeds() {
+    private_network();
+    let registry = Registry::start();
+    // As there are: whoever is wrong gets one that is good for nothing.
+    wants_tokens(
+        &registry,
+        |token| token == "good",
+        |asked| match asked.header("authorization") {
+            Some("Basic c29tZW9uZTpzZWNyZXQ=") => Answer::json(200, &json!({ "token": "good" })),
+            _ => Answer::json(200, &json!({ "token": "anonymous" })),
+        },
+    );
+    let daemon = Daemon::empty(Engine::Hull, &[]);
+    let login = |password: &str| daemon.hull(&["login", "-u", "someone", "-p", password, &registry.address]);
+    let wrong = login("wrong");
+    assert!(wrong.status == 1 && wrong.stderr.contains("failed with status: 401"), "{wrong:?}");
+    assert!(!daemon.dir().join("home/.docker/config.json").exists(), "it is kept");
+    let right = login("secret");
+    assert!(right.stdout.contains("Login Succeeded"), "{right:?}");
+}

@@ -4,7 +4,7 @@ use std::io::Write;
 use std::path::PathBuf;
 use std::process::{Child, Stdio};
 
-use hull_tests::{Daemon, Engine, PATIENCE, Tar, picture, wait_until};
+use hull_tests::{Daemon, Engine, PATIENCE, Tar, picture, private_network, wait_until};
 use serde_json::json;
 
 /// Docker has none of this.
@@ -165,6 +165,30 @@ fn an_import_is_whole_or_nothing() {
         abmine
         "#,
     );
+}
+
+#[test]
+fn an_import_that_is_refused_while_its_archive_comes_says_why() {
+    if docker() {
+        return;
+    }
+    private_network();
+    let address = "tcp://127.0.0.1:2375";
+    let daemon = Daemon::empty(Engine::Hull, &["-H", address]);
+    daemon.ok(&["volume", "create", "full"]);
+    std::fs::write(place(&daemon, "full").join("file"), "").expect("a file");
+    // A line that is closed while something comes is reset by TCP, and an answer on it lost.
+    for _ in 0..20 {
+        let mut command = daemon.client(&["-H", address, "volume", "import", "full"]);
+        let mut child = command.stdin(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("the client");
+        let mut stdin = child.stdin.take().expect("its input");
+        // The client goes away amid it, as it should.
+        let feeds = std::thread::spawn(move || (0..60).all(|_| stdin.write_all(&[0; 1 << 20]).is_ok()));
+        let said = child.wait_with_output().expect("it ends");
+        let said = String::from_utf8_lossy(&said.stderr).into_owned();
+        assert!(said.contains("import into full: it is not empty"), "{said}");
+        feeds.join().expect("the feeder ends");
+    }
 }
 
 /// An import that has unpacked the file `a` and waits for the rest of its archive.

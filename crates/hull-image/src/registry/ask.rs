@@ -1,11 +1,13 @@
 //! What registries are asked besides images: who one is there, what a name means there, what they have.
 
+use hyper::header::AUTHORIZATION;
 use hyper::{Method, StatusCode};
 use serde::{Deserialize, Deserializer, Serialize};
 
 use super::connect::basic;
 use super::failure::{Answer, Failure, shown};
 use super::manifest::{self, Content, Descriptor, OciPlatform};
+use super::settings::DEFAULT_REGISTRY;
 use super::{Ask, Call, Challenge, Credentials, Registries, Reply, Repository, encode};
 use crate::reference::{DEFAULT_DOMAIN, Reference, is_domain};
 use crate::{Digest, Error, ImageConfig, Kind, Result};
@@ -65,19 +67,28 @@ impl Registries {
     /// # Errors
     /// It does not take them ([`Kind::Unauthorized`]), or does not answer.
     pub async fn login(&self, who: &Credentials) -> Result<String> {
-        let endpoint = self.settings().own(&place(&who.serveraddress)?);
+        let settings = self.settings();
+        // Whoever stands for Docker's registry by the configuration: its users' passwords are tried there and nowhere else.
+        let endpoint = match who.is_dockers() {
+            true => settings.of_host(DEFAULT_REGISTRY.to_owned(), String::new()),
+            false => settings.own(&place(&who.serveraddress)?),
+        };
         let session = self.greet(&endpoint, who, Vec::new()).await.map_err(refused)?;
         let url = session.url("/v2/").map_err(refused)?;
+        let mut call = Call::new(Method::GET, url.clone());
+        let mut refresh = String::new();
         if let Challenge::Bearer { realm, service, .. } = &session.challenge {
             let ask = Ask { realm, service, scopes: &[], offline: who.identitytoken.is_empty() };
             let token = self.token(&ask, who, endpoint.insecure).await.map_err(|failure| {
                 let Error { kind, message } = refused(failure);
                 Error::new(kind, format!("Get \"{url}\": {message}"))
             })?;
-            return Ok(token.refresh.unwrap_or_default());
+            // There are token servers that give one to whoever asks: what it is worth, the registry knows.
+            call = call.header(AUTHORIZATION, &format!("Bearer {}", token.bearer));
+            refresh = token.refresh.unwrap_or_default();
         }
-        match session.call(Call::new(Method::GET, url.clone())).await {
-            Ok(_) => Ok(String::new()),
+        match session.tried(call).await {
+            Ok(_) => Ok(refresh),
             Err(Failure::Refused(refusal)) => {
                 let words = format!("login attempt to {url} failed with status: {}", refusal.status);
                 Err(Error::new(refused(Failure::Refused(refusal)).kind, words))
@@ -117,7 +128,11 @@ impl Registries {
         let (host, term) = searched(term);
         let host = match host {
             Some(host) => place(host)?.domain,
-            None => HUB_INDEX.to_owned(),
+            // As names without a registry: by the configuration.
+            None => match self.settings().default_registry.as_str() {
+                DEFAULT_REGISTRY => HUB_INDEX.to_owned(),
+                other => other.to_owned(),
+            },
         };
         let path = format!("/v1/search?q={}&n={limit}", encode(term));
         let reply = self.search_at(&host, &path, who).await?;
@@ -145,8 +160,8 @@ impl Registries {
             let url = format!("{scheme}://{host}{path}");
             let url = url.parse().map_err(|_| no_address(host))?;
             let mut call = Call::new(Method::GET, url);
-            if !who.username.is_empty() {
-                call = call.header(hyper::header::AUTHORIZATION, &basic(&who.username, &who.password));
+            if !who.username.is_empty() && who.is_dockers() == (host == HUB_INDEX) {
+                call = call.header(AUTHORIZATION, &basic(&who.username, &who.password));
             }
             answer = self.send(call, insecure).await;
             if answer.is_ok() {

@@ -41,6 +41,7 @@ pub use push::{Push, Pusher, Sent};
 pub use repository::{Blob, Repository};
 pub use session::Session;
 pub use settings::{Endpoint, Settings};
+pub use tls::Unverified;
 pub use token::{Ask, Token, encode};
 pub use upload::Mount;
 pub use wire::{Body, Call, Payload, Reply, join};

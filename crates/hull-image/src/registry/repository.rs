@@ -8,7 +8,7 @@ use serde::Deserialize;
 use super::failure::{Answer, Failure, Refusal};
 use super::manifest::{self, Descriptor, Raw};
 use super::session::Session;
-use super::wire::{Call, Reply, join};
+use super::wire::{Call, Reply, join, same_place};
 use crate::Digest;
 use crate::reference::is_tag;
 
@@ -214,7 +214,7 @@ fn following(reply: &Reply) -> Option<Uri> {
     let (address, relation) = link.trim().strip_prefix('<')?.split_once('>')?;
     let next = relation.contains("rel=\"next\"") || relation.contains("rel=next");
     let url = join(&reply.url, address).filter(|_| next)?;
-    (url.authority() == reply.url.authority() && url.scheme() == reply.url.scheme()).then_some(url)
+    same_place(&url, &reply.url).then_some(url)
 }
 
 fn media_type(reply: &Reply) -> String {

@@ -136,15 +136,13 @@ impl Settings {
 
     /// The registry that a repository belongs to.
     pub fn own(&self, reference: &Reference) -> Endpoint {
-        let host = self.host_of(&reference.domain);
+        self.of_host(self.host_of(&reference.domain), reference.path.clone())
+    }
+
+    /// A registry by its host.
+    pub(super) fn of_host(&self, host: String, repository: String) -> Endpoint {
         let insecure = self.is_insecure(&host);
-        Endpoint {
-            scheme: (!insecure).then_some("https"),
-            host,
-            repository: reference.path.clone(),
-            mirror: false,
-            insecure,
-        }
+        Endpoint { scheme: (!insecure).then_some("https"), host, repository, mirror: false, insecure }
     }
 
     /// The host that serves a reference's domain.

@@ -38,7 +38,7 @@ pub(super) fn config(host: &str, folders: &[PathBuf], insecure: bool) -> Result<
         .with_safe_default_protocol_versions()
         .map_err(wrong)?;
     let verifier: Arc<dyn ServerCertVerifier> = if insecure {
-        Arc::new(Unverified(provider))
+        Arc::new(Unverified::new(provider))
     } else {
         let mut roots = system_roots().clone();
         for certificate in own.authorities {
@@ -166,9 +166,17 @@ pub(super) fn told(host: &str, error: &std::io::Error) -> String {
     }
 }
 
-/// For registries that the configuration calls insecure: encrypted, to whomever it is.
+/// Takes anybody's certificate: what is said is encrypted, to whomever it is. For registries that the configuration calls
+/// insecure, and for a daemon that its user does not want verified.
 #[derive(Debug)]
-struct Unverified(Arc<CryptoProvider>);
+pub struct Unverified(Arc<CryptoProvider>);
+
+impl Unverified {
+    /// With the provider's algorithms.
+    pub fn new(provider: Arc<CryptoProvider>) -> Unverified {
+        Unverified(provider)
+    }
+}
 
 impl ServerCertVerifier for Unverified {
     fn verify_server_cert(

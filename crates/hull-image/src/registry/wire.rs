@@ -196,7 +196,7 @@ impl Registries {
                     "it is redirected from https to http, which is not followed",
                 )));
             }
-            if next.url.authority() != reply.url.authority() || next.url.scheme() != reply.url.scheme() {
+            if !same_place(&next.url, &reply.url) {
                 next.headers.remove(AUTHORIZATION);
             }
             call = next;
@@ -315,6 +315,16 @@ fn redirected(from: &Uri, location: &str) -> Answer<Uri> {
     }
 }
 
+/// Whether two addresses are of one server, however they are written: in other letters, or with a port that need not be said.
+pub(super) fn same_place(one: &Uri, other: &Uri) -> bool {
+    let place = |url: &Uri| {
+        let usual = if url.scheme_str() == Some("https") { 443 } else { 80 };
+        let host = url.host().map(str::to_ascii_lowercase);
+        (url.scheme_str().map(str::to_owned), host, url.port_u16().unwrap_or(usual))
+    };
+    place(one) == place(other)
+}
+
 /// An address that an answer gives, in full: it may be relative to where it came from.
 pub fn join(from: &Uri, location: &str) -> Option<Uri> {
     let location = location.split('#').next().unwrap_or_default();
@@ -380,6 +390,19 @@ mod tests {
             ["", "file:///etc/passwd", "ftp://a/b", "unix:/run/x", "gopher:x", "http://", "data:,x"]
         {
             assert_eq!(to(location), None, "{location}");
+        }
+    }
+
+    #[test]
+    fn one_server_is_one_however_it_is_written() {
+        let same = |one: &str, other: &str| same_place(&one.parse().unwrap(), &other.parse().unwrap());
+        for url in ["https://r.example:443/v2/?x", "https://R.Example/y", "HTTPS://r.example"] {
+            assert!(same("https://r.example/v2/", url), "{url}");
+        }
+        assert!(same("http://[::1]:80/", "http://[::1]/"));
+        for url in ["http://r.example/", "https://r.example:444/", "https://r.example.evil/", "https://x@y/"]
+        {
+            assert!(!same("https://r.example/v2/", url), "{url}");
         }
     }
 

@@ -75,6 +75,8 @@ impl Database {
                  digest TEXT NOT NULL, image TEXT NOT NULL, media_type TEXT NOT NULL, content BLOB NOT NULL,
                  PRIMARY KEY (digest, image));
              CREATE TABLE IF NOT EXISTS unnamed (image TEXT PRIMARY KEY, since INTEGER NOT NULL);
+             DELETE FROM manifests WHERE image NOT IN (SELECT id FROM images);
+             DELETE FROM blobs WHERE diff_id NOT IN (SELECT diff_id FROM layers);
              PRAGMA user_version = {VERSION};
              COMMIT;"
         ))?;
@@ -220,9 +222,11 @@ impl Database {
         Ok(())
     }
 
+    /// What a layer is in a registry; nothing is written where the layer has gone meanwhile.
     pub(super) fn put_blob(&self, diff_id: &Digest, blob: &LayerBlob) -> Result<()> {
         self.connection.execute(
-            "INSERT OR REPLACE INTO blobs (diff_id, digest, size, media_type, repository) VALUES (?, ?, ?, ?, ?)",
+            "INSERT OR REPLACE INTO blobs (diff_id, digest, size, media_type, repository)
+             SELECT ?1, ?2, ?3, ?4, ?5 WHERE EXISTS (SELECT 1 FROM layers WHERE diff_id = ?1)",
             params![
                 diff_id.to_string(),
                 blob.digest.to_string(),
@@ -249,9 +253,11 @@ impl Database {
         Ok(rows.collect::<rusqlite::Result<_>>()?)
     }
 
+    /// What an image came with; nothing is written where the image has gone meanwhile.
     pub(super) fn put_manifest(&self, raw: &Raw, image: &ImageId) -> Result<()> {
         self.connection.execute(
-            "INSERT OR REPLACE INTO manifests (digest, image, media_type, content) VALUES (?, ?, ?, ?)",
+            "INSERT OR REPLACE INTO manifests (digest, image, media_type, content)
+             SELECT ?1, ?2, ?3, ?4 WHERE EXISTS (SELECT 1 FROM images WHERE id = ?2)",
             params![raw.digest.to_string(), image.to_string(), raw.media_type, &raw.bytes[..]],
         )?;
         Ok(())
@@ -346,5 +352,49 @@ fn optional_digest(row: &rusqlite::Row<'_>, index: usize) -> rusqlite::Result<Op
     match row.get_ref(index)? {
         rusqlite::types::ValueRef::Null => Ok(None),
         _ => digest(row, index).map(Some),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_belongs_to_nothing_is_not_kept() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("image.db");
+        let (gone, here) = (Digest::of(b"gone"), Digest::of(b"here"));
+        let raw = Raw { media_type: "m".into(), digest: Digest::of(b"raw"), bytes: "raw".into() };
+        let blob =
+            LayerBlob { digest: raw.digest, size: 3, media_type: "b".into(), repository: "r/a".into() };
+        let layer = LayerRow {
+            number: 1,
+            chain_id: here,
+            diff_id: here,
+            parent: None,
+            size: 0,
+            archive_size: 0,
+            unsynced: None,
+        };
+        let count = |database: &Database| {
+            let of = |table: &str| -> i64 {
+                let query = format!("SELECT count(*) FROM {table}");
+                database.connection.query_row(&query, [], |row| row.get(0)).unwrap()
+            };
+            (of("blobs"), of("manifests"))
+        };
+        let database = Database::open(&path).unwrap();
+        database.put_image(&here, b"{}", None).unwrap();
+        database.put_layer(&layer).unwrap();
+        for digest in [gone, here] {
+            database.put_blob(&digest, &blob).unwrap();
+            database.put_manifest(&raw, &digest).unwrap();
+        }
+        assert_eq!(count(&database), (1, 1));
+        // As a daemon left them that did not look.
+        database.connection.execute_batch("DELETE FROM images; DELETE FROM layers;").unwrap();
+        assert_eq!(count(&database), (1, 1));
+        drop(database);
+        assert_eq!(count(&Database::open(&path).unwrap()), (0, 0));
     }
 }

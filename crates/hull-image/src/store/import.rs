@@ -11,7 +11,7 @@ use crate::layer::split::assemble;
 use crate::layer::stream::Passed;
 use crate::layer::unpack::{Place, unpack};
 use crate::reference::Reference;
-use crate::{ContainerConfig, Digest, Error, ImageConfig, ImageId, Result, instruction};
+use crate::{ContainerConfig, Digest, Error, ImageConfig, ImageId, Result, fault, instruction};
 
 /// A layer that was unpacked and has no place yet. Dropped, it is removed.
 pub(super) struct Unpacked<'a> {
@@ -91,7 +91,8 @@ impl Store {
             .map_err(|error| Error::invalid(format!("invalid image configuration: {error}")))?;
         let database = self.database();
         let mut rows = Vec::new();
-        let entered = self.place_all(&config.rootfs.diff_ids, &unpacked, &mut rows).and_then(|()| {
+        let placed = self.place_all(&config.rootfs.diff_ids, &unpacked, &mut rows);
+        let entered = placed.and_then(|()| fault::point("image", "layers placed")).and_then(|()| {
             database.transaction(|database| {
                 rows.iter().try_for_each(|row| database.put_layer(row))?;
                 database.put_image(&id, raw_config, parent.as_ref())
@@ -111,6 +112,7 @@ impl Store {
             state.add_image(id, raw_config.into(), parent, 0)?;
         }
         drop(database);
+        fault::passed("image", "rows written");
         for name in names {
             self.set_name(name, &id)?;
         }

@@ -21,7 +21,7 @@ use super::kept::Kept;
 use super::{Image, Store};
 use crate::reference::Reference;
 use crate::registry::manifest::{Descriptor, Raw};
-use crate::{Digest, Error, ImageConfig, ImageId, Result};
+use crate::{Digest, Error, ImageConfig, ImageId, Result, fault};
 
 /// Partial blobs that nobody came back for are removed after that.
 pub(super) const FORGOTTEN: Duration = Duration::from_secs(7 * 24 * 3600);
@@ -167,11 +167,15 @@ impl Store {
         }
         let unpacked = unpacked.into_inner().unwrap_or_else(PoisonError::into_inner);
         let came = unpacked.iter().map(|layer| (layer.passed.diff_id, layer.passed.blob)).collect();
+        fault::point("pull", "unpacked")?;
         let entered = self.enter(&image.config, unpacked, None, &image.names)?;
+        fault::passed("pull", "entered");
         self.remember(&entered.id, image, &came)?;
+        fault::passed("pull", "remembered");
         for (_, layer) in &image.layers {
             self.forget_partial(&layer.digest);
         }
+        fault::passed("pull", "partial blobs gone");
         Ok(Some(entered))
     }
 
@@ -303,6 +307,7 @@ impl Store {
             .map_err(failed)?;
         // Held as long as the file is open: what is not is nobody's, and may be pruned.
         rustix::fs::flock(&file, FlockOperation::LockShared).map_err(|errno| failed(errno.into()))?;
+        fault::point("pull", "partial blob made")?;
         let kept = file.metadata().map_err(failed)?.len();
         if kept > layer.size {
             file.set_len(0).map_err(failed)?;

@@ -6,7 +6,7 @@ use std::time::Duration;
 use super::images::key;
 use super::{Image, InUse, Removed, Store};
 use crate::reference::Reference;
-use crate::{Error, ImageId, Kind, Result};
+use crate::{Error, ImageId, Kind, Result, fault};
 
 /// Tells which container uses an image; one that runs before one that does not.
 type Using<'a> = &'a dyn Fn(&ImageId) -> Option<InUse>;
@@ -147,11 +147,13 @@ impl Store {
             database.transaction(|database| database.remove_image(id))?;
             self.state_mut().remove_image(id);
         }
+        fault::passed("image remove", "row gone");
         removed.push(Removed::Deleted(id.to_string()));
         if let Some(top) = image.layers.last() {
             let layers = self.collect(top.chain_id)?;
             removed.extend(layers.into_iter().map(|layer| Removed::Deleted(layer.chain_id.to_string())));
         }
+        fault::passed("image remove", "layers gone");
         let Some(parent) = image.parent.filter(|_| prune_parents) else { return Ok(()) };
         let goes = self.state().images.contains_key(&parent) && self.state().names_of(&parent).is_empty();
         if goes { self.delete(&parent, false, true, true, in_use, removed) } else { Ok(()) }

@@ -101,6 +101,7 @@ impl Store {
         let folder = self.snapshot_folder(key);
         self.limiter.release(&folder);
         self.trash.take(&folder)?;
+        crate::fault::passed("snapshot remove", "folder gone");
         self.forget_snapshot(key)
     }
 
@@ -149,6 +150,7 @@ impl Store {
         let opened = openat(CWD, folder, OFlags::PATH | OFlags::CLOEXEC, Mode::empty()).map_err(fail)?;
         mkdirat(&opened, "upper", Mode::from(0o755)).map_err(fail)?;
         mkdirat(&opened, "work", Mode::from(0o700)).map_err(fail)?;
+        crate::fault::point("snapshot", "folders made")?;
         symlinkat(link, &opened, "base").map_err(fail)
     }
 
