@@ -282,3 +282,23 @@ fn an_exec_that_is_signalled_passes_it_on() {
     assert_eq!(child.wait().expect("its end").code(), Some(9));
     wait_until("it is gone", PATIENCE, || oci.ok(&["ps", "-f", "json", "c"]).matches(',').count() == 0);
 }
+
+#[test]
+fn a_pidfd_goes_to_its_socket() {
+    let oci = Oci::new();
+    if !oci.is_hull() {
+        return;
+    }
+    let socket = oci.dir().join("pidfd.sock");
+    let name = socket.to_str().expect("a name").to_owned();
+    let listener = UnixListener::bind(&socket).expect("a socket");
+    oci.configure(&oci.config(&["sleep", "600"]));
+    oci.ok(&["run", "--detach", "--pidfd-socket", &name, "c"]);
+    let first = receive(&listener);
+    oci.ok(&["exec", "--detach", "--pidfd-socket", &name, "c", "sleep", "600"]);
+    let executed = receive(&listener);
+    rustix::process::pidfd_send_signal(&executed, rustix::process::Signal::KILL).expect("a pidfd");
+    rustix::process::pidfd_send_signal(&first, rustix::process::Signal::KILL).expect("a pidfd");
+    oci.comes_to("c", "stopped");
+    oci.fails(&["exec", "--pidfd-socket", "/no/such/socket", "c", "true"], "");
+}

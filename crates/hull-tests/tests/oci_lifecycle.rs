@@ -396,3 +396,104 @@ fn a_creation_that_was_killed_can_be_cleared_away() {
         assert_eq!(oci.ok(&["run", "c"]), "again");
     }
 }
+
+#[test]
+fn what_cannot_be_read_is_told_beside_the_list() {
+    let oci = Oci::new();
+    oci.run_detached(&oci.config(&["sleep", "600"]));
+    let damaged = oci.root().join("damaged");
+    fs::create_dir_all(&damaged).expect("a folder");
+    fs::write(damaged.join("state.json"), "{").expect("a file");
+    // One that is being made just now.
+    fs::create_dir_all(oci.root().join("unfinished")).expect("a folder");
+    let output = oci.call(&["list", "-q"]);
+    assert_eq!((output.status, output.stdout.trim()), (0, "c"), "{output:?}");
+    assert!(output.stderr.contains("damaged"), "{output:?}");
+    if oci.is_hull() {
+        assert!(!output.stderr.contains("unfinished"), "{output:?}");
+    }
+    fs::remove_dir_all(damaged).expect("it goes");
+}
+
+#[test]
+fn without_a_file_the_log_in_json_is_on_standard_error() {
+    let oci = Oci::new();
+    let output = oci.call(&["--log-format", "json", "state", "no"]);
+    assert_ne!(output.status, 0);
+    let said: Value = serde_json::from_str(output.stderr.trim()).expect("one line of JSON");
+    assert_eq!(said["level"], "error");
+    assert!(said["msg"].as_str().is_some_and(|text| text.contains("does not exist")), "{said}");
+}
+
+#[test]
+fn checkpoints_are_refused_by_name() {
+    let oci = Oci::new();
+    if !oci.is_hull() {
+        return;
+    }
+    oci.run_detached(&oci.config(&["sleep", "600"]));
+    oci.fails(&["checkpoint", "--image-path", "/tmp/x", "--leave-running", "c"], "criu");
+    oci.fails(&["restore", "-d", "--image-path", "/tmp/x", "c"], "criu");
+    assert_eq!(oci.status("c"), "running");
+    assert!(oci.call(&["--criu", "/no/criu", "list"]).stderr.contains("--criu"));
+}
+
+#[test]
+fn another_file_is_the_configuration() {
+    let oci = Oci::new();
+    if oci.is_runc() {
+        return;
+    }
+    oci.configure(&oci.config(&["false"]));
+    let other = oci.dir().join("other.json");
+    fs::write(&other, oci.config(&["echo", "other"]).to_string()).expect("a file");
+    assert_eq!(oci.ok(&["run", "--config", other.to_str().expect("a name"), "c"]), "other");
+    oci.fails(&["run", "--config", "/no/such.json", "c"], "no such");
+}
+
+#[test]
+fn a_container_without_a_cgroup_is_in_its_maker_s() {
+    let oci = Oci::new();
+    if oci.is_runc() {
+        return;
+    }
+    let mut config = oci.shell("cat /proc/self/cgroup");
+    config["linux"].as_object_mut().expect("an object").remove("resources");
+    oci.configure(&config);
+    let own = fs::read_to_string("/proc/self/cgroup").expect("a file");
+    let printed = oci.ok(&["--cgroup-manager", "disabled", "run", "c"]);
+    assert_eq!(printed.trim(), own.trim());
+    oci.fails(&["--cgroup-manager", "nobody", "list"], "");
+}
+
+#[test]
+fn a_run_whose_runtime_is_killed_before_the_start_leaves_no_process() {
+    let oci = Oci::new();
+    if !oci.is_hull() {
+        return;
+    }
+    // The hook holds the creation up until the runtime is killed.
+    let fifo = oci.dir().join("fifo");
+    assert!(std::process::Command::new("mkfifo").arg(&fifo).status().expect("mkfifo").success());
+    let mut config = oci.shell("echo started >/started");
+    let script = format!("echo up >{0}; cat {0}", fifo.display());
+    config["hooks"] = json!({ "createRuntime": [{ "path": "/bin/sh", "args": ["sh", "-c", script] }] });
+    oci.configure(&config);
+    let mut runtime = oci.command(&["run", "c"]).spawn().expect("the runtime");
+    assert_eq!(fs::read_to_string(&fifo).expect("the hook runs"), "up\n");
+    let first: Vec<String> = oci
+        .cgroups("c")
+        .iter()
+        .filter_map(|folder| fs::read_to_string(folder.join("cgroup.procs")).ok())
+        .flat_map(|text| text.lines().map(str::to_owned).collect::<Vec<_>>())
+        .collect();
+    assert!(!first.is_empty(), "the first process waits");
+    runtime.kill().and_then(|()| runtime.wait()).expect("it is killed");
+    fs::write(&fifo, "").expect("the hook goes on");
+    wait_until("the first process ends", PATIENCE, || {
+        first.iter().all(|pid| !std::path::Path::new(&format!("/proc/{pid}")).exists())
+    });
+    assert!(!oci.rootfs().join("started").exists());
+    oci.ok(&["delete", "--force", "c"]);
+    oci.nothing_is_left("c");
+}

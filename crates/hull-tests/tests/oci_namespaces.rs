@@ -375,3 +375,19 @@ fn a_user_without_privileges_runs_a_container() {
     let output = oci.finish(refused);
     assert!(output.status != 0 && output.stderr.contains("permission denied"), "{}", output.stderr);
 }
+
+#[test]
+fn a_new_network_has_its_loopback_interface_up() {
+    let oci = Oci::new();
+    // IFF_UP is the lowest bit.
+    let script = "cat /sys/class/net/lo/flags; ls /sys/class/net";
+    let printed = |config: &Value| oci.prints(config);
+    assert_eq!(printed(&oci.shell(script)), "0x9\nlo");
+    let mut hooked = oci.shell(script);
+    hooked["hooks"] = json!({ "createRuntime": [{ "path": "/bin/true" }] });
+    assert_eq!(printed(&hooked), "0x9\nlo", "one that hooks are shown");
+    oci.create(&oci.config(&["sleep", "600"]));
+    assert_eq!(oci.ok(&["exec", "c", "cat", "/sys/class/net/lo/flags"]), "0x9");
+    oci.ok(&["delete", "-f", "c"]);
+    assert_eq!(printed(&with_users(&oci, script)), "0x9\nlo", "one of a user namespace");
+}

@@ -124,6 +124,12 @@ fn figures_are_printed_once() {
     assert!(stats["data"]["pids"]["current"].as_u64().is_some_and(|count| count >= 1), "{stats}");
     assert_eq!(stats["data"]["pids"]["limit"], 55);
     assert!(stats["data"]["cpu"]["usage"]["total"].as_u64().is_some_and(|ns| ns > 0), "{stats}");
+    let is_there = |file: &str| oci.cgroups("c").iter().any(|folder| folder.join(file).exists());
+    for (file, kind) in [("memory.memsw.usage_in_bytes", "swap"), ("memory.kmem.usage_in_bytes", "kernel")] {
+        let limit = &stats["data"]["memory"][kind]["limit"];
+        assert!(!is_there(file) || limit.as_u64().is_some_and(|bytes| bytes > 0), "{kind}: {stats}");
+    }
+    assert!(!is_there("cpuset.cpus") || stats["data"]["cpuset"]["mems"][0] == 0, "{stats}");
     oci.fails(&["events", "--interval", "0s", "c"], "");
 }
 
@@ -156,6 +162,7 @@ fn limits_are_changed_by_flags_and_by_a_file() {
     oci.fails(&["update", "--memory", "nonsense", "c"], "");
     oci.fails(&["update", "--cpuset-cpus", "4000", "c"], "");
     oci.fails(&["update", "-r", "/no/such/file", "c"], "no such file");
+    oci.fails(&["update", "--l3-cache-schema", "L3:0=f", "c"], "");
     assert_eq!(oci.status("c"), "running");
 }
 

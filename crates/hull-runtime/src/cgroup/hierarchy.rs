@@ -1,6 +1,6 @@
 //! Which hierarchies this machine has, where they are mounted, and which controller is in which.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
 
 /// How the hierarchies are mounted on this machine.
@@ -34,6 +34,13 @@ pub struct Hierarchy {
     pub unified: Option<PathBuf>,
     /// The controllers of the v2 hierarchy.
     pub unified_controllers: Vec<String>,
+}
+
+/// The version of a hierarchy.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Version {
+    V1,
+    V2,
 }
 
 /// The v1 controllers that a container gets a folder for: those that limit it, count it, or stop it. Where
@@ -80,6 +87,43 @@ impl Hierarchy {
                 _ => {}
             }
         }
+        Hierarchy::of(v1, unified, controllers)
+    }
+
+    /// Finds them where they commonly are, from the text of `/proc/self/cgroup`, which names those that there are; none
+    /// where they are elsewhere. The list of all mounts, which tells otherwise, has a line for each that other containers
+    /// have. `is_root` says whether a folder is the root of a hierarchy of v1 or v2.
+    fn in_common_places(
+        cgroups: &str,
+        is_root: impl Fn(&Path, Version) -> bool,
+        controllers: impl FnOnce(&PathBuf) -> String,
+    ) -> Option<Hierarchy> {
+        let common = Path::new("/sys/fs/cgroup");
+        let mut v1 = Vec::new();
+        let mut has_unified = false;
+        for line in cgroups.lines() {
+            let names = line.split(':').nth(1)?;
+            if names.is_empty() {
+                has_unified = true;
+                continue;
+            }
+            let folder = common.join(names.strip_prefix("name=").unwrap_or(names));
+            if !is_root(&folder, Version::V1) {
+                return None;
+            }
+            let controllers = names.split(',').map(str::to_owned).collect();
+            v1.push(V1 { folder, controllers });
+        }
+        let places = [common.join("unified"), common.to_owned()];
+        let unified = places.into_iter().find(|place| has_unified && is_root(place, Version::V2));
+        // One that is not found may be mounted somewhere, or nowhere.
+        if has_unified && unified.is_none() {
+            return None;
+        }
+        Some(Hierarchy::of(v1, unified, controllers))
+    }
+
+    fn of(v1: Vec<V1>, unified: Option<PathBuf>, controllers: impl FnOnce(&PathBuf) -> String) -> Hierarchy {
         let mode = match (&unified, v1.is_empty()) {
             (Some(_), true) => Mode::V2,
             (Some(_), false) => Mode::Hybrid,
@@ -121,11 +165,26 @@ impl Hierarchy {
 pub fn hierarchy() -> &'static Hierarchy {
     static HIERARCHY: OnceLock<Hierarchy> = OnceLock::new();
     HIERARCHY.get_or_init(|| {
-        let mountinfo = std::fs::read_to_string("/proc/self/mountinfo").unwrap_or_default();
-        Hierarchy::parse(&mountinfo, |unified| {
+        let controllers = |unified: &PathBuf| {
             std::fs::read_to_string(unified.join("cgroup.controllers")).unwrap_or_default()
+        };
+        let cgroups = std::fs::read_to_string("/proc/self/cgroup").unwrap_or_default();
+        Hierarchy::in_common_places(&cgroups, is_root, controllers).unwrap_or_else(|| {
+            let mountinfo = std::fs::read_to_string("/proc/self/mountinfo").unwrap_or_default();
+            Hierarchy::parse(&mountinfo, controllers)
         })
     })
+}
+
+/// Whether a folder is the root of a hierarchy, and not a part of one that is bound there: the first of its inodes.
+fn is_root(folder: &Path, version: Version) -> bool {
+    const FIRST: u64 = 1;
+    let magic = match version {
+        Version::V1 => libc::CGROUP_SUPER_MAGIC,
+        Version::V2 => libc::CGROUP2_SUPER_MAGIC,
+    };
+    rustix::fs::statfs(folder).is_ok_and(|found| found.f_type == magic)
+        && rustix::fs::stat(folder).is_ok_and(|found| found.st_ino == FIRST)
 }
 
 #[cfg(test)]
@@ -163,6 +222,36 @@ mod tests {
         let hierarchy = Hierarchy::parse(&v1, |_| unreachable!("there is no v2 hierarchy"));
         assert_eq!(hierarchy.mode, Mode::V1);
         assert_eq!(names(hierarchy.used()), ["cpu", "memory", "freezer", "name=systemd"]);
+    }
+
+    #[test]
+    fn the_common_places_tell_what_the_list_of_mounts_does() {
+        let cgroups = "9:name=systemd:/\n3:memory:/x\n1:cpu,cpuacct:/\n4:freezer:/\n0::/\n";
+        let everywhere = |_: &Path, _| true;
+        let found = Hierarchy::in_common_places(cgroups, everywhere, |_| "hugetlb misc\n".into()).unwrap();
+        let listed = Hierarchy::parse(HYBRID, |_| "hugetlb misc\n".into());
+        let sorted = |mut hierarchy: Hierarchy| {
+            hierarchy.v1.sort_by(|one, other| one.folder.cmp(&other.folder));
+            hierarchy
+        };
+        assert_eq!(sorted(found), sorted(listed));
+        let v2 = |path: &Path, _| path == Path::new("/sys/fs/cgroup");
+        let found = Hierarchy::in_common_places("0::/\n", v2, |_| String::new()).unwrap();
+        assert_eq!((found.mode, found.unified.unwrap()), (Mode::V2, PathBuf::from("/sys/fs/cgroup")));
+        // Where one of them is not there, the list of mounts is asked.
+        let without_memory = |path: &Path, _| !path.ends_with("memory");
+        assert_eq!(Hierarchy::in_common_places(cgroups, without_memory, |_| String::new()), None);
+        assert_eq!(Hierarchy::in_common_places("0::/\n", |_, _| false, |_| String::new()), None);
+    }
+
+    #[test]
+    fn this_machine_by_either_way() {
+        let cgroups = std::fs::read_to_string("/proc/self/cgroup").unwrap();
+        let Some(found) = Hierarchy::in_common_places(&cgroups, is_root, |_| String::new()) else { return };
+        let mountinfo = std::fs::read_to_string("/proc/self/mountinfo").unwrap();
+        let listed = Hierarchy::parse(&mountinfo, |_| String::new());
+        assert_eq!((found.mode, &found.unified), (listed.mode, &listed.unified));
+        assert!(found.v1.iter().all(|v1| listed.v1.contains(v1)) && found.v1.len() == listed.v1.len());
     }
 
     #[test]

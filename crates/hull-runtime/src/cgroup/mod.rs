@@ -19,6 +19,7 @@ use crate::{Error, Result};
 mod devices;
 mod figures;
 mod files;
+mod further;
 mod hierarchy;
 mod limits;
 #[cfg(test)]
@@ -28,6 +29,8 @@ mod view;
 pub(crate) use devices::for_systemd as devices_for_systemd;
 use figures::Folders;
 pub use figures::{Blkio, Figures};
+pub(crate) use further::numbers_of;
+pub use further::{Counted, Further};
 pub use hierarchy::{Hierarchy, Mode as HierarchyMode, V1, hierarchy};
 pub(crate) use limits::{io_weight, swap_alone, weight_of_shares};
 pub use view::{Cpu, Io, Memory, Node, Pids, Swap, Usage, tree, usage_of_process};
@@ -394,6 +397,11 @@ impl Cgroup {
     /// What it uses.
     pub fn figures(&self) -> Result<Figures> {
         figures::read(self).context(|| format!("read the figures of cgroup {}", self.path))
+    }
+
+    /// What it uses of swap, of the kernel's memory and of huge pages, where that is counted.
+    pub fn further_figures(&self) -> Result<Further> {
+        further::read(self).context(|| format!("read the figures of cgroup {}", self.path))
     }
 
     /// How many processes the kernel killed here for memory.

@@ -15,7 +15,8 @@ use super::outside::Outside;
 use super::process::Privileges;
 use super::report::Teller;
 use super::{
-    Hold, Start, Streams, hooks, init, mounts, process, root, scheduling, streams, sysctl, user, userns,
+    Hold, Start, Streams, hooks, init, mounts, network, process, root, scheduling, streams, sysctl, user,
+    userns,
 };
 use crate::error::Context;
 use crate::seccomp::Filter;
@@ -34,7 +35,7 @@ pub(super) fn run(
 
     // The process. Nothing of the host's is open any more when the container's own files are first looked at.
     let answerer = made.answerer.as_ref();
-    let kept = [start.hold.map(Hold::descriptor), answerer.map(Answerer::descriptor)];
+    let kept = [start.hold.and_then(Hold::descriptor), answerer.map(Answerer::descriptor)];
     teller.close_all_else(start.preserved, kept.into_iter().flatten())?;
     let process = user::looked_up(process, start.user)?;
     let privileges = Privileges::of(&process, start.filter, teller, answerer, start.hold.is_none())?;
@@ -116,6 +117,9 @@ fn assemble(
     let leaves_late = outside.is_some_and(Outside::in_user_namespace);
     if !leaves_late {
         root::enter(root.as_fd(), start.no_pivot)?;
+    }
+    if start.hold.is_some() && namespaces.makes_network() {
+        network::loopback_up()?;
     }
     name_the_machine(start, namespaces)?;
     sysctl::set(start.spec, procfs.as_fd(), false)?;

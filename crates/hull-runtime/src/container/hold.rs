@@ -2,10 +2,10 @@
 //!
 //! The first process, complete but for its exec, waits at a socket. Whoever connects starts it, and hears there how
 //! that went, as a parent would: in the words of [`super::report`], with the end of the connection for an exec that
-//! has succeeded.
+//! has succeeded. Where its maker starts it, the socket that both have is enough ([`Held`]).
 
 use std::collections::HashMap;
-use std::os::fd::{AsRawFd, OwnedFd, RawFd};
+use std::os::fd::{AsFd, AsRawFd, OwnedFd, RawFd};
 use std::path::{Path, PathBuf};
 
 use oci_spec::runtime::Spec;
@@ -13,16 +13,17 @@ use rustix::io::Errno;
 use rustix::net::SocketFlags;
 use serde_json::json;
 
-use super::Step;
 use super::hooks;
 use super::report::{self, Heard, Teller};
+use super::{Child, Step};
 use crate::{Error, Result};
 
 /// What the waiting process has, and what its hooks are told.
 #[derive(Debug)]
 pub struct Hold {
-    /// A listening socket (`SOCK_SEQPACKET`) that only those may connect to who may start the container.
-    pub listener: OwnedFd,
+    /// A listening socket (`SOCK_SEQPACKET`) that only those may connect to who may start the container; none: its maker
+    /// starts it, by [`Held::let_go`].
+    pub listener: Option<OwnedFd>,
     /// The container's id.
     pub id: String,
     /// The version of the specification that the configuration follows.
@@ -34,8 +35,8 @@ pub struct Hold {
 }
 
 impl Hold {
-    pub(super) fn descriptor(&self) -> RawFd {
-        self.listener.as_raw_fd()
+    pub(super) fn descriptor(&self) -> Option<RawFd> {
+        self.listener.as_ref().map(AsRawFd::as_raw_fd)
     }
 
     /// The container's state, as the runtime specification words it, for a hook's standard input.
@@ -46,8 +47,9 @@ impl Hold {
     /// Waits until someone starts the container, to whom everything is told from then on.
     pub(super) fn wait(&self, teller: &Teller) -> Result<()> {
         teller.held()?;
+        let Some(listener) = &self.listener else { return teller.started() };
         let starter = loop {
-            match rustix::net::accept_with(&self.listener, SocketFlags::CLOEXEC) {
+            match rustix::net::accept_with(listener, SocketFlags::CLOEXEC) {
                 Ok(starter) => break starter,
                 // One that went away again, before it was heard.
                 Err(Errno::INTR | Errno::CONNABORTED) => {}
@@ -67,6 +69,31 @@ impl Hold {
             }
             _ => Ok(()),
         }
+    }
+}
+
+/// A first process that its maker starts.
+#[derive(Debug)]
+pub struct Held {
+    child: Child,
+}
+
+impl Held {
+    pub(super) fn of(child: Child) -> Held {
+        Held { child }
+    }
+
+    /// Lets the command be executed. How that went is heard by [`start_held`].
+    ///
+    /// # Errors
+    /// The process cannot be told. One that has ended is no error here: it has told why.
+    pub fn let_go(&self) -> Result<()> {
+        report::start(self.child.sync.as_fd())
+    }
+
+    /// The connection over which it tells.
+    pub fn connection(&self) -> &OwnedFd {
+        &self.child.sync
     }
 }
 
@@ -90,7 +117,6 @@ pub(crate) fn state_for_hooks(
 /// # Errors
 /// What the command's own process had to say; or nobody was there to be started any more.
 pub fn start_held(connection: &OwnedFd) -> Result<()> {
-    use std::os::fd::AsFd;
     loop {
         match report::hear(connection.as_fd())? {
             Heard::Step(Step::Running) => return Ok(()),

@@ -32,6 +32,7 @@ mod labels;
 mod mapped;
 mod mounts;
 mod namespaces;
+mod network;
 mod notify;
 mod options;
 mod outside;
@@ -52,12 +53,13 @@ pub use capabilities::{name_of as capability_name, names_in as capabilities_in};
 pub use devices::DEFAULT as DEFAULT_DEVICES;
 pub(crate) use granted::cut_to_granted;
 pub(crate) use hold::state_for_hooks;
-pub use hold::{Hold, start_held};
+pub use hold::{Held, Hold, start_held};
 pub use labels::check_apparmor;
 pub use mapped::{as_owner, probe as probe_mapped};
 pub(crate) use mounts::tree_of_own_words;
 pub use mounts::{LAYERS, SUBPATH};
 use namespaces::{Entered, Namespaces};
+pub(crate) use network::make as make_network;
 use outside::Outside;
 pub(crate) use root::{attach, detached as root_tree, enter, overlay, overlay_reads_parameters};
 pub(crate) use user::looked_up_beneath;
@@ -270,6 +272,15 @@ impl Child {
         self.running = true;
         match self.pidfd.take() {
             Some(pidfd) => pidfd,
+            None => unreachable!("a child without its pidfd"),
+        }
+    }
+
+    /// One that waits to be started by its maker, and its pidfd.
+    pub fn into_held(mut self) -> (OwnedFd, Held) {
+        self.running = true;
+        match self.pidfd.take() {
+            Some(pidfd) => (pidfd, Held::of(self)),
             None => unreachable!("a child without its pidfd"),
         }
     }

@@ -101,6 +101,11 @@ impl Namespaces {
         self.new & libc::CLONE_NEWUSER != 0
     }
 
+    /// Whether the clone makes a network namespace.
+    pub(super) fn makes_network(&self) -> bool {
+        self.new & libc::CLONE_NEWNET != 0
+    }
+
     /// Whether a user namespace is joined: whoever is to have a say over the others is born inside of it.
     pub(super) fn joins_user(&self) -> bool {
         self.joined.iter().any(|(kind, _)| *kind == Kind::User)
@@ -156,6 +161,14 @@ impl Entered {
         let own = OwnedFd::from(File::open(format!("/proc/self/ns/{kind}")).context(doing)?);
         sys::setns(namespace.as_fd(), kind as i32).context(doing)?;
         Ok(Entered { kind, own })
+    }
+
+    /// A new network namespace, in which the caller is meanwhile.
+    pub(super) fn new_network() -> Result<Entered> {
+        let doing = || "make a network namespace".to_owned();
+        let own = OwnedFd::from(File::open("/proc/self/ns/net").context(doing)?);
+        sys::unshare_namespaces(libc::CLONE_NEWNET).context(doing)?;
+        Ok(Entered { kind: Kind::Network, own })
     }
 
     /// A new time namespace, which is only ever its maker's children's.

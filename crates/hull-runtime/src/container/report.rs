@@ -3,10 +3,10 @@
 //!
 //! ```text
 //! child:  NeedsOutside?  Root?  Terminal?  Warning*  NeedsHooks?  NeedsNetwork?  Warning*  (Failed | Held | end of file)
-//! parent:  Mapped Tree*  Cgroup?                           Hooks         Network
+//! parent:  Mapped Tree*  Cgroup?                           Hooks         Network                       Start?
 //! ```
 //!
-//! A child that is held goes on with whoever starts it, in the same words.
+//! A child that is held goes on with whoever starts it, in the same words; with its parent once that has said so (Start).
 
 use std::cell::{Cell, RefCell};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
@@ -26,6 +26,7 @@ const CGROUP: u8 = b'c';
 const NEEDS_HOOKS: u8 = b'H';
 const HOOKS: u8 = b'h';
 const HELD: u8 = b'C';
+const START: u8 = b's';
 const NEEDS_OUTSIDE: u8 = b'O';
 const MAPPED: u8 = b'm';
 const TREE: u8 = b't';
@@ -169,6 +170,15 @@ impl Teller {
         self.tell(HELD, &[], None)
     }
 
+    /// Waits until the parent starts it, having told that it waits.
+    pub(super) fn started(&self) -> Result<()> {
+        const DOING: &str = "wait to be started";
+        match self.next(DOING)? {
+            (START, None) => Ok(()),
+            _ => Err(Error::refused(DOING, "the parent said something else")),
+        }
+    }
+
     /// The start has failed.
     pub(super) fn failed(&self, error: &Error) {
         // If even this cannot be told, the parent sees the end of file and the exit status.
@@ -227,9 +237,18 @@ pub(super) fn hear(socket: BorrowedFd<'_>) -> Result<Heard> {
 
 /// Tells the child that its cgroup is there. One that has ended does not hear it, and has told why, or its status will.
 pub(super) fn cgroup_is_there(socket: BorrowedFd<'_>) -> Result<()> {
-    match sockets::send(socket, &[CGROUP], None) {
+    tell_if_there(socket, CGROUP, None).context(|| "tell of the cgroup".into())
+}
+
+/// Starts a held child, which may have ended as well.
+pub(super) fn start(socket: BorrowedFd<'_>) -> Result<()> {
+    tell_if_there(socket, START, None).context(|| "start the command".into())
+}
+
+fn tell_if_there(socket: BorrowedFd<'_>, what: u8, fd: Option<BorrowedFd<'_>>) -> std::io::Result<()> {
+    match sockets::send(socket, &[what], fd) {
         Err(error) if matches!(error.raw_os_error(), Some(libc::EPIPE | libc::ECONNRESET)) => Ok(()),
-        sent => sent.context(|| "tell of the cgroup".into()),
+        sent => sent,
     }
 }
 
@@ -250,9 +269,9 @@ pub(super) fn hooks_are_done(socket: BorrowedFd<'_>, pid: i32) -> Result<()> {
     sockets::send(socket, &packet, None).context(|| "tell of the hooks".into())
 }
 
-/// Hands the child its network namespace.
+/// Hands the child its network namespace. One that has ended does not take it.
 pub(super) fn give_network(socket: BorrowedFd<'_>, netns: BorrowedFd<'_>) -> Result<()> {
-    sockets::send(socket, &[NETWORK], Some(netns)).context(|| "hand over the network namespace".into())
+    tell_if_there(socket, NETWORK, Some(netns)).context(|| "hand over the network namespace".into())
 }
 
 #[cfg(test)]

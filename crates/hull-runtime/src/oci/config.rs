@@ -18,9 +18,9 @@ pub(super) struct Config {
     pub(super) warnings: Vec<String>,
 }
 
-/// Reads `config.json` of a bundle.
-pub(super) fn read(bundle: &Path) -> Result<Config> {
-    let path = bundle.join("config.json");
+/// Reads `config.json` of a bundle, or the file that stands for it.
+pub(super) fn read(bundle: &Path, config: Option<&Path>) -> Result<Config> {
+    let path = config.map_or_else(|| bundle.join("config.json"), Path::to_path_buf);
     let doing = || format!("read the configuration {}", path.display());
     let text = match std::fs::read(&path) {
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => {

@@ -1,9 +1,9 @@
 //! Create: from a bundle to a first process that waits to be started.
 
-use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
-use oci_spec::runtime::{Hooks, Spec};
+use oci_spec::runtime::{Hooks, LinuxNamespaceType, Spec};
 use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType};
 
 use super::cgroup::NewCgroup;
@@ -13,7 +13,7 @@ use super::watch::{self, Watched};
 use super::{Container, Runtime};
 use super::{intel_rdt, net_devices};
 use crate::cgroup::Cgroup;
-use crate::container::{Child, Hold, Start, Step, Streams, hooks};
+use crate::container::{Child, Held, Hold, Root, Start, Step, Streams, hooks};
 use crate::error::Context;
 use crate::protocol::Rootfs;
 use crate::sys::sockets;
@@ -24,10 +24,14 @@ use crate::{Error, Result, container, seccomp};
 pub struct Create {
     /// The folder of `config.json`.
     pub bundle: PathBuf,
+    /// Another file with the configuration.
+    pub config: Option<PathBuf>,
     /// Where the master of the container's terminal goes, if the configuration wants one.
     pub console: Option<Console>,
     /// A file that gets the first process's id.
     pub pid_file: Option<PathBuf>,
+    /// A socket that gets a pidfd of the first process.
+    pub pidfd_socket: Option<PathBuf>,
     /// How many of the caller's descriptors, from 3 on, the command gets.
     pub preserve_fds: u32,
     /// Whether the container may do without a cgroup where the caller may make none; none: unless that is root.
@@ -42,6 +46,8 @@ pub struct Create {
     pub no_pivot: bool,
     /// Have systemd make the cgroup, as a scope.
     pub systemd_cgroup: bool,
+    /// Make none: the container is in its creator's, which limits and counts it.
+    pub no_cgroup: bool,
 }
 
 /// Where the master of a terminal goes.
@@ -64,6 +70,10 @@ pub struct Created {
     pub pidfd: OwnedFd,
     /// What this machine does not grant, and the container does without.
     pub warnings: Vec<String>,
+    /// The first process, for who starts it; none: it waits at a socket of the container's folder.
+    held: Option<Held>,
+    /// Its file systems, held so that its end waits for none of them.
+    root: Option<Root>,
 }
 
 impl Runtime {
@@ -73,7 +83,8 @@ impl Runtime {
     /// # Errors
     /// The configuration is not valid or asks for what this machine has not; there is a container of that id.
     pub fn create(&self, id: &str, create: &Create) -> Result<Created> {
-        let Config { mut spec, text, bundle, warnings: mut said } = config::read(&create.bundle)?;
+        let Config { mut spec, text, bundle, warnings: mut said } =
+            config::read(&create.bundle, create.config.as_deref())?;
         let wants_terminal = spec.process().as_ref().and_then(|process| process.terminal()) == Some(true);
         check_console(wants_terminal, create.console.as_ref())?;
         if create.starts && !watch::is_enough(&spec) {
@@ -87,14 +98,19 @@ impl Runtime {
         let folder = NewFolder::make(self, id)?;
         folder.begin(&text)?;
         let hold = Hold {
-            listener: listen(&folder)?,
+            listener: if create.starts { None } else { Some(listen(&folder)?) },
             id: id.to_owned(),
             version: spec.version().clone(),
             bundle,
             annotations: spec.annotations().clone().unwrap_or_default(),
         };
         take_listen_fds(&mut spec, activated);
-        let mut cgroup = match NewCgroup::begin(&spec, id, create.systemd_cgroup) {
+        let begun = if create.no_cgroup {
+            Ok(NewCgroup::nowhere())
+        } else {
+            NewCgroup::begin(&spec, id, create.systemd_cgroup)
+        };
+        let mut cgroup = match begun {
             Err(error) if may_do_without(&spec, create, &error) => {
                 said.push(format!("the container has no cgroup of its own: {error}"));
                 NewCgroup::nowhere()
@@ -112,24 +128,34 @@ impl Runtime {
         said.extend(making.warnings);
         cgroup.keep();
         match unkept.child.take() {
-            Some(child) => Ok(Created { container, terminal, pidfd: child.into_pidfd(), warnings: said }),
+            Some(mut child) => {
+                let root = child.take_root();
+                let (pidfd, held) = if create.starts {
+                    let (pidfd, held) = child.into_held();
+                    (pidfd, Some(held))
+                } else {
+                    (child.into_pidfd(), None)
+                };
+                Ok(Created { container, terminal, pidfd, warnings: said, held, root })
+            }
             None => unreachable!("the child was just put there"),
         }
     }
 }
 
 impl Created {
-    /// Starts it, as [`Container::start`] does.
+    /// Starts it, as [`Container::start`] does; see [`Create::starts`].
     ///
     /// # Errors
     /// As of that; nothing of the container is left then.
     pub fn start(&self) -> Result<()> {
         let pid = self.container.record.pid;
+        let Some(held) = &self.held else { return self.container.start() };
         let started = if super::is_protected() {
-            self.container.start_created(None)
+            self.container.start_held(held, None)
         } else {
             match Watched::begin(pid) {
-                Some(watched) => self.container.start_created(Some(watched)),
+                Some(watched) => self.container.start_held(held, Some(watched)),
                 None => {
                     let advice =
                         "the kernel lets nobody trace (sysctl kernel.yama.ptrace_scope): create and start it";
@@ -142,6 +168,19 @@ impl Created {
             let _ = self.container.delete(true);
         }
         started
+    }
+
+    /// Removes it when it has ended, as [`Container::delete`] does by force. The kernel takes its mounts apart meanwhile.
+    ///
+    /// # Errors
+    /// As of that.
+    pub fn delete(self) -> Result<()> {
+        let Created { container, root, .. } = self;
+        std::thread::scope(|scope| {
+            // Where no thread is to be had, it is done before.
+            let _ = std::thread::Builder::new().spawn_scoped(scope, move || drop(root));
+            container.delete(true)
+        })
     }
 }
 
@@ -190,6 +229,7 @@ impl Making<'_> {
         let wants_terminal = spec.process().as_ref().and_then(|process| process.terminal()) == Some(true);
         let streams =
             if wants_terminal { Streams::Terminal { size: console_size(spec) } } else { Streams::Inherited };
+        let network_comes_later = self.network_comes_later();
         let mut child = container::start(Start {
             spec,
             rootfs: &Rootfs::Path,
@@ -199,7 +239,7 @@ impl Making<'_> {
             awaits_cgroup: true,
             is_moved: cgroup.moves(),
             init: false,
-            awaits_network: false,
+            awaits_network: network_comes_later,
             user: None,
             preserved: create.preserve_fds,
             keyring: !create.no_new_keyring,
@@ -211,7 +251,25 @@ impl Making<'_> {
         // Before it is let go on: it mounts what shows its network.
         net_devices::move_all(spec, child.pid())?;
         child.cgroup_is_there()?;
+        if network_comes_later {
+            child.give_network(container::make_network()?.as_fd())?;
+        }
         Ok(child)
+    }
+
+    /// Whether the network namespace is made while the first process mounts: nobody but that one is shown it, and it does
+    /// not belong to a user namespace of the container's.
+    fn network_comes_later(&self) -> bool {
+        let linux = self.spec.linux().as_ref();
+        let mut own = linux.and_then(|linux| linux.namespaces().as_ref()).into_iter().flatten();
+        let is_new = own.clone().any(|namespace| {
+            namespace.typ() == LinuxNamespaceType::Network
+                && namespace.path().as_ref().is_none_or(|path| path.as_os_str().is_empty())
+        });
+        let is_shown = self.spec.hooks().is_some()
+            || linux.is_some_and(|linux| linux.net_devices().is_some())
+            || linux.and_then(|linux| linux.seccomp().as_ref()?.listener_path().as_ref()).is_some();
+        is_new && !is_shown && !own.any(|namespace| namespace.typ() == LinuxNamespaceType::User)
     }
 
     /// Leads the first process to where it waits, and writes down what the container is.
@@ -229,6 +287,9 @@ impl Making<'_> {
         let terminal = self.lead(child, cgroup.cgroup())?;
         if let Some(file) = &self.create.pid_file {
             write_pid(file, record.pid)?;
+        }
+        if let Some(socket) = &self.create.pidfd_socket {
+            send_pidfd(socket, child.pidfd())?;
         }
         Ok((folder.keep(record, self.spec.hooks().clone())?, terminal))
     }
@@ -267,10 +328,14 @@ impl Making<'_> {
 
     /// Answers the first process until it waits. Returns its terminal, if the caller wants it.
     fn lead(&mut self, child: &mut Child, cgroup: &Cgroup) -> Result<Option<OwnedFd>> {
-        let doing = "create the container";
         let mut terminal = None;
         loop {
-            match child.step()? {
+            let step = match child.step() {
+                // It was killed before it had heard everything.
+                Err(error) if error.errno == Some(libc::ECONNRESET) => return Err(killed(cgroup)),
+                step => step?,
+            };
+            match step {
                 Step::Warning(warning) => self.warnings.push(warning),
                 Step::Terminal(master) => match &self.create.console {
                     Some(Console::Socket(path)) => send_terminal(path, &master)?,
@@ -287,7 +352,8 @@ impl Making<'_> {
                 }
                 Step::Held => return Ok(terminal),
                 Step::Running => return Err(killed(cgroup)),
-                Step::NeedsNetwork => return Err(Error::refused(doing, "its network was not to come later")),
+                // It has been given, or is about to be.
+                Step::NeedsNetwork => {}
             }
         }
     }
@@ -400,15 +466,24 @@ pub(super) fn write_pid(file: &Path, pid: i32) -> Result<()> {
     std::fs::rename(&temporary, file).context(doing)
 }
 
-/// Hands the master of a terminal to whoever listens at a socket.
+/// Hands the master of a terminal to whoever listens at a socket. Other runtimes send the terminal's name along.
 pub(super) fn send_terminal(path: &Path, master: &OwnedFd) -> Result<()> {
     let doing = || format!("hand the terminal to the console socket {}", path.display());
+    send_descriptor(path, b"/dev/ptmx", master.as_fd()).context(doing)
+}
+
+/// Hands a pidfd to whoever listens at a socket.
+pub(super) fn send_pidfd(path: &Path, pidfd: BorrowedFd<'_>) -> Result<()> {
+    let doing = || format!("hand the pidfd to the socket {}", path.display());
+    send_descriptor(path, b"pidfd", pidfd).context(doing)
+}
+
+/// A descriptor goes with a byte at least, by which the one who gets it may know what it is.
+fn send_descriptor(path: &Path, name: &[u8], descriptor: BorrowedFd<'_>) -> std::io::Result<()> {
     let flags = SocketFlags::CLOEXEC;
-    let socket =
-        rustix::net::socket_with(AddressFamily::UNIX, SocketType::STREAM, flags, None).context(doing)?;
-    rustix::net::connect(&socket, &SocketAddrUnix::new(path).context(doing)?).context(doing)?;
-    // A byte must come along, and other runtimes send the terminal's name.
-    sockets::send(socket.as_fd(), b"/dev/ptmx", Some(master.as_fd())).context(doing)
+    let socket = rustix::net::socket_with(AddressFamily::UNIX, SocketType::STREAM, flags, None)?;
+    rustix::net::connect(&socket, &SocketAddrUnix::new(path)?)?;
+    sockets::send(socket.as_fd(), name, Some(descriptor))
 }
 
 /// The socket at which the first process waits. The path to it is a short one, however long the root's is.

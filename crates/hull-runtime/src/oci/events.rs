@@ -7,7 +7,7 @@ use rustix::io::Errno;
 use serde_json::{Value, json};
 
 use super::{Container, Status};
-use crate::cgroup::{Blkio, Figures};
+use crate::cgroup::{Blkio, Counted, Figures, Further, numbers_of};
 use crate::{Error, Result};
 
 impl Container {
@@ -22,6 +22,7 @@ impl Container {
         }
         let cgroup = self.existing_cgroup("read the figures of")?;
         let mut data = data(&cgroup.figures()?);
+        add_further(&mut data, &cgroup.further_figures()?);
         for (part, resource) in [("cpu", "cpu"), ("memory", "memory"), ("blkio", "io")] {
             if let Some(text) = cgroup.pressure(resource) {
                 data[part]["psi"] = pressure(&text);
@@ -118,6 +119,31 @@ fn data(figures: &Figures) -> Value {
             "ioServicedRecursive": blkio(&figures.io_serviced),
         },
     })
+}
+
+/// What runc's own words have besides.
+fn add_further(data: &mut Value, further: &Further) {
+    let counted = |counted: &Counted| {
+        let mut entry = json!({ "limit": counted.limit, "usage": counted.usage, "failcnt": counted.failcnt });
+        if let Some(max) = counted.max {
+            entry["max"] = json!(max);
+        }
+        entry
+    };
+    let kinds = [("swap", &further.swap), ("kernel", &further.kernel), ("kernelTCP", &further.kernel_tcp)];
+    for (name, kind) in kinds {
+        if let Some(kind) = kind {
+            data["memory"][name] = counted(kind);
+        }
+    }
+    let huge_pages = further.huge_pages.iter().map(|(size, pages)| (size.clone(), counted(pages)));
+    data["hugetlb"] = Value::Object(huge_pages.collect());
+    if let Some((processors, nodes)) = &further.places {
+        data["cpuset"] = json!({ "cpus": numbers_of(processors), "mems": numbers_of(nodes) });
+        for (name, value) in &further.cpuset {
+            data["cpuset"][*name] = json!(value);
+        }
+    }
 }
 
 /// Lines such as `some avg10=0.12 avg60=0.05 avg300=0.01 total=4567`, as an object.

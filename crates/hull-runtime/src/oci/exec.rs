@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use oci_spec::runtime::Process;
 
 use super::config;
-use super::create::{check_preserved, send_terminal, write_pid};
+use super::create::{check_preserved, send_pidfd, send_terminal, write_pid};
 use super::{Console, Container, Status};
 use crate::cgroup::Cgroup;
 use crate::container::{self, ContainerState, ExecIn, Step, Streams};
@@ -21,6 +21,8 @@ pub struct Exec {
     pub console: Option<Console>,
     /// A file that gets its process id.
     pub pid_file: Option<PathBuf>,
+    /// A socket that gets a pidfd of it.
+    pub pidfd_socket: Option<PathBuf>,
     /// How many of the caller's descriptors, from 3 on, it gets.
     pub preserve_fds: u32,
     /// Whether it lives on without its parent.
@@ -117,6 +119,9 @@ impl Container {
         }
         if let Some(file) = &exec.pid_file {
             write_pid(file, child.pid())?;
+        }
+        if let Some(socket) = &exec.pidfd_socket {
+            send_pidfd(socket, child.pidfd())?;
         }
         Ok(Executed { pidfd: child.into_pidfd(), terminal: master, warnings })
     }

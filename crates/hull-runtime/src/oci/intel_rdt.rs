@@ -9,6 +9,7 @@ use crate::error::Context;
 use crate::{Error, Result};
 
 const RESCTRL: &str = "/sys/fs/resctrl";
+const DOING: &str = "linux.intelRdt";
 
 /// Whether this machine has it, mounted.
 pub(super) fn is_there() -> bool {
@@ -18,16 +19,11 @@ pub(super) fn is_there() -> bool {
 /// Puts a process into the class of its container, which is made if it is not there. Returns the class's folder if it
 /// was made for the container, which is then to be removed with it.
 pub(super) fn join(rdt: &LinuxIntelRdt, id: &str, pid: i32) -> Result<Option<PathBuf>> {
-    const DOING: &str = "linux.intelRdt";
     if !is_there() {
         let reason = "this machine has no resctrl: its processors lack Intel RDT, or nobody ran mount -t resctrl resctrl /sys/fs/resctrl";
         return Err(Error::refused(DOING, reason));
     }
-    let class = rdt.clos_id().as_deref().unwrap_or(id);
-    if class.is_empty() || class == "." || class == ".." || class.contains('/') {
-        return Err(Error::refused(DOING, format!("closID {class:?} is no name of a class")));
-    }
-    let folder = Path::new(RESCTRL).join(class);
+    let folder = folder_of(rdt.clos_id().as_deref().unwrap_or(id))?;
     let there = folder.is_dir();
     let lines = schemata(rdt);
     if !there {
@@ -44,12 +40,26 @@ pub(super) fn join(rdt: &LinuxIntelRdt, id: &str, pid: i32) -> Result<Option<Pat
     joined.map(|()| made)
 }
 
-fn write_all(folder: &Path, lines: &[String], pid: i32) -> Result<()> {
+/// The folder of a class.
+pub(super) fn folder_of(class: &str) -> Result<PathBuf> {
+    if class.is_empty() || class == "." || class == ".." || class.contains('/') {
+        return Err(Error::refused(DOING, format!("closID {class:?} is no name of a class")));
+    }
+    Ok(Path::new(RESCTRL).join(class))
+}
+
+/// Writes other lines to a class.
+pub(super) fn change(folder: &Path, lines: &[String]) -> Result<()> {
     for line in lines {
         let file = folder.join("schemata");
         std::fs::write(&file, format!("{line}\n"))
             .context(|| format!("write {line:?} to {}", file.display()))?;
     }
+    Ok(())
+}
+
+fn write_all(folder: &Path, lines: &[String], pid: i32) -> Result<()> {
+    change(folder, lines)?;
     let file = folder.join("tasks");
     std::fs::write(&file, pid.to_string()).context(|| format!("join the class by {}", file.display()))
 }

@@ -38,7 +38,7 @@ pub use exec::{Exec, Executed};
 pub use features::features;
 pub use kill::signal_number;
 pub use spec::{VERSION as SPECIFICATION, default_spec};
-pub use state::{Container, Status, process_began};
+pub use state::{Container, Listed, Status, process_began};
 
 /// The containers below one folder.
 #[derive(Clone, Debug)]

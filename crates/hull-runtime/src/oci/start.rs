@@ -6,7 +6,7 @@ use super::create::{address, open_folder};
 use super::state::START;
 use super::watch::Watched;
 use super::{Container, Status};
-use crate::container::{start_held, state_for_hooks};
+use crate::container::{Held, start_held, state_for_hooks};
 use crate::error::Context;
 use crate::{Error, Result};
 
@@ -27,23 +27,28 @@ impl Container {
                 return Err(Error::refused(doing(), "cannot start an already running container"));
             }
         }
-        self.start_created(None)
-    }
-
-    /// Starts one that was just created, whose exec may be watched.
-    pub(super) fn start_created(&self, watched: Option<Watched>) -> Result<()> {
-        let doing = || format!("start the container {}", self.id());
         let folder = open_folder(&self.folder).context(doing)?;
         let flags = SocketFlags::CLOEXEC;
         let socket = rustix::net::socket_with(AddressFamily::UNIX, SocketType::SEQPACKET, flags, None);
         let socket = socket.context(doing)?;
         rustix::net::connect(&socket, &address(&folder).context(doing)?).context(doing)?;
-        // A traced process stands still at each of its signals until it is let go on: it is followed first, and what it
-        // has said is heard when it has executed its command or ended.
-        let started = watched.map_or(Ok(()), Watched::exec).and_then(|()| start_held(&socket));
+        let started = start_held(&socket);
         // From here on it has been started, whatever came of it.
         std::fs::remove_file(self.folder.join(START)).context(doing)?;
         started?;
+        self.has_started()
+    }
+
+    /// Starts one that was made to be started at once, whose exec may be watched.
+    pub(super) fn start_held(&self, held: &Held, watched: Option<Watched>) -> Result<()> {
+        held.let_go()?;
+        // A traced process stands still at each of its signals until it is let go on: it is followed first, and what it
+        // has said is heard when it has executed its command or ended.
+        watched.map_or(Ok(()), Watched::exec).and_then(|()| start_held(held.connection()))?;
+        self.has_started()
+    }
+
+    fn has_started(&self) -> Result<()> {
         // A hook that fails is told of and changes nothing.
         self.run_hooks("poststart", "running", self.record.pid)
     }

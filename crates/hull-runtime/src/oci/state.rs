@@ -17,7 +17,7 @@ use super::cgroup::places;
 use super::create::run_hooks;
 use crate::cgroup::Cgroup;
 use crate::error::Context;
-use crate::{Error, Result};
+use crate::{Error, Result, sys};
 
 const RECORD: &str = "state.json";
 const CONFIG: &str = "config.json";
@@ -83,6 +83,15 @@ pub struct Container {
     pub(super) hooks: Option<Option<Hooks>>,
 }
 
+/// The containers of a runtime's root.
+#[derive(Debug, Default)]
+pub struct Listed {
+    /// Those that there are.
+    pub containers: Vec<Container>,
+    /// Why others cannot be told: their records are damaged, or another user's.
+    pub unreadable: Vec<Error>,
+}
+
 impl Runtime {
     /// The container of that id.
     ///
@@ -134,7 +143,8 @@ impl Runtime {
         if made && let Ok(spec) = serde_json::from_slice::<Spec>(&text) {
             for path in places(&spec, id) {
                 // Another container may have the place by now.
-                let others = self.containers()?.iter().any(|other| other.record.cgroup == path);
+                let others = self.containers()?.containers;
+                let others = others.iter().any(|other| other.record.cgroup == path);
                 if let (Ok(cgroup), false) = (Cgroup::open(&path), others) {
                     cgroup.kill_all()?;
                     cgroup.remove()?;
@@ -149,10 +159,11 @@ impl Runtime {
     ///
     /// # Errors
     /// The root cannot be read.
-    pub fn containers(&self) -> Result<Vec<Container>> {
+    pub fn containers(&self) -> Result<Listed> {
+        let mut listed = Listed::default();
         let doing = || format!("read {}", self.root.display());
         let entries = match fs::read_dir(&self.root) {
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(Vec::new()),
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(listed),
             entries => entries.context(doing)?,
         };
         let mut ids: Vec<String> = Vec::new();
@@ -160,7 +171,17 @@ impl Runtime {
             ids.extend(entry.context(doing)?.file_name().into_string().ok());
         }
         ids.sort_unstable();
-        Ok(ids.iter().filter_map(|id| self.container(id).ok()).collect())
+        for id in ids {
+            // What is no folder of a container's, or not any more.
+            if !self.root.join(&id).join(RECORD).exists() {
+                continue;
+            }
+            match self.container(&id) {
+                Ok(container) => listed.containers.push(container),
+                Err(error) => listed.unreadable.push(error),
+            }
+        }
+        Ok(listed)
     }
 }
 
@@ -413,7 +434,9 @@ impl Drop for NewFolder {
 
 /// When a process started, in ticks since the machine did, and the letter of what it does; none when there is none.
 pub fn process_began(pid: i32) -> Option<(u64, char)> {
-    parse_began(&fs::read_to_string(format!("/proc/{pid}/stat")).ok()?)
+    let mut stat = [0; 1024];
+    let length = sys::read_once(&format!("/proc/{pid}/stat"), &mut stat).ok()?;
+    parse_began(&String::from_utf8_lossy(&stat[..length]))
 }
 
 /// The 22nd and the third field of a `/proc/PID/stat`; the second may hold anything, and ends with the last parenthesis.

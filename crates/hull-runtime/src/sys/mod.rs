@@ -367,6 +367,14 @@ pub(crate) fn trace_end(pid: i32) -> io::Result<()> {
     check(unsafe { libc::ptrace(libc::PTRACE_DETACH, pid, 0_usize, 0_usize) }).map(drop)
 }
 
+/// Reads a file of the kernel's that gives all of itself to one call, as the small ones of procfs do; what is longer than
+/// `buffer` is cut. Returns its length.
+pub(crate) fn read_once(path: &str, buffer: &mut [u8]) -> io::Result<usize> {
+    use rustix::fs::{Mode, OFlags};
+    let file = rustix::fs::open(path, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())?;
+    Ok(rustix::io::retry_on_intr(|| rustix::io::read(&file, &mut *buffer))?)
+}
+
 /// Sets one resource limit of a process, by default the calling one; `u64::MAX` is infinity.
 pub(crate) fn set_limit(pid: Option<i32>, resource: u32, soft: u64, hard: u64) -> io::Result<()> {
     let limit = libc::rlimit64 { rlim_cur: soft, rlim_max: hard };

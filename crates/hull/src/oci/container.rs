@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use clap::Args;
 use hull_runtime::Result;
-use hull_runtime::oci::{self, Console, Create, Created, Runtime, foreground};
+use hull_runtime::oci::{self, Console, Create, Runtime, foreground};
 
 use super::log::{Log, refused};
 
@@ -20,12 +20,18 @@ pub(super) struct CreateArguments {
     /// The folder of config.json
     #[arg(short, long, value_name = "folder", default_value = ".")]
     bundle: PathBuf,
+    /// The configuration, where it is not the bundle's config.json
+    #[arg(short = 'f', long, value_name = "file")]
+    config: Option<PathBuf>,
     /// A socket that gets the master of the container's terminal
     #[arg(long, value_name = "socket")]
     console_socket: Option<PathBuf>,
     /// A file that gets the first process's id
     #[arg(long, value_name = "file")]
     pid_file: Option<PathBuf>,
+    /// A socket that gets a pidfd of the first process
+    #[arg(long, value_name = "socket")]
+    pidfd_socket: Option<PathBuf>,
     /// Change the root without pivot_root
     #[arg(long)]
     no_pivot: bool,
@@ -82,6 +88,8 @@ pub(super) struct DeleteArguments {
 #[derive(Clone, Copy, Debug)]
 pub(super) struct CgroupChoice {
     pub(super) by_systemd: bool,
+    /// Containers get none.
+    pub(super) none: bool,
     /// Whether a container may do without; none: unless root has called.
     pub(super) rootless: Option<bool>,
 }
@@ -90,12 +98,15 @@ impl CreateArguments {
     fn asked(self, console: Option<Console>, cgroups: CgroupChoice) -> (String, Create) {
         let create = Create {
             bundle: self.bundle,
+            config: self.config,
             console,
             pid_file: self.pid_file,
+            pidfd_socket: self.pidfd_socket,
             preserve_fds: self.preserve_fds,
             no_new_keyring: self.no_new_keyring,
             no_pivot: self.no_pivot,
             systemd_cgroup: cgroups.by_systemd,
+            no_cgroup: cgroups.none,
             rootless: cgroups.rootless,
             starts: false,
         };
@@ -139,14 +150,13 @@ pub(super) fn run(
     let signals = if detach { None } else { Some(foreground::prepare(!no_subreaper)?) };
     let (id, mut create) = create.asked(console, cgroups);
     create.starts = true;
-    let created = runtime.create(&id, &create)?;
+    let mut created = runtime.create(&id, &create)?;
     warn(&created.warnings, log);
     created.start()?;
-    let Created { container, terminal, pidfd, .. } = created;
     let Some(signals) = signals else { return Ok(0) };
-    let status = foreground::follow(&pidfd, &signals, terminal)?;
+    let status = foreground::follow(&created.pidfd, &signals, created.terminal.take())?;
     if !keep {
-        container.delete(true)?;
+        created.delete()?;
     }
     Ok(u8::try_from(status).unwrap_or(255))
 }

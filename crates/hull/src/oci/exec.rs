@@ -40,6 +40,9 @@ pub(super) struct ExecArguments {
     /// A file that gets its process id
     #[arg(long, value_name = "file")]
     pid_file: Option<PathBuf>,
+    /// A socket that gets a pidfd of it
+    #[arg(long, value_name = "socket")]
+    pidfd_socket: Option<PathBuf>,
     /// No privileges by exec
     #[arg(long)]
     no_new_privs: bool,
@@ -86,6 +89,7 @@ pub(super) fn exec(arguments: ExecArguments, runtime: &Runtime, log: &Log) -> Re
         process,
         console,
         pid_file: arguments.pid_file,
+        pidfd_socket: arguments.pidfd_socket,
         preserve_fds: arguments.preserve_fds,
         detach: arguments.detach,
         ignore_paused: arguments.ignore_paused,

@@ -1,4 +1,5 @@
-//! Where the runtime's words go: standard error, and the log that callers such as containerd read errors from.
+//! Where the runtime's words go: standard error, and the log that callers such as containerd read errors from. Without a
+//! file, what is to be logged as JSON goes to standard error as such.
 
 use std::fs::{File, OpenOptions};
 use std::io::Write;
@@ -34,13 +35,15 @@ impl Log {
 
     /// What ended the run.
     pub(super) fn error(&self, text: &str) {
-        eprintln!("hull oci: {text}");
+        if self.file.is_some() || self.format == Format::Text {
+            eprintln!("hull oci: {text}");
+        }
         self.write("error", text);
     }
 
     /// What it goes on without.
     pub(super) fn warn(&self, text: &str) {
-        if self.file.is_none() {
+        if self.file.is_none() && self.format == Format::Text {
             eprintln!("hull oci: warning: {text}");
         }
         self.write("warning", text);
@@ -51,14 +54,16 @@ impl Log {
         if !self.debug {
             return;
         }
-        if self.file.is_none() {
+        if self.file.is_none() && self.format == Format::Text {
             eprintln!("hull oci: {text}");
         }
         self.write("debug", text);
     }
 
     fn write(&self, level: &str, text: &str) {
-        let Some(mut file) = self.file.as_ref() else { return };
+        if self.file.is_none() && self.format == Format::Text {
+            return;
+        }
         let time = jiff::Timestamp::now().strftime("%Y-%m-%dT%H:%M:%SZ");
         let line = match self.format {
             Format::Json => {
@@ -66,8 +71,11 @@ impl Log {
             }
             Format::Text => format!("time=\"{time}\" level={level} msg={text:?}"),
         };
-        // The error itself has been told on standard error.
-        let _ = file.write_all(format!("{line}\n").as_bytes());
+        // A log that cannot be written is told nowhere else: the error itself has been, or this was where.
+        let _ = match self.file.as_ref() {
+            Some(mut file) => file.write_all(format!("{line}\n").as_bytes()),
+            None => writeln!(std::io::stderr(), "{line}"),
+        };
     }
 }
 

@@ -42,6 +42,12 @@ struct Globals {
     /// Whether containers may do without a cgroup where none may be made: auto (for who is not root), true or false
     #[arg(long, value_name = "auto|true|false", default_value = "auto")]
     rootless: Rootless,
+    /// crun's word for who makes the cgroups: cgroupfs, systemd or disabled
+    #[arg(long, value_name = "who", hide = true, conflicts_with = "systemd_cgroup")]
+    cgroup_manager: Option<CgroupManager>,
+    /// runc's word for the program that makes checkpoints, of which hull makes none
+    #[arg(long, value_name = "program", hide = true)]
+    criu: Option<std::path::PathBuf>,
     /// Log more
     #[arg(long)]
     debug: bool,
@@ -55,6 +61,13 @@ enum Rootless {
     Auto,
     True,
     False,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+enum CgroupManager {
+    Cgroupfs,
+    Systemd,
+    Disabled,
 }
 
 impl Rootless {
@@ -99,6 +112,17 @@ enum Verb {
     Spec(show::SpecArguments),
     /// Print what this runtime can do as JSON
     Features,
+    #[command(hide = true)]
+    Checkpoint(Words),
+    #[command(hide = true)]
+    Restore(Words),
+}
+
+/// The words of a verb that is refused by its name.
+#[derive(Args, Debug)]
+struct Words {
+    #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+    _words: Vec<String>,
 }
 
 /// The whole life of the process as an OCI runtime; `words` begin with the name that it goes by.
@@ -147,6 +171,11 @@ pub fn main(words: Vec<std::ffi::OsString>) -> ExitCode {
     }
 }
 
+fn no_checkpoints(doing: &str) -> hull_runtime::Error {
+    let reason = "hull makes no checkpoints and restores none: that needs criu, a program of others, and hull executes none";
+    log::refused(doing, reason)
+}
+
 fn parse(words: Vec<std::ffi::OsString>) -> std::result::Result<CommandLine, clap::Error> {
     let mut command = <CommandLine as clap::CommandFactory>::command();
     let matches = command.try_get_matches_from_mut(words)?;
@@ -165,8 +194,14 @@ fn command_help() -> String {
 
 fn run(verb: Verb, globals: Globals, log: &Log) -> Result<u8> {
     let runtime = Runtime::at(globals.root.unwrap_or_else(Runtime::default_root));
-    let cgroups =
-        container::CgroupChoice { by_systemd: globals.systemd_cgroup, rootless: globals.rootless.asked() };
+    if globals.criu.is_some() {
+        log.warn("--criu is not used: hull makes no checkpoints");
+    }
+    let cgroups = container::CgroupChoice {
+        by_systemd: globals.systemd_cgroup || globals.cgroup_manager == Some(CgroupManager::Systemd),
+        none: globals.cgroup_manager == Some(CgroupManager::Disabled),
+        rootless: globals.rootless.asked(),
+    };
     let done = |result: Result<()>| result.map(|()| 0);
     match verb {
         Verb::Create(arguments) => done(container::create(arguments, &runtime, cgroups, log)),
@@ -177,12 +212,14 @@ fn run(verb: Verb, globals: Globals, log: &Log) -> Result<u8> {
         Verb::Delete(arguments) => done(container::delete(&arguments, &runtime)),
         Verb::Exec(arguments) => exec::exec(arguments, &runtime, log),
         Verb::Ps(arguments) => done(show::ps(&arguments, &runtime)),
-        Verb::List(arguments) => done(show::list(&arguments, &runtime)),
+        Verb::List(arguments) => done(show::list(&arguments, &runtime, log)),
         Verb::Pause(of) => done(runtime.container(&of.id)?.pause()),
         Verb::Resume(of) => done(runtime.container(&of.id)?.resume()),
-        Verb::Update(arguments) => done(update::update(&arguments, &runtime)),
+        Verb::Update(arguments) => done(update::update(&arguments, &runtime, log)),
         Verb::Events(arguments) => done(show::events(&arguments, &runtime)),
         Verb::Spec(arguments) => done(show::spec(&arguments)),
         Verb::Features => done(show::print(&hull_runtime::oci::features())),
+        Verb::Checkpoint(_) => Err(no_checkpoints("checkpoint the container")),
+        Verb::Restore(_) => Err(no_checkpoints("restore the container")),
     }
 }

@@ -7,11 +7,11 @@ use std::time::Duration;
 
 use clap::{Args, ValueEnum};
 use hull_runtime::error::Context;
-use hull_runtime::oci::{self, Container, Runtime};
+use hull_runtime::oci::{self, Container, Listed, Runtime};
 use hull_runtime::{Error, Result};
 use serde_json::{Value, json};
 
-use super::log::refused;
+use super::log::{Log, refused};
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 enum Format {
@@ -92,8 +92,9 @@ pub(super) fn state(container: &Container) -> Result<()> {
     print(&container.state()?)
 }
 
-pub(super) fn list(arguments: &ListArguments, runtime: &Runtime) -> Result<()> {
-    let containers = runtime.containers()?;
+pub(super) fn list(arguments: &ListArguments, runtime: &Runtime, log: &Log) -> Result<()> {
+    let Listed { containers, unreadable } = runtime.containers()?;
+    unreadable.iter().for_each(|error| log.warn(&error.to_string()));
     if arguments.quiet {
         return containers.iter().try_for_each(|container| put(container.id()));
     }
@@ -122,7 +123,7 @@ pub(super) fn list(arguments: &ListArguments, runtime: &Runtime) -> Result<()> {
     for row in &rows {
         let mut line = String::new();
         for (column, cell) in row.iter().enumerate() {
-            let width = rows.iter().map(|row| row[column].len()).max().unwrap_or(0).max(11) + 1;
+            let width = rows.iter().map(|row| row[column].len()).max().unwrap_or(0).max(9) + 3;
             line.push_str(&if column + 1 < row.len() { format!("{cell:width$}") } else { cell.clone() });
         }
         put(&line)?;

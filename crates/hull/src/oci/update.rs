@@ -8,7 +8,7 @@ use hull_runtime::oci::Runtime;
 use hull_runtime::{Error, Result};
 use serde_json::{Map, Value, json};
 
-use super::log::refused;
+use super::log::{Log, refused};
 
 #[derive(Args, Debug)]
 pub(super) struct UpdateArguments {
@@ -57,20 +57,36 @@ pub(super) struct UpdateArguments {
     /// Processes; -1: no limit
     #[arg(long, value_name = "number", allow_hyphen_values = true)]
     pids_limit: Option<i64>,
+    /// Intel RDT: which parts of the cache may be used, L3:0=f;1=f
+    #[arg(long, value_name = "schema")]
+    l3_cache_schema: Option<String>,
+    /// Intel RDT: the bandwidth of memory, MB:0=20;1=70
+    #[arg(long, value_name = "schema")]
+    mem_bw_schema: Option<String>,
+    // What kernels no longer limit apart.
+    #[arg(long, value_name = "bytes", hide = true, allow_hyphen_values = true)]
+    kernel_memory: Option<String>,
+    #[arg(long, value_name = "bytes", hide = true, allow_hyphen_values = true)]
+    kernel_memory_tcp: Option<String>,
     /// The container's id
     #[arg(value_name = "container-id")]
     id: String,
 }
 
-pub(super) fn update(arguments: &UpdateArguments, runtime: &Runtime) -> Result<()> {
+pub(super) fn update(arguments: &UpdateArguments, runtime: &Runtime, log: &Log) -> Result<()> {
     let container = runtime.container(&arguments.id)?;
+    if arguments.kernel_memory.is_some() || arguments.kernel_memory_tcp.is_some() {
+        log.warn("kernel memory has no limit of its own any more: --kernel-memory and --kernel-memory-tcp change nothing");
+    }
     let value = match &arguments.resources {
         Some(file) => read(file)?,
         None => of_flags(arguments)?,
     };
     let resources = serde_json::from_value(value)
         .map_err(|error| Error::refused("read the resources", error.to_string()))?;
-    container.update(&resources)
+    let schemata = [&arguments.l3_cache_schema, &arguments.mem_bw_schema];
+    let schemata: Vec<String> = schemata.into_iter().flatten().cloned().collect();
+    container.update(&resources, &schemata)
 }
 
 fn read(file: &str) -> Result<Value> {
@@ -115,7 +131,8 @@ fn of_flags(arguments: &UpdateArguments) -> Result<Value> {
     if let Some(weight) = a.blkio_weight {
         resources.insert("blockIO".to_owned(), json!({ "weight": weight }));
     }
-    if resources.is_empty() {
+    let others = [&a.l3_cache_schema, &a.mem_bw_schema, &a.kernel_memory, &a.kernel_memory_tcp];
+    if resources.is_empty() && others.iter().all(|other| other.is_none()) {
         return Err(refused(
             "update the container",
             "nothing was said to change: see hull oci update --help",
