@@ -1,5 +1,5 @@
 //! `POST /images/NAME/push`, told as Docker's daemon tells it; and what else registries are asked: `/auth`,
-//! `/distribution/NAME/json`, `/images/search`.
+//! `/distribution/NAME/json`, `/images/search`, and hull's own `/hull/images/referrers` and `/hull/images/verify`.
 
 use std::sync::Arc;
 
@@ -104,6 +104,23 @@ pub(crate) async fn auth(mut request: Request) -> Result<Response> {
 pub(crate) async fn distribution(request: Request) -> Result<Response> {
     let who = credentials(&request.headers);
     http::ok(&request.engine.image_remote(request.capture(0), &who).await?)
+}
+
+/// `GET /hull/images/referrers?name=NAME&artifact-type=TYPE`: what refers to an image in its registry.
+pub(crate) async fn referrers(request: Request) -> Result<Response> {
+    let (name, who) = (request.query.text("name").unwrap_or_default(), credentials(&request.headers));
+    let wanted = request.query.text("artifact-type").filter(|wanted| !wanted.is_empty());
+    http::ok(&request.engine.image_referrers(name, wanted, &who).await?)
+}
+
+/// `POST /hull/images/verify?name=NAME`, its body a public key in PEM: whether the image is signed with that.
+pub(crate) async fn verify(mut request: Request) -> Result<Response> {
+    let (name, who) =
+        (request.query.text("name").unwrap_or_default().to_owned(), credentials(&request.headers));
+    let key = request.bytes().await?;
+    let key =
+        str::from_utf8(&key).map_err(|_| Error::invalid("the key is no public key in PEM: it is no text"))?;
+    http::ok(&request.engine.image_verify(&name, key, &who).await?)
 }
 
 /// `GET /images/search`.

@@ -162,6 +162,8 @@ pub(crate) static ROUTES: &[Route] = &[
     route!(POST "/images/{*}/push" Write(Push) push::push),
     route!(DELETE "/images/{*}" Write(Image) images::remove),
     route!(GET "/hull/images/diff" Read(Images) images::difference),
+    route!(GET "/hull/images/referrers" Write(NewImage) push::referrers),
+    route!(POST "/hull/images/verify" Write(NewImage) push::verify),
     route!(POST "/hull/images/bootstrap" Write(NewImage) images::bootstrap),
     route!(GET "/distribution/{*}/json" Write(NewImage) push::distribution),
     route!(POST "/auth" Write(NewImage) push::auth),

@@ -1,7 +1,7 @@
 //! What registries are asked besides images: who one is there, what a name means there, what they have.
 
 use hull_image::reference::Reference;
-use hull_image::registry::{Credentials, Found};
+use hull_image::registry::{Credentials, Found, PublicKey};
 use serde_json::{Value, json};
 
 use crate::engine::Engine;
@@ -30,6 +30,34 @@ impl Engine {
         let name = Reference::parse(name)?.or_latest();
         let described = self.registries().describe(&name, who).await?;
         Ok(json!({ "Descriptor": described.descriptor, "Platforms": described.platforms }))
+    }
+
+    /// What refers to an image in its registry; with a type, only what is of that.
+    ///
+    /// # Errors
+    /// It is not there, or not to be had.
+    pub async fn image_referrers(
+        &self,
+        name: &str,
+        artifact_type: Option<&str>,
+        who: &Credentials,
+    ) -> Result<Value> {
+        let name = Reference::parse(name)?.or_latest();
+        let referred = self.registries().referrers(&name, artifact_type, who).await?;
+        Ok(json!({ "Digest": referred.digest, "Referrers": referred.referrers }))
+    }
+
+    /// Whether what a name means in its registry was signed with a key, which is PEM.
+    ///
+    /// # Errors
+    /// It was not ([`crate::Kind::Forbidden`]), it is not there, or the key is none.
+    pub async fn image_verify(&self, name: &str, key: &str, who: &Credentials) -> Result<Value> {
+        let (name, key) = (Reference::parse(name)?.or_latest(), PublicKey::from_pem(key)?);
+        let verified = self.registries().verify(&name, &key, who).await?;
+        let by_digest = Reference { tag: None, digest: Some(verified.digest.to_string()), ..name };
+        Ok(json!({
+            "Digest": verified.digest, "Reference": by_digest.familiar(), "Signatures": verified.signatures,
+        }))
     }
 
     /// Searches a registry: `TERM`, or `HOST/TERM`.

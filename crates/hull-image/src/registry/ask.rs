@@ -102,12 +102,8 @@ impl Registries {
     /// # Errors
     /// It is not there, or not to be had.
     pub async fn describe(&self, name: &Reference, who: &Credentials) -> Result<Described> {
-        let endpoint = self.settings().own(name);
-        let scopes = vec![Repository::scope(&name.path, "pull")];
         let asked = async {
-            let repository = Repository::of(self.greet(&endpoint, who, scopes).await?);
-            let at = name.digest.clone().or_else(|| name.tag.clone()).unwrap_or_else(|| "latest".to_owned());
-            let raw = repository.manifest(&at).await?;
+            let (repository, raw) = self.named(name, who).await?;
             let platforms = match manifest::parse(&raw, &name.familiar())? {
                 Content::Index(list) => list.into_iter().filter_map(|one| one.platform).collect(),
                 Content::Image(image) => vec![platform(&repository, &image.config).await?],
@@ -213,7 +209,7 @@ fn searched(term: &str) -> (Option<&str>, &str) {
 }
 
 /// A failure of what was asked, as whoever asked has to know it.
-fn refused(failure: Failure) -> Error {
+pub(super) fn refused(failure: Failure) -> Error {
     let kind = match &failure {
         Failure::Refused(refusal) if refusal.is_denied() => Kind::Unauthorized,
         Failure::Refused(refusal) if refusal.is_unknown() => Kind::NotFound,

@@ -209,7 +209,7 @@ impl Repository {
 }
 
 /// The next page, in the same registry.
-fn following(reply: &Reply) -> Option<Uri> {
+pub(super) fn following(reply: &Reply) -> Option<Uri> {
     let link = reply.headers.get(LINK)?.to_str().ok()?;
     let (address, relation) = link.trim().strip_prefix('<')?.split_once('>')?;
     let next = relation.contains("rel=\"next\"") || relation.contains("rel=next");

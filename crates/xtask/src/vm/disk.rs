@@ -21,6 +21,7 @@ const PACKAGES: &[&str] = &[
     "crun",
     "curl",
     "diffutils",
+    "docker-registry",
     "e2fsprogs",
     "findutils",
     "grep",

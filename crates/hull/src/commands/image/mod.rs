@@ -1,6 +1,7 @@
 //! Images: `hull image …` and its twins at the root.
 
 mod list;
+mod referrers;
 mod registry;
 mod remove;
 mod transfer;
@@ -167,6 +168,15 @@ const ENTRIES: &[Entry] = &[
     PULL,
     PUSH,
     entry!(
+        "referrers",
+        [],
+        Commands,
+        "List what refers to an image in its registry: signatures, bills of materials",
+        "[OPTIONS] NAME[:TAG|@DIGEST]",
+        referrers::ReferrersArgs,
+        referrers::referrers
+    ),
+    entry!(
         "rm",
         ["remove"],
         Commands,
@@ -177,6 +187,15 @@ const ENTRIES: &[Entry] = &[
     ),
     SAVE,
     TAG,
+    entry!(
+        "verify",
+        [],
+        Commands,
+        "Verify with a key that an image in a registry is signed (cosign)",
+        "--key FILE NAME[:TAG|@DIGEST]",
+        referrers::VerifyArgs,
+        referrers::verify
+    ),
 ];
 
 /// `hull image`.
