@@ -11,7 +11,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use bytes::Bytes;
 use hull_build::progress::{Classic, Event, Listener};
-use hull_build::{Built, Failure, Output, Prepared, Stop};
+use hull_build::{Builder, Built, Failure, Output, Prepared, Stop};
 use hull_engine::model::{Config, CreateBody, HostConfig, Ulimit};
 use hull_engine::{Error, Kind, Result};
 use hyper::StatusCode;
@@ -54,6 +54,12 @@ pub(crate) async fn build(mut request: Request) -> Result<Response> {
     let query = &request.query;
     let (events, quiet) = (query.text("progress") == Some("events"), query.flag("q"));
     let check_only = query.flag("check");
+    let remote = query.text("remote").filter(|remote| !remote.is_empty()).map(str::to_owned);
+    if let Some(remote) = remote.as_ref().filter(|remote| !hull_build::is_elsewhere(remote)) {
+        return Err(Error::invalid(format!(
+            "the context {remote} is neither a git repository nor an address of http or https"
+        )));
+    }
     let id = query.text("buildid").map(str::to_owned);
     let has_preface =
         request.headers.get(CONTENT_TYPE).is_some_and(|kind| kind.as_bytes() == WITH_PREFACE.as_bytes());
@@ -63,26 +69,32 @@ pub(crate) async fn build(mut request: Request) -> Result<Response> {
     let mut reader =
         BufReader::with_capacity(64 << 10, BodyReader::new(std::mem::take(&mut request.body)).await);
     let (preparing, stopping) = (Arc::clone(&builder), stop.clone());
+    // Whoever goes away while something is fetched wants it no more.
+    let mut gone = StopOnDrop(Some(stop.clone()));
     let (prepared, early) = blocking::run(move || {
         if has_preface {
             let preface = preface(&mut reader)?;
             asked.secrets = preface.secrets()?;
             for context in &preface.contexts {
-                let named = received(&preparing, context, asked.platform.as_ref(), &mut reader)?;
+                let named = received(&preparing, context, &asked, &stopping, &mut reader)?;
                 asked.contexts.insert(context.name.to_ascii_lowercase(), named);
             }
             asked.dockerfile_text = preface.dockerfile;
         }
         let early = Mutex::new(Vec::new());
         let tell = |event| early.lock().unwrap_or_else(PoisonError::into_inner).push(event);
-        let prepared =
-            preparing.prepare(asked, &mut reader, &stopping, &tell).map_err(|failure| refused(&failure))?;
+        let prepared = match remote {
+            None => preparing.prepare(asked, &mut reader, &stopping, &tell),
+            Some(remote) => fetched(&preparing, asked, &remote, &stopping, &tell),
+        };
+        let prepared = prepared.map_err(|failure| refused(&failure))?;
         // What comes behind the archive is read too: the client is still sending it.
         std::io::copy(&mut reader, &mut std::io::sink())
             .map_err(|error| Error::system("read the request", error))?;
         Ok((prepared, early.into_inner().unwrap_or_else(PoisonError::into_inner)))
     })
     .await?;
+    gone.0 = None;
     let (lines, answer) = Lines::new();
     let teller: Arc<dyn Listener> = match (events, quiet) {
         (true, _) => Arc::new(Events(lines.clone())),
@@ -110,6 +122,32 @@ pub(crate) async fn build(mut request: Request) -> Result<Response> {
         watch.abort();
     });
     Ok(http::streamed(StatusCode::OK, "application/json", answer))
+}
+
+/// Ends a build where nobody waits for what begins it any more.
+struct StopOnDrop(Option<Stop>);
+
+impl Drop for StopOnDrop {
+    fn drop(&mut self) {
+        if let Some(stop) = &self.0 {
+            stop.stop();
+        }
+    }
+}
+
+/// Fetches the context of a build, on a thread that may block.
+fn fetched(
+    builder: &Builder,
+    mut asked: hull_build::Request,
+    remote: &str,
+    stop: &Stop,
+    tell: &dyn Fn(Event),
+) -> std::result::Result<Prepared, Failure> {
+    let begun = std::time::Instant::now();
+    let fetching = builder.fetch_context(remote, &mut asked, stop);
+    let context = tokio::runtime::Handle::current().block_on(fetching)?;
+    tell(Event::Context { seconds: begun.elapsed().as_secs_f64() });
+    builder.prepare_with(asked, context, stop)
 }
 
 /// Builds, and tells how it ended.
@@ -227,12 +265,6 @@ fn refuse(query: &Query) -> Result<()> {
             "BuildKit's protocol (version=2) is not supported by hull yet: set DOCKER_BUILDKIT=0 for the classic builder, or \
              use hull build",
         ));
-    }
-    let refused = [("remote", "a context from an address (remote)")];
-    for (name, what) in refused {
-        if query.text(name).is_some_and(|value| !matches!(value, "null" | "[]" | "client-session")) {
-            return Err(Error::unsupported(what));
-        }
     }
     if query.flag("squash") {
         return Err(Error::unsupported("making one layer of a build's (squash)"));
@@ -469,12 +501,7 @@ mod tests {
 
     #[test]
     fn what_is_not_there_is_refused_by_name() {
-        for (text, what) in [
-            ("version=2", "DOCKER_BUILDKIT=0"),
-            ("remote=https://e/x.git", "remote"),
-            ("squash=1", "squash"),
-            ("rm=0", "rm=0"),
-        ] {
+        for (text, what) in [("version=2", "DOCKER_BUILDKIT=0"), ("squash=1", "squash"), ("rm=0", "rm=0")] {
             let error = refuse(&query(text)).unwrap_err();
             assert!(
                 error.kind == Kind::NotImplemented && error.message.contains(what),

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::io::{BufRead, BufReader, Read};
 
 use base64::Engine as _;
-use hull_build::{Builder, Named, Secret};
+use hull_build::{Builder, Named, Secret, Stop};
 use hull_engine::{Error, Result};
 use serde::Deserialize;
 
@@ -46,6 +46,8 @@ enum ContextKind {
     Layout,
     /// An image that is here or in a registry.
     Image,
+    /// A git repository, an archive or a file, which the daemon fetches.
+    Address,
 }
 
 /// Reads the line before an archive.
@@ -77,14 +79,19 @@ impl Preface {
 pub(crate) fn received(
     builder: &Builder,
     context: &NamedContext,
-    platform: Option<&hull_image::Platform>,
+    asked: &hull_build::Request,
+    stop: &Stop,
     reader: &mut BufReader<BodyReader>,
 ) -> Result<Named> {
     let mut pieces = Pieces { reader, left: 0, ended: false };
     let named = match context.kind {
         ContextKind::Image => return Ok(Named::Image(context.value.clone())),
+        ContextKind::Address => {
+            let fetching = builder.fetch_named(&context.value, asked, stop);
+            return tokio::runtime::Handle::current().block_on(fetching).map_err(|failure| refused(&failure));
+        }
         ContextKind::Folder => builder.receive_folder(&mut pieces),
-        ContextKind::Layout => builder.receive_layout(&mut pieces, platform),
+        ContextKind::Layout => builder.receive_layout(&mut pieces, asked.platform.as_ref()),
     };
     let named = named.map_err(|failure| {
         let error = refused(&failure);

@@ -22,6 +22,7 @@ use crate::context::{Context, Folder};
 use crate::dockerfile::Source;
 use crate::exporting::Told;
 use crate::failure::{Failure, Result};
+use crate::git::Fetcher;
 use crate::key::Key;
 use crate::named::Named;
 use crate::plan::Plan;
@@ -111,6 +112,11 @@ pub struct Build {
     pub consumed: Mutex<BTreeSet<String>>,
 }
 
+/// An error where nobody wants the build any more.
+pub(crate) fn wanted(stop: &AtomicBool) -> Result<()> {
+    if stop.load(Ordering::Relaxed) { Err(Failure::cancelled()) } else { Ok(()) }
+}
+
 fn key_of(kind: &str, socket: Option<&Path>) -> Key {
     let key = Key::of(kind);
     match socket {
@@ -175,7 +181,17 @@ impl Build {
 
     /// An error where nobody wants the build any more.
     pub fn check(&self) -> Result<()> {
-        if self.stop.load(Ordering::Relaxed) { Err(Failure::cancelled()) } else { Ok(()) }
+        wanted(&self.stop)
+    }
+
+    /// Who fetches git repositories for it.
+    pub(crate) fn fetcher(&self) -> Fetcher<'_> {
+        Fetcher {
+            registries: self.engine.registries(),
+            parent: &self.places.temporary,
+            secrets: &self.request.secrets,
+            stop: Arc::clone(&self.stop),
+        }
     }
 
     /// The files of an earlier stage, or of an image, that `from` names in the stage of this number.

@@ -80,6 +80,11 @@ impl Stop {
         self.told.notify_one();
     }
 
+    /// What is set when it ends.
+    pub(crate) fn flag(&self) -> Arc<AtomicBool> {
+        Arc::clone(&self.flag)
+    }
+
     async fn stopped(&self) {
         while !self.flag.load(Ordering::Relaxed) {
             self.told.notified().await;
@@ -161,6 +166,17 @@ impl Builder {
         stop: &Stop,
         tell: &dyn Fn(Event),
     ) -> Result<Prepared> {
+        let begun = std::time::Instant::now();
+        let context = Context::read(&self.places.temporary, context)?;
+        tell(Event::Context { seconds: begun.elapsed().as_secs_f64() });
+        self.prepare_with(request, context, stop)
+    }
+
+    /// The same with a context that is here already.
+    ///
+    /// # Errors
+    /// As [`Builder::prepare`].
+    pub fn prepare_with(&self, request: Request, context: Context, stop: &Stop) -> Result<Prepared> {
         let names = request.tags.iter().map(|tag| Reference::parse_tag(tag));
         let mut names = names.collect::<hull_image::Result<Vec<_>>>()?;
         for name in request.outputs.iter().flat_map(|output| &output.names) {
@@ -168,9 +184,6 @@ impl Builder {
                 names.push(name.clone());
             }
         }
-        let begun = std::time::Instant::now();
-        let context = Context::read(&self.places.temporary, context)?;
-        tell(Event::Context { seconds: begun.elapsed().as_secs_f64() });
         let (source, file) = read(&request, &context)?;
         let warnings = lint(&file, &|stage| self.inherited(&file, stage))
             .map_err(|message| Failure::of_mistake(&check_mistake(&file, message), &source))?;

@@ -67,11 +67,11 @@ pub struct Context {
 }
 
 impl Context {
-    /// Unpacks an archive, plain or compressed; everything in it becomes root's.
+    /// One with nothing in it.
     ///
     /// # Errors
-    /// It is malformed, holds devices, or the disk is full.
-    pub fn read(parent: &Path, archive: &mut dyn Read) -> Result<Context> {
+    /// The disk is full.
+    pub fn empty(parent: &Path) -> Result<Context> {
         let folder = Folder::beneath(parent)?;
         let path = folder.path().join("context");
         let failed = |error: std::io::Error| {
@@ -79,7 +79,15 @@ impl Context {
         };
         std::fs::create_dir(&path).map_err(failed)?;
         let root = std::fs::File::open(&path).map_err(failed)?.into();
-        let context = Context { root, path, _folder: folder };
+        Ok(Context { root, path, _folder: folder })
+    }
+
+    /// Unpacks an archive, plain or compressed; everything in it becomes root's.
+    ///
+    /// # Errors
+    /// It is malformed, holds devices, or the disk is full.
+    pub fn read(parent: &Path, archive: &mut dyn Read) -> Result<Context> {
+        let context = Context::empty(parent)?;
         let put = Put { owner: Some((0, 0)), no_devices: true, ..Put::default() };
         archive::put(context.root(), "/", archive, put).map_err(|error| {
             let mut failure = Failure::from(error);
@@ -94,7 +102,7 @@ impl Context {
     /// # Errors
     /// The disk is full.
     pub fn of_file(parent: &Path, name: &str, bytes: &[u8]) -> Result<Context> {
-        let context = Context::read(parent, &mut std::io::empty())?;
+        let context = Context::empty(parent)?;
         archive::write_file(context.root(), name, bytes, 0o644, (0, 0))?;
         Ok(context)
     }

@@ -12,8 +12,10 @@ use sha2::{Digest as _, Sha256};
 
 use crate::build::Origin;
 use crate::dockerfile::{Add, Copy};
+use crate::elsewhere::repository;
 use crate::failure::{Failure, Result};
 use crate::fetching::{Fetched, fetch, is_address};
+use crate::git::{self, Address, Oid, is_git};
 use crate::ignore::Ignore;
 use crate::key::Key;
 use crate::metadata::Change;
@@ -38,6 +40,9 @@ struct Wanted {
     addresses: Vec<String>,
     unpack_fetched: bool,
     checksum: Option<String>,
+    /// Git repositories, each with the commit that is meant, once that is known.
+    repositories: Vec<(Address, Option<Oid>)>,
+    keep_git_dir: bool,
     /// What was fetched from there.
     fetched: Vec<Arc<Fetched>>,
 }
@@ -58,8 +63,11 @@ impl Stage {
             Some(from) => self.build.origin_key(self.index, from).await?,
             None => None,
         };
-        // What stands on the same stage and takes the same from it need not be looked at.
+        self.resolve(&mut wanted).await?;
+        // What stands on the same stage and takes the same from it need not be looked at, nor what a commit has.
         let quick = origin_key.map(|key| self.copy_key(&wanted, "from").with(key.to_string()).finish());
+        let quick =
+            quick.or_else(|| wanted.is_of_commits().then(|| self.copy_key(&wanted, "commits").finish()));
         if let Some(mut outcome) = quick.map(|quick| self.kept(quick)).transpose()?.flatten() {
             outcome.made.key = self.copied_key(&outcome.made.draft.image.config);
             return Ok(outcome);
@@ -73,6 +81,12 @@ impl Stage {
             let (registries, parent) = (self.build.engine.registries(), &self.build.places.temporary);
             let fetched = Box::pin(fetch(registries, parent, address, into_folder)).await?;
             fetched.check(wanted.checksum.as_deref())?;
+            wanted.fetched.push(Arc::new(fetched));
+        }
+        for (address, commit) in &wanted.repositories {
+            let Some(commit) = commit else { continue };
+            let fetcher = self.build.fetcher();
+            let fetched = Box::pin(repository(&fetcher, address, *commit, wanted.keep_git_dir)).await?;
             wanted.fetched.push(Arc::new(fetched));
         }
         let wanted = Arc::new(wanted);
@@ -126,7 +140,7 @@ impl Stage {
         let may_fetch = add.is_some() && self.build.request.may_fetch;
         for source in &sources {
             refuse_remote(keyword, source, add.is_some(), may_fetch)?;
-            if copy.from.is_none() && !is_address(source) && leads_out(source) {
+            if copy.from.is_none() && !is_address(source) && !is_repository(source) && leads_out(source) {
                 return Err(Failure::invalid(format!(
                     "{keyword} failed: forbidden path outside the build context: {source} ()"
                 )));
@@ -143,9 +157,13 @@ impl Stage {
                 "When using {keyword} with more than one source file, the destination must be a directory and end with a /"
             )));
         }
+        let (repositories, sources): (Vec<String>, Vec<String>) =
+            sources.into_iter().partition(|source| is_repository(source));
+        let repositories = repositories.iter().map(|text| Ok((Address::parse(text)?, None)));
+        let repositories = repositories.collect::<Result<Vec<_>>>()?;
         let (addresses, sources) = sources.into_iter().partition(|source| is_address(source));
         let checksum = add.map(|add| optional(&add.checksum)).transpose()?.flatten();
-        if checksum.is_some() && Vec::len(&addresses) != 1 {
+        if checksum.is_some() && Vec::len(&addresses) + repositories.len() != 1 {
             return Err(Failure::invalid("checksum can't be specified without exactly one address to fetch"));
         }
         let chmod = optional(&copy.chmod)?;
@@ -165,8 +183,22 @@ impl Stage {
             addresses,
             unpack_fetched: add.is_some_and(|add| add.unpack == Some(true)),
             checksum,
+            repositories,
+            keep_git_dir: add.is_some_and(|add| add.keep_git_dir),
             fetched: Vec::new(),
         })
+    }
+
+    /// Finds out which commits are meant.
+    async fn resolve(&self, wanted: &mut Wanted) -> Result<()> {
+        for (address, commit) in &mut wanted.repositories {
+            let meant = Box::pin(self.build.fetcher().resolve(address)).await?;
+            if let Some(checksum) = wanted.checksum.as_ref().filter(|checksum| !meant.begins_with(checksum)) {
+                return Err(git::mismatch(checksum, &meant));
+            }
+            *commit = Some(meant);
+        }
+        Ok(())
     }
 
     /// A path in the image; a relative one is beneath the working directory. A slash at its end stays.
@@ -188,6 +220,8 @@ impl Stage {
             .with([wanted.link, wanted.parents, wanted.unpack, wanted.unpack_fetched].map(u8::from))
             .with_all(&wanted.sources)
             .with_all(&wanted.addresses)
+            .with([u8::from(wanted.keep_git_dir)])
+            .with_all(wanted.repositories.iter().map(|repository| format!("{repository:?}")))
             .with_all(&wanted.exclude)
             .with_all(wanted.documents.iter().flat_map(|(name, text)| [name, text]))
     }
@@ -266,23 +300,18 @@ impl Stage {
     }
 }
 
+/// Whether a source is a git repository; what could be a path of the context is one.
+fn is_repository(source: &str) -> bool {
+    is_git(source) && !source.starts_with("github.com/")
+}
+
 /// What comes from elsewhere and cannot be had.
 fn refuse_remote(keyword: &str, source: &str, is_add: bool, may_fetch: bool) -> Result<()> {
-    let is_git = ["git@", "git://", "ssh://"].iter().any(|start| source.starts_with(start));
-    if !is_git && !is_address(source) {
+    if !is_repository(source) && !is_address(source) {
         return Ok(());
     }
     if !is_add {
         return Err(Failure::invalid(format!("source can't be a URL for {keyword}")));
-    }
-    let path = source.split(['?', '#']).next().unwrap_or_default();
-    if is_git || path.trim_end_matches('/').ends_with(".git") {
-        return Err(Failure::new(
-            Kind::NotImplemented,
-            format!(
-                "ADD of a git repository ({source}) is not supported by hull yet: clone it before the build, or in a RUN"
-            ),
-        ));
     }
     if !may_fetch {
         return Err(Failure::new(
@@ -313,6 +342,11 @@ fn leads_out(source: &str) -> bool {
 type LeftOut = dyn Fn(&[u8], bool) -> Entering + Sync;
 
 impl Wanted {
+    /// Whether it is of git repositories alone, whose commits say all about their files.
+    fn is_of_commits(&self) -> bool {
+        !self.repositories.is_empty() && self.sources.is_empty() && self.addresses.is_empty()
+    }
+
     /// What is left out of folders that are copied.
     fn excluded(&self) -> Result<Box<LeftOut>> {
         if self.exclude.is_empty() {
@@ -522,8 +556,9 @@ mod tests {
             refuse_remote(keyword, source, keyword == "ADD", may_fetch).unwrap_err().message
         };
         assert!(refused("COPY", "https://e/x", true).contains("can't be a URL for COPY"));
-        assert!(refused("ADD", "https://e/x.git#main", true).contains("git repository"));
-        assert!(refused("ADD", "git@e:x", true).contains("git repository"));
+        assert!(refused("COPY", "https://e/x.git#main", true).contains("can't be a URL for COPY"));
+        assert!(refused("ADD", "https://e/x.git#main", false).contains("the host's network"));
+        assert!(refuse_remote("COPY", "github.com/a/b", false, false).is_ok());
         assert!(refused("ADD", "http://e/x", false).contains("the host's network"));
         assert!(refuse_remote("ADD", "https://e/x", true, true).is_ok());
         assert!(refuse_remote("COPY", "file", false, false).is_ok());

@@ -13,16 +13,24 @@ use hyper::header::LAST_MODIFIED;
 use hyper::{Method, Uri};
 use sha2::{Digest as _, Sha256};
 
-use crate::context::Folder;
+use crate::context::{Context, Folder};
 use crate::failure::{Failure, Result};
 
 /// What was fetched, as long as this is there.
 #[derive(Debug)]
 pub(crate) struct Fetched {
     root: OwnedFd,
-    name: String,
-    digest: Digest,
-    _folder: Folder,
+    found: Found,
+    /// Of a file alone.
+    digest: Option<Digest>,
+    _kept: Kept,
+}
+
+/// What goes with the value.
+#[derive(Debug)]
+enum Kept {
+    File { _folder: Folder },
+    Repository { _context: Context },
 }
 
 impl Fetched {
@@ -33,16 +41,27 @@ impl Fetched {
 
     /// It, in that folder.
     pub(crate) fn found(&self) -> Found {
-        Found { path: self.name.clone(), named: self.name.clone(), is_folder: false }
+        self.found.clone()
+    }
+
+    /// The files of a repository.
+    pub(crate) fn repository(context: Context) -> Result<Fetched> {
+        let root = context.root().try_clone_to_owned();
+        let root = root.map_err(|error| Failure::system("keep a folder open", error))?;
+        let found = Found { path: String::new(), named: String::new(), is_folder: true };
+        Ok(Fetched { root, found, digest: None, _kept: Kept::Repository { _context: context } })
     }
 
     /// Refuses what is not what was expected.
     pub(crate) fn check(&self, wanted: Option<&str>) -> Result<()> {
         match wanted {
-            Some(wanted) if wanted != self.digest.to_string() => {
-                Err(Failure::invalid(format!("digest mismatch {}: {wanted}", self.digest)))
-            }
-            _ => Ok(()),
+            Some(wanted) => match self.digest {
+                Some(digest) if wanted != digest.to_string() => {
+                    Err(Failure::invalid(format!("digest mismatch {digest}: {wanted}")))
+                }
+                _ => Ok(()),
+            },
+            None => Ok(()),
         }
     }
 }
@@ -105,7 +124,9 @@ pub(crate) async fn fetch(
     let time = modified.map(|time| time.timestamp().into()).unwrap_or(std::time::UNIX_EPOCH);
     file.set_modified(time).map_err(disk)?;
     let root = std::fs::File::open(folder.path()).map_err(disk)?.into();
-    Ok(Fetched { root, name, digest: Digest::from_hasher(hasher), _folder: folder })
+    let found = Found { path: name.clone(), named: name, is_folder: false };
+    let digest = Some(Digest::from_hasher(hasher));
+    Ok(Fetched { root, found, digest, _kept: Kept::File { _folder: folder } })
 }
 
 #[cfg(test)]

@@ -5,7 +5,7 @@
 //! - [`builder`]: what outlives one build; [`mod@build`]: one of them, its stages side by side.
 //! - `stage`: one instruction after the other, each looked up by its [`key`] before it is done; `copying`, `running` and
 //!   [`metadata`] do it.
-//! - `named`: contexts beside the build's own.
+//! - `named`: contexts beside the build's own; `elsewhere` and `git`: those that the daemon fetches.
 //! - [`output`]: where what was built goes.
 //! - [`progress`]: what is told meanwhile; [`failure`]: what is told when it fails.
 
@@ -14,9 +14,11 @@ pub mod builder;
 pub mod context;
 mod copying;
 pub mod dockerfile;
+mod elsewhere;
 mod exporting;
 pub mod failure;
 mod fetching;
+mod git;
 pub mod ignore;
 pub mod key;
 pub mod metadata;
@@ -30,6 +32,7 @@ mod running;
 mod stage;
 
 pub use builder::{Builder, Built, CacheFolder, Prepared, Prune, Stop};
+pub use elsewhere::is_elsewhere;
 pub use failure::Failure;
 pub use named::Named;
 pub use output::Output;

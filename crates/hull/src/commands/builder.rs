@@ -14,7 +14,15 @@ use crate::format::human;
 use crate::outln;
 
 const ENTRIES: &[Entry] = &[
-    entry!("build", [], Commands, "Build an image from a Dockerfile", "[OPTIONS] PATH | -", BuildArgs, build),
+    entry!(
+        "build",
+        [],
+        Commands,
+        "Build an image from a Dockerfile",
+        "[OPTIONS] PATH | URL | -",
+        BuildArgs,
+        build
+    ),
     entry!("df", ["du"], Commands, "Show what builds take up", "[OPTIONS]", DfArgs, df),
     entry!("prune", [], Commands, "Remove build cache", "[OPTIONS]", PruneArgs, prune),
 ];

@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 use std::path::Path;
 
+use hull_api::is_elsewhere;
 use serde_json::{Value, json};
 
 use super::pack::{self, Packed};
@@ -13,18 +14,24 @@ pub(super) fn named(texts: &[String]) -> Result<(Vec<Value>, Vec<Packed>), Error
     let (mut told, mut sent, mut names) = (Vec::new(), Vec::new(), BTreeSet::new());
     for text in texts {
         let wrong = |why: String| Error::flag(format!("--build-context {text}: {why}"));
-        let (name, value) =
-            text.split_once('=').filter(|(name, value)| !name.is_empty() && !value.is_empty()).ok_or_else(
-                || wrong("expected NAME=FOLDER, docker-image://IMAGE or oci-layout://FOLDER".to_owned()),
-            )?;
+        let (name, value) = text
+            .split_once('=')
+            .filter(|(name, value)| !name.is_empty() && !value.is_empty())
+            .ok_or_else(|| {
+                wrong(
+                    "expected NAME=FOLDER, an address, docker-image://IMAGE or oci-layout://FOLDER"
+                        .to_owned(),
+                )
+            })?;
         if !names.insert(name.to_ascii_lowercase()) {
             return Err(wrong("the name stands for another context already".to_owned()));
         }
         let (kind, value, packed) = match value.split_once("://") {
             Some(("docker-image", image)) => ("image", image, None),
             Some(("oci-layout", layout)) => ("layout", "", Some(layout_of(layout).map_err(wrong)?)),
+            _ if is_elsewhere(value) => ("address", value, None),
             Some((scheme, _)) => {
-                return Err(wrong(format!("contexts from addresses ({scheme}://) are not supported yet")));
+                return Err(wrong(format!("{scheme}:// is no kind of context")));
             }
             None => ("folder", "", Some(folder_of(Path::new(value)).map_err(wrong)?)),
         };

@@ -11,6 +11,7 @@ use std::path::{Path, PathBuf};
 
 use base64::Engine as _;
 use clap::Args;
+use hull_api::is_elsewhere;
 use hyper::Method;
 use serde_json::{Value, json};
 
@@ -33,7 +34,7 @@ pub const ROOT: &[Entry] = &[entry!(
     [],
     Common,
     "Build an image from a Dockerfile",
-    "[OPTIONS] PATH | -",
+    "[OPTIONS] PATH | URL | -",
     BuildArgs,
     build
 )];
@@ -50,7 +51,7 @@ pub struct BuildArgs {
     /// Add a custom host-to-IP mapping (format: "host:ip")
     #[arg(long, value_name = "strings")]
     add_host: Vec<String>,
-    /// Additional build contexts (e.g., name=path): a folder, docker-image://IMAGE or oci-layout://FOLDER[:TAG|@DIGEST]
+    /// Additional build contexts (e.g., name=path): a folder, docker-image://IMAGE or oci-layout://FOLDER[:TAG|@DIGEST], or an address
     #[arg(long, value_name = "stringArray")]
     build_context: Vec<String>,
     /// Set build-time variables; one without a value has that of the environment
@@ -152,7 +153,7 @@ pub struct BuildArgs {
     /// Ulimit options
     #[arg(long, value_name = "ulimit")]
     ulimit: Vec<String>,
-    #[arg(value_name = "PATH | -")]
+    #[arg(value_name = "PATH | URL | -")]
     path: String,
 }
 
@@ -163,6 +164,8 @@ struct Sent {
     dockerfile: Option<String>,
     /// What it is called.
     name: String,
+    /// Where the daemon fetches the context.
+    remote: Option<String>,
 }
 
 /// `hull build`.
@@ -171,7 +174,7 @@ pub async fn build(args: BuildArgs, context: &Context) -> Result<ExitStatus, Err
     refuse(&args)?;
     let secrets = secrets(&args.secret)?;
     let sent = sent(&args)?;
-    let query = query(&args, &sent.name)?;
+    let query = query(&args, &sent.name)?.with_some("remote", sent.remote.as_deref());
     let (contexts, beside) = contexts::named(&args.build_context)?;
     let preface = json!({ "secrets": secrets, "dockerfile": sent.dockerfile, "contexts": contexts });
     let registries = registry_config(context);
@@ -226,14 +229,6 @@ fn refuse(args: &BuildArgs) -> Result<(), Error> {
         return Err(Error::new(
             "--rm=false is not supported: the containers of a build's steps go with their steps",
         ));
-    }
-    let path = &args.path;
-    let remote =
-        ["http://", "https://", "git://", "git@", "ssh://"].iter().any(|start| path.starts_with(start));
-    if remote {
-        return Err(Error::new(format!(
-            "a context from an address is not supported yet: fetch {path} and build the folder"
-        )));
     }
     Ok(())
 }
@@ -354,22 +349,33 @@ fn sent(args: &BuildArgs) -> Result<Sent, Error> {
         return from_stdin(args);
     }
     let folder = Path::new(&args.path);
+    if !folder.is_dir() && is_elsewhere(&args.path) {
+        let (dockerfile, name) = match args.file.as_deref() {
+            Some("-") => (Some(dockerfile_on_stdin()?), "Dockerfile".to_owned()),
+            // It is a file of what the daemon fetches.
+            given => (None, given.unwrap_or_default().to_owned()),
+        };
+        let remote = Some(args.path.clone());
+        return Ok(Sent { packed: Packed::nothing(), dockerfile, name, remote });
+    }
     if !folder.is_dir() {
         let why = if folder.exists() { "it is no folder" } else { "there is no such folder" };
         return Err(Error::new(format!("unable to prepare context: path {:?}: {why}", args.path)));
     }
     let (text, name) = match args.file.as_deref() {
-        Some("-") => {
-            let mut text = String::new();
-            std::io::stdin()
-                .read_to_string(&mut text)
-                .map_err(|error| Error::new(format!("read the Dockerfile from standard input: {error}")))?;
-            (text, "Dockerfile".to_owned())
-        }
+        Some("-") => (dockerfile_on_stdin()?, "Dockerfile".to_owned()),
         given => dockerfile(folder, given)?,
     };
     let ignore = pack::ignore(folder, args.file.as_deref().filter(|file| *file != "-"))?;
-    Ok(Sent { packed: Packed::folder(folder.to_owned(), ignore), dockerfile: Some(text), name })
+    Ok(Sent { packed: Packed::folder(folder.to_owned(), ignore), dockerfile: Some(text), name, remote: None })
+}
+
+fn dockerfile_on_stdin() -> Result<String, Error> {
+    let mut text = String::new();
+    std::io::stdin()
+        .read_to_string(&mut text)
+        .map_err(|error| Error::new(format!("read the Dockerfile from standard input: {error}")))?;
+    Ok(text)
 }
 
 /// The Dockerfile of a folder, and its name as a person knows it.
@@ -412,12 +418,17 @@ fn from_stdin(args: &BuildArgs) -> Result<Sent, Error> {
     std::io::stdin().take(512).read_to_end(&mut start).map_err(failed)?;
     if pack::is_archive(&start) {
         let name = args.file.clone().unwrap_or_default();
-        return Ok(Sent { packed: Packed::archive(start), dockerfile: None, name });
+        return Ok(Sent { packed: Packed::archive(start), dockerfile: None, name, remote: None });
     }
     std::io::stdin().read_to_end(&mut start).map_err(failed)?;
     let text = String::from_utf8(start)
         .map_err(|_| Error::new("standard input is neither an archive nor a Dockerfile: it is no text"))?;
-    Ok(Sent { packed: Packed::nothing(), dockerfile: Some(text), name: "Dockerfile".to_owned() })
+    Ok(Sent {
+        packed: Packed::nothing(),
+        dockerfile: Some(text),
+        name: "Dockerfile".to_owned(),
+        remote: None,
+    })
 }
 
 #[cfg(test)]

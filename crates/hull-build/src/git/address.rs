@@ -1,0 +1,208 @@
+//! Where a repository is, and what of it is meant: `https://host/repo.git#reference:folder`.
+
+use hull_engine::Kind;
+
+use crate::failure::{Failure, Result};
+
+/// A repository, and what of it is wanted.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Address {
+    /// How it is reached.
+    pub(super) scheme: Scheme,
+    /// `host[:port]`.
+    pub(super) host: String,
+    /// Beginning with a slash.
+    pub(super) path: String,
+    /// `user:password`, of the address itself.
+    pub(super) user: Option<String>,
+    /// A branch, a tag or a commit; empty: what the server has as its HEAD.
+    pub(crate) reference: String,
+    /// The folder that is meant; empty: all.
+    pub(crate) subdir: String,
+    /// The commit that it must be.
+    pub(crate) checksum: Option<String>,
+    /// `.git` is kept.
+    pub(crate) keep_git_dir: bool,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Scheme {
+    Http,
+    Https,
+    Git,
+}
+
+/// Whether a text names a git repository, as Docker tells.
+pub(crate) fn is_git(text: &str) -> bool {
+    if ["git://", "git@", "ssh://", "github.com/"].iter().any(|start| text.starts_with(start)) {
+        return true;
+    }
+    let path = text.split(['?', '#']).next().unwrap_or_default();
+    (text.starts_with("http://") || text.starts_with("https://"))
+        && path.trim_end_matches('/').ends_with(".git")
+}
+
+impl Address {
+    /// Reads one.
+    ///
+    /// # Errors
+    /// It is malformed, or of a kind that cannot be fetched.
+    pub(crate) fn parse(text: &str) -> Result<Address> {
+        let wrong = |why: &str| Failure::invalid(format!("the git repository {}: {why}", without_user(text)));
+        if text.starts_with("git@") || text.starts_with("ssh://") {
+            return Err(Failure::new(
+                Kind::NotImplemented,
+                format!(
+                    "the git repository {text} is reached by ssh, which hull does not speak: name it by https:// (with the secret \
+                     GIT_AUTH_TOKEN where it is private), or clone it and build the folder"
+                ),
+            ));
+        }
+        if text.contains(|c: char| c.is_control() || c == ' ') {
+            return Err(wrong("an address has no blanks"));
+        }
+        let (place, fragment) = text.split_once('#').unwrap_or((text, ""));
+        let (place, query) = place.split_once('?').unwrap_or((place, ""));
+        let place = match place.strip_prefix("github.com/") {
+            Some(rest) => format!("https://github.com/{rest}"),
+            None => place.to_owned(),
+        };
+        let (scheme, rest) = place.split_once("://").ok_or_else(|| wrong("it is no address"))?;
+        let scheme = match scheme {
+            "http" => Scheme::Http,
+            "https" => Scheme::Https,
+            "git" => Scheme::Git,
+            other => return Err(wrong(&format!("{other}:// is not fetched"))),
+        };
+        let (authority, path) = rest.split_once('/').ok_or_else(|| wrong("it names no repository"))?;
+        let (user, host) = match authority.rsplit_once('@') {
+            Some((user, host)) => (Some(user.to_owned()), host),
+            None => (None, authority),
+        };
+        if host.is_empty() || path.is_empty() {
+            return Err(wrong("it names no repository"));
+        }
+        let (reference, subdir) = fragment.split_once(':').unwrap_or((fragment, ""));
+        let mut address = Address {
+            scheme,
+            host: host.to_owned(),
+            path: format!("/{}", path.trim_end_matches('/')),
+            user,
+            reference: reference.to_owned(),
+            subdir: subdir.to_owned(),
+            checksum: None,
+            keep_git_dir: false,
+        };
+        for field in query.split('&').filter(|field| !field.is_empty()) {
+            let (name, value) = field.split_once('=').unwrap_or((field, ""));
+            let on = matches!(value, "" | "1" | "true");
+            match name {
+                "ref" => address.reference = value.to_owned(),
+                "branch" => address.reference = format!("refs/heads/{value}"),
+                "tag" => address.reference = format!("refs/tags/{value}"),
+                "subdir" => address.subdir = value.to_owned(),
+                "commit" | "checksum" => address.checksum = Some(value.to_owned()),
+                "keep-git-dir" => address.keep_git_dir = on,
+                "submodules" if on => {}
+                other => return Err(wrong(&format!("unexpected query {other:?}"))),
+            }
+        }
+        if let (true, Some(commit)) = (address.reference.is_empty(), &address.checksum)
+            && commit.len() == 40
+        {
+            address.reference = commit.clone();
+        }
+        if address.subdir.split('/').any(|part| part == "..") {
+            return Err(wrong(&format!("the folder {:?} leads out of it", address.subdir)));
+        }
+        Ok(address)
+    }
+
+    /// `https://host/path`, without who asks.
+    pub(super) fn url(&self) -> String {
+        let scheme = match self.scheme {
+            Scheme::Http => "http",
+            Scheme::Https => "https",
+            Scheme::Git => "git",
+        };
+        format!("{scheme}://{}{}", self.host, self.path)
+    }
+
+    /// A failure that has to do with it.
+    pub(super) fn failed(&self, why: impl std::fmt::Display) -> Failure {
+        Failure::new(Kind::System, format!("failed to fetch the git repository {}: {why}", self.url()))
+    }
+
+    /// A submodule's repository: an address, or a path from this one's.
+    pub(super) fn relative(&self, url: &str) -> Result<Address> {
+        if !url.starts_with("./") && !url.starts_with("../") {
+            return Address::parse(url.split('#').next().unwrap_or(url));
+        }
+        let mut path: Vec<&str> = self.path.split('/').filter(|part| !part.is_empty()).collect();
+        for part in url.split('/') {
+            match part {
+                "" | "." => {}
+                ".." => drop(path.pop()),
+                part => path.push(part),
+            }
+        }
+        let path = format!("/{}", path.join("/"));
+        let (reference, subdir) = (String::new(), String::new());
+        Ok(Address { path, reference, subdir, checksum: None, keep_git_dir: false, ..self.clone() })
+    }
+}
+
+fn without_user(text: &str) -> String {
+    match (text.split_once("://"), text.split_once('@')) {
+        (Some((scheme, _)), Some((_, rest))) => format!("{scheme}://{rest}"),
+        _ => text.to_owned(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn addresses_say_what_is_meant() {
+        let address = Address::parse("https://me:pw@e:8443/a/b.git#v1:sub/dir").unwrap();
+        assert_eq!(address.url(), "https://e:8443/a/b.git");
+        assert_eq!((address.reference.as_str(), address.subdir.as_str()), ("v1", "sub/dir"));
+        assert_eq!(address.user.as_deref(), Some("me:pw"));
+        let address = Address::parse("git://e/b?branch=x&subdir=s&keep-git-dir=1").unwrap();
+        assert_eq!((address.reference.as_str(), address.keep_git_dir), ("refs/heads/x", true));
+        assert_eq!(Address::parse("github.com/a/b").unwrap().url(), "https://github.com/a/b");
+        for (text, why) in [
+            ("git@e:a/b", "ssh"),
+            ("ssh://git@e/a", "ssh"),
+            ("https://e.git", "names no repository"),
+            ("https://e/a.git#x:../y", "leads out"),
+            ("https://e/a.git?what=1", "unexpected query"),
+            ("file:///a.git", "not fetched"),
+        ] {
+            let message = Address::parse(text).unwrap_err().message;
+            assert!(message.contains(why), "{text}: {message}");
+        }
+        assert!(!Address::parse("https://u:secret@e").unwrap_err().message.contains("secret"));
+    }
+
+    #[test]
+    fn repositories_are_told_from_files() {
+        for text in ["https://e/a.git", "http://e/a.git#x", "git://e/a", "git@e:a", "github.com/a/b"] {
+            assert!(is_git(text), "{text}");
+        }
+        for text in ["https://e/a.tar.gz", "https://e/a#b.git", "./a.git", "e/a"] {
+            assert!(!is_git(text), "{text}");
+        }
+    }
+
+    #[test]
+    fn submodules_are_beside_their_repository() {
+        let address = Address::parse("https://e/team/app.git#main:x").unwrap();
+        assert_eq!(address.relative("../lib.git").unwrap().url(), "https://e/team/lib.git");
+        assert_eq!(address.relative("../../other/lib").unwrap().url(), "https://e/other/lib");
+        assert_eq!(address.relative("https://f/lib.git").unwrap().url(), "https://f/lib.git");
+        assert!(address.relative("../lib.git").unwrap().reference.is_empty());
+        assert!(address.relative("git@e:x").is_err() && address.relative("/srv/x").is_err());
+    }
+}

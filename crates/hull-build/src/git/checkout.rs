@@ -1,0 +1,187 @@
+//! The files of a commit, written beneath a folder by descriptors: nothing that a tree says leads out of it.
+
+use std::ffi::CString;
+use std::fs::File;
+use std::io::BufWriter;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::sync::atomic::AtomicBool;
+
+use rustix::fs::{
+    AtFlags, Mode, OFlags, ResolveFlags, Timespec, Timestamps, mkdirat, openat, openat2, symlinkat, utimensat,
+};
+use rustix::io::Errno;
+
+use super::object::{Commit, Entry, Kind, Oid, entries};
+use super::pack::Pack;
+use crate::failure::{Failure, Result};
+
+/// Folders may not be nested deeper: each takes a descriptor.
+const DEPTH: usize = 300;
+/// A link's target may not be longer.
+const LINK: usize = 4096;
+
+/// What was written.
+#[derive(Default)]
+pub(super) struct Written {
+    /// The submodules among it.
+    pub(super) links: Vec<Link>,
+    /// What says which repositories they are.
+    pub(super) modules: Option<String>,
+    /// The files, for git's own list of them.
+    pub(super) files: Vec<Filed>,
+}
+
+/// A submodule.
+pub(super) struct Link {
+    /// Where it goes, beneath the folder that is written.
+    pub(super) path: String,
+    /// Where it is in its repository.
+    pub(super) whole_path: String,
+    pub(super) commit: Oid,
+}
+
+/// A file of the commit.
+pub(super) struct Filed {
+    pub(super) path: Vec<u8>,
+    pub(super) mode: u32,
+    pub(super) oid: Oid,
+}
+
+/// Writes the files of a commit, of one of its folders only where one is named, beneath the path `at` of a folder. All get
+/// the time of the commit: the same commit makes the same files.
+pub(super) fn write(
+    pack: &Pack,
+    commit: Oid,
+    subdir: &str,
+    root: BorrowedFd<'_>,
+    at: &str,
+    stop: &AtomicBool,
+) -> Result<Written> {
+    let commit = Commit::parse(&pack.object(commit, Kind::Commit)?)?;
+    let mut written = Written::default();
+    let mut tree = commit.tree;
+    if let Some(modules) =
+        entry(pack, tree, b".gitmodules")?.filter(|(mode, _)| mode & 0o170_000 == 0o100_000)
+    {
+        let bytes = pack.object(modules.1, Kind::Blob)?;
+        written.modules = Some(String::from_utf8_lossy(&bytes).into_owned());
+    }
+    let mut whole_path = String::new();
+    for part in subdir.split('/').filter(|part| !matches!(*part, "" | ".")) {
+        tree = match entry(pack, tree, part.as_bytes())? {
+            Some((0o040_000, tree)) => tree,
+            _ => return Err(Failure::invalid(format!("it has no folder {subdir:?}"))),
+        };
+        whole_path.push_str(part);
+        whole_path.push('/');
+    }
+    let at = if at.is_empty() { "." } else { at };
+    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    let resolve = ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS;
+    let folder =
+        openat2(root, at, flags, Mode::empty(), resolve).map_err(|errno| failed(at.as_bytes(), errno))?;
+    let time = Timespec { tv_sec: commit.time.max(0), tv_nsec: 0 };
+    let mut writer = Writer {
+        pack,
+        stop,
+        times: Timestamps { last_access: time, last_modification: time },
+        whole_path,
+        written,
+    };
+    writer.tree(tree, &folder, b"", 0)?;
+    Ok(writer.written)
+}
+
+fn failed(path: &[u8], error: impl std::fmt::Display) -> Failure {
+    Failure::invalid(format!("write {}: {error}", String::from_utf8_lossy(path)))
+}
+
+/// An entry of a tree: its mode and its name.
+fn entry(pack: &Pack, tree: Oid, name: &[u8]) -> Result<Option<(u32, Oid)>> {
+    let bytes = pack.object(tree, Kind::Tree)?;
+    let found = entries(&bytes)?.into_iter().find(|entry| entry.name == name);
+    Ok(found.map(|entry| (entry.mode, entry.oid)))
+}
+
+struct Writer<'a> {
+    pack: &'a Pack,
+    stop: &'a AtomicBool,
+    times: Timestamps,
+    /// The path of what is written in its repository, with a slash at its end.
+    whole_path: String,
+    written: Written,
+}
+
+impl Writer<'_> {
+    fn tree(&mut self, tree: Oid, folder: &OwnedFd, path: &[u8], depth: usize) -> Result<()> {
+        if depth > DEPTH {
+            return Err(Failure::invalid(format!("folders are nested deeper than {DEPTH}")));
+        }
+        let bytes = self.pack.object(tree, Kind::Tree)?;
+        for entry in entries(&bytes)? {
+            crate::build::wanted(self.stop)?;
+            let path = if path.is_empty() { entry.name.to_vec() } else { [path, b"/", entry.name].concat() };
+            self.entry(&entry, folder, &path, depth)?;
+        }
+        // Last: what was written into it has changed its time.
+        utimensat(folder, ".", &self.times, AtFlags::empty()).map_err(|errno| failed(path, errno))
+    }
+
+    fn entry(&mut self, entry: &Entry<'_>, folder: &OwnedFd, path: &[u8], depth: usize) -> Result<()> {
+        let failed = |errno: Errno| failed(path, errno);
+        let name = CString::new(entry.name).map_err(|_| Failure::invalid("a name has a zero in it"))?;
+        match entry.mode & 0o170_000 {
+            0o040_000 => {
+                self.folder(folder, &name).and_then(|()| self.opened(folder, &name)).map_err(failed)?;
+                let inner = self.opened(folder, &name).map_err(failed)?;
+                return self.tree(entry.oid, &inner, path, depth + 1);
+            }
+            0o160_000 => {
+                self.folder(folder, &name).map_err(failed)?;
+                let text = String::from_utf8(path.to_vec())
+                    .map_err(|_| Failure::invalid("the path of a submodule is no text"))?;
+                let whole_path = format!("{}{text}", self.whole_path);
+                self.written.links.push(Link { path: text, whole_path, commit: entry.oid });
+                self.written.files.push(Filed { path: path.to_vec(), mode: 0o160_000, oid: entry.oid });
+                return Ok(());
+            }
+            0o120_000 => {
+                let target = self.pack.object(entry.oid, Kind::Blob)?;
+                let text = CString::new(target.as_slice())
+                    .ok()
+                    .filter(|text| (1..=LINK).contains(&text.count_bytes()));
+                let text = text.ok_or_else(|| Failure::invalid("a symbolic link leads to no path"))?;
+                symlinkat(&text, folder, &name).map_err(failed)?;
+            }
+            0o100_000 => {
+                let mode = if entry.mode & 0o100 != 0 { 0o755 } else { 0o644 };
+                let flags =
+                    OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+                let file = openat(folder, &name, flags, Mode::from_raw_mode(mode)).map_err(failed)?;
+                rustix::fs::fchmod(&file, Mode::from_raw_mode(mode)).map_err(failed)?;
+                let mut out = BufWriter::with_capacity(128 << 10, File::from(file));
+                self.pack.blob(entry.oid, &mut out)?;
+                out.into_inner().map_err(|error| Failure::invalid(format!("write a file: {error}")))?;
+            }
+            _ => return Err(Failure::invalid(format!("{} is of no kind", String::from_utf8_lossy(path)))),
+        }
+        utimensat(folder, &name, &self.times, AtFlags::SYMLINK_NOFOLLOW).map_err(failed)?;
+        let mode = match entry.mode & 0o170_000 {
+            0o120_000 => 0o120_000,
+            _ if entry.mode & 0o100 != 0 => 0o100_755,
+            _ => 0o100_644,
+        };
+        self.written.files.push(Filed { path: path.to_vec(), mode, oid: entry.oid });
+        Ok(())
+    }
+
+    fn folder(&self, folder: &OwnedFd, name: &CString) -> rustix::io::Result<()> {
+        mkdirat(folder, name, Mode::from_raw_mode(0o755))?;
+        rustix::fs::chmodat(folder, name, Mode::from_raw_mode(0o755), AtFlags::empty())
+    }
+
+    fn opened(&self, folder: &OwnedFd, name: &CString) -> rustix::io::Result<OwnedFd> {
+        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        openat(folder.as_fd(), name, flags, Mode::empty())
+    }
+}

@@ -1,0 +1,154 @@
+//! git's lines, each behind its length, over whatever carries them.
+
+use hull_image::registry::Reply;
+use tokio::io::AsyncReadExt;
+use tokio::net::TcpStream;
+
+use crate::failure::{Failure, Result};
+
+/// How long a server may say nothing.
+pub(super) const PATIENCE: std::time::Duration = std::time::Duration::from_secs(60);
+
+/// A line, or what stands between lines.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Line {
+    Data(Vec<u8>),
+    /// The end of what was said.
+    Flush,
+    /// The end of a section.
+    Section,
+}
+
+/// What bytes come from.
+pub(super) enum Source {
+    Http(Box<Reply>),
+    Tcp(TcpStream),
+}
+
+impl Source {
+    async fn more(&mut self, into: &mut Vec<u8>) -> Result<bool> {
+        match self {
+            Source::Http(reply) => {
+                let piece = reply.chunk().await.map_err(|failure| Failure::invalid(failure.to_string()))?;
+                into.extend_from_slice(piece.as_deref().unwrap_or_default());
+                Ok(piece.is_some())
+            }
+            Source::Tcp(stream) => {
+                let read = tokio::time::timeout(PATIENCE, stream.read_buf(into));
+                let read = read.await.map_err(|_| {
+                    Failure::invalid(format!("nothing came for {} seconds", PATIENCE.as_secs()))
+                })?;
+                Ok(read.map_err(|error| Failure::invalid(format!("read from the server: {error}")))? > 0)
+            }
+        }
+    }
+}
+
+/// The lines that a server sends.
+pub(super) struct Lines {
+    source: Source,
+    bytes: Vec<u8>,
+    at: usize,
+}
+
+impl Lines {
+    pub(super) fn of(source: Source) -> Lines {
+        Lines { source, bytes: Vec::new(), at: 0 }
+    }
+
+    /// What carries them, for the next command.
+    pub(super) fn into_source(self) -> Source {
+        self.source
+    }
+
+    async fn has(&mut self, count: usize) -> Result<bool> {
+        while self.bytes.len() - self.at < count {
+            self.bytes.drain(..self.at);
+            self.at = 0;
+            if !self.source.more(&mut self.bytes).await? {
+                return Ok(false);
+            }
+        }
+        Ok(true)
+    }
+
+    /// The next line; none at the end.
+    ///
+    /// # Errors
+    /// The line broke, or what comes is none.
+    pub(super) async fn next(&mut self) -> Result<Option<Line>> {
+        if !self.has(4).await? {
+            return match self.bytes.len() == self.at {
+                true => Ok(None),
+                false => Err(Failure::invalid("the server's answer is cut off")),
+            };
+        }
+        let head = &self.bytes[self.at..self.at + 4];
+        let length = std::str::from_utf8(head).ok().and_then(|head| usize::from_str_radix(head, 16).ok());
+        let length = length.ok_or_else(|| Failure::invalid("the server does not speak git's protocol"))?;
+        self.at += 4;
+        match length {
+            0 => Ok(Some(Line::Flush)),
+            1 | 2 => Ok(Some(Line::Section)),
+            3 => Err(Failure::invalid("the server's answer is malformed")),
+            length => {
+                if !self.has(length - 4).await? {
+                    return Err(Failure::invalid("the server's answer is cut off"));
+                }
+                let data = self.bytes[self.at..self.at + length - 4].to_vec();
+                self.at += length - 4;
+                match data.strip_prefix(b"ERR ") {
+                    Some(said) => Err(Failure::invalid(format!("the server says: {}", said_by(said)))),
+                    None => Ok(Some(Line::Data(data))),
+                }
+            }
+        }
+    }
+
+    /// The next line as text, without its end; none where a section or all ends.
+    ///
+    /// # Errors
+    /// As [`Lines::next`].
+    pub(super) async fn text(&mut self) -> Result<Option<String>> {
+        match self.next().await? {
+            Some(Line::Data(data)) => Ok(Some(String::from_utf8_lossy(&data).trim_end().to_owned())),
+            _ => Ok(None),
+        }
+    }
+}
+
+/// What somebody else's server says, fit to be shown.
+pub(super) fn said_by(bytes: &[u8]) -> String {
+    let text = String::from_utf8_lossy(bytes);
+    text.trim().chars().take(300).map(|c| if c.is_control() { ' ' } else { c }).collect()
+}
+
+/// A command with its arguments, as it is sent.
+pub(super) fn command(name: &str, arguments: &[String]) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    line(&format!("command={name}\n"), &mut bytes);
+    line(concat!("agent=hull/", env!("CARGO_PKG_VERSION"), "\n"), &mut bytes);
+    line("object-format=sha1\n", &mut bytes);
+    bytes.extend_from_slice(b"0001");
+    arguments.iter().for_each(|argument| line(&format!("{argument}\n"), &mut bytes));
+    bytes.extend_from_slice(b"0000");
+    bytes
+}
+
+/// Adds a line.
+pub(super) fn line(text: &str, to: &mut Vec<u8>) {
+    to.extend_from_slice(format!("{:04x}", text.len() + 4).as_bytes());
+    to.extend_from_slice(text.as_bytes());
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn commands_are_lines_behind_their_lengths() {
+        let sent = command("ls-refs", &["peel".to_owned()]);
+        let text = String::from_utf8(sent).unwrap();
+        assert!(text.starts_with("0014command=ls-refs\n") && text.ends_with("00010009peel\n0000"), "{text}");
+    }
+}
