@@ -54,6 +54,13 @@ pub(crate) async fn build(mut request: Request) -> Result<Response> {
     let query = &request.query;
     let (events, quiet) = (query.text("progress") == Some("events"), query.flag("q"));
     let check_only = query.flag("check");
+    // Archives are in the answer beside its lines, for clients that know of frames.
+    let framed = query.flag("framed");
+    if !framed && asked.outputs.iter().any(|output| output.archive.is_some()) {
+        return Err(Error::unsupported(
+            "an output that is sent to the client (local, tar, oci, docker), without hull's own client",
+        ));
+    }
     let remote = query.text("remote").filter(|remote| !remote.is_empty()).map(str::to_owned);
     if let Some(remote) = remote.as_ref().filter(|remote| !hull_build::is_elsewhere(remote)) {
         return Err(Error::invalid(format!(
@@ -95,7 +102,7 @@ pub(crate) async fn build(mut request: Request) -> Result<Response> {
     })
     .await?;
     gone.0 = None;
-    let (lines, answer) = Lines::new();
+    let (lines, answer) = Lines::new(framed);
     let teller: Arc<dyn Listener> = match (events, quiet) {
         (true, _) => Arc::new(Events(lines.clone())),
         (false, true) => Arc::new(Quiet(lines.clone())),
@@ -109,7 +116,7 @@ pub(crate) async fn build(mut request: Request) -> Result<Response> {
     early.into_iter().for_each(|event| teller.event(event));
     warn(&prepared, &*teller);
     if check_only {
-        return Ok(http::streamed(StatusCode::OK, "application/json", answer));
+        return Ok(http::streamed(StatusCode::OK, content_type(framed), answer));
     }
     tokio::spawn(async move {
         let _named = named;
@@ -121,7 +128,12 @@ pub(crate) async fn build(mut request: Request) -> Result<Response> {
         finish(prepared, teller, &lines, (events, quiet)).await;
         watch.abort();
     });
-    Ok(http::streamed(StatusCode::OK, "application/json", answer))
+    Ok(http::streamed(StatusCode::OK, content_type(framed), answer))
+}
+
+/// What an answer is: lines of JSON, or frames of lines and of archives.
+fn content_type(framed: bool) -> &'static str {
+    if framed { "application/vnd.hull.build.frames" } else { "application/json" }
 }
 
 /// Ends a build where nobody waits for what begins it any more.
@@ -266,9 +278,6 @@ fn refuse(query: &Query) -> Result<()> {
              use hull build",
         ));
     }
-    if query.flag("squash") {
-        return Err(Error::unsupported("making one layer of a build's (squash)"));
-    }
     if !query.flag_or("rm", true) {
         return Err(Error::unsupported("keeping the containers of a build's steps (rm=0)"));
     }
@@ -316,9 +325,10 @@ fn asked(query: &Query) -> Result<hull_build::Request> {
     resources.ulimits = (!ulimits.is_empty()).then_some(ulimits);
     let platform = crate::images::platform(query)?;
     let tags: Vec<String> = query.all("t").filter(|tag| !tag.is_empty()).map(str::to_owned).collect();
+    let attest = hull_build::Attest::of(&field(query, "attests")?).map_err(|failure| refused(&failure))?;
     let mut outputs = Vec::new();
     for output in field::<Vec<hull_build::output::Asked>>(query, "outputs")? {
-        outputs.push(Output::of(output, &tags).map_err(|failure| refused(&failure))?);
+        outputs.push(Output::of(output, &tags, attest.any()).map_err(|failure| refused(&failure))?);
     }
     Ok(hull_build::Request {
         tags,
@@ -328,9 +338,11 @@ fn asked(query: &Query) -> Result<hull_build::Request> {
         labels: field(query, "labels")?,
         platform,
         no_cache: query.flag("nocache"),
+        squash: query.flag("squash"),
         no_cache_filter: field(query, "nocachefilter")?,
         pull: query.flag("pull"),
         outputs,
+        attest,
         cache_from: field(query, "cachefrom")?,
         host,
         ..hull_build::Request::default()
@@ -370,12 +382,38 @@ struct Lines {
     pieces: mpsc::UnboundedSender<std::io::Result<Bytes>>,
     waiting: Arc<AtomicUsize>,
     taken: Arc<Notify>,
+    /// Each piece is behind its channel (a byte; 1 is the lines, outputs are from 2 on) and its length (four bytes).
+    framed: bool,
+}
+
+/// An output on its way to the client.
+struct Sending {
+    lines: Lines,
+    channel: u8,
+    runtime: tokio::runtime::Handle,
+}
+
+impl std::io::Write for Sending {
+    fn write(&mut self, data: &[u8]) -> std::io::Result<usize> {
+        self.runtime.block_on(self.lines.room());
+        if self.lines.pieces.is_closed() {
+            return Err(std::io::ErrorKind::BrokenPipe.into());
+        }
+        self.lines.send(self.channel, data);
+        Ok(data.len())
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        Ok(())
+    }
 }
 
 impl Lines {
-    fn new() -> (Lines, impl futures_util::Stream<Item = std::io::Result<Bytes>> + Send + 'static) {
+    fn new(
+        framed: bool,
+    ) -> (Lines, impl futures_util::Stream<Item = std::io::Result<Bytes>> + Send + 'static) {
         let (pieces, receiver) = mpsc::unbounded_channel();
-        let lines = Lines { pieces, waiting: Arc::default(), taken: Arc::default() };
+        let lines = Lines { pieces, waiting: Arc::default(), taken: Arc::default(), framed };
         let (waiting, taken) = (Arc::clone(&lines.waiting), Arc::clone(&lines.taken));
         let stream = futures_util::stream::unfold(receiver, move |mut receiver| {
             let (waiting, taken) = (Arc::clone(&waiting), Arc::clone(&taken));
@@ -390,9 +428,15 @@ impl Lines {
     }
 
     fn say(&self, line: &Value) {
+        self.send(1, format!("{line}\r\n").as_bytes());
+    }
+
+    fn send(&self, channel: u8, bytes: &[u8]) {
         self.waiting.fetch_add(1, Ordering::Relaxed);
+        let head = [&[channel][..], &(bytes.len() as u32).to_be_bytes()].concat();
+        let piece = if self.framed { [&head[..], bytes].concat() } else { bytes.to_vec() };
         // A client that is gone hears nothing.
-        let _ = self.pieces.send(Ok(Bytes::from(format!("{line}\r\n"))));
+        let _ = self.pieces.send(Ok(piece.into()));
     }
 
     async fn room(&self) {
@@ -427,6 +471,12 @@ impl Listener for Events {
 
     fn room(&self) -> Room<'_> {
         Box::pin(self.0.room())
+    }
+
+    fn output(&self, number: usize) -> Option<Box<dyn std::io::Write + Send>> {
+        let channel = u8::try_from(number + 2).ok().filter(|_| self.0.framed)?;
+        let runtime = tokio::runtime::Handle::try_current().ok()?;
+        Some(Box::new(Sending { lines: self.0.clone(), channel, runtime }))
     }
 }
 
@@ -501,7 +551,7 @@ mod tests {
 
     #[test]
     fn what_is_not_there_is_refused_by_name() {
-        for (text, what) in [("version=2", "DOCKER_BUILDKIT=0"), ("squash=1", "squash"), ("rm=0", "rm=0")] {
+        for (text, what) in [("version=2", "DOCKER_BUILDKIT=0"), ("rm=0", "rm=0")] {
             let error = refuse(&query(text)).unwrap_err();
             assert!(
                 error.kind == Kind::NotImplemented && error.message.contains(what),
@@ -512,10 +562,7 @@ mod tests {
         refuse(&query("rm=1&version=1&outputs=null&remote=&squash=0")).unwrap();
         assert!(asked(&query("buildargs=x")).is_err());
         assert!(
-            asked(&query("outputs=%5B%7B%22Type%22:%22local%22%7D%5D"))
-                .unwrap_err()
-                .message
-                .contains("local")
+            asked(&query("outputs=%5B%7B%22Type%22:%22what%22%7D%5D")).unwrap_err().message.contains("what")
         );
         assert!(asked(&query("t=a&outputs=%5B%7B%22Type%22:%22registry%22%7D%5D")).unwrap().outputs[0].push);
         assert!(asked(&query("memory=x")).is_err());

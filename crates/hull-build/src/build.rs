@@ -1,6 +1,6 @@
 //! One build: stages that run at the same time, each when what it stands on is there.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::os::fd::BorrowedFd;
 use std::path::{Path, PathBuf};
 use std::pin::Pin;
@@ -108,6 +108,10 @@ pub struct Build {
     pub stages: Vec<OnceCell<Result<Made>>>,
     /// Files of stages and images that are copied from, by what names them.
     pub origins: Mutex<HashMap<String, Opened>>,
+    /// When it began.
+    pub started: String,
+    /// The images that it took, as package URLs, with their digests.
+    pub materials: Mutex<BTreeMap<String, String>>,
     /// Build arguments that some stage declares.
     pub consumed: Mutex<BTreeSet<String>>,
 }
@@ -130,7 +134,7 @@ impl Build {
     ///
     /// # Errors
     /// A step failed: what others did is kept for the next time.
-    pub async fn run(self: Arc<Build>) -> Result<(Arc<Image>, Told)> {
+    pub(crate) async fn run(self: Arc<Build>) -> Result<(Arc<Image>, Told)> {
         let mut running = JoinSet::new();
         for stage in self.plan.needed.clone() {
             let build = Arc::clone(&self);
@@ -146,15 +150,20 @@ impl Build {
             }
         }
         let made = self.stage(self.plan.target).await?;
+        let made = self.squashed(made).await?;
         let made = self.labelled(made)?;
-        let (build, draft) = (Arc::clone(&self), made.draft);
+        if self.stays_nowhere() {
+            let told = self.exported(&made.draft).await?;
+            return Ok((Arc::clone(&made.draft.image), told));
+        }
+        let (build, draft) = (Arc::clone(&self), made.draft.clone());
         let entered = tokio::task::spawn_blocking(move || {
             let image = build.engine.images.enter_draft(&draft, &build.names)?;
             build.engine.tell_built(&image, &build.names);
             Ok(image)
         });
         let image = entered.await.unwrap_or_else(|error| Err(Failure::system("enter the image", error)))?;
-        let told = self.exported(&image).await?;
+        let told = self.exported(&made.draft).await?;
         Ok((image, told))
     }
 
@@ -265,8 +274,23 @@ impl Build {
                  image bootstrap`",
             ));
         }
+        self.took(name, &image);
         let key = self.key_of("image").with(image.id.to_string()).finish();
         Ok(Made { draft: self.engine.images.draft_of(&image)?, key })
+    }
+
+    /// Notes an image that the build takes: by its manifest where it has one, or else by its id.
+    fn took(&self, name: &str, image: &Image) {
+        let Ok(name) = Reference::parse(name).map(Reference::or_latest) else { return };
+        let begins = format!("{}@", name.familiar_name());
+        let digest = image
+            .repo_digests
+            .iter()
+            .find_map(|digest| digest.strip_prefix(&begins)?.strip_prefix("sha256:"));
+        let digest = digest.map_or_else(|| image.id.hex(), str::to_owned);
+        let tag = name.tag.as_deref().unwrap_or_default();
+        let uri = hull_image::dress::package(&name.name(), tag, image);
+        self.materials.lock().unwrap_or_else(PoisonError::into_inner).insert(uri, digest);
     }
 
     /// An image that is here, of the platform that is wanted.

@@ -184,6 +184,15 @@ impl Builder {
                 names.push(name.clone());
             }
         }
+        let goes = |output: &crate::output::Output| {
+            output.push || output.archive == Some(crate::output::Archive::Oci)
+        };
+        if request.attest.any() && !request.outputs.iter().any(goes) {
+            return Err(Failure::invalid(
+                "attestations lie beside an image in an index, and one that stays here has none: push it (--push), or have an OCI \
+                 layout made (-o type=oci)",
+            ));
+        }
         let (source, file) = read(&request, &context)?;
         let warnings = lint(&file, &|stage| self.inherited(&file, stage))
             .map_err(|message| Failure::of_mistake(&check_mistake(&file, message), &source))?;
@@ -205,6 +214,8 @@ impl Builder {
             private: Folder::beneath(&self.places.private)?,
             names,
             origins: Mutex::default(),
+            started: jiff::Timestamp::now().to_string(),
+            materials: Mutex::default(),
             consumed: Mutex::default(),
             request,
         };

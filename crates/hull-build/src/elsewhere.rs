@@ -32,6 +32,11 @@ impl Builder {
         let keep = request.build_args.get("BUILDKIT_CONTEXT_KEEP_GIT_DIR").cloned().flatten();
         let keep = keep.is_some_and(|value| matches!(value.as_str(), "1" | "true"));
         let context = match self.fetched(address, request, stop, keep).await? {
+            Got::Repository(context, commit) => {
+                let address = address.split('#').next().unwrap_or(address).to_owned();
+                request.sources.insert(address, commit.to_string());
+                context
+            }
             Got::Folder(context) => context,
             Got::File(_, bytes) => {
                 let text = String::from_utf8(bytes).map_err(|_| {
@@ -52,7 +57,7 @@ impl Builder {
     /// As [`Builder::fetch_context`].
     pub async fn fetch_named(&self, address: &str, request: &Request, stop: &Stop) -> Result<Named> {
         let context = match self.fetched(address, request, stop, false).await? {
-            Got::Folder(context) => context,
+            Got::Repository(context, _) | Got::Folder(context) => context,
             Got::File(name, bytes) => Context::of_file(&self.places.temporary, &name, &bytes)?,
         };
         Ok(Named::Folder(Arc::new(context)))
@@ -74,7 +79,7 @@ impl Builder {
             let address = Address::parse(address)?;
             let commit = fetcher.resolve(&address).await?;
             let context = fetcher.fetch(&address, commit, keep || address.keep_git_dir).await?;
-            return Ok(Got::Folder(context));
+            return Ok(Got::Repository(context, commit));
         }
         let fetched = fetch(registries, parent, address, false).await?;
         let parent = parent.to_owned();
@@ -84,6 +89,8 @@ impl Builder {
 
 /// What was fetched.
 enum Got {
+    /// The files of a commit.
+    Repository(Context, git::Oid),
     Folder(Context),
     /// A file by itself: its name and what is in it.
     File(String, Vec<u8>),

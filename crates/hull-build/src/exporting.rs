@@ -5,38 +5,79 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use hull_engine::Kind;
-use hull_image::Image;
+use hull_engine::model::CreateBody;
+use hull_image::config::History;
+use hull_image::dress::Dress;
 use hull_image::reference::Reference;
+use hull_image::{Draft, Image};
 use serde_json::{Value, json};
 
-use crate::build::Build;
+use crate::build::{Build, Made};
+use crate::copying::blocking;
 use crate::failure::{Failure, Result};
-use crate::output::{self, Output};
+use crate::key::Key;
+use crate::named::Named;
+use crate::output::{self, Archive, Output};
+use crate::plan::Base;
 use crate::progress::Event;
+
+/// One way out.
+enum Way {
+    Push(Reference),
+    Archive(usize, Archive),
+}
 
 /// What is told of what was made, under BuildKit's names for it.
 pub(crate) type Told = BTreeMap<String, Value>;
 
 impl Build {
+    /// Whether the image is asked for in other places alone.
+    pub(crate) fn stays_nowhere(&self) -> bool {
+        !self.request.outputs.is_empty() && self.request.outputs.iter().all(|output| output.archive.is_some())
+    }
+
     /// Sends an image where the request wants it; what is told of it then.
-    pub(crate) async fn exported(self: &Arc<Build>, image: &Arc<Image>) -> Result<Told> {
+    pub(crate) async fn exported(self: &Arc<Build>, draft: &Draft) -> Result<Told> {
+        let image = &draft.image;
+        let statements = match self.request.attest.any() {
+            true => Box::pin(self.statements(draft)).await?,
+            false => Vec::new(),
+        };
         let mut told = output::told(image, &self.names);
         let total = self.plan.steps();
-        let mut pushes = Vec::new();
-        for output in self.request.outputs.iter().filter(|output| output.push) {
-            pushes.extend(output.names.iter().map(|name| (output, name)));
+        let mut ways = Vec::new();
+        for (number, output) in self.request.outputs.iter().enumerate() {
+            if let Some(archive) = output.archive {
+                ways.push((output, Way::Archive(number, archive)));
+            }
+            if output.push {
+                ways.extend(output.names.iter().map(|name| (output, Way::Push(name.clone()))));
+            }
         }
-        for (at, (output, name)) in pushes.into_iter().enumerate() {
+        for (at, (output, way)) in ways.into_iter().enumerate() {
             let step = total + 1 + at;
             self.say(Event::Step {
                 step,
                 total,
                 stage: self.plan.stages.len(),
                 name: "export".to_owned(),
-                text: format!("pushing {name}"),
+                text: match &way {
+                    Way::Push(name) => format!("pushing {name}"),
+                    Way::Archive(_, Archive::Files) => "sending the files".to_owned(),
+                    Way::Archive(_, Archive::Docker) => "sending the image as a Docker archive".to_owned(),
+                    Way::Archive(_, Archive::Oci) => "sending the image as an OCI layout".to_owned(),
+                },
             });
             let begun = Instant::now();
-            match Box::pin(self.pushed(image, output, name, step)).await {
+            let output = &Output {
+                dress: Dress { statements: statements.clone(), ..output.dress.clone() },
+                ..output.clone()
+            };
+            let exported = match way {
+                Way::Push(name) => Box::pin(self.pushed(image, output, &name, step)).await,
+                Way::Archive(number, kind) => Box::pin(self.sent(draft, output, number, kind)).await,
+            };
+            match exported {
                 Ok(pushed) => told.extend(pushed),
                 Err(failure) => {
                     self.say(Event::Failed { step });
@@ -47,6 +88,110 @@ impl Build {
             self.say(Event::Done { step, id: image.id.to_string(), cached: false, seconds });
         }
         Ok(told)
+    }
+
+    /// Sends an archive to whoever asks.
+    async fn sent(
+        self: &Arc<Build>,
+        draft: &Draft,
+        output: &Output,
+        number: usize,
+        kind: Archive,
+    ) -> Result<Told> {
+        self.check()?;
+        let mut out = self.tell.output(number).ok_or_else(|| {
+            Failure::invalid(
+                "who asks for this build takes no archives: use hull's own client, or save the image",
+            )
+        })?;
+        let (images, image) = (Arc::clone(&self.engine.images), Arc::clone(&draft.image));
+        if kind == Archive::Files {
+            let step = Box::pin(self.step(draft, CreateBody::default())).await?;
+            let view = Box::pin(step.view()).await?;
+            let view = blocking("send the files", move || {
+                images.export_built(&image, view.root(), &mut *out)?;
+                Ok(view)
+            });
+            view.await?.close().await;
+            step.remove().await;
+            return Ok(Told::new());
+        }
+        let (names, dress) = (output.names.clone(), output.dress.clone());
+        let descriptor = blocking("send the image", move || {
+            Ok(images.save_built(&image, &names, &dress, kind == Archive::Docker, &mut *out)?)
+        });
+        let descriptor = descriptor.await?;
+        let digest = descriptor["digest"].clone();
+        Ok(Told::from([
+            ("containerimage.digest".to_owned(), digest),
+            ("containerimage.descriptor".to_owned(), descriptor),
+        ]))
+    }
+
+    /// All layers of the build as one, above those that it stands on; where the request wants that.
+    pub(crate) async fn squashed(self: &Arc<Build>, made: Made) -> Result<Made> {
+        if !self.request.squash {
+            return Ok(made);
+        }
+        let base = self.base_layers(self.plan.target).await?;
+        let mut config = made.draft.image.config.clone();
+        if config.rootfs.diff_ids.len() <= base {
+            return Ok(made);
+        }
+        let key = Key::of("squashed").with(made.draft.image.id.to_string()).with(base.to_le_bytes()).finish();
+        if let Some(draft) = crate::stage::cached(self, &key, self.request.no_cache)? {
+            return Ok(Made { draft, key });
+        }
+        let step = Box::pin(self.step(&made.draft, CreateBody::default())).await?;
+        let view = Box::pin(step.view()).await?;
+        let (images, image) = (Arc::clone(&self.engine.images), Arc::clone(&made.draft.image));
+        let (view, sealed) = blocking("make one layer of several", move || {
+            let sealed = images.squash(&image, base, view.root())?;
+            Ok((view, sealed))
+        })
+        .await?;
+        view.close().await;
+        step.remove().await;
+        let layer = sealed.as_ref().map(|(layer, _)| layer);
+        config.rootfs.diff_ids.truncate(base);
+        config.rootfs.diff_ids.extend(layer.map(|layer| layer.diff_id));
+        // As in Docker: what the steps were stays to be read, and one line more has their layer.
+        let mut layers = 0;
+        for line in config.history.iter_mut().filter(|line| !line.empty_layer) {
+            layers += 1;
+            line.empty_layer = layers > base;
+        }
+        config.history.push(History {
+            created: config.created.clone(),
+            comment: format!("merge {} to one layer", made.draft.image.id),
+            empty_layer: layer.is_none(),
+            ..History::default()
+        });
+        let draft = self.engine.images.draft(config)?;
+        let size = layer.map_or(0, |layer| layer.size);
+        self.engine.images.keep_step(&key, &draft, "all layers of a build as one", size)?;
+        Ok(Made { draft, key })
+    }
+
+    /// How many layers what a stage stands on has.
+    async fn base_layers(self: &Arc<Build>, mut stage: usize) -> Result<usize> {
+        loop {
+            let planned = &self.plan.stages[stage];
+            let image = match &planned.base {
+                Base::Stage(below) => {
+                    stage = *below;
+                    continue;
+                }
+                Base::Scratch => return Ok(0),
+                Base::Image(name) => name,
+                Base::Context(name) => match self.request.named(name) {
+                    Some(Named::Image(image)) => image,
+                    Some(Named::Given(draft)) => return Ok(draft.image.layers.len()),
+                    _ => return Ok(0),
+                },
+            };
+            return Ok(self.image(image, planned.platform.as_ref()).await?.draft.image.layers.len());
+        }
     }
 
     async fn pushed(

@@ -6,9 +6,10 @@
 //! - `stage`: one instruction after the other, each looked up by its [`key`] before it is done; `copying`, `running` and
 //!   [`metadata`] do it.
 //! - `named`: contexts beside the build's own; `elsewhere` and `git`: those that the daemon fetches.
-//! - [`output`]: where what was built goes.
+//! - [`output`]: where what was built goes; [`attest`]: what is attested of it.
 //! - [`progress`]: what is told meanwhile; [`failure`]: what is told when it fails.
 
+pub mod attest;
 pub mod build;
 pub mod builder;
 pub mod context;
@@ -31,6 +32,7 @@ pub mod request;
 mod running;
 mod stage;
 
+pub use attest::Attest;
 pub use builder::{Builder, Built, CacheFolder, Prepared, Prune, Stop};
 pub use elsewhere::is_elsewhere;
 pub use failure::Failure;

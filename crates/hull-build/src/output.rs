@@ -29,24 +29,46 @@ pub struct Output {
     pub names: Vec<Reference>,
     /// It goes to the registries of its names.
     pub push: bool,
+    /// It goes to whoever asks, as an archive of this kind.
+    pub archive: Option<Archive>,
     /// What goes with it.
     pub dress: Dress,
 }
 
+/// What goes to whoever asks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Archive {
+    /// The files of the image.
+    Files,
+    /// The image as Docker's archive.
+    Docker,
+    /// The image as an OCI layout.
+    Oci,
+}
+
 impl Output {
-    /// The output that is asked for; `tags` are the names that the request gives.
+    /// The output that is asked for; `tags` are the names that the request gives, `attested`: there are attestations.
     ///
     /// # Errors
     /// There is none such, or it makes no sense.
-    pub fn of(asked: Asked, tags: &[String]) -> Result<Output> {
+    pub fn of(asked: Asked, tags: &[String], attested: bool) -> Result<Output> {
         let wrong = |why: String| Failure::invalid(format!("output type={}: {why}", asked.kind));
-        if !matches!(asked.kind.as_str(), "image" | "registry") {
-            return Err(Failure::new(
-                Kind::NotImplemented,
-                format!("output type={} is not supported by hull yet: it has image and registry", asked.kind),
-            ));
-        }
-        let mut output = Output { push: asked.kind == "registry", ..Output::default() };
+        let (push, archive) = match asked.kind.as_str() {
+            "image" => (false, None),
+            "registry" => (true, None),
+            "local" | "tar" => (false, Some(Archive::Files)),
+            "docker" => (false, Some(Archive::Docker)),
+            "oci" => (false, Some(Archive::Oci)),
+            other => {
+                return Err(Failure::new(
+                    Kind::NotImplemented,
+                    format!(
+                        "output type={other} is not supported by hull: it has image, registry, docker, oci, tar and local"
+                    ),
+                ));
+            }
+        };
+        let mut output = Output { push, archive, ..Output::default() };
         let mut names = tags.to_vec();
         for (name, value) in asked.attrs {
             match name.as_str() {
@@ -58,7 +80,7 @@ impl Output {
                 }
                 // What it says is so in any case, where it is not denied.
                 "oci-mediatypes" | "store" if flag(&value) == Some(true) => {}
-                "compression" if value == "gzip" => {}
+                "compression" if value == if archive.is_some() { "uncompressed" } else { "gzip" } => {}
                 annotation if annotation.starts_with("annotation") => {
                     let (list, key) = annotated(annotation, &mut output.dress)
                         .ok_or_else(|| wrong(format!("{annotation:?} is no kind of annotation")))?;
@@ -70,24 +92,27 @@ impl Output {
         names.dedup();
         output.names =
             names.iter().map(|name| Reference::parse_tag(name)).collect::<hull_image::Result<_>>()?;
-        output.check().map_err(wrong)?;
+        output.check(attested).map_err(wrong)?;
         Ok(output)
     }
 
-    fn check(&self) -> Result<(), String> {
+    fn check(&self, attested: bool) -> Result<(), String> {
         if self.push && self.names.is_empty() {
             return Err("tag is needed when pushing to registry".to_owned());
         }
-        if !self.push && !self.dress.is_plain() {
+        if self.push && self.archive.is_some() {
+            return Err("an archive goes nowhere but to who asks: push is of type=image".to_owned());
+        }
+        if !self.push && self.archive != Some(Archive::Oci) && !self.dress.is_plain() {
             return Err(
-                "annotations are of manifests, and an image that stays here has none: push it (--push)"
+                "annotations are of manifests, and an image that stays here has none: push it (--push), or have an OCI layout made (-o type=oci)"
                     .to_owned(),
             );
         }
-        if !self.dress.index.is_empty() && self.dress.statements.is_empty() {
+        if !self.dress.index.is_empty() && !attested {
             return Err("index annotations not supported for single platform export".to_owned());
         }
-        if !self.dress.manifest_descriptor.is_empty() && self.push && self.dress.statements.is_empty() {
+        if !self.dress.manifest_descriptor.is_empty() && self.push && !attested {
             return Err(
                 "manifest descriptor annotations need an index, which one pushed image has not".to_owned()
             );
@@ -138,7 +163,7 @@ mod tests {
     fn of(kind: &str, attrs: &[(&str, &str)], tags: &[&str]) -> Result<Output> {
         let attrs = attrs.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
         let tags: Vec<String> = tags.iter().map(|tag| (*tag).to_owned()).collect();
-        Output::of(Asked { kind: kind.to_owned(), attrs }, &tags)
+        Output::of(Asked { kind: kind.to_owned(), attrs }, &tags, false)
     }
 
     #[test]

@@ -88,6 +88,12 @@ pub trait Listener: Send + Sync {
 
     /// Waits until what was told has been taken, more or less: whoever prints without end waits for who reads it.
     fn room(&self) -> Pin<Box<dyn Future<Output = ()> + Send + '_>>;
+
+    /// Where the output of this number of the request goes, if whoever asks takes it. What is written blocks as long as nobody
+    /// reads; dropped, it has ended.
+    fn output(&self, _number: usize) -> Option<Box<dyn std::io::Write + Send>> {
+        None
+    }
 }
 
 /// Where events go.

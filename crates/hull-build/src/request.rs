@@ -5,6 +5,7 @@ use std::path::PathBuf;
 
 use hull_engine::model::HostConfig;
 
+use crate::attest::Attest;
 use crate::named::Named;
 use crate::output::Output;
 
@@ -35,6 +36,10 @@ pub struct Request {
     pub contexts: BTreeMap<String, Named>,
     /// Where the image goes, beyond this machine.
     pub outputs: Vec<Output>,
+    /// What is attested of the image where it goes.
+    pub attest: Attest,
+    /// The git repositories that the context is of, and their commits.
+    pub sources: BTreeMap<String, String>,
     /// The layers of the build become one.
     pub squash: bool,
     /// How the host runs a step: limits, network, hosts. What a policy judges is this very value.

@@ -52,7 +52,7 @@ fn an_image_is_pushed_under_each_of_its_names() {
         $ hull build --push ctx 2>&1 | tail -1
         Error response from daemon: output type=image: tag is needed when pushing to registry
         $ hull build --annotation a=b -t x ctx 2>&1 | tail -1
-        Error response from daemon: output type=image: annotations are of manifests, and an image that stays here has none: push it (--push)
+        Error response from daemon: output type=image: annotations are of manifests, and an image that stays here has none: push it (--push), or have an OCI layout made (-o type=oci)
         $ hull build --push --annotation index:a=b -t x ctx 2>&1 | tail -1
         Error response from daemon: output type=image: index annotations not supported for single platform export
         $ hull build --push --annotation what:a=b -t x ctx 2>&1 | head -1
@@ -119,4 +119,124 @@ fn one_stage_is_done_again_and_what_stands_on_it() {
         Error response from daemon: stage of --no-cache-filter "onna" could not be found (did you mean on-a?)
         "#,
     );
+}
+
+#[test]
+fn files_and_archives_go_to_who_asks() {
+    if Engine::under_test() != Engine::Hull {
+        return;
+    }
+    let daemon = Daemon::start();
+    daemon.session("        $ printf 'FROM busybox\\nRUN true\\n' | hull build -q -o - - 2>/dev/null | tar -t >/dev/null; hull builder prune -af >/dev/null\n");
+    let before = daemon.settled();
+    daemon.session(
+        r#"
+        $ mkdir ctx ctx/d; echo f >ctx/f; echo g >ctx/d/g; ln -s ../f ctx/d/l; printf '%s\n' 'FROM busybox AS b' 'RUN mkdir /etc/x && echo h >/etc/hosts.mine && chown 5:6 /etc/hosts.mine' 'FROM scratch' 'COPY f /' 'COPY d /d' 'COPY --from=b /etc/hosts.mine /etc/' >ctx/Dockerfile
+        $ hull build -q -o out ctx | cut -c1-7; find out | sort; cat out/d/l
+        sha256:
+        out
+        out/d
+        out/d/g
+        out/d/l
+        out/etc
+        out/etc/hosts.mine
+        out/f
+        f
+        $ hull build --progress quiet -o - ctx 2>/dev/null | tar -tv --numeric-owner | awk '{print $1, $2, $6}' | sort -k3
+        drwxr-xr-x 0/0 d/
+        -rw-r--r-- 0/0 d/g
+        lrwxrwxrwx 0/0 d/l
+        drwxr-xr-x 0/0 etc/
+        -rw-r--r-- 5/6 etc/hosts.mine
+        -rw-r--r-- 0/0 f
+        $ hull build -q -o type=tar,dest=t.tar -t kept:1 ctx >/dev/null; tar -tf t.tar | wc -l; hull images -q kept | wc -l; hull build -q -o type=tar,dest=t.tar -t kept:1 --load ctx >/dev/null; hull images -q kept | wc -l
+        6
+        0
+        1
+        $ hull rmi kept:1 >/dev/null; hull build -q --target b -t n:1 -o type=docker,dest=d.tar ctx >/dev/null; hull load -qi d.tar; hull run --rm n:1 cat /etc/hosts.mine
+        Loaded image: n:1
+        h
+        $ hull rmi n:1 >/dev/null; hull build -q --target b -t o:1 --annotation k=v -o type=oci,dest=o.tar --metadata-file m.json ctx >/dev/null; hull load -qi o.tar; python3 -c 'import json, tarfile; t = tarfile.open("o.tar"); i = json.load(t.extractfile("index.json"))["manifests"][0]; m = json.load(t.extractfile("blobs/sha256/" + i["digest"][7:])); print(m["annotations"], i["annotations"]["org.opencontainers.image.ref.name"], json.load(open("m.json"))["containerimage.digest"] == i["digest"])'
+        Loaded image: o:1
+        {'k': 'v'} 1 True
+        $ hull rmi o:1 >/dev/null; hull build -q --target b -o type=oci,dest=lay,tar=false ctx >/dev/null; printf 'FROM b\nCOPY --from=b /etc/hosts.mine /copy\n' | hull build -q -t l --build-context b=oci-layout://lay - >/dev/null; hull run --rm l cat /copy; hull rmi l >/dev/null
+        h
+        $ printf 'FROM busybox\nRUN exit 3\n' >ctx/Bad; hull build -f ctx/Bad -o type=tar,dest=bad.tar ctx 2>/dev/null; ls bad.tar* 2>/dev/null; hull build -f ctx/Bad -o bad ctx 2>/dev/null; ls bad 2>/dev/null
+        [2]
+        $ hull build -o type=cacheonly ctx 2>&1 | tail -1
+        Error response from daemon: output type=cacheonly is not supported by hull: it has image, registry, docker, oci, tar and local
+        $ curl -s --unix-socket "${HULL_HOST#unix://}" -X POST -H 'Content-Type: application/x-tar' "http://x/build?outputs=%5B%7B%22Type%22:%22tar%22%7D%5D" | grep -c "without hull's own client"
+        1
+        $ hull images --format '{{.Repository}}'
+        busybox
+        hull/host
+        $ hull builder prune -af >/dev/null
+        "#,
+    );
+    daemon.comes_back_to(&before);
+}
+
+#[test]
+fn layers_of_a_build_become_one() {
+    Daemon::start().session(
+        r#"
+        $ mkdir ctx; printf '%s\n' 'FROM busybox' 'RUN echo 1 >/a && echo old >/b && mkdir /d && echo x >/d/x' 'RUN rm /b && rm -r /d && rm /bin/vi && chown 7:8 /a' 'ENV E=e' >ctx/Dockerfile
+        $ hull build -q --squash -t s ctx >/dev/null; hull image inspect -f '{{len .RootFS.Layers}}' busybox s; hull run --rm s sh -c 'cat /a; stat -c %u:%g /a; ls /b /d /bin/vi 2>/dev/null; echo $E'
+        1
+        2
+        1
+        7:8
+        e
+        $ hull build -q -t plain ctx >/dev/null; hull image inspect -f '{{len .RootFS.Layers}}' plain; hull history s --format '{{.Comment}}' | head -1 | cut -c1-13
+        3
+        merge sha256:
+        $ hull save s >s.tar; hull rmi s plain >/dev/null; hull builder prune -af >/dev/null; hull load -qi s.tar; hull run --rm s cat /a
+        Loaded image: s:latest
+        1
+        "#,
+    );
+}
+
+#[test]
+fn attestations_lie_beside_what_is_pushed() {
+    private_network();
+    let folder = tempfile::tempdir().expect("a folder");
+    let registry = DockerRegistry::start(folder.path(), "127.0.0.1:15210", "");
+    let daemon = Daemon::start();
+    daemon.session(
+        r#"
+        $ mkdir ctx; printf 'Package: bash\nStatus: install ok installed\nVersion: 5.2-1\nArchitecture: amd64\n' >ctx/status; printf 'FROM busybox\nARG A\nRUN --mount=type=secret,id=s true\nCOPY status /var/lib/dpkg/status\n' >ctx/Dockerfile; echo hush >s
+        $ hull build -q --push -t 127.0.0.1:15210/a:1 --provenance=mode=max --sbom --annotation index:k=v --build-arg A=value --secret id=s,src=s --metadata-file m.json ctx >/dev/null
+        $ hull rmi -f 127.0.0.1:15210/a:1 >/dev/null; hull run --rm 127.0.0.1:15210/a:1 cat /var/lib/dpkg/status 2>/dev/null | head -1
+        Package: bash
+        $ hull build --sbom -t x ctx 2>&1 | tail -1 | cut -c1-80
+        Error response from daemon: attestations lie beside an image in an index, and on
+        $ hull build --push -t x --attest type=what ctx 2>&1 | tail -1
+        Error response from daemon: the attestation type=what: there are provenance and sbom
+        $ hull build -q --provenance -o type=oci,dest=o.tar -t o:1 ctx >/dev/null; tar -xOf o.tar index.json | python3 -c 'import json, sys; print(json.load(sys.stdin)["manifests"][0]["mediaType"])'; hull load -qi o.tar
+        application/vnd.oci.image.index.v1+json
+        Loaded image: o:1
+        "#,
+    );
+    let index = got(&registry, "a/manifests/1", "application/vnd.oci.image.index.v1+json");
+    assert_eq!(index["annotations"]["k"], "v");
+    let (image, attested) = (&index["manifests"][0], &index["manifests"][1]);
+    assert_eq!(attested["annotations"]["vnd.docker.reference.digest"], image["digest"]);
+    let manifest =
+        got(&registry, &format!("a/manifests/{}", attested["digest"].as_str().expect("a digest")), OCI);
+    let blob = |number: usize| {
+        let digest = manifest["layers"][number]["digest"].as_str().expect("a digest");
+        got(&registry, &format!("a/blobs/{digest}"), "*/*")
+    };
+    let (sbom, provenance) = (blob(0), blob(1));
+    assert_eq!(sbom["predicateType"], "https://spdx.dev/Document");
+    assert_eq!(sbom["predicate"]["packages"][0]["name"], "bash");
+    let hex = image["digest"].as_str().expect("a digest").trim_start_matches("sha256:");
+    assert_eq!(sbom["subject"][0]["digest"]["sha256"], hex);
+    assert_eq!(provenance["predicateType"], "https://slsa.dev/provenance/v1");
+    let definition = &provenance["predicate"]["buildDefinition"];
+    assert_eq!(definition["externalParameters"]["request"]["args"]["build-arg:A"], "value");
+    let uri = definition["resolvedDependencies"][0]["uri"].as_str().expect("an address");
+    assert!(uri.starts_with("pkg:docker/busybox@latest"), "{uri}");
+    assert!(!provenance.to_string().contains("hush"));
 }

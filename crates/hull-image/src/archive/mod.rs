@@ -192,7 +192,10 @@ pub fn open_archive(root: BorrowedFd<'_>, source: &Found) -> Result<Option<std::
 
 /// Writes the whole tree as a tar; what is mounted in it is left out.
 pub fn export(root: BorrowedFd<'_>, ids: &IdMap, out: &mut dyn Write) -> Result<()> {
-    let mut packer = Packer::new(out, true).telling(ids);
+    export_with(root, Packer::new(out, true).telling(ids))
+}
+
+pub(crate) fn export_with<W: Write>(root: BorrowedFd<'_>, mut packer: Packer<W>) -> Result<()> {
     // As in Docker there is no entry for the root itself.
     for name in
         pack::names(open_in_root(root, b"/", OFlags::RDONLY | OFlags::DIRECTORY).map_err(whole)?.as_fd())

@@ -1,6 +1,6 @@
 //! A tree as an archive, walked by descriptor while others may change it.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::ffi::CString;
 use std::io::{self, Write};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
@@ -35,6 +35,8 @@ pub(crate) struct Packer<W> {
     of: Of,
     /// How the owners are told.
     ids: IdMap,
+    /// Paths that are left out, with all that is beneath them.
+    without: HashSet<Vec<u8>>,
     buffer: Vec<u8>,
 }
 
@@ -42,7 +44,8 @@ impl<W: Write> Packer<W> {
     pub(crate) fn new(out: W, one_file_system: bool) -> Packer<W> {
         let (links, buffer) = (HashMap::new(), vec![0; 128 * 1024]);
         let ids = IdMap::default();
-        Packer { out: Writer::new(out), links, one_file_system, of: Of::Overlay, ids, buffer }
+        let without = HashSet::new();
+        Packer { out: Writer::new(out), links, one_file_system, of: Of::Overlay, ids, without, buffer }
     }
 
     /// Writes a volume.
@@ -53,6 +56,11 @@ impl<W: Write> Packer<W> {
     /// Owners are told as they are inside of a user namespace.
     pub(crate) fn telling(self, ids: &IdMap) -> Packer<W> {
         Packer { ids: ids.clone(), ..self }
+    }
+
+    /// Some paths are left out.
+    pub(crate) fn without(self, without: HashSet<Vec<u8>>) -> Packer<W> {
+        Packer { without, ..self }
     }
 
     /// Ends the archive.
@@ -66,6 +74,9 @@ impl<W: Write> Packer<W> {
     }
 
     fn tree(&mut self, folder: BorrowedFd<'_>, name: &[u8], path: &[u8], depth: usize) -> Result<()> {
+        if self.without.contains(path) {
+            return Ok(());
+        }
         let Some(inner) = self.one(folder, name, path)? else { return Ok(()) };
         if depth >= DEPTH {
             return Err(Error::invalid(format!(

@@ -1,7 +1,7 @@
 //! What a snapshot changed, as a layer of a new image.
 
 use std::io::{Read, Write};
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, OwnedFd};
 use std::path::Path;
 use std::sync::Arc;
 
@@ -103,7 +103,11 @@ pub(super) fn piped<T>(
 
 /// Writes the changes as a layer's archive: what is there as it is, what is gone as a whiteout.
 pub(super) fn pack(upper: &Path, changes: &Changes, out: &mut dyn Write) -> Result<()> {
-    let upper = open_upper(upper)?;
+    pack_of(&open_upper(upper)?, changes, out)
+}
+
+/// The same of a folder that is open.
+pub(super) fn pack_of(upper: &OwnedFd, changes: &Changes, out: &mut dyn Write) -> Result<()> {
     let mut packer = Packer::new(out, false);
     for (path, kind) in changes {
         let (folder, name) = split(path);
@@ -116,7 +120,7 @@ pub(super) fn pack(upper: &Path, changes: &Changes, out: &mut dyn Write) -> Resu
         let folder = if folder.is_empty() { b"." } else { folder };
         let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
         let resolve = ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS;
-        match openat2(&upper, folder, flags, Mode::empty(), resolve) {
+        match openat2(upper, folder, flags, Mode::empty(), resolve) {
             Ok(folder) => packer.one(folder.as_fd(), name, path)?,
             // It went, or became a link, since the changes were looked at.
             Err(Errno::NOENT | Errno::NOTDIR | Errno::LOOP) => continue,

@@ -24,6 +24,11 @@ impl Store {
     }
 }
 
+/// The paths that may be there only to be mounted on.
+pub(super) fn places() -> impl Iterator<Item = &'static str> {
+    FOLDERS.iter().chain(FILES).copied().chain(LINKS.iter().map(|(link, _)| *link))
+}
+
 /// Fills a folder with the mount points of a container.
 pub(super) fn fill(root: &Path) -> Result<()> {
     let made = |path: &Path, result: Result<(), Errno>| match result {

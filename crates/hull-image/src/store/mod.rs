@@ -23,6 +23,7 @@ mod manifest;
 pub(crate) mod receive;
 mod remove;
 mod save;
+mod save_built;
 mod seal;
 pub(crate) mod send;
 mod snapshot;

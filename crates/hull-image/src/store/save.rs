@@ -16,7 +16,7 @@ use crate::{Digest, Error, Result};
 
 const MANIFEST: &str = "application/vnd.oci.image.manifest.v1+json";
 const CONFIG: &str = "application/vnd.oci.image.config.v1+json";
-const LAYER: &str = "application/vnd.oci.image.layer.v1.tar";
+pub(super) const LAYER: &str = "application/vnd.oci.image.layer.v1.tar";
 
 /// An image and the names under which it is saved.
 struct Saved {
@@ -143,7 +143,7 @@ impl Store {
         })
     }
 
-    fn write_layer<W: Write>(&self, out: &mut Writer<W>, chain_id: &Digest) -> Result<()> {
+    pub(super) fn write_layer<W: Write>(&self, out: &mut Writer<W>, chain_id: &Digest) -> Result<()> {
         let row = self.layer_row(chain_id)?;
         let entry = Entry::new(&path(&row.diff_id), Kind::File, 0o644, row.archive_size, 0);
         out.header(&entry).map_err(sending)?;
@@ -242,10 +242,10 @@ fn describe(
     }
 }
 
-fn path(digest: &Digest) -> String {
+pub(super) fn path(digest: &Digest) -> String {
     format!("blobs/sha256/{}", digest.hex())
 }
 
-fn sending(error: io::Error) -> Error {
+pub(super) fn sending(error: io::Error) -> Error {
     Error::system("write the archive", error)
 }

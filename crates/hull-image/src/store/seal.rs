@@ -88,7 +88,7 @@ impl Store {
     }
 
     /// Gives a layer its place above another, and its row.
-    fn enter_layer(
+    pub(super) fn enter_layer(
         self: &Arc<Self>,
         unpacked: &Unpacked<'_>,
         below: Option<Digest>,

@@ -1,6 +1,7 @@
 //! `hull build`: a folder, an archive or a Dockerfile is sent, an image is what comes of it.
 
 mod contexts;
+mod frames;
 mod outputs;
 mod pack;
 mod show;
@@ -25,6 +26,8 @@ use crate::credentials::registry_config;
 use crate::error::{Error, ExitStatus};
 use crate::outln;
 
+use self::frames::Answer;
+use self::outputs::Outputs;
 use self::pack::Packed;
 use self::show::{Show, Told};
 
@@ -60,6 +63,9 @@ pub struct BuildArgs {
     /// Add annotation to the image (format: "[manifest:|index:|manifest-descriptor:]KEY=VALUE"); it goes where the image is pushed
     #[arg(long, value_name = "stringArray")]
     annotation: Vec<String>,
+    /// Attestations beside an image that is pushed or an OCI layout (format: "type=sbom", "type=provenance,mode=max")
+    #[arg(long, value_name = "stringArray")]
+    attest: Vec<String>,
     /// Images whose steps are used where they are the same
     #[arg(long, value_name = "stringArray")]
     cache_from: Vec<String>,
@@ -96,8 +102,8 @@ pub struct BuildArgs {
     /// Set metadata for an image
     #[arg(long, value_name = "stringArray")]
     label: Vec<String>,
-    /// The image goes to the daemon, which it does in any case
-    #[arg(long, hide = true)]
+    /// The image stays in the daemon, also where --output says something else
+    #[arg(long)]
     load: bool,
     /// Memory limit of a step
     #[arg(short, long, value_name = "bytes", value_parser = units::bytes)]
@@ -117,12 +123,18 @@ pub struct BuildArgs {
     /// Do not cache specified stages
     #[arg(long, value_name = "stringArray", value_delimiter = ',')]
     no_cache_filter: Vec<String>,
+    /// Where the build goes: a folder, - (an archive of the files), or type=local|tar|oci|docker|image|registry[,dest=PATH]…
+    #[arg(short, long, value_name = "stringArray")]
+    output: Vec<String>,
     /// Set target platform for build
     #[arg(long, value_name = "os/arch[/variant]")]
     platform: Option<String>,
     /// Set type of progress output (auto, plain, tty, quiet, rawjson)
     #[arg(long, value_name = "string", default_value = "auto", env = "BUILDKIT_PROGRESS", hide_env = true)]
     progress: String,
+    /// Shorthand for "--attest=type=provenance"
+    #[arg(long, value_name = "string", num_args = 0..=1, default_missing_value = "true", require_equals = true)]
+    provenance: Option<String>,
     /// Always attempt to pull a newer version of the image
     #[arg(long)]
     pull: bool,
@@ -135,12 +147,18 @@ pub struct BuildArgs {
     /// Remove intermediate containers after a successful build, which hull does in any case
     #[arg(long, hide = true, num_args = 0..=1, default_missing_value = "true", require_equals = true)]
     rm: Option<bool>,
+    /// Shorthand for "--attest=type=sbom"
+    #[arg(long, value_name = "string", num_args = 0..=1, default_missing_value = "true", require_equals = true)]
+    sbom: Option<String>,
     /// Secret to expose to the build (format: "id=mysecret[,src=/local/secret|env=VARIABLE]")
     #[arg(long, value_name = "stringArray")]
     secret: Vec<String>,
     /// Shared memory size of a step
     #[arg(long, value_name = "bytes", value_parser = units::bytes)]
     shm_size: Option<i64>,
+    /// Make one layer of all that the build adds to its base
+    #[arg(long)]
+    squash: bool,
     /// SSH agent socket or keys to expose to the build
     #[arg(long, value_name = "stringArray")]
     ssh: Vec<String>,
@@ -174,7 +192,11 @@ pub async fn build(args: BuildArgs, context: &Context) -> Result<ExitStatus, Err
     refuse(&args)?;
     let secrets = secrets(&args.secret)?;
     let sent = sent(&args)?;
-    let query = query(&args, &sent.name)?.with_some("remote", sent.remote.as_deref());
+    let outputs = Outputs::of(&args)?;
+    let query = query(&args, &sent.name)?
+        .with_some("remote", sent.remote.as_deref())
+        .with_some("outputs", outputs.query())
+        .with_flag("framed", outputs.framed());
     let (contexts, beside) = contexts::named(&args.build_context)?;
     let preface = json!({ "secrets": secrets, "dockerfile": sent.dockerfile, "contexts": contexts });
     let registries = registry_config(context);
@@ -191,7 +213,9 @@ pub async fn build(args: BuildArgs, context: &Context) -> Result<ExitStatus, Err
             "the daemon is not hull, whose builder hull build talks to: use docker build with it",
         ));
     }
-    let told = show::follow(&mut response.json_stream(), show, args.check).await?;
+    let mut answer = Answer::of(response, outputs.places);
+    let told = show::follow(&mut answer, show, args.check).await?;
+    answer.finish().await?;
     finish(&args, &told)
 }
 
@@ -257,7 +281,8 @@ fn query(args: &BuildArgs, name: &str) -> Result<Query, Error> {
         .with_some("labels", json_of(&pairs(&args.label)))
         .with_flag("nocache", args.no_cache)
         .with_some("nocachefilter", list_of(&args.no_cache_filter))
-        .with_some("outputs", outputs::asked(args)?)
+        .with_flag("squash", args.squash)
+        .with_some("attests", outputs::attestations(args)?)
         .with_flag("pull", args.pull)
         .with_flag("check", args.check)
         .with_some("networkmode", args.network.as_deref())

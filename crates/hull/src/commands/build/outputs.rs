@@ -1,21 +1,134 @@
 //! Where a build goes: what the flags mean for it, in the words of BuildKit's exporters.
 
+use std::io::IsTerminal as _;
+use std::path::PathBuf;
+
 use serde_json::{Map, Value, json};
 
 use super::BuildArgs;
+use super::frames::Place;
 use crate::error::Error;
 
-/// The query's `outputs`; none where the image stays where it is built.
-pub(super) fn asked(args: &BuildArgs) -> Result<Option<String>, Error> {
-    if !args.push && args.annotation.is_empty() {
-        return Ok(None);
+/// What is asked of the daemon, and where what it sends goes.
+#[derive(Debug, Default)]
+pub(super) struct Outputs {
+    asked: Vec<Value>,
+    /// For each output; none where nothing comes.
+    pub(super) places: Vec<Option<Place>>,
+}
+
+impl Outputs {
+    /// What the flags say.
+    ///
+    /// # Errors
+    /// They make no sense.
+    pub(super) fn of(args: &BuildArgs) -> Result<Outputs, Error> {
+        let mut outputs = Outputs::default();
+        for text in &args.output {
+            outputs.add(text)?;
+        }
+        if args.push {
+            outputs.asked.push(json!({ "Type": "image", "Attrs": { "push": "true" } }));
+            outputs.places.push(None);
+        }
+        if args.load && !outputs.asked.is_empty() {
+            outputs.asked.push(json!({ "Type": "image" }));
+            outputs.places.push(None);
+        }
+        let annotations = annotations(&args.annotation)?;
+        if !annotations.is_empty() {
+            if outputs.asked.is_empty() {
+                outputs.asked.push(json!({ "Type": "image", "Attrs": {} }));
+                outputs.places.push(None);
+            }
+            for output in &mut outputs.asked {
+                for (name, value) in &annotations {
+                    output["Attrs"][name] = value.clone();
+                }
+            }
+        }
+        if outputs.places.iter().filter(|place| **place == Some(Place::Out)).count() > 1 {
+            return Err(Error::new("several outputs go to standard output, which takes one"));
+        }
+        Ok(outputs)
     }
-    let mut attrs = Map::new();
-    if args.push {
-        attrs.insert("push".to_owned(), json!("true"));
+
+    /// The query's `outputs`; none where the image stays where it is built.
+    pub(super) fn query(&self) -> Option<String> {
+        (!self.asked.is_empty()).then(|| json!(self.asked).to_string())
     }
-    attrs.extend(annotations(&args.annotation)?);
-    Ok(Some(json!([{ "Type": "image", "Attrs": attrs }]).to_string()))
+
+    /// Whether archives are in the answer.
+    pub(super) fn framed(&self) -> bool {
+        self.places.iter().any(Option::is_some)
+    }
+
+    fn add(&mut self, text: &str) -> Result<(), Error> {
+        let wrong = |why: &str| Error::flag(format!("--output {text}: {why}"));
+        let (mut kind, mut dest, mut attrs, mut unpacked) = (String::new(), None, Map::new(), false);
+        if !text.contains('=') {
+            // A folder, or an archive on standard output.
+            kind = if text == "-" { "tar" } else { "local" }.to_owned();
+            dest = Some(text.to_owned());
+        } else {
+            for field in text.split(',') {
+                match field.split_once('=') {
+                    Some(("type", value)) => kind = value.to_owned(),
+                    Some(("dest", value)) => dest = Some(value.to_owned()),
+                    Some(("tar", value)) => unpacked = value == "false",
+                    Some((name, value)) => drop(attrs.insert(name.to_owned(), json!(value))),
+                    None => return Err(wrong(&format!("{field:?} is no NAME=VALUE"))),
+                }
+            }
+        }
+        let sent = matches!(kind.as_str(), "local" | "tar" | "oci") || kind == "docker" && dest.is_some();
+        if unpacked && !matches!(kind.as_str(), "oci" | "docker") {
+            return Err(wrong("tar=false is of type=oci and type=docker"));
+        }
+        let place = match (kind.as_str(), dest) {
+            ("", _) => return Err(wrong("type is required")),
+            ("local", None) => return Err(wrong("dest is required for local output")),
+            ("local", Some(dest)) => Some(Place::Folder(PathBuf::from(dest))),
+            (_, Some(dest)) if sent && unpacked && dest != "-" => Some(Place::Folder(PathBuf::from(dest))),
+            (_, None) if sent && unpacked => return Err(wrong("dest is required with tar=false")),
+            (_, Some(dest)) if sent && dest != "-" => Some(Place::File(PathBuf::from(dest))),
+            _ if sent => {
+                if std::io::stdout().is_terminal() {
+                    return Err(wrong("dest is required: refusing to write an archive to a terminal"));
+                }
+                Some(Place::Out)
+            }
+            (_, Some(_)) => return Err(wrong("dest is of type=local, tar, oci and docker")),
+            (_, None) => None,
+        };
+        // Without a place, a Docker image is the daemon's own.
+        let kind = if kind == "docker" && !sent { "image" } else { kind.as_str() };
+        self.asked.push(json!({ "Type": kind, "Attrs": attrs }));
+        self.places.push(place);
+        Ok(())
+    }
+}
+
+/// The query's `attests`: attributes of attestations by their kinds; none where there are none.
+pub(super) fn attestations(args: &BuildArgs) -> Result<Option<String>, Error> {
+    let mut asked = Map::new();
+    for text in &args.attest {
+        let fields: Vec<&str> = text.split(',').collect();
+        let kind = fields.iter().find_map(|field| field.strip_prefix("type="));
+        let kind = kind.ok_or_else(|| Error::flag(format!("--attest {text}: type is required")))?;
+        let rest: Vec<&str> = fields.iter().filter(|field| !field.starts_with("type=")).copied().collect();
+        asked.insert(kind.to_owned(), json!(rest.join(",")));
+    }
+    for (kind, value) in [("provenance", &args.provenance), ("sbom", &args.sbom)] {
+        let attributes = match value.as_deref() {
+            None => continue,
+            Some("true" | "1") => "",
+            Some("false" | "0") => "disabled=true",
+            Some(attributes) => attributes,
+        };
+        asked.insert(kind.to_owned(), json!(attributes));
+    }
+    Ok((!asked.is_empty()).then(|| Value::Object(asked).to_string()))
 }
 
 /// Annotations as attributes of an output: `[KIND[,KIND]:]KEY=VALUE`.
@@ -58,6 +171,25 @@ mod tests {
         assert_eq!(read("index,manifest:k=v"), json!({ "annotation-index.k": "v", "annotation.k": "v" }));
         for wrong in ["k", "=v", "what:k=v", "index:=v"] {
             assert!(annotations(&[wrong.to_owned()]).is_err(), "{wrong}");
+        }
+    }
+
+    #[test]
+    fn outputs_have_their_places() {
+        let read = |text: &str| {
+            let mut outputs = Outputs::default();
+            outputs.add(text).map(|()| (outputs.asked[0]["Type"].clone(), outputs.places[0].clone()))
+        };
+        let folder = |path: &str| Some(Place::Folder(PathBuf::from(path)));
+        assert_eq!(read("out").unwrap(), (json!("local"), folder("out")));
+        assert_eq!(read("type=local,dest=o").unwrap(), (json!("local"), folder("o")));
+        assert_eq!(read("type=oci,dest=o,tar=false").unwrap(), (json!("oci"), folder("o")));
+        assert_eq!(read("type=docker,dest=f.tar").unwrap().1, Some(Place::File(PathBuf::from("f.tar"))));
+        assert_eq!(read("type=docker").unwrap(), (json!("image"), None));
+        assert_eq!(read("type=registry,name=r/x").unwrap(), (json!("registry"), None));
+        for wrong in ["type=local", "dest=x", "type=image,dest=x", "type=tar,tar=false,dest=x", "type=oci,x"]
+        {
+            assert!(read(wrong).is_err(), "{wrong}");
         }
     }
 }

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use indicatif::{MultiProgress, ProgressBar, ProgressDrawTarget, ProgressStyle};
 use serde_json::Value;
 
-use crate::client::JsonStream;
+use super::frames::Answer;
 use crate::errln;
 use crate::error::Error;
 
@@ -78,7 +78,7 @@ const WIDTH: usize = 100;
 ///
 /// # Errors
 /// It failed: what a person needs to know of that has been shown but for the last line.
-pub(super) async fn follow(stream: &mut JsonStream, show: Show, check: bool) -> Result<Told, Error> {
+pub(super) async fn follow(stream: &mut Answer, show: Show, check: bool) -> Result<Told, Error> {
     let target =
         if show == Show::Terminal { ProgressDrawTarget::stderr() } else { ProgressDrawTarget::hidden() };
     let mut screen = Screen {

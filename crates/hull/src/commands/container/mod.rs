@@ -2,6 +2,7 @@
 
 mod attach;
 mod copy;
+pub use copy::extract_into;
 mod exec;
 mod foreground;
 mod lifecycle;

@@ -168,6 +168,14 @@ async fn out_of(
     }
 }
 
+/// Extracts an archive that comes in pieces into a folder; what is in it becomes whoever calls.
+///
+/// # Errors
+/// It is malformed, leads out of the folder, or the disk is full.
+pub fn extract_into(pieces: mpsc::Receiver<Bytes>, folder: String) -> Result<(), Error> {
+    extract::extract(Receiver::new(pieces), &paths::Plan { folder, rename: None }, false)
+}
+
 /// From here to a container.
 async fn into(
     args: &CopyArgs,

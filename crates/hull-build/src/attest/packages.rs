@@ -1,0 +1,230 @@
+//! The packages of an image, read from its package managers' own lists: an image's files are an attacker's, so every path
+//! is resolved beneath it and every list has its limit.
+
+use std::io::Read;
+use std::os::fd::BorrowedFd;
+
+use hull_engine::Kind;
+use rustix::fs::{Dir, Mode, OFlags, ResolveFlags, openat2};
+use rustix::io::Errno;
+
+use crate::failure::{Failure, Result};
+
+/// The longest list, in bytes.
+const LIST_LIMIT: u64 = 256 << 20;
+/// So many packages are listed.
+const PACKAGES: usize = 200_000;
+/// Where rpm has its list.
+const RPM: [&str; 3] =
+    ["var/lib/rpm/rpmdb.sqlite", "var/lib/rpm/Packages", "usr/lib/sysimage/rpm/rpmdb.sqlite"];
+
+/// An installed package.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Package {
+    /// `deb` or `apk`.
+    pub(super) kind: &'static str,
+    pub(super) name: String,
+    pub(super) version: String,
+    pub(super) architecture: String,
+    pub(super) licence: Option<String>,
+    /// The distribution's id and version.
+    pub(super) distribution: (String, String),
+}
+
+impl Package {
+    /// As a package URL.
+    pub(super) fn url(&self) -> String {
+        let (id, version) = &self.distribution;
+        let namespace = match (id.is_empty(), self.kind) {
+            (false, _) => id.as_str(),
+            (true, "apk") => "alpine",
+            (true, _) => "debian",
+        };
+        let distro = match version.is_empty() {
+            true => String::new(),
+            false => format!("&distro={}-{}", encoded(namespace), encoded(version)),
+        };
+        format!(
+            "pkg:{}/{}/{}@{}?arch={}{distro}",
+            self.kind,
+            encoded(namespace),
+            encoded(&self.name),
+            encoded(&self.version),
+            encoded(&self.architecture)
+        )
+    }
+}
+
+/// With what means something in an address as its number.
+fn encoded(text: &str) -> String {
+    let mut encoded = String::new();
+    for byte in text.bytes() {
+        match byte {
+            b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'.' | b'-' | b'_' | b'~' => {
+                encoded.push(char::from(byte))
+            }
+            _ => encoded.push_str(&format!("%{byte:02X}")),
+        }
+    }
+    encoded
+}
+
+/// The packages that the files beneath a root say are installed.
+pub(super) fn found(root: BorrowedFd<'_>) -> Result<Vec<Package>> {
+    if let Some(list) = RPM.into_iter().find(|list| matches!(opened(root, list), Ok(Some(_)))) {
+        return Err(Failure::new(
+            Kind::NotImplemented,
+            format!(
+                "--sbom: the image has packages of rpm (/{list}), whose list is not read yet: dpkg's and apk's are"
+            ),
+        ));
+    }
+    let release = text(root, "etc/os-release")?.or(text(root, "usr/lib/os-release")?).unwrap_or_default();
+    let distribution = (of_release(&release, "ID"), of_release(&release, "VERSION_ID"));
+    let mut packages = Vec::new();
+    if let Some(status) = text(root, "var/lib/dpkg/status")? {
+        packages.extend(dpkg(&status, &distribution));
+    }
+    // Images that are put together without dpkg have a file for each package.
+    if let Some(folder) = opened(root, "var/lib/dpkg/status.d")? {
+        for entry in Dir::read_from(&folder).into_iter().flatten().flatten() {
+            let Ok(name) = entry.file_name().to_str() else { continue };
+            if name.starts_with('.') || name.ends_with(".md5sums") {
+                continue;
+            }
+            let status = text(root, &format!("var/lib/dpkg/status.d/{name}"))?.unwrap_or_default();
+            packages.extend(dpkg(&status, &distribution));
+        }
+    }
+    for list in ["lib/apk/db/installed", "usr/lib/apk/db/installed"] {
+        if let Some(installed) = text(root, list)? {
+            packages.extend(apk(&installed, &distribution));
+            break;
+        }
+    }
+    if packages.len() > PACKAGES {
+        return Err(Failure::invalid(format!(
+            "--sbom: the image claims {} packages: {PACKAGES} are allowed",
+            packages.len()
+        )));
+    }
+    packages
+        .sort_by(|a, b| (&a.name, &a.version, &a.architecture).cmp(&(&b.name, &b.version, &b.architecture)));
+    packages.dedup();
+    Ok(packages)
+}
+
+fn opened(root: BorrowedFd<'_>, path: &str) -> Result<Option<std::fs::File>> {
+    let flags = OFlags::RDONLY | OFlags::NONBLOCK | OFlags::CLOEXEC;
+    let resolve = ResolveFlags::IN_ROOT | ResolveFlags::NO_MAGICLINKS;
+    match openat2(root, path, flags, Mode::empty(), resolve) {
+        Ok(file) => Ok(Some(file.into())),
+        Err(Errno::NOENT | Errno::NOTDIR | Errno::LOOP) => Ok(None),
+        Err(errno) => Err(Failure::system(format_args!("read /{path} of the image"), errno)),
+    }
+}
+
+fn text(root: BorrowedFd<'_>, path: &str) -> Result<Option<String>> {
+    let Some(file) = opened(root, path)?.filter(|file| file.metadata().is_ok_and(|file| file.is_file()))
+    else {
+        return Ok(None);
+    };
+    let mut bytes = Vec::new();
+    file.take(LIST_LIMIT + 1)
+        .read_to_end(&mut bytes)
+        .map_err(|error| Failure::system(format_args!("read /{path} of the image"), error))?;
+    if bytes.len() as u64 > LIST_LIMIT {
+        return Err(Failure::invalid(format!("--sbom: /{path} is longer than {LIST_LIMIT} bytes")));
+    }
+    Ok(Some(String::from_utf8_lossy(&bytes).into_owned()))
+}
+
+fn of_release(text: &str, name: &str) -> String {
+    let value = text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix('='));
+    value.unwrap_or_default().trim().trim_matches(['"', '\'']).to_owned()
+}
+
+/// dpkg's paragraphs: what is installed of them.
+fn dpkg(text: &str, distribution: &(String, String)) -> Vec<Package> {
+    let paragraph = |paragraph: &str| {
+        let field = |name: &str| {
+            let value = paragraph.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(": "));
+            value.unwrap_or_default().trim().to_owned()
+        };
+        let (name, version, status) = (field("Package"), field("Version"), field("Status"));
+        // One file for each package says nothing of its status.
+        let installed = status.is_empty() || status.ends_with(" installed");
+        (installed && !name.is_empty() && !version.is_empty()).then(|| Package {
+            kind: "deb",
+            name,
+            version,
+            architecture: field("Architecture"),
+            licence: None,
+            distribution: distribution.clone(),
+        })
+    };
+    text.split("\n\n").filter_map(paragraph).collect()
+}
+
+/// apk's records.
+fn apk(text: &str, distribution: &(String, String)) -> Vec<Package> {
+    let record = |record: &str| {
+        let field = |name: &str| {
+            record.lines().find_map(|line| line.strip_prefix(name)).unwrap_or_default().to_owned()
+        };
+        let (name, version) = (field("P:"), field("V:"));
+        (!name.is_empty() && !version.is_empty()).then(|| Package {
+            kind: "apk",
+            name,
+            version,
+            architecture: field("A:"),
+            licence: Some(field("L:")).filter(|licence| !licence.is_empty()),
+            distribution: distribution.clone(),
+        })
+    };
+    text.split("\n\n").filter_map(record).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::fd::AsFd;
+
+    use super::*;
+
+    #[test]
+    fn lists_are_read_beneath_the_root() {
+        let folder = tempfile::tempdir().unwrap();
+        let put = |path: &str, text: &str| {
+            let path = folder.path().join(path);
+            std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+            std::fs::write(path, text).unwrap();
+        };
+        put("etc/os-release", "ID=debian\nVERSION_ID=\"12\"\n");
+        put(
+            "var/lib/dpkg/status",
+            "Package: b\nStatus: install ok installed\nArchitecture: all\nVersion: 2\n\nPackage: gone\nStatus: deinstall ok \
+             config-files\nVersion: 1\n",
+        );
+        put("var/lib/dpkg/status.d/a", "Package: a\nVersion: 1\nArchitecture: amd64\n");
+        put("var/lib/dpkg/status.d/a.md5sums", "Package: no\nVersion: 1\n");
+        std::fs::create_dir_all(folder.path().join("lib/apk/db")).unwrap();
+        std::os::unix::fs::symlink("/../../../../etc/passwd", folder.path().join("lib/apk/db/installed"))
+            .unwrap();
+        let root = std::fs::File::open(folder.path()).unwrap();
+        let packages = found(root.as_fd()).unwrap();
+        let names: Vec<&str> = packages.iter().map(|package| package.name.as_str()).collect();
+        assert_eq!(names, ["a", "b"]);
+        assert_eq!(packages[0].url(), "pkg:deb/debian/a@1?arch=amd64&distro=debian-12");
+        put("var/lib/rpm/Packages", "x");
+        assert!(found(root.as_fd()).unwrap_err().message.contains("rpm"));
+    }
+
+    #[test]
+    fn apks_records() {
+        let text = "C:x\nP:musl\nV:1.2-r0\nA:x86_64\nL:MIT\n\nP:nothing\n";
+        let packages = apk(text, &("alpine".to_owned(), String::new()));
+        assert_eq!(packages.len(), 1);
+        assert_eq!(packages[0].url(), "pkg:apk/alpine/musl@1.2-r0?arch=x86_64");
+        assert_eq!(packages[0].licence.as_deref(), Some("MIT"));
+    }
+}
