@@ -93,10 +93,12 @@ fn a_repository_is_a_context() {
     let root = tempfile::tempdir().expect("a folder");
     repositories(root.path());
     let _server = Server::http(root.path());
+    // The program itself: `git daemon` would leave it behind when it is killed.
+    let programs = Command::new("git").arg("--exec-path").output().expect("git").stdout;
+    let programs = String::from_utf8(programs).expect("a path");
     let _git = Server::start(
         &[
-            "git",
-            "daemon",
+            &format!("{}/git-daemon", programs.trim_end()),
             "--export-all",
             "--listen=127.0.0.1",
             "--port=9418",
