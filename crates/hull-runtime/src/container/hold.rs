@@ -88,7 +88,7 @@ impl Held {
     /// # Errors
     /// The process cannot be told. One that has ended is no error here: it has told why.
     pub fn let_go(&self) -> Result<()> {
-        report::start(self.child.sync.as_fd())
+        self.child.let_go()
     }
 
     /// The connection over which it tells.

@@ -250,6 +250,11 @@ impl Child {
         self.outside.as_ref().map_or(Ok(()), |outside| outside.join_cgroup(self.pid))
     }
 
+    /// Starts a child that waits for that, or is about to, with nothing else left that it asks for; see [`Held`].
+    pub(crate) fn let_go(&self) -> Result<()> {
+        report::start(self.sync.as_fd())
+    }
+
     /// Lets a child go on that asked with [`Step::NeedsHooks`], and tells it its process id.
     pub fn hooks_are_done(&mut self) -> Result<()> {
         report::hooks_are_done(self.sync.as_fd(), self.pid)

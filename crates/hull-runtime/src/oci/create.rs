@@ -17,7 +17,7 @@ use crate::container::{Child, Held, Hold, Root, Start, Step, Streams, hooks};
 use crate::error::Context;
 use crate::protocol::Rootfs;
 use crate::sys::sockets;
-use crate::{Error, Result, container, seccomp};
+use crate::{Error, Result, container, seccomp, sys};
 
 /// What [`Runtime::create`] is asked for, besides the bundle's configuration.
 #[derive(Clone, Debug, Default)]
@@ -72,6 +72,8 @@ pub struct Created {
     pub warnings: Vec<String>,
     /// The first process, for who starts it; none: it waits at a socket of the container's folder.
     held: Option<Held>,
+    /// It is let go already, and stands still behind its exec.
+    watched: Option<Watched>,
     /// Its file systems, held so that its end waits for none of them.
     root: Option<Root>,
 }
@@ -124,7 +126,7 @@ impl Runtime {
         let child = making.first_process(&mut cgroup)?;
         let mut unkept = UnlessKept { child: Some(child), resctrl: None };
         let made = making.container(&mut unkept, folder, &cgroup);
-        let (container, terminal) = made.inspect_err(|_| making.undo(&unkept))?;
+        let Made { container, terminal, watched } = made.inspect_err(|_| making.undo(&unkept))?;
         said.extend(making.warnings);
         cgroup.keep();
         match unkept.child.take() {
@@ -136,7 +138,7 @@ impl Runtime {
                 } else {
                     (child.into_pidfd(), None)
                 };
-                Ok(Created { container, terminal, pidfd, warnings: said, held, root })
+                Ok(Created { container, terminal, pidfd, warnings: said, held, watched, root })
             }
             None => unreachable!("the child was just put there"),
         }
@@ -148,21 +150,14 @@ impl Created {
     ///
     /// # Errors
     /// As of that; nothing of the container is left then.
-    pub fn start(&self) -> Result<()> {
-        let pid = self.container.record.pid;
+    pub fn start(&mut self) -> Result<()> {
         let Some(held) = &self.held else { return self.container.start() };
-        let started = if super::is_protected() {
-            self.container.start_held(held, None)
-        } else {
-            match Watched::begin(pid) {
-                Some(watched) => self.container.start_held(held, Some(watched)),
-                None => {
-                    let advice =
-                        "the kernel lets nobody trace (sysctl kernel.yama.ptrace_scope): create and start it";
-                    Err(Error::refused("watch the exec of the command", advice))
-                }
-            }
+        let watched = match self.watched.take() {
+            Some(watched) => Ok(Some(watched)),
+            None => watch_unless_protected(self.container.record.pid)
+                .and_then(|watched| held.let_go().map(|()| watched)),
         };
+        let started = watched.and_then(|watched| self.container.start_held(held, watched));
         if started.is_err() {
             // The error of the start is the one to tell.
             let _ = self.container.delete(true);
@@ -182,6 +177,19 @@ impl Created {
             container.delete(true)
         })
     }
+}
+
+/// What a first process on its way has become.
+struct Made {
+    container: Container,
+    /// Its terminal, if the caller wants it.
+    terminal: Option<OwnedFd>,
+    watched: Option<Watched>,
+}
+
+/// Watches a process's exec, unless what it could get at thereby cannot be written.
+fn watch_unless_protected(pid: i32) -> Result<Option<Watched>> {
+    if super::is_protected() { Ok(None) } else { Watched::begin(pid).map(Some) }
 }
 
 /// Ends what was made when it is not wanted after all: a child that waits to be started, and its class of `resctrl`.
@@ -230,6 +238,8 @@ impl Making<'_> {
         let streams =
             if wants_terminal { Streams::Terminal { size: console_size(spec) } } else { Streams::Inherited };
         let network_comes_later = self.network_comes_later();
+        // A signal would have it stand still while it is traced, until somebody looks; it has its own back at the exec.
+        let signals = sys::hold_signals().context(|| "hold signals back".into())?;
         let mut child = container::start(Start {
             spec,
             rootfs: &Rootfs::Path,
@@ -246,6 +256,7 @@ impl Making<'_> {
             hold: Some(self.hold),
             no_pivot: create.no_pivot,
         })?;
+        drop(signals);
         cgroup.place(child.pid())?;
         self.warnings = cgroup.cgroup().complete(linux.and_then(|linux| linux.resources().as_ref()))?;
         // Before it is let go on: it mounts what shows its network.
@@ -262,28 +273,31 @@ impl Making<'_> {
     fn network_comes_later(&self) -> bool {
         let linux = self.spec.linux().as_ref();
         let mut own = linux.and_then(|linux| linux.namespaces().as_ref()).into_iter().flatten();
-        let is_new = own.clone().any(|namespace| {
+        let is_new = own.any(|namespace| {
             namespace.typ() == LinuxNamespaceType::Network
                 && namespace.path().as_ref().is_none_or(|path| path.as_os_str().is_empty())
         });
-        let is_shown = self.spec.hooks().is_some()
-            || linux.is_some_and(|linux| linux.net_devices().is_some())
-            || linux.and_then(|linux| linux.seccomp().as_ref()?.listener_path().as_ref()).is_some();
-        is_new && !is_shown && !own.any(|namespace| namespace.typ() == LinuxNamespaceType::User)
+        is_new && self.asks_for_nothing() && linux.is_none_or(|linux| linux.net_devices().is_none())
+    }
+
+    /// Whether the first process asks its parent for nothing but its cgroup and its network: there are no hooks, nobody
+    /// who answers its filter, and no user namespace.
+    fn asks_for_nothing(&self) -> bool {
+        let linux = self.spec.linux().as_ref();
+        let mut namespaces = linux.and_then(|linux| linux.namespaces().as_ref()).into_iter().flatten();
+        let answered = linux.and_then(|linux| linux.seccomp().as_ref()?.listener_path().as_ref()).is_some();
+        let users = namespaces.any(|namespace| namespace.typ() == LinuxNamespaceType::User);
+        self.spec.hooks().is_none() && !answered && !users
     }
 
     /// Leads the first process to where it waits, and writes down what the container is.
-    fn container(
-        &mut self,
-        unkept: &mut UnlessKept,
-        folder: NewFolder,
-        cgroup: &NewCgroup,
-    ) -> Result<(Container, Option<OwnedFd>)> {
+    fn container(&mut self, unkept: &mut UnlessKept, folder: NewFolder, cgroup: &NewCgroup) -> Result<Made> {
         let Some(child) = &mut unkept.child else { unreachable!("the child was just put there") };
         let record = self.record(child, cgroup)?;
         unkept.resctrl.clone_from(&record.resctrl);
         // The first process mounts meanwhile.
         folder.write_ahead(&record)?;
+        let watched = self.let_go_early(child)?;
         let terminal = self.lead(child, cgroup.cgroup())?;
         if let Some(file) = &self.create.pid_file {
             write_pid(file, record.pid)?;
@@ -291,7 +305,20 @@ impl Making<'_> {
         if let Some(socket) = &self.create.pidfd_socket {
             send_pidfd(socket, child.pidfd())?;
         }
-        Ok((folder.keep(record, self.spec.hooks().clone())?, terminal))
+        Ok(Made { container: folder.keep(record, self.spec.hooks().clone())?, terminal, watched })
+    }
+
+    /// Where the exec is watched, a first process that asks for nothing any more need not wait for the start: it stands
+    /// still behind the exec, and in between nobody wakes anybody.
+    fn let_go_early(&self, child: &Child) -> Result<Option<Watched>> {
+        if !self.create.starts || !self.asks_for_nothing() {
+            return Ok(None);
+        }
+        let watched = watch_unless_protected(child.pid())?;
+        if watched.is_some() {
+            child.let_go()?;
+        }
+        Ok(watched)
     }
 
     /// The specification has a failed creation end like a container; the error that led here is the one to tell.

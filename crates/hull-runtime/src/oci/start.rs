@@ -39,9 +39,8 @@ impl Container {
         self.has_started()
     }
 
-    /// Starts one that was made to be started at once, whose exec may be watched.
+    /// Sees the start of one through that has been let go, and whose exec may be watched.
     pub(super) fn start_held(&self, held: &Held, watched: Option<Watched>) -> Result<()> {
-        held.let_go()?;
         // A traced process stands still at each of its signals until it is let go on: it is followed first, and what it
         // has said is heard when it has executed its command or ended.
         watched.map_or(Ok(()), Watched::exec).and_then(|()| start_held(held.connection()))?;

@@ -38,14 +38,20 @@ pub(super) fn is_enough(spec: &Spec) -> bool {
 }
 
 /// A process that is traced, and killed when its tracer dies.
+#[derive(Debug)]
 pub(super) struct Watched {
     pid: i32,
 }
 
 impl Watched {
-    /// Begins; nothing where the kernel lets nobody trace (`kernel.yama.ptrace_scope`).
-    pub(super) fn begin(pid: i32) -> Option<Watched> {
-        sys::trace_execs(pid).ok().map(|()| Watched { pid })
+    /// Begins.
+    ///
+    /// # Errors
+    /// The kernel lets nobody trace (`kernel.yama.ptrace_scope`).
+    pub(super) fn begin(pid: i32) -> Result<Watched> {
+        let advice = "the kernel lets nobody trace (sysctl kernel.yama.ptrace_scope): create and start it";
+        let refused = |_| Error::refused("watch the exec of the command", advice);
+        sys::trace_execs(pid).map(|()| Watched { pid }).map_err(refused)
     }
 
     /// Waits until the process has executed its command, and lets it go if that is another program than hull.

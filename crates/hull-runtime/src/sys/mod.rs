@@ -188,6 +188,30 @@ pub(crate) fn block_signals() -> io::Result<()> {
     }
 }
 
+/// While it lives, signals wait, in the calling thread and in what is cloned from it meanwhile.
+pub(crate) struct SignalsHeld {
+    before: libc::sigset_t,
+}
+
+/// Has signals wait until the returned value is dropped.
+pub(crate) fn hold_signals() -> io::Result<SignalsHeld> {
+    // SAFETY: both sets are initialised, by sigfillset and by the kernel.
+    unsafe {
+        let mut all: libc::sigset_t = std::mem::zeroed();
+        let mut before: libc::sigset_t = std::mem::zeroed();
+        libc::sigfillset(&raw mut all);
+        check(libc::sigprocmask(libc::SIG_SETMASK, &raw const all, &raw mut before) as libc::c_long)?;
+        Ok(SignalsHeld { before })
+    }
+}
+
+impl Drop for SignalsHeld {
+    fn drop(&mut self) {
+        // SAFETY: the set is as the kernel has given it; with such a one the call does not fail.
+        unsafe { libc::sigprocmask(libc::SIG_SETMASK, &raw const self.before, std::ptr::null_mut()) };
+    }
+}
+
 /// A descriptor that is readable when a signal has come that [`block_signals`] holds back; 128 bytes for each.
 pub(crate) fn signal_descriptor() -> io::Result<OwnedFd> {
     // SAFETY: the set is initialised by sigfillset, and the kernel makes the descriptor for us.

@@ -80,7 +80,9 @@ impl Rootless {
     }
 }
 
+// Each verb's flags are put together when it is the one: all of them take longer than what it does.
 #[derive(Subcommand, Debug)]
+#[command(defer = true)]
 enum Verb {
     /// Make a container, which waits to be started
     Create(container::CreateArguments),
