@@ -314,11 +314,10 @@ impl Making<'_> {
         if !self.create.starts || !self.asks_for_nothing() {
             return Ok(None);
         }
-        let watched = watch_unless_protected(child.pid())?;
-        if watched.is_some() {
-            child.let_go()?;
-        }
-        Ok(watched)
+        // One that has ended already cannot be watched, and tells why when it is heard.
+        let Ok(Some(watched)) = watch_unless_protected(child.pid()) else { return Ok(None) };
+        child.let_go()?;
+        Ok(Some(watched))
     }
 
     /// The specification has a failed creation end like a container; the error that led here is the one to tell.
