@@ -61,6 +61,7 @@ pub use mounts::{LAYERS, SUBPATH};
 use namespaces::{Entered, Namespaces};
 pub(crate) use network::make as make_network;
 use outside::Outside;
+pub(crate) use outside::is_mapped;
 pub(crate) use root::{attach, detached as root_tree, enter, overlay, overlay_reads_parameters};
 pub(crate) use user::looked_up_beneath;
 pub(crate) use userns::write_by_helper;

@@ -222,7 +222,11 @@ fn of_mount(mount: &Mount) -> Mappings<'_> {
     }
 }
 
-fn is_mapped(mount: &Mount) -> Result<bool> {
+/// Whether a mount's ids are mapped, for which its tree comes from outside.
+///
+/// # Errors
+/// They cannot be.
+pub(crate) fn is_mapped(mount: &Mount) -> Result<bool> {
     let options = options::parse(mount.options().as_deref().unwrap_or_default());
     let mapped = id_map(mount, &options).is_some();
     if mapped && !mounts::is_bind(mount, &options) {

@@ -281,13 +281,19 @@ impl Making<'_> {
     }
 
     /// Whether the first process asks its parent for nothing but its cgroup and its network: there are no hooks, nobody
-    /// who answers its filter, and no user namespace.
+    /// who answers its filter, no user namespace, and no ids of mounts to be mapped.
     fn asks_for_nothing(&self) -> bool {
         let linux = self.spec.linux().as_ref();
         let mut namespaces = linux.and_then(|linux| linux.namespaces().as_ref()).into_iter().flatten();
         let answered = linux.and_then(|linux| linux.seccomp().as_ref()?.listener_path().as_ref()).is_some();
         let users = namespaces.any(|namespace| namespace.typ() == LinuxNamespaceType::User);
-        self.spec.hooks().is_none() && !answered && !users
+        let mapped = self
+            .spec
+            .mounts()
+            .iter()
+            .flatten()
+            .any(|mount| !matches!(container::is_mapped(mount), Ok(false)));
+        self.spec.hooks().is_none() && !answered && !users && !mapped
     }
 
     /// Leads the first process to where it waits, and writes down what the container is.
