@@ -273,6 +273,7 @@ fn start(flags: Flags, given: &ArgMatches) -> Result<()> {
     }
     // Before there are threads: the launcher is a fork of a small process.
     let launcher = launcher::start()?;
+    hull_runtime::shim::share_heap();
     let workers = std::thread::available_parallelism().map_or(2, std::num::NonZero::get).clamp(2, 8);
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(workers)

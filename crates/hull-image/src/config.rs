@@ -200,3 +200,15 @@ fn one_or_many<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Vec<
         OneOrMany::Many(many) => many,
     }))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn numbers_that_are_not_known_stay_what_they_are() {
+        let text = r#"{"architecture":"a","os":"l","rootfs":{"type":"layers","diff_ids":[]},"x":1.8446744018446743e+28}"#;
+        let config: ImageConfig = serde_json::from_str(text).unwrap();
+        assert_eq!(serde_json::to_string(&config).unwrap(), text);
+    }
+}

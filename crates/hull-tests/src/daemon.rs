@@ -309,9 +309,18 @@ impl Daemon {
 
     /// The proportional set size of the daemon and of its helpers, not of containers, in KiB.
     pub fn pss(&self) -> u64 {
+        self.mapped("Pss:")
+    }
+
+    /// The part of it that is in no file: what is allocated.
+    pub fn allocated(&self) -> u64 {
+        self.mapped("Pss_Anon:")
+    }
+
+    fn mapped(&self, field: &str) -> u64 {
         let of = |pid: i32| -> Option<u64> {
             let rollup = fs::read_to_string(format!("/proc/{pid}/smaps_rollup")).ok()?;
-            let line = rollup.lines().find_map(|line| line.strip_prefix("Pss:"))?;
+            let line = rollup.lines().find_map(|line| line.strip_prefix(field))?;
             line.trim().strip_suffix(" kB")?.parse().ok()
         };
         cleanup::marked(&self.dir).into_iter().filter_map(of).sum()

@@ -533,3 +533,20 @@ fn names_without_a_registry_are_fetched_from_the_default_one_and_its_mirrors() {
         .any(|asked| asked.header("authorization").is_some());
     assert!(!told, "the password went to another registry");
 }
+
+#[test]
+fn what_pulls_took_of_memory_is_given_back() {
+    private_network();
+    let registry = Registry::start();
+    registry.image("1", &[8 * MIB, 8 * MIB, 8 * MIB, 8 * MIB]);
+    let daemon = Daemon::empty(Engine::Hull, &[]);
+    let image = format!("{}/a:1", registry.address);
+    let pull = || {
+        daemon.ok(&["pull", "-q", &image]);
+        daemon.ok(&["rmi", &image]);
+    };
+    let rest = daemon.allocated();
+    (0..8).for_each(|_| pull());
+    // Lines to the registry are kept for a while, and threads.
+    wait_until("most of it is given back", PATIENCE, || daemon.allocated() < rest + 3 * 1024);
+}

@@ -44,7 +44,7 @@ mod start;
 mod starting;
 mod streams;
 
-pub use kernel::trim_heap;
+pub use kernel::{share_heap, trim_heap};
 
 pub(crate) use start::Ready;
 

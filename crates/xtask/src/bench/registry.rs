@@ -1,4 +1,5 @@
-//! Pushes and pulls over loopback: an image of ten layers and half a gigabyte, and Debian's docker-registry.
+//! An image of ten layers and half a gigabyte: saved, imported, removed, and over loopback pushed to Debian's docker-registry
+//! and pulled from there.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -19,9 +20,11 @@ const LAYERS: usize = 10;
 /// The bytes of a layer's files.
 const LAYER: usize = 52_000_000;
 
-/// What one push or pull took besides its time.
+/// What a piece of work took besides the time until it was answered.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Spent {
+    /// Until nothing was left to be done behind the answer, in milliseconds.
+    pub(crate) whole: f64,
     /// Processor time, in seconds.
     pub(crate) processor: f64,
     /// The most memory that the daemon's processes had, in MiB.
@@ -39,10 +42,7 @@ pub(crate) fn push(who: &mut Contestant) -> Result<Option<f64>> {
     if !possible() {
         return Ok(None);
     }
-    let archive = archive(&api.folder)?;
-    if api.download(&format!("/images/{IMAGE}/json")).is_err() {
-        api.upload("/images/load?quiet=1", "application/x-tar", &fs::read(archive)?)?;
-    }
+    loaded(api)?;
     let folder = Folder::new(api.folder.join("pushed"))?;
     // Another address each time, so that nothing is known of it.
     let address = format!("127.0.0.1:{}", 16000 + api.pushes);
@@ -75,7 +75,50 @@ pub(crate) fn pull(who: &mut Contestant) -> Result<Option<f64>> {
     Ok(Some(took))
 }
 
-/// What the rounds of `push` or `pull` before have spent, at the median.
+/// Has the image be there.
+fn loaded(api: &mut Api) -> Result<()> {
+    let archive = archive(&api.folder)?;
+    if api.download(&format!("/images/{IMAGE}/json")).is_err() {
+        api.upload("/images/load?quiet=1", "application/x-tar", &fs::read(archive)?)?;
+    }
+    Ok(())
+}
+
+/// From the execution of curl until it has read the whole archive.
+pub(crate) fn save(who: &mut Contestant) -> Result<Option<f64>> {
+    let Contestant::Api(api) = who else { return Ok(None) };
+    loaded(api)?;
+    let socket = api.daemon.socket();
+    let url = format!("http://d/v1.41/images/{IMAGE}/get");
+    let took = measured(api, "save", |_| {
+        output("curl", &["-sSf", "--unix-socket", text(&socket)?, "-o", "/dev/null", &url]).map(drop)
+    })?;
+    Ok(Some(took))
+}
+
+/// From the request until the image is there.
+pub(crate) fn import(who: &mut Contestant) -> Result<Option<f64>> {
+    let Contestant::Api(api) = who else { return Ok(None) };
+    archive(&api.folder)?;
+    let tar = fs::read(api.folder.join("import.tar"))?;
+    let took = measured(api, "import", |api| {
+        api.upload("/images/create?fromSrc=-&repo=bench/imported", "application/x-tar", &tar).map(drop)
+    })?;
+    api.expect("DELETE", "/images/bench/imported:latest", &Value::Null, 200)?;
+    Ok(Some(took))
+}
+
+/// From the request until its answer.
+pub(crate) fn remove(who: &mut Contestant) -> Result<Option<f64>> {
+    let Contestant::Api(api) = who else { return Ok(None) };
+    loaded(api)?;
+    let took = measured(api, "remove", |api| {
+        api.expect("DELETE", &format!("/images/{IMAGE}:latest"), &Value::Null, 200).map(drop)
+    })?;
+    Ok(Some(took))
+}
+
+/// What the rounds of a row before have spent, at the median.
 pub(crate) fn spent(who: &mut Contestant, what: &str, of: fn(&Spent) -> f64) -> Result<Option<f64>> {
     let Contestant::Api(api) = who else { return Ok(None) };
     let mut figures: Vec<f64> = api.spent.get(what).into_iter().flatten().map(of).collect();
@@ -83,16 +126,32 @@ pub(crate) fn spent(who: &mut Contestant, what: &str, of: fn(&Spent) -> f64) -> 
 }
 
 /// Times some work of a daemon's and notes what it spends.
-fn measured(api: &mut Api, what: &'static str, work: impl FnOnce(&mut Api) -> Result<()>) -> Result<f64> {
+pub(super) fn measured(
+    api: &mut Api,
+    what: &'static str,
+    work: impl FnOnce(&mut Api) -> Result<()>,
+) -> Result<f64> {
+    all_removed(api);
     let before = api.daemon.processor_time();
     api.daemon.forget_peak();
     let begin = Instant::now();
     work(api)?;
     let took = milliseconds(begin);
+    // What hull removes behind its answer is a part of the work.
+    all_removed(api);
+    let whole = milliseconds(begin);
     let processor = api.daemon.processor_time().saturating_sub(before).as_secs_f64();
     let memory = api.daemon.peak() as f64 / 1024.0;
-    api.spent.entry(what).or_default().push(Spent { processor, memory });
+    api.spent.entry(what).or_default().push(Spent { whole, processor, memory });
     Ok(took)
+}
+
+/// Waits until hull has removed what is to be removed; dockerd does that before it answers.
+fn all_removed(api: &Api) {
+    let trash = api.daemon.dir().join("data/image/trash");
+    hull_tests::wait_until("what was removed is gone", std::time::Duration::from_secs(60), || {
+        fs::read_dir(&trash).map_or(true, |mut entries| entries.next().is_none())
+    });
 }
 
 /// The address of a registry that has the image.
@@ -138,6 +197,9 @@ fn archive(folder: &Path) -> Result<PathBuf> {
         }
         let name = format!("{number}.tar");
         fs::write(parts.0.join(&name), layer.finish())?;
+        if number == 0 {
+            fs::copy(parts.0.join(&name), folder.join("import.tar"))?;
+        }
         let digest = output("sha256sum", &[text(&parts.0.join(&name))?])?;
         let digest = digest.split(' ').next().ok_or("sha256sum printed nothing")?;
         diff_ids.push(format!("sha256:{digest}"));

@@ -106,7 +106,7 @@ fn moment() -> Result<(u64, Duration)> {
 
 #[cfg(test)]
 mod tests {
-    use super::Made;
+    use super::{Made, Moment};
 
     #[test]
     fn what_was_made_is_what_was_said() {
