@@ -317,6 +317,7 @@ mod tests {
             let known = [
                 "POST /containers/{}/wait",
                 "GET /containers/{}/attach/ws",
+                "GET /hull/images/referrers",
                 "GET /images/search",
                 "GET /distribution/{*}/json",
             ];
