@@ -4,14 +4,14 @@
 //! address (secrets). With `progress=events` the answer tells every event instead of the classic lines.
 
 use std::collections::BTreeMap;
-use std::io::BufReader;
+use std::io::{BufReader, Read as _};
 use std::pin::Pin;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use bytes::Bytes;
 use hull_build::progress::{Classic, Event, Listener};
-use hull_build::{Builder, Built, Failure, Output, Prepared, Stop};
+use hull_build::{Builder, Built, Failure, Files, Output, Prepared, Stop};
 use hull_engine::model::{Config, CreateBody, HostConfig, Ulimit};
 use hull_engine::{Error, Kind, Result};
 use hyper::StatusCode;
@@ -26,6 +26,21 @@ use crate::http::{self, Query, Request, Response};
 
 /// The content type of a body that begins with a line of JSON.
 const WITH_PREFACE: &str = "application/vnd.hull.build";
+
+/// The longest list of what is in a folder, in bytes.
+const LISTING_LIMIT: u64 = 1 << 30;
+
+/// `POST /build/context`: what a client has in a folder; which of its files it is to send with the build. hull's own.
+pub(crate) async fn context(mut request: Request) -> Result<Response> {
+    let key = request.query.text("key").unwrap_or_default().to_owned();
+    let socket = request.guard.as_ref().map(|guard| guard.path.clone());
+    let mut listing = BodyReader::new(std::mem::take(&mut request.body)).await.take(LISTING_LIMIT);
+    let builder = Arc::clone(&request.builder);
+    let missing = blocking::run(move || {
+        builder.compare(socket.as_deref(), &key, &mut listing).map_err(|failure| refused(&failure))
+    });
+    http::ok(&missing.await?.map(|missing| json!({ "Id": missing.id, "Missing": missing.files })))
+}
 
 /// `POST /build`.
 pub(crate) async fn build(mut request: Request) -> Result<Response> {
@@ -79,6 +94,7 @@ pub(crate) async fn build(mut request: Request) -> Result<Response> {
     // Whoever goes away while something is fetched wants it no more.
     let mut gone = StopOnDrop(Some(stop.clone()));
     let (prepared, early) = blocking::run(move || {
+        let mut told = None;
         if has_preface {
             let preface = preface(&mut reader)?;
             asked.secrets = preface.secrets()?;
@@ -87,11 +103,16 @@ pub(crate) async fn build(mut request: Request) -> Result<Response> {
                 asked.contexts.insert(context.name.to_ascii_lowercase(), named);
             }
             asked.dockerfile_text = preface.dockerfile;
+            told = preface.context;
         }
+        let files = match &told {
+            Some(id) => Files::Told(id, &mut reader),
+            None => Files::Archive(&mut reader),
+        };
         let early = Mutex::new(Vec::new());
         let tell = |event| early.lock().unwrap_or_else(PoisonError::into_inner).push(event);
         let prepared = match remote {
-            None => preparing.prepare(asked, &mut reader, &stopping, &tell),
+            None => preparing.prepare(asked, files, &stopping, &tell),
             Some(remote) => fetched(&preparing, asked, &remote, &stopping, &tell),
         };
         let prepared = prepared.map_err(|failure| refused(&failure))?;
@@ -158,7 +179,7 @@ fn fetched(
     let begun = std::time::Instant::now();
     let fetching = builder.fetch_context(remote, &mut asked, stop);
     let context = tokio::runtime::Handle::current().block_on(fetching)?;
-    tell(Event::Context { seconds: begun.elapsed().as_secs_f64() });
+    tell(Event::Context { seconds: begun.elapsed().as_secs_f64(), bytes: 0 });
     builder.prepare_with(asked, context, stop)
 }
 
@@ -225,14 +246,14 @@ pub(crate) async fn prune(request: Request) -> Result<Response> {
     http::ok(&json!({ "CachesDeleted": removed, "SpaceReclaimed": reclaimed }))
 }
 
-/// Adds the folders of cache mounts to what takes up the disk, in both shapes that there are.
+/// Adds the folders of cache mounts and contexts to what takes up the disk, in both shapes that there are.
 pub(crate) fn add_caches(usage: &mut Value, caches: &[hull_build::CacheFolder]) {
     let time = |seconds: i64| hull_engine::container::rfc3339(seconds.saturating_mul(1_000_000_000));
     let shown = |cache: &hull_build::CacheFolder| {
         json!({
             "ID": cache.name,
-            "Type": "exec.cachemount",
-            "Description": format!("cache mount {}", cache.id),
+            "Type": cache.kind,
+            "Description": cache.description,
             "InUse": cache.in_use,
             "Shared": false,
             "Size": cache.size,

@@ -24,6 +24,9 @@ pub(crate) struct Preface {
     pub(crate) dockerfile: Option<String>,
     /// Contexts beside the build's own. Those that are sent follow the line in this order, in pieces, each behind its length.
     pub(crate) contexts: Vec<NamedContext>,
+    /// The folder that was told before (`POST /build/context`): what follows is no archive, but those of its files that are
+    /// missing.
+    pub(crate) context: Option<String>,
 }
 
 /// A context beside the build's own.

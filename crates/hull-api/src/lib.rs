@@ -8,8 +8,9 @@
 //! - `blocking`: work that blocks, bodies as readers and writers.
 //! - `http`: a request as the handlers see it, and the answers that they give.
 
-/// Which files of a folder belong to a build, and what is no folder of the client's: for clients, who pack it.
-pub use hull_build::{ignore, is_elsewhere};
+/// Which files of a folder belong to a build, how they are told, and what is no folder of the client's: for clients, who pack
+/// it.
+pub use hull_build::{ignore, is_elsewhere, listing};
 /// A verifier of nobody's certificate: for clients of a daemon, too.
 pub use hull_image::registry::Unverified;
 

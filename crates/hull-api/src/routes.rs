@@ -169,6 +169,7 @@ pub(crate) static ROUTES: &[Route] = &[
     route!(POST "/auth" Write(NewImage) push::auth),
     // What its steps may have of the host is judged as of a container that is created.
     route!(POST "/build" Write(NewImage) build::build),
+    route!(POST "/build/context" Write(NewImage) build::context),
     route!(POST "/build/prune" Write(Machine) build::prune),
     route!(POST "/build/cancel" Write(NewImage) build::cancel),
     route!(POST "/session" Write(Host)),

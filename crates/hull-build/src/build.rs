@@ -1,6 +1,6 @@
 //! One build: stages that run at the same time, each when what it stands on is there.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::os::fd::BorrowedFd;
 use std::path::{Path, PathBuf};
 use std::pin::Pin;
@@ -23,11 +23,13 @@ use crate::dockerfile::Source;
 use crate::exporting::Told;
 use crate::failure::{Failure, Result};
 use crate::git::Fetcher;
+use crate::kept::Contexts;
 use crate::key::Key;
 use crate::named::Named;
 use crate::plan::Plan;
 use crate::progress::{Event, Tell};
 use crate::request::Request;
+use crate::underway::Turn;
 
 /// What a stage has made: its image so far, and by what that is known again.
 #[derive(Clone)]
@@ -100,6 +102,8 @@ pub struct Build {
     pub stop: Arc<AtomicBool>,
     /// What outlives a build.
     pub places: Arc<Places>,
+    /// Contexts that stay.
+    pub(crate) contexts: Arc<Contexts>,
     /// Where this build's secrets are, in memory.
     pub private: Folder,
     /// The names that the image gets.
@@ -114,6 +118,9 @@ pub struct Build {
     pub materials: Mutex<BTreeMap<String, String>>,
     /// Build arguments that some stage declares.
     pub consumed: Mutex<BTreeSet<String>>,
+    /// The steps that this build itself has done: two of its stages that do the same do it once, whatever of earlier
+    /// builds may be used.
+    pub done: Mutex<HashSet<Digest>>,
 }
 
 /// An error where nobody wants the build any more.
@@ -121,7 +128,7 @@ pub(crate) fn wanted(stop: &AtomicBool) -> Result<()> {
     if stop.load(Ordering::Relaxed) { Err(Failure::cancelled()) } else { Ok(()) }
 }
 
-fn key_of(kind: &str, socket: Option<&Path>) -> Key {
+pub(crate) fn key_of(kind: &str, socket: Option<&Path>) -> Key {
     let key = Key::of(kind);
     match socket {
         None => key,
@@ -181,6 +188,18 @@ impl Build {
     /// history), and whoever may not have the machine must not decide what those build who may.
     pub fn key_of(&self, kind: &str) -> Key {
         key_of(kind, self.request.socket.as_deref())
+    }
+
+    /// Whether this build itself has done this step.
+    pub(crate) fn has_done(&self, key: &Digest) -> bool {
+        self.done.lock().unwrap_or_else(PoisonError::into_inner).contains(key)
+    }
+
+    /// Waits until no other does this step. A `fresh` one may use nothing of others, and waits for its own build alone.
+    pub(crate) async fn turn(&self, key: Digest, fresh: bool) -> Turn {
+        let apart = fresh.then(|| self.private.path().as_os_str().as_encoded_bytes());
+        let key = apart.map_or(key, |name| Key::of("apart").with(name).with(key.to_string()).finish());
+        self.places.underway.turn(key).await
     }
 
     /// Tells something.

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, HashMap};
 use std::io::Read;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -16,9 +16,11 @@ use crate::context::{Context, Folder};
 use crate::dockerfile::lint::{Warning, lint};
 use crate::dockerfile::{self, Dockerfile, Source};
 use crate::failure::{Failure, Result};
+use crate::kept::{Contexts, Missing};
 use crate::plan::{Plan, plan};
 use crate::progress::{Event, Silence, Tell};
 use crate::request::Request;
+use crate::underway::Underway;
 
 /// The folders that builds use.
 #[derive(Debug)]
@@ -33,6 +35,8 @@ pub struct Places {
     pub locks: Mutex<HashMap<String, Arc<tokio::sync::Mutex<()>>>>,
     /// How many steps have a cache mounted.
     pub used: Mutex<HashMap<String, usize>>,
+    /// Steps that are being done now.
+    pub underway: Arc<Underway>,
 }
 
 impl Places {
@@ -61,8 +65,28 @@ impl Places {
 pub struct Builder {
     pub(crate) engine: Arc<Engine>,
     pub(crate) places: Arc<Places>,
+    contexts: Arc<Contexts>,
     /// The builds that a client named, to be cancelled by that name.
     named: Mutex<HashMap<String, Stop>>,
+}
+
+/// How the files of a build come.
+pub enum Files<'a> {
+    /// As an archive, plain or compressed.
+    Archive(&'a mut dyn Read),
+    /// Those that are missing, of a folder that was told before under this id ([`Builder::compare`]).
+    Told(&'a str, &'a mut dyn Read),
+}
+
+/// Counts what is read.
+struct Counted<'a>(&'a mut dyn Read, &'a mut u64);
+
+impl Read for Counted<'_> {
+    fn read(&mut self, buffer: &mut [u8]) -> std::io::Result<usize> {
+        let count = self.0.read(buffer)?;
+        *self.1 += count as u64;
+        Ok(count)
+    }
 }
 
 /// Ends a build from outside.
@@ -110,14 +134,16 @@ pub struct Built {
     pub told: BTreeMap<String, serde_json::Value>,
 }
 
-/// A folder of a cache mount.
+/// A folder that stays for later builds.
 #[derive(Clone, Debug)]
 pub struct CacheFolder {
     /// Its name on the disk.
     pub name: String,
-    /// The id that steps know it by.
-    pub id: String,
-    /// A step has it now.
+    /// Of which kind it is, as BuildKit calls it.
+    pub kind: &'static str,
+    /// What it is: of a cache mount, by the id that steps know it by.
+    pub description: String,
+    /// A build has it now.
     pub in_use: bool,
     /// Bytes in it.
     pub size: u64,
@@ -140,19 +166,23 @@ impl Builder {
             private: engine.config.exec_root.join("build"),
             locks: Mutex::default(),
             used: Mutex::default(),
+            underway: Arc::default(),
         };
         for folder in [&places.temporary, &places.private] {
             hull_image::remove_tree(folder)
                 .map_err(|error| Failure::system(format_args!("remove {}", folder.display()), error))?;
         }
-        for folder in [&places.temporary, &places.private, &places.caches] {
+        let contexts = root.join("contexts");
+        for folder in [&places.temporary, &places.private, &places.caches, &contexts] {
             let mut builder = std::fs::DirBuilder::new();
             std::os::unix::fs::DirBuilderExt::mode(&mut builder, 0o700);
             builder.recursive(true).create(folder).map_err(|error| {
                 Failure::system(format_args!("make the folder {}", folder.display()), error)
             })?;
         }
-        Ok(Builder { engine: Arc::clone(engine), places: Arc::new(places), named: Mutex::default() })
+        let contexts = Arc::new(Contexts::open(contexts, places.temporary.clone())?);
+        let named = Mutex::default();
+        Ok(Builder { engine: Arc::clone(engine), places: Arc::new(places), contexts, named })
     }
 
     /// Reads a context and what is to be built of it. Blocks.
@@ -162,13 +192,22 @@ impl Builder {
     pub fn prepare(
         &self,
         request: Request,
-        context: &mut dyn Read,
+        files: Files<'_>,
         stop: &Stop,
         tell: &dyn Fn(Event),
     ) -> Result<Prepared> {
         let begun = std::time::Instant::now();
-        let context = Context::read(&self.places.temporary, context)?;
-        tell(Event::Context { seconds: begun.elapsed().as_secs_f64() });
+        let mut bytes = 0;
+        let context = match files {
+            Files::Archive(archive) => {
+                Context::read(&self.places.temporary, &mut Counted(archive, &mut bytes))?
+            }
+            Files::Told(id, missing) => {
+                let socket = request.socket.as_deref();
+                self.contexts.receive(socket, id, &mut Counted(missing, &mut bytes))?
+            }
+        };
+        tell(Event::Context { seconds: begun.elapsed().as_secs_f64(), bytes });
         self.prepare_with(request, context, stop)
     }
 
@@ -211,15 +250,31 @@ impl Builder {
             tell: Arc::new(Silence),
             stop: Arc::clone(&stop.flag),
             places: Arc::clone(&self.places),
+            contexts: Arc::clone(&self.contexts),
             private: Folder::beneath(&self.places.private)?,
             names,
             origins: Mutex::default(),
             started: jiff::Timestamp::now().to_string(),
             materials: Mutex::default(),
             consumed: Mutex::default(),
+            done: Mutex::default(),
             request,
         };
         Ok(Prepared { build: Arc::new(build), stop: stop.clone(), warnings })
+    }
+
+    /// Reads what a client that came by `socket` has in the folder that it calls `key`: what of it is to be sent with the
+    /// build; none where it is to be sent whole. Blocks.
+    ///
+    /// # Errors
+    /// The listing is malformed, or the disk is full.
+    pub fn compare(
+        &self,
+        socket: Option<&Path>,
+        key: &str,
+        listing: &mut dyn Read,
+    ) -> Result<Option<Missing>> {
+        self.contexts.compare(socket, key, listing)
     }
 
     /// The variables that the image of a stage brings, where it is here.
@@ -269,14 +324,14 @@ impl Builder {
         let mut reclaimed = self.engine.images.forget_steps(&keys)?;
         let mut removed: Vec<String> = keys.iter().map(hull_image::Digest::hex).collect();
         if prune.keep == 0 && prune.ids.is_empty() && prune.until.is_none() {
-            let (caches, bytes) = self.prune_caches()?;
-            removed.extend(caches);
+            let (folders, bytes) = self.prune_folders()?;
+            removed.extend(folders);
             reclaimed += bytes;
         }
         Ok((removed, reclaimed))
     }
 
-    /// The folders of cache mounts. Blocks: their sizes are counted.
+    /// The folders of cache mounts, and of contexts that are kept. Blocks: their sizes are counted.
     ///
     /// # Errors
     /// They cannot be read.
@@ -299,16 +354,20 @@ impl Builder {
             // Where the file system does not say when a file was made, it was no later than it was used.
             let created = Some(seconds(metadata.created())).filter(|time| *time > 0).unwrap_or(used);
             let in_use = self.places.used.lock().unwrap_or_else(PoisonError::into_inner).contains_key(name);
-            caches.push(CacheFolder { name: name.to_owned(), id, in_use, size, created, used });
+            let (name, description) = (name.to_owned(), format!("cache mount {id}"));
+            let kind = "exec.cachemount";
+            caches.push(CacheFolder { name, kind, description, in_use, size, created, used });
         }
-        caches.sort_by(|a, b| a.id.cmp(&b.id));
+        caches.extend(self.contexts.folders()?);
+        caches.sort_by(|a, b| a.description.cmp(&b.description));
         Ok(caches)
     }
 
-    /// Removes the folders of cache mounts that no step has.
-    fn prune_caches(&self) -> Result<(Vec<String>, u64)> {
+    /// Removes the folders of cache mounts that no step has, and the contexts that no build has.
+    fn prune_folders(&self) -> Result<(Vec<String>, u64)> {
         let trash = Folder::beneath(&self.places.temporary)?;
-        let removed = self.places.take_caches(&trash)?;
+        let mut removed = self.places.take_caches(&trash)?;
+        removed.extend(self.contexts.take(0, &trash)?);
         let mut bytes = 0;
         for name in &removed {
             bytes += hull_image::tree_size(&trash.path().join(name))?;
@@ -442,12 +501,15 @@ impl Prepared {
         };
         build.close().await;
         let unused = build.not_consumed();
-        let engine = Arc::clone(&build.engine);
+        let (engine, contexts) = (Arc::clone(&build.engine), Arc::clone(&build.contexts));
         drop(build);
         // Behind: what is used least gives way to what was made now.
         tokio::task::spawn_blocking(move || {
             if let Err(error) = collect(&engine, KEPT) {
                 tracing::warn!(%error, "steps of builds that are not used any more could not be removed");
+            }
+            if let Err(error) = contexts.collect() {
+                tracing::warn!(%error, "contexts of builds that are not used any more could not be removed");
             }
         });
         let (image, told) = image?;
@@ -468,6 +530,7 @@ mod tests {
             private: root.path().to_owned(),
             locks: Mutex::default(),
             used: Mutex::new(HashMap::from([("b".to_owned(), 1)])),
+            underway: Arc::default(),
         };
         for name in ["a", "b"] {
             std::fs::create_dir_all(places.caches.join(name).join("files")).unwrap();

@@ -4,11 +4,13 @@ use std::io::{Read, Write};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
+use hull_image::Digest;
 use hull_image::archive::{self, Put};
 use rustix::fs::{AtFlags, Mode, OFlags, ResolveFlags, openat2, unlinkat};
 
 use crate::failure::{Failure, Result};
 use crate::ignore::Ignore;
+use crate::kept::Known;
 
 /// The longest Dockerfile and the longest list of patterns, in bytes.
 const TEXT_LIMIT: u64 = 4 << 20;
@@ -63,7 +65,10 @@ impl Drop for Folder {
 pub struct Context {
     root: OwnedFd,
     path: PathBuf,
-    _folder: Folder,
+    /// What goes with it.
+    _folder: Option<Folder>,
+    /// What is known of the files of one that is kept.
+    known: Option<Known>,
 }
 
 impl Context {
@@ -79,7 +84,7 @@ impl Context {
         };
         std::fs::create_dir(&path).map_err(failed)?;
         let root = std::fs::File::open(&path).map_err(failed)?.into();
-        Ok(Context { root, path, _folder: folder })
+        Ok(Context { root, path, _folder: Some(folder), known: None })
     }
 
     /// Unpacks an archive, plain or compressed; everything in it becomes root's.
@@ -105,6 +110,22 @@ impl Context {
         let context = Context::empty(parent)?;
         archive::write_file(context.root(), name, bytes, 0o644, (0, 0))?;
         Ok(context)
+    }
+
+    /// One whose files stay.
+    ///
+    /// # Errors
+    /// They cannot be opened.
+    pub(crate) fn kept(path: PathBuf, known: Known) -> Result<Context> {
+        let root = std::fs::File::open(&path)
+            .map_err(|error| Failure::system(format_args!("open {}", path.display()), error))?
+            .into();
+        Ok(Context { root, path, _folder: None, known: Some(known) })
+    }
+
+    /// The digest of a file's contents, where it need not be read for that.
+    pub(crate) fn digest(&self, path: &[u8]) -> Option<Digest> {
+        self.known.as_ref()?.digest(path)
     }
 
     /// Its root.
@@ -147,6 +168,10 @@ impl Context {
     /// # Errors
     /// A pattern is malformed.
     pub fn hide_sent_anyway(&self, dockerfile: &str) -> Result<()> {
+        // Of what is kept the client has told what belongs to the build, and no more.
+        if self.known.is_some() {
+            return Ok(());
+        }
         let list = format!("{dockerfile}.dockerignore");
         let Some((name, text)) = [list.as_str(), ".dockerignore"]
             .into_iter()

@@ -96,9 +96,15 @@ impl Stage {
         let mut outcome = match self.found(key, &created_by, |_: &mut ImageConfig| Ok(()))? {
             Some(outcome) => outcome,
             None => {
-                let sealed = self.copied(&wanted, placed, origin.as_ref()).await?;
-                let layer = sealed.as_ref().map(|(layer, _)| layer);
-                self.entered(key, created_by, layer, |_: &mut ImageConfig| Ok(()))?
+                let _turn = self.build.turn(key, self.fresh).await;
+                match self.kept(key)? {
+                    Some(outcome) => outcome,
+                    None => {
+                        let sealed = self.copied(&wanted, placed, origin.as_ref()).await?;
+                        let layer = sealed.as_ref().map(|(layer, _)| layer);
+                        self.entered(key, created_by, layer, |_: &mut ImageConfig| Ok(()))?
+                    }
+                }
             }
         };
         if let Some(quick) = quick {
@@ -242,7 +248,12 @@ impl Stage {
                 hasher.update(&one.destination);
                 let exclude = wanted.excluded()?;
                 let owners = origin.as_ref().is_some_and(|origin| origin.has_owners());
-                let options = DigestOptions { owners: owners && wanted.chown.is_none() };
+                let known = |path: &[u8]| build.context.digest(path);
+                let is_context = origin.is_none() && one.fetched.is_none();
+                let options = DigestOptions {
+                    owners: owners && wanted.chown.is_none(),
+                    known: if is_context { Some(&known) } else { None },
+                };
                 let root = one.fetched.as_ref().map_or(root, |fetched| fetched.root());
                 archive::digest(root, &one.found, options, &*exclude, &build.stop, &mut hasher)?;
             }
@@ -528,12 +539,12 @@ pub(crate) async fn blocking<T: Send + 'static>(
 pub(crate) fn digest_of(
     root: BorrowedFd<'_>,
     found: &Found,
-    owners: bool,
+    options: DigestOptions<'_>,
     stop: &AtomicBool,
 ) -> Result<Digest> {
     let mut hasher = Sha256::new();
     let take = |_: &[u8], _: bool| Entering::Take;
-    archive::digest(root.as_fd(), found, DigestOptions { owners }, &take, stop, &mut hasher)?;
+    archive::digest(root.as_fd(), found, options, &take, stop, &mut hasher)?;
     Ok(Digest::from_hasher(hasher))
 }
 

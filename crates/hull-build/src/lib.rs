@@ -2,8 +2,10 @@
 //!
 //! - [`dockerfile`]: the language; [`ignore`]: which files of a folder belong to a build.
 //! - [`plan`]: which stages are built, and on what.
+//! - `kept`: contexts that stay, of which a client sends what it changed ([`listing`]).
 //! - [`builder`]: what outlives one build; [`mod@build`]: one of them, its stages side by side.
-//! - `stage`: one instruction after the other, each looked up by its [`key`] before it is done; `copying`, `running` and
+//! - `stage`: one instruction after the other, each looked up by its [`key`] before it is done, and waited for where another
+//!   build does it already (`underway`); `copying`, `running` and
 //!   [`metadata`] do it.
 //! - `named`: contexts beside the build's own; `elsewhere` and `git`: those that the daemon fetches.
 //! - [`output`]: where what was built goes; [`attest`]: what is attested of it.
@@ -21,7 +23,9 @@ pub mod failure;
 mod fetching;
 mod git;
 pub mod ignore;
+pub mod kept;
 pub mod key;
+pub mod listing;
 pub mod metadata;
 mod mounts;
 mod named;
@@ -31,11 +35,13 @@ pub mod progress;
 pub mod request;
 mod running;
 mod stage;
+mod underway;
 
 pub use attest::Attest;
-pub use builder::{Builder, Built, CacheFolder, Prepared, Prune, Stop};
+pub use builder::{Builder, Built, CacheFolder, Files, Prepared, Prune, Stop};
 pub use elsewhere::is_elsewhere;
 pub use failure::Failure;
+pub use kept::Missing;
 pub use named::Named;
 pub use output::Output;
 pub use request::{Request, Secret};

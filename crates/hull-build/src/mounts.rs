@@ -8,7 +8,7 @@ use hull_engine::Kind;
 use hull_engine::container::Step;
 use hull_engine::model::{BindOptions, CreateBody, Layered, Mount as HostMount};
 use hull_image::Digest;
-use hull_image::archive::{self, Found};
+use hull_image::archive::{self, DigestOptions, Found};
 
 use crate::build::Build;
 use crate::builder::Places;
@@ -202,8 +202,12 @@ impl Stage {
             let root = looked_at.as_ref().map_or_else(|| build.context.root(), |origin| origin.root());
             let found = archive::find(root, &named).map_err(|_| missing(&named))?;
             let [found] = <[Found; 1]>::try_from(found).map_err(|_| missing(&named))?;
-            let owners = looked_at.as_ref().is_some_and(|origin| origin.has_owners());
-            let digest = digest_of(root, &found, owners, &build.stop)?;
+            let known = |path: &[u8]| build.context.digest(path);
+            let options = DigestOptions {
+                owners: looked_at.as_ref().is_some_and(|origin| origin.has_owners()),
+                known: if looked_at.is_none() { Some(&known) } else { None },
+            };
+            let digest = digest_of(root, &found, options, &build.stop)?;
             Ok((found, digest))
         })
         .await?;

@@ -3,7 +3,7 @@
 use std::io::Read;
 use std::sync::Arc;
 
-use hull_image::archive::{self, CopyOptions, Entering, Found};
+use hull_image::archive::{self, CopyOptions, DigestOptions, Entering, Found};
 use hull_image::reference::Reference;
 use hull_image::{Draft, Loaded, Platform};
 
@@ -102,7 +102,7 @@ impl Build {
         let all = || Found { path: String::new(), named: String::new(), is_folder: true };
         let (build, looked_at) = (Arc::clone(self), Arc::clone(context));
         let digest = blocking("read the files of a context", move || {
-            digest_of(looked_at.root(), &all(), false, &build.stop)
+            digest_of(looked_at.root(), &all(), DigestOptions::default(), &build.stop)
         });
         let digest = digest.await?;
         let key = Key::of("context").with(on.key.to_string()).with(digest.to_string()).finish();

@@ -71,6 +71,8 @@ pub enum Event {
     Context {
         /// How long it took.
         seconds: f64,
+        /// The bytes that the client sent: of a context that is kept, those of what was changed.
+        bytes: u64,
     },
     /// Something is unwise.
     Warning {

@@ -47,6 +47,11 @@ impl Stage {
         if let Some(outcome) = self.found(key, &created_by, |_: &mut ImageConfig| Ok(()))? {
             return Ok(self.after_run(outcome));
         }
+        // Another build, or another stage of this one, may be doing it: then it is there when that is through.
+        let _turn = self.build.turn(key, self.fresh).await;
+        if let Some(outcome) = self.kept(key)? {
+            return Ok(outcome);
+        }
         let mounts = Box::pin(mounts.acquire()).await?;
         let mut body = self.body(words, &arguments, network);
         mounts.add_to(&mut body);

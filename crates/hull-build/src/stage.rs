@@ -34,7 +34,7 @@ pub(crate) struct Stage {
     /// The arguments that were declared, with their values.
     pub(crate) arguments: BTreeMap<String, Option<String>>,
     /// Nothing that was made before is used.
-    fresh: bool,
+    pub(crate) fresh: bool,
     /// This stage has a CMD of its own.
     cmd_set: bool,
     /// The number of the step that is done.
@@ -175,9 +175,9 @@ pub(crate) fn changed(build: &Build, made: &Made, change: &Change, fresh: bool) 
     Ok((Made { draft, key }, false))
 }
 
-/// What a step of this key made before, unless it is to be made anew.
+/// What a step of this key made before, unless it is to be made anew. What this very build has made is as new as can be.
 pub(crate) fn cached(build: &Build, key: &Digest, fresh: bool) -> Result<Option<Draft>> {
-    if fresh { Ok(None) } else { Ok(build.engine.images.step(key)?) }
+    if fresh && !build.has_done(key) { Ok(None) } else { Ok(build.engine.images.step(key)?) }
 }
 
 /// The next image: a line of the history more, and a layer where there is one.
@@ -371,6 +371,7 @@ impl Stage {
         let draft = next(&self.build, &self.made.draft, created_by.clone(), layer, change)?;
         let size = layer.map_or(0, |layer| layer.size);
         self.build.engine.images.keep_step(&key, &draft, &created_by, size)?;
+        self.build.done.lock().unwrap_or_else(PoisonError::into_inner).insert(key);
         Ok(Outcome { made: Made { draft, key }, cached: false, borrowed: false })
     }
 

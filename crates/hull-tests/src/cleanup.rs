@@ -46,6 +46,21 @@ pub fn sweep() {
     }
 }
 
+/// Removes what a daemon that has ended leaves in a network that is not its own: its bridge and its table.
+pub(crate) fn clear_network(instance: &str) {
+    let bridge = instance.replacen('-', "", 1);
+    let link = ["ip", "link", "delete", bridge.as_str()];
+    let table = ["nft", "delete", "table", "inet", instance];
+    let removals: [&[&str]; 2] = [&link, &table];
+    for command in removals {
+        // Either may be gone already.
+        let _ = std::process::Command::new(command[0])
+            .args(&command[1..])
+            .stderr(std::process::Stdio::null())
+            .status();
+    }
+}
+
 /// Ends all that belongs to the daemon whose roots are in this folder, and removes the folder.
 pub(crate) fn clear(dir: &Path) {
     let cgroups = cgroups_of(&crate::daemon::instance_of(dir));

@@ -90,6 +90,8 @@ pub struct Daemon {
     options: Vec<String>,
     /// What its environment has besides.
     environment: Vec<(String, String)>,
+    /// What it makes in the network does not end with a namespace.
+    on_this_network: bool,
 }
 
 /// The instance name that hull derives from the exec root in this folder.
@@ -132,9 +134,24 @@ impl Daemon {
         Self::made(engine, options, None)
     }
 
+    /// Starts this engine without any image on the machine's own network, not one that it has to itself: its containers
+    /// reach what the machine reaches. Its bridge must be of nobody else's addresses (`--bip`).
+    ///
+    /// # Panics
+    /// When it does not start; the message holds its log.
+    pub fn on_this_network(engine: Engine, options: &[&str]) -> Self {
+        let mut daemon = Self::of(engine, options, None);
+        daemon.on_this_network = true;
+        daemon
+    }
+
     fn made(engine: Engine, options: &[&str], data: Option<&Path>) -> Self {
-        static COUNT: AtomicU32 = AtomicU32::new(0);
         private_network();
+        Self::of(engine, options, data)
+    }
+
+    fn of(engine: Engine, options: &[&str], data: Option<&Path>) -> Self {
+        static COUNT: AtomicU32 = AtomicU32::new(0);
         cleanup::sweep();
         let number = COUNT.fetch_add(1, Ordering::Relaxed);
         let dir = cleanup::base().join(format!("{}-{number}", std::process::id()));
@@ -153,7 +170,8 @@ impl Daemon {
             // Two daemons of one test share its network namespace.
             options.push(format!("--bip=10.213.{}.1/24", number % 256));
         }
-        let mut daemon = Self { engine, dir, process: None, options, environment: Vec::new() };
+        let environment = Vec::new();
+        let mut daemon = Self { engine, dir, process: None, options, environment, on_this_network: false };
         daemon.begin();
         daemon
     }
@@ -460,6 +478,9 @@ impl Drop for Daemon {
             }
         }
         cleanup::clear(&self.dir);
+        if self.on_this_network {
+            cleanup::clear_network(&instance_of(&self.dir));
+        }
     }
 }
 

@@ -97,3 +97,30 @@ fn what_follows_a_copy_of_a_stage_is_found_again() {
         "#,
     );
 }
+
+#[test]
+fn the_same_step_at_the_same_time_is_done_once() {
+    Daemon::start().session(
+        r#"
+        $ mkdir ctx; id='RUN sleep 1; cat /proc/sys/kernel/random/uuid >/id'; printf '%s\n' 'FROM busybox' "$id" >ctx/Dockerfile
+        $ build() { hull build -q -t $1 ctx >/dev/null; }; build a & build b & build c & wait; for name in a b c; do hull run --rm $name cat /id; done | uniq | wc -l
+        1
+        $ printf '%s\n' 'FROM busybox AS a' "$id" 'FROM busybox AS b' "$id" 'FROM busybox' 'COPY --from=a /id /a' 'COPY --from=b /id /b' >ctx/Dockerfile; for n in 1 2; do hull build -q --no-cache -t c ctx >/dev/null; hull run --rm c cat /a /b | uniq; done | uniq | wc -l
+        2
+        "#,
+    );
+}
+
+#[test]
+fn a_step_that_another_build_gives_up_is_done_all_the_same() {
+    if Engine::under_test() != Engine::Hull {
+        return;
+    }
+    Daemon::start().session(
+        r#"
+        $ mkdir ctx; printf '%s\n' 'FROM busybox' 'RUN echo begun; sleep 2; echo done >/done' >ctx/Dockerfile
+        $ hull build --progress plain ctx >log 2>&1 & first=$!; until grep -q ' begun' log; do :; done; hull build -q -t c ctx >/dev/null & second=$!; kill $first; wait $second; hull run --rm c cat /done
+        done
+        "#,
+    );
+}

@@ -26,7 +26,7 @@ impl Random {
 /// What is done over and over until the daemon is gone; each piece with a connection of its own.
 type Work = fn(&mut Client, &Given, u64) -> std::io::Result<()>;
 
-const WORK: [Work; 7] = [load_and_remove, pull_and_remove, commit, containers, volumes, prune, import];
+const WORK: [Work; 8] = [load_and_remove, pull_and_remove, commit, containers, volumes, prune, import, build];
 
 /// What the work is done with.
 struct Given {
@@ -104,6 +104,24 @@ fn import(api: &mut Client, _: &Given, round: u64) -> std::io::Result<()> {
     Ok(())
 }
 
+/// A build of two stages, some steps of which are kept from earlier ones; what was built goes every other time.
+fn build(api: &mut Client, _: &Given, round: u64) -> std::io::Result<()> {
+    let file = format!(
+        "FROM busybox AS a\nRUN --mount=type=cache,target=/c echo {0} >/c/n; echo {0} >/n\nFROM busybox\nCOPY file /d/\n\
+         COPY --from=a /n /n\nWORKDIR /w\nRUN rm /d/file; echo {1} >/x\n",
+        round % 5,
+        round % 3
+    );
+    let archive = hull_tests::Tar::new().file("Dockerfile", file.as_bytes()).file("file", &[9; 200_000]);
+    let path = format!("/build?t=built:{}&nocache={}", round % 2, round % 4 / 3);
+    api.send("POST", &path, "application/x-tar", &archive.finish())?;
+    if round.is_multiple_of(2) {
+        api.delete("/images/built:0?force=1")?;
+        api.post_empty("/build/prune")?;
+    }
+    Ok(())
+}
+
 /// An image of three layers.
 fn layered(daemon: &Daemon) -> Vec<u8> {
     for (from, to) in [("busybox", "one"), ("one", "layered")] {
@@ -170,7 +188,7 @@ fn whenever_the_daemon_is_killed_everything_is_accounted_for() {
     daemon.ok(&["run", "--rm", "busybox", "true"]);
     daemon.session(
         r#"
-        $ hull ps -aq | xargs -r hull rm -fv >/dev/null; hull volume prune -af >/dev/null; hull images -q | sort -u | grep -v "$(hull images -q hull/host)" | xargs -r hull rmi -f >/dev/null; hull image prune -af >/dev/null
+        $ hull ps -aq | xargs -r hull rm -fv >/dev/null; hull volume prune -af >/dev/null; hull images -q | sort -u | grep -v "$(hull images -q hull/host)" | xargs -r hull rmi -f >/dev/null; hull image prune -af >/dev/null; hull builder prune -af >/dev/null
         $ hull system fsck --contents
         0 images, 0 layers, 0 snapshots, 0 containers, 0 volumes, 3 networks: nothing is wrong
         "#,

@@ -1,7 +1,8 @@
-//! The project's own commands: `cargo xtask test`, `vm-test`, `fuzz`, `bench`, `oci-reference`, `dist`.
+//! The project's own commands: `cargo xtask test`, `vm-test`, `fuzz`, `corpus`, `bench`, `oci-reference`, `dist`.
 
 mod acceptance;
 mod bench;
+mod corpus;
 mod dist;
 mod reference;
 mod shell;
@@ -28,6 +29,7 @@ usage: cargo xtask COMMAND
       --seconds N      for so long (default: 60)
       --seed N         the inputs of that seed (default: the time)
       --input FILE     one input again
+  corpus [WORD]... the Dockerfiles of crates/hull-tests/corpus built from the package registries, and run
   bench            measures hull, the kernel's floor, and the other engines that are installed
       --only WORD      the rows whose name holds WORD (may be repeated)
       --rounds N       how many rounds (default: 20)
@@ -44,6 +46,7 @@ fn main() -> ExitCode {
         ["test", options @ ..] => test::run(options),
         ["vm-test" | "vm", options @ ..] => vm::run(options),
         ["fuzz", options @ ..] => fuzz(options),
+        ["corpus", words @ ..] => corpus::check(words),
         ["bench", options @ ..] => bench::run(options),
         ["oci-reference", runtimes @ ..] => reference::run(runtimes),
         ["dist"] => dist::run(),

@@ -2,6 +2,8 @@
 
 mod challenge;
 mod configuration;
+mod context;
+mod dockerfile;
 mod manifest;
 mod reference;
 mod tar;
@@ -15,6 +17,9 @@ pub fn targets() -> &'static [Target] {
         manifest::TARGET,
         configuration::TARGET,
         challenge::TARGET,
+        dockerfile::TARGET,
+        context::LISTING,
+        context::IGNORE,
         tar::VOLUME,
         tar::LAYER,
         tar::ARCHIVE,

@@ -23,7 +23,7 @@ use self::pack::Packer;
 pub use self::resolve::clean;
 pub(crate) use self::resolve::open_in_root;
 use self::resolve::{Resolved, resolve, through_links};
-pub use self::tree::{DigestOptions, Entering, Found, LeftOut, digest, find, matches};
+pub use self::tree::{DigestOptions, Entering, Found, Known, LeftOut, digest, find, matches};
 use crate::layer::extract::{Extractor, Rules};
 use crate::layer::stream::Compression;
 use crate::tar::Reader;

@@ -10,7 +10,7 @@ use sha2::{Digest as _, Sha256};
 use super::lstat;
 use super::pack::{Of, by_number, names, reading, xattrs};
 use super::resolve::{failed, open_in_root, through_links};
-use crate::{Error, Result};
+use crate::{Digest, Error, Result};
 
 /// Folders deeper than this are refused: each takes a descriptor.
 pub(super) const DEPTH: usize = 400;
@@ -166,11 +166,17 @@ fn class(pattern: &[char], mut at: usize, letter: Option<char>) -> Option<(bool,
     Some((letter.is_some() && matched != negated, at))
 }
 
+/// The digests of files' contents by their paths beneath the root, where somebody knows them. Such files have no extended
+/// attributes.
+pub type Known<'a> = &'a (dyn Fn(&[u8]) -> Option<Digest> + Sync);
+
 /// What a source is told apart by.
-#[derive(Clone, Copy, Debug, Default)]
-pub struct DigestOptions {
+#[derive(Clone, Copy, Default)]
+pub struct DigestOptions<'a> {
     /// Owners count, because they are copied.
     pub owners: bool,
+    /// What need not be read.
+    pub known: Option<Known<'a>>,
 }
 
 /// Adds a source to a digest: names, kinds, modes, contents; never times.
@@ -180,13 +186,14 @@ pub struct DigestOptions {
 pub fn digest(
     root: BorrowedFd<'_>,
     source: &Found,
-    options: DigestOptions,
+    options: DigestOptions<'_>,
     left_out: LeftOut<'_>,
     stop: &AtomicBool,
     hasher: &mut Sha256,
 ) -> Result<()> {
     let (parent, name) = parent_of(root, &source.path)?;
-    let mut digest = Digesting { options, left_out, stop, hasher, buffer: vec![0; 256 * 1024] };
+    let base = source.path.as_bytes();
+    let mut digest = Digesting { base, options, left_out, stop, hasher, buffer: vec![0; 256 * 1024] };
     digest.entry(parent.as_fd(), name.as_bytes(), b"", 0)
 }
 
@@ -214,7 +221,9 @@ pub(super) fn check(stop: &AtomicBool) -> Result<()> {
 }
 
 struct Digesting<'a> {
-    options: DigestOptions,
+    /// The source's own path.
+    base: &'a [u8],
+    options: DigestOptions<'a>,
     left_out: LeftOut<'a>,
     stop: &'a AtomicBool,
     hasher: &'a mut Sha256,
@@ -262,8 +271,18 @@ impl Digesting<'_> {
                 }
             }
             FileType::RegularFile => {
-                let file = fs::openat(folder, name, flags, Mode::empty()).map_err(fail)?;
-                self.contents(&file, path)?;
+                let known = self.options.known.and_then(|known| match path {
+                    b"" => known(self.base),
+                    path => known(&join(self.base, path)),
+                });
+                let contents = match known {
+                    Some(contents) => contents,
+                    None => {
+                        let file = fs::openat(folder, name, flags, Mode::empty()).map_err(fail)?;
+                        self.contents(&file, path)?
+                    }
+                };
+                self.hasher.update(contents.bytes());
             }
             FileType::Symlink => {
                 let link = readlinkat(folder, name, Vec::new()).map_err(fail)?;
@@ -274,24 +293,22 @@ impl Digesting<'_> {
         Ok(())
     }
 
-    fn contents(&mut self, file: &OwnedFd, path: &[u8]) -> Result<()> {
+    /// The digest of a file's contents; its attributes are counted with the rest.
+    fn contents(&mut self, file: &OwnedFd, path: &[u8]) -> Result<Digest> {
         let fail = |errno| reading(path, errno);
         for (name, value) in xattrs(&by_number(file), Of::Overlay).map_err(fail)? {
             self.field(&name);
             self.field(&value);
         }
-        let mut length = 0u64;
+        let mut hasher = Sha256::new();
         loop {
             check(self.stop)?;
             let count = rustix::io::read(file, &mut self.buffer[..]).map_err(fail)?;
             if count == 0 {
-                break;
+                return Ok(Digest::from_hasher(hasher));
             }
-            length += count as u64;
-            self.hasher.update(&self.buffer[..count]);
+            hasher.update(&self.buffer[..count]);
         }
-        self.hasher.update(length.to_le_bytes());
-        Ok(())
     }
 }
 
@@ -351,6 +368,28 @@ mod tests {
         assert_eq!(digest_of(root.path(), "/./d/"), first);
         std::fs::write(&file, "two").unwrap();
         assert_ne!(digest_of(root.path(), "d"), first);
+    }
+
+    #[test]
+    fn what_is_known_is_not_read() {
+        let root = tempfile::tempdir().unwrap();
+        std::fs::create_dir(root.path().join("d")).unwrap();
+        std::fs::write(root.path().join("d/f"), "one").unwrap();
+        let folder = std::fs::File::open(root.path()).unwrap();
+        let with = |known: Option<Known<'_>>, pattern: &str| {
+            let found = find(folder.as_fd(), pattern).unwrap().remove(0);
+            let mut hasher = Sha256::new();
+            let options = DigestOptions { owners: false, known };
+            let take = |_: &[u8], _| Entering::Take;
+            digest(folder.as_fd(), &found, options, &take, &AtomicBool::new(false), &mut hasher).unwrap();
+            hasher.finalize().to_vec()
+        };
+        let (one, two) = (Digest::of(b"one"), Digest::of(b"two"));
+        for pattern in ["d", "d/f", "/"] {
+            let read = with(None, pattern);
+            assert_eq!(with(Some(&|path| (path == b"d/f").then_some(one)), pattern), read, "{pattern}");
+            assert_ne!(with(Some(&|_| Some(two)), pattern), read, "{pattern}");
+        }
     }
 
     #[test]

@@ -1,6 +1,6 @@
 //! An archive on its way: read, decompressed, hashed and unpacked, each by a thread of its own.
 
-use std::io::{self, BufRead, Read};
+use std::io::{self, BufRead, Read, Write};
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::thread;
@@ -114,6 +114,90 @@ pub(crate) fn pass<T: Send>(
     })
 }
 
+/// As [`pass`], of an archive that is not compressed and is made here: `write` makes it, in this thread. What it writes is
+/// copied once, into the chunks that the two others get.
+pub(crate) fn pass_made<T: Send>(
+    write: impl FnOnce(&mut dyn Write) -> Result<()>,
+    consume: impl FnOnce(ChunkReader) -> Result<T> + Send,
+) -> Result<Passed<T>> {
+    thread::scope(|scope| {
+        let (to_consumer, for_consumer) = sync_channel(WAITING);
+        let consumer = scope.spawn(move || consume(ChunkReader::new(for_consumer)));
+        let (to_hasher, for_hasher) = sync_channel(WAITING);
+        let hasher = scope.spawn(move || hash(&for_hasher));
+        let out = Tee { consumer: to_consumer, hasher: to_hasher };
+        let mut out = Chunks { filling: Vec::new(), sent: Vec::new(), out, refused: false };
+        let written = write(&mut out)
+            .and_then(|()| out.flush().map_err(|error| Error::system("write the archive", error)));
+        let refused = out.refused;
+        drop(out);
+        let (diff_id, length) = join(hasher);
+        let value = join(consumer);
+        match written {
+            // Who reads had enough, and says why.
+            Err(_) if refused && value.is_err() => {}
+            // The archive was cut off: what its reader says of that says less.
+            Err(error) => return Err(error),
+            Ok(()) => {}
+        }
+        Ok(Passed { blob: diff_id, diff_id, length, value: value? })
+    })
+}
+
+/// Gathers what is written, and hands it on in chunks.
+struct Chunks {
+    filling: Vec<u8>,
+    /// Chunks that were handed on: their memory is used again when both have let go of it.
+    sent: Vec<Chunk>,
+    out: Tee,
+    /// Nobody listens any more.
+    refused: bool,
+}
+
+impl Chunks {
+    /// An empty chunk, of memory that was used before where there is some.
+    fn empty(&mut self) -> Vec<u8> {
+        let free = self.sent.iter().position(|chunk| Arc::strong_count(chunk) == 1);
+        let free = free.and_then(|at| Arc::into_inner(self.sent.swap_remove(at)));
+        free.map_or_else(
+            || Vec::with_capacity(CHUNK),
+            |mut chunk| {
+                chunk.clear();
+                chunk
+            },
+        )
+    }
+}
+
+impl Write for Chunks {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        if self.filling.capacity() == 0 {
+            self.filling = self.empty();
+        }
+        let count = bytes.len().min(CHUNK - self.filling.len());
+        self.filling.extend_from_slice(&bytes[..count]);
+        if self.filling.len() == CHUNK {
+            self.flush()?;
+        }
+        Ok(count)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        if self.filling.is_empty() {
+            return Ok(());
+        }
+        let chunk = Arc::new(std::mem::take(&mut self.filling));
+        if self.sent.len() < 2 * WAITING {
+            self.sent.push(Arc::clone(&chunk));
+        }
+        if self.out.send(chunk) {
+            return Ok(());
+        }
+        self.refused = true;
+        Err(io::ErrorKind::BrokenPipe.into())
+    }
+}
+
 /// Both get every chunk.
 struct Tee {
     consumer: SyncSender<Chunk>,
@@ -221,5 +305,42 @@ impl Read for ChunkReader {
         buffer[..count].copy_from_slice(&bytes[..count]);
         self.consume(count);
         Ok(count)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_made_here_is_hashed_as_it_is_written() {
+        let piece: Vec<u8> = (0..=255).cycle().take(3 * CHUNK / 2).collect();
+        let write = |out: &mut dyn Write| {
+            (0..40).try_for_each(|_| out.write_all(&piece)).map_err(|error| Error::system("write", error))
+        };
+        let read = |mut chunks: ChunkReader| {
+            let mut all = Vec::new();
+            chunks.read_to_end(&mut all).map_err(Error::archive)?;
+            Ok(all)
+        };
+        let passed = pass_made(write, read).unwrap();
+        assert_eq!(passed.length, 40 * piece.len() as u64);
+        assert!(passed.value.chunks(piece.len()).all(|one| one == piece));
+        assert_eq!(passed.diff_id, Digest::of(&passed.value));
+    }
+
+    #[test]
+    fn the_side_that_failed_says_why() {
+        let endless = |out: &mut dyn Write| loop {
+            out.write_all(&[0; 1000]).map_err(|error| Error::system("write", error))?;
+        };
+        let refused = pass_made(endless, |_| Err::<(), _>(Error::invalid("enough")));
+        assert_eq!(refused.err().unwrap().message, "enough");
+        let cut = |out: &mut dyn Write| {
+            out.write_all(b"half").map_err(|error| Error::system("write", error))?;
+            Err(Error::invalid("a file cannot be read"))
+        };
+        let failed = pass_made(cut, |_| Err::<(), _>(Error::invalid("it is truncated")));
+        assert_eq!(failed.err().unwrap().message, "a file cannot be read");
     }
 }

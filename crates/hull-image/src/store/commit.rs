@@ -75,7 +75,7 @@ impl Store {
 }
 
 /// Has an archive read while it is written, by a thread of its own.
-pub(super) fn piped<T>(
+fn piped<T>(
     write: impl FnOnce(&mut dyn Write) -> Result<()> + Send,
     read: impl FnOnce(&mut dyn Read) -> Result<T>,
 ) -> Result<T> {

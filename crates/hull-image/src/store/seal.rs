@@ -5,13 +5,13 @@ use std::io::BufRead;
 use std::path::Path;
 use std::sync::Arc;
 
-use super::commit::{pack, piped};
+use super::commit::pack;
 use super::database::LayerRow;
 use super::import::Unpacked;
 use super::state::Base;
 use super::{Layer, Snapshot, Store};
 use crate::layer::split::SplitWriter;
-use crate::layer::stream::{ChunkReader, Passed, pass};
+use crate::layer::stream::{ChunkReader, Passed, pass_made};
 use crate::layer::unpack::Place;
 use crate::tar::{Kind, Reader, Record};
 use crate::{Digest, Error, Result};
@@ -72,10 +72,7 @@ impl Store {
         }
         let folder = self.temporary()?;
         let place = Place::beneath(&folder);
-        let passed = piped(
-            |out| pack(&upper, &changes, out),
-            |reader| pass(reader, &|_| {}, |chunks| record(chunks, &place.split)),
-        );
+        let passed = pass_made(|out| pack(&upper, &changes, out), |chunks| record(chunks, &place.split));
         let passed = match passed.and_then(|passed| moved(&upper, &place.tree).map(|()| passed)) {
             Ok(passed) => passed,
             Err(error) => {

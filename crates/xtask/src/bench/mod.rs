@@ -3,6 +3,7 @@
 //! Each round measures every contestant once, so that what else the machine does falls on all of them alike; a figure
 //! is the median over the rounds. The daemons run with roots and a network namespace of their own, which end with them.
 
+mod build;
 mod contestants;
 pub(crate) mod floor;
 mod registry;

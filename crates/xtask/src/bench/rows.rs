@@ -6,9 +6,9 @@ use std::time::Instant;
 use serde_json::{Value, json};
 
 use super::contestants::{Api, Contestant};
-use super::registry;
 use super::report::median;
 use super::runtime::Runtime;
+use super::{build, registry};
 use crate::Result;
 
 /// A row of the table.
@@ -158,6 +158,46 @@ pub(crate) const ROWS: &[Row] = &[
     Row::of("import-memory", "the most memory of the daemon during that import", "MiB", 1, |who| {
         registry::spent(who, "import", |spent| spent.memory)
     }),
+    Row {
+        name: "build-steps",
+        title: "build of ten RUN steps behind a COPY",
+        unit: "ms",
+        long: false,
+        most: 5,
+        measure: build::steps,
+    },
+    Row {
+        name: "build-cached",
+        title: "build of the same, everything cached",
+        unit: "ms",
+        long: false,
+        most: 5,
+        measure: build::cached,
+    },
+    Row {
+        name: "build-context",
+        title: "build of a folder of 100,000 files, unchanged",
+        unit: "ms",
+        long: true,
+        most: 3,
+        measure: build::context,
+    },
+    Row {
+        name: "build-stages",
+        title: "build of two stages of ten seconds",
+        unit: "s",
+        long: true,
+        most: 2,
+        measure: build::stages,
+    },
+    Row {
+        name: "build-copy",
+        title: "build with a COPY of 1 GB",
+        unit: "ms",
+        long: true,
+        most: 3,
+        measure: build::copy,
+    },
     Row {
         name: "log-tail",
         title: "the last line of a log of 1 GB",

@@ -5,6 +5,7 @@ mod frames;
 mod outputs;
 mod pack;
 mod show;
+mod tell;
 
 use std::collections::BTreeMap;
 use std::io::{IsTerminal as _, Read as _};
@@ -16,7 +17,7 @@ use hull_api::is_elsewhere;
 use hyper::Method;
 use serde_json::{Value, json};
 
-use crate::client::Query;
+use crate::client::{Query, Response};
 use crate::commands::Entry;
 use crate::commands::container::options::limits::ulimits;
 use crate::commands::container::options::units;
@@ -204,10 +205,7 @@ pub async fn build(args: BuildArgs, context: &Context) -> Result<ExitStatus, Err
     if !registries.is_empty() {
         headers.push(("x-registry-config", registries.as_str()));
     }
-    let (body, transfer) = sent.packed.body(&preface, beside);
-    let response = context.client.request(Method::POST, &query, &headers, body).await;
-    drop(transfer);
-    let response = response?;
+    let response = posted(context, &query, &headers, preface, sent.packed, beside, &args).await?;
     if !response.header("server").is_some_and(|server| server.starts_with("hull/")) {
         return Err(Error::new(
             "the daemon is not hull, whose builder hull build talks to: use docker build with it",
@@ -217,6 +215,37 @@ pub async fn build(args: BuildArgs, context: &Context) -> Result<ExitStatus, Err
     let told = show::follow(&mut answer, show, args.check).await?;
     answer.finish().await?;
     finish(&args, &told)
+}
+
+/// Sends the build: of a folder that was sent before what was changed since, where the daemon keeps that; or all.
+async fn posted(
+    context: &Context,
+    query: &Query,
+    headers: &[(&str, &str)],
+    mut preface: Value,
+    packed: Packed,
+    beside: Vec<Packed>,
+    args: &BuildArgs,
+) -> Result<Response, Error> {
+    if let Packed::Folder(folder, ignore) = &packed
+        && beside.is_empty()
+        && let Some(told) = tell::tell(context, folder, ignore, args.file.as_deref()).await?
+    {
+        preface["context"] = json!(told.id);
+        let (body, transfer) = told.body(&preface);
+        let response = context.client.request(Method::POST, query, headers, body).await;
+        drop(transfer);
+        match response {
+            // Another build changes what is kept, or it went meanwhile.
+            Err(error) if matches!(error.http_status(), Some(404 | 409)) => {}
+            response => return response,
+        }
+        preface["context"] = Value::Null;
+    }
+    let (body, transfer) = packed.body(&preface, beside);
+    let response = context.client.request(Method::POST, query, headers, body).await;
+    drop(transfer);
+    response
 }
 
 /// What is done with the image's id.

@@ -89,26 +89,10 @@ impl Packed {
     /// The body: what stands before the archive in one line, contexts beside it in pieces, then the archive; and the bar that
     /// shows how much was sent.
     pub(super) fn body(self, preface: &Value, beside: Vec<Packed>) -> (Body, Transfer) {
-        let (sender, receiver) = mpsc::channel(AHEAD);
-        let sent = Arc::new(AtomicU64::new(0));
-        let transfer = Transfer::start("Sending the build context", None, sent.clone());
-        let preface = format!("{preface}\n");
-        std::thread::spawn(move || {
-            let failing = sender.clone();
-            let mut channel = Channel { sender, gathered: preface.into_bytes(), sent };
-            let packed = sent_before(beside, &mut channel)
-                .and_then(|()| self.write(&mut channel))
-                .and_then(|()| channel.flush());
-            if let Err(error) = packed {
-                // Without a receiver the daemon has refused already, and its words are told.
-                let _ = failing.blocking_send(Err(error));
-            }
-        });
-        let pieces = futures_util::stream::unfold(receiver, |mut receiver| async move {
-            let piece = receiver.recv().await?;
-            Some((piece, receiver))
-        });
-        (streamed(pieces), transfer)
+        written(preface, move |out| {
+            sent_before(beside, out)?;
+            self.write(out)
+        })
     }
 
     fn write(self, out: &mut impl Write) -> io::Result<()> {
@@ -134,6 +118,38 @@ impl Packed {
             Packed::Nothing => tar::Builder::new(out).finish(),
         }
     }
+}
+
+/// A body that a thread writes, behind a line of JSON; and the bar that shows how much of it was sent.
+pub(super) fn written(
+    preface: &Value,
+    write: impl FnOnce(&mut Channel) -> io::Result<()> + Send + 'static,
+) -> (Body, Transfer) {
+    let (sender, receiver) = mpsc::channel(AHEAD);
+    let sent = Arc::new(AtomicU64::new(0));
+    let transfer = Transfer::start("Sending the build context", None, sent.clone());
+    let preface = format!("{preface}\n");
+    std::thread::spawn(move || {
+        let failing = sender.clone();
+        let mut channel = Channel { sender, gathered: preface.into_bytes(), sent };
+        if let Err(error) = write(&mut channel).and_then(|()| channel.flush()) {
+            // Without a receiver the daemon has refused already, and its words are told.
+            let _ = failing.blocking_send(Err(error));
+        }
+    });
+    let pieces = futures_util::stream::unfold(receiver, |mut receiver| async move {
+        let piece = receiver.recv().await?;
+        Some((piece, receiver))
+    });
+    (streamed(pieces), transfer)
+}
+
+/// Opens a file to be sent; its length now.
+pub(super) fn opened(path: &Path) -> io::Result<(File, u64)> {
+    let flags = libc::O_NOFOLLOW | libc::O_NONBLOCK;
+    let file = fs::OpenOptions::new().read(true).custom_flags(flags).open(path)?;
+    let length = file.metadata()?.len();
+    Ok((file, length))
 }
 
 /// Sends contexts in pieces, each behind its length; an empty piece ends each of them.
@@ -220,9 +236,7 @@ impl<W: Write> Packer<W> {
             return self.folder(path, name, state);
         }
         if kind.is_file() {
-            let flags = libc::O_NOFOLLOW | libc::O_NONBLOCK;
-            let file = fs::OpenOptions::new().read(true).custom_flags(flags).open(path).map_err(in_path)?;
-            let left = file.metadata().map_err(in_path)?.len();
+            let (file, left) = opened(path).map_err(in_path)?;
             header.set_size(left);
             return self.archive.append_data(&mut header, name, Exactly { file, left }).map_err(in_path);
         }
@@ -235,9 +249,9 @@ impl<W: Write> Packer<W> {
 }
 
 /// As many bytes as the header has promised; a file that becomes shorter while it is read is an error.
-struct Exactly {
-    file: File,
-    left: u64,
+pub(super) struct Exactly {
+    pub(super) file: File,
+    pub(super) left: u64,
 }
 
 impl Read for Exactly {
@@ -256,7 +270,7 @@ impl Read for Exactly {
 }
 
 /// Writes into a channel.
-struct Channel {
+pub(super) struct Channel {
     sender: mpsc::Sender<io::Result<Bytes>>,
     gathered: Vec<u8>,
     sent: Arc<AtomicU64>,

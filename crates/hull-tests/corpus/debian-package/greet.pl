@@ -1,0 +1,2 @@
+#!/usr/bin/perl
+print "hello from a $ARGV[0]\n";

@@ -1,0 +1,3 @@
+const words: string[] = ["typed", "words"];
+declare const console: { log(text: string): void };
+console.log(words.join(" "));
