@@ -136,6 +136,26 @@ impl BodyReader {
         });
         BodyReader { pieces, piece: Bytes::new(), place }
     }
+
+    /// The same of what another server answers.
+    pub(crate) async fn of_reply(mut reply: hull_image::registry::Reply) -> BodyReader {
+        let place = Place::take().await;
+        let (sender, pieces) = mpsc::channel(PIECES);
+        tokio::spawn(async move {
+            loop {
+                let piece = match reply.chunk().await {
+                    Ok(None) => return,
+                    Ok(Some(piece)) => Ok(piece),
+                    Err(failure) => Err(io::Error::other(failure.to_string())),
+                };
+                let failed = piece.is_err();
+                if sender.send(piece).await.is_err() || failed {
+                    return;
+                }
+            }
+        });
+        BodyReader { pieces, piece: Bytes::new(), place }
+    }
 }
 
 /// Takes what comes of a body that nobody wants: a client that still sends would find the line broken, and miss the answer

@@ -194,7 +194,9 @@ async fn finish(prepared: Prepared, teller: Arc<dyn Listener>, lines: &Lines, (e
                     format!("[Warning] One or more build-args [{}] were not consumed\n", unused.join(" "));
                 lines.say(&json!({ "stream": text }));
             }
-            lines.say(&json!({ "aux": { "ID": id } }));
+            if !quiet {
+                lines.say(&json!({ "aux": { "ID": id } }));
+            }
             match (events, quiet) {
                 (true, _) => lines.say(&json!({ "id": "hull.build.result", "aux": told })),
                 (false, true) => lines.say(&json!({ "stream": format!("{id}\n") })),
@@ -298,9 +300,6 @@ fn refuse(query: &Query) -> Result<()> {
             "BuildKit's protocol (version=2) is not supported by hull yet: set DOCKER_BUILDKIT=0 for the classic builder, or \
              use hull build",
         ));
-    }
-    if !query.flag_or("rm", true) {
-        return Err(Error::unsupported("keeping the containers of a build's steps (rm=0)"));
     }
     match query.text("isolation") {
         None | Some("default") => Ok(()),
@@ -572,15 +571,13 @@ mod tests {
 
     #[test]
     fn what_is_not_there_is_refused_by_name() {
-        for (text, what) in [("version=2", "DOCKER_BUILDKIT=0"), ("rm=0", "rm=0")] {
-            let error = refuse(&query(text)).unwrap_err();
-            assert!(
-                error.kind == Kind::NotImplemented && error.message.contains(what),
-                "{text}: {}",
-                error.message
-            );
-        }
-        refuse(&query("rm=1&version=1&outputs=null&remote=&squash=0")).unwrap();
+        let error = refuse(&query("version=2")).unwrap_err();
+        assert!(
+            error.kind == Kind::NotImplemented && error.message.contains("DOCKER_BUILDKIT=0"),
+            "{}",
+            error.message
+        );
+        refuse(&query("rm=0&version=1&outputs=null&remote=&squash=0")).unwrap();
         assert!(asked(&query("buildargs=x")).is_err());
         assert!(
             asked(&query("outputs=%5B%7B%22Type%22:%22what%22%7D%5D")).unwrap_err().message.contains("what")

@@ -24,9 +24,9 @@ pub(crate) async fn create(mut request: Request) -> Result<Response> {
 #[serde(rename_all = "PascalCase", default)]
 struct StartBody {
     detach: bool,
-    /// Said again; the exec knows it.
-    #[serde(rename = "Tty")]
-    _tty: bool,
+    /// The client takes what comes as it comes. It says so again here, and this counts: who does not expects frames,
+    /// also around what a terminal shows.
+    tty: bool,
     console_size: Option<[u16; 2]>,
 }
 
@@ -47,15 +47,16 @@ pub(crate) async fn start(mut request: Request) -> Result<Response> {
     }
     let claim = engine.claim_exec(&container, &exec)?;
     if body.detach {
-        let start = ExecStart { detach: true, client: None, console_size: body.console_size };
+        let start = ExecStart { detach: true, client: None, framed: false, console_size: body.console_size };
         engine.start_exec(claim, start).await?;
         return http::empty(StatusCode::OK);
     }
-    let framed = exec.framed();
+    let framed = !body.tty;
     hijack::hijack(request, framed, move |client| async move {
         // A copy of the connection for the last words, should the command not be executable.
         let copy = client.socket.try_clone();
-        let start = ExecStart { detach: false, client: Some(client), console_size: body.console_size };
+        let start =
+            ExecStart { detach: false, client: Some(client), framed, console_size: body.console_size };
         if let Err(error) = engine.start_exec(claim, start).await {
             let words = format!("{error}\r\n");
             let words = if framed { hijack::frame(1, words.as_bytes()) } else { words.into_bytes() };

@@ -2,9 +2,10 @@
 
 use hull_engine::filter::Filters;
 use hull_engine::images::ImageQuery;
-use hull_engine::{Error, Result};
+use hull_engine::{Engine, Error, Kind, Result};
+use hull_image::registry::{Call, Reply};
 use hull_image::{Import, Loaded, Platform};
-use hyper::StatusCode;
+use hyper::{Method, StatusCode, Uri};
 use serde::Deserialize;
 use serde_json::json;
 
@@ -81,17 +82,18 @@ pub(crate) async fn create(request: Request) -> Result<Response> {
             let platform = platform(&request.query)?;
             pull::pull(&request, &with_tag(name, request.query.text("tag"))?, platform).await
         }
-        (None, Some("-")) => import(request).await,
-        (None, Some(_)) => Err(Error::unsupported(
-            "fetching a file system to import from an address: fetch it yourself and import it from standard input, so this",
-        )),
+        (None, Some(source)) => {
+            let source = source.to_owned();
+            import(request, &source).await
+        }
         (None, None) => {
             Err(Error::invalid("neither fromImage nor fromSrc says what the image is to be made of"))
         }
     }
 }
 
-async fn import(request: Request) -> Result<Response> {
+/// A file system becomes an image: the request's body (`-`), or what an address answers.
+async fn import(request: Request, source: &str) -> Result<Response> {
     let query = &request.query;
     let reference =
         query.text("repo").map(|repository| with_tag(repository, query.text("tag"))).transpose()?;
@@ -101,18 +103,52 @@ async fn import(request: Request) -> Result<Response> {
     }
     let options = Import {
         changes: query.all("changes").filter(|change| !change.is_empty()).map(str::to_owned).collect(),
-        message: query.text("message").unwrap_or_default().to_owned(),
+        message: match query.text("message") {
+            Some(message) => message.to_owned(),
+            None => format!("Imported from {source}"),
+        },
         platform,
         reference,
     };
     let engine = request.engine.clone();
-    let mut body = BodyReader::new(request.body).await;
+    let (mut body, url) = match source {
+        "-" => (BodyReader::new(request.body).await, None),
+        address => {
+            let (reply, url) = fetched(&engine, address).await?;
+            (BodyReader::of_reply(reply).await, Some(url))
+        }
+    };
     blocking::told(Talk::Late, move |lines| {
+        if let Some(url) = url {
+            lines.say(&json!({ "status": format!("Downloading from {url}") }));
+        }
         let image = engine.image_import(&mut body, options, &|progress| lines.progress(&progress))?;
         lines.say(&json!({ "status": image.id }));
         Ok(())
     })
     .await
+}
+
+/// What an address answers, which is http's where it does not say otherwise; and the address whole.
+async fn fetched(engine: &Engine, address: &str) -> Result<(Reply, Uri)> {
+    let whole = if address.contains("://") { address.to_owned() } else { format!("http://{address}") };
+    let url: Uri = whole
+        .parse()
+        .ok()
+        .filter(|url: &Uri| matches!(url.scheme_str(), Some("http" | "https")))
+        .ok_or_else(|| {
+            Error::invalid(format!("{address:?} is no address of http or https to import from"))
+        })?;
+    let call = Call::new(Method::GET, url.clone());
+    let reply = engine
+        .registries()
+        .send(call, false)
+        .await
+        .map_err(|failure| Error::new(Kind::System, failure.to_string()))?;
+    if !reply.status.is_success() {
+        return Err(Error::new(Kind::System, format!("Get {url:?}: the server answered {}", reply.status)));
+    }
+    Ok((reply, url))
 }
 
 pub(crate) async fn load(request: Request) -> Result<Response> {

@@ -38,5 +38,6 @@ mod sockets;
 mod swarm;
 mod system;
 mod tls;
+mod unread;
 mod volumes;
 mod websocket;

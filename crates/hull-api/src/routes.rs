@@ -116,6 +116,10 @@ pub(crate) static ROUTES: &[Route] = &[
     route!(GET "/containers/json" Read(Listed) containers::list),
     route!(POST "/containers/create" Write(Body) container_create::create),
     route!(POST "/containers/prune" Write(Listed) containers::prune),
+    // Checkpoints are of Docker's experimental mode, which hull has not.
+    route!(GET "/containers/{}/checkpoints" Read(Container) swarm::experimental),
+    route!(POST "/containers/{}/checkpoints" Write(Inside) swarm::experimental),
+    route!(DELETE "/containers/{}/checkpoints/{}" Write(Inside) swarm::experimental),
     route!(GET "/containers/{*}/json" Read(Container) containers::inspect),
     route!(GET "/containers/{}/top" Read(Container) container_output::top),
     route!(GET "/containers/{}/explain" Read(Container) containers::explain),
@@ -188,6 +192,7 @@ pub(crate) static ROUTES: &[Route] = &[
     route!(GET "/networks" Read(Listed) networks::list),
     route!(POST "/networks/create" Write(Body) networks::create),
     route!(POST "/networks/prune" Write(Listed) networks::prune),
+    route!(GET "/networks/" Read(Listed) networks::list),
     route!(GET "/networks/{}" Read(Network) networks::inspect),
     route!(DELETE "/networks/{}" Write(Network) networks::remove),
     route!(POST "/networks/{}/connect" Write(Network) networks::connect),

@@ -1,5 +1,6 @@
 //! Listeners and connections: who may connect, which version is spoken, and a panic that ends one request alone.
 
+use std::borrow::Cow;
 use std::convert::Infallible;
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
@@ -25,6 +26,7 @@ use crate::lenient::{self, Lenient};
 use crate::policy::Guard;
 use crate::routes;
 use crate::sockets::Sockets;
+use crate::unread::Unread;
 
 /// One place where clients connect.
 pub(crate) enum Listener {
@@ -298,7 +300,8 @@ async fn dispatch(
     caller: Caller,
 ) -> Result<Response> {
     let Service { engine, builder, sockets, guard, .. } = service;
-    let (version, path) = version_of(request.uri().path())?;
+    let path = without_double_slashes(request.uri().path());
+    let (version, path) = version_of(&path)?;
     let mut query = Query::of(request.uri());
     let found = routes::find(request.method(), path).and_then(|(route, mut captures)| {
         if let Some(guard) = &guard {
@@ -350,11 +353,26 @@ const SHORT: u64 = 64 << 10;
 async fn at_hand(headers: &HeaderMap, body: Incoming) -> Result<RequestBody> {
     let length = headers.get(CONTENT_LENGTH).and_then(|length| length.to_str().ok()?.parse::<u64>().ok());
     if length.is_none_or(|length| length > SHORT) {
-        return Ok(body.boxed());
+        return Ok(Unread::new(body).boxed());
     }
     let ended = |error| Error::invalid(format!("the request's body ended early: {error}"));
     let bytes = body.collect().await.map_err(ended)?.to_bytes();
     Ok(Full::new(bytes).map_err(|never: Infallible| match never {}).boxed())
+}
+
+/// A path as Docker's router cleans it: clients put together an address that ends in a slash and a path that begins with
+/// one.
+fn without_double_slashes(path: &str) -> Cow<'_, str> {
+    if !path.contains("//") {
+        return Cow::Borrowed(path);
+    }
+    let mut cleaned = String::with_capacity(path.len());
+    for letter in path.chars() {
+        if letter != '/' || !cleaned.ends_with('/') {
+            cleaned.push(letter);
+        }
+    }
+    Cow::Owned(cleaned)
 }
 
 /// Takes `/v1.41` off a path.

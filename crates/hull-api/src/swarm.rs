@@ -27,6 +27,15 @@ pub(crate) async fn leave(_request: Request) -> Result<Response> {
     Err(Error::new(Kind::Unavailable, "This node is not part of a swarm"))
 }
 
+/// What dockerd answers without its experimental mode.
+pub(crate) async fn experimental(_request: Request) -> Result<Response> {
+    Err(Error::new(
+        Kind::NotImplemented,
+        "This experimental feature is disabled by default. Start the Docker daemon in experimental mode in order to \
+         enable it.",
+    ))
+}
+
 pub(crate) async fn plugins(_request: Request) -> Result<Response> {
     http::ok(&json!([]))
 }

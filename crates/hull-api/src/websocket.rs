@@ -16,7 +16,8 @@ use tokio::net::unix::{OwnedReadHalf, OwnedWriteHalf};
 use tokio_tungstenite::WebSocketStream;
 use tokio_tungstenite::tungstenite::Message;
 use tokio_tungstenite::tungstenite::handshake::derive_accept_key;
-use tokio_tungstenite::tungstenite::protocol::{Role, WebSocketConfig};
+use tokio_tungstenite::tungstenite::protocol::frame::coding::CloseCode;
+use tokio_tungstenite::tungstenite::protocol::{CloseFrame, Role, WebSocketConfig};
 
 use crate::hijack;
 use crate::http::{self, Request, Response};
@@ -100,7 +101,9 @@ async fn outwards(mut output: OwnedReadHalf, mut messages: SplitSink<Socket, Mes
     let mut piece = vec![0; 16 << 10];
     loop {
         let message = match output.read(&mut piece).await {
-            Ok(0) | Err(_) => Message::Close(None),
+            Ok(0) | Err(_) => {
+                Message::Close(Some(CloseFrame { code: CloseCode::Normal, reason: Default::default() }))
+            }
             Ok(length) => Message::binary(piece[..length].to_vec()),
         };
         let last = message.is_close();

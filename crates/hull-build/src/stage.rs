@@ -200,7 +200,7 @@ pub(crate) fn next(
     config.rootfs.diff_ids.extend(layer.map(|layer| layer.diff_id));
     config.created = Some(now);
     // These are the base's: who made it, of what.
-    config.container.clear();
+    config.made_of(String::new(), None);
     config.docker_version.clear();
     config.comment.clear();
     let env = config.config.as_ref().map(|config| &config.env[..]).unwrap_or_default();

@@ -42,7 +42,7 @@ impl Filters {
             "0" | "f" | "F" | "false" | "False" | "FALSE" => Some(false),
             _ => None,
         });
-        let invalid = || Error::invalid(format!("invalid filter '{name}={}'", self.values(name).join(",")));
+        let invalid = || Error::invalid(format!("invalid filter '{name}=[{}]'", self.values(name).join(" ")));
         let Some(first) = values.next() else { return Ok(None) };
         let first = first.ok_or_else(invalid)?;
         if values.all(|value| value == Some(first)) { Ok(Some(first)) } else { Err(invalid()) }

@@ -60,6 +60,25 @@ pub struct ImageConfig {
     pub extra: Map<String, Value>,
 }
 
+/// Docker's field for the configuration of the container that an image was committed from.
+const CONTAINER_CONFIG: &str = "container_config";
+
+impl ImageConfig {
+    /// Says of which container the image is made; of none, so that what its base was made of is not taken for its own.
+    pub fn made_of(&mut self, container: String, config: Option<Value>) {
+        self.container = container;
+        match config {
+            Some(config) => self.extra.insert(CONTAINER_CONFIG.to_owned(), config),
+            None => self.extra.remove(CONTAINER_CONFIG),
+        };
+    }
+
+    /// The configuration of the container that the image was made of, as Docker wrote it.
+    pub fn made_of_config(&self) -> Option<ContainerConfig> {
+        self.extra.get(CONTAINER_CONFIG).and_then(|config| serde_json::from_value(config.clone()).ok())
+    }
+}
+
 /// The layers of an image, by the digests of their uncompressed archives, lowest first.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct RootFs {

@@ -280,7 +280,7 @@ pub struct Attach {
     pub stdout: bool,
     /// Standard error goes to the client.
     pub stderr: bool,
-    /// Output is framed with Docker's 8-byte headers (never with a terminal).
+    /// Output is framed with Docker's 8-byte headers.
     pub framed: bool,
     /// The bytes which, typed by the client, detach it; empty: none.
     #[serde(default)]

@@ -23,17 +23,25 @@ pub(super) fn check_restart_policy(policy: &RestartPolicy) -> Result<()> {
     }
 }
 
+/// Whether each variable has a name. Before the image's are added: what has none is taken out there.
+pub(super) fn check_environment(config: &Config) -> Result<()> {
+    match config
+        .env
+        .iter()
+        .flatten()
+        .find(|entry| entry.is_empty() || entry.starts_with('=') || entry.contains('\0'))
+    {
+        Some(entry) => Err(Error::invalid(format!("invalid environment variable: {}", entry.escape_debug()))),
+        None => Ok(()),
+    }
+}
+
 pub(super) fn check_config(config: &Config) -> Result<()> {
     let place = &config.working_dir;
     if !place.is_empty() && !place.starts_with('/') {
         return Err(Error::invalid(format!(
             "the working directory '{place}' is invalid, it needs to be an absolute path"
         )));
-    }
-    for entry in config.env.iter().flatten() {
-        if entry.is_empty() || entry.starts_with('=') || entry.contains('\0') {
-            return Err(Error::invalid(format!("invalid environment variable: {}", entry.escape_debug())));
-        }
     }
     for (what, name) in [("hostname", &config.hostname), ("domainname", &config.domainname)] {
         if name.len() > 64 || name.bytes().any(|byte| byte.is_ascii_control() || matches!(byte, b'/' | b' '))
@@ -82,6 +90,11 @@ pub(super) fn check_port(port: &str) -> Result<()> {
 pub(super) fn check_ports(host: &HostConfig) -> Result<()> {
     for (port, bindings) in host.port_bindings.iter().flatten() {
         check_port(port)?;
+        // A range is written out port by port by who binds it: Docker's words, without the protocol.
+        let number = port.split('/').next().unwrap_or_default();
+        if number.contains('-') {
+            return Err(Error::invalid(format!("invalid port specification: \"{number}\"")));
+        }
         for binding in bindings {
             let address = &binding.host_ip;
             if !address.is_empty() && address.parse::<std::net::IpAddr>().is_err() {

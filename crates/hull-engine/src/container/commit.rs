@@ -65,6 +65,11 @@ impl Engine {
             changes: options.changes,
             reference: reference.clone(),
             created_by: record.config.cmd.as_deref().unwrap_or_default().join(" "),
+            container: record.id.clone(),
+            container_config: Some(
+                serde_json::to_value(&record.config)
+                    .map_err(|error| Error::system("write the configuration", error))?,
+            ),
         };
         let parent = match record.image_id.is_empty() {
             true => None,
@@ -75,13 +80,13 @@ impl Engine {
                 ))
             })?),
         };
-        let image = {
-            let _still = match options.pause && record.state.status == Status::Running {
-                true => Some(Still::of(self, container)?),
-                false => None,
-            };
-            self.images.commit(&record.id, parent.as_deref(), commit).map_err(crate::images::error)?
+        // Until it is told: it goes on behind the news of its image, as in Docker.
+        let still = match options.pause && record.state.status == Status::Running {
+            true => Some(Still::of(self, container)?),
+            false => None,
         };
+        let image =
+            self.images.commit(&record.id, parent.as_deref(), commit).map_err(crate::images::error)?;
         let id = image.id.to_string();
         if let Some(name) = &reference {
             let attributes = BTreeMap::from([("name".to_owned(), name.clone())]);
@@ -96,6 +101,7 @@ impl Engine {
                 ("imageRef", reference.unwrap_or_default()),
             ],
         );
+        drop(still);
         Ok(id)
     }
 }

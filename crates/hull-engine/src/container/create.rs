@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use hull_image::Image;
 
-use super::check::{check_config, check_modes, check_ports, check_restart_policy};
+use super::check::{check_config, check_environment, check_modes, check_ports, check_restart_policy};
 use super::inherit::inherit;
 use super::mounts::{self, MountKind, MountPlan, Owner, Wanted};
 use super::{Container, Record, State, command, names, now_ns, random_id, resources, rfc3339};
@@ -90,6 +90,7 @@ impl Engine {
             Some(image) => Some(image),
             None => self.image_of(&config)?,
         };
+        check_environment(&config)?;
         if let Some(image) = image.as_ref().filter(|_| !build_step) {
             inherit(&mut config, &image.container_config());
         }
@@ -100,6 +101,12 @@ impl Engine {
         resources::check(&host_config, &mut warnings)?;
         warnings.extend(resources::discarded(&host_config.resources));
         check_modes(self, &host_config, &config)?;
+        for mode in [&mut host_config.pid_mode, &mut host_config.ipc_mode] {
+            // Its id, so that a rename of the other changes nothing.
+            if let Some(other) = mode.strip_prefix("container:") {
+                *mode = format!("container:{}", self.container(other)?.id);
+            }
+        }
         self.check_remapped_image(&host_config, image.as_deref())?;
         let mut wanted = self.wanted_mounts(&config, &host_config, caller)?;
         for layered in layered {
@@ -247,6 +254,11 @@ impl Engine {
         }
         if host.cgroupns_mode.is_empty() {
             host.cgroupns_mode = if host.privileged { "host" } else { "private" }.to_owned();
+        }
+        let resources = &mut host.resources;
+        if resources.memory > 0 && resources.memory_swap == 0 {
+            // As much swap again as memory, which inspect shows and an update is measured by.
+            resources.memory_swap = resources.memory.saturating_mul(2);
         }
         if host.shm_size == 0 {
             host.shm_size = 64 << 20;

@@ -143,11 +143,6 @@ impl Exec {
         locked(&self.state).phase == Phase::Ended
     }
 
-    /// Whether output is framed: never with a terminal.
-    pub fn framed(&self) -> bool {
-        !self.config.tty
-    }
-
     /// As inspect shows it.
     fn shown(&self, container: &Container) -> Value {
         let state = locked(&self.state).clone();

@@ -21,6 +21,8 @@ pub struct ExecStart {
     pub detach: bool,
     /// The client, where it is not detached.
     pub client: Option<ClientStream>,
+    /// What the client gets is in frames that say of which stream it is.
+    pub framed: bool,
     /// The terminal's size at the start: height and width.
     pub console_size: Option<[u16; 2]>,
 }
@@ -71,8 +73,8 @@ impl Engine {
                 exec: Some(exec.id.clone()),
                 stdin: config.attach_stdin,
                 stdout: config.attach_stdout,
-                stderr: config.attach_stderr && !config.tty,
-                framed: !config.tty,
+                stderr: config.attach_stderr && !config.tty && start.framed,
+                framed: start.framed,
                 detach_keys: if config.tty { detach_keys(&config.detach_keys)? } else { Vec::new() },
                 already_read: client.already_read.clone(),
                 preface: Vec::new(),

@@ -177,7 +177,7 @@ impl Engine {
         let exec = self.create_exec(container, config)?;
         let claim = self.claim_exec(container, &exec)?;
         let client = ClientStream { socket: theirs, already_read: Vec::new() };
-        let start = ExecStart { detach: false, client: Some(client), console_size: None };
+        let start = ExecStart { detach: false, client: Some(client), framed: true, console_size: None };
         self.start_exec(claim, start).await?;
         let output = read_frames(ours).await;
         let status = self.exec_end(&exec).await;

@@ -13,6 +13,7 @@ pub(super) fn inherit(config: &mut Config, image: &ContainerConfig) {
         config.exposed_ports.get_or_insert_default().entry(port.clone()).or_default();
     }
     config.labels.get_or_insert_default();
+    // A user's bare NAME stands for the image's, too: it is shown, and a process has neither (`spec::with_variables`).
     let env = config.env.get_or_insert_default();
     let name_of = |entry: &str| entry.split('=').next().unwrap_or_default().to_owned();
     for entry in &image.env {
@@ -20,8 +21,6 @@ pub(super) fn inherit(config: &mut Config, image: &ContainerConfig) {
             env.push(entry.clone());
         }
     }
-    // A user's bare NAME takes the image's out.
-    env.retain(|entry| entry.contains('='));
     for (label, value) in &image.labels {
         config.labels.get_or_insert_default().entry(label.clone()).or_insert_with(|| value.clone());
     }
@@ -94,11 +93,11 @@ mod tests {
     }
 
     #[test]
-    fn the_users_environment_wins_and_a_bare_name_takes_away() {
+    fn the_users_environment_wins_and_a_bare_name_stands_for_the_images() {
         let mut config =
             Config { env: Some(vec!["A=user".to_owned(), "PATH".to_owned()]), ..Config::default() };
         inherit(&mut config, &image());
-        assert_eq!(config.env.unwrap(), ["A=user"]);
+        assert_eq!(config.env.unwrap(), ["A=user", "PATH"]);
     }
 
     #[test]

@@ -50,7 +50,7 @@ impl Engine {
             "HostConfig": record.host_config,
             "GraphDriver": self.graph_driver(&record),
             "Mounts": self.mount_points(&record),
-            "Config": config(&record),
+            "Config": self.shown_config(&record),
             "NetworkSettings": network_settings(&record, minor),
         });
         shown["HostConfig"]["Links"] = json!(self.shown_links(&record));
@@ -80,6 +80,23 @@ impl Engine {
                 "WorkDir": snapshot.work.display().to_string(),
             },
         })
+    }
+
+    /// The configuration, the host name it really has put in: on another's network that is the other's.
+    fn shown_config(&self, record: &Record) -> Value {
+        let mut config = record.config.clone();
+        if config.hostname.is_empty() {
+            match record.host_config.network_mode.strip_prefix("container:") {
+                Some(other) => {
+                    if let Ok(other) = self.container(other) {
+                        other.record().hostname().clone_into(&mut config.hostname);
+                    }
+                }
+                None => record.hostname().clone_into(&mut config.hostname),
+            }
+        }
+        // A struct of plain fields: it has a JSON form.
+        serde_json::to_value(config).unwrap_or_default()
     }
 
     /// What is mounted, as inspect and list show it; `--tmpfs` is shown in the host's configuration alone.
@@ -117,16 +134,6 @@ fn state(record: &Record, health: Option<Value>) -> Value {
         shown["Health"] = health;
     }
     shown
-}
-
-/// The configuration, the host name it really has put in.
-fn config(record: &Record) -> Value {
-    let mut config = record.config.clone();
-    if config.hostname.is_empty() && !record.host_config.network_mode.starts_with("container:") {
-        config.hostname = record.hostname().to_owned();
-    }
-    // A struct of plain fields: it has a JSON form.
-    serde_json::to_value(config).unwrap_or_default()
 }
 
 fn exec_ids(container: &Container) -> Value {

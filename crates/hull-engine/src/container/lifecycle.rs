@@ -19,13 +19,18 @@ impl Engine {
         if name.is_empty() {
             return Err(Error::invalid("Neither old nor new names may be empty"));
         }
-        let name = names::checked(name)?;
+        let told = |error: Error| Error {
+            message: format!("Error when allocating new name: {}", error.message),
+            ..error
+        };
+        let slashed = format!("/{}", name.strip_prefix('/').unwrap_or(name));
+        let name = names::checked(&slashed).map_err(told)?;
         let _transition = container.transition.lock().await;
         let old = container.record().name.clone();
         if old == name {
             return Err(Error::invalid("Renaming a container with the same name as its current name"));
         }
-        let taken = self.containers.take_name(name, &container.id)?;
+        let taken = self.containers.take_name(name, &container.id).map_err(told)?;
         container.change(&self.database, |record| name.clone_into(&mut record.name))?;
         self.containers.renamed(taken, &old);
         let endpoints = locked(&container.allocation).as_mut().map(|allocation| {
@@ -95,6 +100,7 @@ impl Engine {
             (record.host_config.clone(), record.is_running())
         };
         let before = host.resources.clone();
+        resources::check_least(changes)?;
         conflicts(&host.resources, changes).map_err(told)?;
         merge(&mut host.resources, changes)?;
         if let Some(policy) = policy.filter(|policy| !policy.name.is_empty()) {
@@ -260,7 +266,11 @@ pub(super) fn signal(name: &str) -> Result<i32> {
     ];
     let invalid = || Error::invalid(format!("Invalid signal: {name}"));
     if let Ok(number) = name.parse::<i32>() {
-        return if (1..=64).contains(&number) { Ok(number) } else { Err(invalid()) };
+        return match number {
+            1..=64 => Ok(number),
+            0 => Err(invalid()),
+            other => Err(Error::invalid(format!("The linux daemon does not support signal {other}"))),
+        };
     }
     let upper = name.to_ascii_uppercase();
     let plain = upper.strip_prefix("SIG").unwrap_or(&upper);

@@ -7,6 +7,7 @@ use regex::{Regex, RegexBuilder};
 use serde_json::{Value, json};
 
 use super::{Container, Record, Status, inspect, now_ns};
+use crate::filter::Filters;
 use crate::{Engine, Error, Result};
 
 /// Which containers are listed.
@@ -164,9 +165,16 @@ impl Engine {
                 value,
             )?,
             "publish" => {
-                let published =
-                    record.host_config.port_bindings.iter().flatten().map(|(port, _)| port.as_str());
-                port_matches(published, value)?
+                // By the port of the host that it really has.
+                let published: Vec<String> = record
+                    .ports
+                    .iter()
+                    .flat_map(|(port, bindings)| {
+                        let protocol = port.split_once('/').map_or("tcp", |(_, protocol)| protocol);
+                        bindings.iter().map(move |binding| format!("{}/{protocol}", binding.host_port))
+                    })
+                    .collect();
+                port_matches(published.iter().map(String::as_str), value)?
             }
             // Nothing here is a task of Swarm's.
             "is-task" => matches!(value, "false" | "0"),
@@ -290,13 +298,11 @@ impl Engine {
         self: &Arc<Self>,
         filters: &BTreeMap<String, Vec<String>>,
     ) -> Result<(Vec<String>, u64)> {
-        if let Some(name) = filters.keys().find(|name| !["until", "label", "label!"].contains(&name.as_str()))
-        {
-            return Err(Error::invalid(format!("invalid filter '{name}'")));
-        }
+        let asked = Filters::from(filters.clone());
+        asked.only(&["until", "label", "label!"])?;
+        let until = asked.until()?;
         let mut labels = filters.clone();
-        let until = labels.remove("until").and_then(|values| values.last().cloned());
-        let until = until.map(|text| crate::filter::moment_ns(&text, now_ns())).transpose()?;
+        labels.remove("until");
         let (patterns, mut ids, mut bytes) = (name_patterns(&labels), Vec::new(), 0);
         for container in self.containers.all() {
             let record = container.record().clone();

@@ -1,11 +1,10 @@
 //! What a container printed: where the shim writes it, and reading it back.
 
-use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use hull_runtime::protocol::{Log, LogFile};
 
-use super::Record;
+use super::{Record, log_attributes};
 use crate::model::LogConfig;
 use crate::{Error, Result};
 
@@ -64,6 +63,7 @@ fn parse(config: &LogConfig) -> Result<Parsed> {
         }
     }
     let mut parsed = Parsed { max_size: MAX_SIZE, max_file: MAX_FILE };
+    let non_blocking = config.config.get("mode").is_some_and(|mode| mode == "non-blocking");
     for (name, value) in &config.config {
         let invalid = || Error::invalid(format!("invalid value {value:?} of the log option {name}"));
         match (config.driver.as_str(), name.as_str()) {
@@ -77,9 +77,17 @@ fn parse(config: &LogConfig) -> Result<Parsed> {
                 parsed.max_file = value.parse().ok().filter(|count| *count >= 1).ok_or_else(invalid)?
             }
             (_, "mode") if value == "blocking" => {}
+            (_, "mode") if value != "non-blocking" => {
+                return Err(Error::invalid(format!("logger: logging mode not supported: {value}")));
+            }
+            (_, "max-buffer-size") if !non_blocking => {
+                return Err(Error::invalid(
+                    "logger: max-buffer-size option is only supported with 'mode=non-blocking'",
+                ));
+            }
             (_, "compress") if value == "false" => {}
-            ("json-file", "labels" | "env") => {}
-            (driver, "mode" | "compress" | "max-buffer-size" | "labels-regex" | "env-regex" | "tag") => {
+            ("json-file", "labels" | "env" | "labels-regex" | "env-regex" | "tag") => {}
+            (driver, "mode" | "compress" | "max-buffer-size") => {
                 return Err(Error::unsupported(format_args!(
                     "the option {name}={value} of the log driver {driver}"
                 )));
@@ -89,6 +97,7 @@ fn parse(config: &LogConfig) -> Result<Parsed> {
             }
         }
     }
+    log_attributes::check(&config.config)?;
     if parsed.max_size == 0 && config.config.get("max-file").is_some_and(|count| count != "1") {
         return Err(Error::invalid("invalid log option: max-file needs max-size"));
     }
@@ -124,34 +133,9 @@ pub(super) fn to_shim(record: &Record, folder: &Path) -> Result<Log> {
     let config = &record.host_config.log_config;
     let Parsed { max_size, max_file } = parse(config)?;
     let Some(path) = path(folder, &record.id, &config.driver) else { return Ok(Log::None) };
-    let file = LogFile { path, max_size, max_file, attributes: attributes(record), compress: false };
+    let file =
+        LogFile { path, max_size, max_file, attributes: log_attributes::attributes(record), compress: false };
     Ok(if config.driver == "local" { Log::Local(file) } else { Log::JsonFile(file) })
-}
-
-/// The labels and variables that the options `labels` and `env` name.
-pub(super) fn attributes(record: &Record) -> BTreeMap<String, String> {
-    let options = &record.host_config.log_config.config;
-    let names = |option: &str| {
-        options.get(option).map(|names| names.split(',').map(str::to_owned).collect::<Vec<_>>())
-    };
-    let mut attributes = BTreeMap::new();
-    for label in names("labels").unwrap_or_default() {
-        if let Some(value) = record.config.labels.as_ref().and_then(|labels| labels.get(&label)) {
-            attributes.insert(label, value.clone());
-        }
-    }
-    for name in names("env").unwrap_or_default() {
-        let entry = record
-            .config
-            .env
-            .iter()
-            .flatten()
-            .find_map(|entry| entry.split_once('=').filter(|(key, _)| *key == name));
-        if let Some((_, value)) = entry {
-            attributes.insert(name, value.to_owned());
-        }
-    }
-    attributes
 }
 
 #[cfg(test)]

@@ -37,6 +37,7 @@ mod inspect;
 mod lifecycle;
 mod links;
 mod list;
+mod log_attributes;
 mod logs;
 mod mounts;
 mod names;

@@ -38,6 +38,9 @@ pub struct MountPlan {
     pub options: Vec<String>,
     /// The volume was made for this container and has no name of a user's.
     pub anonymous: bool,
+    /// It is another container's as well (`--volumes-from`).
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub inherited: bool,
     /// Whose outside is what root makes inside.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub owner: Option<Owner>,
@@ -79,6 +82,12 @@ impl MountKind {
 }
 
 impl MountPlan {
+    /// The mode as inspect shows it: Docker gives a volume that has a name, and no mode of its own, this one.
+    fn shown_mode(&self) -> String {
+        let named = self.kind == MountKind::Volume && !self.anonymous && !self.inherited;
+        if named && self.mode.is_empty() { "z".to_owned() } else { self.mode.clone() }
+    }
+
     /// As inspect shows it.
     pub(super) fn shown(&self, mountpoint: Option<String>) -> MountPoint {
         MountPoint {
@@ -87,7 +96,7 @@ impl MountPlan {
             source: mountpoint.unwrap_or_else(|| self.source.clone()),
             destination: self.destination.clone(),
             driver: if self.kind == MountKind::Volume { "local".to_owned() } else { String::new() },
-            mode: self.mode.clone(),
+            mode: self.shown_mode(),
             rw: self.writable,
             propagation: self.propagation.clone(),
         }
@@ -182,6 +191,9 @@ impl Engine {
             .map(|mut plan| {
                 plan.writable &= !read_only;
                 plan.no_copy = true;
+                plan.inherited = true;
+                // The words were said of the other's mount; whether this one is writable is told beside.
+                plan.mode.clear();
                 plan
             })
             .collect())
@@ -344,6 +356,9 @@ fn parse_mount(mount: &Mount) -> Result<Wanted> {
             plan.kind = MountKind::Volume;
             plan.name.clone_from(&mount.source);
             plan.anonymous = mount.source.is_empty();
+            if plan.anonymous && mount.read_only {
+                return Err(invalid("must not set ReadOnly mode when using anonymous volumes".to_owned()));
+            }
             let options = mount.volume_options.clone().unwrap_or_default();
             plan.no_copy = options.no_copy;
             if Path::new(&options.subpath).is_absolute()
@@ -383,9 +398,7 @@ fn parse_mount(mount: &Mount) -> Result<Wanted> {
             Ok(Wanted { plan, volume: None, create_source: false })
         }
         "" => Err(invalid("mount type unknown: it is bind, volume or tmpfs".to_owned())),
-        other @ ("image" | "npipe" | "cluster") => {
-            Err(Error::unsupported(format_args!("a mount of type {other}")))
-        }
+        other @ ("image" | "cluster") => Err(Error::unsupported(format_args!("a mount of type {other}"))),
         _ => Err(invalid("mount type unknown".to_owned())),
     }
 }

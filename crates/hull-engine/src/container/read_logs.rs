@@ -21,7 +21,7 @@ use tokio::io::unix::AsyncFd;
 use tokio::sync::watch;
 use tokio::task::AbortHandle;
 
-use super::{Container, Lifetime, LogOptions, Status, logs, now_ns};
+use super::{Container, Lifetime, LogOptions, Status, log_attributes, logs, now_ns};
 use crate::watched::watched;
 use crate::{Engine, Error, Kind, Result};
 
@@ -102,7 +102,7 @@ impl Engine {
             stdout: options.stdout,
             stderr: options.stderr,
             timestamps: options.timestamps,
-            details: options.details.then(|| details(&logs::attributes(&record))),
+            details: options.details.then(|| details(&log_attributes::attributes(&record))),
             framed: framed && !record.config.tty,
         };
         Ok(Logs { reader: Some(reader), style, follow, _container: Arc::clone(container) })

@@ -74,11 +74,17 @@ pub(super) fn discarded(resources: &Resources) -> impl Iterator<Item = String> {
     })
 }
 
-fn check_memory(resources: &Resources) -> Result<()> {
-    let Resources { memory, memory_swap, memory_reservation, .. } = *resources;
-    if memory != 0 && memory < MEMORY_MIN {
+/// Whether a memory limit is one at all.
+pub(super) fn check_least(resources: &Resources) -> Result<()> {
+    if resources.memory != 0 && resources.memory < MEMORY_MIN {
         return Err(Error::invalid("Minimum memory limit allowed is 6MB"));
     }
+    Ok(())
+}
+
+fn check_memory(resources: &Resources) -> Result<()> {
+    let Resources { memory, memory_swap, memory_reservation, .. } = *resources;
+    check_least(resources)?;
     if memory > 0 && memory_swap > 0 && memory_swap < memory {
         return Err(Error::invalid("Minimum memoryswap limit should be larger than memory limit, see usage"));
     }
@@ -128,6 +134,10 @@ fn check_cpu(resources: &Resources) -> Result<()> {
     }
     if cpu_quota > 0 && cpu_quota < 1_000 {
         return Err(Error::invalid("CPU cfs quota can not be less than 1ms (i.e. 1000)"));
+    }
+    let Resources { cpu_realtime_period, cpu_realtime_runtime, .. } = *resources;
+    if cpu_realtime_period != 0 && cpu_realtime_runtime > cpu_realtime_period {
+        return Err(Error::invalid("cpu real-time runtime cannot be higher than cpu real-time period"));
     }
     if cpu_shares < 0 {
         return Err(Error::invalid(format!(

@@ -243,16 +243,16 @@ fn environment(record: &Record, linked: &[String]) -> Vec<String> {
     }
     let name_of = |entry: &String| entry.split('=').next().unwrap_or_default().to_owned();
     environment.extend(linked.iter().filter(|entry| !has(&name_of(entry))).cloned());
-    environment.extend(given.iter().cloned());
+    environment.extend(given.iter().filter(|entry| entry.contains('=')).cloned());
     environment
 }
 
-/// An environment with further variables, which replace those of their names.
+/// An environment with further variables, which replace those of their names; a name alone takes its variable out.
 pub(super) fn with_variables(mut environment: Vec<String>, more: &[String]) -> Vec<String> {
     let name_of = |entry: &str| entry.split('=').next().unwrap_or_default().to_owned();
     for entry in more {
         environment.retain(|present| name_of(present) != name_of(entry));
-        environment.push(entry.clone());
+        environment.extend(entry.contains('=').then(|| entry.clone()));
     }
     environment
 }

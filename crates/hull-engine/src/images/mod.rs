@@ -92,6 +92,9 @@ impl Engine {
             false => HashMap::new(),
         };
         let patterns = filters.values("reference");
+        if !patterns.iter().all(|pattern| shape::is_pattern(pattern)) {
+            return Err(Error::invalid("syntax error in pattern"));
+        }
         let mut list = Vec::new();
         for image in images.iter().filter(passes) {
             let (mut tags, mut digests) = (image.repo_tags.clone(), image.repo_digests.clone());

@@ -72,7 +72,7 @@ pub(super) fn inspect(image: &Image, version: u32) -> Value {
     }
     if version < 45 {
         value["Container"] = json!(config.container);
-        value["ContainerConfig"] = container_config(&ContainerConfig::default(), version);
+        value["ContainerConfig"] = container_config(&config.made_of_config().unwrap_or_default(), version);
     }
     if version < 44 {
         value["VirtualSize"] = json!(image.size);
@@ -118,6 +118,21 @@ pub(super) fn is_called(name: &str, pattern: &str) -> bool {
         Ok(reference) => matches(&reference.familiar()) || matches(&reference.familiar_name()),
         Err(_) => matches(name),
     }
+}
+
+/// Whether a pattern is one: its brackets are closed, and something stands behind each `\`.
+pub(super) fn is_pattern(pattern: &str) -> bool {
+    let mut rest = pattern.as_bytes();
+    while let Some((first, behind)) = rest.split_first() {
+        let length = match first {
+            b'[' => class(behind, 0).map(|(_, length)| length),
+            b'\\' => behind.first().map(|_| 1),
+            _ => Some(0),
+        };
+        let Some(behind) = length.and_then(|length| behind.get(length..)) else { return false };
+        rest = behind;
+    }
+    true
 }
 
 /// Go's `path.Match`: `*` and `?` do not cross a slash, `[a-z]` and `[^a]` are one character, `\` takes away a
@@ -224,6 +239,16 @@ mod tests {
         assert!(!of(&("*a".repeat(100) + "b"), &"a".repeat(200)));
         assert!(of(&"*a".repeat(100), &"a".repeat(200)));
         assert!(of("a/*/c*", "a/b/cd") && !of("a/*/c", "a/b/d/c"));
+    }
+
+    #[test]
+    fn patterns_are_told_from_what_is_none() {
+        for pattern in ["", "busy*", "[a-c]x", "[^a]", "a\\*", "*/*:?"] {
+            assert!(is_pattern(pattern), "{pattern}");
+        }
+        for pattern in ["[", "a[", "[]", "[a-", "x\\"] {
+            assert!(!is_pattern(pattern), "{pattern}");
+        }
     }
 
     #[test]

@@ -476,7 +476,8 @@ pub struct ExecConfig {
     pub attach_stderr: bool,
     /// Standard output is delivered.
     pub attach_stdout: bool,
-    /// Keys which detach.
+    /// Keys which detach. docker-py writes the name small, which Go takes as well.
+    #[serde(alias = "detachKeys")]
     pub detach_keys: String,
     /// `NAME=value`, above the container's.
     pub env: Option<Vec<String>>,

@@ -255,10 +255,9 @@ impl NetworkCreate {
         if let Some(message) = swarms {
             return Err(Error::new(Kind::Forbidden, message));
         }
-        let refused =
-            [(!matches!(self.ipam.driver.as_str(), "" | "default"), "an IPAM driver other than \"default\"")];
-        if let Some((_, what)) = refused.iter().find(|(asked, _)| *asked) {
-            return Err(Error::unsupported(what));
+        if !matches!(self.ipam.driver.as_str(), "" | "default") {
+            // It would be a plugin, of which there are none.
+            return Err(Error::not_found(format!("plugin \"{}\" not found", self.ipam.driver)));
         }
         if self.enable_ipv4 == Some(false) && !self.enable_ipv6 {
             return Err(Error::invalid("IPv4 or IPv6 must be enabled"));

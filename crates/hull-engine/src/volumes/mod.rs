@@ -361,7 +361,9 @@ fn check_name(name: &str) -> Result<()> {
         )));
     }
     if name.len() < 2 || name.len() > 200 {
-        return Err(Error::invalid(format!("create {name}: a volume name has 2 to 200 characters")));
+        return Err(Error::invalid(format!(
+            "create {name}: volume name is too short or too long, names should be at least two alphanumeric characters, and 200 at most"
+        )));
     }
     Ok(())
 }

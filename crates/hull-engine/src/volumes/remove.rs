@@ -120,6 +120,8 @@ impl Volumes {
         let all = filters.boolean("all")?.unwrap_or(all_by_default);
         let passes = |entry: &&Entry| {
             entry.users.is_empty()
+                // What was made with options stands for something elsewhere, or was made with care: Docker leaves it.
+                && entry.volume.options.is_empty()
                 && (all || entry.volume.labels.contains_key(ANONYMOUS))
                 && filters.labels(&entry.volume.labels)
         };

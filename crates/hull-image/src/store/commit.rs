@@ -61,6 +61,7 @@ impl Store {
         config.author = options.author;
         config.comment = options.comment;
         config.config = Some(container);
+        config.made_of(options.container, options.container_config);
         let parent = parent.map(|parent| parent.id);
         self.enter(&serialise(&config)?, layers, parent, reference.as_slice())
     }

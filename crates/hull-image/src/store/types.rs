@@ -118,6 +118,12 @@ pub struct Platform {
     pub variant: String,
 }
 
+/// The architectures that may stand alone, in Go's words.
+const ARCHITECTURES: [&str; 17] = [
+    "386", "amd64", "amd64p32", "arm", "arm64", "loong64", "mips", "mips64", "mips64le", "mipsle", "ppc",
+    "ppc64", "ppc64le", "riscv64", "s390", "s390x", "wasm",
+];
+
 impl FromStr for Platform {
     type Err = Error;
 
@@ -134,6 +140,11 @@ impl FromStr for Platform {
             let mut host = Platform::host();
             match part(0).as_str() {
                 "linux" => {}
+                word if !ARCHITECTURES.contains(&word) => {
+                    return Err(Error::invalid(format!(
+                        "{text:?}: unknown operating system or architecture: invalid argument"
+                    )));
+                }
                 architecture => (host.architecture, host.variant) = (architecture.to_owned(), String::new()),
             }
             return Ok(host);
@@ -184,6 +195,10 @@ pub struct Commit {
     pub reference: Option<String>,
     /// The command that the history shows.
     pub created_by: String,
+    /// The container that it is made of, and its own configuration, as images of Docker's tell.
+    pub container: String,
+    /// See [`Commit::container`].
+    pub container_config: Option<serde_json::Value>,
 }
 
 /// What [`Store::load`] brought in: `Loaded image: …` or `Loaded image ID: …`; and whose names it took.

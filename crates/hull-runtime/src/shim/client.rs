@@ -60,12 +60,12 @@ pub(super) enum Input<'b> {
 
 impl Client {
     /// A new client, which gets its preface first.
-    pub(super) fn new(attach: Attach, socket: OwnedFd, terminal: bool) -> Client {
+    pub(super) fn new(attach: Attach, socket: OwnedFd) -> Client {
         let mut client = Client {
             socket,
             stdout: attach.stdout,
             stderr: attach.stderr,
-            framed: attach.framed && !terminal,
+            framed: attach.framed,
             sends: attach.stdin,
             pending: Vec::new(),
             taken: 0,
@@ -331,7 +331,7 @@ mod tests {
         let (ours, theirs) = std::os::unix::net::UnixStream::pair().unwrap();
         let attach: Attach =
             serde_json::from_str(r#"{"stdin":false,"stdout":true,"stderr":false,"framed":false}"#).unwrap();
-        let mut client = Client::new(attach, theirs.into(), false);
+        let mut client = Client::new(attach, theirs.into());
         assert_eq!(client.gives_up_at(), None, "it has everything");
         client.print(Stream::Stdout, &vec![b'x'; 4 << 20]);
         let at = client.gives_up_at().unwrap();

@@ -133,7 +133,7 @@ impl Streams {
     /// Connects a client; with a hold its stream waits, and begins with what stands there.
     pub(super) fn attach(&mut self, mut attach: Attach, socket: OwnedFd, hold: Option<Hold<'_>>) {
         let already = std::mem::take(&mut attach.already_read);
-        let mut client = Client::new(attach, socket, self.stdio.terminal);
+        let mut client = Client::new(attach, socket);
         if let Some(Hold { pipe, begun }) = hold {
             client.hold(pipe);
             for (stream, bytes) in begun.into_iter().filter(|(_, bytes)| !bytes.is_empty()) {

@@ -1,0 +1,306 @@
+//! Details of Docker's answers that programs on top of it rely on: docker-py, the client's own templates and filters.
+
+use std::io::{Read, Write};
+use std::net::TcpListener;
+
+use hull_tests::{Client, Daemon, Response, Tar, busybox_rootfs, frames};
+use serde_json::{Value, json};
+
+#[track_caller]
+fn says(response: &Response, status: u16, words: &str) {
+    let message = response.message();
+    assert!(response.status == status && message.contains(words), "{} {message}", response.status);
+}
+
+fn create(api: &mut Client, name: &str, body: &Value) -> Response {
+    api.post(&format!("/v1.41/containers/create?name={name}"), body).expect("an answer")
+}
+
+fn host(host: Value) -> Value {
+    json!({ "Image": "busybox", "Cmd": ["sleep", "1000"], "HostConfig": host })
+}
+
+#[track_caller]
+fn made(api: &mut Client, name: &str, body: &Value) -> Value {
+    let created = create(api, name, body);
+    assert_eq!(created.status, 201, "{}", created.text());
+    api.get(&format!("/v1.41/containers/{name}/json")).expect("an answer").json()
+}
+
+fn encoded(text: &str) -> String {
+    text.bytes().map(|byte| format!("%{byte:02x}")).collect()
+}
+
+#[test]
+fn what_creation_fills_in_is_shown() {
+    let daemon = Daemon::start();
+    let mut api = daemon.api();
+    let other = made(&mut api, "other", &host(json!({})))["Id"].as_str().expect("an id").to_owned();
+    daemon.ok(&["start", "other"]);
+    let limited = json!({ "Memory": 64 << 20, "PidMode": "container:other", "IpcMode": "private" });
+    let shown = made(&mut api, "box", &host(limited));
+    assert_eq!(shown["HostConfig"]["MemorySwap"], json!(128 << 20));
+    assert_eq!(shown["HostConfig"]["PidMode"], json!(format!("container:{other}")));
+    // As much memory as that is no conflict with what was filled in.
+    let more = api.post("/containers/box/update", &json!({ "Memory": 100 << 20 })).expect("an answer");
+    assert_eq!(more.status, 200, "{}", more.text());
+    let most = api.post("/containers/box/update", &json!({ "Memory": 200 << 20 })).expect("an answer");
+    says(&most, 409, "Memory limit should be smaller than already set memoryswap limit");
+    let least = api.post("/containers/box/update", &json!({ "Memory": 1 })).expect("an answer");
+    says(&least, 400, "Minimum memory limit allowed is 6MB");
+    let bare = json!({ "Image": "busybox", "Env": ["A=1", "PATH"], "Cmd": ["env"] });
+    assert_eq!(made(&mut api, "env", &bare)["Config"]["Env"], json!(["A=1", "PATH"]));
+    assert!(!daemon.ok(&["start", "-a", "env"]).contains("PATH"));
+}
+
+#[test]
+fn what_creation_refuses_it_refuses_in_dockers_words() {
+    let daemon = Daemon::start();
+    let mut api = daemon.api();
+    for (body, words) in [
+        (json!({ "Image": "busybox", "Env": [""] }), "invalid environment variable: "),
+        (
+            host(json!({ "Mounts": [{ "Type": "volume", "Target": "/x", "ReadOnly": true }] })),
+            "invalid mount config for type \"volume\": must not set ReadOnly mode when using anonymous volumes",
+        ),
+        (
+            host(json!({ "Mounts": [{ "Type": "npipe", "Source": "/a", "Target": "/x" }] })),
+            "invalid mount config for type \"npipe\": mount type unknown",
+        ),
+        (
+            host(json!({ "PortBindings": { "80-81/tcp": [{ "HostPort": "8000" }] } })),
+            "invalid port specification: \"80-81\"",
+        ),
+        (
+            host(json!({ "CpuRealtimePeriod": 100, "CpuRealtimeRuntime": 200 })),
+            "cpu real-time runtime cannot be higher than cpu real-time period",
+        ),
+        (
+            host(json!({ "LogConfig": { "Type": "json-file", "Config": { "mode": "x" } } })),
+            "logger: logging mode not supported: x",
+        ),
+        (
+            host(json!({ "LogConfig": { "Type": "json-file", "Config": { "max-buffer-size": "1m" } } })),
+            "logger: max-buffer-size option is only supported with 'mode=non-blocking'",
+        ),
+        (
+            host(json!({ "LogConfig": { "Type": "json-file", "Config": { "tag": "{{.Nothing}}" } } })),
+            "invalid log tag",
+        ),
+    ] {
+        says(&create(&mut api, "", &body), 400, words);
+    }
+    made(&mut api, "one", &host(json!({})));
+    made(&mut api, "two", &host(json!({})));
+    let mut rename =
+        |to: &str| api.post_empty(&format!("/containers/one/rename?name={to}")).expect("an answer");
+    let taken = "Error when allocating new name: Conflict. The container name \"/two\" is already in use";
+    says(&rename("two"), 409, taken);
+    says(&rename("x"), 400, "Error when allocating new name: Invalid container name (/x), only");
+    daemon.ok(&["start", "one"]);
+    let signal = daemon.api().post_empty("/containers/one/kill?signal=99").expect("an answer");
+    says(&signal, 400, "The linux daemon does not support signal 99");
+    let network = json!({ "Name": "own", "IPAM": { "Driver": "nope" } });
+    says(
+        &daemon.api().post("/networks/create", &network).expect("an answer"),
+        404,
+        "plugin \"nope\" not found",
+    );
+}
+
+#[test]
+fn modes_of_volumes_are_shown_as_docker_shows_them() {
+    let daemon = Daemon::start();
+    let mut api = daemon.api();
+    let mounts = |shown: &Value| -> Vec<(String, String, bool)> {
+        let mounts = shown["Mounts"].as_array().expect("mounts").iter();
+        let text = |value: &Value| value.as_str().expect("a text").to_owned();
+        mounts
+            .map(|mount| {
+                (text(&mount["Destination"]), text(&mount["Mode"]), mount["RW"].as_bool().expect("RW"))
+            })
+            .collect()
+    };
+    let body = json!({
+        "Image": "busybox",
+        "Volumes": { "/anonymous": {} },
+        "HostConfig": {
+            "Binds": ["named:/named", "other:/other:ro", "/tmp:/bind"],
+            "Mounts": [{ "Type": "volume", "Source": "third", "Target": "/third" }],
+        },
+    });
+    let own = [
+        ("/anonymous", "", true),
+        ("/bind", "", true),
+        ("/named", "z", true),
+        ("/other", "ro", false),
+        ("/third", "z", true),
+    ];
+    let wanted = |list: &[(&str, &str, bool)]| -> Vec<(String, String, bool)> {
+        list.iter().map(|(place, mode, rw)| ((*place).to_owned(), (*mode).to_owned(), *rw)).collect()
+    };
+    assert_eq!(mounts(&made(&mut api, "box", &body)), wanted(&own));
+    let inherited = own.map(|(place, _, rw)| (place, "", rw));
+    let from = json!({ "Image": "busybox", "HostConfig": { "VolumesFrom": ["box"] } });
+    assert_eq!(mounts(&made(&mut api, "from", &from)), wanted(&inherited));
+}
+
+#[test]
+fn an_exec_is_framed_as_its_start_says() {
+    let daemon = Daemon::start();
+    let mut api = daemon.api();
+    made(&mut api, "box", &host(json!({})));
+    daemon.ok(&["start", "box"]);
+    // docker-py says that there is a terminal when it makes the exec, and need not say it again.
+    for (start, wanted) in [(json!({ "Tty": false }), Some(&b"hi\r\n"[..])), (json!({ "Tty": true }), None)] {
+        let body = json!({ "Cmd": ["echo", "hi"], "AttachStdout": true, "AttachStderr": true, "Tty": true,
+                           "detachKeys": "ctrl-p" });
+        let exec = api.post("/containers/box/exec", &body).expect("an answer").json();
+        let id = exec["Id"].as_str().expect("an id");
+        let (_, mut stream) = api.upgrade(&format!("/exec/{id}/start"), &start).expect("a stream");
+        let mut output = Vec::new();
+        stream.read_to_end(&mut output).expect("the stream");
+        match wanted {
+            Some(text) => assert_eq!(frames(&output), [(1, text.to_vec())]),
+            None => assert_eq!(output, b"hi\r\n"),
+        }
+        let shown = api.get(&format!("/exec/{id}/json")).expect("an answer").json();
+        // ctrl-p, as Go writes bytes: docker-py spells the field with a small letter.
+        assert_eq!(shown["DetachKeys"], json!("EA=="));
+    }
+}
+
+#[test]
+fn lists_and_prunes_are_filtered_as_dockers() {
+    let daemon = Daemon::start();
+    let mut api = daemon.api();
+    let published = json!({ "PortBindings": { "80/tcp": [{ "HostIp": "127.0.0.1", "HostPort": "8081" }] } });
+    made(&mut api, "box", &host(published));
+    daemon.ok(&["start", "box"]);
+    let mut listed = |filter: &str| {
+        let path = format!("/containers/json?filters={}", encoded(filter));
+        api.get(&path).expect("an answer").json().as_array().map(Vec::len)
+    };
+    // By the port of the host.
+    assert_eq!(listed(r#"{"publish":["8081"]}"#), Some(1));
+    assert_eq!(listed(r#"{"publish":["80"]}"#), Some(0));
+    let mut asked = |method: &str, path: &str, filter: &str| {
+        let path = format!("{path}?filters={}", encoded(filter));
+        if method == "GET" { api.get(&path) } else { api.post_empty(&path) }.expect("an answer")
+    };
+    says(&asked("GET", "/images/json", r#"{"dangling":["x"]}"#), 400, "invalid filter 'dangling=[x]'");
+    says(&asked("GET", "/images/json", r#"{"reference":["["]}"#), 400, "syntax error in pattern");
+    let twice = asked("POST", "/containers/prune", r#"{"until":["1h","2h"]}"#);
+    says(&twice, 400, "more than one until filter specified");
+    // A volume with options stands for something elsewhere.
+    daemon.ok(&["volume", "create", "plain"]);
+    daemon.ok(&["volume", "create", "--opt", "type=tmpfs", "--opt", "device=tmpfs", "elsewhere"]);
+    let pruned = asked("POST", "/v1.41/volumes/prune", "{}").json();
+    assert_eq!(pruned["VolumesDeleted"], json!(["plain"]));
+    assert_eq!(daemon.ok(&["volume", "ls", "-q"]), "elsewhere");
+}
+
+#[test]
+fn an_image_tells_of_which_container_it_was_made() {
+    let daemon = Daemon::start();
+    let mut api = daemon.api();
+    let body = json!({ "Image": "busybox", "Cmd": ["sleep", "1000"], "Labels": { "a": "b" } });
+    let id = made(&mut api, "box", &body)["Id"].clone();
+    daemon.ok(&["start", "box"]);
+    daemon.ok(&["commit", "box", "child:1"]);
+    let child = api.get("/v1.41/images/child:1/json").expect("an answer").json();
+    assert_eq!(child["Container"], id);
+    assert_eq!(child["ContainerConfig"]["Image"], json!("busybox"));
+    assert_eq!(child["ContainerConfig"]["Labels"], json!({ "a": "b" }));
+    // The container goes on behind the news of its image.
+    let events = api.get("/events?since=1&until=0s").expect("events").text();
+    let actions: Vec<String> = events
+        .lines()
+        .map(|line| serde_json::from_str::<Value>(line).expect("an event"))
+        .map(|event| {
+            format!("{} {}", event["Type"].as_str().unwrap_or(""), event["Action"].as_str().unwrap_or(""))
+        })
+        .collect();
+    let last = ["container pause", "image tag", "container commit", "container unpause"];
+    assert!(actions.ends_with(&last.map(str::to_owned)), "{actions:?}");
+    // What is built on it was not made of that container.
+    let context = Tar::new().file("Dockerfile", b"FROM child:1\nLABEL c=d\n").finish();
+    // As docker-py asks unless told otherwise: the containers of steps need not be removed, and there are none.
+    let path = "/v1.41/build?t=grandchild&rm=False&forcerm=False&q=False";
+    let built = api.send("POST", path, "application/x-tar", &context).expect("an answer");
+    assert!(built.status == 200 && built.text().contains("Successfully built"), "{}", built.text());
+    let grandchild = api.get("/v1.41/images/grandchild/json").expect("an answer").json();
+    assert_eq!((&grandchild["Container"], &grandchild["ContainerConfig"]["Image"]), (&json!(""), &json!("")));
+    let quiet =
+        api.send("POST", "/v1.41/build?q=1", "application/x-tar", &context).expect("an answer").text();
+    assert!(quiet.lines().count() == 1 && quiet.starts_with("{\"stream\":\"sha256:"), "{quiet}");
+}
+
+#[test]
+fn lines_of_a_log_have_what_its_options_name() {
+    let daemon = Daemon::start();
+    daemon.session(
+        r#"
+        $ hull run --name box --label one=1 --label two=2 -e A_X=3 -e B=4 --log-opt labels=one --log-opt env-regex=^A_ --log-opt 'tag={{.ImageName}}/{{.Name}}' busybox echo hi
+        hi
+        $ hull logs --details box
+        A_X=3,one=1,tag=busybox%2Fbox hi
+        $ grep -o '"attrs":{[^}]*}' "$(hull inspect -f '{{.LogPath}}' box)"
+        "attrs":{"A_X":"3","one":"1","tag":"busybox/box"}
+        $ hull create --log-opt 'labels-regex=(' busybox 2>&1 | grep -o 'invalid value "(" of the log option labels-regex'
+        invalid value "(" of the log option labels-regex
+        "#,
+    );
+}
+
+#[test]
+fn a_file_system_is_imported_from_an_address() {
+    let daemon = Daemon::start();
+    let server = TcpListener::bind("127.0.0.1:0").expect("a server");
+    let address = server.local_addr().expect("its address");
+    let serving = std::thread::spawn(move || {
+        for status in ["200 OK", "404 Not Found"] {
+            let (mut client, _) = server.accept().expect("a client");
+            let (mut head, mut byte) = (Vec::new(), [0]);
+            while !head.ends_with(b"\r\n\r\n") {
+                client.read_exact(&mut byte).expect("a request");
+                head.push(byte[0]);
+            }
+            let body = busybox_rootfs().finish();
+            let answer =
+                format!("HTTP/1.1 {status}\r\nContent-Length: {}\r\nConnection: close\r\n\r\n", body.len());
+            client.write_all(answer.as_bytes()).and_then(|()| client.write_all(&body)).expect("it is taken");
+        }
+    });
+    let mut api = daemon.api();
+    let import = format!("/images/create?fromSrc={address}/root.tar&repo=fetched&tag=1");
+    let imported = api.post_empty(&import).expect("an answer");
+    let first = format!("{{\"status\":\"Downloading from http://{address}/root.tar\"}}");
+    assert!(imported.status == 200 && imported.text().starts_with(&first), "{}", imported.text());
+    assert_eq!(daemon.ok(&["run", "--rm", "fetched:1", "/bin/busybox", "echo", "hi"]), "hi");
+    let shown = api.get("/images/fetched:1/json").expect("an answer").json();
+    assert_eq!(shown["Comment"], json!(format!("Imported from {address}/root.tar")));
+    says(&api.post_empty(&import).expect("an answer"), 500, "the server answered 404 Not Found");
+    serving.join().expect("the server has answered");
+    let other = api.post_empty("/images/create?fromSrc=ftp://x/y&repo=z").expect("an answer");
+    says(&other, 400, "is no address of http or https to import from");
+}
+
+#[test]
+fn a_refusal_is_heard_by_who_is_still_sending() {
+    let daemon = Daemon::start();
+    for _ in 0..20 {
+        let mut stream = daemon.api().connect().expect("a connection");
+        let head = "PUT /containers/nope/archive?path=/ HTTP/1.1\r\nHost: hull\r\nTransfer-Encoding: chunked\r\n\r\n";
+        stream.get_mut().write_all(head.as_bytes()).expect("a head");
+        let mut answer = [0; 12];
+        stream.read_exact(&mut answer).expect("a refusal");
+        assert_eq!(&answer, b"HTTP/1.1 404");
+        // More than the socket holds: someone reads it.
+        for _ in 0..16 {
+            let piece = [b"2000\r\n".to_vec(), vec![b'x'; 0x2000], b"\r\n".to_vec()].concat();
+            stream.get_mut().write_all(&piece).expect("the pipe is whole");
+        }
+        stream.get_mut().write_all(b"0\r\n\r\n").expect("the end is taken");
+    }
+}
