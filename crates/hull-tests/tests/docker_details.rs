@@ -304,3 +304,37 @@ fn a_refusal_is_heard_by_who_is_still_sending() {
         stream.get_mut().write_all(b"0\r\n\r\n").expect("the end is taken");
     }
 }
+
+#[test]
+fn paths_and_words_are_taken_as_dockers_router_takes_them() {
+    let daemon = Daemon::start();
+    let mut api = daemon.api();
+    made(&mut api, "box", &host(json!({})));
+    for path in ["//containers/json", "/v1.41//containers/box/json", "/images//busybox/json", "/networks/"] {
+        let answer = api.get(path).expect("an answer");
+        assert_eq!(answer.status, 200, "{path}: {}", answer.text());
+    }
+    let checkpoint =
+        api.post("/containers/box/checkpoints", &json!({ "CheckpointID": "a" })).expect("an answer");
+    says(&checkpoint, 501, "This experimental feature is disabled by default");
+    for (method, path) in
+        [("GET", "/containers/box/checkpoints"), ("DELETE", "/containers/box/checkpoints/a")]
+    {
+        says(&api.send(method, path, "", b"").expect("an answer"), 501, "This experimental feature");
+    }
+    // Whoever builds for a word that is no platform is told so at once, and not by the registry.
+    let context = Tar::new().file("Dockerfile", b"FROM busybox\n").finish();
+    let built =
+        api.send("POST", "/v1.41/build?platform=foobar", "application/x-tar", &context).expect("an answer");
+    says(&built, 400, "\"foobar\": unknown operating system or architecture");
+}
+
+#[test]
+fn who_is_on_anothers_network_has_its_name() {
+    let daemon = Daemon::start();
+    let mut api = daemon.api();
+    let named = json!({ "Image": "busybox", "Hostname": "first", "Cmd": ["sleep", "1000"] });
+    made(&mut api, "one", &named);
+    let shown = made(&mut api, "two", &host(json!({ "NetworkMode": "container:one" })));
+    assert_eq!(shown["Config"]["Hostname"], json!("first"));
+}
