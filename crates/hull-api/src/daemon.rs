@@ -331,6 +331,7 @@ async fn run(settings: Settings, launcher: Launcher, reload: &Reload) -> Result<
     // Listeners go first, so that nobody is half served.
     sockets.close().await;
     tasks.shutdown().await;
+    engine.leave_cgroups();
     Ok(())
 }
 

@@ -156,6 +156,13 @@ impl Engine {
         self.reloadable.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
+    /// Takes the folder of this daemon's cgroups away where nothing is in it: it is of no use without a daemon.
+    pub fn leave_cgroups(&self) {
+        if let Ok(own) = hull_runtime::cgroup::Cgroup::open(&format!("/{}", self.config.instance)) {
+            own.remove_if_empty();
+        }
+    }
+
     /// The runtimes that make containers by now.
     pub fn runtimes(&self) -> Arc<Runtimes> {
         Arc::clone(&self.reloadable.lock().unwrap_or_else(PoisonError::into_inner).runtimes)

@@ -15,9 +15,11 @@
 //! - [`oci`]: containers without a daemon, as the OCI runtime specification has them.
 //! - [`partial`]: a program in some namespaces or in a cgroup, without a container around it.
 //! - [`doctor`]: what this machine's kernel offers, found out by trying.
+//! - [`apparmor`]: the profile of containers that ask for none.
 //! - `systemd`: a container's cgroup made by systemd, as a scope of its own.
 //! - [`seccomp`]: the default profile and the compiler from profiles to BPF.
 
+pub mod apparmor;
 pub mod cgroup;
 pub mod container;
 pub mod doctor;

@@ -176,6 +176,11 @@ impl Daemon {
         daemon
     }
 
+    /// The name of what this daemon makes in the kernel.
+    pub fn instance(&self) -> String {
+        instance_of(&self.dir)
+    }
+
     /// What the environment of the daemon has besides when it begins the next time.
     pub fn set_environment(&mut self, environment: &[(&str, &str)]) {
         self.environment = environment.iter().map(|(n, v)| ((*n).to_owned(), (*v).to_owned())).collect();

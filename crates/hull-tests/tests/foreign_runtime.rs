@@ -659,3 +659,16 @@ fn a_runtime_that_is_registered_no_more_starts_nothing() {
     );
     daemon.ok(&["rm", &id]);
 }
+
+#[test]
+fn a_runtime_that_says_a_lot_is_not_held_up() {
+    let much = "create|start|exec|kill|delete) head -c 300000 /dev/zero | tr '\\0' x >&2;;";
+    let fails = "create) head -c 300000 /dev/zero | tr '\\0' x >&2; echo >&2; echo the reason >&2; exit 1;;";
+    let Some(foreign) = Foreign::new(&[("talks", much), ("fails", fails)], &[]) else { return };
+    let began = Instant::now();
+    let output = foreign.run("talks", &["busybox", "echo", "hi"]);
+    assert!(output.status == 0 && output.stdout.ends_with("hi\n"), "{}", output.status);
+    let output = foreign.run("fails", &["-t", "busybox", "true"]);
+    assert!(output.status >= 125 && output.stderr.contains("the reason"), "{}", output.status);
+    assert!(began.elapsed() < Duration::from_secs(50), "it was waited for until it was killed");
+}

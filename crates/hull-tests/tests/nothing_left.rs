@@ -1,6 +1,6 @@
 //! A container that is gone leaves nothing. dockerd is not asked: it leaves files behind.
 
-use hull_tests::{Daemon, Engine, wait_until};
+use hull_tests::{Daemon, Engine, cgroups_of, wait_until};
 use serde_json::json;
 use std::time::Duration;
 
@@ -128,4 +128,22 @@ fn the_daemons_end_leaves_its_containers_and_its_death_nothing_else() {
         daemon.begin();
     }
     daemon.comes_back_to(&before);
+}
+
+#[test]
+fn a_daemon_that_ends_leaves_no_cgroup_of_its_own_but_what_is_in_use() {
+    if Engine::under_test() == Engine::Docker {
+        return;
+    }
+    let mut daemon = Daemon::start();
+    let instance = daemon.instance();
+    let own = || cgroups_of(&instance);
+    daemon.ok(&["run", "-d", "--name", "on", "busybox", "sleep", "600"]);
+    assert!(!own().is_empty());
+    assert_eq!(daemon.stop(), 0);
+    assert!(!own().is_empty(), "a container runs on");
+    daemon.begin();
+    daemon.ok(&["rm", "-f", "on"]);
+    assert_eq!(daemon.stop(), 0);
+    assert_eq!(own(), Vec::<std::path::PathBuf>::new());
 }

@@ -77,7 +77,7 @@ const ALL_CAPABILITIES: [&str; 41] = [
 pub(super) struct Security {
     pub(super) no_new_privileges: bool,
     pub(super) seccomp: SeccompChoice,
-    /// The AppArmor profile; none: the one that the machine gives.
+    /// The AppArmor profile: the one that was asked for, or the default that is loaded; none: there is none of either.
     pub(super) apparmor: Option<String>,
     /// `systempaths=unconfined`: nothing is masked or read-only.
     pub(super) unmasked: bool,
@@ -119,6 +119,9 @@ pub(super) fn security(host: &HostConfig) -> Result<Security> {
             }
         }
     }
+    if security.apparmor.is_none() && !host.privileged {
+        security.apparmor = hull_runtime::apparmor::default_profile().map(str::to_owned);
+    }
     Ok(security)
 }
 
@@ -133,6 +136,8 @@ impl Security {
             ("seccomp", profile) => self.seccomp = SeccompChoice::Profile(profile.to_owned()),
             ("apparmor", profile) => self.apparmor = Some(profile.to_owned()),
             ("label", "disable") => {}
+            // Where SELinux is not enabled they mean nothing, as in Docker.
+            ("label", _) if !hull_runtime::container::has_selinux() => {}
             ("label", _) => {
                 return Err(Error::invalid(format!(
                     "invalid --security-opt: {option:?}: containers have no SELinux labels here; label=disable says the same"
@@ -303,6 +308,7 @@ mod tests {
         assert!(!of(&["no-new-privileges", "no-new-privileges=0"]).unwrap().no_new_privileges);
         assert!(of(&["writable-cgroups=True"]).unwrap().writable_cgroups);
         assert!(of(&["systempaths=unconfined", "label=disable", "label:disable"]).unwrap().unmasked);
+        assert_eq!(of(&["label=type:x"]).is_ok(), !hull_runtime::container::has_selinux());
         let json = r#"{"a": "b:c=d"}"#;
         let profile = of(&[&format!("seccomp={json}")]).unwrap().seccomp;
         assert_eq!(profile, SeccompChoice::Profile(json.to_owned()));
@@ -312,7 +318,6 @@ mod tests {
             ("no-new-privileges=maybe", "invalid --security-opt 2"),
             ("writable-cgroups=", "invalid --security-opt 2"),
             ("systempaths=confined", "invalid --security-opt 2"),
-            ("label=type:x", "no SELinux labels"),
         ] {
             let error = of(&[option]).err().unwrap();
             assert!(error.message.contains(why), "{option}: {}", error.message);

@@ -475,9 +475,10 @@ impl Cgroup {
         }
     }
 
-    #[cfg(test)]
-    pub(crate) fn remove_if_empty(&self) {
+    /// Removes its folders in which there is nothing.
+    pub fn remove_if_empty(&self) {
         for folder in self.everywhere() {
+            // One that is in use stays.
             let _ = rustix::fs::rmdir(folder);
         }
     }

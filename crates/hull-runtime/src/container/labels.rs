@@ -7,7 +7,7 @@ use oci_spec::runtime::{Process, Spec};
 use rustix::io::Errno;
 
 use super::sysctl;
-use crate::{Error, Result};
+use crate::{Error, Result, apparmor};
 
 /// What a process asks for that this machine has no module for is refused: a container without it would be less
 /// confined than asked for.
@@ -28,7 +28,7 @@ pub(super) fn check(process: &Process) -> Result<()> {
 /// # Errors
 /// It has none.
 pub fn check_apparmor(profile: &str) -> Result<()> {
-    if matches!(profile, "" | "unconfined") || has_apparmor() {
+    if matches!(profile, "" | "unconfined") || apparmor::is_enabled() {
         return Ok(());
     }
     let reason = "AppArmor is not enabled on this machine: start the container with apparmor=unconfined";
@@ -80,12 +80,7 @@ fn context(process: &Process) -> Option<&str> {
     process.selinux_label().as_deref().filter(|label| !label.is_empty())
 }
 
-/// Whether AppArmor is enabled.
-fn has_apparmor() -> bool {
-    std::fs::read("/sys/module/apparmor/parameters/enabled").is_ok_and(|text| text.first() == Some(&b'Y'))
-}
-
 /// Whether SELinux is enabled.
-fn has_selinux() -> bool {
+pub fn has_selinux() -> bool {
     Path::new("/sys/fs/selinux/enforce").exists()
 }

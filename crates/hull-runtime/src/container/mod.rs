@@ -54,7 +54,7 @@ pub use devices::DEFAULT as DEFAULT_DEVICES;
 pub(crate) use granted::cut_to_granted;
 pub(crate) use hold::state_for_hooks;
 pub use hold::{Held, Hold, start_held};
-pub use labels::check_apparmor;
+pub use labels::{check_apparmor, has_selinux};
 pub use mapped::{as_owner, probe as probe_mapped};
 pub(crate) use mounts::tree_of_own_words;
 pub use mounts::{LAYERS, SUBPATH};

@@ -12,8 +12,8 @@ use std::io;
 use serde::Serialize;
 
 use crate::cgroup::{Cgroup, HierarchyMode, hierarchy};
-use crate::container;
 use crate::partial::Kind;
+use crate::{apparmor, container};
 
 /// How far a feature is there.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
@@ -255,6 +255,26 @@ fn security(found: &mut Vec<Finding>) {
         "a profile with SCMP_ACT_NOTIFY is refused",
         "Linux 5.0 or newer",
     ));
+    found.push(default_profile(apparmor::is_enabled(), apparmor::default_profile()));
+}
+
+/// The AppArmor profile of containers that ask for none.
+fn default_profile(is_enabled: bool, loaded: Option<&str>) -> Finding {
+    let found = |found: &str| Finding::yes("security", "AppArmor", found);
+    let load = "hull doctor --apparmor-profile >/etc/apparmor.d/hull-default && apparmor_parser -r /etc/apparmor.d/hull-default";
+    match (is_enabled, loaded) {
+        (_, Some(profile)) => found(&format!("containers run under {profile}")),
+        (true, None) => found("enabled, and no default profile is loaded").lacking(
+            State::Partly,
+            "containers run under none, but what --security-opt apparmor= asks for",
+            load,
+        ),
+        (false, None) => found("not enabled").lacking(
+            State::Partly,
+            "namespaces, capabilities, masks and the filter of system calls alone confine containers",
+            "a kernel with CONFIG_SECURITY_APPARMOR, booted with lsm=...,apparmor; then load the profile of hull doctor --apparmor-profile",
+        ),
+    }
 }
 
 fn network(found: &mut Vec<Finding>) {

@@ -28,15 +28,23 @@ container can be started with all that is usual, and 1 where something is missin
 
 Examples:
   hull doctor
+  hull doctor --apparmor-profile >/etc/apparmor.d/hull-default
   hull doctor --json | jq '.[] | select(.state != \"yes\")'"
 )]
 pub struct DoctorArgs {
+    /// Print the AppArmor profile that containers run under where it is loaded
+    #[arg(long, conflicts_with = "json")]
+    apparmor_profile: bool,
     /// Print JSON
     #[arg(long)]
     json: bool,
 }
 
 async fn run(args: DoctorArgs, _: &Context) -> Result<ExitStatus, Error> {
+    if args.apparmor_profile {
+        outln!("{}", hull_runtime::apparmor::PROFILE.trim_end())?;
+        return Ok(ExitStatus::SUCCESS);
+    }
     let found = doctor::examine();
     if args.json {
         outln!("{}", pretty(&serde_json::to_value(&found)?)?)?;

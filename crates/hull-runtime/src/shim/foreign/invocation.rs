@@ -7,8 +7,8 @@ use std::path::PathBuf;
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
+use rustix::fs::{MemfdFlags, memfd_create};
 use rustix::io::Errno;
-use rustix::pipe::{PipeFlags, pipe_with};
 use rustix::process::{Pid, PidfdFlags, Signal, WaitId, WaitIdOptions, pidfd_open, waitid};
 
 use super::words;
@@ -22,6 +22,9 @@ const PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin
 
 /// How much is read of what a command prints, in bytes.
 const SAID_MAX: usize = 16 * 1024;
+
+/// How much a runtime may print to the streams of the process that it makes, in bytes: as much as pipes take.
+const PROCESS_MAX: usize = 1 << 20;
 
 /// Where a command's output goes.
 pub(super) enum Output {
@@ -39,7 +42,7 @@ pub(super) struct Invocation {
     verb: &'static str,
     pid: Pid,
     pidfd: OwnedFd,
-    /// What it prints, where that is not a process's.
+    /// What it prints, where that is not a process's: a file in memory, which takes however much that is.
     said: Option<OwnedFd>,
     log: PathBuf,
     limit: Duration,
@@ -65,12 +68,16 @@ impl Invocation {
         command.args(arguments).env_clear().env("PATH", path).current_dir("/").process_group(0);
         let said = match output {
             Output::Process(container::Streams::Pipes { stdin, stdout, stderr }) => {
+                // Nobody reads what a runtime prints there before it is through; where no more is to be had, it has the usual.
+                for pipe in [&stdout, &stderr] {
+                    let _ = rustix::pipe::fcntl_setpipe_size(pipe, PROCESS_MAX);
+                }
                 command.stdin(stdin).stdout(stdout).stderr(stderr);
                 None
             }
             Output::Said | Output::Process(_) => {
-                let (ours, theirs) = pipe_with(PipeFlags::CLOEXEC).context(doing)?;
-                rustix::io::ioctl_fionbio(&ours, true).context(doing)?;
+                let ours = memfd_create("said", MemfdFlags::CLOEXEC).context(doing)?;
+                let theirs = ours.try_clone().context(doing)?;
                 command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(theirs);
                 Some(ours)
             }
@@ -159,15 +166,13 @@ impl Invocation {
 
     fn said(&self) -> Vec<u8> {
         let Some(said) = &self.said else { return Vec::new() };
+        let length = rustix::fs::fstat(said).map_or(0, |stat| stat.st_size as u64);
         let mut text = Vec::with_capacity(SAID_MAX);
-        while text.len() < SAID_MAX {
-            match rustix::io::retry_on_intr(|| {
-                rustix::io::read(said, rustix::buffer::spare_capacity(&mut text))
-            }) {
-                Ok(0) | Err(_) => break,
-                Ok(_) => {}
-            }
-        }
+        // The end of it: that says why.
+        let from = length.saturating_sub(SAID_MAX as u64);
+        let _ = rustix::io::retry_on_intr(|| {
+            rustix::io::pread(said, rustix::buffer::spare_capacity(&mut text), from)
+        });
         text
     }
 }
