@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 use std::fs::File;
-use std::io::{self, Read};
+use std::io::{self, Read, Write};
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::Path;
 
@@ -17,6 +17,9 @@ use super::record::{Hashed, Record};
 use crate::failure::{Failure, Result};
 use crate::listing::{Entry, Kind, Listing, get_number};
 
+/// So many bytes are taken at once.
+const PIECE: usize = 256 << 10;
+
 /// Takes away what is not there any more or is another now, makes what is new, and takes the missing files from `body`:
 /// each with its index, its length, and its bytes.
 pub(super) fn change(
@@ -27,7 +30,7 @@ pub(super) fn change(
     body: &mut dyn Read,
 ) -> Result<Record> {
     let opened = File::open(root).map_err(|error| failed(b"", error))?;
-    let mut tree = Tree { root: opened.into(), parent: (Vec::new(), None) };
+    let mut tree = Tree { root: opened.into(), parent: (Vec::new(), None), buffer: vec![0; PIECE] };
     let digests = remove(&mut tree, before, &listing, missing)?;
     let mut missing = missing.iter().copied().peekable();
     let mut contents = Vec::new();
@@ -78,6 +81,7 @@ struct Tree {
     root: OwnedFd,
     /// The folder that was used last.
     parent: (Vec<u8>, Option<OwnedFd>),
+    buffer: Vec<u8>,
 }
 
 impl Tree {
@@ -132,8 +136,8 @@ impl Tree {
         let file = fs::openat(parent, name, flags, Mode::RUSR | Mode::WUSR)
             .map_err(|errno| failed(&entry.path, errno))?;
         let mut out = Hashed { out: File::from(file), hasher: Sha256::new() };
-        let copied =
-            io::copy(&mut body.take(length), &mut out).map_err(|error| failed(&entry.path, error))?;
+        let copied = copy(&mut body.take(length), &mut out, &mut self.buffer)
+            .map_err(|error| failed(&entry.path, error))?;
         if copied != length {
             return Err(Failure::invalid("read the build context: it is cut off"));
         }
@@ -154,6 +158,22 @@ impl Tree {
         fs::chmodat(parent.as_fd(), name, Mode::from_raw_mode(entry.mode), AtFlags::empty())
             .and_then(|()| fs::utimensat(parent, name, &times(entry), AtFlags::SYMLINK_NOFOLLOW))
             .map_err(|errno| failed(&entry.path, errno))
+    }
+}
+
+/// `std::io::copy` with a buffer that is worth its system calls.
+fn copy(from: &mut dyn Read, to: &mut dyn Write, buffer: &mut [u8]) -> io::Result<u64> {
+    let mut copied = 0;
+    loop {
+        match from.read(buffer) {
+            Ok(0) => return Ok(copied),
+            Ok(count) => {
+                to.write_all(&buffer[..count])?;
+                copied += count as u64;
+            }
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) => return Err(error),
+        }
     }
 }
 

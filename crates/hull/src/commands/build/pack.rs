@@ -18,7 +18,7 @@ use crate::commands::shared::progress::Transfer;
 use crate::error::Error;
 
 /// Bytes gathered before they are sent on, and pieces read ahead of the connection.
-const PIECE: usize = 256 << 10;
+pub(super) const PIECE: usize = 256 << 10;
 const AHEAD: usize = 8;
 
 /// What is packed.

@@ -18,7 +18,7 @@ use crate::commands::shared::progress::Transfer;
 use crate::context::Context;
 use crate::error::Error;
 
-use super::pack::{Channel, Exactly, opened, written};
+use super::pack::{Channel, Exactly, PIECE, opened, written};
 
 /// A folder with less in it is sent whole: telling it first would cost more.
 const FEW: usize = 256;
@@ -97,7 +97,10 @@ impl Told {
             let (file, left) = opened(&path).map_err(in_path)?;
             put_number(out, index as u64)?;
             put_number(out, left)?;
-            io::copy(&mut Exactly { file, left }, out).map_err(in_path)?;
+            // Small files are read at once, large ones in the pieces that are sent.
+            let piece = usize::try_from(left).unwrap_or(PIECE).clamp(1, PIECE);
+            let mut file = io::BufReader::with_capacity(piece, Exactly { file, left });
+            io::copy(&mut file, out).map_err(in_path)?;
         }
         out.flush()
     }
