@@ -79,7 +79,8 @@ impl Stage {
         let into_folder = wanted.destination.ends_with('/');
         for address in &wanted.addresses {
             let (registries, parent) = (self.build.engine.registries(), &self.build.places.temporary);
-            let fetched = Box::pin(fetch(registries, parent, address, into_folder)).await?;
+            let stop = &self.build.stop;
+            let fetched = Box::pin(fetch(registries, parent, address, into_folder, stop)).await?;
             fetched.check(wanted.checksum.as_deref())?;
             wanted.fetched.push(Arc::new(fetched));
         }

@@ -1,9 +1,8 @@
 //! ADD of addresses: a file that is fetched before the step, and told apart by what is in it.
 
-use std::io::Write;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
+use std::sync::atomic::AtomicBool;
 
 use hull_engine::Kind;
 use hull_image::Digest;
@@ -12,6 +11,7 @@ use hull_image::registry::{Call, Registries};
 use hyper::header::LAST_MODIFIED;
 use hyper::{Method, Uri};
 use sha2::{Digest as _, Sha256};
+use tokio::io::AsyncWriteExt;
 
 use crate::context::{Context, Folder};
 use crate::failure::{Failure, Result};
@@ -80,12 +80,13 @@ fn name_of(url: &Uri) -> Option<String> {
 /// Fetches a file. `into_folder`: it is called as the address does, and must be.
 ///
 /// # Errors
-/// The address is none, nobody answers, or the answer is no.
+/// The address is none, nobody answers, the answer is no, or nobody wants it any more.
 pub(crate) async fn fetch(
     registries: &Registries,
     parent: &Path,
     source: &str,
     into_folder: bool,
+    stop: &AtomicBool,
 ) -> Result<Fetched> {
     let failed = |why: String| Failure::new(Kind::System, format!("ADD failed: {source}: {why}"));
     let url: Uri =
@@ -102,8 +103,8 @@ pub(crate) async fn fetch(
     let folder = Folder::beneath(parent)?;
     let disk = |error: std::io::Error| failed(error.to_string());
     let path = folder.path().join(&name);
-    let mut file =
-        std::fs::File::options().write(true).create_new(true).mode(0o600).open(&path).map_err(disk)?;
+    let file = tokio::fs::File::options().write(true).create_new(true).mode(0o600).open(&path).await;
+    let mut file = tokio::io::BufWriter::with_capacity(1 << 20, file.map_err(disk)?);
     let mut reply = registries
         .send(Call::new(Method::GET, url), false)
         .await
@@ -117,10 +118,12 @@ pub(crate) async fn fetch(
     let modified = reply.header(LAST_MODIFIED).and_then(|text| jiff::fmt::rfc2822::parse(text).ok());
     let mut hasher = Sha256::new();
     while let Some(piece) = reply.chunk().await.map_err(|failure| failed(failure.to_string()))? {
+        crate::build::wanted(stop)?;
         hasher.update(&piece);
-        // A piece is small; a disk that is slow is one whoever waits for it.
-        file.write_all(&piece).map_err(disk)?;
+        file.write_all(&piece).await.map_err(disk)?;
     }
+    file.flush().await.map_err(disk)?;
+    let file = file.into_inner().into_std().await;
     let time = modified.map(|time| time.timestamp().into()).unwrap_or(std::time::UNIX_EPOCH);
     file.set_modified(time).map_err(disk)?;
     let root = std::fs::File::open(folder.path()).map_err(disk)?.into();

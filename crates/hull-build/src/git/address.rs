@@ -1,6 +1,7 @@
 //! Where a repository is, and what of it is meant: `https://host/repo.git#reference:folder`.
 
 use hull_engine::Kind;
+use percent_encoding::percent_decode_str;
 
 use crate::failure::{Failure, Result};
 
@@ -23,6 +24,11 @@ pub(crate) struct Address {
     pub(crate) checksum: Option<String>,
     /// `.git` is kept.
     pub(crate) keep_git_dir: bool,
+    /// Its submodules are fetched too.
+    pub(super) submodules: bool,
+    /// It is at the server that the build's author named: the secrets that are for no server by name are this one's. What a
+    /// `.gitmodules` names elsewhere is its writer's choice.
+    pub(super) is_asked: bool,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -92,18 +98,26 @@ impl Address {
             subdir: subdir.to_owned(),
             checksum: None,
             keep_git_dir: false,
+            submodules: true,
+            is_asked: true,
         };
         for field in query.split('&').filter(|field| !field.is_empty()) {
             let (name, value) = field.split_once('=').unwrap_or((field, ""));
-            let on = matches!(value, "" | "1" | "true");
+            let value = percent_decode_str(value).decode_utf8();
+            let value = value.map_err(|_| wrong(&format!("{name} is no text")))?.into_owned();
+            let on = || match value.as_str() {
+                "" | "1" | "true" => Ok(true),
+                "0" | "false" => Ok(false),
+                other => Err(wrong(&format!("{name} is true or false, not {other:?}"))),
+            };
             match name {
-                "ref" => address.reference = value.to_owned(),
+                "ref" => address.reference = value,
                 "branch" => address.reference = format!("refs/heads/{value}"),
                 "tag" => address.reference = format!("refs/tags/{value}"),
-                "subdir" => address.subdir = value.to_owned(),
-                "commit" | "checksum" => address.checksum = Some(value.to_owned()),
-                "keep-git-dir" => address.keep_git_dir = on,
-                "submodules" if on => {}
+                "subdir" => address.subdir = value,
+                "commit" | "checksum" => address.checksum = Some(value),
+                "keep-git-dir" => address.keep_git_dir = on()?,
+                "submodules" => address.submodules = on()?,
                 other => return Err(wrong(&format!("unexpected query {other:?}"))),
             }
         }
@@ -136,7 +150,9 @@ impl Address {
     /// A submodule's repository: an address, or a path from this one's.
     pub(super) fn relative(&self, url: &str) -> Result<Address> {
         if !url.starts_with("./") && !url.starts_with("../") {
-            return Address::parse(url.split('#').next().unwrap_or(url));
+            let named = Address::parse(url.split('#').next().unwrap_or(url))?;
+            let is_asked = self.is_asked && (named.scheme, &named.host) == (self.scheme, &self.host);
+            return Ok(Address { is_asked, ..named });
         }
         let mut path: Vec<&str> = self.path.split('/').filter(|part| !part.is_empty()).collect();
         for part in url.split('/') {
@@ -148,7 +164,15 @@ impl Address {
         }
         let path = format!("/{}", path.join("/"));
         let (reference, subdir) = (String::new(), String::new());
-        Ok(Address { path, reference, subdir, checksum: None, keep_git_dir: false, ..self.clone() })
+        Ok(Address {
+            path,
+            reference,
+            subdir,
+            checksum: None,
+            keep_git_dir: false,
+            submodules: true,
+            ..self.clone()
+        })
     }
 }
 
@@ -172,7 +196,11 @@ mod tests {
         let address = Address::parse("git://e/b?branch=x&subdir=s&keep-git-dir=1").unwrap();
         assert_eq!((address.reference.as_str(), address.keep_git_dir), ("refs/heads/x", true));
         assert_eq!(Address::parse("github.com/a/b").unwrap().url(), "https://github.com/a/b");
+        let address = Address::parse("https://e/a.git?ref=feature%2Fx&subdir=a%20b&submodules=0").unwrap();
+        assert_eq!((address.reference.as_str(), address.subdir.as_str()), ("feature/x", "a b"));
+        assert!(!address.submodules);
         for (text, why) in [
+            ("https://e/a.git?keep-git-dir=yes", "true or false"),
             ("git@e:a/b", "ssh"),
             ("ssh://git@e/a", "ssh"),
             ("https://e.git", "names no repository"),
@@ -203,6 +231,13 @@ mod tests {
         assert_eq!(address.relative("../../other/lib").unwrap().url(), "https://e/other/lib");
         assert_eq!(address.relative("https://f/lib.git").unwrap().url(), "https://f/lib.git");
         assert!(address.relative("../lib.git").unwrap().reference.is_empty());
+        // Whose secrets are whose: not even the way back from elsewhere leads to them.
+        let asked = |address: &Address, url: &str| address.relative(url).unwrap().is_asked;
+        assert!(asked(&address, "../lib.git") && asked(&address, "https://e/other.git"));
+        for elsewhere in ["https://f/lib.git", "http://e/lib.git", "https://e:8443/lib.git"] {
+            let inner = address.relative(elsewhere).unwrap();
+            assert!(!inner.is_asked && !asked(&inner, "../x.git") && !asked(&inner, "https://e/app.git"));
+        }
         assert!(address.relative("git@e:x").is_err() && address.relative("/srv/x").is_err());
     }
 }

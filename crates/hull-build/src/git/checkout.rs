@@ -1,10 +1,12 @@
 //! The files of a commit, written beneath a folder by descriptors: nothing that a tree says leads out of it.
 
+use std::collections::BTreeMap;
 use std::ffi::CString;
 use std::fs::File;
 use std::io::BufWriter;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::sync::atomic::AtomicBool;
+use std::sync::atomic::Ordering::Relaxed;
+use std::sync::atomic::{AtomicBool, AtomicU64};
 
 use rustix::fs::{
     AtFlags, Mode, OFlags, ResolveFlags, Timespec, Timestamps, mkdirat, openat, openat2, symlinkat, utimensat,
@@ -13,22 +15,28 @@ use rustix::io::Errno;
 
 use super::object::{Commit, Entry, Kind, Oid, entries};
 use super::pack::Pack;
+use super::submodule;
 use crate::failure::{Failure, Result};
 
 /// Folders may not be nested deeper: each takes a descriptor.
 const DEPTH: usize = 300;
 /// A link's target may not be longer.
 const LINK: usize = 4096;
+/// A repository with its submodules may not have more files and folders: a pack of two kilobytes can name them by the
+/// billion.
+pub(super) const ENTRIES: u64 = 4_000_000;
+/// The trees of a folder and of those that it is in may not be larger, in bytes.
+const OPEN: usize = 256 << 20;
 
 /// What was written.
 #[derive(Default)]
 pub(super) struct Written {
     /// The submodules among it.
     pub(super) links: Vec<Link>,
-    /// What says which repositories they are.
-    pub(super) modules: Option<String>,
-    /// The files, for git's own list of them.
-    pub(super) files: Vec<Filed>,
+    /// Which repositories they are, by their paths.
+    pub(super) modules: BTreeMap<String, String>,
+    /// The files, for git's own list of them, where it is wanted.
+    pub(super) files: Option<Vec<Filed>>,
 }
 
 /// A submodule.
@@ -47,24 +55,33 @@ pub(super) struct Filed {
     pub(super) oid: Oid,
 }
 
-/// Writes the files of a commit, of one of its folders only where one is named, beneath the path `at` of a folder. All get
-/// the time of the commit: the same commit makes the same files.
-pub(super) fn write(
-    pack: &Pack,
-    commit: Oid,
-    subdir: &str,
-    root: BorrowedFd<'_>,
-    at: &str,
-    stop: &AtomicBool,
-) -> Result<Written> {
-    let commit = Commit::parse(&pack.object(commit, Kind::Commit)?)?;
-    let mut written = Written::default();
+/// What is written, and where.
+pub(super) struct Checkout<'a> {
+    pub(super) pack: &'a Pack,
+    pub(super) commit: Oid,
+    /// The one folder of it that is written; empty: all.
+    pub(super) subdir: &'a str,
+    pub(super) root: BorrowedFd<'a>,
+    /// Beneath the root.
+    pub(super) at: &'a str,
+    /// Its files are told ([`Written::files`]).
+    pub(super) lists_files: bool,
+    /// So many files and folders may still be written, with those of other repositories.
+    pub(super) left: &'a AtomicU64,
+    pub(super) stop: &'a AtomicBool,
+}
+
+/// Writes the files of a commit. All get the time of the commit: the same commit makes the same files.
+pub(super) fn write(checkout: &Checkout<'_>) -> Result<Written> {
+    let Checkout { pack, subdir, root, at, .. } = *checkout;
+    let commit = Commit::parse(&pack.object(checkout.commit, Kind::Commit)?)?;
+    let mut written = Written { files: checkout.lists_files.then(Vec::new), ..Written::default() };
     let mut tree = commit.tree;
     if let Some(modules) =
         entry(pack, tree, b".gitmodules")?.filter(|(mode, _)| mode & 0o170_000 == 0o100_000)
     {
         let bytes = pack.object(modules.1, Kind::Blob)?;
-        written.modules = Some(String::from_utf8_lossy(&bytes).into_owned());
+        written.modules = submodule::parse(&String::from_utf8_lossy(&bytes));
     }
     let mut whole_path = String::new();
     for part in subdir.split('/').filter(|part| !matches!(*part, "" | ".")) {
@@ -83,7 +100,9 @@ pub(super) fn write(
     let time = Timespec { tv_sec: commit.time.max(0), tv_nsec: 0 };
     let mut writer = Writer {
         pack,
-        stop,
+        stop: checkout.stop,
+        left: checkout.left,
+        open: 0,
         times: Timestamps { last_access: time, last_modification: time },
         whole_path,
         written,
@@ -106,6 +125,9 @@ fn entry(pack: &Pack, tree: Oid, name: &[u8]) -> Result<Option<(u32, Oid)>> {
 struct Writer<'a> {
     pack: &'a Pack,
     stop: &'a AtomicBool,
+    left: &'a AtomicU64,
+    /// Bytes of the trees that are being written.
+    open: usize,
     times: Timestamps,
     /// The path of what is written in its repository, with a slash at its end.
     whole_path: String,
@@ -118,11 +140,19 @@ impl Writer<'_> {
             return Err(Failure::invalid(format!("folders are nested deeper than {DEPTH}")));
         }
         let bytes = self.pack.object(tree, Kind::Tree)?;
+        self.open += bytes.len();
+        if self.open > OPEN {
+            return Err(Failure::invalid(format!("its trees in each other are longer than {OPEN} bytes")));
+        }
         for entry in entries(&bytes)? {
             crate::build::wanted(self.stop)?;
+            if self.left.fetch_update(Relaxed, Relaxed, |left| left.checked_sub(1)).is_err() {
+                return Err(Failure::invalid(format!("it has more than {ENTRIES} files and folders")));
+            }
             let path = if path.is_empty() { entry.name.to_vec() } else { [path, b"/", entry.name].concat() };
             self.entry(&entry, folder, &path, depth)?;
         }
+        self.open -= bytes.len();
         // Last: what was written into it has changed its time.
         utimensat(folder, ".", &self.times, AtFlags::empty()).map_err(|errno| failed(path, errno))
     }
@@ -142,7 +172,7 @@ impl Writer<'_> {
                     .map_err(|_| Failure::invalid("the path of a submodule is no text"))?;
                 let whole_path = format!("{}{text}", self.whole_path);
                 self.written.links.push(Link { path: text, whole_path, commit: entry.oid });
-                self.written.files.push(Filed { path: path.to_vec(), mode: 0o160_000, oid: entry.oid });
+                self.filed(path, 0o160_000, entry.oid);
                 return Ok(());
             }
             0o120_000 => {
@@ -171,8 +201,12 @@ impl Writer<'_> {
             _ if entry.mode & 0o100 != 0 => 0o100_755,
             _ => 0o100_644,
         };
-        self.written.files.push(Filed { path: path.to_vec(), mode, oid: entry.oid });
+        self.filed(path, mode, entry.oid);
         Ok(())
+    }
+
+    fn filed(&mut self, path: &[u8], mode: u32, oid: Oid) {
+        self.written.files.iter_mut().for_each(|files| files.push(Filed { path: path.to_vec(), mode, oid }));
     }
 
     fn folder(&self, folder: &OwnedFd, name: &CString) -> rustix::io::Result<()> {
@@ -183,5 +217,64 @@ impl Writer<'_> {
     fn opened(&self, folder: &OwnedFd, name: &CString) -> rustix::io::Result<OwnedFd> {
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         openat(folder.as_fd(), name, flags, Mode::empty())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::object::Naming;
+    use super::super::pack::tests::{compressed, opened};
+    use super::*;
+
+    fn object(kind: Kind, number: u8, bytes: &[u8]) -> (Oid, Vec<u8>) {
+        let mut naming = Naming::of(kind, bytes.len() as u64);
+        naming.add(bytes);
+        let size = bytes.len() as u8;
+        let head = [0x80 | (number << 4) | (size & 15), size >> 4];
+        (naming.finish().unwrap(), [&head, compressed(bytes).as_slice()].concat())
+    }
+
+    /// Trees in each other, each with two entries that are the same: as many files as two to the power of their number.
+    fn bomb(levels: usize) -> (Oid, Vec<Vec<u8>>) {
+        let (mut inner, blob) = object(Kind::Blob, 3, b"x");
+        let (mut mode, mut objects) = ("100644", vec![blob]);
+        for _ in 0..levels {
+            let entry = |name: &str| [format!("{mode} {name}\0").as_bytes(), &inner.0].concat();
+            let (tree, bytes) = object(Kind::Tree, 2, &[entry("a"), entry("b")].concat());
+            (inner, mode) = (tree, "40000");
+            objects.push(bytes);
+        }
+        let commit = format!("tree {inner}\nauthor a <a@e> 1 +0000\ncommitter a <a@e> 1 +0000\n\n");
+        let (commit, bytes) = object(Kind::Commit, 1, commit.as_bytes());
+        objects.push(bytes);
+        (commit, objects)
+    }
+
+    #[test]
+    fn a_few_trees_that_name_each_other_end_at_a_limit() {
+        let (commit, objects) = bomb(20);
+        let pack = opened(&objects).unwrap();
+        let folder = tempfile::tempdir().unwrap();
+        let root = File::open(folder.path()).unwrap();
+        let (left, stop) = (AtomicU64::new(100), AtomicBool::new(false));
+        let checkout = |left| Checkout {
+            pack: &pack,
+            commit,
+            subdir: "a/a/a/a/a/a/a/a/a/a/a/a/a/a/a",
+            root: root.as_fd(),
+            at: "",
+            lists_files: false,
+            left,
+            stop: &stop,
+        };
+        // Five levels are left: 62 entries.
+        assert!(write(&checkout(&left)).unwrap().files.is_none());
+        assert_eq!(left.load(Relaxed), 38);
+        let folder = tempfile::tempdir().unwrap();
+        let root = File::open(folder.path()).unwrap();
+        let left = AtomicU64::new(100);
+        let whole = Checkout { subdir: "", root: root.as_fd(), ..checkout(&left) };
+        let error = write(&whole).err().unwrap();
+        assert!(error.message.contains("more than"), "{}", error.message);
     }
 }

@@ -46,8 +46,8 @@ pub(super) fn write(
     fs::copy(file, git.join(format!("{name}.pack"))).map_err(failed)?;
     put(&format!("{name}.idx"), &index_of_pack(&pack.index(), pack.checksum)?)?;
     // Of a part of a repository git's list would say that all else is gone; without one it makes its own.
-    if address.subdir.is_empty() {
-        put("index", &list_of_files(&written.files)?)?;
+    if let Some(files) = written.files.as_ref().filter(|_| address.subdir.is_empty()) {
+        put("index", &list_of_files(files)?)?;
     }
     Ok(())
 }

@@ -14,11 +14,12 @@ mod wire;
 
 use std::path::Path;
 use std::sync::Arc;
-use std::sync::atomic::AtomicBool;
+use std::sync::atomic::{AtomicBool, AtomicU64};
 
 use hull_image::registry::Registries;
 
 pub(crate) use self::address::{Address, is_git};
+use self::checkout::{Checkout, Written};
 pub(crate) use self::object::Oid;
 use self::pack::Pack;
 use self::remote::Remote;
@@ -29,6 +30,8 @@ use crate::request::Secret;
 
 /// Submodules may lie in each other so deep.
 const NESTED: usize = 8;
+/// So many there may be: each is a connection to a host that a stranger's file names.
+const SUBMODULES: usize = 1000;
 
 /// Who fetches, and as whom.
 #[derive(Clone)]
@@ -64,61 +67,99 @@ impl Fetcher<'_> {
     /// # Errors
     /// The server does not give it, it is malformed, or the disk is full.
     pub(crate) async fn fetch(&self, address: &Address, commit: Oid, keep_git_dir: bool) -> Result<Context> {
-        let context = Context::empty(self.parent)?;
-        let context = Arc::new(context);
-        let subdir = address.subdir.clone();
-        self.fetch_into(address, commit, &subdir, &context, "", keep_git_dir, 0).await?;
+        let context = Arc::new(Context::empty(self.parent)?);
+        let mut tree = Tree {
+            fetcher: self,
+            context: Arc::clone(&context),
+            left: Arc::new(AtomicU64::new(checkout::ENTRIES)),
+            submodules: 0,
+        };
+        let first = Wanted { address: address.clone(), commit, at: String::new(), keep_git_dir, depth: 0 };
+        tree.fetch(first).await?;
+        drop(tree);
         Arc::into_inner(context)
             .ok_or_else(|| Failure::system("fetch a git repository", "its folder is still in use"))
     }
+}
 
-    /// Writes the files of a commit beneath a path of a folder, and those of its submodules beneath theirs.
-    #[allow(clippy::too_many_arguments)]
-    async fn fetch_into(
-        &self,
-        address: &Address,
-        commit: Oid,
-        subdir: &str,
-        context: &Arc<Context>,
-        at: &str,
-        keep_git_dir: bool,
-        depth: usize,
-    ) -> Result<()> {
+/// A repository with its submodules, while they are fetched.
+struct Tree<'a> {
+    fetcher: &'a Fetcher<'a>,
+    /// Where the files go.
+    context: Arc<Context>,
+    /// So many files and folders may still be written.
+    left: Arc<AtomicU64>,
+    /// So many submodules were there.
+    submodules: usize,
+}
+
+/// One of its repositories.
+struct Wanted {
+    address: Address,
+    commit: Oid,
+    /// Where its files go, beneath the folder.
+    at: String,
+    keep_git_dir: bool,
+    /// In so many others.
+    depth: usize,
+}
+
+impl Tree<'_> {
+    /// Writes the files of a commit beneath a path of the folder, and those of its submodules beneath theirs.
+    async fn fetch(&mut self, wanted: Wanted) -> Result<()> {
+        let (address, depth) = (wanted.address.clone(), wanted.depth);
         if depth > NESTED {
             return Err(address.failed(format!("its submodules lie in each other deeper than {NESTED}")));
         }
-        let scratch = Arc::new(Folder::beneath(self.parent)?);
-        let file = scratch.path().join("pack");
-        Remote::open(self, address).await?.fetch(commit, &file).await?;
-        let (of, to, at_path, inner) =
-            (address.clone(), Arc::clone(context), at.to_owned(), subdir.to_owned());
-        let stop = Arc::clone(&self.stop);
-        let work = move || {
-            let pack = Pack::open(&file, &stop).map_err(|error| of.failed(error.message))?;
-            let written = checkout::write(&pack, commit, &inner, to.root(), &at_path, &stop)
-                .map_err(|error| of.failed(error.message))?;
-            if keep_git_dir {
-                keep::write(&pack, &file, commit, &of, &to.path().join(&at_path), &written)?;
+        let at = wanted.at.clone();
+        let written = self.write(wanted).await?;
+        for link in written.links.into_iter().filter(|_| address.submodules) {
+            self.submodules += 1;
+            if self.submodules > SUBMODULES {
+                return Err(address.failed(format!("it has more than {SUBMODULES} submodules")));
             }
-            drop(scratch);
-            Ok(written)
-        };
-        let written = blocking("write the files of a git repository", work).await?;
-        for link in written.links {
-            let modules = submodule::parse(written.modules.as_deref().unwrap_or_default());
-            let Some(url) = modules.get(&link.whole_path) else {
+            let Some(url) = written.modules.get(&link.whole_path) else {
                 return Err(
                     address.failed(format!("its submodule {} is not in .gitmodules", link.whole_path))
                 );
             };
-            let inner = address.relative(url)?;
-            let at = match at.is_empty() {
-                true => link.path.clone(),
-                false => format!("{at}/{}", link.path),
-            };
-            Box::pin(self.fetch_into(&inner, link.commit, "", context, &at, false, depth + 1)).await?;
+            let at = if at.is_empty() { link.path } else { format!("{at}/{}", link.path) };
+            let (commit, address) = (link.commit, address.relative(url)?);
+            let inner = Wanted { address, commit, at, keep_git_dir: false, depth: depth + 1 };
+            Box::pin(self.fetch(inner)).await?;
         }
         Ok(())
+    }
+
+    /// Fetches one repository and writes its files.
+    async fn write(&self, wanted: Wanted) -> Result<Written> {
+        let scratch = Folder::beneath(self.fetcher.parent)?;
+        let file = scratch.path().join("pack");
+        Remote::open(self.fetcher, &wanted.address).await?.fetch(wanted.commit, &file).await?;
+        let (to, left, stop) =
+            (Arc::clone(&self.context), Arc::clone(&self.left), Arc::clone(&self.fetcher.stop));
+        let work = move || {
+            let Wanted { address, commit, at, keep_git_dir, .. } = wanted;
+            let failed = |error: Failure| address.failed(error.message);
+            let pack = Pack::open(&file, &stop).map_err(failed)?;
+            let checkout = Checkout {
+                pack: &pack,
+                commit,
+                subdir: &address.subdir,
+                root: to.root(),
+                at: &at,
+                lists_files: keep_git_dir,
+                left: &left,
+                stop: &stop,
+            };
+            let written = checkout::write(&checkout).map_err(failed)?;
+            if keep_git_dir {
+                keep::write(&pack, &file, commit, &address, &to.path().join(&at), &written)?;
+            }
+            drop(scratch);
+            Ok(written)
+        };
+        blocking("write the files of a git repository", work).await
     }
 }
 

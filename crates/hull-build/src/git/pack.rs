@@ -1,12 +1,13 @@
 //! A pack of objects: read once to name everything in it, then by name.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
 use std::fs::File;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::os::unix::fs::FileExt;
 use std::path::Path;
 use std::rc::Rc;
+use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
 use flate2::Crc;
@@ -23,8 +24,10 @@ const IN_MEMORY: u64 = 128 << 20;
 const KEPT: usize = 64 << 20;
 /// A delta may be so many deltas away from an object.
 const CHAIN: usize = 4096;
-/// A pack may not have more objects.
-const OBJECTS: u32 = 20_000_000;
+/// A pack may not have more objects: each takes some 150 bytes of memory.
+const OBJECTS: u32 = 2_000_000;
+/// Deltas may not make more bytes than these, all together.
+const MADE: u64 = 256 << 30;
 
 /// What an object is stored as.
 #[derive(Clone, Copy, Debug)]
@@ -64,6 +67,10 @@ pub(super) struct Pack {
     /// The pack's own name.
     pub(super) checksum: Oid,
     cache: RefCell<Cache>,
+    /// What deltas have made so far, in bytes.
+    made: Cell<u64>,
+    /// Set when nobody wants it any more.
+    stop: Arc<AtomicBool>,
 }
 
 /// Objects that others are made of.
@@ -126,7 +133,7 @@ impl Pack {
     ///
     /// # Errors
     /// It is malformed, or nobody wants it any more.
-    pub(super) fn open(path: &Path, stop: &AtomicBool) -> Result<Pack> {
+    pub(super) fn open(path: &Path, stop: &Arc<AtomicBool>) -> Result<Pack> {
         let file = File::open(path).map_err(disk)?;
         let again = file.try_clone().map_err(disk)?;
         let mut input = Counted {
@@ -150,6 +157,8 @@ impl Pack {
             names: HashMap::new(),
             checksum: Oid([0; 20]),
             cache: RefCell::default(),
+            made: Cell::default(),
+            stop: Arc::clone(stop),
         };
         let mut offsets = HashMap::new();
         for _ in 0..number(8) {
@@ -168,7 +177,7 @@ impl Pack {
             return Err(wrong("its checksum is another"));
         }
         pack.checksum = checksum;
-        pack.name_deltas(stop)?;
+        pack.name_deltas()?;
         Ok(pack)
     }
 
@@ -234,7 +243,7 @@ impl Pack {
     }
 
     /// Names what is stored as a delta.
-    fn name_deltas(&mut self, stop: &AtomicBool) -> Result<()> {
+    fn name_deltas(&mut self) -> Result<()> {
         let mut children: HashMap<usize, Vec<usize>> = HashMap::new();
         let mut waiting: HashMap<Oid, Vec<usize>> = HashMap::new();
         let mut ready = Vec::new();
@@ -246,7 +255,7 @@ impl Pack {
             }
         }
         while let Some(index) = ready.pop() {
-            crate::build::wanted(stop)?;
+            crate::build::wanted(&self.stop)?;
             let oid = match self.objects[index].oid {
                 Some(oid) => oid,
                 None => {
@@ -291,7 +300,12 @@ impl Pack {
         };
         self.keep(at, kind, &bytes);
         while let Some(delta) = deltas.pop() {
+            crate::build::wanted(&self.stop)?;
             bytes = Rc::new(apply(&bytes, &self.inflated(delta)?, IN_MEMORY)?);
+            self.made.set(self.made.get() + bytes.len() as u64);
+            if self.made.get() > MADE {
+                return Err(wrong(&format!("its deltas make more than {MADE} bytes")));
+            }
             self.keep(delta, kind, &bytes);
         }
         Ok((kind, bytes))
@@ -380,13 +394,13 @@ impl Read for At<'_> {
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use flate2::Compression;
     use flate2::write::ZlibEncoder;
 
     use super::*;
 
-    fn compressed(bytes: &[u8]) -> Vec<u8> {
+    pub(in super::super) fn compressed(bytes: &[u8]) -> Vec<u8> {
         let mut encoder = ZlibEncoder::new(Vec::new(), Compression::fast());
         encoder.write_all(bytes).unwrap();
         encoder.finish().unwrap()
@@ -405,8 +419,8 @@ mod tests {
         file
     }
 
-    fn opened(objects: &[Vec<u8>]) -> Result<Pack> {
-        Pack::open(packed(objects).path(), &AtomicBool::new(false))
+    pub(in super::super) fn opened(objects: &[Vec<u8>]) -> Result<Pack> {
+        Pack::open(packed(objects).path(), &Arc::default())
     }
 
     fn blob(text: &[u8]) -> Vec<u8> {
@@ -448,8 +462,8 @@ mod tests {
         let last = bytes.len() - 1;
         bytes[last] ^= 1;
         std::fs::write(file.path(), &bytes).unwrap();
-        assert!(Pack::open(file.path(), &AtomicBool::new(false)).is_err());
+        assert!(Pack::open(file.path(), &Arc::default()).is_err());
         std::fs::write(file.path(), &bytes[..20]).unwrap();
-        assert!(Pack::open(file.path(), &AtomicBool::new(false)).is_err());
+        assert!(Pack::open(file.path(), &Arc::default()).is_err());
     }
 }

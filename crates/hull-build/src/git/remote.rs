@@ -1,6 +1,5 @@
 //! A server of git's, version 2 of the protocol: what its references are, and one commit of it as a pack.
 
-use std::io::Write;
 use std::path::Path;
 
 use base64::Engine as _;
@@ -203,20 +202,19 @@ impl<'a> Remote<'a> {
             }
         }
         let disk = |error: std::io::Error| self.address.failed(format!("write what comes: {error}"));
-        let mut out =
-            std::io::BufWriter::with_capacity(256 << 10, std::fs::File::create_new(file).map_err(disk)?);
+        let out = tokio::fs::File::create_new(file).await.map_err(disk)?;
+        let mut out = tokio::io::BufWriter::with_capacity(1 << 20, out);
         while let Some(Line::Data(data)) = lines.next().await.map_err(failed)? {
             crate::build::wanted(&self.fetcher.stop)?;
             match data.split_first() {
-                // A piece is small; a disk that is slow is one whoever waits for it.
-                Some((1, pack)) => out.write_all(pack).map_err(disk)?,
+                Some((1, pack)) => out.write_all(pack).await.map_err(disk)?,
                 Some((3, said)) => {
                     return Err(self.address.failed(format!("the server says: {}", said_by(said))));
                 }
                 _ => {}
             }
         }
-        out.flush().map_err(disk)
+        out.flush().await.map_err(disk)
     }
 }
 
@@ -240,7 +238,8 @@ fn authorization(fetcher: &Fetcher<'_>, address: &Address) -> Option<String> {
     let is_private = address.scheme == Scheme::Https || matches!(host, "localhost" | "127.0.0.1" | "[::1]");
     let secret = |name: &str| {
         let own = fetcher.secrets.get(&format!("{name}.{}", address.host));
-        let secret = own.or_else(|| fetcher.secrets.get(name)).filter(|_| is_private)?;
+        let for_who_was_asked = || fetcher.secrets.get(name).filter(|_| address.is_asked);
+        let secret = own.or_else(for_who_was_asked).filter(|_| is_private)?;
         Some(String::from_utf8_lossy(&secret.0).trim().to_owned())
     };
     let header = secret("GIT_AUTH_HEADER");
