@@ -215,13 +215,15 @@ pub(crate) async fn remove(request: Request) -> Result<Response> {
 pub(crate) async fn attach(request: Request) -> Result<Response> {
     let container = container(&request)?;
     let query = &request.query;
+    let (stdin, stdout, stderr) = (query.flag("stdin"), query.flag("stdout"), query.flag("stderr"));
     let asked = AttachRequest {
-        stdin: query.flag("stdin"),
-        stdout: query.flag("stdout"),
-        stderr: query.flag("stderr"),
+        stdin,
+        stdout,
+        stderr,
         framed: true,
         detach_keys: query.get("detachKeys").unwrap_or_default().to_owned(),
-        stream: query.flag("stream"),
+        // Of no stream there is nothing to wait for.
+        stream: query.flag("stream") && (stdin || stdout || stderr),
         logs: query.flag("logs"),
     };
     let place = request.engine.attach(&container, asked)?;

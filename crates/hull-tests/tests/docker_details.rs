@@ -338,3 +338,15 @@ fn who_is_on_anothers_network_has_its_name() {
     let shown = made(&mut api, "two", &host(json!({ "NetworkMode": "container:one" })));
     assert_eq!(shown["Config"]["Hostname"], json!("first"));
 }
+
+#[test]
+fn who_attaches_to_no_stream_waits_for_nothing() {
+    let daemon = Daemon::start();
+    let mut api = daemon.api();
+    made(&mut api, "box", &host(json!({})));
+    daemon.ok(&["start", "box"]);
+    let (_, mut stream) = api.upgrade("/containers/box/attach?stream=1", &json!({})).expect("a stream");
+    let mut output = Vec::new();
+    stream.read_to_end(&mut output).expect("it ends while the container runs");
+    assert_eq!(output, b"");
+}
