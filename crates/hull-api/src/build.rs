@@ -11,7 +11,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use bytes::Bytes;
 use hull_build::progress::{Classic, Event, Listener};
-use hull_build::{Builder, Built, Failure, Files, Output, Prepared, Stop};
+use hull_build::{Builder, Built, Failure, Files, Named, Output, Prepared, Stop};
 use hull_engine::model::{Config, CreateBody, HostConfig, Ulimit};
 use hull_engine::{Error, Kind, Result};
 use hyper::StatusCode;
@@ -100,7 +100,10 @@ pub(crate) async fn build(mut request: Request) -> Result<Response> {
             asked.secrets = preface.secrets()?;
             for context in &preface.contexts {
                 let named = received(&preparing, context, &asked, &stopping, &mut reader)?;
-                asked.contexts.insert(context.name.to_ascii_lowercase(), named);
+                match named {
+                    Named::Given(draft) if context.is_cache() => asked.cache_given.push(draft),
+                    named => drop(asked.contexts.insert(context.name.to_ascii_lowercase(), named)),
+                }
             }
             asked.dockerfile_text = preface.dockerfile;
             told = preface.context;
@@ -285,6 +288,45 @@ pub(crate) fn add_caches(usage: &mut Value, caches: &[hull_build::CacheFolder]) 
     }
 }
 
+/// `GET /hull/builds`: the builds whose logs are kept, the newest first.
+pub(crate) async fn list(request: Request) -> Result<Response> {
+    let builder = Arc::clone(&request.builder);
+    let listed = blocking::run(move || builder.logs.list().map_err(|failure| refused(&failure))).await?;
+    let shown = |one: &hull_build::logs::Listed| {
+        let status = match &one.end {
+            None => "running or interrupted",
+            Some(end) if end["image"].is_string() => "built",
+            Some(_) => "failed",
+        };
+        json!({
+            "Id": one.head.id,
+            "Started": one.head.started,
+            "Tags": one.head.tags,
+            "Dockerfile": one.head.dockerfile,
+            "Target": one.head.target,
+            "Status": status,
+            "Image": one.end.as_ref().map_or(&Value::Null, |end| &end["image"]),
+            "Error": one.end.as_ref().map_or(&Value::Null, |end| &end["error"]),
+            "Seconds": one.end.as_ref().map_or(&Value::Null, |end| &end["at"]),
+            "Size": one.size,
+        })
+    };
+    http::ok(&listed.iter().map(shown).collect::<Vec<_>>())
+}
+
+/// `GET /hull/builds/ID/log`: what a build told, a line of JSON for each event.
+pub(crate) async fn log(request: Request) -> Result<Response> {
+    let (builder, id) = (Arc::clone(&request.builder), request.capture(0).to_owned());
+    let path = blocking::run(move || builder.logs.find(&id).map_err(|failure| refused(&failure))).await?;
+    blocking::written("application/json", move |out| {
+        let failed = |error: std::io::Error| Error::system("read the log of a build", error);
+        let mut file = std::fs::File::open(&path).map_err(failed)?;
+        std::io::copy(&mut file, out).map_err(failed)?;
+        Ok(())
+    })
+    .await
+}
+
 /// `POST /build/cancel`.
 pub(crate) async fn cancel(request: Request) -> Result<Response> {
     let id = request.query.text("id").ok_or_else(|| Error::invalid("build ID not provided"))?;
@@ -364,6 +406,7 @@ fn asked(query: &Query) -> Result<hull_build::Request> {
         outputs,
         attest,
         cache_from: field(query, "cachefrom")?,
+        cache_from_registry: field(query, "cachefromregistry")?,
         host,
         ..hull_build::Request::default()
     })

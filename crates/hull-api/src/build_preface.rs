@@ -40,6 +40,13 @@ pub(crate) struct NamedContext {
     value: String,
 }
 
+impl NamedContext {
+    /// Whether it only gives its steps.
+    pub(crate) fn is_cache(&self) -> bool {
+        self.kind == ContextKind::Cache
+    }
+}
+
 #[derive(Clone, Copy, Deserialize, PartialEq, Eq)]
 #[serde(rename_all = "lowercase")]
 enum ContextKind {
@@ -47,6 +54,8 @@ enum ContextKind {
     Folder,
     /// An OCI layout with one image, sent as an archive.
     Layout,
+    /// The same, whose steps are used where they are the same.
+    Cache,
     /// An image that is here or in a registry.
     Image,
     /// A git repository, an archive or a file, which the daemon fetches.
@@ -94,7 +103,9 @@ pub(crate) fn received(
             return tokio::runtime::Handle::current().block_on(fetching).map_err(|failure| refused(&failure));
         }
         ContextKind::Folder => builder.receive_folder(&mut pieces),
-        ContextKind::Layout => builder.receive_layout(&mut pieces, asked.platform.as_ref()),
+        ContextKind::Layout | ContextKind::Cache => {
+            builder.receive_layout(&mut pieces, asked.platform.as_ref())
+        }
     };
     let named = named.map_err(|failure| {
         let error = refused(&failure);

@@ -116,6 +116,8 @@ pub struct Build {
     pub started: String,
     /// The images that it took, as package URLs, with their digests.
     pub materials: Mutex<BTreeMap<String, String>>,
+    /// Images whose steps are used where they are the same, once they are there.
+    pub cache: OnceCell<Vec<Draft>>,
     /// Build arguments that some stage declares.
     pub consumed: Mutex<BTreeSet<String>>,
     /// The steps that this build itself has done: two of its stages that do the same do it once, whatever of earlier
@@ -142,6 +144,8 @@ impl Build {
     /// # Errors
     /// A step failed: what others did is kept for the next time.
     pub(crate) async fn run(self: Arc<Build>) -> Result<(Arc<Image>, Told)> {
+        let cache = self.caching_images().await;
+        self.cache.set(cache).ok();
         let mut running = JoinSet::new();
         for stage in self.plan.needed.clone() {
             let build = Arc::clone(&self);
@@ -296,6 +300,37 @@ impl Build {
         self.took(name, &image);
         let key = self.key_of("image").with(image.id.to_string()).finish();
         Ok(Made { draft: self.engine.images.draft_of(&image)?, key })
+    }
+
+    /// The images whose steps are used. One that cannot be had has nothing to give.
+    async fn caching_images(&self) -> Vec<Draft> {
+        let images = &self.engine.images;
+        let mut drafts = self.request.cache_given.clone();
+        for name in &self.request.cache_from {
+            drafts.extend(images.resolve(name).ok().and_then(|image| images.draft_of(&image).ok()));
+        }
+        for name in &self.request.cache_from_registry {
+            if !self.request.may_fetch {
+                continue;
+            }
+            let before = images.resolve(name).ok();
+            match Box::pin(self.pulled(name, self.request.platform.as_ref())).await {
+                Ok(image) => {
+                    drafts.extend(images.draft_of(&image).ok());
+                    // It was fetched for its layers: by its name nobody has asked for it here.
+                    if before.is_none()
+                        && let Err(error) = images.remove(name, false, false, &|_| None)
+                    {
+                        tracing::debug!(%error, "an image that gave its steps stays");
+                    }
+                }
+                Err(failure) => self.say(Event::Warning {
+                    text: format!("the cache {name} gives nothing: {}", failure.message),
+                    excerpt: String::new(),
+                }),
+            }
+        }
+        drafts
     }
 
     /// Notes an image that the build takes: by its manifest where it has one, or else by its id.

@@ -17,6 +17,7 @@ use crate::dockerfile::lint::{Warning, lint};
 use crate::dockerfile::{self, Dockerfile, Source};
 use crate::failure::{Failure, Result};
 use crate::kept::{Contexts, Missing};
+use crate::logs::Logs;
 use crate::plan::{Plan, plan};
 use crate::progress::{Event, Silence, Tell};
 use crate::request::Request;
@@ -66,6 +67,8 @@ pub struct Builder {
     pub(crate) engine: Arc<Engine>,
     pub(crate) places: Arc<Places>,
     contexts: Arc<Contexts>,
+    /// What builds told.
+    pub logs: Logs,
     /// The builds that a client named, to be cancelled by that name.
     named: Mutex<HashMap<String, Stop>>,
 }
@@ -120,6 +123,7 @@ impl Stop {
 pub struct Prepared {
     build: Arc<Build>,
     stop: Stop,
+    logs: Logs,
     /// What is unwise about its Dockerfile.
     pub warnings: Vec<Warning>,
 }
@@ -182,7 +186,8 @@ impl Builder {
         }
         let contexts = Arc::new(Contexts::open(contexts, places.temporary.clone())?);
         let named = Mutex::default();
-        Ok(Builder { engine: Arc::clone(engine), places: Arc::new(places), contexts, named })
+        let logs = Logs::open(root.join("logs"))?;
+        Ok(Builder { engine: Arc::clone(engine), places: Arc::new(places), contexts, logs, named })
     }
 
     /// Reads a context and what is to be built of it. Blocks.
@@ -218,13 +223,13 @@ impl Builder {
     pub fn prepare_with(&self, request: Request, context: Context, stop: &Stop) -> Result<Prepared> {
         let names = request.tags.iter().map(|tag| Reference::parse_tag(tag));
         let mut names = names.collect::<hull_image::Result<Vec<_>>>()?;
-        for name in request.outputs.iter().flat_map(|output| &output.names) {
+        for name in request.outputs.iter().filter(|output| !output.cache).flat_map(|output| &output.names) {
             if !names.contains(name) {
                 names.push(name.clone());
             }
         }
         let goes = |output: &crate::output::Output| {
-            output.push || output.archive == Some(crate::output::Archive::Oci)
+            !output.cache && (output.push || output.archive == Some(crate::output::Archive::Oci))
         };
         if request.attest.any() && !request.outputs.iter().any(goes) {
             return Err(Failure::invalid(
@@ -258,9 +263,11 @@ impl Builder {
             materials: Mutex::default(),
             consumed: Mutex::default(),
             done: Mutex::default(),
+            cache: tokio::sync::OnceCell::new(),
             request,
         };
-        Ok(Prepared { build: Arc::new(build), stop: stop.clone(), warnings })
+        let logs = self.logs.clone();
+        Ok(Prepared { build: Arc::new(build), stop: stop.clone(), logs, warnings })
     }
 
     /// Reads what a client that came by `socket` has in the folder that it calls `key`: what of it is to be sent with the
@@ -327,6 +334,9 @@ impl Builder {
             let (folders, bytes) = self.prune_folders()?;
             removed.extend(folders);
             reclaimed += bytes;
+            if prune.all {
+                self.logs.clear();
+            }
         }
         Ok((removed, reclaimed))
     }
@@ -487,11 +497,12 @@ impl Prepared {
     /// # Errors
     /// A step failed, or the build was stopped.
     pub async fn run(self, tell: Tell) -> Result<Built> {
-        let Prepared { build, stop, .. } = self;
+        let Prepared { build, stop, logs, .. } = self;
         let Ok(mut build) = Arc::try_unwrap(build) else {
             return Err(Failure::new(Kind::System, "the build has begun already"));
         };
-        build.tell = tell;
+        let recording = Arc::new(logs.record(&build.request, &build.source.name, tell).begun());
+        build.tell = Arc::clone(&recording) as Tell;
         let build = Arc::new(build);
         let running = Arc::clone(&build);
         let image = tokio::select! {
@@ -500,11 +511,13 @@ impl Prepared {
             image = running.run() => image,
         };
         build.close().await;
+        recording.ended(image.as_ref().map(|(image, _)| image.id.to_string()));
         let unused = build.not_consumed();
         let (engine, contexts) = (Arc::clone(&build.engine), Arc::clone(&build.contexts));
         drop(build);
         // Behind: what is used least gives way to what was made now.
         tokio::task::spawn_blocking(move || {
+            logs.tidy();
             if let Err(error) = collect(&engine, KEPT) {
                 tracing::warn!(%error, "steps of builds that are not used any more could not be removed");
             }

@@ -33,7 +33,8 @@ pub(crate) type Told = BTreeMap<String, Value>;
 impl Build {
     /// Whether the image is asked for in other places alone.
     pub(crate) fn stays_nowhere(&self) -> bool {
-        !self.request.outputs.is_empty() && self.request.outputs.iter().all(|output| output.archive.is_some())
+        let mut outputs = self.request.outputs.iter().filter(|output| !output.cache).peekable();
+        outputs.peek().is_some() && outputs.all(|output| output.archive.is_some())
     }
 
     /// Sends an image where the request wants it; what is told of it then.
@@ -62,6 +63,7 @@ impl Build {
                 stage: self.plan.stages.len(),
                 name: "export".to_owned(),
                 text: match &way {
+                    _ if output.cache => "exporting cache".to_owned(),
                     Way::Push(name) => format!("pushing {name}"),
                     Way::Archive(_, Archive::Files) => "sending the files".to_owned(),
                     Way::Archive(_, Archive::Docker) => "sending the image as a Docker archive".to_owned(),
@@ -69,15 +71,15 @@ impl Build {
                 },
             });
             let begun = Instant::now();
-            let output = &Output {
-                dress: Dress { statements: statements.clone(), ..output.dress.clone() },
-                ..output.clone()
-            };
+            let statements = if output.cache { Vec::new() } else { statements.clone() };
+            let dress = Dress { statements, unnamed: output.cache, ..output.dress.clone() };
+            let output = &Output { dress, ..output.clone() };
             let exported = match way {
                 Way::Push(name) => Box::pin(self.pushed(image, output, &name, step)).await,
                 Way::Archive(number, kind) => Box::pin(self.sent(draft, output, number, kind)).await,
             };
             match exported {
+                Ok(_) if output.cache => {}
                 Ok(pushed) => told.extend(pushed),
                 Err(failure) => {
                     self.say(Event::Failed { step });

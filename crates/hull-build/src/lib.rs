@@ -9,6 +9,7 @@
 //!   [`metadata`] do it.
 //! - `named`: contexts beside the build's own; `elsewhere` and `git`: those that the daemon fetches.
 //! - [`output`]: where what was built goes; [`attest`]: what is attested of it.
+//! - [`logs`]: what each build told, kept on the disk.
 //! - [`progress`]: what is told meanwhile; [`failure`]: what is told when it fails.
 
 pub mod attest;
@@ -26,6 +27,7 @@ pub mod ignore;
 pub mod kept;
 pub mod key;
 pub mod listing;
+pub mod logs;
 pub mod metadata;
 mod mounts;
 mod named;

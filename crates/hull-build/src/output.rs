@@ -29,6 +29,8 @@ pub struct Output {
     pub names: Vec<Reference>,
     /// It goes to the registries of its names.
     pub push: bool,
+    /// It is kept there for later builds' steps, and has no name here by it.
+    pub cache: bool,
     /// It goes to whoever asks, as an archive of this kind.
     pub archive: Option<Archive>,
     /// What goes with it.
@@ -69,9 +71,11 @@ impl Output {
             }
         };
         let mut output = Output { push, archive, ..Output::default() };
-        let mut names = tags.to_vec();
+        output.cache = asked.attrs.contains_key("cache");
+        let mut names = if output.cache { Vec::new() } else { tags.to_vec() };
         for (name, value) in asked.attrs {
             match name.as_str() {
+                "cache" if flag(&value) == Some(true) => {}
                 "name" if !value.is_empty() => names.extend(value.split(',').map(str::to_owned)),
                 "name" => {}
                 "push" => {

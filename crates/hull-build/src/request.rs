@@ -34,6 +34,10 @@ pub struct Request {
     pub cache_from: Vec<String>,
     /// Contexts beside the build's own, by their names in lower case.
     pub contexts: BTreeMap<String, Named>,
+    /// The same, of images in registries, which are fetched for it and stay nowhere.
+    pub cache_from_registry: Vec<String>,
+    /// The same, of images that came with the request.
+    pub cache_given: Vec<hull_image::Draft>,
     /// Where the image goes, beyond this machine.
     pub outputs: Vec<Output>,
     /// What is attested of the image where it goes.

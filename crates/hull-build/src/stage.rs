@@ -395,10 +395,9 @@ impl Stage {
         if self.fresh {
             return Ok(None);
         }
-        for name in &self.build.request.cache_from {
-            // One that is not there has nothing to give.
-            let Ok(image) = self.build.engine.images.resolve(name) else { continue };
-            if let Some(mut config) = continued(&self.made.draft.image.config, &image.config, created_by) {
+        for draft in self.build.cache.get().into_iter().flatten() {
+            let (so_far, other) = (&self.made.draft.image.config, &draft.image.config);
+            if let Some(mut config) = continued(so_far, other, created_by) {
                 change(&mut config)?;
                 let key = borrowed(key, &self.made.draft.image.config, &config);
                 let draft = self.build.engine.images.draft(config)?;

@@ -26,6 +26,8 @@ pub struct Dress {
     pub index: Annotations,
     /// What is attested of it.
     pub statements: Vec<Statement>,
+    /// The image is not known here by where it went.
+    pub unnamed: bool,
 }
 
 /// Something that is attested of an image.

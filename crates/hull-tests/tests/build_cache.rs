@@ -1,6 +1,6 @@
 //! What is done again, and what is not.
 
-use hull_tests::{Daemon, Engine};
+use hull_tests::{Daemon, DockerRegistry, Engine, private_network};
 
 const FILE: &str = r#"
         $ mkdir -p ctx/d; printf '%s\n' 'FROM busybox' 'RUN cat /proc/sys/kernel/random/uuid >/first' 'COPY d /d' 'RUN cat /proc/sys/kernel/random/uuid >/second' >ctx/Dockerfile
@@ -123,4 +123,32 @@ fn a_step_that_another_build_gives_up_is_done_all_the_same() {
         done
         "#,
     );
+}
+
+#[test]
+fn steps_are_kept_in_folders_and_registries() {
+    private_network();
+    let folder = tempfile::tempdir().expect("a folder");
+    let _registry = DockerRegistry::start(folder.path(), "127.0.0.1:15210", "");
+    Daemon::start().session(&format!(
+        r#"{FILE}
+        $ clean() {{ hull rmi -f c >/dev/null; hull builder prune -af >/dev/null; }}; cached() {{ hull build --progress plain -t c "$@" ctx 2>&1 | grep -c CACHED; hull run --rm c cat /first /second | cmp - one; }}
+        $ cached --cache-to type=local,dest=kept --cache-to type=registry,ref=127.0.0.1:15210/kept --cache-to type=inline; ls kept; hull images -q 127.0.0.1:15210/kept
+        3
+        blobs
+        index.json
+        oci-layout
+        $ clean; cached --cache-from type=local,src=kept; clean; cached --cache-from type=registry,ref=127.0.0.1:15210/kept; hull images --format '{{{{.Repository}}}}' | sort
+        3
+        3
+        busybox
+        c
+        hull/host
+        $ clean; hull build -q --cache-from type=local,src=none --cache-from type=registry,ref=127.0.0.1:15210/none -t c ctx 2>&1 | cut -d: -f1
+        WARNING
+        sha256
+        $ hull build --cache-to type=registry,ref=x,mode=max ctx 2>&1 | head -1
+        --cache-to type=registry,ref=x,mode=max: mode=max is not supported yet: the steps of the target are kept
+        "#
+    ));
 }

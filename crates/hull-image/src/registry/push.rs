@@ -226,7 +226,12 @@ impl Push<'_> {
         let sent = Sent { digest: raw.digest, size: raw.bytes.len(), media_type: raw.media_type.clone() };
         let (store, id) = (Arc::clone(&self.pusher.store), image.id);
         let name = format!("{}@{}", self.name, raw.digest);
-        blocking(move || store.add_manifest(&raw, &id).and_then(|()| store.add_digest(&id, &name))).await?;
+        let unnamed = dress.unnamed;
+        blocking(move || {
+            store.add_manifest(&raw, &id)?;
+            if unnamed { Ok(()) } else { store.add_digest(&id, &name) }
+        })
+        .await?;
         Ok(sent)
     }
 

@@ -3,7 +3,7 @@
 use clap::Args;
 use serde_json::{Value, json};
 
-use super::build::{BuildArgs, build};
+use super::build::{BuildArgs, build, logs};
 use super::shared::{confirm, print_list};
 use super::system::prune_build_cache;
 use super::{Entry, Management};
@@ -24,6 +24,15 @@ const ENTRIES: &[Entry] = &[
         build
     ),
     entry!("df", ["du"], Commands, "Show what builds take up", "[OPTIONS]", DfArgs, df),
+    entry!(
+        "logs",
+        [],
+        Commands,
+        "List the builds whose logs are kept, or show the log of one",
+        "[OPTIONS] [BUILD]",
+        LogsArgs,
+        show_logs
+    ),
     entry!("prune", [], Commands, "Remove build cache", "[OPTIONS]", PruneArgs, prune),
 ];
 
@@ -93,6 +102,24 @@ fn row(record: &Value, whole: bool) -> Value {
         // A script of many lines is one here.
         "Description": record["Description"].as_str().unwrap_or_default().split_whitespace().collect::<Vec<_>>().join(" "),
     })
+}
+
+/// `builder logs`.
+#[derive(Args, Debug)]
+pub struct LogsArgs {
+    /// Format output using a custom template: 'table', 'table TEMPLATE', 'json', or 'TEMPLATE'
+    #[arg(long, value_name = "string")]
+    format: Option<String>,
+    /// The build, by the beginning of its id
+    #[arg(value_name = "BUILD")]
+    build: Option<String>,
+}
+
+async fn show_logs(args: LogsArgs, context: &Context) -> Result<ExitStatus, Error> {
+    match args.build {
+        Some(id) => logs::show(context, &id).await,
+        None => logs::list(context, args.format.as_deref()).await,
+    }
 }
 
 /// `builder prune`.

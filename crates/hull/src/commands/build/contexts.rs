@@ -50,7 +50,7 @@ fn folder_of(path: &Path) -> Result<Packed, String> {
 }
 
 /// An OCI layout: its folder, and the tag or digest of the image that is meant, where it has several.
-fn layout_of(text: &str) -> Result<Packed, String> {
+pub(super) fn layout_of(text: &str) -> Result<Packed, String> {
     let (path, wanted) = match text.split_once('@') {
         Some((path, digest)) => (path, Some(("digest", digest))),
         None => match text.rsplit_once(':').filter(|(_, tag)| !tag.contains('/')) {

@@ -1,7 +1,9 @@
 //! `hull build`: a folder, an archive or a Dockerfile is sent, an image is what comes of it.
 
+mod caches;
 mod contexts;
 mod frames;
+pub mod logs;
 mod outputs;
 mod pack;
 mod show;
@@ -27,6 +29,7 @@ use crate::credentials::registry_config;
 use crate::error::{Error, ExitStatus};
 use crate::outln;
 
+use self::caches::Caches;
 use self::frames::Answer;
 use self::outputs::Outputs;
 use self::pack::Packed;
@@ -50,7 +53,8 @@ pub const ROOT: &[Entry] = &[entry!(
   hull build -f Other --target test --build-arg VERSION=2 .
   tar -c . | hull build -t mine -
   hull build --secret id=token,src=token.txt .      in the Dockerfile: RUN --mount=type=secret,id=token …
-  hull build --check .")]
+  hull build --check .
+  hull build logs [BUILD]                           what builds told (as hull builder logs)")]
 pub struct BuildArgs {
     /// Add a custom host-to-IP mapping (format: "host:ip")
     #[arg(long, value_name = "strings")]
@@ -67,9 +71,12 @@ pub struct BuildArgs {
     /// Attestations beside an image that is pushed or an OCI layout (format: "type=sbom", "type=provenance,mode=max")
     #[arg(long, value_name = "stringArray")]
     attest: Vec<String>,
-    /// Images whose steps are used where they are the same
+    /// Images whose steps are used where they are the same (NAME, type=registry,ref=NAME, type=local,src=FOLDER)
     #[arg(long, value_name = "stringArray")]
     cache_from: Vec<String>,
+    /// Where the image's steps are kept for later builds (type=inline, type=registry,ref=NAME, type=local,dest=FOLDER)
+    #[arg(long, value_name = "stringArray")]
+    cache_to: Vec<String>,
     /// Set the parent cgroup for the RUN instructions during build
     #[arg(long, value_name = "string")]
     cgroup_parent: Option<String>,
@@ -174,6 +181,9 @@ pub struct BuildArgs {
     ulimit: Vec<String>,
     #[arg(value_name = "PATH | URL | -")]
     path: String,
+    /// Behind `logs`, the build.
+    #[arg(hide = true)]
+    build: Option<String>,
 }
 
 /// What is sent: the archive, and what stands beside it.
@@ -189,16 +199,37 @@ struct Sent {
 
 /// `hull build`.
 pub async fn build(args: BuildArgs, context: &Context) -> Result<ExitStatus, Error> {
+    // A folder that is called so is built.
+    let names_logs = args.path == "logs" && (args.build.is_some() || !Path::new("logs").is_dir());
+    match (&args.build, names_logs) {
+        (Some(id), true) => return logs::show(context, id).await,
+        (None, true) => return logs::list(context, None).await,
+        (Some(more), false) => {
+            return Err(Error::flag(format!("build takes one PATH, URL or -: {more:?} is one more")));
+        }
+        (None, false) => {}
+    }
+    if args.path == "shell" && !Path::new("shell").is_dir() {
+        return Err(Error::new(
+            "build shell is not supported yet: build up to the step before the one that fails (--target) and run a shell in that image",
+        ));
+    }
     let show = Show::of(&args.progress, args.quiet)?;
     refuse(&args)?;
     let secrets = secrets(&args.secret)?;
     let sent = sent(&args)?;
-    let outputs = Outputs::of(&args)?;
+    let mut outputs = Outputs::of(&args)?;
+    outputs.add_caches(&args.cache_to)?;
+    let caches = Caches::of(&args.cache_from)?;
     let query = query(&args, &sent.name)?
         .with_some("remote", sent.remote.as_deref())
         .with_some("outputs", outputs.query())
+        .with_some("cachefrom", list_of(&caches.images))
+        .with_some("cachefromregistry", list_of(&caches.registries))
         .with_flag("framed", outputs.framed());
-    let (contexts, beside) = contexts::named(&args.build_context)?;
+    let (mut contexts, mut beside) = contexts::named(&args.build_context)?;
+    contexts.extend(caches.folders.iter().map(|_| json!({ "name": "cache", "kind": "cache" })));
+    beside.extend(caches.folders);
     let preface = json!({ "secrets": secrets, "dockerfile": sent.dockerfile, "contexts": contexts });
     let registries = registry_config(context);
     let mut headers = vec![("content-type", "application/vnd.hull.build")];
@@ -300,8 +331,6 @@ fn query(args: &BuildArgs, name: &str) -> Result<Query, Error> {
         build_args.insert(name.to_owned(), json!(value));
     }
     let ulimits = ulimits(&args.ulimit)?;
-    let cache_from: Vec<&str> =
-        args.cache_from.iter().map(|from| image_of_cache(from)).collect::<Result<_, _>>()?;
     let mut query = Query::new("/build")
         .with("progress", "events")
         .with("dockerfile", name)
@@ -325,8 +354,7 @@ fn query(args: &BuildArgs, name: &str) -> Result<Query, Error> {
         .with_some("cgroupparent", args.cgroup_parent.as_deref())
         .with_some("shmsize", number(args.shm_size))
         .with_some("platform", args.platform.as_deref())
-        .with_some("ulimits", (!args.ulimit.is_empty()).then(|| ulimits.to_string()))
-        .with_some("cachefrom", (!cache_from.is_empty()).then(|| json!(cache_from).to_string()));
+        .with_some("ulimits", (!args.ulimit.is_empty()).then(|| ulimits.to_string()));
     for tag in &args.tag {
         query = query.with("t", tag);
     }
@@ -339,20 +367,6 @@ fn query(args: &BuildArgs, name: &str) -> Result<Query, Error> {
 /// A list in JSON, where there is something in it.
 fn list_of(texts: &[String]) -> Option<String> {
     (!texts.is_empty()).then(|| json!(texts).to_string())
-}
-
-/// The image of `--cache-from`: a name, or `type=registry,ref=NAME`.
-fn image_of_cache(text: &str) -> Result<&str, Error> {
-    if !text.contains('=') {
-        return Ok(text);
-    }
-    let field = |name: &str| text.split(',').find_map(|part| part.strip_prefix(name)?.strip_prefix('='));
-    match (field("type"), field("ref")) {
-        (Some("registry"), Some(image)) => Ok(image),
-        _ => Err(Error::new(format!(
-            "--cache-from {text}: only images are supported yet: NAME, or type=registry,ref=NAME"
-        ))),
-    }
 }
 
 /// Reads secrets: `id=NAME[,src=FILE|env=VARIABLE]`.
@@ -500,12 +514,5 @@ mod tests {
         for wrong in ["src=x", "id=a,src=/no/such/file", "id=a,what=b", "id", "id=a,env=NO_SUCH_VARIABLE"] {
             assert!(secrets(&[wrong.to_owned()]).is_err(), "{wrong}");
         }
-    }
-
-    #[test]
-    fn images_to_take_steps_from() {
-        assert_eq!(image_of_cache("a/b:1").unwrap(), "a/b:1");
-        assert_eq!(image_of_cache("type=registry,ref=a/b:1").unwrap(), "a/b:1");
-        assert!(image_of_cache("type=local,src=x").unwrap_err().message().contains("only images"));
     }
 }

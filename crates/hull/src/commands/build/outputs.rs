@@ -53,6 +53,58 @@ impl Outputs {
         Ok(outputs)
     }
 
+    /// Where the image's steps are kept for later builds: the image itself, which has them in its history.
+    ///
+    /// # Errors
+    /// A cache is of a kind that there is not.
+    pub(super) fn add_caches(&mut self, texts: &[String]) -> Result<(), Error> {
+        // Where nothing else is said, the image stays here, too.
+        let only = self.asked.is_empty();
+        for text in texts {
+            let wrong = |why: String| Error::flag(format!("--cache-to {text}: {why}"));
+            let (mut kind, mut name, mut dest) = ("registry", None, None);
+            for field in text.split(',') {
+                match field.split_once('=') {
+                    Some(("type", value)) => kind = value,
+                    Some(("ref", value)) => name = Some(value),
+                    Some(("dest", value)) => dest = Some(value),
+                    Some(("mode", "min")) => {}
+                    Some(("mode", "max")) => {
+                        return Err(wrong(
+                            "mode=max is not supported yet: the steps of the target are kept".to_owned(),
+                        ));
+                    }
+                    None if !text.contains('=') => name = Some(field),
+                    _ => return Err(wrong(format!("unexpected {field:?}"))),
+                }
+            }
+            let (output, place) = match (kind, name, dest) {
+                // An image has its steps in its history in any case.
+                ("inline", None, None) => continue,
+                ("registry", Some(name), None) => (
+                    json!({ "Type": "image", "Attrs": { "name": name, "push": "true", "cache": "true" } }),
+                    None,
+                ),
+                ("local", None, Some(dest)) => {
+                    let place = Place::Folder(PathBuf::from(dest));
+                    (json!({ "Type": "oci", "Attrs": { "cache": "true" } }), Some(place))
+                }
+                _ => {
+                    return Err(wrong(
+                        "there are type=inline, type=registry,ref=NAME and type=local,dest=FOLDER".to_owned(),
+                    ));
+                }
+            };
+            self.asked.push(output);
+            self.places.push(place);
+        }
+        if only && !self.asked.is_empty() {
+            self.asked.push(json!({ "Type": "image" }));
+            self.places.push(None);
+        }
+        Ok(())
+    }
+
     /// The query's `outputs`; none where the image stays where it is built.
     pub(super) fn query(&self) -> Option<String> {
         (!self.asked.is_empty()).then(|| json!(self.asked).to_string())

@@ -266,7 +266,7 @@ impl Screen {
 }
 
 /// A line of a program's output, without what would move the cursor.
-fn shown(line: &str) -> String {
+pub(super) fn shown(line: &str) -> String {
     let line = line.trim_end_matches(['\n', '\r']);
     // What a program drew in place is shown as it was last.
     let line = line.rsplit('\r').next().unwrap_or(line);
