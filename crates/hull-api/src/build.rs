@@ -314,6 +314,17 @@ pub(crate) async fn list(request: Request) -> Result<Response> {
     http::ok(&listed.iter().map(shown).collect::<Vec<_>>())
 }
 
+/// `POST /hull/builds/shell`: an image of what a command that failed has left, and what is executed for a shell in it.
+pub(crate) async fn shell(request: Request) -> Result<Response> {
+    let (builder, id) = (Arc::clone(&request.builder), request.query.text("id").map(str::to_owned));
+    let (image, shell) =
+        blocking::run(move || builder.failed_step(id.as_deref()).map_err(|failure| refused(&failure)))
+            .await?;
+    let busybox =
+        ["/bin/busybox", "/usr/bin/busybox"].into_iter().find(|path| std::path::Path::new(path).is_file());
+    http::ok(&json!({ "Image": image.id, "HasShell": shell, "HostShell": busybox }))
+}
+
 /// `GET /hull/builds/ID/log`: what a build told, a line of JSON for each event.
 pub(crate) async fn log(request: Request) -> Result<Response> {
     let (builder, id) = (Arc::clone(&request.builder), request.capture(0).to_owned());
@@ -401,6 +412,7 @@ fn asked(query: &Query) -> Result<hull_build::Request> {
         platform,
         no_cache: query.flag("nocache"),
         squash: query.flag("squash"),
+        keep_failed: query.flag("keepfailed"),
         no_cache_filter: field(query, "nocachefilter")?,
         pull: query.flag("pull"),
         outputs,

@@ -177,6 +177,7 @@ pub(crate) static ROUTES: &[Route] = &[
     route!(POST "/build/prune" Write(Machine) build::prune),
     route!(POST "/build/cancel" Write(NewImage) build::cancel),
     route!(GET "/hull/builds" Read(Machine) build::list),
+    route!(POST "/hull/builds/shell" Write(Machine) build::shell),
     route!(GET "/hull/builds/{}/log" Read(Machine) build::log),
     route!(POST "/session" Write(Host)),
     route!(POST "/grpc" Write(Host)),

@@ -341,6 +341,23 @@ impl Builder {
         Ok((removed, reclaimed))
     }
 
+    /// Enters the files of a command that failed as an image without a name; and whether it has a shell. Blocks.
+    ///
+    /// # Errors
+    /// They are not kept, or not any more.
+    pub fn failed_step(&self, id: Option<&str>) -> Result<(Arc<Image>, bool)> {
+        let draft = self.engine.images.step(&self.logs.kept(id)?)?.ok_or_else(|| {
+            Failure::new(
+                hull_engine::Kind::NotFound,
+                "the files of the command that failed are not kept any more: they were pruned",
+            )
+        })?;
+        let has = |path: &str| self.engine.images.parts_at(&draft.image, path).is_ok();
+        // Where the folder is a link, its target is looked into.
+        let shell = ["bin/sh", "usr/bin/sh"].into_iter().any(has);
+        Ok((self.engine.images.enter_draft(&draft, &[])?, shell))
+    }
+
     /// The folders of cache mounts, and of contexts that are kept. Blocks: their sizes are counted.
     ///
     /// # Errors

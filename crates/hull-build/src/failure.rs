@@ -27,6 +27,8 @@ pub struct Detail {
     pub code: Option<i32>,
     /// The instruction that it is about: its first place and last line.
     pub place: Option<(Position, u32)>,
+    /// By what the files of the command that failed are kept.
+    pub kept: Option<hull_image::Digest>,
     /// The lines around that.
     pub excerpt: String,
     /// What the command printed last.

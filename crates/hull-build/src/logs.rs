@@ -7,6 +7,8 @@ use std::pin::Pin;
 use std::sync::{Mutex, PoisonError};
 use std::time::Instant;
 
+use hull_engine::Kind;
+use hull_image::Digest;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
@@ -134,13 +136,31 @@ impl Logs {
         match <[PathBuf; 1]>::try_from(found) {
             Ok([path]) => Ok(path),
             Err(found) if found.is_empty() => Err(Failure::new(
-                hull_engine::Kind::NotFound,
+                Kind::NotFound,
                 format!("no such build: {id}: `hull builder logs` lists those whose logs are kept"),
             )),
             Err(found) => {
                 Err(Failure::invalid(format!("{} builds have ids that begin with {id}", found.len())))
             }
         }
+    }
+
+    /// By what the files of the command that failed are kept: of the build whose id begins so, or of the last that has some.
+    ///
+    /// # Errors
+    /// There is no such build, or nothing of it is kept.
+    pub fn kept(&self, id: Option<&str>) -> Result<Digest> {
+        let of = |path: &Path| end(path)?["kept"].as_str()?.parse::<Digest>().ok();
+        let found = match id {
+            Some(id) => of(&self.find(id)?),
+            None => self.files()?.iter().rev().find_map(|(path, _)| of(path)),
+        };
+        found.ok_or_else(|| {
+            Failure::new(
+                Kind::NotFound,
+                "no files of a command that failed are kept of it: those of a RUN are, up to a gigabyte, if hull build built it",
+            )
+        })
     }
 
     /// Removes the oldest that are over the limits, of builds that have ended.
@@ -239,6 +259,7 @@ impl Recording {
             Err(failure) => {
                 line["error"] = json!(failure.message);
                 line["excerpt"] = json!(failure.detail.excerpt);
+                line["kept"] = json!(failure.detail.kept);
             }
         }
         self.line(&mut line);

@@ -26,6 +26,8 @@ pub struct Request {
     pub platform: Option<hull_image::Platform>,
     /// Nothing that was built before is used.
     pub no_cache: bool,
+    /// The files of a command that fails are kept, for a shell in them.
+    pub keep_failed: bool,
     /// Nothing of these stages that was built before is used.
     pub no_cache_filter: Vec<String>,
     /// Images are looked for anew.

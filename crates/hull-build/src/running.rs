@@ -3,9 +3,10 @@
 use std::collections::VecDeque;
 use std::os::fd::OwnedFd;
 
+use hull_engine::container::Step;
 use hull_engine::model::{Config, CreateBody};
 use hull_engine::{Error, Kind};
-use hull_image::ImageConfig;
+use hull_image::{Digest, ImageConfig};
 use tokio::io::AsyncReadExt;
 use tokio::net::UnixStream;
 
@@ -19,6 +20,9 @@ use crate::stage::{Outcome, Stage};
 
 /// So much of what a command printed last is told when it fails.
 const TAIL: usize = 4 << 10;
+
+/// What a command that failed has written is kept up to so many bytes: it may have failed for want of room.
+const KEPT_FAILED: u64 = 1 << 30;
 
 /// A frame of output may not be longer than the shim makes one.
 const FRAME: usize = 1 << 20;
@@ -66,7 +70,11 @@ impl Stage {
         Box::pin(self.printed(output, &mut tail)).await?;
         let (status, out_of_memory) = step.ended().await;
         if status != 0 {
-            return Err(failed(&shown, status, out_of_memory, &tail));
+            let mut failure = failed(&shown, status, out_of_memory, &tail);
+            if self.build.request.keep_failed {
+                failure.detail.kept = Box::pin(self.keep_failed(step, &stubs, &created_by)).await;
+            }
+            return Err(failure);
         }
         step.clear_mount_points(&stubs)?;
         let sealed = Box::pin(step.seal()).await?;
@@ -75,13 +83,37 @@ impl Stage {
         Ok(self.after_run(outcome))
     }
 
+    /// Keeps the files of a command that failed, as it left them, with the variables that it saw. Where they cannot be kept
+    /// the failure is told all the same.
+    async fn keep_failed(&self, step: Step, stubs: &[String], created_by: &str) -> Option<Digest> {
+        step.clear_mount_points(stubs).ok()?;
+        let sealed = Box::pin(step.seal()).await.ok()?;
+        let layer = sealed.as_ref().map(|(layer, _)| layer);
+        let size = layer.map_or(0, |layer| layer.size);
+        if size > KEPT_FAILED {
+            return None;
+        }
+        let seen: Vec<String> =
+            self.visible_arguments().into_iter().chain(self.predefined_arguments()).collect();
+        let next =
+            crate::stage::next(&self.build, &self.made.draft, created_by.to_owned(), layer, |config| {
+                config.config.get_or_insert_default().env.extend(seen);
+                Ok(())
+            });
+        // The same command that fails again takes the place of what it left before.
+        let key = Key::of("failed").with(self.made.key.to_string()).with(created_by).finish();
+        let images = &self.build.engine.images;
+        images.keep_step(&key, &next.ok()?, &format!("(failed) {created_by}"), size).ok()?;
+        Some(key)
+    }
+
     /// What follows a command is known by what that made, and not by the command alone: where it is run anew
     /// (`--no-cache-filter`, `--target`) and makes something else, what was built on its former layer is not used.
     fn after_run(&self, mut outcome: Outcome) -> Outcome {
         let before = self.made.draft.image.config.rootfs.diff_ids.len();
         let new = outcome.made.draft.image.config.rootfs.diff_ids.iter().skip(before);
         let key = Key::of("ran").with(outcome.made.key.to_string());
-        outcome.made.key = key.with_all(new.map(hull_image::Digest::to_string)).finish();
+        outcome.made.key = key.with_all(new.map(Digest::to_string)).finish();
         outcome
     }
 

@@ -119,7 +119,7 @@ fn a_step_that_another_build_gives_up_is_done_all_the_same() {
     Daemon::start().session(
         r#"
         $ mkdir ctx; printf '%s\n' 'FROM busybox' 'RUN echo begun; sleep 2; echo done >/done' >ctx/Dockerfile
-        $ hull build --progress plain ctx >log 2>&1 & first=$!; until grep -q ' begun' log; do :; done; hull build -q -t c ctx >/dev/null & second=$!; kill $first; wait $second; hull run --rm c cat /done
+        $ hull build --progress plain ctx >log 2>&1 & first=$!; until grep -qs ' begun' log; do :; done; hull build -q -t c ctx >/dev/null & second=$!; kill $first; wait $second; hull run --rm c cat /done
         done
         "#,
     );

@@ -58,3 +58,27 @@ fn logs_of_builds_are_kept() {
         "#,
     );
 }
+
+#[test]
+fn a_shell_is_opened_where_a_command_failed() {
+    if Engine::under_test() != Engine::Hull {
+        return;
+    }
+    Daemon::start().session(
+        r#"
+        $ mkdir ctx; printf '%s\n' 'FROM busybox' 'ARG A=arg' 'ENV E=env' 'WORKDIR /w' 'RUN --mount=type=secret,id=s echo made >here; exit 3' >ctx/Dockerfile; hull build -q ctx 2>/dev/null
+        [1]
+        $ echo 'cat here; echo $E $A; pwd; ls /run/secrets 2>/dev/null; exit 5' | hull build shell
+        made
+        env arg
+        /w
+        [5]
+        $ printf 'FROM busybox\nRUN echo second >/here; exit 1\n' >ctx/Dockerfile; hull build -q ctx 2>/dev/null; echo 'cat /here' | hull build shell; echo 'cat here' | hull build shell $(hull builder logs --format '{{.ID}}' | tail -1)
+        second
+        made
+        $ hull images -aq --filter dangling=true; hull ps -aq; hull builder prune -af >/dev/null; hull build shell
+        Error response from daemon: no files of a command that failed are kept of it: those of a RUN are, up to a gigabyte, if hull build built it
+        [1]
+        "#,
+    );
+}

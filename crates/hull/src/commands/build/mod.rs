@@ -6,6 +6,7 @@ mod frames;
 pub mod logs;
 mod outputs;
 mod pack;
+mod shell;
 mod show;
 mod tell;
 
@@ -54,7 +55,8 @@ pub const ROOT: &[Entry] = &[entry!(
   tar -c . | hull build -t mine -
   hull build --secret id=token,src=token.txt .      in the Dockerfile: RUN --mount=type=secret,id=token …
   hull build --check .
-  hull build logs [BUILD]                           what builds told (as hull builder logs)")]
+  hull build logs [BUILD]                           what builds told (as hull builder logs)
+  hull build shell [BUILD]                          a shell in what the RUN that failed has left")]
 pub struct BuildArgs {
     /// Add a custom host-to-IP mapping (format: "host:ip")
     #[arg(long, value_name = "strings")]
@@ -181,7 +183,7 @@ pub struct BuildArgs {
     ulimit: Vec<String>,
     #[arg(value_name = "PATH | URL | -")]
     path: String,
-    /// Behind `logs`, the build.
+    /// Behind `logs` and `shell`, the build.
     #[arg(hide = true)]
     build: Option<String>,
 }
@@ -201,6 +203,10 @@ struct Sent {
 pub async fn build(args: BuildArgs, context: &Context) -> Result<ExitStatus, Error> {
     // A folder that is called so is built.
     let names_logs = args.path == "logs" && (args.build.is_some() || !Path::new("logs").is_dir());
+    let names_shell = args.path == "shell" && (args.build.is_some() || !Path::new("shell").is_dir());
+    if names_shell {
+        return shell::open(context, args.build.as_deref()).await;
+    }
     match (&args.build, names_logs) {
         (Some(id), true) => return logs::show(context, id).await,
         (None, true) => return logs::list(context, None).await,
@@ -208,11 +214,6 @@ pub async fn build(args: BuildArgs, context: &Context) -> Result<ExitStatus, Err
             return Err(Error::flag(format!("build takes one PATH, URL or -: {more:?} is one more")));
         }
         (None, false) => {}
-    }
-    if args.path == "shell" && !Path::new("shell").is_dir() {
-        return Err(Error::new(
-            "build shell is not supported yet: build up to the step before the one that fails (--target) and run a shell in that image",
-        ));
     }
     let show = Show::of(&args.progress, args.quiet)?;
     refuse(&args)?;
@@ -340,6 +341,7 @@ fn query(args: &BuildArgs, name: &str) -> Result<Query, Error> {
         .with_flag("nocache", args.no_cache)
         .with_some("nocachefilter", list_of(&args.no_cache_filter))
         .with_flag("squash", args.squash)
+        .with("keepfailed", "1")
         .with_some("attests", outputs::attestations(args)?)
         .with_flag("pull", args.pull)
         .with_flag("check", args.check)

@@ -3,6 +3,7 @@
 mod attach;
 mod copy;
 pub use copy::extract_into;
+pub use run::{RunArgs, run};
 mod exec;
 mod foreground;
 mod lifecycle;
