@@ -302,3 +302,11 @@ fn a_pidfd_goes_to_its_socket() {
     oci.comes_to("c", "stopped");
     oci.fails(&["exec", "--pidfd-socket", "/no/such/socket", "c", "true"], "");
 }
+
+#[test]
+fn a_capability_that_nobody_knows_is_left_out() {
+    let oci = sleeping();
+    let output = oci.call(&["exec", "--cap", "CAP_SYS_TIME", "--cap", "CAP_NONSENSE", "c", "echo", "runs"]);
+    assert_eq!((output.status, output.stdout.trim()), (0, "runs"), "{output:?}");
+    assert!(output.stderr.contains("CAP_NONSENSE"), "{output:?}");
+}

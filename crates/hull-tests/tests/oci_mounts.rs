@@ -417,3 +417,13 @@ fn nothing_is_left_mounted_outside() {
         null.file_type().is_char_device() && null.permissions().mode() & 0o777 == 0o666 && null.uid() == 0
     );
 }
+
+#[test]
+fn a_relative_destination_is_from_the_root() {
+    let oci = Oci::new();
+    let mut config = oci.shell("grep ' /deep/place ' /proc/self/mounts | cut -d' ' -f3");
+    add(&mut config, json!({ "destination": "deep/place", "type": "tmpfs", "source": "tmpfs" }));
+    let output = oci.run(&config);
+    assert_eq!((output.status, output.stdout.trim()), (0, "tmpfs"), "{output:?}");
+    assert!(output.stderr.contains("not absolute"), "{output:?}");
+}

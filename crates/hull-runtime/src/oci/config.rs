@@ -29,12 +29,13 @@ pub(super) fn read(bundle: &Path, config: Option<&Path>) -> Result<Config> {
         }
         text => text.context(doing)?,
     };
-    let (mut spec, text, warnings) = match serde_json::from_slice(&text) {
+    let (mut spec, text, mut warnings) = match serde_json::from_slice(&text) {
         Ok(spec) => (spec, text, Vec::new()),
         Err(error) => {
             without_unknown_capabilities(&text).ok_or_else(|| Error::refused(doing(), error.to_string()))?
         }
     };
+    warnings.extend(from_the_root(&mut spec));
     let bundle = std::fs::canonicalize(bundle).context(doing)?;
     check(&spec).map_err(|error| Error { doing: format!("{}: {}", doing(), error.doing), ..error })?;
     if let Some(root) = spec.root_mut() {
@@ -49,6 +50,20 @@ pub(super) fn read(bundle: &Path, config: Option<&Path>) -> Result<Config> {
         }
     }
     Ok(Config { spec, text, bundle, warnings })
+}
+
+/// Relative destinations, which older tools write, are from the root: the specification has it so. Returns the warnings.
+fn from_the_root(spec: &mut Spec) -> Vec<String> {
+    let mut warnings = Vec::new();
+    for mount in spec.mounts_mut().iter_mut().flatten() {
+        let destination = mount.destination();
+        if destination.is_relative() && !destination.as_os_str().is_empty() {
+            let word = destination.display();
+            warnings.push(format!("mount destination {word} is not absolute: it is taken as /{word}"));
+            mount.set_destination(Path::new("/").join(destination));
+        }
+    }
+    warnings
 }
 
 /// Whether a mount's source is a path, which a relative one has from the bundle's folder.

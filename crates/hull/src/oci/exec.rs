@@ -139,7 +139,7 @@ fn process(arguments: &ExecArguments, own: Option<Process>, log: &Log) -> Result
         process.set_no_new_privileges(Some(true));
     }
     user(arguments, &mut process)?;
-    capabilities(&arguments.cap, &mut process)?;
+    capabilities(&arguments.cap, &mut process, log);
     Ok(process)
 }
 
@@ -166,10 +166,11 @@ fn user(arguments: &ExecArguments, process: &mut Process) -> Result<()> {
     Ok(())
 }
 
-/// Adds capabilities to every set but the inheritable one.
-fn capabilities(names: &[String], process: &mut Process) -> Result<()> {
+/// Adds capabilities to every set but the inheritable one. One that this hull does not know is left out, as those of a
+/// configuration are.
+fn capabilities(names: &[String], process: &mut Process, log: &Log) {
     if names.is_empty() {
-        return Ok(());
+        return;
     }
     let mut all = process.capabilities().clone().unwrap_or_else(|| {
         let mut none = LinuxCapabilities::default();
@@ -179,8 +180,11 @@ fn capabilities(names: &[String], process: &mut Process) -> Result<()> {
         none
     });
     for name in names {
-        let capability: Capability = serde_json::from_value(serde_json::Value::from(name.to_uppercase()))
-            .map_err(|_| refused(format!("--cap {name}"), "there is no such capability"))?;
+        let known = serde_json::from_value(serde_json::Value::from(name.to_uppercase()));
+        let Ok::<Capability, _>(capability) = known else {
+            log.warn(&format!("ignoring unknown capabilities: {name}"));
+            continue;
+        };
         let with = |set: &Option<std::collections::HashSet<Capability>>| {
             let mut set = set.clone().unwrap_or_default();
             set.insert(capability);
@@ -191,5 +195,4 @@ fn capabilities(names: &[String], process: &mut Process) -> Result<()> {
         all.set_bounding(bounding).set_effective(effective).set_permitted(permitted).set_ambient(ambient);
     }
     process.set_capabilities(Some(all));
-    Ok(())
 }
