@@ -13,7 +13,7 @@ use bytes::Bytes;
 use hull_build::progress::{Classic, Event, Listener};
 use hull_build::{Builder, Built, Failure, Files, Named, Output, Prepared, Stop};
 use hull_engine::model::{Config, CreateBody, HostConfig, Ulimit};
-use hull_engine::{Error, Kind, Result};
+use hull_engine::{Engine, Error, Result};
 use hyper::StatusCode;
 use hyper::header::CONTENT_TYPE;
 use serde::de::DeserializeOwned;
@@ -23,6 +23,7 @@ use tokio::sync::{Notify, mpsc};
 use crate::blocking::{self, BodyReader};
 use crate::build_preface::{preface, received};
 use crate::http::{self, Query, Request, Response};
+use crate::policy::{Guard, Judged as _};
 
 /// The content type of a body that begins with a line of JSON.
 const WITH_PREFACE: &str = "application/vnd.hull.build";
@@ -44,28 +45,15 @@ pub(crate) async fn context(mut request: Request) -> Result<Response> {
 
 /// `POST /build`.
 pub(crate) async fn build(mut request: Request) -> Result<Response> {
+    if request.query.text("version") == Some("2") {
+        return crate::buildkit::build(request).await;
+    }
     refuse(&request.query)?;
     let mut asked = asked(&request.query)?;
     if let Some(header) = request.headers.get("x-registry-config").and_then(|header| header.to_str().ok()) {
         asked.registries = hull_image::registry::Credentials::from_config_header(header);
     }
-    // A step is a container: what a socket refuses to those, it refuses to a build.
-    let mut body = CreateBody {
-        config: Config { labels: Some(BTreeMap::new()), ..Config::default() },
-        host_config: asked.host,
-        ..CreateBody::default()
-    };
-    request.judge(&mut body)?;
-    // What the daemon fetches it fetches from the host's network.
-    let mut of_the_host = CreateBody {
-        host_config: HostConfig { network_mode: "host".to_owned(), ..HostConfig::default() },
-        ..CreateBody::default()
-    };
-    asked.may_fetch = request.judge(&mut of_the_host).is_ok();
-    asked.socket = request.guard.as_ref().map(|guard| guard.path.clone());
-    asked.host = body.host_config;
-    asked.step_labels = body.config.labels.unwrap_or_default();
-    asked.labels.extend(asked.step_labels.clone());
+    judged(&request.engine, request.guard.as_ref(), &mut asked)?;
     let query = &request.query;
     let (events, quiet) = (query.text("progress") == Some("events"), query.flag("q"));
     let check_only = query.flag("check");
@@ -146,7 +134,7 @@ pub(crate) async fn build(mut request: Request) -> Result<Response> {
         let _named = named;
         let gone = lines.clone();
         let watch = tokio::spawn(async move {
-            gone.pieces.closed().await;
+            gone.gone().await;
             stop.stop();
         });
         finish(prepared, teller, &lines, (events, quiet)).await;
@@ -184,6 +172,32 @@ fn fetched(
     let context = tokio::runtime::Handle::current().block_on(fetching)?;
     tell(Event::Context { seconds: begun.elapsed().as_secs_f64(), bytes: 0 });
     builder.prepare_with(asked, context, stop)
+}
+
+/// Has a socket's policy judge a build: a step is a container, and what the socket refuses to those it refuses to it.
+pub(crate) fn judged(
+    engine: &Arc<Engine>,
+    guard: Option<&Arc<Guard>>,
+    asked: &mut hull_build::Request,
+) -> Result<()> {
+    let judge = |body: &mut CreateBody| guard.map_or(Ok(()), |guard| body.judge(&guard.on(engine)));
+    let mut body = CreateBody {
+        config: Config { labels: Some(BTreeMap::new()), ..Config::default() },
+        host_config: std::mem::take(&mut asked.host),
+        ..CreateBody::default()
+    };
+    judge(&mut body)?;
+    // What the daemon fetches it fetches from the host's network.
+    let mut of_the_host = CreateBody {
+        host_config: HostConfig { network_mode: "host".to_owned(), ..HostConfig::default() },
+        ..CreateBody::default()
+    };
+    asked.may_fetch = judge(&mut of_the_host).is_ok();
+    asked.socket = guard.map(|guard| guard.path.clone());
+    asked.host = body.host_config;
+    asked.step_labels = body.config.labels.unwrap_or_default();
+    asked.labels.extend(asked.step_labels.clone());
+    Ok(())
 }
 
 /// Builds, and tells how it ended.
@@ -346,14 +360,7 @@ pub(crate) async fn cancel(request: Request) -> Result<Response> {
 }
 
 /// What is not there, by its name.
-fn refuse(query: &Query) -> Result<()> {
-    if query.text("version") == Some("2") {
-        return Err(Error::new(
-            Kind::NotImplemented,
-            "BuildKit's protocol (version=2) is not supported by hull yet: set DOCKER_BUILDKIT=0 for the classic builder, or \
-             use hull build",
-        ));
-    }
+pub(crate) fn refuse(query: &Query) -> Result<()> {
     match query.text("isolation") {
         None | Some("default") => Ok(()),
         Some(other) => {
@@ -371,7 +378,7 @@ fn field<T: DeserializeOwned + Default>(query: &Query, name: &str) -> Result<T> 
 }
 
 /// What a query asks for.
-fn asked(query: &Query) -> Result<hull_build::Request> {
+pub(crate) fn asked(query: &Query) -> Result<hull_build::Request> {
     let mut host = HostConfig {
         network_mode: query.text("networkmode").unwrap_or_default().to_owned(),
         shm_size: query.number("shmsize")?.unwrap_or(0),
@@ -453,7 +460,7 @@ const BACKLOG: usize = 1024;
 
 /// The answer's lines. What tells is never held up by who reads; what prints is, when it asks for room.
 #[derive(Clone)]
-struct Lines {
+pub(crate) struct Lines {
     pieces: mpsc::UnboundedSender<std::io::Result<Bytes>>,
     waiting: Arc<AtomicUsize>,
     taken: Arc<Notify>,
@@ -484,7 +491,7 @@ impl std::io::Write for Sending {
 }
 
 impl Lines {
-    fn new(
+    pub(crate) fn new(
         framed: bool,
     ) -> (Lines, impl futures_util::Stream<Item = std::io::Result<Bytes>> + Send + 'static) {
         let (pieces, receiver) = mpsc::unbounded_channel();
@@ -502,7 +509,7 @@ impl Lines {
         (lines, stream)
     }
 
-    fn say(&self, line: &Value) {
+    pub(crate) fn say(&self, line: &Value) {
         self.send(1, format!("{line}\r\n").as_bytes());
     }
 
@@ -514,7 +521,13 @@ impl Lines {
         let _ = self.pieces.send(Ok(piece.into()));
     }
 
-    async fn room(&self) {
+    /// Waits until nobody reads any more.
+    pub(crate) async fn gone(&self) {
+        self.pieces.closed().await;
+    }
+
+    /// Waits until what was said has been taken, more or less.
+    pub(crate) async fn room(&self) {
         loop {
             let taken = self.taken.notified();
             tokio::pin!(taken);
@@ -626,12 +639,6 @@ mod tests {
 
     #[test]
     fn what_is_not_there_is_refused_by_name() {
-        let error = refuse(&query("version=2")).unwrap_err();
-        assert!(
-            error.kind == Kind::NotImplemented && error.message.contains("DOCKER_BUILDKIT=0"),
-            "{}",
-            error.message
-        );
         refuse(&query("rm=0&version=1&outputs=null&remote=&squash=0")).unwrap();
         assert!(asked(&query("buildargs=x")).is_err());
         assert!(

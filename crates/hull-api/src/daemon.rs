@@ -17,6 +17,7 @@ use std::time::Duration;
 use clap::parser::ValueSource;
 use clap::{ArgMatches, Parser};
 use hull_build::Builder;
+use hull_buildkit::BuildKit;
 use hull_engine::model::{LogConfig, Ulimit};
 use hull_engine::{Collection, DaemonConfig, Engine, Error, Remap, Result};
 use hull_runtime::launcher::{self, Launcher};
@@ -303,7 +304,7 @@ async fn run(settings: Settings, launcher: Launcher, reload: &Reload) -> Result<
     let file = settings.engine.data_root.join("sockets.json");
     let engine = Engine::open(settings.engine, launcher).await?;
     let builder = Builder::open(&engine).map_err(|failure| Error::new(failure.kind, failure.message))?;
-    let builder = Arc::new(builder);
+    let builder = Arc::new(BuildKit::new(&engine, &Arc::new(builder)));
     let sockets =
         Sockets::open(Arc::clone(&engine), Arc::clone(&builder), file, settings.group, settings.guards)
             .await?;

@@ -9,6 +9,7 @@ use futures_util::Stream;
 use http_body_util::combinators::{BoxBody, UnsyncBoxBody};
 use http_body_util::{BodyExt, Full, Limited, StreamBody};
 use hull_build::Builder;
+use hull_buildkit::BuildKit;
 use hull_engine::{Engine, Error, Kind, Owner, Result};
 use hyper::body::Frame;
 use hyper::header::{CONTENT_TYPE, HeaderMap, HeaderValue};
@@ -45,6 +46,8 @@ pub(crate) struct Request {
     pub(crate) engine: Arc<Engine>,
     /// The builder.
     pub(crate) builder: Arc<Builder>,
+    /// It, as BuildKit's clients know it.
+    pub(crate) buildkit: Arc<BuildKit>,
     /// The sockets that are listened on.
     pub(crate) sockets: Arc<Sockets>,
     /// The policy of the socket that it came by, where that has one.

@@ -17,6 +17,7 @@ pub use hull_image::registry::Unverified;
 mod blocking;
 mod build;
 mod build_preface;
+mod buildkit;
 mod container_create;
 mod container_files;
 mod container_output;

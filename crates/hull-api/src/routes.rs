@@ -9,8 +9,8 @@ use hyper::Method;
 
 use crate::http::{Request, Response, decode};
 use crate::{
-    build, container_create, container_files, container_output, containers, exec, images, networks, push,
-    sockets, swarm, system, volumes, websocket,
+    build, buildkit, container_create, container_files, container_output, containers, exec, images, networks,
+    push, sockets, swarm, system, volumes, websocket,
 };
 
 /// What answers a request.
@@ -179,8 +179,9 @@ pub(crate) static ROUTES: &[Route] = &[
     route!(GET "/hull/builds" Read(Machine) build::list),
     route!(POST "/hull/builds/shell" Write(Machine) build::shell),
     route!(GET "/hull/builds/{}/log" Read(Machine) build::log),
-    route!(POST "/session" Write(Host)),
-    route!(POST "/grpc" Write(Host)),
+    // Whoever builds so may do what `/build` lets him, and what that refuses is refused there: to each build by itself.
+    route!(POST "/session" Write(NewImage) buildkit::session),
+    route!(POST "/grpc" Write(NewImage) buildkit::control),
     // Volumes.
     route!(GET "/volumes" Read(Listed) volumes::list),
     route!(POST "/volumes/create" Write(Body) volumes::create),

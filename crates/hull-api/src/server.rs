@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use http_body_util::{BodyExt, Full};
-use hull_build::Builder;
+use hull_buildkit::BuildKit;
 use hull_engine::{Engine, Error, Owner, Result};
 use hyper::body::Incoming;
 use hyper::header::{CONTENT_LENGTH, HeaderMap, HeaderValue, SERVER, UPGRADE};
@@ -110,7 +110,7 @@ fn bind(path: &Path) -> std::io::Result<UnixListener> {
 #[derive(Clone)]
 pub(crate) struct Service {
     engine: Arc<Engine>,
-    builder: Arc<Builder>,
+    builder: Arc<BuildKit>,
     sockets: Arc<Sockets>,
     guard: Option<Arc<Guard>>,
     /// Of a socket that may be taken away: the other end goes with it.
@@ -119,14 +119,14 @@ pub(crate) struct Service {
 
 impl Service {
     /// For those who have the machine.
-    pub(crate) fn new(engine: Arc<Engine>, builder: Arc<Builder>, sockets: Arc<Sockets>) -> Service {
+    pub(crate) fn new(engine: Arc<Engine>, builder: Arc<BuildKit>, sockets: Arc<Sockets>) -> Service {
         Service { engine, builder, sockets, guard: None, ended: None }
     }
 
     /// For a socket with a policy.
     pub(crate) fn guarded(
         engine: Arc<Engine>,
-        builder: Arc<Builder>,
+        builder: Arc<BuildKit>,
         sockets: Arc<Sockets>,
         guard: Arc<Guard>,
         ended: watch::Receiver<()>,
@@ -330,7 +330,8 @@ async fn dispatch(
     let headers = parts.headers;
     handler(Request {
         engine,
-        builder,
+        builder: Arc::clone(builder.builder()),
+        buildkit: builder,
         sockets,
         guard,
         version,

@@ -4,7 +4,7 @@
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Weak};
 
-use hull_build::Builder;
+use hull_buildkit::BuildKit;
 use hull_engine::{Engine, Error, Result};
 use hyper::StatusCode;
 use serde::{Deserialize, Serialize};
@@ -20,7 +20,7 @@ pub(crate) struct Sockets {
     me: Weak<Sockets>,
     open: Mutex<Vec<Open>>,
     engine: Arc<Engine>,
-    builder: Arc<Builder>,
+    builder: Arc<BuildKit>,
     /// Where those are written down that the next daemon listens on, too.
     file: PathBuf,
     /// The group that may use them.
@@ -82,7 +82,7 @@ impl Sockets {
     /// What was added before cannot be read.
     pub(crate) async fn open(
         engine: Arc<Engine>,
-        builder: Arc<Builder>,
+        builder: Arc<BuildKit>,
         file: PathBuf,
         group: Option<u32>,
         of_flags: Vec<Guard>,

@@ -27,8 +27,8 @@ pub(crate) async fn ping(_request: Request) -> Result<Response> {
     let mut response = http::with_type(StatusCode::OK, "text/plain; charset=utf-8", http::full("OK"));
     let headers = response.headers_mut();
     for (name, value) in [
-        // The builder of version 2 speaks BuildKit's protocol, which is not there.
-        ("builder-version", "1"),
+        // Version 2 speaks BuildKit's protocol.
+        ("builder-version", "2"),
         ("swarm", "inactive"),
     ] {
         headers.insert(HeaderName::from_static(name), HeaderValue::from_static(value));

@@ -30,6 +30,8 @@ pub struct Places {
     pub temporary: PathBuf,
     /// The folders of cache mounts.
     pub caches: PathBuf,
+    /// Contexts that came over sessions, for the next time.
+    pub received: PathBuf,
     /// Secrets, in memory.
     pub private: PathBuf,
     /// Who waits for a cache that is locked.
@@ -41,6 +43,18 @@ pub struct Places {
 }
 
 impl Places {
+    /// Removes the contexts that are kept; how many bytes they had.
+    fn take_received(&self) -> Result<u64> {
+        let failed = |error: std::io::Error| Failure::system("remove the contexts of builds", error);
+        let trash = Folder::beneath(&self.temporary)?;
+        for entry in std::fs::read_dir(&self.received).map_err(failed)? {
+            let entry = entry.map_err(failed)?;
+            // One that a build takes at this very moment is that build's.
+            let _ = std::fs::rename(entry.path(), trash.path().join(entry.file_name()));
+        }
+        Ok(hull_image::tree_size(trash.path())?)
+    }
+
     /// Moves the folders of cache mounts that no step has out of the way. Steps wait for this, and not for their removal.
     fn take_caches(&self, trash: &Folder) -> Result<Vec<String>> {
         let failed = |error: std::io::Error| Failure::system("remove the caches of builds", error);
@@ -112,7 +126,8 @@ impl Stop {
         Arc::clone(&self.flag)
     }
 
-    async fn stopped(&self) {
+    /// Waits until it is ended.
+    pub async fn stopped(&self) {
         while !self.flag.load(Ordering::Relaxed) {
             self.told.notified().await;
         }
@@ -167,6 +182,7 @@ impl Builder {
         let places = Places {
             temporary: root.join("tmp"),
             caches: root.join("cache"),
+            received: root.join("received"),
             private: engine.config.exec_root.join("build"),
             locks: Mutex::default(),
             used: Mutex::default(),
@@ -177,7 +193,7 @@ impl Builder {
                 .map_err(|error| Failure::system(format_args!("remove {}", folder.display()), error))?;
         }
         let contexts = root.join("contexts");
-        for folder in [&places.temporary, &places.private, &places.caches, &contexts] {
+        for folder in [&places.temporary, &places.private, &places.caches, &places.received, &contexts] {
             let mut builder = std::fs::DirBuilder::new();
             std::os::unix::fs::DirBuilderExt::mode(&mut builder, 0o700);
             builder.recursive(true).create(folder).map_err(|error| {
@@ -188,6 +204,11 @@ impl Builder {
         let named = Mutex::default();
         let logs = Logs::open(root.join("logs"))?;
         Ok(Builder { engine: Arc::clone(engine), places: Arc::new(places), contexts, logs, named })
+    }
+
+    /// The folders that builds use.
+    pub fn places(&self) -> &Places {
+        &self.places
     }
 
     /// Reads a context and what is to be built of it. Blocks.
@@ -201,6 +222,8 @@ impl Builder {
         stop: &Stop,
         tell: &dyn Fn(Event),
     ) -> Result<Prepared> {
+        // Names are looked at before anything long is read.
+        names(&request)?;
         let begun = std::time::Instant::now();
         let mut bytes = 0;
         let context = match files {
@@ -221,22 +244,7 @@ impl Builder {
     /// # Errors
     /// As [`Builder::prepare`].
     pub fn prepare_with(&self, request: Request, context: Context, stop: &Stop) -> Result<Prepared> {
-        let names = request.tags.iter().map(|tag| Reference::parse_tag(tag));
-        let mut names = names.collect::<hull_image::Result<Vec<_>>>()?;
-        for name in request.outputs.iter().filter(|output| !output.cache).flat_map(|output| &output.names) {
-            if !names.contains(name) {
-                names.push(name.clone());
-            }
-        }
-        let goes = |output: &crate::output::Output| {
-            !output.cache && (output.push || output.archive == Some(crate::output::Archive::Oci))
-        };
-        if request.attest.any() && !request.outputs.iter().any(goes) {
-            return Err(Failure::invalid(
-                "attestations lie beside an image in an index, and one that stays here has none: push it (--push), or have an OCI \
-                 layout made (-o type=oci)",
-            ));
-        }
+        let names = names(&request)?;
         let (source, file) = read(&request, &context)?;
         let warnings = lint(&file, &|stage| self.inherited(&file, stage))
             .map_err(|message| Failure::of_mistake(&check_mistake(&file, message), &source))?;
@@ -395,7 +403,7 @@ impl Builder {
         let trash = Folder::beneath(&self.places.temporary)?;
         let mut removed = self.places.take_caches(&trash)?;
         removed.extend(self.contexts.take(0, &trash)?);
-        let mut bytes = 0;
+        let mut bytes = self.places.take_received()?;
         for name in &removed {
             bytes += hull_image::tree_size(&trash.path().join(name))?;
         }
@@ -461,6 +469,27 @@ fn is_error(file: &Dockerfile) -> bool {
 fn check_mistake(file: &Dockerfile, message: String) -> dockerfile::Mistake {
     let line = file.directives.check.as_ref().map_or(1, |(_, line)| *line);
     dockerfile::Mistake::at(dockerfile::Position { line, column: 1 }, message)
+}
+
+/// The names that the image gets; an error where the request makes no sense.
+fn names(request: &Request) -> Result<Vec<Reference>> {
+    let names = request.tags.iter().map(|tag| Reference::parse_tag(tag));
+    let mut names = names.collect::<hull_image::Result<Vec<_>>>()?;
+    for name in request.outputs.iter().filter(|output| !output.cache).flat_map(|output| &output.names) {
+        if !names.contains(name) {
+            names.push(name.clone());
+        }
+    }
+    let goes = |output: &crate::output::Output| {
+        !output.cache && (output.push || output.archive == Some(crate::output::Archive::Oci))
+    };
+    if request.attest.any() && !request.outputs.iter().any(goes) {
+        return Err(Failure::invalid(
+            "attestations lie beside an image in an index, and one that stays here has none: push it (--push), or have an OCI \
+             layout made (-o type=oci)",
+        ));
+    }
+    Ok(names)
 }
 
 /// The Dockerfile of a request.
@@ -557,6 +586,7 @@ mod tests {
         let places = Places {
             temporary: root.path().to_owned(),
             caches: root.path().join("caches"),
+            received: root.path().join("received"),
             private: root.path().to_owned(),
             locks: Mutex::default(),
             used: Mutex::new(HashMap::from([("b".to_owned(), 1)])),

@@ -1,5 +1,6 @@
 //! The context of a build: a folder that whoever builds has sent, and nobody trusts.
 
+use std::any::Any;
 use std::io::{Read, Write};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
@@ -65,8 +66,10 @@ impl Drop for Folder {
 pub struct Context {
     root: OwnedFd,
     path: PathBuf,
-    /// What goes with it.
-    _folder: Option<Folder>,
+    /// It is without what its `.dockerignore` leaves out, to the last file.
+    filtered: bool,
+    /// What goes, or is given back, with the context.
+    _keep: Option<Box<dyn Any + Send + Sync>>,
     /// What is known of the files of one that is kept.
     known: Option<Known>,
 }
@@ -84,7 +87,7 @@ impl Context {
         };
         std::fs::create_dir(&path).map_err(failed)?;
         let root = std::fs::File::open(&path).map_err(failed)?.into();
-        Ok(Context { root, path, _folder: Some(folder), known: None })
+        Ok(Context { root, path, filtered: false, _keep: Some(Box::new(folder)), known: None })
     }
 
     /// Unpacks an archive, plain or compressed; everything in it becomes root's.
@@ -100,6 +103,19 @@ impl Context {
             failure
         })?;
         Ok(context)
+    }
+
+    /// A folder that has been received already, without what its `.dockerignore` leaves out. `keep` is dropped when the
+    /// build needs it no more.
+    ///
+    /// # Errors
+    /// It is not there.
+    pub fn of_folder(path: &Path, keep: impl Any + Send + Sync) -> Result<Context> {
+        let failed = |error: std::io::Error| {
+            Failure::system(format_args!("open the folder {}", path.display()), error)
+        };
+        let root = std::fs::File::open(path).map_err(failed)?.into();
+        Ok(Context { root, path: path.to_owned(), filtered: true, _keep: Some(Box::new(keep)), known: None })
     }
 
     /// One with a single file in it: a Dockerfile that came by itself.
@@ -120,7 +136,7 @@ impl Context {
         let root = std::fs::File::open(&path)
             .map_err(|error| Failure::system(format_args!("open {}", path.display()), error))?
             .into();
-        Ok(Context { root, path, _folder: None, known: Some(known) })
+        Ok(Context { root, path, filtered: false, _keep: None, known: Some(known) })
     }
 
     /// The digest of a file's contents, where it need not be read for that.
@@ -169,7 +185,7 @@ impl Context {
     /// A pattern is malformed.
     pub fn hide_sent_anyway(&self, dockerfile: &str) -> Result<()> {
         // Of what is kept the client has told what belongs to the build, and no more.
-        if self.known.is_some() {
+        if self.filtered || self.known.is_some() {
             return Ok(());
         }
         let list = format!("{dockerfile}.dockerignore");

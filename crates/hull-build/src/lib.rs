@@ -46,4 +46,4 @@ pub use failure::Failure;
 pub use kept::Missing;
 pub use named::Named;
 pub use output::Output;
-pub use request::{Request, Secret};
+pub use request::{Agent, Request, Secret};

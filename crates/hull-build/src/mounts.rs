@@ -1,5 +1,6 @@
 //! `RUN --mount`: what is mounted while a command runs, and no part of what it makes.
 
+use std::any::Any;
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, PoisonError};
@@ -17,10 +18,14 @@ use crate::copying::{blocking, digest_of};
 use crate::dockerfile::{Mount, MountKind, Sharing};
 use crate::failure::{Failure, Result};
 use crate::key::Key;
+use crate::request::Agent;
 use crate::stage::Stage;
 
 /// Where secrets are, where nothing else is said.
 const SECRETS: &str = "/run/secrets/";
+
+/// Where the first agent's socket is, where nothing else is said, and others with a number behind.
+const AGENT: &str = "/run/buildkit/ssh_agent";
 
 /// Mounts that have been looked through; nothing of them is there yet.
 pub(crate) struct Mounts {
@@ -64,6 +69,12 @@ enum What {
         name: String,
         value: String,
     },
+    /// The socket of an agent.
+    Agent {
+        agent: Arc<dyn Agent>,
+        mode: u32,
+        owner: (u32, u32),
+    },
     /// A script that is executed by its path.
     Script {
         text: String,
@@ -81,6 +92,8 @@ pub(crate) struct Mounted {
     _locks: Vec<tokio::sync::OwnedMutexGuard<()>>,
     /// Caches that must not be removed now.
     _used: Vec<Used>,
+    /// What listens on behalf of agents.
+    _agents: Vec<Box<dyn Any + Send + Sync>>,
     /// Folders that go with the step.
     _folders: Vec<Folder>,
 }
@@ -146,14 +159,19 @@ impl Stage {
             MountKind::Tmpfs => (absolute(&target), What::Tmpfs { size: mount.size }, described.finish()),
             MountKind::Secret => return self.secret(mount, &target, owner, described.finish()),
             MountKind::Ssh => {
-                if mount.required {
-                    return Err(Failure::new(
-                        Kind::NotImplemented,
-                        "RUN --mount=type=ssh is not supported by hull yet: give the key as a secret",
-                    ));
-                }
-                // As in BuildKit: without an agent a mount that is not required is not there.
-                return Ok(None);
+                let id = if mount.id.is_empty() { "default" } else { &mount.id };
+                let Some(agent) = self.build.request.agents.get(id) else {
+                    if mount.required {
+                        return Err(Failure::invalid(format!(
+                            "no SSH key {id:?} forwarded from the client: give it with --ssh {id}"
+                        )));
+                    }
+                    // As in BuildKit: without an agent a mount that is not required is not there.
+                    return Ok(None);
+                };
+                let target = if target.is_empty() { AGENT.to_owned() } else { absolute(&target) };
+                let mode = mount.mode.unwrap_or(0o600);
+                (target, What::Agent { agent: Arc::clone(agent), mode, owner }, described.finish())
             }
         };
         Ok(Some(Wanted { target, kind, key }))
@@ -299,6 +317,7 @@ impl Mounted {
             variables: Vec::new(),
             _locks: Vec::new(),
             _used: Vec::new(),
+            _agents: Vec::new(),
             _folders: Vec::new(),
         }
     }
@@ -341,6 +360,22 @@ impl Mounted {
                 self._folders.push(folder);
             }
             What::Variable { name, value } => self.variables.push(format!("{name}={value}")),
+            What::Agent { agent, mode, owner } => {
+                let folder = Folder::beneath(self.build.private.path())?;
+                let path = folder.path().join("agent");
+                let failed = |error: std::io::Error| Failure::system("listen for an agent", error);
+                let listens = agent.listen(&path).map_err(failed)?;
+                std::fs::set_permissions(&path, std::os::unix::fs::PermissionsExt::from_mode(mode))
+                    .map_err(failed)?;
+                std::os::unix::fs::chown(&path, Some(owner.0), Some(owner.1)).map_err(failed)?;
+                let target = if target == AGENT { format!("{AGENT}.{}", self._agents.len()) } else { target };
+                if self._agents.is_empty() {
+                    self.variables.push(format!("SSH_AUTH_SOCK={target}"));
+                }
+                self.bind(&target, &path, true);
+                self._agents.push(listens);
+                self._folders.push(folder);
+            }
             What::Script { text } => {
                 let folder = Folder::beneath(self.build.private.path())?;
                 let path = folder.path().join("script");

@@ -1,7 +1,9 @@
 //! What is asked of a build.
 
+use std::any::Any;
 use std::collections::BTreeMap;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use hull_engine::model::HostConfig;
 
@@ -59,12 +61,23 @@ pub struct Request {
     pub step_labels: BTreeMap<String, String>,
     /// Secrets by their ids.
     pub secrets: BTreeMap<String, Secret>,
+    /// Agents that hold keys of who builds, by their ids.
+    pub agents: BTreeMap<String, Arc<dyn Agent>>,
     /// Only what is unwise is told, nothing is built.
     pub check_only: bool,
     /// The Dockerfile itself, where it is not in the context.
     pub dockerfile_text: Option<String>,
     /// Credentials for registries, by their addresses.
     pub registries: BTreeMap<String, hull_image::registry::Credentials>,
+}
+
+/// An agent that holds keys, and signs with them for who reaches it.
+pub trait Agent: std::fmt::Debug + Send + Sync {
+    /// Listens at a path of the host, on behalf of the agent, until what is returned is dropped.
+    ///
+    /// # Errors
+    /// Nothing can listen there.
+    fn listen(&self, path: &Path) -> std::io::Result<Box<dyn Any + Send + Sync>>;
 }
 
 /// What nobody else may see.

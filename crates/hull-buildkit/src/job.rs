@@ -1,0 +1,503 @@
+//! One build that a client ordered: what it needs is asked for over the session, in the order of what is known, and then
+//! hull's builder builds it.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::io::Read;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use hull_build::context::{Context, Folder};
+use hull_build::dockerfile::lint::Warning;
+use hull_build::dockerfile::{self, Dockerfile, Kind as Instruction, MountKind, Source};
+use hull_build::plan::{Base, Plan, plan};
+use hull_build::progress::Listener;
+use hull_build::{Builder, Built, Failure, Named, Prepared, Request, Secret, Stop};
+use hull_engine::Engine;
+use hull_image::reference::Reference;
+
+use crate::failing::{Failed, failed};
+use crate::filesync::{Contexts, Wanted, receive};
+use crate::order::{NamedPlace, Order, Place};
+use crate::session::{Key, Session, Sessions};
+use crate::ssh::Forwarded;
+use crate::trace::{Trace, Work, definition};
+use crate::upload::Upload;
+
+/// The patterns of what a context is without.
+const IGNORE: &str = ".dockerignore";
+
+/// A build that goes on.
+pub(crate) struct Job {
+    pub(crate) engine: Arc<Engine>,
+    pub(crate) builder: Arc<Builder>,
+    pub(crate) contexts: Contexts,
+    pub(crate) session: Arc<Session>,
+    /// Where other sessions are, which folders may be on.
+    pub(crate) sessions: Arc<Sessions>,
+    pub(crate) socket: Option<PathBuf>,
+    pub(crate) trace: Arc<Trace>,
+    pub(crate) stop: Stop,
+}
+
+/// How a build came to its end.
+pub(crate) enum Ended {
+    /// With an image.
+    Built(Built),
+    /// Only what is unwise about the Dockerfile was asked.
+    Checked(Vec<Warning>, Source),
+}
+
+/// The sessions that folders are on.
+struct Folders {
+    session: Arc<Session>,
+    others: BTreeMap<String, Arc<Session>>,
+}
+
+impl Folders {
+    fn of(&self, folder: &str) -> &Session {
+        self.others.get(folder).unwrap_or(&self.session)
+    }
+}
+
+/// By what a folder of a client's is known again. What comes by a socket with a policy is no others'.
+fn key(session: &Session, name: &str, request: &Request) -> String {
+    let socket = request.socket.as_ref().map(|path| path.as_os_str().as_encoded_bytes());
+    let key = hull_build::key::Key::of("context");
+    key.with(socket.unwrap_or_default()).with(name).with_all(session.client()).finish().hex()
+}
+
+/// The Dockerfile of a build, and the patterns beside it.
+struct Definition {
+    source: Source,
+    ignore: Option<String>,
+}
+
+impl Job {
+    /// Builds. `archive` is the context, where somebody else than the session has it.
+    pub(crate) async fn run(
+        &self,
+        order: Order,
+        archive: Option<Box<dyn Read + Send>>,
+    ) -> Result<Ended, Failed> {
+        let prepared = tokio::select! {
+            biased;
+            () = self.stop.stopped() => Err(Failure::cancelled().into()),
+            prepared = self.prepared(order, archive) => prepared,
+        };
+        let ended = match prepared {
+            Ok(prepared) => self.built(prepared).await,
+            Err(failed) => Err(failed),
+        };
+        let error = ended.as_ref().err().map(|failed| failed.failure.message.as_str());
+        self.trace.end(error);
+        ended
+    }
+
+    /// Asks for all that the build needs.
+    async fn prepared(
+        &self,
+        order: Order,
+        archive: Option<Box<dyn Read + Send>>,
+    ) -> Result<(Prepared, bool), Failed> {
+        let Order { mut request, context, dockerfile, named, sessions } = order;
+        let folders = self.folders(sessions).await?;
+        for (name, place) in named {
+            let stands_for = self.named(&name, place, &request, &folders).await?;
+            request.contexts.insert(name.to_ascii_lowercase(), stands_for);
+        }
+        let definition = match dockerfile.is_empty() {
+            true => None,
+            false => Some(self.definition((&dockerfile, folders.of(&dockerfile)), &request).await?),
+        };
+        let planned =
+            definition.as_ref().map(|definition| planned(&definition.source, &request)).transpose()?;
+        if let Some((_, plan)) = &planned {
+            self.ask_for_what_is_private(&mut request, plan).await?;
+        }
+        let source = definition.as_ref().map(|definition| definition.source.clone());
+        if let Some(source) = &source {
+            request.dockerfile = source.name.clone();
+            request.dockerfile_text = Some(source.text.clone());
+        }
+        let of_source = |failure: Failure| Failed { failure, source: source.clone() };
+        let context = match (context, archive) {
+            (_, Some(archive)) => self.unpacked(archive).await?,
+            (Place::Upload(path), None) => {
+                self.unpacked(Box::new(Upload::open(&self.session, &path).map_err(failed)?)).await?
+            }
+            (Place::Folder(name), None) => {
+                let ignore = definition.and_then(|definition| definition.ignore);
+                let paths = planned.as_ref().and_then(|(_, plan)| self.paths(plan, &request));
+                let folder = (&*name, folders.of(&name));
+                self.received(folder, "[internal] load build context", &request, ignore, paths).await?
+            }
+            (Place::Address(address), None) => {
+                let work = self.trace.begin(&format!("[internal] load remote build context {address}"));
+                let context = self.builder.fetch_context(&address, &mut request, &self.stop).await?;
+                work.done();
+                context
+            }
+            (Place::Archive, None) => {
+                return Err(Failure::invalid("the build context did not come").into());
+            }
+        };
+        let check_only = request.check_only;
+        let (builder, stop) = (Arc::clone(&self.builder), self.stop.clone());
+        let prepared =
+            blocking("prepare the build", move || builder.prepare_with(request, context, &stop)).await;
+        let prepared = prepared.map_err(of_source)?;
+        self.trace.prepared(&prepared);
+        Ok((prepared, check_only))
+    }
+
+    /// Builds what has been prepared, unless only what is unwise about it was asked.
+    async fn built(&self, (mut prepared, check_only): (Prepared, bool)) -> Result<Ended, Failed> {
+        if check_only {
+            let warnings = std::mem::take(&mut prepared.warnings);
+            return Ok(Ended::Checked(warnings, prepared.source().clone()));
+        }
+        let source = prepared.source().clone();
+        let names = prepared.names();
+        let tell: Arc<dyn Listener> = Arc::clone(&self.trace) as Arc<dyn Listener>;
+        let built = prepared.run(tell).await.map_err(|failure| Failed { failure, source: Some(source) })?;
+        let exported = self.trace.begin("exporting to image");
+        exported.part(&format!("writing image {}", built.image.id));
+        names.iter().for_each(|name| exported.part(&format!("naming to {name}")));
+        exported.done();
+        Ok(Ended::Built(built))
+    }
+
+    /// What a context beside the build's own stands for.
+    async fn named(
+        &self,
+        name: &str,
+        place: NamedPlace,
+        request: &Request,
+        folders: &Folders,
+    ) -> Result<Named, Failure> {
+        match place {
+            NamedPlace::Image(image) => Ok(Named::Image(image)),
+            NamedPlace::Made(id) => {
+                let image = self.engine.images.resolve(&id)?;
+                Ok(Named::Given(self.engine.images.draft_of(&image)?))
+            }
+            NamedPlace::Address(address) => {
+                let work = self.trace.begin(&format!("[context {name}] load remote build context {address}"));
+                let fetched = self.builder.fetch_named(&address, request, &self.stop).await?;
+                work.done();
+                Ok(fetched)
+            }
+            NamedPlace::Folder(folder) => {
+                let work = format!("[context {name}] load from client");
+                let context =
+                    self.received((&folder, folders.of(&folder)), &work, request, None, None).await?;
+                Ok(Named::Folder(Arc::new(context)))
+            }
+        }
+    }
+
+    /// Fetches the Dockerfile, and the patterns of its own that may lie beside it.
+    async fn definition(&self, folder: (&str, &Session), request: &Request) -> Result<Definition, Failure> {
+        let given = request.dockerfile.trim_start_matches("./");
+        let name = if given.is_empty() { "Dockerfile" } else { given };
+        let mut work = self.trace.begin(&definition(name));
+        let own = format!("{name}.dockerignore");
+        let mut paths = vec![name.to_owned(), own.clone()];
+        // As Docker does, whoever wrote it small.
+        let lower = name.strip_suffix("Dockerfile").map(|folder| format!("{folder}dockerfile"));
+        paths.extend(lower.clone());
+        let fetched = self.fetched(folder, paths, (&work, "transferring dockerfile:")).await;
+        let found = fetched.and_then(|context| {
+            let text = match context.text(name)? {
+                None => lower.map(|lower| context.text(&lower)).transpose()?.flatten(),
+                text => text,
+            };
+            Ok((text, context.text(&own)?))
+        });
+        let missing =
+            || Failure::invalid(format!("failed to read dockerfile: open {name}: no such file or directory"));
+        let found = found.and_then(|(text, ignore)| Ok((text.ok_or_else(missing)?, ignore)));
+        work.ended(found.as_ref().err().map_or("", |failure| &failure.message));
+        let (text, ignore) = found?;
+        Ok(Definition { source: Source { name: name.to_owned(), text }, ignore })
+    }
+
+    /// Some small files of a folder of the client's, which nobody keeps.
+    async fn fetched(
+        &self,
+        (folder, session): (&str, &Session),
+        paths: Vec<String>,
+        (work, what): (&Work<'_>, &str),
+    ) -> Result<Context, Failure> {
+        let temporary = Folder::beneath(&self.builder.places().temporary)?;
+        let wanted = Wanted::files(folder, paths);
+        let files = receive(session, &wanted, temporary.path(), Default::default(), |_| {}).await?;
+        let bytes = files.iter().map(|file| u64::try_from(file.size).unwrap_or(0)).sum();
+        work.transferred(what, bytes);
+        let path = temporary.path().to_owned();
+        Context::of_folder(&path, temporary)
+    }
+
+    /// Receives the context: only what the plan takes of it, and of that only what is not here.
+    async fn received(
+        &self,
+        (name, session): (&str, &Session),
+        called: &str,
+        request: &Request,
+        ignore: Option<String>,
+        paths: Option<BTreeSet<String>>,
+    ) -> Result<Context, Failure> {
+        if paths.as_ref().is_some_and(BTreeSet::is_empty) {
+            // Nothing of it is copied.
+            return Context::of_file(&self.builder.places().temporary, ".empty", &[]);
+        }
+        let ignore = match ignore {
+            Some(ignore) => Some(ignore),
+            None => {
+                let work = self.trace.begin(&format!("[internal] load {IGNORE}"));
+                let fetched = self
+                    .fetched((name, session), vec![IGNORE.to_owned()], (&work, "transferring context:"))
+                    .await?;
+                let text = fetched.text(IGNORE)?;
+                work.done();
+                text
+            }
+        };
+        let excluded = ignore.as_deref().map(patterns).unwrap_or_default();
+        hull_build::ignore::Ignore::of(excluded.iter().map(String::as_str))
+            .map_err(|message| Failure::invalid(format!("failed to parse {IGNORE}: {message}")))?;
+        let followed = paths.unwrap_or_default().into_iter().collect();
+        let wanted = Wanted { name: name.to_owned(), followed, excluded };
+        let (contexts, key) = (self.contexts.clone(), key(session, name, request));
+        let (mut held, before) = blocking("open the build context", move || contexts.take(&key)).await?;
+        let work = self.trace.begin(called);
+        let told = {
+            let (trace, digest) = (Arc::clone(&self.trace), work.digest().to_owned());
+            move |bytes| trace.transferred(&digest, "transferring context:", bytes)
+        };
+        let files = receive(session, &wanted, &held.path(), before, told).await?;
+        let held = blocking("keep the build context", move || {
+            held.complete(&files)?;
+            Ok(held)
+        })
+        .await?;
+        work.done();
+        let path = held.path();
+        Context::of_folder(&path, held)
+    }
+
+    /// Which sessions the client's folders are on.
+    async fn folders(&self, named: BTreeMap<String, String>) -> Result<Folders, Failure> {
+        let mut others = BTreeMap::new();
+        for (folder, id) in named {
+            let key = Key { id, socket: self.socket.clone() };
+            others.insert(folder, self.sessions.get(&key).await.map_err(failed)?);
+        }
+        Ok(Folders { session: Arc::clone(&self.session), others })
+    }
+
+    /// Unpacks a context that comes as an archive.
+    async fn unpacked(&self, mut archive: Box<dyn Read + Send>) -> Result<Context, Failure> {
+        let work = self.trace.begin("[internal] load build context");
+        let parent = self.builder.places().temporary.clone();
+        let context = blocking("read the build context", move || {
+            let context = Context::read(&parent, &mut archive)?;
+            // What comes behind the archive is read too: the client is still sending it.
+            std::io::copy(&mut archive, &mut std::io::sink())
+                .map_err(|error| Failure::system("read the build context", error))?;
+            Ok(context)
+        })
+        .await?;
+        work.done();
+        Ok(context)
+    }
+
+    /// The paths of the context that a plan takes files from; none: all of it.
+    fn paths(&self, plan: &Plan, request: &Request) -> Option<BTreeSet<String>> {
+        let mut paths = BTreeSet::new();
+        for stage in &plan.needed {
+            let stage = &plan.stages[*stage];
+            // What an image has for who builds on it may copy anything, and what is not here yet may have such.
+            let name = match &stage.base {
+                Base::Image(name) => Some(name),
+                Base::Context(name) => match request.named(name)? {
+                    Named::Folder(_) => None,
+                    Named::Image(image) => Some(image),
+                    Named::Given(_) => return None,
+                },
+                Base::Scratch | Base::Stage(_) => None,
+            };
+            let image = name.map(|name| self.engine.images.resolve(name)).transpose().ok()?;
+            if image.is_some_and(|image| !image.container_config().on_build.is_empty()) {
+                return None;
+            }
+            for instruction in &stage.instructions {
+                taken(&instruction.kind, &mut paths)?;
+            }
+        }
+        Some(paths)
+    }
+
+    /// Asks for secrets and credentials: those that the plan names.
+    async fn ask_for_what_is_private(&self, request: &mut Request, plan: &Plan) -> Result<(), Failure> {
+        let mut images: BTreeSet<String> = request.cache_from.iter().cloned().collect();
+        images.extend(request.contexts.values().filter_map(|named| match named {
+            Named::Image(image) => Some(image.clone()),
+            _ => None,
+        }));
+        let pushed: BTreeSet<String> = {
+            let outputs = request.outputs.iter().filter(|output| output.push);
+            outputs.flat_map(|output| &output.names).map(Reference::to_string).collect()
+        };
+        images.extend(pushed.iter().cloned());
+        let (mut secrets, mut agents) = (BTreeSet::new(), BTreeSet::new());
+        for index in &plan.needed {
+            let stage = &plan.stages[*index];
+            if let Base::Image(name) = &stage.base {
+                images.insert(name.clone());
+            }
+            for instruction in &stage.instructions {
+                let named = hull_build::plan::named_stages(instruction);
+                let elsewhere =
+                    |name: &String| plan.earlier(*index, name).is_none() && request.named(name).is_none();
+                images.extend(named.into_iter().filter(elsewhere));
+                let Instruction::Run(run) = &instruction.kind else { continue };
+                let agents_ = run.mounts.iter().filter(|mount| mount.kind == MountKind::Ssh);
+                agents.extend(agents_.map(|mount| match mount.id.is_empty() {
+                    true => "default".to_owned(),
+                    false => mount.id.clone(),
+                }));
+                let mounts = run.mounts.iter().filter(|mount| mount.kind == MountKind::Secret);
+                secrets.extend(mounts.filter_map(|mount| {
+                    let from_target = mount.target.rsplit('/').next().unwrap_or_default();
+                    let ids = [mount.id.as_str(), mount.source.as_str(), from_target];
+                    ids.into_iter().find(|id| !id.is_empty()).map(str::to_owned)
+                }));
+            }
+        }
+        for id in agents {
+            if let Some(agent) = Forwarded::find(&self.session, &id).await {
+                request.agents.insert(id, agent);
+            }
+        }
+        for id in secrets {
+            if let Some(bytes) = self.session.secret(&id).await.map_err(failed)? {
+                request.secrets.insert(id, Secret(bytes));
+            }
+        }
+        for name in images {
+            let Ok(reference) = Reference::parse(&name) else { continue };
+            let wanted = request.pull || pushed.contains(&name) || self.engine.images.resolve(&name).is_err();
+            if !wanted || request.registries.contains_key(&reference.domain) {
+                continue;
+            }
+            // Whoever cannot say who he is may be let in all the same.
+            if let Some(who) = self.session.credentials(&reference.domain).await.unwrap_or_default() {
+                request.registries.insert(reference.domain, who);
+            }
+        }
+        Ok(())
+    }
+}
+
+/// The paths of the context that an instruction takes; none: what it takes is known when it is done.
+fn taken(instruction: &Instruction, paths: &mut BTreeSet<String>) -> Option<()> {
+    let copied = |copy: &dockerfile::Copy, is_add: bool, paths: &mut BTreeSet<String>| {
+        if copy.from.as_ref().is_some_and(|from| !from.is_empty()) {
+            return Some(());
+        }
+        for source in copy.sources.iter().filter(|source| !(is_add && source.contains("://"))) {
+            paths.insert(plain(source)?);
+        }
+        Some(())
+    };
+    match instruction {
+        Instruction::Copy(copy) => copied(copy, false, paths),
+        Instruction::Add(add) => copied(&add.copy, true, paths),
+        Instruction::Run(run) => {
+            let binds =
+                run.mounts.iter().filter(|mount| mount.kind == MountKind::Bind && mount.from.is_empty());
+            for mount in binds {
+                paths.insert(plain(&mount.source)?);
+            }
+            Some(())
+        }
+        _ => Some(()),
+    }
+}
+
+/// A path as it is in the context; none: it is all of it, leads out, or has variables.
+fn plain(source: &str) -> Option<String> {
+    let parts: Vec<&str> = source.split('/').filter(|part| !matches!(*part, "" | ".")).collect();
+    let known = !parts.is_empty() && !source.contains(['$', '\\', '"', '\'', '`']) && !parts.contains(&"..");
+    known.then(|| parts.join("/"))
+}
+
+/// The patterns of a `.dockerignore`, as clients take them.
+fn patterns(text: &str) -> Vec<String> {
+    let text = text.strip_prefix('\u{feff}').unwrap_or(text);
+    let lines = text.lines().filter(|line| !line.starts_with('#')).map(str::trim);
+    let cleaned = |line: &str| {
+        let (negated, pattern) = match line.strip_prefix('!') {
+            Some(rest) => ("!", rest.trim()),
+            None => ("", line),
+        };
+        let pattern = pattern.trim_start_matches('/');
+        let pattern = pattern.strip_prefix("./").unwrap_or(pattern).trim_end_matches('/');
+        format!("{negated}{pattern}")
+    };
+    // The folder itself is never left out.
+    lines.map(cleaned).filter(|pattern| !matches!(pattern.as_str(), "" | "." | "!.")).collect()
+}
+
+/// Reads a Dockerfile, and what of it is needed.
+fn planned(source: &Source, request: &Request) -> Result<(Dockerfile, Plan), Failed> {
+    let of_source =
+        |mistake| Failed { failure: Failure::of_mistake(&mistake, source), source: Some(source.clone()) };
+    if source.text.trim().is_empty() {
+        return Err(Failure::invalid(format!("the Dockerfile ({}) cannot be empty", source.name)).into());
+    }
+    let file = dockerfile::parse(&source.text).map_err(of_source)?;
+    let plan = plan(&file, request).map_err(of_source)?;
+    Ok((file, plan))
+}
+
+pub(crate) async fn blocking<T: Send + 'static>(
+    doing: &'static str,
+    work: impl FnOnce() -> Result<T, Failure> + Send + 'static,
+) -> Result<T, Failure> {
+    let done = tokio::task::spawn_blocking(work).await;
+    done.unwrap_or_else(|error| Err(Failure::system(doing, error)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn paths_of(text: &str) -> Option<BTreeSet<String>> {
+        let file = dockerfile::parse(text).unwrap();
+        let mut paths = BTreeSet::new();
+        for instruction in &file.stages[0].instructions {
+            taken(&instruction.kind, &mut paths)?;
+        }
+        Some(paths)
+    }
+
+    #[test]
+    fn what_a_dockerfile_takes_of_its_context_is_known() {
+        let paths = paths_of(
+            "FROM x\nCOPY ./a b/*.c /\nCOPY --from=y /z /\nADD https://e/x /\nRUN --mount=source=m,target=/m true\n",
+        );
+        assert_eq!(paths.unwrap().into_iter().collect::<Vec<_>>(), ["a", "b/*.c", "m"]);
+        assert_eq!(paths_of("FROM x\nRUN true\n"), Some(BTreeSet::new()));
+        for whole in ["COPY . /", "COPY / /x", "COPY $A /", "COPY ../x /", "RUN --mount=target=/ctx true"] {
+            assert_eq!(paths_of(&format!("FROM x\n{whole}\n")), None, "{whole}");
+        }
+    }
+
+    #[test]
+    fn patterns_are_cleaned() {
+        let text = "# no\n/a/\n\n ./b \n!/c\n.\n**/*.log\n";
+        assert_eq!(patterns(text), ["a", "b", "!c", "**/*.log"]);
+    }
+}

@@ -1,0 +1,185 @@
+//! BuildKit's protocol: what its clients ask of a builder, as builds of hull's.
+//!
+//! - [`BuildKit`]: the sessions and builds of a daemon, and the two connections that clients open.
+//! - `session`: what a build asks of its client, `hijack`: one within another connection; `ssh`, `filesync`, `upload`, [`Archives`]: its files.
+//! - `order`: what is asked of the Dockerfile frontend; `job`: one build of it.
+//! - `control`, `gateway`: the services that are answered, method by method; `grpc`: how.
+//! - `trace`: what is told meanwhile; `failing`: what is told when it fails.
+
+mod archives;
+mod control;
+mod failing;
+mod filesync;
+mod gateway;
+mod grpc;
+mod hijack;
+mod job;
+mod order;
+mod results;
+mod session;
+mod ssh;
+mod trace;
+mod upload;
+
+use std::io::Read;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use bollard_buildkit_proto::moby::buildkit::v1::StatusResponse;
+use hull_build::{Builder, Built, Failure, Request, Stop};
+use hull_engine::Engine;
+use prost::Message;
+use tokio::io::{AsyncRead, AsyncWrite};
+
+pub use archives::Archives;
+pub use failing::Failed;
+pub use order::{NamedPlace, Order, Place};
+pub use session::Greeting;
+
+use crate::failing::failed;
+use crate::filesync::Contexts;
+use crate::gateway::Builds;
+use crate::job::{Ended, Job};
+use crate::session::{Key, Sessions};
+use crate::trace::Trace;
+
+/// What a socket has to say about who builds through it.
+pub trait Guard: Send + Sync {
+    /// Judges what a build may have of the host, and notes in the request what it may.
+    ///
+    /// # Errors
+    /// It is refused.
+    fn judge(&self, request: &mut Request) -> hull_engine::Result<()>;
+
+    /// The socket, where it has a policy: what comes by it is no others'.
+    fn socket(&self) -> Option<PathBuf>;
+}
+
+/// The sessions and builds of a daemon.
+pub struct BuildKit {
+    engine: Arc<Engine>,
+    builder: Arc<Builder>,
+    sessions: Arc<Sessions>,
+    builds: Arc<Builds>,
+    contexts: Contexts,
+    archives: Archives,
+}
+
+/// A build that was ordered in one request, as Docker's older clients do.
+pub struct Ordered {
+    job: Job,
+    order: Order,
+}
+
+/// What is told of such a build.
+pub struct Told(Arc<Trace>);
+
+impl BuildKit {
+    /// For an engine and its builder.
+    pub fn new(engine: &Arc<Engine>, builder: &Arc<Builder>) -> BuildKit {
+        let places = builder.places();
+        BuildKit {
+            engine: Arc::clone(engine),
+            builder: Arc::clone(builder),
+            sessions: Arc::default(),
+            builds: Arc::default(),
+            contexts: Contexts::new(&places.received, &places.temporary),
+            archives: Archives::default(),
+        }
+    }
+
+    /// The builder itself.
+    pub fn builder(&self) -> &Arc<Builder> {
+        &self.builder
+    }
+
+    /// The archives that come with requests of their own.
+    pub fn archives(&self) -> &Archives {
+        &self.archives
+    }
+
+    /// Serves a session until its client ends it.
+    pub async fn session<I>(&self, greeting: Greeting, socket: Option<PathBuf>, io: I)
+    where
+        I: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    {
+        if let Err(error) = self.sessions.serve(greeting, socket, io).await {
+            tracing::debug!(%error, "a session ended early");
+        }
+    }
+
+    /// Answers BuildKit's services on a connection until it ends.
+    pub async fn control<I>(self: Arc<BuildKit>, guard: Arc<dyn Guard>, io: I)
+    where
+        I: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    {
+        let answer = move |request| control::answer(Arc::clone(&self), Arc::clone(&guard), request);
+        if let Err(error) = grpc::server::serve(io, answer).await {
+            tracing::debug!(%error, "a client of the builder ended early");
+        }
+    }
+
+    /// Waits until a client has opened its session: Docker's client of version 20.10 never ends where its build is
+    /// refused before that.
+    pub async fn opened(&self, session: &str, socket: Option<PathBuf>) {
+        // One that does not come is told of by the build itself.
+        let _ = self.sessions.get(&Key { id: session.to_owned(), socket }).await;
+    }
+
+    /// Takes an order that a socket's policy has judged already.
+    ///
+    /// # Errors
+    /// The session that it names is not there.
+    pub async fn order(&self, session: &str, order: Order, stop: Stop) -> Result<(Ordered, Told), Failure> {
+        let socket = order.request.socket.clone();
+        let trace = Trace::new(session);
+        let job = self.job(session, socket, Arc::clone(&trace), stop).await.map_err(failed)?;
+        Ok((Ordered { job, order }, Told(trace)))
+    }
+
+    async fn job(
+        &self,
+        session: &str,
+        socket: Option<PathBuf>,
+        trace: Arc<Trace>,
+        stop: Stop,
+    ) -> grpc::Result<Job> {
+        let key = Key { id: session.to_owned(), socket: socket.clone() };
+        Ok(Job {
+            sessions: Arc::clone(&self.sessions),
+            socket,
+            engine: Arc::clone(&self.engine),
+            builder: Arc::clone(&self.builder),
+            contexts: self.contexts.clone(),
+            session: self.sessions.get(&key).await?,
+            trace,
+            stop,
+        })
+    }
+}
+
+impl Ordered {
+    /// Builds. `archive` is the context, where it came with a request of its own.
+    ///
+    /// # Errors
+    /// The build failed.
+    pub async fn run(self, archive: Option<Box<dyn Read + Send>>) -> Result<Option<Built>, Failed> {
+        match self.job.run(self.order, archive).await? {
+            Ended::Built(built) => Ok(Some(built)),
+            Ended::Checked(..) => Ok(None),
+        }
+    }
+}
+
+impl Told {
+    /// The next message, as BuildKit's clients decode it; none behind the last.
+    pub async fn next(&self) -> Option<Vec<u8>> {
+        self.0.next().await.map(|told: StatusResponse| told.encode_to_vec())
+    }
+}
+
+impl Drop for Told {
+    fn drop(&mut self) {
+        self.0.unread();
+    }
+}

@@ -1,0 +1,365 @@
+//! What a client asks of the Dockerfile frontend, attribute by attribute, as a request of hull's builder. What is not
+//! known here and would change the result is refused by its name.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+
+use hull_build::{Failure, Request};
+use hull_engine::Kind;
+use hull_engine::model::{HostConfig, Ulimit};
+
+/// An order of a build, but for who carries it out.
+#[derive(Clone, Debug, Default)]
+pub struct Order {
+    /// What hull's builder is asked.
+    pub request: Request,
+    /// Where the files come from.
+    pub context: Place,
+    /// The folder of the client's that has the Dockerfile; empty: the context has it.
+    pub dockerfile: String,
+    /// Contexts beside the build's own.
+    pub named: BTreeMap<String, NamedPlace>,
+    /// The sessions that folders of the client's are on, where that is not the build's own.
+    pub sessions: BTreeMap<String, String>,
+}
+
+/// What a context beside the build's own is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum NamedPlace {
+    /// An image that is here or in a registry.
+    Image(String),
+    /// A folder of the client's.
+    Folder(String),
+    /// A git repository, or an address of http or https.
+    Address(String),
+    /// What another build has made, by its id.
+    Made(String),
+}
+
+/// Where the files of a context come from.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Place {
+    /// A folder of the client's, by the name that it has on the session.
+    Folder(String),
+    /// An archive that the client sends over the session, by its path there.
+    Upload(String),
+    /// An archive that somebody else sends.
+    Archive,
+    /// A git repository, or an address of http or https.
+    Address(String),
+}
+
+impl Default for Place {
+    fn default() -> Place {
+        Place::Folder("context".to_owned())
+    }
+}
+
+/// Attributes that say of the build what no build depends on.
+const TOLD_ONLY: &[&str] = &["frontend.caps", "cmdline", "source", "contextkey", "dockerfilekey"];
+
+fn unsupported(what: &str) -> Failure {
+    Failure::new(Kind::NotImplemented, format!("{what} is not supported by hull"))
+}
+
+fn wrong(name: &str, value: &str) -> Failure {
+    Failure::invalid(format!("invalid value for {name}: {value:?}"))
+}
+
+impl Order {
+    /// Reads the attributes of the frontend.
+    ///
+    /// # Errors
+    /// One is malformed, or asks for what there is not.
+    pub(crate) fn of(attributes: &HashMap<String, String>) -> Result<Order, Failure> {
+        let text = |name: &str| attributes.get(name).map(String::as_str).filter(|value| !value.is_empty());
+        let context = text("contextkey").unwrap_or("context");
+        let mut order = Order {
+            context: place(text("context"), context)?,
+            dockerfile: text("dockerfilekey").unwrap_or("dockerfile").to_owned(),
+            ..Order::default()
+        };
+        // What comes as an archive has its Dockerfile with it, where nothing else is said.
+        if !matches!(order.context, Place::Folder(_)) && text("dockerfilekey").is_none() {
+            order.dockerfile.clear();
+        }
+        for (name, value) in attributes {
+            order.attribute(name, value)?;
+        }
+        Ok(order)
+    }
+
+    fn attribute(&mut self, name: &str, value: &str) -> Result<(), Failure> {
+        let request = &mut self.request;
+        match name {
+            "context" => {}
+            "filename" => value.clone_into(&mut request.dockerfile),
+            "target" => value.clone_into(&mut request.target),
+            "platform" if value.is_empty() => {}
+            "platform" if value.contains(',') => {
+                return Err(unsupported(&format!("building for several platforms at once ({value})")));
+            }
+            "platform" => request.platform = Some(value.parse().map_err(|_| wrong(name, value))?),
+            "no-cache" if value.is_empty() => request.no_cache = true,
+            "no-cache" => request.no_cache_filter = value.split(',').map(str::to_owned).collect(),
+            "image-resolve-mode" => match value {
+                "pull" => request.pull = true,
+                "" | "default" | "local" => {}
+                _ => return Err(wrong(name, value)),
+            },
+            "multi-platform" | "build-arg:BUILDKIT_MULTI_PLATFORM" => match value {
+                "" | "0" | "f" | "false" | "False" | "FALSE" => {}
+                _ => return Err(unsupported("an index of platforms (multi-platform)")),
+            },
+            "force-network-mode" => match value {
+                "" | "sandbox" | "default" => {}
+                "none" | "host" => value.clone_into(&mut request.host.network_mode),
+                _ => return Err(wrong(name, value)),
+            },
+            "add-hosts" => hosts(&mut request.host, value)?,
+            "shm-size" if value.is_empty() => {}
+            "shm-size" => request.host.shm_size = value.parse().map_err(|_| wrong(name, value))?,
+            "ulimit" => request.host.resources.ulimits = ulimits(value)?,
+            "cgroup-parent" => value.clone_into(&mut request.host.resources.cgroup_parent),
+            "cache-from" => {
+                request
+                    .cache_from
+                    .extend(value.split(',').filter(|name| !name.is_empty()).map(str::to_owned));
+            }
+            "cache-imports" => imports(&mut request.cache_from, value)?,
+            "requestid" if value == "frontend.lint" => request.check_only = true,
+            "requestid" if !value.is_empty() => {
+                return Err(unsupported(&format!("the request {value} to the Dockerfile frontend")));
+            }
+            _ if TOLD_ONLY.contains(&name) => {}
+            _ if name.contains(':') || !value.is_empty() => return self.prefixed(name, value),
+            _ => {}
+        }
+        Ok(())
+    }
+
+    /// Attributes whose names begin with what they are.
+    fn prefixed(&mut self, name: &str, value: &str) -> Result<(), Failure> {
+        match name.split_once(':') {
+            Some(("build-arg", "BUILDKIT_SYNTAX")) => frontend(value),
+            Some(("build-arg", "BUILDKIT_SANDBOX_HOSTNAME")) => {
+                Err(unsupported("a name for the machine that steps see (BUILDKIT_SANDBOX_HOSTNAME)"))
+            }
+            Some(("build-arg", "BUILDKIT_CACHE_MOUNT_NS")) => {
+                Err(unsupported("a namespace of cache mounts (BUILDKIT_CACHE_MOUNT_NS)"))
+            }
+            Some(("build-arg", argument)) => {
+                self.request.build_args.insert(argument.to_owned(), Some(value.to_owned()));
+                Ok(())
+            }
+            Some(("label", label)) => {
+                self.request.labels.insert(label.to_owned(), value.to_owned());
+                Ok(())
+            }
+            Some(("local-sessionid", folder)) => {
+                self.sessions.insert(folder.to_owned(), value.to_owned());
+                Ok(())
+            }
+            // An image that is given has its configuration with it.
+            Some(("input-metadata", _)) => Ok(()),
+            // Where the source came from, for attestations.
+            Some(("vcs", _)) => Ok(()),
+            Some(("attest", what)) if value.contains("disabled=true") => {
+                tracing::debug!(what, "an attestation that nobody wants");
+                Ok(())
+            }
+            Some(("attest", what)) => Err(unsupported(&format!("an attestation ({what})"))),
+            Some(("context", context)) => {
+                let place = match value.split_once(':') {
+                    // What it is, comes beside the attributes.
+                    Some(("input", _)) => return Ok(()),
+                    Some(("docker-image", image)) => {
+                        NamedPlace::Image(image.trim_start_matches("//").to_owned())
+                    }
+                    Some(("local", folder)) => NamedPlace::Folder(folder.to_owned()),
+                    _ if hull_build::is_elsewhere(value) => NamedPlace::Address(value.to_owned()),
+                    _ => return Err(unsupported(&format!("the named context {context}={value}"))),
+                };
+                self.named.insert(context.to_owned(), place);
+                Ok(())
+            }
+            _ => Err(unsupported(&format!("the option {name}={value} of the Dockerfile frontend"))),
+        }
+    }
+}
+
+/// What names the frontend: hull itself answers for Docker's.
+fn frontend(name: &str) -> Result<(), Failure> {
+    let known = name.trim_start_matches("docker.io/");
+    match known.starts_with("docker/dockerfile:") || known == "docker/dockerfile" {
+        true => Ok(()),
+        false => Err(unsupported(&format!("the frontend {name}"))),
+    }
+}
+
+fn place(context: Option<&str>, key: &str) -> Result<Place, Failure> {
+    match context {
+        None => Ok(Place::Folder(key.to_owned())),
+        Some(context) => match context.strip_prefix("http://buildkit-session/") {
+            Some(path) => Ok(Place::Upload(format!("/{path}"))),
+            None => match context.strip_prefix("local:") {
+                Some(name) => Ok(Place::Folder(name.to_owned())),
+                None if hull_build::is_elsewhere(context) => Ok(Place::Address(context.to_owned())),
+                None => Err(unsupported(&format!("a context from an address ({context})"))),
+            },
+        },
+    }
+}
+
+/// `name=address,…` as `name:address`.
+fn hosts(host: &mut HostConfig, value: &str) -> Result<(), Failure> {
+    for entry in value.split(',').filter(|entry| !entry.is_empty()) {
+        let (name, address) = entry.split_once('=').ok_or_else(|| wrong("add-hosts", value))?;
+        host.extra_hosts.get_or_insert_default().push(format!("{name}:{address}"));
+    }
+    Ok(())
+}
+
+/// `nofile=1024:2048,…`
+fn ulimits(value: &str) -> Result<Option<Vec<Ulimit>>, Failure> {
+    let of = |entry: &str| {
+        let (name, limits) = entry.split_once('=')?;
+        let (soft, hard) = limits.split_once(':').unwrap_or((limits, limits));
+        Some(Ulimit { name: name.to_owned(), soft: soft.parse().ok()?, hard: hard.parse().ok()? })
+    };
+    let limits = value.split(',').filter(|entry| !entry.is_empty());
+    let limits: Option<Vec<Ulimit>> = limits.map(of).collect();
+    let limits = limits.ok_or_else(|| wrong("ulimit", value))?;
+    Ok((!limits.is_empty()).then_some(limits))
+}
+
+/// Caches to begin with, as JSON.
+fn imports(from: &mut Vec<String>, value: &str) -> Result<(), Failure> {
+    #[derive(serde::Deserialize)]
+    struct Entry {
+        #[serde(rename = "Type", alias = "type", default)]
+        kind: String,
+        #[serde(rename = "Attrs", alias = "attrs", default)]
+        attributes: HashMap<String, String>,
+    }
+    if value.is_empty() {
+        return Ok(());
+    }
+    let entries: Vec<Entry> = serde_json::from_str(value).map_err(|_| wrong("cache-imports", value))?;
+    for entry in entries {
+        let reference = entry.attributes.get("ref").cloned();
+        from.push(import(&entry.kind, reference.as_deref())?);
+    }
+    Ok(())
+}
+
+/// The image that a cache is in.
+pub(crate) fn import(kind: &str, reference: Option<&str>) -> Result<String, Failure> {
+    match (kind, reference) {
+        ("registry", Some(reference)) => Ok(reference.to_owned()),
+        _ => Err(unsupported(&format!("--cache-from type={kind}"))),
+    }
+}
+
+/// Grants what a client asks for beyond the attributes.
+pub(crate) fn grant(request: &mut Request, entitlements: &[String]) -> Result<(), Failure> {
+    let known = BTreeSet::from(["network.host"]);
+    for entitlement in entitlements {
+        if !known.contains(entitlement.as_str()) {
+            return Err(Failure::new(
+                Kind::Forbidden,
+                format!(
+                    "{entitlement} is not allowed: hull grants no build more than a container of its own"
+                ),
+            ));
+        }
+        // The one thing that is granted is judged as a container's.
+        if request.host.network_mode != "host" {
+            return Err(unsupported(
+                "the entitlement network.host without the host's network for all (--network host)",
+            ));
+        }
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn of(attributes: &[(&str, &str)]) -> Result<Order, Failure> {
+        let attributes =
+            attributes.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
+        Order::of(&attributes)
+    }
+
+    #[test]
+    fn attributes_are_read() {
+        let order = of(&[
+            ("filename", "D"),
+            ("target", "t"),
+            ("build-arg:A", "1"),
+            ("build-arg:EMPTY", ""),
+            ("label:l", "v"),
+            ("no-cache", ""),
+            ("platform", "linux/arm64"),
+            ("image-resolve-mode", "pull"),
+            ("force-network-mode", "none"),
+            ("add-hosts", "a=1.2.3.4,b=::1"),
+            ("shm-size", "7"),
+            ("ulimit", "nofile=1:2,nproc=3"),
+            ("cgroup-parent", "/p"),
+            ("cache-from", "x,y"),
+            ("cache-imports", r#"[{"Type":"registry","Attrs":{"ref":"z"}}]"#),
+            ("vcs:revision", "abc"),
+            ("context:img", "docker-image://docker.io/library/x:1"),
+            ("context:dir", "local:dir"),
+        ])
+        .unwrap();
+        assert_eq!(order.named["img"], NamedPlace::Image("docker.io/library/x:1".to_owned()));
+        assert_eq!(order.named["dir"], NamedPlace::Folder("dir".to_owned()));
+        let request = order.request;
+        assert_eq!((request.dockerfile.as_str(), request.target.as_str()), ("D", "t"));
+        assert_eq!(request.build_args["A"].as_deref(), Some("1"));
+        assert_eq!(request.build_args["EMPTY"].as_deref(), Some(""));
+        assert!(request.no_cache && request.pull && request.labels["l"] == "v");
+        assert_eq!(request.platform.unwrap().architecture, "arm64");
+        assert_eq!(request.host.extra_hosts.unwrap(), ["a:1.2.3.4", "b:::1"]);
+        assert_eq!((request.host.network_mode.as_str(), request.host.shm_size), ("none", 7));
+        let ulimits = request.host.resources.ulimits.unwrap();
+        assert_eq!((ulimits[0].soft, ulimits[0].hard, ulimits[1].hard), (1, 2, 3));
+        assert_eq!(request.host.resources.cgroup_parent, "/p");
+        let mut caches = request.cache_from;
+        caches.sort();
+        assert_eq!(caches, ["x", "y", "z"]);
+    }
+
+    #[test]
+    fn what_is_not_known_is_refused_by_name() {
+        for (name, value) in [
+            ("never-heard-of", "1"),
+            ("build-arg:BUILDKIT_SYNTAX", "someone/frontend"),
+            ("attest:sbom", "generator=x"),
+            ("cache-imports", r#"[{"Type":"gha","Attrs":{}}]"#),
+            ("context", "input:x"),
+            ("platform", "linux/amd64,linux/arm64"),
+            ("context:x", "oci-layout://y"),
+        ] {
+            let failure = of(&[(name, value)]).unwrap_err();
+            assert_eq!(failure.kind, Kind::NotImplemented, "{name}: {failure}");
+        }
+        assert!(of(&[("ulimit", "nofile")]).is_err());
+        assert!(of(&[("build-arg:BUILDKIT_SYNTAX", "docker/dockerfile:1")]).is_ok());
+    }
+
+    #[test]
+    fn an_archive_has_its_dockerfile_with_it() {
+        let order = of(&[("context", "http://buildkit-session/abc")]).unwrap();
+        assert_eq!((order.context, order.dockerfile.as_str()), (Place::Upload("/abc".to_owned()), ""));
+        let order =
+            of(&[("context", "http://buildkit-session/abc"), ("dockerfilekey", "dockerfile")]).unwrap();
+        assert_eq!(order.dockerfile, "dockerfile");
+        let order = of(&[("context", "https://e/x.git#main")]).unwrap();
+        assert_eq!(order.context, Place::Address("https://e/x.git#main".to_owned()));
+        assert_eq!(of(&[]).unwrap().context, Place::Folder("context".to_owned()));
+    }
+}

@@ -1,0 +1,190 @@
+//! BuildKit's own clients against hull: Docker's client of version 20.10, which has one built in, and buildx. Where they
+//! are not installed the tests say so.
+
+use std::process::Command;
+
+use hull_tests::{Daemon, Engine};
+
+/// A Docker client with BuildKit's client built in: later ones have it in a plug-in.
+fn docker() -> Option<&'static str> {
+    let version = |docker: &str| {
+        let output = Command::new(docker).args(["--version"]).output().ok()?;
+        String::from_utf8_lossy(&output.stdout).split([' ', ',']).nth(2).map(str::to_owned)
+    };
+    let old = |docker: &&str| version(docker).is_some_and(|version| version.starts_with("20.10."));
+    let found = ["/usr/bin/docker", "/usr/local/bin/docker"].into_iter().find(old);
+    if found.is_none() {
+        eprintln!("not tested: no Docker client of version 20.10 is installed");
+    }
+    found
+}
+
+/// buildx, which runs by itself too.
+fn buildx() -> Option<String> {
+    let home = std::env::var("HOME").unwrap_or_default();
+    let places = [
+        "/usr/bin/docker-buildx".to_owned(),
+        std::env::var("BUILDX").unwrap_or_default(),
+        "/usr/libexec/docker/cli-plugins/docker-buildx".to_owned(),
+        "/usr/lib/docker/cli-plugins/docker-buildx".to_owned(),
+        format!("{home}/.docker/cli-plugins/docker-buildx"),
+    ];
+    let found = places.into_iter().find(|place| std::path::Path::new(place).is_file());
+    if found.is_none() {
+        eprintln!("not tested: docker-buildx is not installed");
+    }
+    found
+}
+
+/// Plays a session with each of the clients; `build` is its command.
+fn with_each(text: &str) {
+    if Engine::under_test() != Engine::Hull {
+        return;
+    }
+    let docker = docker()
+        .map(|docker| format!("build() {{ DOCKER_BUILDKIT=1 {docker} build --progress plain \"$@\"; }}"));
+    let buildx = buildx().map(|buildx| format!("build() {{ {buildx} build --progress plain \"$@\"; }}"));
+    for build in [docker, buildx].into_iter().flatten() {
+        let host = "export DOCKER_HOST=${DOCKER_HOST:-$HULL_HOST} DOCKER_CONFIG=$PWD/config";
+        Daemon::start().session(&format!("$ {host}; {build}\n{}", unindented(text)));
+    }
+}
+
+fn unindented(text: &str) -> String {
+    text.lines().map(|line| line.strip_prefix("        ").unwrap_or(line)).collect::<Vec<_>>().join("\n")
+}
+
+#[test]
+fn a_context_comes_over_the_session_without_what_is_left_out() {
+    with_each(
+        r#"
+        $ mkdir -p ctx/d/e; cd ctx; echo 1 >d/e/f; echo no >d/x.log; ln -s e d/l; chmod 750 d/e/f; printf '*.log\n**/*.log\n' >.dockerignore
+        $ printf '%s\n' 'FROM busybox' 'COPY d /d' 'RUN ls /d; cat /d/l/f; stat -c %a:%u /d/e/f' >Dockerfile
+        $ build -t a . 2>&1 | grep -c 'transferring context: [0-9.]*B'
+        2
+        $ hull run --rm a sh -c 'ls /d; cat /d/l/f; stat -c %a:%u:%Y /d/e/f' | sed "s/$(stat -c %Y d/e/f)/T/"
+        e
+        l
+        1
+        750:0:T
+        "#,
+    );
+}
+
+#[test]
+fn what_has_not_changed_is_neither_sent_nor_built_again() {
+    with_each(
+        r#"
+        $ mkdir ctx; cd ctx; for n in $(seq 300); do head -c 1000 /dev/urandom >f$n; done; printf 'FROM busybox\nCOPY . /c\n' >Dockerfile; sent() { grep -o 'transferring context: [0-9.]*k\?B' | tail -1; }
+        $ build -t a . 2>&1 | sent | grep -c kB
+        1
+        $ build -t a . >../log 2>&1; build . 2>&1 | grep -c CACHED
+        1
+        $ echo other >f7; rm f8; build -t a . 2>&1 | sent
+        transferring context: 6B
+        $ hull run --rm a sh -c 'cat /c/f7; ls /c | wc -l; ls /c/f8' 2>/dev/null
+        other
+        300
+        [1]
+        "#,
+    );
+}
+
+#[test]
+fn secrets_and_arguments_are_given_and_failures_are_shown_in_their_lines() {
+    with_each(
+        r#"
+        $ printf s3cret >token; mkdir ctx; printf '%s\n' 'FROM busybox' 'ARG A' 'RUN --mount=type=secret,id=t test "$(cat /run/secrets/t)" = s3cret && echo $A >/a' >ctx/Dockerfile
+        $ build -t a --build-arg A=given --secret id=t,src=token --label l=v ctx >log 2>&1; hull run --rm a cat /a; hull image inspect -f '{{.Config.Labels.l}}' a
+        given
+        v
+        $ build ctx 2>&1 | grep -o "can't open '/run/secrets/t'" | head -1
+        can't open '/run/secrets/t'
+        $ printf '%s\n' 'FROM busybox' '' 'RUN echo said; exit 9' >ctx/Dockerfile; build ctx 2>&1 | grep -e '3 |' -e '^ERROR:\|^failed to solve' | head -2 | sed 's/^.*\(failed to solve\)/\1/; s/ *$//' | sort
+           3 | >>> RUN echo said; exit 9
+        failed to solve: process "/bin/sh -c echo said; exit 9" did not complete successfully: exit code: 9
+        $ printf 'FROM busybox\nRUN echo stdin >/o\n' | build -t b - >log 2>&1 || tail -5 log; hull run --rm b cat /o
+        stdin
+        $ mkdir c; echo 1 >c/f; printf 'FROM busybox\nCOPY f /o\n' >c/Other; tar -C c -c . | build -t b -f Other - >log 2>&1 || tail -5 log; hull run --rm b cat /o
+        1
+        "#,
+    );
+}
+
+#[test]
+fn a_client_that_goes_away_leaves_nothing_running() {
+    with_each(
+        r#"
+        $ mkdir ctx; printf '%s\n' 'FROM busybox' 'RUN echo begun; sleep 1017' >ctx/Dockerfile; build ctx >log 2>&1 & client=$!; eventually grep -q begun log
+        $ pkill -INT -P $client || kill -INT $client; wait $client; gone() { ! pgrep -f '^sleep 1017$'; }; eventually gone && echo gone
+        gone
+        "#,
+    );
+}
+
+#[test]
+fn a_socket_refuses_to_these_clients_what_it_refuses_to_others() {
+    with_each(
+        r#"
+        $ hull system socket add $PWD/c.sock confined >/dev/null; hull system socket add $PWD/l.sock label=a=b >/dev/null; mkdir ctx; printf 'FROM busybox\nRUN true\n' >ctx/Dockerfile
+        $ DOCKER_HOST=unix://$PWD/c.sock; build --network host ctx 2>&1 | grep -o 'refused by the rule [a-z-]*' | head -1
+        refused by the rule no-host-namespaces
+        $ build -t a ctx >log 2>&1 && hull image inspect -f ok a
+        ok
+        $ for path in session grpc; do curl -s --unix-socket l.sock -X POST -H 'Connection: Upgrade' -H 'Upgrade: h2c' http://d/$path | grep -o 'refused by the rule label'; done
+        refused by the rule label
+        refused by the rule label
+        "#,
+    );
+}
+
+#[test]
+fn the_client_s_agent_is_reached_where_it_is_given() {
+    with_each(
+        r#"
+        $ mkdir -p ctx/root; socat=$(which socat); cp -L --parents $socat $(ldd $socat | grep -o '/[^ ]*') ctx/root
+        $ cat >ctx/Dockerfile <<'EOT'
+        > FROM busybox
+        > COPY root /
+        > RUN --mount=type=ssh,required=true printf '\000\000\000\001\013' | /usr/bin/socat -t 9 - UNIX-CONNECT:$SSH_AUTH_SOCK,shut-none,readbytes=9 | od -An -tx1 >/said
+        > EOT
+        $ printf 'head -c 5 >/dev/null; printf "\\000\\000\\000\\005\\014\\000\\000\\000\\000"\n' >keys; socat UNIX-LISTEN:$PWD/agent,fork EXEC:'sh keys' & agent=$!; eventually test -S agent
+        $ SSH_AUTH_SOCK=$PWD/agent build --ssh default -t s ctx >log 2>&1 || tail -5 log; hull run --rm s cat /said; kill $agent
+         00 00 00 05 0c 00 00 00 00
+        $ build --no-cache ctx 2>&1 | grep -o 'no SSH key "default" forwarded from the client' | head -1
+        no SSH key "default" forwarded from the client
+        $ pgrep -f "$PWD/age[n]t"
+        [1]
+        "#,
+    );
+}
+
+#[test]
+fn buildx_checks_bakes_and_names_contexts() {
+    let Some(buildx) = buildx() else { return };
+    if Engine::under_test() != Engine::Hull {
+        return;
+    }
+    let begin = format!(
+        "$ export DOCKER_HOST=${{DOCKER_HOST:-$HULL_HOST}} DOCKER_CONFIG=$PWD/config; x() {{ {buildx} \"$@\"; }}"
+    );
+    Daemon::start().session(&format!(
+        "{begin}\n{}",
+        unindented(
+            r#"
+        $ mkdir ctx; printf 'from busybox\nRUN true\nWORKDIR x\n' >ctx/Dockerfile; x build --check ctx 2>&1 | grep -o '^WARNING: [A-Za-z]*'
+        WARNING: ConsistentInstructionCasing
+        WARNING: WorkdirRelativePath
+        $ mkdir other; echo other >other/f; printf 'FROM busybox\nCOPY --from=dir f /f\nCOPY --from=img /bin/busybox /b\n' | x build -q --build-context dir=other --build-context img=docker-image://busybox -t n - >/dev/null; hull run --rm n cat /f
+        other
+        $ mkdir bake; cd bake; echo f >f; printf '%s\n' 'target "default" {' 'contexts = { below = "target:base" }' 'dockerfile-inline = "FROM below\nRUN cat /base >/app\nCOPY f /f"' 'tags = ["baked"]' '}' 'target "base" {' 'dockerfile-inline = "FROM busybox\nCOPY f /base"' '}' >docker-bake.hcl
+        $ x bake --progress plain >../log 2>&1 || tail -5 ../log; hull run --rm baked cat /app /f
+        f
+        f
+        $ x du | grep -c Total; x prune -af >/dev/null; x du | grep Total | tr -d '\t'
+        1
+        Total:0B
+        "#
+        )
+    ));
+}
