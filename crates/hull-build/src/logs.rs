@@ -82,7 +82,7 @@ impl Logs {
         // The time first: names have the order of the builds.
         let path = self.0.join(format!("{:014}-{id}.jsonl", now.as_millisecond()));
         let opened = drawn
-            .map_err(std::io::Error::other)
+            .map_err(|error| std::io::Error::other(error.to_string()))
             .and_then(|()| File::options().write(true).create_new(true).open(path));
         let out = opened.and_then(|file| {
             let mut out = BufWriter::new(file);
