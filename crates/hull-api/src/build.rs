@@ -187,17 +187,22 @@ pub(crate) fn judged(
         ..CreateBody::default()
     };
     judge(&mut body)?;
-    // What the daemon fetches it fetches from the host's network.
-    let mut of_the_host = CreateBody {
-        host_config: HostConfig { network_mode: "host".to_owned(), ..HostConfig::default() },
-        ..CreateBody::default()
-    };
-    asked.may_fetch = judge(&mut of_the_host).is_ok();
+    asked.may_fetch = judge_fetching(engine, guard).is_ok();
     asked.socket = guard.map(|guard| guard.path.clone());
     asked.host = body.host_config;
     asked.step_labels = body.config.labels.unwrap_or_default();
     asked.labels.extend(asked.step_labels.clone());
     Ok(())
+}
+
+/// Judges a fetch of an address by the daemon, which does so from the host's network.
+///
+/// # Errors
+/// The socket keeps that from containers, and so from this.
+pub(crate) fn judge_fetching(engine: &Arc<Engine>, guard: Option<&Arc<Guard>>) -> Result<()> {
+    let host_config = HostConfig { network_mode: "host".to_owned(), ..HostConfig::default() };
+    let mut of_the_host = CreateBody { host_config, ..CreateBody::default() };
+    guard.map_or(Ok(()), |guard| of_the_host.judge(&guard.on(engine)))
 }
 
 /// Builds, and tells how it ended.

@@ -114,6 +114,7 @@ async fn import(request: Request, source: &str) -> Result<Response> {
     let (mut body, url) = match source {
         "-" => (BodyReader::new(request.body).await, None),
         address => {
+            crate::build::judge_fetching(&engine, request.guard.as_ref())?;
             let (reply, url) = fetched(&engine, address).await?;
             (BodyReader::of_reply(reply).await, Some(url))
         }

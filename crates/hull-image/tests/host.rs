@@ -48,6 +48,22 @@ fn it_cannot_be_removed_saved_or_renamed() {
 }
 
 #[test]
+fn an_archive_with_its_configuration_is_no_way_to_it() {
+    let (scratch, store) = scratch_store();
+    let store = std::sync::Arc::new(store);
+    let image = store.resolve("hull/host").unwrap();
+    assert_eq!(store.draft_of(&image).unwrap_err().kind, Kind::Forbidden);
+    let folder = scratch.path().join("archive");
+    std::fs::create_dir(&folder).unwrap();
+    std::fs::write(folder.join("config.json"), &image.raw_config).unwrap();
+    std::fs::write(folder.join("manifest.json"), r#"[{"Config": "config.json", "Layers": []}]"#).unwrap();
+    let tar = common::shell_tar(scratch.path(), &format!("cp {}/* .", folder.display()), "");
+    let error = store.load(&mut tar.as_slice(), None, &|_| {}).unwrap_err();
+    assert_eq!(error.kind, Kind::Forbidden, "{error}");
+    assert!(store.resolve("hull/host").unwrap().builtin);
+}
+
+#[test]
 fn nothing_stays_mounted() {
     let (scratch, store) = scratch_store();
     let path = scratch.path().canonicalize().unwrap();

@@ -259,7 +259,7 @@ fn a_file_system_is_imported_from_an_address() {
     let server = TcpListener::bind("127.0.0.1:0").expect("a server");
     let address = server.local_addr().expect("its address");
     let serving = std::thread::spawn(move || {
-        for status in ["200 OK", "404 Not Found"] {
+        for status in ["200 OK", "200 OK", "404 Not Found"] {
             let (mut client, _) = server.accept().expect("a client");
             let (mut head, mut byte) = (Vec::new(), [0]);
             while !head.ends_with(b"\r\n\r\n") {
@@ -278,6 +278,7 @@ fn a_file_system_is_imported_from_an_address() {
     let first = format!("{{\"status\":\"Downloading from http://{address}/root.tar\"}}");
     assert!(imported.status == 200 && imported.text().starts_with(&first), "{}", imported.text());
     assert_eq!(daemon.ok(&["run", "--rm", "fetched:1", "/bin/busybox", "echo", "hi"]), "hi");
+    daemon.ok(&["import", &format!("http://{address}/root.tar"), "fetched:2"]);
     let shown = api.get("/images/fetched:1/json").expect("an answer").json();
     assert_eq!(shown["Comment"], json!(format!("Imported from {address}/root.tar")));
     says(&api.post_empty(&import).expect("an answer"), 500, "the server answered 404 Not Found");

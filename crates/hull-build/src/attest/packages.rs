@@ -2,16 +2,16 @@
 //! is resolved beneath it and every list has its limit.
 
 use std::io::Read;
-use std::os::fd::BorrowedFd;
+use std::os::fd::{AsRawFd, BorrowedFd};
 
 use hull_engine::Kind;
-use rustix::fs::{Dir, Mode, OFlags, ResolveFlags, openat2};
+use rustix::fs::{Dir, FileType, Mode, OFlags, ResolveFlags, fstat, openat2};
 use rustix::io::Errno;
 
 use crate::failure::{Failure, Result};
 
 /// The longest list, in bytes.
-const LIST_LIMIT: u64 = 256 << 20;
+const LIST_LIMIT: u64 = 32 << 20;
 /// So many packages are listed.
 const PACKAGES: usize = 200_000;
 /// Where rpm has its list.
@@ -79,11 +79,11 @@ pub(super) fn found(root: BorrowedFd<'_>) -> Result<Vec<Package>> {
             ),
         ));
     }
+    let mut packages = Packages::default();
     let release = text(root, "etc/os-release")?.or(text(root, "usr/lib/os-release")?).unwrap_or_default();
     let distribution = (of_release(&release, "ID"), of_release(&release, "VERSION_ID"));
-    let mut packages = Vec::new();
     if let Some(status) = text(root, "var/lib/dpkg/status")? {
-        packages.extend(dpkg(&status, &distribution));
+        packages.add(dpkg(&status, &distribution))?;
     }
     // Images that are put together without dpkg have a file for each package.
     if let Some(folder) = opened(root, "var/lib/dpkg/status.d")? {
@@ -93,35 +93,57 @@ pub(super) fn found(root: BorrowedFd<'_>) -> Result<Vec<Package>> {
                 continue;
             }
             let status = text(root, &format!("var/lib/dpkg/status.d/{name}"))?.unwrap_or_default();
-            packages.extend(dpkg(&status, &distribution));
+            packages.add(dpkg(&status, &distribution))?;
         }
     }
     for list in ["lib/apk/db/installed", "usr/lib/apk/db/installed"] {
         if let Some(installed) = text(root, list)? {
-            packages.extend(apk(&installed, &distribution));
+            packages.add(apk(&installed, &distribution))?;
             break;
         }
     }
-    if packages.len() > PACKAGES {
-        return Err(Failure::invalid(format!(
-            "--sbom: the image claims {} packages: {PACKAGES} are allowed",
-            packages.len()
-        )));
-    }
+    let mut packages = packages.0;
     packages
         .sort_by(|a, b| (&a.name, &a.version, &a.architecture).cmp(&(&b.name, &b.version, &b.architecture)));
     packages.dedup();
     Ok(packages)
 }
 
-fn opened(root: BorrowedFd<'_>, path: &str) -> Result<Option<std::fs::File>> {
-    let flags = OFlags::RDONLY | OFlags::NONBLOCK | OFlags::CLOEXEC;
-    let resolve = ResolveFlags::IN_ROOT | ResolveFlags::NO_MAGICLINKS;
-    match openat2(root, path, flags, Mode::empty(), resolve) {
-        Ok(file) => Ok(Some(file.into())),
-        Err(Errno::NOENT | Errno::NOTDIR | Errno::LOOP) => Ok(None),
-        Err(errno) => Err(Failure::system(format_args!("read /{path} of the image"), errno)),
+/// What was read so far.
+#[derive(Default)]
+struct Packages(Vec<Package>);
+
+impl Packages {
+    /// Adds what a list has; it is left as soon as these are too many.
+    fn add(&mut self, list: impl Iterator<Item = Package>) -> Result<()> {
+        let left = PACKAGES - self.0.len();
+        self.0.extend(list.take(left + 1));
+        match self.0.len() > PACKAGES {
+            true => Err(Failure::invalid(format!(
+                "--sbom: the image claims more packages than the {PACKAGES} that are allowed"
+            ))),
+            false => Ok(()),
+        }
     }
+}
+
+/// Opens a file or folder for reading; none where there is neither. To open a device of an image's is to use the host's.
+fn opened(root: BorrowedFd<'_>, path: &str) -> Result<Option<std::fs::File>> {
+    let flags = OFlags::PATH | OFlags::CLOEXEC;
+    let resolve = ResolveFlags::IN_ROOT | ResolveFlags::NO_MAGICLINKS;
+    let failed = |errno: Errno| Failure::system(format_args!("read /{path} of the image"), errno);
+    let found = match openat2(root, path, flags, Mode::empty(), resolve) {
+        Ok(found) => found,
+        Err(Errno::NOENT | Errno::NOTDIR | Errno::LOOP) => return Ok(None),
+        Err(errno) => return Err(failed(errno)),
+    };
+    let kind = fstat(&found).map(|found| FileType::from_raw_mode(found.st_mode)).map_err(failed)?;
+    if !matches!(kind, FileType::RegularFile | FileType::Directory) {
+        return Ok(None);
+    }
+    let again = format!("/proc/self/fd/{}", found.as_raw_fd());
+    let file = rustix::fs::open(again, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty()).map_err(failed)?;
+    Ok(Some(file.into()))
 }
 
 fn text(root: BorrowedFd<'_>, path: &str) -> Result<Option<String>> {
@@ -145,7 +167,7 @@ fn of_release(text: &str, name: &str) -> String {
 }
 
 /// dpkg's paragraphs: what is installed of them.
-fn dpkg(text: &str, distribution: &(String, String)) -> Vec<Package> {
+fn dpkg(text: &str, distribution: &(String, String)) -> impl Iterator<Item = Package> {
     let paragraph = |paragraph: &str| {
         let field = |name: &str| {
             let value = paragraph.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(": "));
@@ -163,11 +185,11 @@ fn dpkg(text: &str, distribution: &(String, String)) -> Vec<Package> {
             distribution: distribution.clone(),
         })
     };
-    text.split("\n\n").filter_map(paragraph).collect()
+    text.split("\n\n").filter_map(paragraph)
 }
 
 /// apk's records.
-fn apk(text: &str, distribution: &(String, String)) -> Vec<Package> {
+fn apk(text: &str, distribution: &(String, String)) -> impl Iterator<Item = Package> {
     let record = |record: &str| {
         let field = |name: &str| {
             record.lines().find_map(|line| line.strip_prefix(name)).unwrap_or_default().to_owned()
@@ -182,7 +204,7 @@ fn apk(text: &str, distribution: &(String, String)) -> Vec<Package> {
             distribution: distribution.clone(),
         })
     };
-    text.split("\n\n").filter_map(record).collect()
+    text.split("\n\n").filter_map(record)
 }
 
 #[cfg(test)]
@@ -222,7 +244,7 @@ mod tests {
     #[test]
     fn apks_records() {
         let text = "C:x\nP:musl\nV:1.2-r0\nA:x86_64\nL:MIT\n\nP:nothing\n";
-        let packages = apk(text, &("alpine".to_owned(), String::new()));
+        let packages: Vec<Package> = apk(text, &("alpine".to_owned(), String::new())).collect();
         assert_eq!(packages.len(), 1);
         assert_eq!(packages[0].url(), "pkg:apk/alpine/musl@1.2-r0?arch=x86_64");
         assert_eq!(packages[0].licence.as_deref(), Some("MIT"));

@@ -87,6 +87,12 @@ impl Store {
         names: &[Reference],
     ) -> Result<Arc<Image>> {
         let id = Digest::of(raw_config);
+        if self.image(&id).is_ok_and(|known| known.builtin) {
+            return Err(Error::new(
+                crate::Kind::Forbidden,
+                "the image's configuration is that of hull/host, which is this machine itself: it cannot be another image's",
+            ));
+        }
         let config: ImageConfig = serde_json::from_slice(raw_config)
             .map_err(|error| Error::invalid(format!("invalid image configuration: {error}")))?;
         let database = self.database();

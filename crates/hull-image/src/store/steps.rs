@@ -84,8 +84,14 @@ impl Store {
     /// An image as a draft that is that very image.
     ///
     /// # Errors
-    /// It was removed meanwhile.
+    /// It was removed meanwhile, or is built in: nothing is built on this machine's own files, whatever way leads to them.
     pub fn draft_of(self: &Arc<Self>, image: &Arc<Image>) -> Result<Draft> {
+        if image.builtin {
+            return Err(Error::new(
+                crate::Kind::Forbidden,
+                "hull/host is this machine itself: run it, but build on an image that can be kept",
+            ));
+        }
         let held = image.layers.last().map(|top| self.hold(top.chain_id)).transpose()?.map(Arc::new);
         Ok(Draft { image: Arc::clone(image), _held: held })
     }

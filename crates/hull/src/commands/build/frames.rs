@@ -1,7 +1,6 @@
 //! The answer of a build: lines of JSON, and in frames between them the archives that were asked for.
 
-use std::fs::File;
-use std::io::{self, Write as _};
+use std::io;
 use std::path::{Path, PathBuf};
 
 use bytes::Bytes;
@@ -11,6 +10,7 @@ use tokio::task::JoinHandle;
 
 use crate::client::{JsonStream, Response};
 use crate::commands::container::extract_into;
+use crate::commands::shared::output::Output;
 use crate::error::Error;
 use crate::stream::{self, Target};
 
@@ -123,18 +123,8 @@ impl Frames {
 /// Where an archive is written. Dropped before its end, nothing of a file is left.
 enum Sink {
     Out,
-    File { file: File, partial: Partial, path: PathBuf },
+    File(Output),
     Folder { pieces: mpsc::Sender<Bytes>, writing: JoinHandle<Result<(), Error>> },
-}
-
-/// A file that is not whole yet.
-struct Partial(PathBuf);
-
-impl Drop for Partial {
-    fn drop(&mut self) {
-        // Where it has become the file, it is not there any more.
-        let _ = std::fs::remove_file(&self.0);
-    }
 }
 
 fn failed(path: &Path) -> impl Fn(io::Error) -> Error + '_ {
@@ -145,13 +135,7 @@ impl Sink {
     fn open(place: &Place) -> Result<Sink, Error> {
         match place {
             Place::Out => Ok(Sink::Out),
-            Place::File(path) => {
-                let mut name = path.clone().into_os_string();
-                name.push(format!(".{}.partial", std::process::id()));
-                let partial = Partial(PathBuf::from(name));
-                let file = File::create(&partial.0).map_err(failed(path))?;
-                Ok(Sink::File { file, partial, path: path.clone() })
-            }
+            Place::File(path) => Ok(Sink::File(Output::open(path)?)),
             Place::Folder(path) => {
                 std::fs::create_dir_all(path).map_err(failed(path))?;
                 let (pieces, receiver) = mpsc::channel(AHEAD);
@@ -165,7 +149,7 @@ impl Sink {
     async fn take(&mut self, bytes: &[u8]) -> Result<(), Error> {
         match self {
             Sink::Out => stream::write(Target::Out, bytes).await,
-            Sink::File { file, path, .. } => file.write_all(bytes).map_err(failed(path)),
+            Sink::File(file) => file.write(bytes),
             // Where the writing has ended early, its own error says why.
             Sink::Folder { pieces, .. } => {
                 let _ = pieces.send(Bytes::copy_from_slice(bytes)).await;
@@ -177,10 +161,7 @@ impl Sink {
     async fn finish(self) -> Result<(), Error> {
         match self {
             Sink::Out => Ok(()),
-            Sink::File { file, partial, path } => {
-                file.sync_all().map_err(failed(&path))?;
-                std::fs::rename(&partial.0, &path).map_err(failed(&path))
-            }
+            Sink::File(file) => file.finish(),
             Sink::Folder { pieces, writing } => {
                 drop(pieces);
                 writing.await.map_err(|error| Error::new(format!("the writing broke off: {error}")))?

@@ -26,7 +26,7 @@ const IMPORT: Entry = entry!(
     [],
     Commands,
     "Import the contents from a tarball to create a filesystem image",
-    "[OPTIONS] file|- [REPOSITORY[:TAG]]",
+    "[OPTIONS] file|URL|- [REPOSITORY[:TAG]]",
     transfer::ImportArgs,
     transfer::import
 );

@@ -5,7 +5,7 @@ use std::io::{IsTerminal as _, Write};
 use clap::Args;
 use hyper::Method;
 
-use crate::client::Query;
+use crate::client::{Query, empty};
 use crate::commands::shared::output::{self, Output};
 use crate::commands::shared::progress;
 use crate::commands::shared::{platform_json, require_version, upload};
@@ -29,7 +29,7 @@ pub struct ImportArgs {
     /// Set platform if server is multi-platform capable
     #[arg(long, value_name = "os[/arch[/variant]]")]
     platform: Option<String>,
-    #[arg(value_name = "file|-")]
+    #[arg(value_name = "file|URL|-")]
     source: String,
     #[arg(value_name = "REPOSITORY[:TAG]")]
     reference: Option<String>,
@@ -37,19 +37,21 @@ pub struct ImportArgs {
 
 /// `hull import`.
 pub async fn import(args: ImportArgs, context: &Context) -> Result<ExitStatus, Error> {
-    if args.source.starts_with("http://") || args.source.starts_with("https://") {
-        return Err(Error::new(format!(
-            "importing from a URL is not supported yet: fetch it and pipe it in (curl -L {} | hull import - NAME)",
-            args.source
-        )));
-    }
-    let source = (args.source != "-").then_some(args.source.as_str());
-    if source.is_none() && std::io::stdin().is_terminal() {
+    let source = args.source.as_str();
+    let is_address = source.starts_with("http://") || source.starts_with("https://");
+    if source == "-" && std::io::stdin().is_terminal() {
         return Err(Error::new("requested import from stdin, but stdin is a terminal"));
     }
-    let (body, transfer) = upload::body(source, "Importing")?;
+    // The daemon fetches an address itself.
+    let (body, transfer) = match is_address {
+        true => (empty(), None),
+        false => {
+            let (body, transfer) = upload::body((source != "-").then_some(source), "Importing")?;
+            (body, Some(transfer))
+        }
+    };
     let mut path = Query::new("/images/create")
-        .with("fromSrc", "-")
+        .with("fromSrc", if is_address { source } else { "-" })
         .with_some("repo", args.reference.as_deref())
         .with_some("message", args.message.as_deref())
         .with_some("platform", args.platform.as_deref());

@@ -40,12 +40,13 @@ pub async fn save(mut response: Response, mut file: Option<Output>, doing: &str)
 
 impl Output {
     /// Opens the place.
-    pub fn open(output: &str) -> Result<Output, Error> {
-        let path = Path::new(output);
-        let wrong = |e: &std::io::Error| Error::new(format!("cannot write {output}: {}", upload::plain(e)));
+    pub fn open(path: impl AsRef<Path>) -> Result<Output, Error> {
+        let path = path.as_ref();
+        let wrong =
+            |e: &std::io::Error| Error::new(format!("cannot write {}: {}", path.display(), upload::plain(e)));
         match path.metadata() {
             Ok(meta) if meta.is_dir() => {
-                return Err(Error::new(format!("invalid output path {output:?}: it is a folder")));
+                return Err(Error::new(format!("invalid output path {path:?}: it is a folder")));
             }
             Ok(meta) if !meta.is_file() => {
                 let file = OpenOptions::new().write(true).open(path).map_err(|e| wrong(&e))?;
@@ -102,11 +103,11 @@ mod tests {
     fn a_file_is_there_when_it_is_complete() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("out");
-        let mut output = Output::open(path.to_str().unwrap()).unwrap();
+        let mut output = Output::open(&path).unwrap();
         output.write(b"x").unwrap();
         assert!(!path.exists());
         output.finish().unwrap();
         assert_eq!(std::fs::read(&path).unwrap(), b"x");
-        assert!(Output::open(folder.path().to_str().unwrap()).is_err());
+        assert!(Output::open(folder.path()).is_err());
     }
 }
