@@ -174,10 +174,10 @@ pub(crate) static ROUTES: &[Route] = &[
     // What its steps may have of the host is judged as of a container that is created.
     route!(POST "/build" Write(NewImage) build::build),
     route!(POST "/build/context" Write(NewImage) build::context),
-    route!(POST "/build/prune" Write(Machine) build::prune),
+    route!(POST "/build/prune" Write(Host) build::prune),
     route!(POST "/build/cancel" Write(NewImage) build::cancel),
     route!(GET "/hull/builds" Read(Machine) build::list),
-    route!(POST "/hull/builds/shell" Write(Machine) build::shell),
+    route!(POST "/hull/builds/shell" Write(Host) build::shell),
     route!(GET "/hull/builds/{}/log" Read(Machine) build::log),
     // Whoever builds so may do what `/build` lets him, and what that refuses is refused there: to each build by itself.
     route!(POST "/session" Write(NewImage) buildkit::session),

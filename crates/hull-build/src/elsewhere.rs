@@ -23,6 +23,11 @@ pub fn is_elsewhere(text: &str) -> bool {
     is_git(text) || is_address(text)
 }
 
+/// An address as it may be shown and written down: without a password or a token in it.
+pub fn shown(address: &str) -> String {
+    git::without_user(address)
+}
+
 impl Builder {
     /// Fetches the context of a build. One that is no archive is the Dockerfile, which is noted in the request then.
     ///
@@ -33,15 +38,17 @@ impl Builder {
         let keep = keep.is_some_and(|value| matches!(value.as_str(), "1" | "true"));
         let context = match self.fetched(address, request, stop, keep).await? {
             Got::Repository(context, commit) => {
-                let address = address.split('#').next().unwrap_or(address).to_owned();
-                request.sources.insert(address, commit.to_string());
+                let shown = shown(address);
+                let repository = shown.split('#').next().unwrap_or(&shown).to_owned();
+                request.sources.insert(repository, commit.to_string());
                 context
             }
             Got::Folder(context) => context,
             Got::File(_, bytes) => {
                 let text = String::from_utf8(bytes).map_err(|_| {
                     Failure::invalid(format!(
-                        "{address} is neither an archive nor a Dockerfile: it is no text"
+                        "{} is neither an archive nor a Dockerfile: it is no text",
+                        shown(address)
                     ))
                 })?;
                 request.dockerfile_text.get_or_insert(text);
@@ -68,8 +75,9 @@ impl Builder {
             return Err(Failure::new(
                 Kind::Forbidden,
                 format!(
-                    "the context {address}: the daemon fetches it from the host's network, which this socket refuses; fetch it \
-                     and build the folder"
+                    "the context {}: the daemon fetches it from the host's network, which this socket refuses; fetch it \
+                     and build the folder",
+                    shown(address)
                 ),
             ));
         }

@@ -14,6 +14,7 @@ use sha2::{Digest as _, Sha256};
 use tokio::io::AsyncWriteExt;
 
 use crate::context::{Context, Folder};
+use crate::elsewhere::shown;
 use crate::failure::{Failure, Result};
 
 /// What was fetched, as long as this is there.
@@ -88,14 +89,15 @@ pub(crate) async fn fetch(
     into_folder: bool,
     stop: &AtomicBool,
 ) -> Result<Fetched> {
-    let failed = |why: String| Failure::new(Kind::System, format!("ADD failed: {source}: {why}"));
+    let shown = shown(source);
+    let failed = |why: String| Failure::new(Kind::System, format!("ADD failed: {shown}: {why}"));
     let url: Uri =
-        source.parse().map_err(|_| Failure::invalid(format!("ADD failed: {source} is no address")))?;
+        source.parse().map_err(|_| Failure::invalid(format!("ADD failed: {shown} is no address")))?;
     let name = match name_of(&url) {
         Some(name) => name,
         None if into_folder => {
             return Err(Failure::invalid(format!(
-                "cannot determine filename from url: {source}: name the file in the destination"
+                "cannot determine filename from url: {shown}: name the file in the destination"
             )));
         }
         None => "file".to_owned(),
@@ -112,7 +114,7 @@ pub(crate) async fn fetch(
     if !reply.status.is_success() {
         return Err(Failure::new(
             Kind::NotFound,
-            format!("ADD failed: {source}: the server answered {}", reply.status),
+            format!("ADD failed: {shown}: the server answered {}", reply.status),
         ));
     }
     let modified = reply.header(LAST_MODIFIED).and_then(|text| jiff::fmt::rfc2822::parse(text).ok());

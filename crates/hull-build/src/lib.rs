@@ -41,7 +41,7 @@ mod underway;
 
 pub use attest::Attest;
 pub use builder::{Builder, Built, CacheFolder, Files, Prepared, Prune, Stop};
-pub use elsewhere::is_elsewhere;
+pub use elsewhere::{is_elsewhere, shown};
 pub use failure::Failure;
 pub use kept::Missing;
 pub use named::Named;

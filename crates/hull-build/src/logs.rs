@@ -19,6 +19,8 @@ use crate::request::Request;
 /// So many logs are kept, and so many bytes of them; those of the builds that ended last.
 const KEPT: usize = 100;
 const BYTES: u64 = 256 << 20;
+/// The longest log, in bytes: what a build prints behind that is not kept, how it ends is.
+const LONGEST: u64 = 16 << 20;
 
 /// The first line of a log.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
@@ -90,6 +92,7 @@ impl Logs {
             out.write_all(b"\n").and_then(|()| out.flush()).map(|()| out)
         });
         let out = out.map_err(|error| tracing::warn!(%error, "the log of a build is not kept")).ok();
+        let out = out.map(|file| Out { file, left: LONGEST });
         Recording { out: Mutex::new(out), begun: Instant::now(), tell }
     }
 
@@ -217,9 +220,35 @@ fn end(path: &Path) -> Option<Value> {
     (line["event"] == "end").then_some(line)
 }
 
+/// A log that is written.
+struct Out {
+    file: BufWriter<File>,
+    /// So many bytes may still come.
+    left: u64,
+}
+
+impl Out {
+    fn line(&mut self, value: &Value) -> std::io::Result<()> {
+        let (is_end, is_output) = (value["event"] == "end", value["event"] == "output");
+        if self.left == 0 && !is_end {
+            return Ok(());
+        }
+        let mut line = serde_json::to_vec(value)?;
+        if line.len() as u64 >= self.left && !is_end {
+            let words = format!("the log is cut off here: {LONGEST} bytes are kept of it\n");
+            line = serde_json::to_vec(&json!({ "event": "cut", "at": value["at"], "text": words }))?;
+            self.left = 0;
+        }
+        self.left = self.left.saturating_sub(line.len() as u64);
+        line.push(b'\n');
+        self.file.write_all(&line)?;
+        if is_output { Ok(()) } else { self.file.flush() }
+    }
+}
+
 /// A build whose log is written.
 pub(crate) struct Recording {
-    out: Mutex<Option<BufWriter<File>>>,
+    out: Mutex<Option<Out>>,
     begun: Instant,
     tell: Tell,
 }
@@ -229,7 +258,7 @@ impl Recording {
     pub(crate) fn begun(self) -> Recording {
         if let Some(out) = &*self.out.lock().unwrap_or_else(PoisonError::into_inner) {
             let locked =
-                rustix::fs::flock(out.get_ref(), rustix::fs::FlockOperation::NonBlockingLockExclusive);
+                rustix::fs::flock(out.file.get_ref(), rustix::fs::FlockOperation::NonBlockingLockExclusive);
             if let Err(error) = locked {
                 tracing::debug!(%error, "the log of a build is not locked");
             }
@@ -241,11 +270,7 @@ impl Recording {
         value["at"] = json!((self.begun.elapsed().as_secs_f64() * 1000.0).round() / 1000.0);
         let mut out = self.out.lock().unwrap_or_else(PoisonError::into_inner);
         let Some(file) = out.as_mut() else { return };
-        let flush = value["event"] != "output";
-        let written = serde_json::to_writer(&mut *file, value).map_err(std::io::Error::from);
-        let written = written.and_then(|()| file.write_all(b"\n"));
-        let written = written.and_then(|()| if flush { file.flush() } else { Ok(()) });
-        if let Err(error) = written {
+        if let Err(error) = file.line(value) {
             tracing::warn!(%error, "the rest of a build's log is not kept");
             *out = None;
         }
@@ -316,5 +341,20 @@ mod tests {
         assert_eq!(logs.list().unwrap().len(), 2);
         logs.clear();
         assert!(logs.list().unwrap().is_empty());
+    }
+    #[test]
+    fn a_log_that_is_too_long_is_cut_off_and_has_its_end() {
+        let folder = tempfile::tempdir().unwrap();
+        let logs = Logs::open(folder.path().join("logs")).unwrap();
+        let recording = logs.record(&Request::default(), "Dockerfile", Arc::new(Silence)).begun();
+        let text = "x".repeat(1 << 20);
+        for _ in 0..20 {
+            recording.event(Event::Output { step: 1, text: text.clone(), error: false });
+        }
+        recording.ended(Ok("sha256:00".to_owned()));
+        let listed = logs.list().unwrap();
+        assert!(listed[0].size <= LONGEST + 4096 && listed[0].end.is_some(), "{listed:?}");
+        let text = fs::read_to_string(logs.find(&listed[0].head.id).unwrap()).unwrap();
+        assert_eq!(text.lines().filter(|line| line.contains("cut off")).count(), 1);
     }
 }

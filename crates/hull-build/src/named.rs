@@ -1,7 +1,7 @@
 //! Contexts beside the build's own, by names (`--build-context`): in the place of an image, or of a stage.
 
 use std::io::Read;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use hull_image::archive::{self, CopyOptions, DigestOptions, Entering, Found};
 use hull_image::reference::Reference;
@@ -53,6 +53,9 @@ impl Builder {
     /// # Errors
     /// It is malformed, or has another number of images.
     pub fn receive_layout(&self, archive: &mut dyn Read, platform: Option<&Platform>) -> Result<Named> {
+        // One after the other: what one takes away again may be what the next has found here.
+        static TURN: Mutex<()> = Mutex::new(());
+        let _turn = TURN.lock().unwrap_or_else(PoisonError::into_inner);
         let images = &self.engine.images;
         let before: Vec<_> = images.images().iter().map(|image| image.id).collect();
         let loaded = images.load(archive, platform, &|_| {})?;

@@ -1,6 +1,6 @@
 //! Where a build goes, in the words of BuildKit's exporters.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use hull_engine::Kind;
 use hull_image::Image;
@@ -93,7 +93,8 @@ impl Output {
                 other => return Err(wrong(format!("unexpected key {other:?}"))),
             }
         }
-        names.dedup();
+        let mut seen = BTreeSet::new();
+        names.retain(|name| seen.insert(name.clone()));
         output.names =
             names.iter().map(|name| Reference::parse_tag(name)).collect::<hull_image::Result<_>>()?;
         output.check(attested).map_err(wrong)?;

@@ -1,8 +1,10 @@
 //! Contexts that come as the body of a request of their own, beside the one that orders their build.
 
 use std::collections::HashMap;
+use std::collections::hash_map::Entry;
 use std::io::{self, Read};
 use std::path::PathBuf;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
@@ -19,11 +21,15 @@ type Key = (Option<PathBuf>, String);
 #[derive(Default)]
 pub struct Archives {
     offered: Mutex<HashMap<Key, Offered>>,
+    /// So many were offered so far.
+    count: AtomicU64,
     changed: Notify,
 }
 
 /// An archive on offer.
 struct Offered {
+    /// Which one it is: another may get its name when it was taken.
+    number: u64,
     archive: Box<dyn Read + Send>,
     /// Dropped with the archive: whoever offered it hears of that.
     _done: oneshot::Sender<()>,
@@ -39,11 +45,23 @@ impl Read for Taken {
 }
 
 /// Takes an offer back that nobody has taken.
-struct Offer<'a>(&'a Archives, Key);
+struct Offer<'a> {
+    archives: &'a Archives,
+    key: Key,
+    number: u64,
+}
+
+impl Offer<'_> {
+    fn is_open(&self) -> bool {
+        self.archives.offered().get(&self.key).is_some_and(|offered| offered.number == self.number)
+    }
+}
 
 impl Drop for Offer<'_> {
     fn drop(&mut self) {
-        self.0.offered().remove(&self.1);
+        if self.is_open() {
+            self.archives.offered().remove(&self.key);
+        }
     }
 }
 
@@ -51,7 +69,7 @@ impl Archives {
     /// Offers an archive to the build of that name, and waits until that has read it.
     ///
     /// # Errors
-    /// No such build takes it.
+    /// No such build takes it, or one is on offer for it already.
     pub async fn offer(
         &self,
         socket: Option<PathBuf>,
@@ -60,11 +78,17 @@ impl Archives {
     ) -> Result<(), Failure> {
         let key = (socket, build.to_owned());
         let (done, mut read) = oneshot::channel();
-        self.offered().insert(key.clone(), Offered { archive, _done: done });
+        let number = self.count.fetch_add(1, Ordering::Relaxed);
+        match self.offered().entry(key.clone()) {
+            Entry::Occupied(_) => {
+                return Err(Failure::invalid(format!("a context was sent for the build {build} already")));
+            }
+            Entry::Vacant(place) => drop(place.insert(Offered { number, archive, _done: done })),
+        }
+        let offer = Offer { archives: self, key, number };
         self.changed.notify_waiters();
-        let offer = Offer(self, key);
         if tokio::time::timeout(PATIENCE, &mut read).await.is_err() {
-            if self.offered().contains_key(&offer.1) {
+            if offer.is_open() {
                 return Err(Failure::invalid(format!(
                     "no build {build} takes the context that was sent for it"
                 )));

@@ -11,7 +11,7 @@ use hull_build::dockerfile::lint::Warning;
 use hull_build::dockerfile::{self, Dockerfile, Kind as Instruction, MountKind, Source};
 use hull_build::plan::{Base, Plan, plan};
 use hull_build::progress::Listener;
-use hull_build::{Builder, Built, Failure, Named, Prepared, Request, Secret, Stop};
+use hull_build::{Builder, Built, Failure, Named, Prepared, Request, Secret, Stop, shown};
 use hull_engine::Engine;
 use hull_image::reference::Reference;
 
@@ -109,9 +109,9 @@ impl Job {
             true => None,
             false => Some(self.definition((&dockerfile, folders.of(&dockerfile)), &request).await?),
         };
-        let planned =
+        let of_definition =
             definition.as_ref().map(|definition| planned(&definition.source, &request)).transpose()?;
-        if let Some((_, plan)) = &planned {
+        if let Some((_, plan)) = &of_definition {
             self.ask_for_what_is_private(&mut request, plan).await?;
         }
         let source = definition.as_ref().map(|definition| definition.source.clone());
@@ -127,12 +127,14 @@ impl Job {
             }
             (Place::Folder(name), None) => {
                 let ignore = definition.and_then(|definition| definition.ignore);
-                let paths = planned.as_ref().and_then(|(_, plan)| self.paths(plan, &request));
+                let paths = of_definition.as_ref().and_then(|(_, plan)| self.paths(plan, &request));
                 let folder = (&*name, folders.of(&name));
                 self.received(folder, "[internal] load build context", &request, ignore, paths).await?
             }
             (Place::Address(address), None) => {
-                let work = self.trace.begin(&format!("[internal] load remote build context {address}"));
+                self.ask_for_git(&mut request, &address).await?;
+                let work =
+                    self.trace.begin(&format!("[internal] load remote build context {}", shown(&address)));
                 let context = self.builder.fetch_context(&address, &mut request, &self.stop).await?;
                 work.done();
                 context
@@ -141,6 +143,13 @@ impl Job {
                 return Err(Failure::invalid("the build context did not come").into());
             }
         };
+        if of_definition.is_none()
+            && let Some(source) = Self::source_in(&context, &request)?
+            // What is wrong with it is told when it is read as a whole.
+            && let Ok((_, plan)) = planned(&source, &request)
+        {
+            self.ask_for_what_is_private(&mut request, &plan).await?;
+        }
         let check_only = request.check_only;
         let (builder, stop) = (Arc::clone(&self.builder), self.stop.clone());
         let prepared =
@@ -182,7 +191,9 @@ impl Job {
                 Ok(Named::Given(self.engine.images.draft_of(&image)?))
             }
             NamedPlace::Address(address) => {
-                let work = self.trace.begin(&format!("[context {name}] load remote build context {address}"));
+                let work = self
+                    .trace
+                    .begin(&format!("[context {name}] load remote build context {}", shown(&address)));
                 let fetched = self.builder.fetch_named(&address, request, &self.stop).await?;
                 work.done();
                 Ok(fetched)
@@ -336,6 +347,31 @@ impl Job {
             }
         }
         Some(paths)
+    }
+
+    /// The Dockerfile that came with the context, by itself or in it; none where there is none.
+    fn source_in(context: &Context, request: &Request) -> Result<Option<Source>, Failure> {
+        let given = request.dockerfile.trim_start_matches("./");
+        let name = if given.is_empty() { "Dockerfile" } else { given };
+        let text = match &request.dockerfile_text {
+            Some(text) => Some(text.clone()),
+            None => context.text(name)?,
+        };
+        Ok(text.map(|text| Source { name: name.to_owned(), text }))
+    }
+
+    /// Asks for what tells a git server who asks, by the names that BuildKit has for it.
+    async fn ask_for_git(&self, request: &mut Request, address: &str) -> Result<(), Failure> {
+        let url = shown(address);
+        let host = url.split_once("://").map(|(_, rest)| rest.split(['/', '#']).next().unwrap_or(rest));
+        for name in ["GIT_AUTH_TOKEN", "GIT_AUTH_HEADER"] {
+            for id in host.map(|host| format!("{name}.{host}")).into_iter().chain([name.to_owned()]) {
+                if let Some(bytes) = self.session.secret(&id).await.map_err(failed)? {
+                    request.secrets.insert(id, Secret(bytes));
+                }
+            }
+        }
+        Ok(())
     }
 
     /// Asks for secrets and credentials: those that the plan names.

@@ -55,7 +55,7 @@ impl Default for Place {
 }
 
 /// Attributes that say of the build what no build depends on.
-const TOLD_ONLY: &[&str] = &["frontend.caps", "cmdline", "source", "contextkey", "dockerfilekey"];
+const TOLD_ONLY: &[&str] = &["frontend.caps", "cmdline", "contextkey", "dockerfilekey"];
 
 fn unsupported(what: &str) -> Failure {
     Failure::new(Kind::NotImplemented, format!("{what} is not supported by hull"))
@@ -131,6 +131,7 @@ impl Order {
                 return Err(unsupported(&format!("the request {value} to the Dockerfile frontend")));
             }
             _ if TOLD_ONLY.contains(&name) => {}
+            "source" if !value.is_empty() => return frontend(value),
             _ if name.contains(':') || !value.is_empty() => return self.prefixed(name, value),
             _ => {}
         }
@@ -338,6 +339,7 @@ mod tests {
         for (name, value) in [
             ("never-heard-of", "1"),
             ("build-arg:BUILDKIT_SYNTAX", "someone/frontend"),
+            ("source", "someone/frontend"),
             ("attest:sbom", "generator=x"),
             ("cache-imports", r#"[{"Type":"gha","Attrs":{}}]"#),
             ("context", "input:x"),

@@ -98,6 +98,8 @@ fn secrets_and_arguments_are_given_and_failures_are_shown_in_their_lines() {
         $ build -t a --build-arg A=given --secret id=t,src=token --label l=v ctx >log 2>&1; hull run --rm a cat /a; hull image inspect -f '{{.Config.Labels.l}}' a
         given
         v
+        $ tar -C ctx -c . | build -t b --build-arg A=piped --secret id=t,src=token - >log 2>&1; hull run --rm b cat /a
+        piped
         $ build ctx 2>&1 | grep -o "can't open '/run/secrets/t'" | head -1
         can't open '/run/secrets/t'
         $ printf '%s\n' 'FROM busybox' '' 'RUN echo said; exit 9' >ctx/Dockerfile; build ctx 2>&1 | grep -e '3 |' -e '^ERROR:\|^failed to solve' | head -2 | sed 's/^.*\(failed to solve\)/\1/; s/ *$//' | sort

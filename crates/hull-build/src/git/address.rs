@@ -176,11 +176,16 @@ impl Address {
     }
 }
 
-fn without_user(text: &str) -> String {
-    match (text.split_once("://"), text.split_once('@')) {
-        (Some((scheme, _)), Some((_, rest))) => format!("{scheme}://{rest}"),
-        _ => text.to_owned(),
-    }
+/// An address as it may be shown and written down: without who asks, and without what `?token=` may say of it.
+pub(crate) fn without_user(text: &str) -> String {
+    let Some((scheme, rest)) = text.split_once("://") else { return text.to_owned() };
+    let end = rest.find(['/', '?', '#']).unwrap_or(rest.len());
+    let (authority, path) = rest.split_at(end);
+    let host = authority.rsplit_once('@').map_or(authority, |(_, host)| host);
+    let (path, fragment) = path.split_once('#').map_or((path, None), |(path, rest)| (path, Some(rest)));
+    let path = path.split('?').next().unwrap_or(path);
+    let fragment = fragment.map(|fragment| format!("#{fragment}")).unwrap_or_default();
+    format!("{scheme}://{host}{path}{fragment}")
 }
 
 #[cfg(test)]
@@ -212,6 +217,13 @@ mod tests {
             assert!(message.contains(why), "{text}: {message}");
         }
         assert!(!Address::parse("https://u:secret@e").unwrap_err().message.contains("secret"));
+        for (text, shown) in [
+            ("https://u:p@w@e:1/a@b.git?token=x#main:sub", "https://e:1/a@b.git#main:sub"),
+            ("https://e?token=x", "https://e"),
+            ("./a@b", "./a@b"),
+        ] {
+            assert_eq!(without_user(text), shown);
+        }
     }
 
     #[test]

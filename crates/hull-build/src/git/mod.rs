@@ -18,7 +18,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64};
 
 use hull_image::registry::Registries;
 
-pub(crate) use self::address::{Address, is_git};
+pub(crate) use self::address::{Address, is_git, without_user};
 use self::checkout::{Checkout, Written};
 pub(crate) use self::object::Oid;
 use self::pack::Pack;

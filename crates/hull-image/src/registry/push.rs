@@ -246,7 +246,11 @@ impl Push<'_> {
         let layers: Vec<Descriptor> = layers
             .iter()
             .map(|layer| Descriptor {
-                media_type: OCI_LAYER_GZIP.to_owned(),
+                // What came with a manifest of Docker's is named in the words of OCI's.
+                media_type: match layer.media_type.as_str() {
+                    DOCKER_LAYER => OCI_LAYER_GZIP.to_owned(),
+                    other => other.to_owned(),
+                },
                 size: layer.size,
                 ..Descriptor::of(layer.digest)
             })

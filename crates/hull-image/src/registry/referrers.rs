@@ -15,8 +15,8 @@ use crate::config::null_is_default;
 use crate::reference::Reference;
 use crate::{Digest, Result};
 
-/// A page of the list may not be larger, and there may not be more pages and entries.
-const PAGE_LIMIT: usize = 4 << 20;
+/// All pages of the list together may not be larger, in bytes, and there may not be more pages and entries.
+const LIST_LIMIT: usize = 8 << 20;
 const PAGES: usize = 100;
 const MOST: usize = 10_000;
 
@@ -109,7 +109,7 @@ impl Repository {
     async fn listed(&self, of: &Digest, artifact_type: Option<&str>) -> Answer<Option<Vec<Referrer>>> {
         let filter = artifact_type.map(|wanted| format!("?artifactType={}", encode(wanted)));
         let mut next = Some(self.url(&format!("referrers/{of}{}", filter.unwrap_or_default()))?);
-        let mut referrers = Vec::new();
+        let (mut referrers, mut left) = (Vec::new(), LIST_LIMIT);
         for page in 0..PAGES {
             let Some(url) = next.take() else { break };
             let reply = match self.session.call(Call::new(Method::GET, url).header(ACCEPT, OCI_INDEX)).await {
@@ -119,7 +119,9 @@ impl Repository {
                 reply => reply?,
             };
             next = following(&reply);
-            referrers.extend(read(&reply.bytes(PAGE_LIMIT, "the list of referrers").await?)?);
+            let bytes = reply.bytes(left, "the list of referrers").await?;
+            left -= bytes.len();
+            referrers.extend(read(&bytes)?);
             if referrers.len() > MOST {
                 return Err(Failure::Wrong(format!("the list of referrers has more than {MOST}")));
             }

@@ -147,6 +147,7 @@ impl Repository {
         };
         for referrer in self.referrers(of, Some(ARTIFACT)).await?.into_iter().take(MOST) {
             layers.extend(signed(&self.manifest(&referrer.digest.to_string()).await?)?);
+            layers.truncate(MOST);
         }
         Ok(layers)
     }

@@ -23,7 +23,7 @@ pub struct Counted {
 /// What is counted besides.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Further {
-    /// Memory with swap on v1, swap alone on v2.
+    /// Memory with swap, on v2 too, whose own files have swap alone: as runc tells it.
     pub swap: Option<Counted>,
     /// The kernel's own memory.
     pub kernel: Option<Counted>,
@@ -58,6 +58,9 @@ pub(super) fn read(cgroup: &impl Folders) -> io::Result<Further> {
         further.kernel_tcp = v1(&folder, "memory.kmem.tcp.")?;
     } else if let Some(folder) = cgroup.v2("memory") {
         further.swap = v2(&folder, "memory.swap", "max")?;
+        if let Some(swap) = &mut further.swap {
+            with_memory(swap, &folder)?;
+        }
         let kernel = keyed(&text(&folder.join("memory.stat"))?, "kernel");
         further.kernel = kernel.map(|usage| Counted { usage, limit: u64::MAX, ..Counted::default() });
     }
@@ -103,6 +106,14 @@ fn v2(folder: &Path, prefix: &str, event: &str) -> io::Result<Option<Counted>> {
     let events = text(&folder.join(format!("{prefix}.events")))?;
     let limit = file("max")?.unwrap_or(u64::MAX);
     Ok(Some(Counted { usage, max: file("peak")?, limit, failcnt: keyed(&events, event).unwrap_or(0) }))
+}
+
+/// Adds what a cgroup of v2 has of memory to what it has of swap.
+fn with_memory(swap: &mut Counted, folder: &Path) -> io::Result<()> {
+    swap.usage += number(&folder.join("memory.current"))?.unwrap_or(0);
+    let limit = number(&folder.join("memory.max"))?.unwrap_or(u64::MAX);
+    swap.limit = swap.limit.saturating_add(limit);
+    Ok(())
 }
 
 /// The sizes of huge pages that there are files for.
@@ -154,5 +165,14 @@ mod tests {
         let counted = v2(folder.path(), "hugetlb.2MB", "max").unwrap().unwrap();
         assert_eq!(counted, Counted { usage: 4096, max: None, limit: u64::MAX, failcnt: 3 });
         assert_eq!(v2(folder.path(), "memory.swap", "max").unwrap(), None);
+        for (name, value) in [("memory.current", "4096\n"), ("memory.max", "8192\n")] {
+            std::fs::write(folder.path().join(name), value).unwrap();
+        }
+        let swap = |limit| Counted { usage: 100, limit, ..Counted::default() };
+        for (limit, with) in [(1000, 9192), (u64::MAX, u64::MAX)] {
+            let mut counted = swap(limit);
+            with_memory(&mut counted, folder.path()).unwrap();
+            assert_eq!(counted, Counted { usage: 4196, ..swap(with) });
+        }
     }
 }

@@ -67,6 +67,7 @@ pub async fn show(context: &Context, id: &str) -> Result<ExitStatus, Error> {
                     outln!("#{step} {at:.3} {}", super::show::shown(&whole))?;
                 }
             }
+            "cut" => outln!("{}", text("text").trim_end())?,
             "done" | "failed" => {
                 if let Some(rest) = partial.remove(&step).filter(|rest| !rest.is_empty()) {
                     outln!("#{step} {at:.3} {}", super::show::shown(&rest))?;

@@ -9,7 +9,7 @@ pub mod timestamp;
 pub mod upload;
 
 use std::cmp::Ordering;
-use std::io::{BufRead as _, Write as _};
+use std::io::{BufRead as _, IsTerminal as _, Write as _};
 
 use serde_json::{Map, Value, json};
 
@@ -24,7 +24,11 @@ pub fn print_list(
     headers: &[(&str, &str)],
     rows: &[Value],
 ) -> Result<(), Error> {
-    let text = format::list_text(spec, default_table, headers, rows).map_err(Error::new)?;
+    let mut text = format::list_text(spec, default_table, headers, rows).map_err(Error::new)?;
+    // Names and annotations are others' words: no terminal is to obey them.
+    if std::io::stdout().is_terminal() {
+        text.retain(|c| !c.is_control() || matches!(c, '\n' | '\t'));
+    }
     crate::out!("{text}")
 }
 
