@@ -2,6 +2,7 @@
 
 use std::collections::VecDeque;
 use std::os::fd::OwnedFd;
+use std::path::Path;
 
 use hull_engine::container::Step;
 use hull_engine::model::{Config, CreateBody};
@@ -86,6 +87,10 @@ impl Stage {
     /// Keeps the files of a command that failed, as it left them, with the variables that it saw. Where they cannot be kept
     /// the failure is told all the same.
     async fn keep_failed(&self, step: Step, stubs: &[String], created_by: &str) -> Option<Digest> {
+        if is_short_of_room(&self.build.places.temporary) {
+            // What it left may be why.
+            return None;
+        }
         step.clear_mount_points(stubs).ok()?;
         let sealed = Box::pin(step.seal()).await.ok()?;
         let layer = sealed.as_ref().map(|(layer, _)| layer);
@@ -271,6 +276,11 @@ impl Text {
     fn finish(self) -> String {
         String::from_utf8_lossy(&self.0).into_owned()
     }
+}
+
+/// Whether a folder's file system has less than a twentieth of its room left.
+fn is_short_of_room(folder: &Path) -> bool {
+    rustix::fs::statvfs(folder).is_ok_and(|disk| disk.f_bavail < disk.f_blocks / 20)
 }
 
 #[cfg(test)]

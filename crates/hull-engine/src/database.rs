@@ -75,11 +75,9 @@ impl Database {
         }
         let mut log = path.as_os_str().to_owned();
         log.push("-wal");
-        Ok(Database {
-            connection: Mutex::new(connection),
-            log: log.into(),
-            sync_waits: AtomicBool::new(false),
-        })
+        let log = PathBuf::from(log);
+        hull_image::disk::reserve_log(&log);
+        Ok(Database { connection: Mutex::new(connection), log, sync_waits: AtomicBool::new(false) })
     }
 
     /// Writes a document, whether it is there or not.

@@ -69,12 +69,7 @@ fn what_is_not_there_says_so() {
     if Engine::under_test() == Engine::Docker {
         return;
     }
-    for (method, path, name) in [
-        ("POST", "/swarm/init", "swarm"),
-        ("POST", "/plugins/pull", "plugins"),
-        ("POST", "/session", "session"),
-        ("POST", "/grpc", "grpc"),
-    ] {
+    for (method, path, name) in [("POST", "/swarm/init", "swarm"), ("POST", "/plugins/pull", "plugins")] {
         let response = api.send(method, path, "", &[]).expect("an answer");
         assert_eq!(response.status, 501, "{method} {path}: {}", response.text());
         assert!(response.message().contains(name), "{method} {path}: {}", response.text());

@@ -29,6 +29,10 @@ fn a_full_disk_ends_the_build_and_nothing_else() {
     hull_tests::wait_until("what was half made has gone", hull_tests::PATIENCE, || {
         std::fs::read_dir(&temporary).is_ok_and(|mut left| left.next().is_none())
     });
+    // What was removed goes behind.
+    hull_tests::wait_until("there is room again", hull_tests::PATIENCE, || {
+        rustix::fs::statvfs(disk.path()).is_ok_and(|disk| disk.f_bavail * disk.f_frsize > 40_000_000)
+    });
     daemon.session(
         r#"
         $ rm ctx/file; printf '%s\n' 'FROM busybox' 'RUN echo small >/small' 'RUN dd if=/dev/zero of=/fits bs=1M count=20 2>/dev/null' >ctx/Dockerfile; hull build --progress plain -t fits ctx 2>&1 | grep -c CACHED; hull run --rm fits sh -c 'cat /small; wc -c </fits'

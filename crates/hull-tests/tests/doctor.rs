@@ -5,7 +5,7 @@ use hull_tests::Daemon;
 #[test]
 fn what_containers_need_is_found_on_a_machine_that_runs_them() {
     let daemon = Daemon::start();
-    let before = daemon.census();
+    let before = daemon.settled();
     daemon.session(
         r#"
         $ hull doctor --json | jq -r '.[] | select(.name == "overlay" or .name == "nftables" or .name == "veth" or .name == "net") | .name + " " + .state' | sort
@@ -21,7 +21,7 @@ fn what_containers_need_is_found_on_a_machine_that_runs_them() {
         7
         "#,
     );
-    assert_eq!(daemon.census(), before);
+    daemon.comes_back_to(&before);
 }
 
 #[test]

@@ -2,8 +2,10 @@
 
 mod kernel;
 mod limit;
+mod reserve;
 
 pub use limit::{Limiter, Usage};
+pub use reserve::reserve_log;
 
 use std::path::Path;
 

@@ -80,6 +80,9 @@ impl Database {
              PRAGMA user_version = {VERSION};
              COMMIT;"
         ))?;
+        let mut log = path.as_os_str().to_owned();
+        log.push("-wal");
+        crate::disk::reserve_log(Path::new(&log));
         Ok(Database { connection })
     }
 
