@@ -7,6 +7,8 @@
 use std::collections::HashSet;
 use std::io::{self, Read, Write};
 
+pub use hull_image::{get_number, put_number};
+
 /// The first line. Changes with the format.
 const VERSION: &[u8] = b"hull.context.1\n";
 
@@ -203,41 +205,6 @@ fn malformed(why: impl Into<String>) -> io::Error {
 
 fn text(path: &[u8]) -> String {
     String::from_utf8_lossy(path).into_owned()
-}
-
-/// Writes a number.
-///
-/// # Errors
-/// Who takes it does not.
-pub fn put_number(out: &mut dyn Write, mut value: u64) -> io::Result<()> {
-    let mut bytes = [0; 10];
-    let mut count = 0;
-    loop {
-        let low = (value & 0x7f) as u8;
-        value >>= 7;
-        bytes[count] = if value == 0 { low } else { low | 0x80 };
-        count += 1;
-        if value == 0 {
-            return out.write_all(&bytes[..count]);
-        }
-    }
-}
-
-/// Reads a number.
-///
-/// # Errors
-/// There is none.
-pub fn get_number(source: &mut dyn Read) -> io::Result<u64> {
-    let mut value = 0u64;
-    for shift in (0..64).step_by(7) {
-        let mut byte = [0];
-        source.read_exact(&mut byte)?;
-        value |= u64::from(byte[0] & 0x7f) << shift;
-        if byte[0] & 0x80 == 0 {
-            return Ok(value);
-        }
-    }
-    Err(malformed("a number in it does not end"))
 }
 
 fn get_signed(source: &mut dyn Read) -> io::Result<i64> {

@@ -13,6 +13,7 @@ mod error;
 pub mod fault;
 pub mod instruction;
 mod layer;
+mod number;
 pub mod reference;
 pub mod registry;
 mod store;
@@ -22,6 +23,7 @@ pub use config::{ContainerConfig, ImageConfig};
 pub use digest::{Digest, ImageId};
 pub use error::{Error, Kind, Result};
 pub use layer::remove::{empty_folder, remove_tree};
+pub use number::{get_number, put_number};
 pub use store::{
     Change, ChangeKind, Check, Checked, Commit, Count, Difference, DiskUsage, Draft, Driver, Finding, Held,
     HistoryEntry, Image, ImageUsage, Import, InUse, Layer, LayerBlob, LayerWork, Loaded, Platform, Progress,

@@ -5,6 +5,7 @@ use std::io::Read;
 use std::os::fd::{AsRawFd, BorrowedFd};
 
 use hull_engine::Kind;
+use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 use rustix::fs::{Dir, FileType, Mode, OFlags, ResolveFlags, fstat, openat2};
 use rustix::io::Errno;
 
@@ -55,18 +56,11 @@ impl Package {
     }
 }
 
-/// With what means something in an address as its number.
-fn encoded(text: &str) -> String {
-    let mut encoded = String::new();
-    for byte in text.bytes() {
-        match byte {
-            b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'.' | b'-' | b'_' | b'~' => {
-                encoded.push(char::from(byte))
-            }
-            _ => encoded.push_str(&format!("%{byte:02X}")),
-        }
-    }
-    encoded
+/// What means nothing in an address (RFC 3986, 2.3) stays; all else is written as its number.
+const RESERVED: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~');
+
+fn encoded(text: &str) -> impl std::fmt::Display + '_ {
+    utf8_percent_encode(text, RESERVED)
 }
 
 /// The packages that the files beneath a root say are installed.

@@ -15,6 +15,7 @@ use std::path::Path;
 use rustix::fs::{Mode, OFlags, ResolveFlags, openat2};
 
 use crate::Digest;
+use crate::number::{get_number, put_number};
 use crate::tar::Record;
 
 const RAW: u8 = 0;
@@ -57,7 +58,7 @@ impl SplitWriter {
     fn flush(&mut self) -> io::Result<()> {
         if !self.raw.is_empty() {
             self.out.write_all(&[RAW])?;
-            number(&mut self.out, self.raw.len() as u64)?;
+            put_number(&mut self.out, self.raw.len() as u64)?;
             self.out.write_all(&self.raw)?;
             self.raw.clear();
         }
@@ -83,38 +84,11 @@ impl Record for SplitWriter {
         self.flush()?;
         self.contents += 1;
         self.out.write_all(&[CONTENTS])?;
-        number(&mut self.out, path.len() as u64)?;
+        put_number(&mut self.out, path.len() as u64)?;
         self.out.write_all(path)?;
-        number(&mut self.out, offset)?;
-        number(&mut self.out, length)
+        put_number(&mut self.out, offset)?;
+        put_number(&mut self.out, length)
     }
-}
-
-fn number(out: &mut impl Write, mut value: u64) -> io::Result<()> {
-    let mut bytes = [0; 10];
-    let mut count = 0;
-    loop {
-        let low = (value & 0x7f) as u8;
-        value >>= 7;
-        bytes[count] = if value == 0 { low } else { low | 0x80 };
-        count += 1;
-        if value == 0 {
-            return out.write_all(&bytes[..count]);
-        }
-    }
-}
-
-fn read_number(source: &mut impl Read) -> io::Result<u64> {
-    let mut value = 0u64;
-    for shift in (0..64).step_by(7) {
-        let mut byte = [0];
-        source.read_exact(&mut byte)?;
-        value |= u64::from(byte[0] & 0x7f) << shift;
-        if byte[0] & 0x80 == 0 {
-            return Ok(value);
-        }
-    }
-    Err(io::Error::new(io::ErrorKind::InvalidData, "a number that does not end"))
 }
 
 /// Writes a layer's archive again, from its split file, its kept files and its tree.
@@ -129,7 +103,7 @@ pub(crate) fn assemble(split: &Path, kept: &Path, tree: &Path, out: &mut dyn Wri
             return Ok(());
         }
         if tag[0] == RAW {
-            let length = read_number(&mut source)?;
+            let length = get_number(&mut source)?;
             let mut left = length;
             while left > 0 {
                 let count = buffer.len().min(usize::try_from(left).unwrap_or(usize::MAX));
@@ -139,9 +113,9 @@ pub(crate) fn assemble(split: &Path, kept: &Path, tree: &Path, out: &mut dyn Wri
             }
             continue;
         }
-        let mut path = vec![0; usize::try_from(read_number(&mut source)?.min(1 << 20)).unwrap_or(0)];
+        let mut path = vec![0; usize::try_from(get_number(&mut source)?.min(1 << 20)).unwrap_or(0)];
         source.read_exact(&mut path)?;
-        let (offset, length) = (read_number(&mut source)?, read_number(&mut source)?);
+        let (offset, length) = (get_number(&mut source)?, get_number(&mut source)?);
         let file = files.open(&path, contents)?;
         contents += 1;
         copy(&file, offset, length, &mut buffer, out)?;
