@@ -5,7 +5,7 @@ use std::time::Duration;
 use hull_engine::Result;
 use hull_image::registry::Settings;
 
-use super::Flags;
+use super::flags::Flags;
 
 /// Lays flags over the file over the defaults.
 ///

@@ -8,7 +8,10 @@ use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::reload;
 use tracing_subscriber::util::SubscriberInitExt;
 
-use super::{Flags, log_level, read_file, registries, runtimes};
+use super::file::read_file;
+use super::flags::Flags;
+use super::settle::log_level;
+use super::{registries, runtimes};
 
 /// Sets how much is logged from now on.
 pub(super) type SetLevel = Box<dyn Fn(tracing::Level) -> Result<()> + Send + Sync>;

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use hull_engine::{Error, Program, Result, Runtimes};
 use serde::Deserialize;
 
-use super::absolute;
+use super::settle::absolute;
 
 /// A runtime as Docker's file writes it.
 #[derive(Clone, Debug, Default, Deserialize)]
