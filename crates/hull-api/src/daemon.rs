@@ -1,8 +1,10 @@
 //! `hull daemon`, from its flags to its end.
 
+mod docker;
 mod file;
 mod flags;
 mod hosts;
+mod messages;
 mod pidfile;
 mod registries;
 mod reload;
@@ -14,6 +16,7 @@ use std::fs;
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::Arc;
+use std::time::Duration;
 
 use clap::ArgMatches;
 use hull_build::Builder;
@@ -24,6 +27,7 @@ use tokio::signal::unix::{SignalKind, signal};
 
 pub use self::flags::{Flags, command};
 use self::hosts::listeners;
+use self::messages::log_to_standard_error;
 use self::pidfile::Pidfile;
 use self::reload::Reload;
 use self::settle::settle;
@@ -44,15 +48,21 @@ struct Settings {
     group: Option<u32>,
     tls: Option<tokio_rustls::TlsAcceptor>,
     level: tracing::Level,
+    /// Messages are JSON objects.
+    json_log: bool,
+    /// How long containers have to end with the daemon (none: as long as they need), where they are to.
+    shutdown: Option<Option<Duration>>,
+    oom_score_adjust: Option<i32>,
     /// Clients on TCP are trusted from anywhere: they show a certificate, or the flag says so.
     trusted: bool,
 }
 
-/// Runs the daemon until it is told to end.
-pub fn main(arguments: impl Iterator<Item = OsString>) -> ExitCode {
+/// Runs the daemon until it is told to end; one that was called as `dockerd` has Docker's places for its socket, pidfile
+/// and configuration.
+pub fn main(arguments: impl Iterator<Item = OsString>, is_dockerd: bool) -> ExitCode {
     let parsed = command().try_get_matches_from(arguments).and_then(|matches| {
         let flags = <Flags as clap::FromArgMatches>::from_arg_matches(&matches)?;
-        Ok((flags, matches))
+        Ok((Flags { is_dockerd, ..flags }, matches))
     });
     let (flags, given) = match parsed {
         Ok(parsed) => parsed,
@@ -79,7 +89,12 @@ fn start(flags: Flags, given: &ArgMatches) -> Result<()> {
         ));
     }
     let settings = settle(flags.clone(), given)?;
-    let set_level = reload::log_to_standard_error(settings.level);
+    if flags.validate {
+        eprintln!("configuration OK");
+        return Ok(());
+    }
+    let set_level = log_to_standard_error(settings.level, settings.json_log);
+    docker::warn(&flags);
     let reload = Reload { flags, given: given.clone(), set_level };
     fs::create_dir_all(&settings.engine.exec_root).map_err(|error| {
         Error::system(format_args!("make the folder {}", settings.engine.exec_root.display()), error)
@@ -91,6 +106,12 @@ fn start(flags: Flags, given: &ArgMatches) -> Result<()> {
     }
     // Before there are threads: the launcher is a fork of a small process.
     let launcher = launcher::start()?;
+    // Behind the launcher, whose containers have a figure of their own.
+    if let Some(adjust) = settings.oom_score_adjust {
+        fs::write("/proc/self/oom_score_adj", adjust.to_string()).map_err(|error| {
+            Error::system(format_args!("set the daemon's oom_score_adj to {adjust}"), error)
+        })?;
+    }
     hull_runtime::shim::share_heap();
     let workers = std::thread::available_parallelism().map_or(2, std::num::NonZero::get).clamp(2, 8);
     let runtime = tokio::runtime::Builder::new_multi_thread()
@@ -145,10 +166,16 @@ async fn run(settings: Settings, launcher: Launcher, reload: &Reload) -> Result<
             _ = hang_up.recv() => reload.run(&engine),
         }
     }
-    tracing::info!("the daemon ends; containers run on");
+    match settings.shutdown {
+        None => tracing::info!("the daemon ends; containers run on"),
+        Some(_) => tracing::info!("the daemon ends, and its containers with it"),
+    }
     // Listeners go first, so that nobody is half served.
     sockets.close().await;
     tasks.shutdown().await;
+    if let Some(patience) = settings.shutdown {
+        engine.stop_all(patience).await;
+    }
     engine.leave_cgroups();
     Ok(())
 }

@@ -263,6 +263,7 @@ fn protocol() -> http1::Builder {
 async fn answer(service: Service, request: hyper::Request<Incoming>, caller: Caller) -> Response {
     let (method, path) = (request.method().clone(), request.uri().path().to_owned());
     // A task of its own: a panic ends it and nothing else. Dropped with the client, it is ended too.
+    let experimental = if service.engine.config.experimental { "true" } else { "false" };
     let mut task = AbortOnDrop(tokio::spawn(dispatch(service, request, caller)));
     let mut response = match (&mut task.0).await {
         Ok(Ok(response)) => response,
@@ -280,7 +281,7 @@ async fn answer(service: Service, request: hyper::Request<Incoming>, caller: Cal
     };
     let headers = response.headers_mut();
     headers.insert("Api-Version", HeaderValue::from_static("1.56"));
-    headers.insert("Docker-Experimental", HeaderValue::from_static("false"));
+    headers.insert("Docker-Experimental", HeaderValue::from_static(experimental));
     headers.insert("Ostype", HeaderValue::from_static("linux"));
     headers.insert(SERVER, HeaderValue::from_static(concat!("hull/", env!("CARGO_PKG_VERSION"), " (linux)")));
     response

@@ -22,7 +22,7 @@ pub mod system;
 pub mod volumes;
 mod watched;
 
-pub use config::DaemonConfig;
+pub use config::{DaemonConfig, DefaultBridge, DefaultNetwork, DefaultSeccomp, Defaults};
 pub use container::Owner;
 pub use engine::Engine;
 pub use error::{Error, Kind, Result};

@@ -348,12 +348,7 @@ impl Fabric {
         let mut wanted: Vec<(IpAddr, u8)> = Vec::new();
         wanted.extend(bridge.gateway4.map(|(address, prefix)| (address.into(), prefix)));
         wanted.extend(bridge.gateway6.map(|(address, prefix)| (address.into(), prefix)));
-        let mut present = Vec::new();
-        links.dump(route::list_addresses(), |_, body| {
-            present.extend(
-                route::address_of(body).filter(|(of, ..)| *of == index).map(|(_, ip, prefix)| (ip, prefix)),
-            );
-        })?;
+        let present = addresses_of(&mut links, index)?;
         let mut batch = Batch::new();
         if standing != Standing::Foreign {
             route::set_link(&mut batch, name, &format!("{ALIAS}{}", self.instance), bridge.mtu);
@@ -404,6 +399,19 @@ impl Fabric {
             .filter(|(_, alias)| *alias == wanted)
             .map(|(name, _)| name)
             .collect())
+    }
+
+    /// The addresses of a bridge, whoever made it; none: there is no such bridge.
+    ///
+    /// # Errors
+    /// The kernel does not answer.
+    pub fn addresses(&self, bridge: &str) -> Result<Option<Vec<(IpAddr, u8)>>> {
+        if !self.all_bridges()?.iter().any(|(name, _)| name == bridge) {
+            return Ok(None);
+        }
+        let mut links = lock(&self.links);
+        let index = links.index_of(bridge)?;
+        addresses_of(&mut links, index).map(Some)
     }
 
     /// Name and alias of every bridge of the machine.
@@ -586,6 +594,17 @@ fn link_local_of([a, b, c, d, e, f]: [u8; 6]) -> Ipv6Addr {
 fn bridge_netfilter() -> bool {
     sysctl::is_on("net.bridge.bridge-nf-call-iptables")
         || sysctl::is_on("net.bridge.bridge-nf-call-ip6tables")
+}
+
+/// The addresses that an interface has.
+fn addresses_of(links: &mut Socket, index: u32) -> Result<Vec<(IpAddr, u8)>> {
+    let mut present = Vec::new();
+    links.dump(route::list_addresses(), |_, body| {
+        present.extend(
+            route::address_of(body).filter(|(of, ..)| *of == index).map(|(_, ip, prefix)| (ip, prefix)),
+        );
+    })?;
+    Ok(present)
 }
 
 /// A bridge's alias, before the instance's name.

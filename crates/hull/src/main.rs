@@ -25,6 +25,10 @@ fn main() -> ExitCode {
     if own_name == Some("hull-oci".as_ref()) {
         return oci::main(std::env::args_os().collect());
     }
+    if own_name == Some("dockerd".as_ref()) {
+        lookup::by_hosts_and_dns();
+        return hull_api::daemon::main(words, true);
+    }
     if own_name == Some(hull_runtime::container::init::NAME.as_ref()) {
         hull_runtime::container::init::main(words);
     }
@@ -32,7 +36,7 @@ fn main() -> ExitCode {
         Some("launcher") => hull_runtime::launcher::main(),
         Some("daemon") => {
             lookup::by_hosts_and_dns();
-            hull_api::daemon::main(std::env::args_os().skip(2))
+            hull_api::daemon::main(std::env::args_os().skip(2), false)
         }
         Some("oci") => oci::main(std::iter::once("hull oci".into()).chain(words).collect()),
         _ => {

@@ -9,10 +9,15 @@ use hull_engine::{Error, Result};
 
 use super::flags::Flags;
 
-pub(super) fn read_file(path: Option<PathBuf>, given: &ArgMatches) -> Result<Flags> {
-    let (path, asked) = match path {
-        Some(path) => (path, true),
-        None => (PathBuf::from("/etc/hull/daemon.json"), false),
+/// What the file says that the flags name, or else the one in the usual place, if it is there.
+///
+/// # Errors
+/// It cannot be read, has a key that is none, or says what a flag says as well.
+pub(super) fn read_file(flags: &Flags, given: &ArgMatches) -> Result<Flags> {
+    let (path, asked) = match (&flags.config, flags.is_dockerd) {
+        (Some(path), _) => (path.clone(), true),
+        (None, true) => (PathBuf::from("/etc/docker/daemon.json"), false),
+        (None, false) => (PathBuf::from("/etc/hull/daemon.json"), false),
     };
     let text = match fs::read_to_string(&path) {
         Ok(text) => text,

@@ -39,5 +39,5 @@ fn is_daemon(pid: u32) -> bool {
     let Ok(command) = fs::read(format!("/proc/{pid}/cmdline")) else { return false };
     let mut words = command.split(|byte| *byte == 0);
     let program = words.next().unwrap_or_default();
-    program.ends_with(b"hull") && words.next() == Some(b"daemon")
+    program.ends_with(b"dockerd") || program.ends_with(b"hull") && words.next() == Some(b"daemon")
 }

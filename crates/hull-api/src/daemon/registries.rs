@@ -5,6 +5,7 @@ use std::time::Duration;
 use hull_engine::Result;
 use hull_image::registry::Settings;
 
+use super::docker;
 use super::flags::Flags;
 
 /// Lays flags over the file over the defaults.
@@ -31,6 +32,7 @@ pub(super) fn settle(flags: &Flags, file: &Flags) -> Result<Settings> {
             Some(seconds) => Duration::from_secs(u64::from(seconds.max(1))),
             None => usual.patience,
         },
+        proxies: docker::proxies(flags, file),
         certificates: match [&flags.certs_dir[..], &file.certs_dir].concat() {
             named if named.is_empty() => usual.certificates,
             named => named,

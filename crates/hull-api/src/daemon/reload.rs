@@ -2,19 +2,13 @@
 //! runtimes.
 
 use clap::ArgMatches;
-use hull_engine::{Engine, Error, Result};
-use tracing_subscriber::filter::LevelFilter;
-use tracing_subscriber::layer::SubscriberExt;
-use tracing_subscriber::reload;
-use tracing_subscriber::util::SubscriberInitExt;
+use hull_engine::{Engine, Result};
 
 use super::file::read_file;
 use super::flags::Flags;
+use super::messages::SetLevel;
 use super::settle::log_level;
 use super::{registries, runtimes};
-
-/// Sets how much is logged from now on.
-pub(super) type SetLevel = Box<dyn Fn(tracing::Level) -> Result<()> + Send + Sync>;
 
 /// What the daemon was started with, to be laid over the file again.
 pub(super) struct Reload {
@@ -38,7 +32,7 @@ impl Reload {
     }
 
     fn apply(&self, engine: &Engine) -> Result<()> {
-        let file = read_file(self.flags.config.clone(), &self.given)?;
+        let file = read_file(&self.flags, &self.given)?;
         let debug = self.flags.debug || file.debug;
         let registries = registries::settle(&self.flags, &file)?;
         let default = self.flags.default_runtime.clone().or(file.default_runtime);
@@ -49,21 +43,4 @@ impl Reload {
         engine.reload(debug, labels, runtimes, registries);
         Ok(())
     }
-}
-
-/// Messages go to standard error; how many of them, the answer sets anew.
-pub(super) fn log_to_standard_error(level: tracing::Level) -> SetLevel {
-    use std::io::IsTerminal;
-    let (filter, handle) = reload::Layer::new(LevelFilter::from_level(level));
-    let lines = tracing_subscriber::fmt::layer()
-        .with_target(false)
-        .with_ansi(std::io::stderr().is_terminal())
-        .with_writer(std::io::stderr);
-    if tracing_subscriber::registry().with(filter).with(lines).try_init().is_err() {
-        eprintln!("hull daemon: messages were set up before");
-    }
-    Box::new(move |level| {
-        let changed = handle.reload(LevelFilter::from_level(level));
-        changed.map_err(|error| Error::system("change the log's level", error))
-    })
 }

@@ -12,13 +12,20 @@ use hull_engine::{Collection, DaemonConfig, Error, Remap, Result};
 use super::file::read_file;
 use super::flags::{FilePool, FileUlimit, Flags};
 use super::hosts::{check_host, with_port};
-use super::{Settings, registries, runtimes};
+use super::{Settings, docker, registries, runtimes};
 use crate::tls;
 
 /// Lays flags over the file over the defaults.
-pub(super) fn settle(mut flags: Flags, given: &ArgMatches) -> Result<Settings> {
-    let file = read_file(flags.config.take(), given)?;
+pub(super) fn settle(flags: Flags, given: &ArgMatches) -> Result<Settings> {
+    let file = read_file(&flags, given)?;
+    docker::check(&flags, &file)?;
     let registries = registries::settle(&flags, &file)?;
+    let default_network = docker::default_network(&flags, &file)?;
+    let defaults = docker::defaults(&flags, &file)?;
+    let network_options =
+        docker::network_options(&flags.default_network_opt, file.default_network_opts.clone())?;
+    let live_restore = flags.live_restore.or(file.live_restore).unwrap_or(true);
+    let shutdown = (!live_restore).then(|| docker::shutdown_timeout(&flags, &file));
     let exec_root = absolute(flags.exec_root.or(file.exec_root).unwrap_or_else(|| "/run/hull".into()))?;
     let data_root = absolute(flags.data_root.or(file.data_root).unwrap_or_else(|| "/var/lib/hull".into()))?;
     let tls_files = tls::Files {
@@ -34,7 +41,10 @@ pub(super) fn settle(mut flags: Flags, given: &ArgMatches) -> Result<Settings> {
     };
     let mut hosts = both(flags.hosts, file.hosts);
     if hosts.is_empty() {
-        hosts.push(format!("unix://{}", exec_root.join("hull.sock").display()));
+        hosts.push(match flags.is_dockerd {
+            true => "unix:///var/run/docker.sock".to_owned(),
+            false => format!("unix://{}", exec_root.join("hull.sock").display()),
+        });
     }
     let guards = both(flags.sockets, file.sockets).iter().map(|text| text.parse()).collect::<Result<_>>()?;
     let open = flags.allow_root_to_anyone_on_the_network || file.allow_root_to_anyone_on_the_network;
@@ -57,7 +67,13 @@ pub(super) fn settle(mut flags: Flags, given: &ArgMatches) -> Result<Settings> {
     )?;
     let group = group_id(flags.group.or(file.group).as_deref())?;
     Ok(Settings {
-        pidfile: flags.pidfile.or(file.pidfile).unwrap_or_else(|| exec_root.join("hull.pid")),
+        shutdown,
+        oom_score_adjust: flags.oom_score_adjust.or(file.oom_score_adjust),
+        json_log: flags.log_format.or(file.log_format).as_deref() == Some("json"),
+        pidfile: flags.pidfile.or(file.pidfile).unwrap_or_else(|| match flags.is_dockerd {
+            true => "/var/run/docker.pid".into(),
+            false => exec_root.join("hull.pid"),
+        }),
         group,
         trusted: tls_files.verify || open,
         tls: use_tls.then(|| tls::acceptor(&tls_files)).transpose()?,
@@ -71,7 +87,15 @@ pub(super) fn settle(mut flags: Flags, given: &ArgMatches) -> Result<Settings> {
             debug,
             default_ulimits: ulimits(&flags.default_ulimit, file.default_ulimits)?,
             log,
-            bip: flags.bip.or(file.bip),
+            defaults,
+            default_network,
+            network_options,
+            host_gateways: match [flags.host_gateway_ip, file.host_gateway_ip].concat() {
+                none if none.is_empty() => file.one_host_gateway_ip.into_iter().collect(),
+                named => named,
+            },
+            live_restore,
+            experimental: flags.experimental || file.experimental,
             address_pools: pools,
             dns: if flags.dns.is_empty() { file.dns } else { flags.dns },
             dns_options: both(flags.dns_opt, file.dns_opt),

@@ -11,6 +11,7 @@ use super::inherit::inherit;
 use super::mounts::{self, MountKind, MountPlan, Owner, Wanted};
 use super::{Container, Record, State, command, names, now_ns, random_id, resources, rfc3339};
 use crate::blocking::{may_hang_if, see_through};
+use crate::config::DefaultBridge;
 use crate::database::Table;
 use crate::fault;
 use crate::model::{Config, CreateBody, HostConfig, LogConfig};
@@ -247,13 +248,28 @@ impl Engine {
         super::logs::check(&host.log_config)?;
         let network_mode = &mut host.network_mode;
         if network_mode.is_empty() || network_mode == "default" {
-            *network_mode = "bridge".to_owned();
+            let default = match self.config.default_network.bridge {
+                DefaultBridge::None => "none",
+                DefaultBridge::Own | DefaultBridge::Standing(_) => "bridge",
+            };
+            *network_mode = default.to_owned();
         }
+        let defaults = &self.config.defaults;
         if host.ipc_mode.is_empty() {
-            host.ipc_mode = "private".to_owned();
+            host.ipc_mode.clone_from(&defaults.ipc_mode);
         }
         if host.cgroupns_mode.is_empty() {
-            host.cgroupns_mode = if host.privileged { "host" } else { "private" }.to_owned();
+            host.cgroupns_mode = if host.privileged { "host" } else { &defaults.cgroupns_mode }.to_owned();
+        }
+        // What a container is for its whole life is written into it: the next daemon may be told otherwise.
+        if host.resources.cgroup_parent.is_empty() {
+            host.resources.cgroup_parent.clone_from(&defaults.cgroup_parent);
+        }
+        if defaults.no_new_privileges {
+            let options = host.security_opt.get_or_insert_default();
+            if !options.iter().any(|option| option.starts_with("no-new-privileges")) {
+                options.push("no-new-privileges".to_owned());
+            }
         }
         let resources = &mut host.resources;
         if resources.memory > 0 && resources.memory_swap == 0 {
@@ -261,7 +277,7 @@ impl Engine {
             resources.memory_swap = resources.memory.saturating_mul(2);
         }
         if host.shm_size == 0 {
-            host.shm_size = 64 << 20;
+            host.shm_size = defaults.shm_size;
         }
         if host.shm_size < 0 {
             return Err(Error::invalid("SHM size can not be less than 0"));

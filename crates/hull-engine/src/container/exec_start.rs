@@ -88,7 +88,7 @@ impl Engine {
             seccomp: if config.privileged {
                 protocol::Seccomp::Unconfined
             } else {
-                security::seccomp(&container.record().host_config)?.0
+                security::seccomp(&container.record().host_config, &self.config.defaults.seccomp)?.0
             },
             stdio: Stdio {
                 terminal: config.tty,

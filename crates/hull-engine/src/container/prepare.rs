@@ -309,7 +309,7 @@ impl Engine {
         };
         let runtime = self.runtimes().foreign(host)?;
         let mut spec = self.spec(record, &prepared.facts)?;
-        if runtime.is_some() && host.init == Some(true) {
+        if runtime.is_some() && host.init.unwrap_or(self.config.defaults.init) {
             init::stand_in_front(&mut spec)?;
         }
         let rootfs = rootfs(snapshot, prepared.facts.namespaces.user != Share::Host, &mut spec)?;
@@ -318,7 +318,7 @@ impl Engine {
             id: record.id.clone(),
             spec,
             rootfs,
-            seccomp: seccomp(host)?.0,
+            seccomp: seccomp(host, &self.config.defaults.seccomp)?.0,
             stdio: Stdio {
                 terminal: record.config.tty,
                 stdin: record.config.open_stdin,
@@ -332,7 +332,7 @@ impl Engine {
             },
             runtime_dir: prepared.runtime_dir.clone(),
             awaits_network: prepared.awaits_network,
-            init: host.init.unwrap_or(false),
+            init: host.init.unwrap_or(self.config.defaults.init),
             reserved: prepared.allocation.as_ref().map_or(0, |allocation| allocation.reserved.len()),
             attach: Vec::new(),
             user: Some({

@@ -7,6 +7,7 @@ use hull_runtime::protocol::Seccomp;
 use oci_spec::runtime::{Capabilities, Capability, LinuxCapabilities, LinuxSeccomp};
 
 use super::devices::devices_of;
+use crate::config::DefaultSeccomp;
 use crate::model::HostConfig;
 use crate::{Error, Result};
 
@@ -88,8 +89,11 @@ pub(super) struct Security {
 /// Which system call filter was asked for.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(super) enum SeccompChoice {
+    /// The daemon's.
     #[default]
     Default,
+    /// hull's own.
+    BuiltIn,
     /// A profile of one's own, in Docker's format.
     Profile(String),
     Unconfined,
@@ -132,7 +136,7 @@ impl Security {
             ("no-new-privileges", value) => self.no_new_privileges = truth(value).ok_or_else(invalid)?,
             ("writable-cgroups", value) => self.writable_cgroups = truth(value).ok_or_else(invalid)?,
             ("seccomp", "unconfined") => self.seccomp = SeccompChoice::Unconfined,
-            ("seccomp", "builtin") => self.seccomp = SeccompChoice::Default,
+            ("seccomp", "builtin") => self.seccomp = SeccompChoice::BuiltIn,
             ("seccomp", profile) => self.seccomp = SeccompChoice::Profile(profile.to_owned()),
             ("apparmor", profile) => self.apparmor = Some(profile.to_owned()),
             ("label", "disable") => {}
@@ -265,16 +269,33 @@ fn profile_of(json: &str, capabilities: &Capabilities) -> Result<Option<LinuxSec
         .map_err(|why| Error::invalid(format!("decoding seccomp profile failed: {why}")))
 }
 
-/// The system call filter of a container: which, and where it is a profile of one's own, that.
-pub(super) fn seccomp(host: &HostConfig) -> Result<(Seccomp, Option<LinuxSeccomp>)> {
-    Ok(match security(host)?.seccomp {
-        SeccompChoice::Default => (Seccomp::Default, None),
-        SeccompChoice::Unconfined => (Seccomp::Unconfined, None),
-        SeccompChoice::Profile(profile) => match profile_of(&profile, &capabilities(host)?)? {
-            Some(profile) => (Seccomp::Spec, Some(profile)),
-            None => (Seccomp::Unconfined, None),
-        },
+/// The system call filter of a container: which, and where it is a profile of one's own or of the daemon's, that.
+pub(super) fn seccomp(
+    host: &HostConfig,
+    default: &DefaultSeccomp,
+) -> Result<(Seccomp, Option<LinuxSeccomp>)> {
+    let profile = match (security(host)?.seccomp, default) {
+        (SeccompChoice::Profile(profile), _) => profile,
+        (SeccompChoice::Default, DefaultSeccomp::Profile { json, .. }) => json.clone(),
+        (SeccompChoice::BuiltIn, _) | (SeccompChoice::Default, DefaultSeccomp::BuiltIn) => {
+            return Ok((Seccomp::Default, None));
+        }
+        (SeccompChoice::Unconfined, _) | (SeccompChoice::Default, DefaultSeccomp::Unconfined) => {
+            return Ok((Seccomp::Unconfined, None));
+        }
+    };
+    Ok(match profile_of(&profile, &capabilities(host)?)? {
+        Some(profile) => (Seccomp::Spec, Some(profile)),
+        None => (Seccomp::Unconfined, None),
     })
+}
+
+/// Whether a profile for all containers can be read.
+///
+/// # Errors
+/// It is none in Docker's format.
+pub fn check_profile(json: &str) -> Result<()> {
+    profile_of(json, &capabilities(&HostConfig::default())?).map(drop)
 }
 
 #[cfg(test)]

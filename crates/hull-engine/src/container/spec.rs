@@ -158,7 +158,7 @@ impl Engine {
         let security = security(host)?;
         let mut linux = Linux::default();
         linux.set_devices(None);
-        linux.set_seccomp(seccomp(host)?.1);
+        linux.set_seccomp(seccomp(host, &self.config.defaults.seccomp)?.1);
         linux.set_namespaces(Some(namespaces(&facts.namespaces)));
         if let Some(remap) = self.remap_of(host).filter(|_| facts.namespaces.user == Share::Own) {
             linux.set_uid_mappings(Some(remapped::mappings(&remap.users)));

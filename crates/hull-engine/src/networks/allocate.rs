@@ -468,12 +468,14 @@ impl Leg {
 
     fn gateway4(&self) -> Option<Ipv4Addr> {
         let plan = self.bridge.as_ref().filter(|plan| !plan.bridge.internal)?;
-        self.address4.and(plan.bridge.gateway4.map(|(address, _)| address))
+        let bridge = plan.bridge.gateway4.map(|(address, _)| address);
+        self.address4.and(plan.router4.or(bridge))
     }
 
     fn gateway6(&self) -> Option<Ipv6Addr> {
         let plan = self.bridge.as_ref().filter(|plan| !plan.bridge.internal)?;
-        self.address6.and(plan.bridge.gateway6.map(|(address, _)| address))
+        let bridge = plan.bridge.gateway6.map(|(address, _)| address);
+        self.address6.and(plan.router6.or(bridge))
     }
 
     pub(super) fn addresses(&self) -> Vec<IpAddr> {

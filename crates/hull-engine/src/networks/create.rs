@@ -1,7 +1,7 @@
 //! What a network is asked to be, checked and completed: names, subnets, the bridge's options.
 
 use std::collections::BTreeMap;
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use hull_network::ipam::{Pool, Pools};
 use hull_network::{Bridge, Subnet};
@@ -146,17 +146,21 @@ pub struct ConfigFrom {
 /// The names of the networks that are always there.
 pub(super) const PREDEFINED: [&str; 3] = ["bridge", "host", "none"];
 
+/// The auxiliary addresses that are routers, by Docker's names for them.
+pub(super) const ROUTER4: &str = "DefaultGatewayIPv4";
+pub(super) const ROUTER6: &str = "DefaultGatewayIPv6";
+
 /// The options that the bridge driver knows.
-mod option {
-    pub(super) const NAME: &str = "com.docker.network.bridge.name";
-    pub(super) const MASQUERADE: &str = "com.docker.network.bridge.enable_ip_masquerade";
-    pub(super) const ICC: &str = "com.docker.network.bridge.enable_icc";
-    pub(super) const HOST_BINDING: &str = "com.docker.network.bridge.host_binding_ipv4";
-    pub(super) const DEFAULT_BRIDGE: &str = "com.docker.network.bridge.default_bridge";
-    pub(super) const MTU: &str = "com.docker.network.driver.mtu";
+pub(super) mod option {
+    pub(in crate::networks) const NAME: &str = "com.docker.network.bridge.name";
+    pub(in crate::networks) const MASQUERADE: &str = "com.docker.network.bridge.enable_ip_masquerade";
+    pub(in crate::networks) const ICC: &str = "com.docker.network.bridge.enable_icc";
+    pub(in crate::networks) const HOST_BINDING: &str = "com.docker.network.bridge.host_binding_ipv4";
+    pub(in crate::networks) const DEFAULT_BRIDGE: &str = "com.docker.network.bridge.default_bridge";
+    pub(in crate::networks) const MTU: &str = "com.docker.network.driver.mtu";
     /// What begins so is meant for the driver.
-    pub(super) const OWN: &str = "com.docker.network.";
-    pub(super) const PREFIX: &str = "com.docker.network.container_iface_prefix";
+    pub(in crate::networks) const OWN: &str = "com.docker.network.";
+    pub(in crate::networks) const PREFIX: &str = "com.docker.network.container_iface_prefix";
 }
 
 /// What the kernel is to make of a network, and the addresses that it gives.
@@ -164,6 +168,9 @@ mod option {
 pub(super) struct Plan {
     pub(super) bridge: Bridge,
     pub(super) host_binding: Option<Ipv4Addr>,
+    /// The routers that containers use; without one, the bridge.
+    pub(super) router4: Option<Ipv4Addr>,
+    pub(super) router6: Option<Ipv6Addr>,
     /// `eth`, as in `eth0`.
     pub(super) interface_prefix: String,
     pub(super) pool4: Option<Pool>,
@@ -220,6 +227,14 @@ impl NetworkCreate {
             config_only: false,
             config_from: self.config_from.network,
         })
+    }
+
+    /// Gives it the options of its driver that it does not set itself.
+    pub(super) fn set_unset(&mut self, options: &BTreeMap<String, BTreeMap<String, String>>) {
+        let driver = if matches!(self.driver.as_str(), "" | "default") { "bridge" } else { &self.driver };
+        for (name, value) in options.get(driver).into_iter().flatten() {
+            self.options.entry(name.clone()).or_insert_with(|| value.clone());
+        }
     }
 
     fn check(&self) -> Result<()> {
@@ -438,8 +453,16 @@ pub(super) fn plan(network: &Network) -> Result<Plan> {
         }
     }
     let (mut pool4, mut pool6) = (None, None);
+    let (mut router4, mut router6) = (None, None);
     for config in &network.ipam.config {
         let pool = pool(config)?;
+        for (name, address) in &config.auxiliary_addresses {
+            match (name.as_str(), address.parse()) {
+                (ROUTER4, Ok(IpAddr::V4(address))) => router4 = Some(address),
+                (ROUTER6, Ok(IpAddr::V6(address))) => router6 = Some(address),
+                _ => {}
+            }
+        }
         let subnet = pool.subnet();
         bridge.subnets.push(subnet);
         match config.gateway.parse() {
@@ -452,7 +475,7 @@ pub(super) fn plan(network: &Network) -> Result<Plan> {
             Err(_) => return Err(Error::invalid(format!("invalid gateway {:?}", config.gateway))),
         }
     }
-    Ok(Plan { bridge, host_binding, interface_prefix, pool4, pool6 })
+    Ok(Plan { bridge, host_binding, router4, router6, interface_prefix, pool4, pool6 })
 }
 
 /// Go's `strconv.ParseBool`.
@@ -468,21 +491,6 @@ fn boolean(text: &str) -> Option<bool> {
 pub(super) fn interface_name(name: &str) -> bool {
     let fine = |byte: u8| byte.is_ascii_graphic() && !b"/:%".contains(&byte);
     (1..=15).contains(&name.len()) && name != "." && name != ".." && name.bytes().all(fine)
-}
-
-/// The options that the default network shows.
-pub(super) fn default_options(bridge: &str) -> BTreeMap<String, String> {
-    [
-        (option::DEFAULT_BRIDGE, "true"),
-        (option::ICC, "true"),
-        (option::MASQUERADE, "true"),
-        (option::HOST_BINDING, "0.0.0.0"),
-        (option::NAME, bridge),
-        (option::MTU, "1500"),
-    ]
-    .into_iter()
-    .map(|(name, value)| (name.to_owned(), value.to_owned()))
-    .collect()
 }
 
 #[cfg(test)]

@@ -89,7 +89,12 @@ impl Networks {
     /// An `--add-host` that is none.
     pub(crate) fn hosts(&self, of: &HostsOf<'_>) -> Result<String> {
         let HostsOf { endpoints, hostname, domainname, extra, linked } = of;
-        let extra = extra.iter().map(|text| extra_host(text, self.gateway())).collect::<Result<Vec<_>>>()?;
+        let gateways = self.gateways();
+        let mut named = Vec::new();
+        for text in *extra {
+            named.extend(extra_host(text, &gateways)?);
+        }
+        let extra = named;
         let on_host = endpoints.keys().any(|name| name == "host");
         if on_host {
             let mut text = std::fs::read_to_string("/etc/hosts").unwrap_or_default();
@@ -113,11 +118,15 @@ impl Networks {
         Ok(hosts(&Hosts { own, extra, linked: linked.clone(), ipv6: true }))
     }
 
-    /// What `host-gateway` stands for: the default network's bridge.
-    fn gateway(&self) -> Option<IpAddr> {
+    /// What `host-gateway` stands for: what the daemon is told, or the default network's bridge.
+    fn gateways(&self) -> Vec<IpAddr> {
+        if !self.inner.host_gateways.is_empty() {
+            return self.inner.host_gateways.clone();
+        }
         let state = self.inner.state();
-        let plan = state.find("bridge").ok()?.bridge.clone()?;
-        plan.bridge.gateway4.map(|(address, _)| IpAddr::V4(address))
+        let plan = state.find("bridge").ok().and_then(|entry| entry.bridge.clone());
+        let gateway = plan.and_then(|plan| plan.bridge.gateway4);
+        gateway.map(|(address, _)| IpAddr::V4(address)).into_iter().collect()
     }
 }
 
@@ -157,19 +166,22 @@ fn facts(place: Place, own: ResolvConf, host: ResolvConf) -> ResolvConf {
     ResolvConf { nameservers, search, options }
 }
 
-/// `name:address`, `name=address`, `name:host-gateway`.
-fn extra_host(text: &str, gateway: Option<IpAddr>) -> Result<(String, IpAddr)> {
+/// `name:address`, `name=address`, `name:host-gateway`, which may be two addresses.
+fn extra_host(text: &str, gateways: &[IpAddr]) -> Result<Vec<(String, IpAddr)>> {
     let invalid = |why: &str| Error::invalid(format!("invalid extra host {text:?}: {why}"));
     let (name, address) = text.split_once(['=', ':']).ok_or_else(|| invalid("name:address is expected"))?;
     if name.is_empty() || name.chars().any(|c| c.is_whitespace() || c.is_control()) {
         return Err(invalid("a name without spaces is expected"));
     }
     if address == "host-gateway" {
-        let gateway = gateway.ok_or_else(|| invalid("the default network has no IPv4 gateway"))?;
-        return Ok((name.to_owned(), gateway));
+        if gateways.is_empty() {
+            return Err(invalid("the default network has no IPv4 gateway"));
+        }
+        return Ok(gateways.iter().map(|gateway| (name.to_owned(), *gateway)).collect());
     }
     let bare = address.strip_prefix('[').and_then(|text| text.strip_suffix(']')).unwrap_or(address);
-    Ok((name.to_owned(), bare.parse().map_err(|_| invalid("no IP address behind the name"))?))
+    let address = bare.parse().map_err(|_| invalid("no IP address behind the name"))?;
+    Ok(vec![(name.to_owned(), address)])
 }
 
 #[cfg(test)]
@@ -202,16 +214,20 @@ mod tests {
 
     #[test]
     fn extra_hosts() {
-        let gateway = "172.17.0.1".parse().ok();
-        let of = |text: &str| extra_host(text, gateway).map(|(name, address)| format!("{name} {address}"));
+        let gateways = ["172.17.0.1".parse().unwrap(), "fd00::1".parse().unwrap()];
+        let line = |(name, address): (String, IpAddr)| format!("{name} {address}");
+        let of = |text: &str| {
+            let all = extra_host(text, &gateways)?;
+            Ok::<_, Error>(all.into_iter().map(line).collect::<Vec<_>>().join(", "))
+        };
         assert_eq!(of("a:10.0.0.1").unwrap(), "a 10.0.0.1");
         assert_eq!(of("a=10.0.0.1").unwrap(), "a 10.0.0.1");
         assert_eq!(of("a:::1").unwrap(), "a ::1");
         assert_eq!(of("a:[::1]").unwrap(), "a ::1");
-        assert_eq!(of("a:host-gateway").unwrap(), "a 172.17.0.1");
+        assert_eq!(of("a:host-gateway").unwrap(), "a 172.17.0.1, a fd00::1");
         for text in ["a", "a:", ":1.2.3.4", "a\nb:1.2.3.4", "a:1.2.3"] {
             assert!(of(text).is_err(), "{text:?}");
         }
-        assert!(extra_host("a:host-gateway", None).is_err());
+        assert!(extra_host("a:host-gateway", &[]).is_err());
     }
 }

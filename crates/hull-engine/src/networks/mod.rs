@@ -7,6 +7,7 @@
 //! |---|---|
 //! | `configuration` | networks that are the configuration of others |
 //! | `create` | what a network is asked to be, checked and completed; pure |
+//! | `default` | the default network, as the daemon's flags have it |
 //! | `endpoint` | what a container asks of its place on one; pure |
 //! | `ports` | published ports |
 //! | `names` | who resolves whom |
@@ -19,6 +20,7 @@
 mod allocate;
 mod configuration;
 mod create;
+mod default;
 mod endpoint;
 mod explain;
 mod files;
@@ -82,6 +84,10 @@ struct Inner {
     dns: Vec<IpAddr>,
     dns_options: Vec<String>,
     dns_search: Vec<String>,
+    /// What the daemon's `host-gateway-ip` stands for.
+    host_gateways: Vec<IpAddr>,
+    /// Options that networks have which do not set them, by driver.
+    network_options: BTreeMap<String, BTreeMap<String, String>>,
     /// What the kernel had published when the daemon came, until [`Networks::settle`].
     found: Mutex<Vec<PublishedBy>>,
 }
@@ -141,6 +147,8 @@ impl Networks {
             dns: config.dns.clone(),
             dns_options: config.dns_options.clone(),
             dns_search: config.dns_search.clone(),
+            host_gateways: config.host_gateways.clone(),
+            network_options: config.network_options.clone(),
         });
         for network in inner.database.all::<Network>(Table::Networks)? {
             inner.state().insert(Arc::new(network))?;
@@ -209,6 +217,9 @@ impl Networks {
             }
             let used = state.subnets();
             let created = rfc3339(now_ns());
+            if !create.config_only {
+                create.set_unset(&self.inner.network_options);
+            }
             let network =
                 Arc::new(create.complete(random_id(), created, &self.inner.pools, &used, &routes)?);
             state.check_bridge_name(&network)?;
@@ -353,40 +364,7 @@ impl Inner {
         self.found.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Makes the rows of the networks that are always there. The default one keeps its subnet over the daemon's
-    /// starts, for the containers that still run on it, unless the daemon is told another.
-    fn ensure_predefined(&self, config: &DaemonConfig) -> Result<()> {
-        for (name, driver) in [("host", "host"), ("none", "null")] {
-            if !self.state().by_name.contains_key(name) {
-                self.keep(Network::plain(name, driver))?;
-            }
-        }
-        let known = self.state().by_name.get("bridge").cloned();
-        let known = known.and_then(|id| self.state().by_id.get(&id).map(|entry| Arc::clone(&entry.network)));
-        let options = create::default_options(&config.bridge_name());
-        let ipam = match (&config.bip, &known) {
-            (Some(bip), _) => vec![bridge_ip(bip)?],
-            (None, Some(known)) => known.ipam.config.clone(),
-            (None, None) => {
-                let busy = [self.state().subnets(), hull_network::ipam::routes()?].concat();
-                let subnet = self.pools.choose4(&busy)?.to_string();
-                let gateway = Pool::new(subnet.parse()?, None)?.allocate()?.to_string();
-                vec![IpamConfig { subnet, gateway, ..IpamConfig::default() }]
-            }
-        };
-        let mut network = match &known {
-            Some(known) => Network::clone(known),
-            None => Network::plain("bridge", "bridge"),
-        };
-        network.ipam.config = ipam;
-        network.options = options;
-        if known.is_none_or(|known| *known != network) {
-            self.state().remove(&network.id);
-            self.keep(network)?;
-        }
-        Ok(())
-    }
-
+    /// Enters a network, in memory and in the database.
     fn keep(&self, network: Network) -> Result<()> {
         self.state().insert(Arc::new(network.clone()))?;
         self.database.put(Table::Networks, &network.id, &network)
@@ -577,18 +555,4 @@ impl Network {
             config_from: String::new(),
         }
     }
-}
-
-/// `--bip 10.1.2.3/24`: the bridge's own address, and by that its subnet.
-fn bridge_ip(text: &str) -> Result<IpamConfig> {
-    let invalid = || {
-        Error::invalid(format!("invalid --bip {text:?}: an IPv4 address and a prefix length are expected"))
-    };
-    let (address, _) = text.split_once('/').ok_or_else(invalid)?;
-    let subnet: Subnet = text.parse().map_err(|_| invalid())?;
-    let gateway: std::net::Ipv4Addr = address.parse().map_err(|_| invalid())?;
-    let config =
-        IpamConfig { subnet: subnet.to_string(), gateway: gateway.to_string(), ..IpamConfig::default() };
-    create::pool(&config)?;
-    Ok(config)
 }

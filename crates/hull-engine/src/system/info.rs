@@ -7,6 +7,7 @@ use hull_image::{Driver, Platform};
 use hull_runtime::cgroup::{Hierarchy, HierarchyMode as Mode, hierarchy};
 use serde_json::{Value, json};
 
+use crate::config::{DaemonConfig, DefaultSeccomp};
 use crate::container::cdi::Registry;
 use crate::container::{now_ns, rfc3339};
 use crate::engine::Engine;
@@ -77,14 +78,15 @@ impl Engine {
             "RegistryConfig": registries(&self.registries().settings()),
             "GenericResources": null,
         });
+        let proxies = &self.config.registries.proxies;
         let rest = json!({
             "DockerRootDir": self.config.data_root,
-            "HttpProxy": proxy("HTTP_PROXY"),
-            "HttpsProxy": proxy("HTTPS_PROXY"),
-            "NoProxy": variable("NO_PROXY"),
+            "HttpProxy": without_password(&proxies.http),
+            "HttpsProxy": without_password(&proxies.https),
+            "NoProxy": proxies.no,
             "Name": system.nodename().to_string_lossy(),
             "Labels": reloadable.labels,
-            "ExperimentalBuild": false,
+            "ExperimentalBuild": self.config.experimental,
             "ServerVersion": VERSION,
             "Runtimes": reloadable.runtimes.described(),
             "DefaultRuntime": reloadable.runtimes.default_name(),
@@ -96,13 +98,13 @@ impl Engine {
                 "Error": "",
                 "RemoteManagers": null,
             },
-            "LiveRestoreEnabled": true,
+            "LiveRestoreEnabled": self.config.live_restore,
             "Isolation": "",
             "InitBinary": "hull",
             "ContainerdCommit": { "ID": "" },
             "RuncCommit": { "ID": "" },
             "InitCommit": { "ID": "" },
-            "SecurityOptions": security(cgroups, self.config.userns_remap.is_some()),
+            "SecurityOptions": security(cgroups, &self.config),
             "FirewallBackend": { "Driver": "nftables" },
             "CDISpecDirs": self.config.cdi_spec_dirs,
             "Warnings": limits.warnings(cgroups),
@@ -130,7 +132,7 @@ impl Engine {
         let (oldest, newest) = versions;
         let kernel = rustix::system::uname().release().to_string_lossy().into_owned();
         let architecture = Platform::host().architecture;
-        json!({
+        let mut version = json!({
             "Platform": { "Name": "hull" },
             "Components": [{
                 "Name": "Engine",
@@ -139,7 +141,7 @@ impl Engine {
                     "ApiVersion": newest,
                     "Arch": architecture,
                     "BuildTime": "",
-                    "Experimental": "false",
+                    "Experimental": self.config.experimental.to_string(),
                     "GitCommit": "",
                     "GoVersion": "",
                     "KernelVersion": kernel,
@@ -156,7 +158,11 @@ impl Engine {
             "Arch": architecture,
             "KernelVersion": kernel,
             "BuildTime": "",
-        })
+        });
+        if self.config.experimental {
+            version["Experimental"] = Value::Bool(true);
+        }
+        version
     }
 }
 
@@ -180,17 +186,7 @@ fn registries(settings: &Settings) -> Value {
     })
 }
 
-/// A variable of the environment, whose name may be written small.
-fn variable(name: &str) -> String {
-    let value = |name: &str| std::env::var(name).ok().filter(|value| !value.is_empty());
-    value(name).or_else(|| value(&name.to_ascii_lowercase())).unwrap_or_default()
-}
-
-/// A proxy of the environment, its password left out.
-fn proxy(name: &str) -> String {
-    without_password(&variable(name))
-}
-
+/// A proxy's address, its password left out.
 fn without_password(address: &str) -> String {
     let (scheme, rest) = address.split_once("://").unwrap_or(("", address));
     match rest.rsplit_once('@') {
@@ -230,13 +226,21 @@ impl Limits {
     }
 }
 
-fn security(cgroups: &Hierarchy, remaps: bool) -> Vec<&'static str> {
-    let mut options = vec!["name=seccomp,profile=builtin"];
-    if remaps {
-        options.push("name=userns");
+fn security(cgroups: &Hierarchy, config: &DaemonConfig) -> Vec<String> {
+    let profile = match &config.defaults.seccomp {
+        DefaultSeccomp::BuiltIn => "builtin",
+        DefaultSeccomp::Unconfined => "unconfined",
+        DefaultSeccomp::Profile { path, .. } => path,
+    };
+    let mut options = vec![format!("name=seccomp,profile={profile}")];
+    if config.userns_remap.is_some() {
+        options.push("name=userns".to_owned());
     }
     if cgroups.mode == Mode::V2 {
-        options.push("name=cgroupns");
+        options.push("name=cgroupns".to_owned());
+    }
+    if config.defaults.no_new_privileges {
+        options.push("name=no-new-privileges".to_owned());
     }
     options
 }

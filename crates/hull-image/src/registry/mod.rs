@@ -43,7 +43,7 @@ pub use push::{Push, Pusher, Sent};
 pub use referrers::{Referred, Referrer};
 pub use repository::{Blob, Repository};
 pub use session::Session;
-pub use settings::{Endpoint, Settings};
+pub use settings::{Endpoint, Proxies, Settings};
 pub use signature::{PublicKey, Verified};
 pub use tls::Unverified;
 pub use token::{Ask, Token, encode};
@@ -70,11 +70,11 @@ impl std::fmt::Debug for Registries {
 }
 
 impl Registries {
-    /// By that configuration, which was checked ([`Settings::check`]); proxies are those of the environment.
+    /// By that configuration, which was checked ([`Settings::check`]). Its proxies hold for as long as this is there.
     pub fn new(settings: Settings) -> Registries {
         Registries {
+            proxies: Arc::new(settings.proxies.matcher()),
             settings: Arc::new(RwLock::new(Arc::new(settings))),
-            proxies: Arc::new(Matcher::from_env()),
             wires: Arc::default(),
         }
     }

@@ -5,6 +5,8 @@ use std::net::IpAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use hyper_util::client::proxy::matcher::Matcher;
+
 use super::connect::is_loopback;
 use crate::reference::{DEFAULT_DOMAIN, Reference};
 use crate::{Error, Result};
@@ -33,6 +35,39 @@ pub struct Settings {
     pub attempts: usize,
     /// How long a line may stand still.
     pub patience: Duration,
+    /// The proxies on the way to registries.
+    pub proxies: Proxies,
+}
+
+/// Proxies, as `http_proxy`, `https_proxy` and `no_proxy` name them; empty: none.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Proxies {
+    /// For what is reached without TLS.
+    pub http: String,
+    /// For what is reached by TLS.
+    pub https: String,
+    /// Hosts, domains and subnets that are reached without a proxy, with commas between.
+    pub no: String,
+}
+
+impl Proxies {
+    /// Those of the environment; names may be written small.
+    pub fn of_environment() -> Proxies {
+        let variable = |name: &str| {
+            let value = |name: &str| std::env::var(name).ok().filter(|value| !value.is_empty());
+            value(name).or_else(|| value(&name.to_ascii_lowercase()))
+        };
+        let all = variable("ALL_PROXY").unwrap_or_default();
+        Proxies {
+            http: variable("HTTP_PROXY").unwrap_or_else(|| all.clone()),
+            https: variable("HTTPS_PROXY").unwrap_or(all),
+            no: variable("NO_PROXY").unwrap_or_default(),
+        }
+    }
+
+    pub(super) fn matcher(&self) -> Matcher {
+        Matcher::builder().http(self.http.clone()).https(self.https.clone()).no(self.no.clone()).build()
+    }
 }
 
 impl Default for Settings {
@@ -47,6 +82,7 @@ impl Default for Settings {
             uploads: 5,
             attempts: 5,
             patience: Duration::from_secs(30),
+            proxies: Proxies::of_environment(),
         }
     }
 }

@@ -26,6 +26,7 @@ use super::security::security;
 use super::spec::{Facts, Namespaces, Source};
 use super::{Container, Record};
 use crate::blocking::may_hang;
+use crate::config::DefaultSeccomp;
 use crate::model::HostConfig;
 use crate::networks::{Element, Wire};
 use crate::{Engine, Result};
@@ -240,7 +241,11 @@ impl Engine {
             network: Network { mode: host.network_mode.clone(), interfaces, firewall: Vec::new() },
             configured_user: record.config.user.clone(),
             user: None,
-            seccomp: seccomp_of(host, &capabilities.iter().copied().collect::<Vec<_>>())?,
+            seccomp: seccomp_of(
+                host,
+                &self.config.defaults.seccomp,
+                &capabilities.iter().copied().collect::<Vec<_>>(),
+            )?,
             capabilities: sorted(capabilities.into_iter().map(capability_name)),
             no_new_privileges: security.no_new_privileges,
             masked_paths: linux.and_then(|linux| linux.masked_paths().clone()).unwrap_or_default(),
@@ -316,8 +321,8 @@ fn sorted(names: impl Iterator<Item = String>) -> Vec<String> {
 }
 
 /// The filter that a start would install.
-fn seccomp_of(host: &HostConfig, bounding: &[Capability]) -> Result<Seccomp> {
-    let (profile, summary) = match super::security::seccomp(host)? {
+fn seccomp_of(host: &HostConfig, default: &DefaultSeccomp, bounding: &[Capability]) -> Result<Seccomp> {
+    let (profile, summary) = match super::security::seccomp(host, default)? {
         (protocol::Seccomp::Default, _) => ("builtin", seccomp::default_summary(bounding).ok()),
         (protocol::Seccomp::Spec, Some(profile)) => ("own", seccomp::summary(&profile).ok()),
         (protocol::Seccomp::Spec | protocol::Seccomp::Unconfined, _) => ("unconfined", None),
