@@ -75,7 +75,7 @@ pub(crate) async fn build(mut request: Request) -> Result<Response> {
         request.headers.get(CONTENT_TYPE).is_some_and(|kind| kind.as_bytes() == WITH_PREFACE.as_bytes());
     let builder = Arc::clone(&request.builder);
     let stop = Stop::default();
-    let named = id.map(|id| builder.named(&id, &stop));
+    let named = id.map(|id| builder.named(asked.socket.as_deref(), &id, &stop));
     let mut reader =
         BufReader::with_capacity(64 << 10, BodyReader::new(std::mem::take(&mut request.body)).await);
     let (preparing, stopping) = (Arc::clone(&builder), stop.clone());
@@ -360,7 +360,8 @@ pub(crate) async fn log(request: Request) -> Result<Response> {
 /// `POST /build/cancel`.
 pub(crate) async fn cancel(request: Request) -> Result<Response> {
     let id = request.query.text("id").ok_or_else(|| Error::invalid("build ID not provided"))?;
-    request.builder.cancel(id);
+    let socket = request.guard.as_ref().map(|guard| guard.path.as_path());
+    request.builder.cancel(socket, id);
     http::empty(StatusCode::OK)
 }
 

@@ -120,7 +120,8 @@ pub(crate) async fn build(mut request: Request) -> Result<Response> {
         }
     }
     let stop = Stop::default();
-    let named = (!id.is_empty()).then(|| request.builder.named(&id, &stop));
+    let named = (!id.is_empty())
+        .then(|| request.builder.named(request.guard.as_ref().map(|guard| guard.path.as_path()), &id, &stop));
     let (lines, answer) = Lines::new(false);
     let buildkit = Arc::clone(&request.buildkit);
     tokio::spawn(async move {

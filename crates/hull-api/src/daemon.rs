@@ -102,7 +102,7 @@ fn start(flags: Flags, given: &ArgMatches) -> Result<()> {
     let _pidfile = Pidfile::write(&settings.pidfile)?;
     if let Some(remap) = &settings.engine.userns_remap {
         remap.warn_of_others()?;
-        remap.probe(&settings.engine.data_root)?;
+        remap.probe(&settings.engine.data_root, settings.engine.storage_driver.as_deref())?;
     }
     // Before there are threads: the launcher is a fork of a small process.
     let launcher = launcher::start()?;

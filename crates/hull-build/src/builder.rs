@@ -83,9 +83,12 @@ pub struct Builder {
     contexts: Arc<Contexts>,
     /// What builds told.
     pub logs: Logs,
-    /// The builds that a client named, to be cancelled by that name.
-    named: Mutex<HashMap<String, Stop>>,
+    /// The builds that a client named, to be cancelled by that name: two may have one.
+    named: Mutex<Vec<(Asker, Stop)>>,
 }
+
+/// Who has named a build: the socket with a policy that it came by, if one has, and the name.
+type Asker = (Option<PathBuf>, String);
 
 /// How the files of a build come.
 pub enum Files<'a> {
@@ -119,6 +122,11 @@ impl Stop {
         self.flag.store(true, Ordering::Relaxed);
         self.told.notify_waiters();
         self.told.notify_one();
+    }
+
+    /// Whether both end the same build.
+    fn is(&self, other: &Stop) -> bool {
+        Arc::ptr_eq(&self.flag, &other.flag)
     }
 
     /// What is set when it ends.
@@ -299,17 +307,17 @@ impl Builder {
         Some(env.iter().filter_map(|entry| entry.split_once('=')).map(|(name, _)| name.to_owned()).collect())
     }
 
-    /// Notes a build under a client's name for it, as long as the value is there.
-    pub fn named(self: &Arc<Self>, id: &str, stop: &Stop) -> Named {
-        self.builds().insert(id.to_owned(), stop.clone());
-        Named { builder: Arc::clone(self), id: id.to_owned() }
+    /// Notes a build under a client's name for it, as long as the value is there; `socket` is the one with a policy that it
+    /// came by.
+    pub fn named(self: &Arc<Self>, socket: Option<&Path>, id: &str, stop: &Stop) -> Named {
+        self.builds().push(((socket.map(Path::to_owned), id.to_owned()), stop.clone()));
+        Named { builder: Arc::clone(self), stop: stop.clone() }
     }
 
-    /// Ends the build of that name, if it goes on.
-    pub fn cancel(&self, id: &str) {
-        if let Some(stop) = self.builds().get(id) {
-            stop.stop();
-        }
+    /// Ends the builds of that name that go on: a socket with a policy its own, the daemon's own socket everybody's.
+    pub fn cancel(&self, socket: Option<&Path>, id: &str) {
+        let may = |(of, name): &Asker| name == id && (socket.is_none() || of.as_deref() == socket);
+        self.builds().iter().filter(|(asker, _)| may(asker)).for_each(|(_, stop)| stop.stop());
     }
 
     /// Removes what was built and is not wanted any more: the ids of the steps, and the bytes that were given back.
@@ -410,7 +418,7 @@ impl Builder {
         Ok((removed, bytes))
     }
 
-    fn builds(&self) -> std::sync::MutexGuard<'_, HashMap<String, Stop>> {
+    fn builds(&self) -> std::sync::MutexGuard<'_, Vec<(Asker, Stop)>> {
         self.named.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -452,12 +460,12 @@ fn collect(engine: &Engine, most: u64) -> Result<()> {
 /// A build's name, while it goes on.
 pub struct Named {
     builder: Arc<Builder>,
-    id: String,
+    stop: Stop,
 }
 
 impl Drop for Named {
     fn drop(&mut self) {
-        self.builder.builds().remove(&self.id);
+        self.builder.builds().retain(|(_, stop)| !stop.is(&self.stop));
     }
 }
 
@@ -580,18 +588,22 @@ impl Prepared {
 mod tests {
     use super::*;
 
-    #[test]
-    fn caches_that_a_step_has_stay() {
-        let root = Folder::beneath(&std::env::temp_dir()).unwrap();
-        let places = Places {
-            temporary: root.path().to_owned(),
-            caches: root.path().join("caches"),
-            received: root.path().join("received"),
-            private: root.path().to_owned(),
+    fn places(root: &Path) -> Places {
+        Places {
+            temporary: root.to_owned(),
+            caches: root.join("caches"),
+            received: root.join("received"),
+            private: root.to_owned(),
             locks: Mutex::default(),
             used: Mutex::new(HashMap::from([("b".to_owned(), 1)])),
             underway: Arc::default(),
-        };
+        }
+    }
+
+    #[test]
+    fn caches_that_a_step_has_stay() {
+        let root = Folder::beneath(&std::env::temp_dir()).unwrap();
+        let places = places(root.path());
         for name in ["a", "b"] {
             std::fs::create_dir_all(places.caches.join(name).join("files")).unwrap();
             std::fs::write(places.caches.join(format!("{name}.id")), name).unwrap();
@@ -601,5 +613,17 @@ mod tests {
         let left = |name: &str| places.caches.join(name).exists();
         assert_eq!(["a", "a.id", "b/files", "b.id"].map(left), [false, false, true, true]);
         assert!(trash.path().join("a/files").exists() && trash.path().join("a.id").exists());
+    }
+
+    #[test]
+    fn locks_that_nobody_has_are_not_kept() {
+        let root = Folder::beneath(&std::env::temp_dir()).unwrap();
+        let places = places(root.path());
+        let held = places.lock("held");
+        for name in 0..100 {
+            drop(places.lock(&name.to_string()));
+        }
+        assert!(Arc::ptr_eq(&held, &places.lock("held")));
+        assert_eq!(places.locks.lock().unwrap().len(), 1);
     }
 }

@@ -301,8 +301,10 @@ impl Build {
 
 impl Places {
     /// The lock of a cache of this name.
-    fn lock(&self, name: &str) -> Arc<tokio::sync::Mutex<()>> {
+    pub(crate) fn lock(&self, name: &str) -> Arc<tokio::sync::Mutex<()>> {
         let mut locks = self.locks.lock().unwrap_or_else(PoisonError::into_inner);
+        // Names are clients': of those that nobody has or waits for, nothing is kept.
+        locks.retain(|_, lock| Arc::strong_count(lock) > 1);
         Arc::clone(locks.entry(name.to_owned()).or_default())
     }
 }

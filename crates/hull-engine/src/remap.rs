@@ -208,14 +208,15 @@ impl Remap {
         told
     }
 
-    /// Finds out, by trying, whether layers on that folder's file system can have mapped ids. To be called before there
-    /// are threads.
+    /// Finds out, by trying, whether containers' files on that folder's file system can have mapped ids, as the storage
+    /// driver that was asked for makes them. To be called before there are threads.
     ///
     /// # Errors
     /// They cannot.
-    pub fn probe(&self, data_root: &Path) -> Result<()> {
+    pub fn probe(&self, data_root: &Path, driver: Option<&str>) -> Result<()> {
         crate::engine::make_private(data_root)?;
-        hull_runtime::container::probe_mapped(data_root, &self.users, &self.groups).map_err(|error| {
+        let trees = matches!(driver, Some("btrfs" | "vfs"));
+        hull_runtime::container::probe_mapped(data_root, &self.users, &self.groups, trees).map_err(|error| {
             Error::new(
                 crate::Kind::System,
                 format!(

@@ -142,6 +142,8 @@ pub struct UserLookup {
 pub enum Rootfs {
     /// It is already there, at the spec's `root.path`.
     Path,
+    /// The same, and its ids are mapped by the container's user namespace, as those of an overlay's layers.
+    MappedPath,
     /// An overlay, mounted by the container's first process in its own mount namespace.
     Overlay {
         /// Read-only layers, uppermost first.

@@ -148,16 +148,41 @@ fn a_build_is_cancelled_by_its_name() {
         .output()
         .expect("an archive")
         .stdout;
-    let mut socket = UnixStream::connect(daemon.socket()).expect("the daemon");
-    let head = format!(
-        "POST /build?buildid=mine HTTP/1.1\r\nHost: x\r\nConnection: close\r\nContent-Type: application/x-tar\r\nContent-Length: {}\r\n\r\n",
-        tar.len()
-    );
-    socket.write_all(head.as_bytes()).and_then(|()| socket.write_all(&tar)).expect("it is sent");
-    wait_until("the step runs", Duration::from_secs(30), || !daemon.ok(&["ps", "-q"]).is_empty());
-    assert_eq!(daemon.api().post_empty("/build/cancel?id=mine").expect("an answer").status, 200);
+    let begin = || {
+        let mut socket = UnixStream::connect(daemon.socket()).expect("the daemon");
+        let head = format!(
+            "POST /build?buildid=mine&nocache=1 HTTP/1.1\r\nHost: x\r\nConnection: close\r\nContent-Type: application/x-tar\r\nContent-Length: {}\r\n\r\n",
+            tar.len()
+        );
+        socket.write_all(head.as_bytes()).and_then(|()| socket.write_all(&tar)).expect("it is sent");
+        socket
+    };
+    let running = |count: usize| daemon.ok(&["ps", "-q"]).lines().count() == count;
+    let mut first = begin();
+    wait_until("the step runs", Duration::from_secs(30), || running(1));
+    // Another of that name is another build: its end leaves the first one's name alone.
+    let second = begin();
+    wait_until("both steps run", Duration::from_secs(30), || running(2));
+    drop(second);
+    wait_until("the second one is gone", Duration::from_secs(30), || running(1));
+    // Of another socket it is nobody's.
+    let confined = daemon.dir().join("confined.sock");
+    daemon.ok(&["system", "socket", "add", &confined.display().to_string(), "confined"]);
+    let asked = daemon
+        .command("curl")
+        .args(["-s", "-o", "/dev/null", "-w", "%{http_code}", "-X", "POST", "--unix-socket"])
+        .arg(&confined)
+        .arg("http://x/build/cancel?id=mine")
+        .output()
+        .expect("curl");
+    assert_eq!(String::from_utf8_lossy(&asked.stdout), "200");
+    first.set_read_timeout(Some(Duration::from_millis(500))).expect("a limit");
     let mut told = String::new();
-    std::io::Read::read_to_string(&mut socket, &mut told).expect("the answer's end");
+    let heard = std::io::Read::read_to_string(&mut first, &mut told);
+    assert!(heard.is_err() && running(1), "a confined socket has ended it: {told}");
+    first.set_read_timeout(None).expect("no limit");
+    assert_eq!(daemon.api().post_empty("/build/cancel?id=mine").expect("an answer").status, 200);
+    std::io::Read::read_to_string(&mut first, &mut told).expect("the answer's end");
     assert!(told.contains("the build was cancelled"), "{told}");
     wait_until("its step is gone", Duration::from_secs(30), || steps(&daemon) == 0);
 }

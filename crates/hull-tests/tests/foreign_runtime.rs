@@ -631,13 +631,11 @@ fn a_socket_without_privileges_gives_no_other_runtime() {
 }
 
 #[test]
-fn users_are_mapped_by_hull_s_own_runtime_alone() {
+fn one_that_is_not_to_be_in_a_user_namespace_is_not() {
     let ranges = "hull:300000:65536\n";
     private_files(&[("/etc/subuid", ranges), ("/etc/subgid", ranges)]);
     let Some(foreign) = Foreign::new(&[], &["--userns-remap=default"]) else { return };
     for name in &foreign.names {
-        let refused = foreign.run(name, &["busybox", "true"]);
-        assert!(refused.status == 125 && refused.stderr.contains("--userns=host"), "{name}: {refused:?}");
         let map = "cat /proc/self/uid_map | tr -s ' '";
         let own = foreign.prints(name, &["--userns", "host", "busybox", "sh", "-c", map]);
         assert_eq!(own.trim(), "0 0 4294967295", "{name}");
@@ -662,13 +660,23 @@ fn a_runtime_that_is_registered_no_more_starts_nothing() {
 
 #[test]
 fn a_runtime_that_says_a_lot_is_not_held_up() {
-    let much = "create|start|exec|kill|delete) head -c 300000 /dev/zero | tr '\\0' x >&2;;";
-    let fails = "create) head -c 300000 /dev/zero | tr '\\0' x >&2; echo >&2; echo the reason >&2; exit 1;;";
+    // More than any pipe takes.
+    let much = "create|start|exec|kill|delete) head -c 3000000 /dev/zero | tr '\\0' x >&2;;";
+    let fails = "create) head -c 2000000 /dev/zero | tr '\\0' x >&2; echo >&2; echo the reason >&2; exit 1;;";
     let Some(foreign) = Foreign::new(&[("talks", much), ("fails", fails)], &[]) else { return };
     let began = Instant::now();
     let output = foreign.run("talks", &["busybox", "echo", "hi"]);
     assert!(output.status == 0 && output.stdout.ends_with("hi\n"), "{}", output.status);
-    let output = foreign.run("fails", &["-t", "busybox", "true"]);
-    assert!(output.status >= 125 && output.stderr.contains("the reason"), "{}", output.status);
+    assert_eq!(output.stderr.len(), 3_000_000, "its words are where the process's are, all of them");
+    let id = foreign.ok(&["run", "-d", "--runtime", "talks", "busybox", "sleep", "600"]);
+    let output = foreign.daemon.hull(&["exec", &id, "sh", "-c", "echo hi; echo err >&2"]);
+    let words = (output.status, output.stdout.as_str(), output.stderr.len());
+    assert_eq!(words, (0, "hi\n", 3_000_004), "{}", output.status);
+    assert!(output.stderr.ends_with("xerr\n"));
+    foreign.ok(&["rm", "-f", &id]);
+    for tty in [&["-t"][..], &[]] {
+        let output = foreign.run("fails", &[tty, &["busybox", "true"]].concat());
+        assert!(output.status >= 125 && output.stderr.contains("the reason"), "{}", output.status);
+    }
     assert!(began.elapsed() < Duration::from_secs(50), "it was waited for until it was killed");
 }

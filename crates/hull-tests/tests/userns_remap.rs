@@ -435,9 +435,11 @@ fn what_cannot_be_with_it_is_refused_in_docker_s_words() {
             daemon.hull(&["run", "--rm", option, "--userns=host", "busybox", "cat", "/proc/self/uid_map"]);
         assert_eq!(host.stdout.split_whitespace().collect::<Vec<_>>(), ["0", "0", "4294967295"], "{host:?}");
     }
-    let refused = daemon.hull(&["create", "--runtime", "other", "busybox"]);
+    daemon.ok(&["create", "--name", "donor", "busybox"]);
+    let refused = daemon.hull(&["create", "--runtime", "other", "--pid", "container:donor", "busybox"]);
     assert!(
-        refused.stderr.contains("the runtime other cannot make containers when user namespaces"),
+        refused.stderr.contains("cannot share the PID namespace of container:")
+            && refused.stderr.contains("by the runtime other"),
         "{refused:?}"
     );
     // Docker shares these.

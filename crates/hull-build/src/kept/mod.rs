@@ -294,6 +294,8 @@ impl Contexts {
 
     fn lock(&self, name: &str) -> Arc<RwLock<()>> {
         let mut locks = self.locks.lock().unwrap_or_else(PoisonError::into_inner);
+        // Names are made of clients' keys: of those that nobody has or waits for, nothing is kept.
+        locks.retain(|_, lock| Arc::strong_count(lock) > 1);
         Arc::clone(locks.entry(name.to_owned()).or_default())
     }
 }

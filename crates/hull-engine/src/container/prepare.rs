@@ -312,7 +312,7 @@ impl Engine {
         if runtime.is_some() && host.init.unwrap_or(self.config.defaults.init) {
             init::stand_in_front(&mut spec)?;
         }
-        let rootfs = rootfs(snapshot, prepared.facts.namespaces.user != Share::Host, &mut spec)?;
+        let rootfs = rootfs(snapshot, prepared.facts.namespaces.user != Share::Host, &mut spec);
         Ok(Launch {
             version: protocol::VERSION,
             id: record.id.clone(),

@@ -35,16 +35,29 @@ impl Engine {
             "cannot share the host's network namespace when user namespaces are enabled"
         } else if host.pid_mode == "host" {
             "cannot share the host PID namespace when user namespaces are enabled"
-        } else if let Some(runtime) = self.runtimes().foreign(host)? {
-            return Err(Error::invalid(format!(
-                "the runtime {} cannot make containers when user namespaces are enabled: the layers' ids are mapped by hull's \
-                 own; start the container with --userns=host, or without --runtime",
-                runtime.name
-            )));
         } else {
-            return Ok(());
+            return self.check_shared_by_foreign(host);
         };
         Err(Error::invalid(refused))
+    }
+
+    /// Another runtime makes a user namespace for each container, and joins no other's.
+    fn check_shared_by_foreign(&self, host: &HostConfig) -> Result<()> {
+        let Some(runtime) = self.runtimes().foreign(host)? else { return Ok(()) };
+        let modes = [
+            ("network", &host.network_mode),
+            ("IPC", &host.ipc_mode),
+            ("PID", &host.pid_mode),
+            ("cgroup", &host.cgroupns_mode),
+        ];
+        match modes.iter().find(|(_, mode)| mode.starts_with("container:")) {
+            None => Ok(()),
+            Some((what, mode)) => Err(Error::invalid(format!(
+                "cannot share the {what} namespace of {mode} by the runtime {} when user namespaces are enabled: it makes one \
+                 of its own for each container; start this one with --userns=host, or without --runtime",
+                runtime.name
+            ))),
+        }
     }
 
     /// Whether a container can be of its image: `hull/host` is the host's files, which are its root's and not theirs who are

@@ -102,7 +102,7 @@ impl Engine {
         spec.set_mounts(Some(mounts));
         let (ours, theirs) = protocol::pair()?;
         // As it is on the disk, which is as it is told inside.
-        let rootfs = rootfs(snapshot, false, &mut spec)?;
+        let rootfs = rootfs(snapshot, false, &mut spec);
         let view = protocol::View { version: protocol::VERSION, spec, rootfs };
         self.launcher.send(&ToLauncher::View(Box::new(view)), &[theirs.as_fd()])?;
         drop(theirs);

@@ -6,7 +6,7 @@
 //! overlayfs does by itself (copying a file up, its work folder) it does as who has mounted it: that is the mapped root,
 //! for the host's root has no id on such a layer.
 
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
 use oci_spec::runtime::Spec;
@@ -15,8 +15,9 @@ use rustix::mount::{OpenTreeFlags, open_tree};
 
 use super::options::Options;
 use super::report::Heard;
-use super::{mounts, report, root, userns};
+use super::{mounts, outside, report, root, userns};
 use crate::error::Context;
+use crate::protocol::Rootfs;
 use crate::sys::{self, MountAttr};
 use crate::{Error, Result};
 
@@ -32,6 +33,40 @@ impl Owner {
     /// That of a process in a user namespace.
     pub(crate) fn of(pid: i32) -> Result<Owner> {
         Ok(Owner { namespace: userns::of_process(pid)?, root: userns::root_of(pid)? })
+    }
+
+    /// That of the user namespace which a configuration describes, and which is made later by somebody else: the kernel
+    /// goes by the mappings, not by the namespace. None where it describes none.
+    pub(crate) fn described(spec: &Spec) -> Result<Option<Owner>> {
+        let mappings = outside::mappings(spec);
+        let Some(root) = mappings.root() else { return Ok(None) };
+        Ok(Some(Owner { namespace: mappings.handle()?, root }))
+    }
+
+    pub(crate) fn namespace(&self) -> BorrowedFd<'_> {
+        self.namespace.as_fd()
+    }
+
+    /// Its root, user and group.
+    pub(crate) fn root(&self) -> (u32, u32) {
+        self.root
+    }
+}
+
+/// A container's root file system, its ids mapped where they are to be. The caller is single-threaded.
+pub(crate) fn root_tree(spec: &Spec, rootfs: &Rootfs, owner: Option<&Owner>) -> Result<OwnedFd> {
+    match (rootfs, owner) {
+        (Rootfs::Overlay { lower, upper, work, mapped: true }, Some(owner)) => {
+            overlay(lower, upper, work, owner)
+        }
+        (Rootfs::MappedPath, Some(owner)) => {
+            let path = root::path_of(spec)?;
+            let tree = mapped(path, owner)?;
+            sys::mount_setattr(tree.as_fd(), false, &MountAttr::propagation(libc::MS_PRIVATE))
+                .context(|| format!("make the root {} private", path.display()))?;
+            Ok(tree)
+        }
+        (rootfs, _) => root::detached(spec, rootfs),
     }
 }
 
@@ -129,12 +164,20 @@ fn attach(layer: &OwnedFd, places: &OwnedFd, base: &Path, name: &str) -> Result<
     Ok(base.join(name))
 }
 
+/// A detached file system in memory for other mounts' places alone: everybody may go through it.
+pub(crate) fn small_tmpfs(destination: &Path) -> Result<OwnedFd> {
+    let parameters = [("mode", "711"), ("size", "64k")];
+    let data = parameters.map(|(key, value)| (key.to_owned(), Some(value.to_owned()))).to_vec();
+    mounts::file_system("tmpfs", None, destination, &Options { data, ..Options::default() })
+}
+
 /// Whether what is made beneath `folder` can be a container's with these mappings: tried, on folders that are made there
-/// and removed. The caller is single-threaded.
+/// and removed. It is layers; where the file system carries none, or with `trees`, whole trees. The caller is
+/// single-threaded.
 ///
 /// # Errors
 /// It cannot, and why.
-pub fn probe(folder: &Path, users: &[[u32; 3]], groups: &[[u32; 3]]) -> Result<()> {
+pub fn probe(folder: &Path, users: &[[u32; 3]], groups: &[[u32; 3]], trees: bool) -> Result<()> {
     let doing = || format!("try mapped ids in {}", folder.display());
     let base = folder.join(".userns-probe");
     // What one has left that was killed.
@@ -144,11 +187,19 @@ pub fn probe(folder: &Path, users: &[[u32; 3]], groups: &[[u32; 3]]) -> Result<(
     let tried = userns::handle_of(users, groups).and_then(|(namespace, root)| {
         let owner = Owner { namespace, root };
         let [lower, upper, work] = &folders;
-        let overlay = overlay(std::slice::from_ref(lower), upper, work, &owner)?;
-        let found = rustix::fs::fstat(&overlay).context(doing)?.st_uid;
-        match found == root.0 {
+        let lower = std::slice::from_ref(lower);
+        let root = if trees { mapped(&lower[0], &owner) } else { overlay(lower, upper, work, &owner) };
+        let root = match root {
+            // Not the ids are what stands in the way.
+            Err(_) if !trees && root::overlay(lower, upper, work).is_err() => mapped(&lower[0], &owner),
+            root => root,
+        };
+        let found = rustix::fs::fstat(&root?).context(doing)?.st_uid;
+        match found == owner.root.0 {
             true => Ok(()),
-            false => Err(Error::refused(doing(), format!("its root is {found}'s and not {}'s", root.0))),
+            false => {
+                Err(Error::refused(doing(), format!("its root is {found}'s and not {}'s", owner.root.0)))
+            }
         }
     });
     let removed = std::fs::remove_dir_all(&base).context(doing);
@@ -240,7 +291,7 @@ mod tests {
     fn what_cannot_be_mapped_is_told() {
         let outcome = super::super::tests::in_a_shim(|_| {
             let range = [[0, 100_000, 65_536]];
-            probe(Path::new("/proc/self"), &range, &range)
+            probe(Path::new("/proc/self"), &range, &range, false)
         });
         let error = outcome.error.unwrap().to_string();
         assert!(error.starts_with("try mapped ids in /proc/self"), "{error}");

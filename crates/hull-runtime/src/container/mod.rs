@@ -55,16 +55,17 @@ pub(crate) use granted::cut_to_granted;
 pub(crate) use hold::state_for_hooks;
 pub use hold::{Held, Hold, start_held};
 pub use labels::{check_apparmor, has_selinux};
+pub(crate) use mapped::{Owner, root_tree, small_tmpfs};
 pub use mapped::{as_owner, probe as probe_mapped};
-pub(crate) use mounts::tree_of_own_words;
+pub(crate) use mounts::tree_for_another;
 pub use mounts::{LAYERS, SUBPATH};
 use namespaces::{Entered, Namespaces};
 pub(crate) use network::make as make_network;
 use outside::Outside;
 pub(crate) use outside::is_mapped;
-pub(crate) use root::{attach, detached as root_tree, enter, overlay, overlay_reads_parameters};
+pub(crate) use root::{attach, enter, overlay, overlay_reads_parameters};
 pub(crate) use user::looked_up_beneath;
-pub(crate) use userns::write_by_helper;
+pub(crate) use userns::{give as give_streams, root_of, write_by_helper};
 
 use report::{Heard, Teller};
 

@@ -98,21 +98,31 @@ pub(super) fn prepare_binds(spec: &Spec) -> Result<Vec<Prepared>> {
     Ok(binds)
 }
 
-/// The tree of a bind that only hull's own words describe (a part of a volume, mapped ids), which are taken out of it; none
-/// where every runtime knows what is meant.
-pub(crate) fn tree_of_own_words(mount: &mut Mount) -> Result<Option<OwnedFd>> {
+/// The tree of a mount that another runtime is to be shown as a plain folder or file, and the mount in words that it knows;
+/// none where it mounts that itself. So are those that only hull's own words describe (a part of a volume, mapped ids,
+/// layers), and in a user namespace (`owner`) every bind: its source may lie where root inside may not go.
+pub(crate) fn tree_for_another(mount: &mut Mount, owner: Option<&mapped::Owner>) -> Result<Option<OwnedFd>> {
     let words = mount.options().clone().unwrap_or_default();
     let options = options::parse(&words);
-    let has_part = options.data.iter().any(|(key, _)| key == SUBPATH);
-    let is_mapped = options.id_map.is_some() || mount.uid_mappings().is_some();
-    if !is_bind(mount, &options) || !(has_part || is_mapped) {
-        return Ok(None);
-    }
-    let tree = outside::bind_tree(mount, &options, None)?;
-    let is_common = |word: &String| {
-        !matches!(word.as_str(), "idmap" | "ridmap") && word.split('=').next() != Some(SUBPATH)
+    let (own, tree) = if mount.typ().as_deref() == Some(LAYERS) {
+        let own: &[&str] = &["lowerdir", "upperdir", "workdir"];
+        (own, layers(mount.destination(), &options, owner)?)
+    } else {
+        let has_part = options.data.iter().any(|(key, _)| key == SUBPATH);
+        let is_mapped = options.id_map.is_some() || mount.uid_mappings().is_some();
+        if !is_bind(mount, &options) || !(has_part || is_mapped || owner.is_some()) {
+            return Ok(None);
+        }
+        let own: &[&str] = &["idmap", "ridmap", SUBPATH];
+        (own, outside::bind_tree(mount, &options, owner.map(mapped::Owner::namespace))?)
     };
-    mount.set_options(Some(words.into_iter().filter(is_common).collect()));
+    let is_common = |word: &String| word.split('=').next().is_none_or(|key| !own.contains(&key));
+    let mut words: Vec<String> = words.into_iter().filter(is_common).collect();
+    if options.bind.is_none() {
+        words.push("rbind".to_owned());
+    }
+    mount.set_typ(Some("bind".to_owned()));
+    mount.set_options(Some(words));
     mount.set_uid_mappings(None);
     mount.set_gid_mappings(None);
     Ok(Some(tree))

@@ -9,7 +9,7 @@ use rustix::thread::{CapabilitySet, capabilities};
 use super::namespaces::Namespaces;
 use super::options::{self, IdMap};
 use super::userns::{self, Mappings};
-use super::{Streams, mapped, mounts, process, report, root};
+use super::{Streams, mapped, mounts, process, report};
 use crate::cgroup::Cgroup;
 use crate::error::Context;
 use crate::protocol::Rootfs;
@@ -129,14 +129,11 @@ impl Outside {
         if !self.mounts {
             return Ok(());
         }
-        let root = match &self.rootfs {
-            Rootfs::Overlay { lower, upper, work, mapped: true } if self.in_user_namespace => {
-                let owner = mapped::Owner::of(pid)?;
-                mapped::overlay(lower, upper, work, &owner)?
-            }
-            rootfs => root::detached(&self.spec, rootfs)?,
-        };
+        let is_mapped = matches!(self.rootfs, Rootfs::MappedPath | Rootfs::Overlay { mapped: true, .. });
+        let owner = (is_mapped && self.in_user_namespace).then(|| mapped::Owner::of(pid)).transpose()?;
+        let root = mapped::root_tree(&self.spec, &self.rootfs, owner.as_ref())?;
         report::tree(sync, root.as_fd())?;
+        let namespace = self.in_user_namespace.then(|| userns::of_process(pid)).transpose()?;
         for mount in self.spec.mounts().iter().flatten() {
             let options = options::parse(mount.options().as_deref().unwrap_or_default());
             if mount.typ().as_deref() == Some(mounts::LAYERS) {
@@ -148,7 +145,7 @@ impl Outside {
             if !mounts::is_bind(mount, &options) {
                 continue;
             }
-            let tree = bind_tree(mount, &options, self.in_user_namespace.then_some(pid))?;
+            let tree = bind_tree(mount, &options, namespace.as_ref().map(AsFd::as_fd))?;
             if self.in_user_namespace {
                 // As the kernel has it where a user namespace gets a copy of mounts: it sees what the host mounts there,
                 // never the other way round, whatever the container makes of its side.
@@ -175,35 +172,25 @@ impl Outside {
     }
 }
 
-/// The tree of a bind, its ids mapped where the mount says so; `container` is a process in the container's user
-/// namespace, if it has one.
+/// The tree of a bind, its ids mapped where the mount says so; `container` is the container's user namespace, if it has
+/// one.
 pub(super) fn bind_tree(
     mount: &Mount,
     options: &options::Options,
-    container: Option<i32>,
+    container: Option<BorrowedFd<'_>>,
 ) -> Result<OwnedFd> {
     let tree = mounts::bind_tree(mount, options)?;
     if let Some(recursive) = id_map(mount, options) {
-        let namespace = namespace_of(mount, container)?;
-        map(&tree, &namespace, recursive).map_err(|error| explain(error, mount))?;
-    }
-    Ok(tree)
-}
-
-/// The user namespace whose mappings are those of a mount.
-fn namespace_of(mount: &Mount, container: Option<i32>) -> Result<OwnedFd> {
-    let own = of_mount(mount);
-    if !own.is_empty() {
-        return own.handle();
-    }
-    container.map_or_else(
-        || {
+        let own = of_mount(mount);
+        let handle = (!own.is_empty()).then(|| own.handle()).transpose()?;
+        let Some(namespace) = handle.as_ref().map(AsFd::as_fd).or(container) else {
             let doing = format!("map the ids of the mount on {}", mount.destination().display());
             let reason = "it names no mappings, and the container has no user namespace whose they could be";
-            Err(Error::refused(doing, reason))
-        },
-        userns::of_process,
-    )
+            return Err(Error::refused(doing, reason));
+        };
+        map(&tree, namespace, recursive).map_err(|error| explain(error, mount))?;
+    }
+    Ok(tree)
 }
 
 /// The mappings of the configuration's user namespace.
@@ -246,8 +233,8 @@ fn id_map(mount: &Mount, options: &options::Options) -> Option<bool> {
     }
 }
 
-fn map(tree: &OwnedFd, namespace: &OwnedFd, recursive: bool) -> std::io::Result<()> {
-    sys::mount_setattr(tree.as_fd(), recursive, &MountAttr::id_map(namespace.as_fd()))
+fn map(tree: &OwnedFd, namespace: BorrowedFd<'_>, recursive: bool) -> std::io::Result<()> {
+    sys::mount_setattr(tree.as_fd(), recursive, &MountAttr::id_map(namespace))
 }
 
 fn explain(error: std::io::Error, mount: &Mount) -> Error {

@@ -65,8 +65,8 @@ pub(crate) fn detached(spec: &Spec, rootfs: &Rootfs) -> Result<OwnedFd> {
     match rootfs {
         Rootfs::Path => clone_of_path(spec),
         Rootfs::Overlay { lower, upper, work, mapped: false } => overlay(lower, upper, work),
-        Rootfs::Overlay { mapped: true, .. } => {
-            let reason = "the container has no user namespace to map the layers' ids by";
+        Rootfs::Overlay { mapped: true, .. } | Rootfs::MappedPath => {
+            let reason = "the container has no user namespace to map the ids of its files by";
             Err(Error::refused("mount the root file system", reason))
         }
     }
@@ -79,16 +79,21 @@ pub(super) fn assemble(root: OwnedFd) -> Result<OwnedFd> {
 }
 
 fn clone_of_path(spec: &Spec) -> Result<OwnedFd> {
-    let Some(root) = spec.root() else {
-        return Err(Error::refused("the container's root", "the configuration names none (root.path)"));
-    };
+    let path = path_of(spec)?;
     let flags =
         OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::AT_RECURSIVE | OpenTreeFlags::OPEN_TREE_CLOEXEC;
-    let path = root.path();
     let tree = mount::open_tree(CWD, path, flags).context(|| format!("open the root {}", path.display()))?;
     sys::mount_setattr(tree.as_fd(), true, &MountAttr::propagation(libc::MS_PRIVATE))
         .context(|| format!("make the root {} private", path.display()))?;
     Ok(tree)
+}
+
+/// Where the configuration has its root.
+pub(super) fn path_of(spec: &Spec) -> Result<&Path> {
+    match spec.root() {
+        Some(root) => Ok(root.path()),
+        None => Err(Error::refused("the container's root", "the configuration names none (root.path)")),
+    }
 }
 
 /// Moves a detached mount to a path beneath `folder`.

@@ -139,7 +139,7 @@ pub(super) fn handle_of(users: &[[u32; 3]], groups: &[[u32; 3]]) -> Result<(Owne
 }
 
 /// Who is root of a process's user namespace, as this process sees it: user and group.
-pub(super) fn root_of(pid: i32) -> Result<(u32, u32)> {
+pub(crate) fn root_of(pid: i32) -> Result<(u32, u32)> {
     let of = |file: &str| -> Result<u32> {
         let path = format!("/proc/{pid}/{file}");
         let text = std::fs::read_to_string(&path).context(|| format!("read {path}"))?;
@@ -157,7 +157,7 @@ fn root_in(map: &str) -> Option<u32> {
 }
 
 /// Gives pipes to whoever is root in the user namespace: it could not open them again by `/dev/stdout` otherwise.
-pub(super) fn give(streams: &Streams, (uid, gid): (u32, u32)) -> Result<()> {
+pub(crate) fn give(streams: &Streams, (uid, gid): (u32, u32)) -> Result<()> {
     let Streams::Pipes { stdin, stdout, stderr } = streams else { return Ok(()) };
     for stream in [stdin, stdout, stderr] {
         // What is no pipe is somebody's file, or the host's null device.

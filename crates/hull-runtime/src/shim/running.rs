@@ -154,6 +154,7 @@ impl Shim {
     pub(super) fn run(mut self) {
         kernel::trim_heap();
         kernel::trim_stack();
+        self.first.streams.pass_early(self.log.as_mut());
         // It may have ended already.
         self.reap();
         while self.first.ended.is_none() {
@@ -198,7 +199,9 @@ impl Shim {
             }
         }
         for (index, starting) in self.starting.iter().enumerate() {
-            interests.add(starting.fd(), libc::POLLIN, Part::Starting(index));
+            for fd in starting.fds() {
+                interests.add(fd, libc::POLLIN, Part::Starting(index));
+            }
         }
         for (index, signalling) in self.signalling.iter().enumerate() {
             interests.add(signalling.fd(), libc::POLLIN, Part::Signalling(index));

@@ -33,11 +33,14 @@ pub(super) enum Way {
 }
 
 impl StartingExec {
-    /// Readable when [`StartingExec::step`] has something to say.
-    pub(super) fn fd(&self) -> i32 {
+    /// Readable when [`StartingExec::step`] has something to do.
+    pub(super) fn fds(&self) -> Vec<i32> {
         match &self.way {
-            Way::Own(child) => child.sync().as_raw_fd(),
-            Way::Foreign(executing) => executing.fd(),
+            Way::Own(child) => vec![child.sync().as_raw_fd()],
+            Way::Foreign(executing) => {
+                let streams = self.streams.read_early_at().map(|stream| stream.as_raw_fd());
+                streams.chain([executing.fd()]).collect()
+            }
         }
     }
 
@@ -53,7 +56,10 @@ impl StartingExec {
     pub(super) fn step(&mut self) -> Option<Result<()>> {
         match &mut self.way {
             Way::Own(child) => step(child, &mut self.streams),
-            Way::Foreign(executing) => executing.step(&mut self.streams),
+            Way::Foreign(executing) => {
+                self.streams.read_early();
+                executing.step(&mut self.streams)
+            }
         }
     }
 
@@ -76,6 +82,7 @@ impl StartingExec {
         if let (Some(attach), Some(socket)) = (self.exec.attach.take(), self.client.take()) {
             self.streams.attach(attach, socket, None);
         }
+        self.streams.pass_early(None);
         Ok(RunningExec {
             process: Running {
                 pid,

@@ -28,6 +28,12 @@ pub(super) const READ_MAX: usize = 64 * 1024;
 /// How much of a client's input is read at once, in bytes.
 const INPUT_MAX: usize = 8 * 1024;
 
+/// How much is kept of what is printed before anyone is there to pass it on to, in bytes; then the streams wait.
+const EARLY_MAX: usize = 8 << 20;
+
+/// How much of it is told where it was for nothing.
+const LAST_WORDS: usize = 16 * 1024;
+
 /// How many bytes the keys that detach may be.
 const DETACH_KEYS_MAX: usize = 64;
 
@@ -57,6 +63,10 @@ pub(super) struct Streams {
     clients: Vec<Client>,
     /// Nothing is held back for slow clients any more: the process has ended, and what it left is little.
     draining: bool,
+    /// What was printed before the process was there: by a runtime that makes it, whose words these are too.
+    early: Vec<(Stream, Vec<u8>)>,
+    /// The streams that have ended by then.
+    early_ends: Vec<Stream>,
 }
 
 impl Streams {
@@ -74,6 +84,8 @@ impl Streams {
             input_ends: false,
             clients: Vec::new(),
             draining: false,
+            early: Vec::new(),
+            early_ends: Vec::new(),
         };
         if streams.stdio.terminal {
             let size = streams.stdio.size;
@@ -108,6 +120,8 @@ impl Streams {
             input_ends: true,
             clients: Vec::new(),
             draining: false,
+            early: Vec::new(),
+            early_ends: Vec::new(),
         };
         let (stdin, stdout) = (null(OFlags::RDONLY)?, null(OFlags::WRONLY)?);
         let stderr = null(OFlags::WRONLY)?;
@@ -236,14 +250,59 @@ impl Streams {
         }
     }
 
-    /// What stands in standard error, and nobody has read: the last words of a process that never came to be this one.
-    pub(super) fn printed(&self) -> Vec<u8> {
-        let mut text = Vec::with_capacity(INPUT_MAX);
-        if let Some(stderr) = &self.stderr {
-            // It does not block; where nothing can be read, nothing was said.
-            let _ = rustix::io::retry_on_intr(|| rustix::io::read(stderr, spare_capacity(&mut text)));
+    /// Reads what a runtime prints that makes the process, so that it is not held up; it is passed on when the process is there.
+    pub(super) fn read_early(&mut self) {
+        for stream in [Stream::Stdout, Stream::Stderr] {
+            while self.has_room() && !self.early_ends.contains(&stream) {
+                let mut bytes = Vec::with_capacity(READ_MAX);
+                let Some(source) = self.source(stream) else { break };
+                match rustix::io::retry_on_intr(|| rustix::io::read(source, spare_capacity(&mut bytes))) {
+                    Ok(1..) => {
+                        bytes.shrink_to_fit();
+                        self.early.push((stream, bytes));
+                    }
+                    Err(Errno::AGAIN) => break,
+                    // It is found again by who reads the streams later.
+                    Ok(0) | Err(_) => {
+                        self.early_ends.push(stream);
+                        break;
+                    }
+                }
+            }
         }
-        text
+    }
+
+    /// Where [`Streams::read_early`] is waited for.
+    pub(super) fn read_early_at(&self) -> impl Iterator<Item = BorrowedFd<'_>> {
+        let has_room = self.has_room();
+        [Stream::Stdout, Stream::Stderr]
+            .into_iter()
+            .filter(move |stream| has_room && !self.early_ends.contains(stream))
+            .filter_map(|stream| self.source(stream))
+    }
+
+    fn has_room(&self) -> bool {
+        self.early.iter().map(|(_, bytes)| bytes.len()).sum::<usize>() < EARLY_MAX
+    }
+
+    /// Passes on what was read before the process was there.
+    pub(super) fn pass_early(&mut self, mut log: Option<&mut Writer>) {
+        for (stream, bytes) in std::mem::take(&mut self.early) {
+            if let Some(log) = &mut log {
+                log.write(stream, &bytes, super::now_ns());
+            }
+            for client in &mut self.clients {
+                client.print(stream, &bytes);
+            }
+        }
+    }
+
+    /// What was printed to standard error in the end: the last words of a process that never came to be this one.
+    pub(super) fn printed(&mut self) -> Vec<u8> {
+        self.read_early();
+        let early = self.early.iter().filter(|(stream, _)| *stream == Stream::Stderr);
+        let text: Vec<u8> = early.flat_map(|(_, bytes)| bytes).copied().collect();
+        text[text.len().saturating_sub(LAST_WORDS)..].to_vec()
     }
 
     /// The stream has ended, or is given up.

@@ -156,7 +156,7 @@ fn layers_with_mapped_ids_are_root_s_inside_and_outside() {
     let mut bench = Bench::new();
     bench.mapped = true;
     let error = bench.run().error.unwrap().to_string();
-    assert!(error.contains("no user namespace to map the layers' ids by"), "{error}");
+    assert!(error.contains("no user namespace to map the ids of its files by"), "{error}");
 }
 
 #[test]

@@ -1,7 +1,8 @@
 //! The bundle of a container: the folder that its runtime is shown, with the configuration and the root file system.
 //!
 //! What is mounted there is mounted in a mount namespace of the shim's own, which its runtime's commands inherit: nobody
-//! else on the host sees it, and it goes with the shim.
+//! else on the host sees it, and it goes with the shim. In a user namespace the runtime looks it up as the container's
+//! root, who may not enter the folders of the daemon: it is mounted where everybody may go then ([`OPEN`]).
 
 use std::ffi::OsStr;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -11,7 +12,7 @@ use oci_spec::runtime::{LinuxNamespaceType, LinuxSeccomp, Mount, Process, RootBu
 use rustix::fs::{CWD, Mode, OFlags};
 use rustix::mount::UnmountFlags;
 
-use crate::container;
+use crate::container::{self, Owner};
 use crate::error::Context;
 use crate::protocol::{Rootfs, Seccomp, UserLookup};
 use crate::shim::start::bounding;
@@ -21,10 +22,16 @@ use crate::{Error, Result, seccomp};
 /// The version of the specification that the configuration is written in: that of the oldest runtime still met.
 const VERSION: &str = "1.0.2";
 
+/// A folder that every machine has and everybody may enter, upon which the mounts' places are put for a user namespace. No
+/// runtime needs what it hides, and what a container is given of it has been opened before.
+const OPEN: &str = "/dev/shm";
+
 /// The folder, and what lies in it.
 #[derive(Debug)]
 pub(super) struct Bundle {
     folder: PathBuf,
+    /// Where the root and the other mounts are.
+    places: PathBuf,
     /// How many mounts there are besides the root.
     binds: usize,
 }
@@ -34,6 +41,8 @@ pub(super) struct Wanted<'a> {
     pub(super) rootfs: &'a Rootfs,
     pub(super) seccomp: &'a Seccomp,
     pub(super) user: Option<&'a UserLookup>,
+    /// Whose its files are, where it has a user namespace.
+    pub(super) owner: Option<&'a Owner>,
     /// The network namespace that it is to join, if it was made for it.
     pub(super) network: Option<PathBuf>,
     /// The terminal's columns and rows.
@@ -43,12 +52,9 @@ pub(super) struct Wanted<'a> {
 impl Bundle {
     /// Makes the folder, empty.
     pub(super) fn make(runtime_dir: &Path) -> Result<Bundle> {
-        let bundle = Bundle { folder: runtime_dir.join("bundle"), binds: 0 };
-        for folder in [&bundle.folder, &bundle.root()] {
-            rustix::fs::mkdir(folder, Mode::from_raw_mode(0o700))
-                .context(|| format!("make the folder {}", folder.display()))?;
-        }
-        Ok(bundle)
+        let folder = runtime_dir.join("bundle");
+        make_folder(&folder)?;
+        Ok(Bundle { places: folder.clone(), folder, binds: 0 })
     }
 
     pub(super) fn folder(&self) -> &Path {
@@ -56,7 +62,7 @@ impl Bundle {
     }
 
     fn root(&self) -> PathBuf {
-        self.folder.join("rootfs")
+        self.places.join("rootfs")
     }
 
     /// Where a command of the runtime logs.
@@ -79,9 +85,13 @@ impl Bundle {
     /// Mounts what hull knows how to mount, and writes the configuration for the rest. What the machine does not grant
     /// is cut, and told.
     pub(super) fn fill(&mut self, mut spec: Spec, wanted: &Wanted<'_>) -> Result<Vec<String>> {
-        let root = self.mount(&mut spec, wanted.rootfs)?;
+        let root = self.mount(&mut spec, wanted)?;
         let mut warnings = Vec::new();
         spec.set_version(VERSION.to_owned());
+        if wanted.owner.is_some() {
+            // The switch is no business of a user namespace: see `start::name_domain`.
+            spec.set_domainname(None);
+        }
         domain_name(&mut spec);
         namespaces(&mut spec, wanted.network.as_deref());
         let read_only = spec.root().as_ref().and_then(|root| root.readonly());
@@ -104,35 +114,52 @@ impl Bundle {
         Ok(warnings)
     }
 
-    /// Mounts the root, and those binds that only hull's own words describe. Returns the root.
-    fn mount(&mut self, spec: &mut Spec, rootfs: &Rootfs) -> Result<OwnedFd> {
+    /// Mounts the root, and what the runtime is to find mounted. Returns the root.
+    fn mount(&mut self, spec: &mut Spec, wanted: &Wanted<'_>) -> Result<OwnedFd> {
         let doing = || "make a mount namespace for the runtime".to_owned();
         sys::unshare_namespaces(libc::CLONE_NEWNS).context(doing)?;
         let host = rustix::fs::open("/", OFlags::PATH | OFlags::CLOEXEC, Mode::empty()).context(doing)?;
         sys::mount_setattr(host.as_fd(), true, &MountAttr::propagation(libc::MS_SLAVE)).context(doing)?;
         let mut mounts = spec.mounts().clone().unwrap_or_default();
         let mut follows = false;
-        for mount in &mut mounts {
+        let mut trees = Vec::new();
+        for (index, mount) in mounts.iter_mut().enumerate() {
             follows |= propagates(mount)?;
-            if let Some(tree) = container::tree_of_own_words(mount)? {
-                self.bind(mount, tree)?;
+            if let Some(tree) = container::tree_for_another(mount, wanted.owner)? {
+                trees.push((index, tree));
             }
+        }
+        let tree = container::root_tree(spec, wanted.rootfs, wanted.owner)?;
+        if wanted.owner.is_some() {
+            self.open()?;
+        }
+        for (index, tree) in trees {
+            self.bind(&mut mounts[index], tree)?;
         }
         spec.set_mounts(Some(mounts));
         if let (true, Some(linux)) = (follows, spec.linux_mut()) {
             // What is mounted on the host later is seen only where the container's own root follows it.
             linux.set_rootfs_propagation(Some("rslave".to_owned()));
         }
-        let tree = container::root_tree(spec, rootfs)?;
         let root = self.root();
+        make_folder(&root)?;
         let doing = || format!("mount the root file system on {}", root.display());
         container::attach(tree.as_fd(), CWD, &root).context(doing)?;
         Ok(tree)
     }
 
+    /// Has the places where everybody may go. Behind this the host's files there are hidden.
+    fn open(&mut self) -> Result<()> {
+        let doing = || format!("mount the bundle's places on {OPEN}");
+        let places = container::small_tmpfs(Path::new(OPEN))?;
+        container::attach(places.as_fd(), CWD, Path::new(OPEN)).context(doing)?;
+        self.places = OPEN.into();
+        Ok(())
+    }
+
     /// Puts a mount where the runtime finds it as a plain folder or file.
     fn bind(&mut self, mount: &mut Mount, tree: OwnedFd) -> Result<()> {
-        let place = self.folder.join(format!("bind{}", self.binds));
+        let place = self.places.join(format!("bind{}", self.binds));
         let doing = || format!("mount {}", place.display());
         let kind = rustix::fs::FileType::from_raw_mode(rustix::fs::fstat(&tree).context(doing)?.st_mode);
         if kind.is_dir() {
@@ -149,8 +176,9 @@ impl Bundle {
     /// Unmounts what [`Bundle::fill`] has mounted, in the shim's own namespace. Nothing is removed: the folder goes with the
     /// shim's, and the next start of this container may be at it already.
     pub(super) fn unmount(&self) {
-        let binds = (0..self.binds).map(|index| self.folder.join(format!("bind{index}")));
-        for place in binds.chain([self.root()]) {
+        let binds = (0..self.binds).map(|index| self.places.join(format!("bind{index}")));
+        let opened = (self.places != self.folder).then(|| self.places.clone());
+        for place in binds.chain([self.root()]).chain(opened) {
             // What is not mounted any more is gone already.
             let _ = rustix::mount::unmount(&place, UnmountFlags::DETACH);
         }
@@ -175,12 +203,21 @@ pub(super) fn looked_up(
     container::looked_up_beneath(root, process, user)
 }
 
-/// The files of a container in a user namespace are mapped by hull's own runtime, on its way.
-pub(super) fn no_user_namespace(spec: &Spec) -> Result<()> {
+fn make_folder(folder: &Path) -> Result<()> {
+    rustix::fs::mkdir(folder, Mode::from_raw_mode(0o700))
+        .context(|| format!("make the folder {}", folder.display()))
+}
+
+/// Another's user namespace is joined by hull's own runtime alone: whether its mappings are told besides is one way with
+/// one version of runc and the other way with another.
+pub(super) fn own_user_namespace(spec: &Spec) -> Result<()> {
     let namespaces = spec.linux().as_ref().and_then(|linux| linux.namespaces().as_ref());
-    if namespaces.into_iter().flatten().any(|namespace| namespace.typ() == LinuxNamespaceType::User) {
+    let joins = |namespace: &oci_spec::runtime::LinuxNamespace| {
+        namespace.typ() == LinuxNamespaceType::User && namespace.path().is_some()
+    };
+    if namespaces.into_iter().flatten().any(joins) {
         let reason = "only hull's own runtime does: say --userns host, or leave --runtime out";
-        return Err(Error::refused("map users for another runtime", reason));
+        return Err(Error::refused("join another container's user namespace by another runtime", reason));
     }
     Ok(())
 }
@@ -256,13 +293,15 @@ mod tests {
     }
 
     #[test]
-    fn a_user_namespace_is_refused() {
+    fn another_s_user_namespace_is_refused() {
         let mut spec = Spec::default();
-        no_user_namespace(&spec).unwrap();
         let mut namespace = oci_spec::runtime::LinuxNamespace::default();
         namespace.set_typ(LinuxNamespaceType::User);
+        spec.linux_mut().as_mut().unwrap().set_namespaces(Some(vec![namespace.clone()]));
+        own_user_namespace(&spec).unwrap();
+        namespace.set_path(Some("/proc/1/ns/user".into()));
         spec.linux_mut().as_mut().unwrap().set_namespaces(Some(vec![namespace]));
-        assert!(no_user_namespace(&spec).unwrap_err().to_string().contains("--userns host"));
+        assert!(own_user_namespace(&spec).unwrap_err().to_string().contains("--userns host"));
     }
 
     #[test]

@@ -58,6 +58,13 @@ impl Foreign {
         if let Some(socket) = &socket {
             options.extend(option("--console-socket", socket));
         }
+        match container::root_of(first) {
+            // The host's own: there they are the host's root's already.
+            Ok((0, 0)) => {}
+            Ok(root) => container::give_streams(&streams, root)?,
+            // Nobody is root there, to whom they could be given.
+            Err(_) => {}
+        }
         let output = match streams {
             container::Streams::Terminal { .. } => Output::Said,
             streams => Output::Process(streams),

@@ -23,9 +23,6 @@ const PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin
 /// How much is read of what a command prints, in bytes.
 const SAID_MAX: usize = 16 * 1024;
 
-/// How much a runtime may print to the streams of the process that it makes, in bytes: as much as pipes take.
-const PROCESS_MAX: usize = 1 << 20;
-
 /// Where a command's output goes.
 pub(super) enum Output {
     /// To who tells how it went.
@@ -68,10 +65,6 @@ impl Invocation {
         command.args(arguments).env_clear().env("PATH", path).current_dir("/").process_group(0);
         let said = match output {
             Output::Process(container::Streams::Pipes { stdin, stdout, stderr }) => {
-                // Nobody reads what a runtime prints there before it is through; where no more is to be had, it has the usual.
-                for pipe in [&stdout, &stderr] {
-                    let _ = rustix::pipe::fcntl_setpipe_size(pipe, PROCESS_MAX);
-                }
                 command.stdin(stdin).stdout(stdout).stderr(stderr);
                 None
             }

@@ -8,13 +8,13 @@ use std::time::Instant;
 use oci_spec::runtime::Spec;
 use rustix::process::{Pid, PidfdFlags, WaitId, WaitIdOptions, pidfd_open, waitid};
 
-use super::bundle::{Wanted, no_user_namespace, option};
+use super::bundle::{Wanted, option, own_user_namespace};
 use super::console::Console;
 use super::invocation::{Invocation, Output};
 use super::{Foreign, MAKING};
 use crate::cgroup::Cgroup;
 use crate::error::Context;
-use crate::protocol::{ForeignRuntime, Launch, Stdio};
+use crate::protocol::{self, Event, ForeignRuntime, FromShim, Launch, Stdio};
 use crate::shim::kernel::{self, Interest};
 use crate::shim::start::Handshake;
 use crate::{Error, Result, container};
@@ -65,24 +65,30 @@ impl Making<'_> {
 /// Starts the container. `handshake` hears the daemon meanwhile.
 pub(in crate::shim) fn begin(beginning: Beginning<'_>, handshake: &mut Handshake<'_>) -> Result<Begun> {
     let Beginning { runtime, launch, spec, cgroup, stdio, streams, control } = beginning;
-    // Before the network is waited for, which such a container would have to make itself.
-    no_user_namespace(spec)?;
+    own_user_namespace(spec)?;
+    // Whose mappings these are is made by the runtime, and its network namespace with it: both are the container's own.
+    let owner = container::Owner::described(spec)?;
     // Before anything else is made: whoever clears up knows where.
     let foreign = Foreign::new(runtime, &launch.id, &launch.runtime_dir)?;
     let mut making = Making { foreign: Some(foreign), cgroup };
     let resources = spec.linux().as_ref().and_then(|linux| linux.resources().as_ref());
     handshake.warnings.extend(cgroup.complete(resources)?);
-    let network = handshake.network_of(control, launch.awaits_network)?;
+    let made_here = launch.awaits_network && owner.is_some();
+    let network = handshake.network_of(control, launch.awaits_network && !made_here)?;
     let wanted = Wanted {
         rootfs: &launch.rootfs,
         seccomp: &launch.seccomp,
         user: launch.user.as_ref(),
         network: network.as_ref().map(path_of),
+        owner: owner.as_ref(),
         size: stdio.size,
     };
     let warnings = making.foreign().bundle.fill(spec.clone(), &wanted)?;
     handshake.warnings.extend(warnings);
 
+    if let Some(owner) = &owner {
+        container::give_streams(&streams, owner.root())?;
+    }
     let foreign = making.foreign();
     let console = stdio.terminal.then(|| Console::listen(foreign.bundle.folder(), "console")).transpose()?;
     let invocation = foreign.create(streams, console.as_ref())?;
@@ -96,6 +102,13 @@ pub(in crate::shim) fn begin(beginning: Beginning<'_>, handshake: &mut Handshake
         }
     }
     cgroup.adopt(pid)?;
+    if made_here {
+        give_network(pid, handshake, control)?;
+    }
+    if let (Some(_), Some(name)) = (&owner, spec.domainname()) {
+        name_domain(pid, name)?;
+    }
+    let foreign = making.foreign();
     let invocation = foreign.invoke(("start", "start"), &[], Output::Said, MAKING)?;
     follow(invocation, handshake, control)?;
     match making.foreign.take() {
@@ -122,22 +135,54 @@ impl Foreign {
     }
 }
 
+/// Has the daemon give interfaces to the network namespace that the runtime has made, and waits for them.
+fn give_network(pid: i32, handshake: &mut Handshake<'_>, control: &OwnedFd) -> Result<()> {
+    use std::os::fd::AsFd;
+    let path = format!("/proc/{pid}/ns/net");
+    let made = std::fs::File::open(&path).context(|| format!("open {path}"))?;
+    // A daemon that has gone meanwhile is found out when the network is waited for.
+    let _ = protocol::send(control.as_fd(), &FromShim::Event(Event::Network), &[made.as_fd()]);
+    handshake.network_of(control, true).map(drop)
+}
+
+/// Sets the name of a container's domain, which in a user namespace only the host's root may. On a thread of its own: a
+/// thread's UTS namespace is its own.
+fn name_domain(pid: i32, name: &str) -> Result<()> {
+    use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
+    use std::os::fd::AsFd;
+    let doing = || format!("set the domain's name {name}");
+    let path = format!("/proc/{pid}/ns/uts");
+    let namespace = std::fs::File::open(&path).context(|| format!("open {path}"))?;
+    let set = || -> Result<()> {
+        let kind = Some(LinkNameSpaceType::HostNameAndNISDomainName);
+        move_into_link_name_space(namespace.as_fd(), kind).context(doing)?;
+        rustix::system::setdomainname(name.as_bytes()).context(doing)
+    };
+    std::thread::scope(|scope| match scope.spawn(set).join() {
+        Ok(set) => set,
+        Err(panic) => std::panic::resume_unwind(panic),
+    })
+}
+
 /// Waits for a command, and hears the daemon meanwhile, who may give the start up.
 fn follow(mut invocation: Invocation, handshake: &mut Handshake<'_>, control: &OwnedFd) -> Result<()> {
-    use std::os::fd::AsFd;
     loop {
         if let Some(ended) = invocation.ended(|| handshake.streams.printed()) {
             return ended;
         }
-        let mut both = [
-            Interest { fd: invocation.ends().as_fd().as_raw_fd(), events: libc::POLLIN, revents: 0 },
-            Interest { fd: control.as_raw_fd(), events: libc::POLLIN, revents: 0 },
-        ];
-        let watched = if handshake.control_open { 2 } else { 1 };
+        let interest = |fd| Interest { fd, events: libc::POLLIN, revents: 0 };
+        // poll(2) passes over what is negative.
+        let daemon = if handshake.control_open { control.as_raw_fd() } else { -1 };
+        let mut all = vec![interest(daemon), interest(invocation.ends().as_raw_fd())];
+        all.extend(handshake.streams.read_early_at().map(|stream| interest(stream.as_raw_fd())));
         let patience = invocation.due().saturating_duration_since(Instant::now());
-        if kernel::poll(&mut both[..watched], Some(patience)).is_ok() && both[1].revents != 0 {
+        if kernel::poll(&mut all, Some(patience)).is_err() {
+            continue;
+        }
+        if all[0].revents != 0 {
             handshake.hear_daemon(control)?;
         }
+        handshake.streams.read_early();
     }
 }
 
