@@ -3,6 +3,9 @@
 use hull_runtime::protocol::{EndReason, Exit, Whose};
 use serde::{Deserialize, Serialize};
 
+use super::Container;
+use crate::Engine;
+
 /// How a container's last run, or an exec, ended.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "PascalCase", default)]
@@ -24,13 +27,14 @@ pub(crate) struct End {
     cpu_time: Option<u64>,
     /// Whether a new process was refused for the limit of processes.
     process_limit: Option<bool>,
-    /// Whether a write was refused for a limit of the disk. Nobody outside sees that, where there is no quota.
+    /// Whether the container's own files had reached their limit (`--storage-opt size=`) when it ended; null otherwise:
+    /// that a write was refused before something was removed again is seen by nobody outside.
     disk_limit: Option<bool>,
 }
 
 impl End {
-    /// As the shim told it.
-    pub(super) fn told(exit: &Exit) -> End {
+    /// As the shim told it, and what was seen of the disk.
+    pub(super) fn told(exit: &Exit, disk_limit: Option<bool>) -> End {
         End {
             reason: Some(reason(exit.reason).to_owned()),
             exit_code: Some(exit.status),
@@ -41,8 +45,18 @@ impl End {
             cpu_time_limit: Some(exit.reason == EndReason::CpuTime),
             cpu_time: exit.met.cpu_time_ns,
             process_limit: exit.met.refused_forks.map(|refused| refused > 0),
-            disk_limit: None,
+            disk_limit,
         }
+    }
+}
+
+impl Engine {
+    /// Whether a container's own files have reached their limit, where that is known.
+    pub(super) fn disk_limit_met(&self, container: &Container) -> Option<bool> {
+        self.images.is_full(&container.id).unwrap_or_else(|error| {
+            tracing::debug!(container = container.id, %error, "what is left of the disk's limit is not known");
+            None
+        })
     }
 }
 
@@ -69,7 +83,7 @@ mod tests {
             "status": 137, "signal": 9, "oom_killed": true, "reason": "oom", "at_ns": 1
         }))
         .unwrap();
-        let shown = json!(End::told(&exit));
+        let shown = json!(End::told(&exit, None));
         assert_eq!((&shown["Reason"], &shown["OutOfMemory"]), (&json!("oom"), &json!(true)));
         for unknown in ["MemoryLimit", "CpuTime", "ProcessLimit", "DiskLimit"] {
             assert_eq!(shown[unknown], json!(null), "{unknown}");

@@ -292,6 +292,7 @@ impl Engine {
     /// The shim tells that an exec has ended.
     pub(super) fn exec_ended(&self, container: &Container, id: &str, exit: &Exit) {
         let Some(exec) = locked(&container.execs).get(id).cloned() else { return };
+        let disk_limit = self.disk_limit_met(container);
         {
             let mut state = locked(&exec.state);
             state.phase = Phase::Ended;
@@ -299,7 +300,7 @@ impl Engine {
             state.exit_code = Some(exit.status);
             state.oom_killed = exit.oom_killed;
             state.end_reason = super::end::reason(exit.reason);
-            state.end = Some(End::told(exit));
+            state.end = Some(End::told(exit, disk_limit));
         }
         exec.ended.send_replace(true);
         let mut attributes = container.record().event_attributes();

@@ -77,7 +77,8 @@ impl Engine {
     pub(super) async fn over(self: &Arc<Self>, container: &Arc<Container>, over: Over) {
         match over {
             Over::Told(shim, exit) => {
-                self.ended(container, &exit, End::told(&exit)).await;
+                let end = End::told(&exit, self.disk_limit_met(container));
+                self.ended(container, &exit, end).await;
                 // Its cgroup is gone when the connection closes.
                 while let Ok(Some(_)) = shim.event().await {}
             }
@@ -89,7 +90,7 @@ impl Engine {
     async fn shim_lost(self: &Arc<Self>, container: &Arc<Container>) {
         let (exit, end) = match self.left_exit(container).await {
             Ok(Some(exit)) => {
-                let end = End::told(&exit);
+                let end = End::told(&exit, self.disk_limit_met(container));
                 (exit, end)
             }
             Ok(None) => {

@@ -195,6 +195,22 @@ impl Store {
         Ok(usage.map(|usage| usage.bytes.saturating_sub(self.empty_size(key))))
     }
 
+    /// Whether a snapshot has reached its limit: less is left of it than programs write at once. None where it has no limit,
+    /// where something may have been removed since, for that a write was refused before is not known then, and on btrfs,
+    /// which counts when it commits.
+    ///
+    /// # Errors
+    /// There is no such snapshot, or it cannot be opened.
+    pub fn is_full(&self, key: &str) -> Result<Option<bool>> {
+        /// What a buffered copy writes at once, in bytes.
+        const PIECE: u64 = 64 << 10;
+        if !self.limiter.counts() || self.snapshot(key)?.is_whole {
+            return Ok(None);
+        }
+        let usage = self.limiter.usage(&self.snapshot_folder(key))?;
+        Ok(usage.filter(|usage| usage.limit > 0 && usage.bytes + PIECE > usage.limit).map(|_| true))
+    }
+
     /// What the folders of a snapshot take before anything is in them.
     fn empty_size(&self, key: &str) -> u64 {
         let folder = self.snapshot_folder(key);
