@@ -5,42 +5,50 @@
 
 use std::collections::BTreeMap;
 use std::io::{BufReader, Read as _};
-use std::pin::Pin;
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
-use bytes::Bytes;
 use hull_build::progress::{Classic, Event, Listener};
-use hull_build::{Builder, Built, Failure, Files, Named, Output, Prepared, Stop};
-use hull_engine::model::{Config, CreateBody, HostConfig, Ulimit};
+use hull_build::{Builder, Built, Failure, Files, Named, Prepared, Stop};
+use hull_engine::model::{Config, CreateBody, HostConfig};
 use hull_engine::{Engine, Error, Result};
 use hyper::StatusCode;
 use hyper::header::CONTENT_TYPE;
-use serde::de::DeserializeOwned;
-use serde_json::{Value, json};
-use tokio::sync::{Notify, mpsc};
+use serde_json::json;
 
 use crate::blocking::{self, BodyReader};
+use crate::build_answer::{AsClassic, Events, Lines, Quiet};
 use crate::build_preface::{preface, received};
-use crate::http::{self, Query, Request, Response};
+use crate::build_query::{asked, refuse};
+use crate::http::{self, Request, Response};
 use crate::policy::{Guard, Judged as _};
 
 /// The content type of a body that begins with a line of JSON.
 const WITH_PREFACE: &str = "application/vnd.hull.build";
 
-/// The longest list of what is in a folder, in bytes.
-const LISTING_LIMIT: u64 = 1 << 30;
+/// The longest list of what is in a folder, in bytes: a million files. A folder with more in it is sent whole.
+const LISTING_LIMIT: u64 = 64 << 20;
 
-/// `POST /build/context`: what a client has in a folder; which of its files it is to send with the build. hull's own.
+/// `POST /build/context`: what a client has in a folder; which of its files it is to send with the build. With `digest`
+/// only whether that listing is the kept one's: null where it is not. hull's own.
 pub(crate) async fn context(mut request: Request) -> Result<Response> {
     let key = request.query.text("key").unwrap_or_default().to_owned();
     let socket = request.guard.as_ref().map(|guard| guard.path.clone());
-    let mut listing = BodyReader::new(std::mem::take(&mut request.body)).await.take(LISTING_LIMIT);
     let builder = Arc::clone(&request.builder);
+    let shown = |missing: Option<hull_build::Missing>| {
+        http::ok(&missing.map(|missing| json!({ "Id": missing.id, "Missing": missing.files })))
+    };
+    if let Some(digest) = request.query.text("digest") {
+        let digest = digest.parse().map_err(|_| Error::invalid(format!("{digest:?} is no digest")))?;
+        let missing = blocking::run(move || {
+            builder.is_kept(socket.as_deref(), &key, digest).map_err(|failure| refused(&failure))
+        });
+        return shown(missing.await?);
+    }
+    let mut listing = BodyReader::new(std::mem::take(&mut request.body)).await.take(LISTING_LIMIT);
     let missing = blocking::run(move || {
         builder.compare(socket.as_deref(), &key, &mut listing).map_err(|failure| refused(&failure))
     });
-    http::ok(&missing.await?.map(|missing| json!({ "Id": missing.id, "Missing": missing.files })))
+    shown(missing.await?)
 }
 
 /// `POST /build`.
@@ -75,7 +83,8 @@ pub(crate) async fn build(mut request: Request) -> Result<Response> {
         request.headers.get(CONTENT_TYPE).is_some_and(|kind| kind.as_bytes() == WITH_PREFACE.as_bytes());
     let builder = Arc::clone(&request.builder);
     let stop = Stop::default();
-    let named = id.map(|id| builder.named(asked.socket.as_deref(), &id, &stop));
+    let socket = request.guard.as_ref().map(|guard| guard.path.clone());
+    let named = id.map(|id| builder.names.add(socket.as_deref(), &id, &stop));
     let mut reader =
         BufReader::with_capacity(64 << 10, BodyReader::new(std::mem::take(&mut request.body)).await);
     let (preparing, stopping) = (Arc::clone(&builder), stop.clone());
@@ -250,191 +259,11 @@ async fn finish(prepared: Prepared, teller: Arc<dyn Listener>, lines: &Lines, (e
     }
 }
 
-/// `POST /build/prune`.
-pub(crate) async fn prune(request: Request) -> Result<Response> {
-    let filters = hull_engine::filter::Filters::from(request.query.filters()?);
-    filters.only(&["until", "id", "unused-for"])?;
-    let keep = ["reserved-space", "keep-storage"].iter().find_map(|name| request.query.text(name));
-    let keep =
-        keep.map(|text| text.parse::<u64>().map_err(|_| Error::invalid(format!("{text:?} is no size"))));
-    let prune = hull_build::Prune {
-        all: request.query.flag("all"),
-        keep: keep.transpose()?.unwrap_or(0),
-        until: filters.until()?,
-        ids: filters.values("id").to_vec(),
-    };
-    let builder = Arc::clone(&request.builder);
-    let (removed, reclaimed) =
-        blocking::run(move || builder.prune(&prune).map_err(|failure| refused(&failure))).await?;
-    let removed = if removed.is_empty() { Value::Null } else { json!(removed) };
-    http::ok(&json!({ "CachesDeleted": removed, "SpaceReclaimed": reclaimed }))
-}
-
-/// Adds the folders of cache mounts and contexts to what takes up the disk, in both shapes that there are.
-pub(crate) fn add_caches(usage: &mut Value, caches: &[hull_build::CacheFolder]) {
-    let time = |seconds: i64| hull_engine::container::rfc3339(seconds.saturating_mul(1_000_000_000));
-    let shown = |cache: &hull_build::CacheFolder| {
-        json!({
-            "ID": cache.name,
-            "Type": cache.kind,
-            "Description": cache.description,
-            "InUse": cache.in_use,
-            "Shared": false,
-            "Size": cache.size,
-            "CreatedAt": time(cache.created),
-            "LastUsedAt": time(cache.used),
-            "UsageCount": 0,
-        })
-    };
-    let sum = |all: bool| -> u64 {
-        caches.iter().filter(|cache| all || !cache.in_use).map(|cache| cache.size).sum()
-    };
-    let add = |place: &mut Value, more: u64| *place = json!(place.as_u64().unwrap_or_default() + more);
-    let items: Vec<Value> = caches.iter().map(shown).collect();
-    add(&mut usage["BuilderSize"], sum(true));
-    if usage["BuildCacheUsage"].is_object() {
-        let sums = &mut usage["BuildCacheUsage"];
-        add(&mut sums["TotalCount"], items.len() as u64);
-        add(&mut sums["ActiveCount"], caches.iter().filter(|cache| cache.in_use).count() as u64);
-        add(&mut sums["TotalSize"], sum(true));
-        add(&mut sums["Reclaimable"], sum(false));
-        if let Some(list) = sums["Items"].as_array_mut() {
-            list.extend(items.iter().cloned());
-        }
-    }
-    if let Some(list) = usage["BuildCache"].as_array_mut() {
-        list.extend(items);
-    }
-}
-
-/// `GET /hull/builds`: the builds whose logs are kept, the newest first.
-pub(crate) async fn list(request: Request) -> Result<Response> {
-    let builder = Arc::clone(&request.builder);
-    let listed = blocking::run(move || builder.logs.list().map_err(|failure| refused(&failure))).await?;
-    let shown = |one: &hull_build::logs::Listed| {
-        let status = match &one.end {
-            None => "running or interrupted",
-            Some(end) if end["image"].is_string() => "built",
-            Some(_) => "failed",
-        };
-        json!({
-            "Id": one.head.id,
-            "Started": one.head.started,
-            "Tags": one.head.tags,
-            "Dockerfile": one.head.dockerfile,
-            "Target": one.head.target,
-            "Status": status,
-            "Image": one.end.as_ref().map_or(&Value::Null, |end| &end["image"]),
-            "Error": one.end.as_ref().map_or(&Value::Null, |end| &end["error"]),
-            "Seconds": one.end.as_ref().map_or(&Value::Null, |end| &end["at"]),
-            "Size": one.size,
-        })
-    };
-    http::ok(&listed.iter().map(shown).collect::<Vec<_>>())
-}
-
-/// `POST /hull/builds/shell`: an image of what a command that failed has left, and what is executed for a shell in it.
-pub(crate) async fn shell(request: Request) -> Result<Response> {
-    let (builder, id) = (Arc::clone(&request.builder), request.query.text("id").map(str::to_owned));
-    let (image, shell) =
-        blocking::run(move || builder.failed_step(id.as_deref()).map_err(|failure| refused(&failure)))
-            .await?;
-    let busybox =
-        ["/bin/busybox", "/usr/bin/busybox"].into_iter().find(|path| std::path::Path::new(path).is_file());
-    http::ok(&json!({ "Image": image.id, "HasShell": shell, "HostShell": busybox }))
-}
-
-/// `GET /hull/builds/ID/log`: what a build told, a line of JSON for each event.
-pub(crate) async fn log(request: Request) -> Result<Response> {
-    let (builder, id) = (Arc::clone(&request.builder), request.capture(0).to_owned());
-    let path = blocking::run(move || builder.logs.find(&id).map_err(|failure| refused(&failure))).await?;
-    blocking::written("application/json", move |out| {
-        let failed = |error: std::io::Error| Error::system("read the log of a build", error);
-        let mut file = std::fs::File::open(&path).map_err(failed)?;
-        std::io::copy(&mut file, out).map_err(failed)?;
-        Ok(())
-    })
-    .await
-}
-
 /// `POST /build/cancel`.
 pub(crate) async fn cancel(request: Request) -> Result<Response> {
     let id = request.query.text("id").ok_or_else(|| Error::invalid("build ID not provided"))?;
-    let socket = request.guard.as_ref().map(|guard| guard.path.as_path());
-    request.builder.cancel(socket, id);
+    request.builder.names.cancel(request.guard.as_ref().map(|guard| &*guard.path), id);
     http::empty(StatusCode::OK)
-}
-
-/// What is not there, by its name.
-pub(crate) fn refuse(query: &Query) -> Result<()> {
-    match query.text("isolation") {
-        None | Some("default") => Ok(()),
-        Some(other) => {
-            Err(Error::invalid(format!("invalid isolation: {other}: Linux has none but the default")))
-        }
-    }
-}
-
-/// JSON in a query's field.
-fn field<T: DeserializeOwned + Default>(query: &Query, name: &str) -> Result<T> {
-    let Some(text) = query.text(name) else { return Ok(T::default()) };
-    let parsed: Option<T> = serde_json::from_str(text)
-        .map_err(|error| Error::invalid(format!("the query's {name}={text:?} is malformed: {error}")))?;
-    Ok(parsed.unwrap_or_default())
-}
-
-/// What a query asks for.
-pub(crate) fn asked(query: &Query) -> Result<hull_build::Request> {
-    let mut host = HostConfig {
-        network_mode: query.text("networkmode").unwrap_or_default().to_owned(),
-        shm_size: query.number("shmsize")?.unwrap_or(0),
-        ..HostConfig::default()
-    };
-    // Docker's clients send a list with commas, hull's as many as there are.
-    let hosts: Vec<String> = query
-        .all("extrahosts")
-        .flat_map(|hosts| hosts.split(','))
-        .filter(|host| !host.is_empty())
-        .map(str::to_owned)
-        .collect();
-    host.extra_hosts = (!hosts.is_empty()).then_some(hosts);
-    let resources = &mut host.resources;
-    resources.memory = query.number("memory")?.unwrap_or(0);
-    resources.memory_swap = query.number("memswap")?.unwrap_or(0);
-    resources.cpu_shares = query.number("cpushares")?.unwrap_or(0);
-    resources.cpu_period = query.number("cpuperiod")?.unwrap_or(0);
-    resources.cpu_quota = query.number("cpuquota")?.unwrap_or(0);
-    resources.cpuset_cpus = query.text("cpusetcpus").unwrap_or_default().to_owned();
-    resources.cpuset_mems = query.text("cpusetmems").unwrap_or_default().to_owned();
-    resources.cgroup_parent = query.text("cgroupparent").unwrap_or_default().to_owned();
-    let ulimits: Vec<Ulimit> = field(query, "ulimits")?;
-    resources.ulimits = (!ulimits.is_empty()).then_some(ulimits);
-    let platform = crate::images::platform(query)?;
-    let tags: Vec<String> = query.all("t").filter(|tag| !tag.is_empty()).map(str::to_owned).collect();
-    let attest = hull_build::Attest::of(&field(query, "attests")?).map_err(|failure| refused(&failure))?;
-    let mut outputs = Vec::new();
-    for output in field::<Vec<hull_build::output::Asked>>(query, "outputs")? {
-        outputs.push(Output::of(output, &tags, attest.any()).map_err(|failure| refused(&failure))?);
-    }
-    Ok(hull_build::Request {
-        tags,
-        dockerfile: query.text("dockerfile").unwrap_or_default().to_owned(),
-        target: query.text("target").unwrap_or_default().to_owned(),
-        build_args: field(query, "buildargs")?,
-        labels: field(query, "labels")?,
-        platform,
-        no_cache: query.flag("nocache"),
-        squash: query.flag("squash"),
-        keep_failed: query.flag("keepfailed"),
-        no_cache_filter: field(query, "nocachefilter")?,
-        pull: query.flag("pull"),
-        outputs,
-        attest,
-        cache_from: field(query, "cachefrom")?,
-        cache_from_registry: field(query, "cachefromregistry")?,
-        host,
-        ..hull_build::Request::default()
-    })
 }
 
 /// A build that does not begin.
@@ -458,199 +287,5 @@ fn warn(prepared: &Prepared, teller: &dyn Listener) {
                 prepared.source().excerpt(warning.at, warning.at.line)
             ),
         });
-    }
-}
-
-/// So many lines may wait for a client that reads slowly, until who prints waits too.
-const BACKLOG: usize = 1024;
-
-/// The answer's lines. What tells is never held up by who reads; what prints is, when it asks for room.
-#[derive(Clone)]
-pub(crate) struct Lines {
-    pieces: mpsc::UnboundedSender<std::io::Result<Bytes>>,
-    waiting: Arc<AtomicUsize>,
-    taken: Arc<Notify>,
-    /// Each piece is behind its channel (a byte; 1 is the lines, outputs are from 2 on) and its length (four bytes).
-    framed: bool,
-}
-
-/// An output on its way to the client.
-struct Sending {
-    lines: Lines,
-    channel: u8,
-    runtime: tokio::runtime::Handle,
-}
-
-impl std::io::Write for Sending {
-    fn write(&mut self, data: &[u8]) -> std::io::Result<usize> {
-        self.runtime.block_on(self.lines.room());
-        if self.lines.pieces.is_closed() {
-            return Err(std::io::ErrorKind::BrokenPipe.into());
-        }
-        self.lines.send(self.channel, data);
-        Ok(data.len())
-    }
-
-    fn flush(&mut self) -> std::io::Result<()> {
-        Ok(())
-    }
-}
-
-impl Lines {
-    pub(crate) fn new(
-        framed: bool,
-    ) -> (Lines, impl futures_util::Stream<Item = std::io::Result<Bytes>> + Send + 'static) {
-        let (pieces, receiver) = mpsc::unbounded_channel();
-        let lines = Lines { pieces, waiting: Arc::default(), taken: Arc::default(), framed };
-        let (waiting, taken) = (Arc::clone(&lines.waiting), Arc::clone(&lines.taken));
-        let stream = futures_util::stream::unfold(receiver, move |mut receiver| {
-            let (waiting, taken) = (Arc::clone(&waiting), Arc::clone(&taken));
-            async move {
-                let piece = receiver.recv().await?;
-                waiting.fetch_sub(1, Ordering::Relaxed);
-                taken.notify_waiters();
-                Some((piece, receiver))
-            }
-        });
-        (lines, stream)
-    }
-
-    pub(crate) fn say(&self, line: &Value) {
-        self.send(1, format!("{line}\r\n").as_bytes());
-    }
-
-    fn send(&self, channel: u8, bytes: &[u8]) {
-        self.waiting.fetch_add(1, Ordering::Relaxed);
-        let head = [&[channel][..], &(bytes.len() as u32).to_be_bytes()].concat();
-        let piece = if self.framed { [&head[..], bytes].concat() } else { bytes.to_vec() };
-        // A client that is gone hears nothing.
-        let _ = self.pieces.send(Ok(piece.into()));
-    }
-
-    /// Waits until nobody reads any more.
-    pub(crate) async fn gone(&self) {
-        self.pieces.closed().await;
-    }
-
-    /// Waits until what was said has been taken, more or less.
-    pub(crate) async fn room(&self) {
-        loop {
-            let taken = self.taken.notified();
-            tokio::pin!(taken);
-            // Registered before it is looked at, so that what is taken in between is not missed.
-            taken.as_mut().enable();
-            if self.waiting.load(Ordering::Relaxed) < BACKLOG || self.pieces.is_closed() {
-                return;
-            }
-            tokio::select! {
-                () = taken => {}
-                () = self.pieces.closed() => return,
-            }
-        }
-    }
-}
-
-type Room<'a> = Pin<Box<dyn Future<Output = ()> + Send + 'a>>;
-
-/// Every event as it is.
-struct Events(Lines);
-
-impl Listener for Events {
-    fn event(&self, event: Event) {
-        match serde_json::to_value(&event) {
-            Ok(event) => self.0.say(&json!({ "id": "hull.build", "aux": event })),
-            Err(error) => tracing::error!(%error, "an event of a build could not be written"),
-        }
-    }
-
-    fn room(&self) -> Room<'_> {
-        Box::pin(self.0.room())
-    }
-
-    fn output(&self, number: usize) -> Option<Box<dyn std::io::Write + Send>> {
-        let channel = u8::try_from(number + 2).ok().filter(|_| self.0.framed)?;
-        let runtime = tokio::runtime::Handle::try_current().ok()?;
-        Some(Box::new(Sending { lines: self.0.clone(), channel, runtime }))
-    }
-}
-
-/// The classic builder's lines.
-struct AsClassic {
-    lines: Lines,
-    classic: Classic,
-}
-
-impl Listener for AsClassic {
-    fn event(&self, event: Event) {
-        match event {
-            Event::Warning { text, .. } => {
-                self.lines.say(&json!({ "stream": format!("[Warning] {text}\n") }));
-            }
-            event => self.classic.event(event),
-        }
-    }
-
-    fn room(&self) -> Room<'_> {
-        Box::pin(self.lines.room())
-    }
-}
-
-impl Drop for AsClassic {
-    fn drop(&mut self) {
-        self.classic.finish();
-    }
-}
-
-/// Nothing.
-struct Quiet(Lines);
-
-impl Listener for Quiet {
-    fn event(&self, _: Event) {}
-
-    fn room(&self) -> Room<'_> {
-        Box::pin(self.0.room())
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn query(text: &str) -> Query {
-        Query::of(&format!("/build?{text}").parse().unwrap())
-    }
-
-    #[test]
-    fn every_field_is_read() {
-        let asked = asked(&query(
-            "t=a&t=b:1&dockerfile=D&target=x&buildargs=%7B%22A%22:%221%22,%22B%22:null%7D&labels=%7B%22l%22:%22v%22%7D&nocache=1&\
-             memory=1000&cpuquota=5&shmsize=7&networkmode=none&extrahosts=a:1.2.3.4,b:5.6.7.8&cachefrom=%5B%22c%22%5D&\
-             ulimits=%5B%7B%22Name%22:%22nofile%22,%22Soft%22:1,%22Hard%22:2%7D%5D&cgroupparent=/p&platform=linux/arm64",
-        ))
-        .unwrap();
-        assert_eq!(
-            (asked.tags, asked.dockerfile.as_str(), asked.target.as_str()),
-            (vec!["a".into(), "b:1".into()], "D", "x")
-        );
-        assert_eq!(asked.build_args["A"].as_deref(), Some("1"));
-        assert_eq!(asked.build_args["B"], None);
-        assert!(asked.no_cache && asked.labels["l"] == "v" && asked.cache_from == ["c"]);
-        let host = asked.host;
-        assert_eq!((host.resources.memory, host.resources.cpu_quota, host.shm_size), (1000, 5, 7));
-        assert_eq!((host.network_mode.as_str(), host.resources.cgroup_parent.as_str()), ("none", "/p"));
-        assert_eq!(host.extra_hosts.unwrap(), ["a:1.2.3.4", "b:5.6.7.8"]);
-        assert_eq!(host.resources.ulimits.unwrap()[0].hard, 2);
-        assert_eq!(asked.platform.unwrap().architecture, "arm64");
-    }
-
-    #[test]
-    fn what_is_not_there_is_refused_by_name() {
-        refuse(&query("rm=0&version=1&outputs=null&remote=&squash=0")).unwrap();
-        assert!(asked(&query("buildargs=x")).is_err());
-        assert!(
-            asked(&query("outputs=%5B%7B%22Type%22:%22what%22%7D%5D")).unwrap_err().message.contains("what")
-        );
-        assert!(asked(&query("t=a&outputs=%5B%7B%22Type%22:%22registry%22%7D%5D")).unwrap().outputs[0].push);
-        assert!(asked(&query("memory=x")).is_err());
     }
 }

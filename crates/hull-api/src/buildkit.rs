@@ -17,7 +17,9 @@ use hyper_util::rt::TokioIo;
 use serde_json::{Value, json};
 
 use crate::blocking::BodyReader;
-use crate::build::{Lines, asked, judged, refuse};
+use crate::build::judged;
+use crate::build_answer::Lines;
+use crate::build_query::{asked, refuse};
 use crate::http::{self, Request, Response};
 use crate::policy::Guard;
 
@@ -120,8 +122,7 @@ pub(crate) async fn build(mut request: Request) -> Result<Response> {
         }
     }
     let stop = Stop::default();
-    let named = (!id.is_empty())
-        .then(|| request.builder.named(request.guard.as_ref().map(|guard| guard.path.as_path()), &id, &stop));
+    let named = (!id.is_empty()).then(|| request.builder.names.add(socket.as_deref(), &id, &stop));
     let (lines, answer) = Lines::new(false);
     let buildkit = Arc::clone(&request.buildkit);
     tokio::spawn(async move {

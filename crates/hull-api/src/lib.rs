@@ -16,7 +16,10 @@ pub use hull_image::registry::Unverified;
 
 mod blocking;
 mod build;
+mod build_answer;
+mod build_kept;
 mod build_preface;
+mod build_query;
 mod buildkit;
 mod container_create;
 mod container_files;

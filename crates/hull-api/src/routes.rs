@@ -9,8 +9,8 @@ use hyper::Method;
 
 use crate::http::{Request, Response, decode};
 use crate::{
-    build, buildkit, container_create, container_files, container_output, containers, exec, images, networks,
-    push, sockets, swarm, system, volumes, websocket,
+    build, build_kept, buildkit, container_create, container_files, container_output, containers, exec,
+    images, networks, push, sockets, swarm, system, volumes, websocket,
 };
 
 /// What answers a request.
@@ -174,12 +174,12 @@ pub(crate) static ROUTES: &[Route] = &[
     // What its steps may have of the host is judged as of a container that is created.
     route!(POST "/build" Write(NewImage) build::build),
     route!(POST "/build/context" Write(NewImage) build::context),
-    route!(POST "/build/prune" Write(Host) build::prune),
+    route!(POST "/build/prune" Write(Host) build_kept::prune),
     route!(POST "/build/cancel" Write(NewImage) build::cancel),
     // What everybody's builds have printed is more than a part of the machine.
-    route!(GET "/hull/builds" Write(Host) build::list),
-    route!(POST "/hull/builds/shell" Write(Host) build::shell),
-    route!(GET "/hull/builds/{}/log" Write(Host) build::log),
+    route!(GET "/hull/builds" Write(Host) build_kept::list),
+    route!(POST "/hull/builds/shell" Write(Host) build_kept::shell),
+    route!(GET "/hull/builds/{}/log" Write(Host) build_kept::log),
     // Whoever builds so may do what `/build` lets him, and what that refuses is refused there: to each build by itself.
     route!(POST "/session" Write(NewImage) buildkit::session),
     route!(POST "/grpc" Write(NewImage) buildkit::control),

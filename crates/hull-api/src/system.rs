@@ -101,7 +101,7 @@ pub(crate) async fn disk_usage(request: Request) -> Result<Response> {
         let caches = blocking::run(move || {
             builder.caches().map_err(|failure| Error::new(failure.kind, failure.message))
         });
-        crate::build::add_caches(&mut usage, &caches.await?);
+        crate::build_kept::add_caches(&mut usage, &caches.await?);
     }
     http::ok(&usage)
 }

@@ -17,7 +17,7 @@ use hull_image::{Digest, Draft, Image};
 use tokio::sync::OnceCell;
 use tokio::task::JoinSet;
 
-use crate::builder::Places;
+use crate::caches::Places;
 use crate::context::{Context, Folder};
 use crate::dockerfile::Source;
 use crate::exporting::Told;
@@ -29,7 +29,6 @@ use crate::named::Named;
 use crate::plan::Plan;
 use crate::progress::{Event, Tell};
 use crate::request::Request;
-use crate::underway::Turn;
 
 /// What a stage has made: its image so far, and by what that is known again.
 #[derive(Clone)]
@@ -199,11 +198,11 @@ impl Build {
         self.done.lock().unwrap_or_else(PoisonError::into_inner).contains(key)
     }
 
-    /// Waits until no other does this step. A `fresh` one may use nothing of others, and waits for its own build alone.
-    pub(crate) async fn turn(&self, key: Digest, fresh: bool) -> Turn {
+    /// By what others know that this step is being done. A `fresh` one may use nothing of others, and waits for its own
+    /// build alone.
+    pub(crate) fn turn_key(&self, key: Digest, fresh: bool) -> Digest {
         let apart = fresh.then(|| self.private.path().as_os_str().as_encoded_bytes());
-        let key = apart.map_or(key, |name| Key::of("apart").with(name).with(key.to_string()).finish());
-        self.places.underway.turn(key).await
+        apart.map_or(key, |name| Key::of("apart").with(name).with(key.to_string()).finish())
     }
 
     /// Tells something.

@@ -144,6 +144,11 @@ impl Context {
         self.known.as_ref()?.digest(path)
     }
 
+    /// The digest of all that a build can see of it, where that is known.
+    pub(crate) fn state(&self) -> Option<Digest> {
+        self.known.as_ref().map(Known::state)
+    }
+
     /// Its root.
     pub fn root(&self) -> BorrowedFd<'_> {
         self.root.as_fd()

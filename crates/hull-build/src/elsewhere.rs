@@ -6,7 +6,8 @@ use std::sync::Arc;
 use hull_engine::Kind;
 use hull_image::archive;
 
-use crate::builder::{Builder, Stop};
+use crate::builder::Builder;
+use crate::cancel::Stop;
 use crate::context::Context;
 use crate::copying::blocking;
 use crate::failure::{Failure, Result};

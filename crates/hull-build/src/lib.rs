@@ -3,9 +3,9 @@
 //! - [`dockerfile`]: the language; [`ignore`]: which files of a folder belong to a build.
 //! - [`plan`]: which stages are built, and on what.
 //! - `kept`: contexts that stay, of which a client sends what it changed ([`listing`]).
-//! - [`builder`]: what outlives one build; [`mod@build`]: one of them, its stages side by side.
+//! - [`builder`]: what outlives one build; [`caches`]: what stays of them; [`cancel`]: their end from outside; [`mod@build`]: one of them, its stages side by side.
 //! - `stage`: one instruction after the other, each looked up by its [`key`] before it is done, and waited for where another
-//!   build does it already (`underway`); `copying`, `running` and
+//!   build does it already (`underway`); `copying` (of what, `copies` says), `running` and
 //!   [`metadata`] do it.
 //! - `named`: contexts beside the build's own; `elsewhere` and `git`: those that the daemon fetches.
 //! - [`output`]: where what was built goes; [`attest`]: what is attested of it.
@@ -15,7 +15,10 @@
 pub mod attest;
 pub mod build;
 pub mod builder;
+pub mod caches;
+pub mod cancel;
 pub mod context;
+mod copies;
 mod copying;
 pub mod dockerfile;
 mod elsewhere;
@@ -40,7 +43,9 @@ mod stage;
 mod underway;
 
 pub use attest::Attest;
-pub use builder::{Builder, Built, CacheFolder, Files, Prepared, Prune, Stop};
+pub use builder::{Builder, Built, Files, Prepared};
+pub use caches::{CacheFolder, Prune};
+pub use cancel::Stop;
 pub use elsewhere::{is_elsewhere, shown};
 pub use failure::Failure;
 pub use kept::Missing;

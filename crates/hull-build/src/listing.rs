@@ -7,6 +7,7 @@
 use std::collections::HashSet;
 use std::io::{self, Read, Write};
 
+use hull_image::Digest;
 pub use hull_image::{get_number, put_number};
 
 /// The first line. Changes with the format.
@@ -115,6 +116,19 @@ impl Listing {
             }
         }
         Ok(())
+    }
+
+    /// Its bytes, and their digest; no digest where it does not say of every file by what that is known: then the same listing
+    /// may come of other files.
+    ///
+    /// # Errors
+    /// Those of [`Listing::write`]: none that memory makes.
+    pub fn encoded(&self) -> io::Result<(Vec<u8>, Option<Digest>)> {
+        let mut bytes = Vec::with_capacity(64 * self.entries.len() + VERSION.len());
+        self.write(&mut bytes)?;
+        let known = |entry: &Entry| !matches!(entry.kind, Kind::File { identity: None, .. });
+        let digest = self.entries.iter().all(known).then(|| Digest::of(&bytes));
+        Ok((bytes, digest))
     }
 
     /// Reads one, whoever wrote it.

@@ -12,7 +12,7 @@ use hull_image::Digest;
 use hull_image::archive::{self, DigestOptions, Found};
 
 use crate::build::Build;
-use crate::builder::Places;
+use crate::caches::Places;
 use crate::context::{Folder, write_private};
 use crate::copying::{blocking, digest_of};
 use crate::dockerfile::{Mount, MountKind, Sharing};

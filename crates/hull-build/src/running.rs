@@ -32,6 +32,9 @@ impl Stage {
     /// Runs a command, unless the same was run before on the same.
     pub(crate) async fn run(&mut self, run: &Run) -> Result<Outcome> {
         refuse(run, &self.build.request.host.network_mode)?;
+        for mount in &run.mounts {
+            Box::pin(self.wait_for(&mount.from)).await?;
+        }
         let mut mounts = Box::pin(self.mounts(&run.mounts)).await?;
         let words = self.words(run, &mut mounts);
         let shown = words.join(" ");
@@ -53,7 +56,7 @@ impl Stage {
             return Ok(self.after_run(outcome));
         }
         // Another build, or another stage of this one, may be doing it: then it is there when that is through.
-        let _turn = self.build.turn(key, self.fresh).await;
+        let _turn = self.turn(key).await;
         if let Some(outcome) = self.kept(key)? {
             return Ok(outcome);
         }

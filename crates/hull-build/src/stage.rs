@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, PoisonError};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use hull_image::config::History;
 use hull_image::{Digest, Draft, ImageConfig, Layer, Platform};
@@ -18,6 +18,7 @@ use crate::key::Key;
 use crate::metadata::{self, Change};
 use crate::plan::{Base, platform_arguments};
 use crate::progress::Event;
+use crate::underway::Turn;
 
 /// What `PATH` is where nobody says so.
 const DEFAULT_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
@@ -39,6 +40,8 @@ pub(crate) struct Stage {
     cmd_set: bool,
     /// The number of the step that is done.
     pub(crate) step: usize,
+    /// How long the step has waited for what others do.
+    waited: Duration,
     /// What the words of the instruction came to so far.
     spent: AtomicUsize,
 }
@@ -80,7 +83,7 @@ pub(crate) async fn run(build: Arc<Build>, index: usize) -> Result<Made> {
         Base::Image(_) | Base::Context(_) => made.draft.image.container_config().on_build,
         _ => Vec::new(),
     };
-    tell_done(&build, first, &made, false, begun);
+    tell_done(&build, first, &made, false, begun.elapsed());
     let mut stage = Stage {
         build: Arc::clone(&build),
         index,
@@ -89,6 +92,7 @@ pub(crate) async fn run(build: Arc<Build>, index: usize) -> Result<Made> {
         fresh: build.request.no_cache || build.plan.is_among(index, &build.request.no_cache_filter),
         cmd_set: false,
         step: first,
+        waited: Duration::ZERO,
         spent: AtomicUsize::new(0),
     };
     stage.triggers(triggers, from).await?;
@@ -98,7 +102,8 @@ pub(crate) async fn run(build: Arc<Build>, index: usize) -> Result<Made> {
         let begun = Instant::now();
         match stage.execute(instruction).await {
             Ok(outcome) => {
-                tell_done(&build, stage.step, &outcome.made, outcome.cached, begun);
+                let took = begun.elapsed().saturating_sub(std::mem::take(&mut stage.waited));
+                tell_done(&build, stage.step, &outcome.made, outcome.cached, took);
                 stage.made = outcome.made;
             }
             Err(failure) => {
@@ -124,8 +129,8 @@ fn announce(build: &Build, index: usize, step: usize, instruction: &Instruction)
     });
 }
 
-fn tell_done(build: &Build, step: usize, made: &Made, cached: bool, begun: Instant) {
-    let seconds = begun.elapsed().as_secs_f64();
+fn tell_done(build: &Build, step: usize, made: &Made, cached: bool, took: Duration) {
+    let seconds = took.as_secs_f64();
     build.say(Event::Done { step, id: made.draft.image.id.to_string(), cached, seconds });
 }
 
@@ -358,6 +363,31 @@ impl Stage {
             .map_err(Failure::invalid)?;
         let (made, cached) = changed(&self.build, &self.made, &Change::Arg(shown.join(" ")), self.fresh)?;
         Ok(Outcome { made, cached, borrowed: false })
+    }
+
+    /// Waits for the stage that `from` names, if it is one. Its time is its own steps'.
+    pub(crate) async fn wait_for(&mut self, from: &str) -> Result<()> {
+        let Some(stage) = self.build.plan.earlier(self.index, from) else { return Ok(()) };
+        let begun = Instant::now();
+        let made = self.build.stage(stage).await;
+        self.waited += begun.elapsed();
+        made.map(drop)
+    }
+
+    /// Waits until no other does the step of this key; who reads is told that this is waited for.
+    pub(crate) async fn turn(&mut self, key: Digest) -> Turn {
+        let underway = &self.build.places.underway;
+        let key = self.build.turn_key(key, self.fresh);
+        if let Some(turn) = underway.try_turn(key) {
+            return turn;
+        }
+        let text =
+            "this step is being done already, by another build or another stage: waiting for it\n".to_owned();
+        self.build.say(Event::Output { step: self.step, text, error: false });
+        let begun = Instant::now();
+        let turn = underway.turn(key).await;
+        self.waited += begun.elapsed();
+        turn
     }
 
     /// Enters what a step did: the next image, kept under its key.

@@ -26,6 +26,13 @@ impl Underway {
         Turn { steps: Arc::clone(self), key, _guard: guard }
     }
 
+    /// The same where nobody does the step or waits for it; none else.
+    pub fn try_turn(self: &Arc<Underway>, key: Digest) -> Option<Turn> {
+        let step = Arc::clone(self.steps().entry(key).or_default());
+        let guard = step.try_lock_owned().ok()?;
+        Some(Turn { steps: Arc::clone(self), key, _guard: guard })
+    }
+
     fn steps(&self) -> std::sync::MutexGuard<'_, HashMap<Digest, Arc<tokio::sync::Mutex<()>>>> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -50,7 +57,8 @@ mod tests {
         let underway = Arc::new(Underway::default());
         let key = Digest::of(b"step");
         let first = underway.turn(key).await;
-        let other = underway.turn(Digest::of(b"other")).await;
+        assert!(underway.try_turn(key).is_none());
+        let other = underway.try_turn(Digest::of(b"other")).unwrap();
         let waiting = tokio::spawn({
             let underway = Arc::clone(&underway);
             async move { underway.turn(key).await }

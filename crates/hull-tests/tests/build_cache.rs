@@ -102,10 +102,13 @@ fn what_follows_a_copy_of_a_stage_is_found_again() {
 fn the_same_step_at_the_same_time_is_done_once() {
     Daemon::start().session(
         r#"
-        $ mkdir ctx; id='RUN sleep 1; cat /proc/sys/kernel/random/uuid >/id'; printf '%s\n' 'FROM busybox' "$id" >ctx/Dockerfile
-        $ build() { hull build -q -t $1 ctx >/dev/null; }; build a & build b & build c & wait; for name in a b c; do hull run --rm $name cat /id; done | uniq | wc -l
+        $ gate() { printf '%s\n' 'FROM busybox' "RUN --mount=type=cache,id=gate,target=/g $*" | hull build -q --no-cache - >/dev/null; }
+        $ mkdir ctx; id='RUN --mount=type=cache,id=gate,target=/g until test -e /g/open; do usleep 1000; done; cat /proc/sys/kernel/random/uuid >/id'; printf '%s\n' 'FROM busybox' "$id" >ctx/Dockerfile
+        $ build() { hull build --progress plain -t $1 ctx >$1.log 2>&1; }; waiting() { until test $(cat *.log | grep -c 'waiting for it') = $1; do :; done; }
+        $ build a & build b & build c & waiting 2; gate touch /g/open; wait; for name in a b c; do hull run --rm $name cat /id; done | uniq | wc -l
         1
-        $ printf '%s\n' 'FROM busybox AS a' "$id" 'FROM busybox AS b' "$id" 'FROM busybox' 'COPY --from=a /id /a' 'COPY --from=b /id /b' >ctx/Dockerfile; for n in 1 2; do hull build -q --no-cache -t c ctx >/dev/null; hull run --rm c cat /a /b | uniq; done | uniq | wc -l
+        $ printf '%s\n' 'FROM busybox AS a' "$id" 'FROM busybox AS b' "$id" 'FROM busybox' 'COPY --from=a /id /a' 'COPY --from=b /id /b' >ctx/Dockerfile
+        $ for n in 1 2; do rm *.log; gate rm /g/open; hull build --progress plain --no-cache -t c ctx >c.log 2>&1 & waiting 1; gate touch /g/open; wait; hull run --rm c cat /a /b | uniq; done | uniq | wc -l
         2
         "#,
     );
@@ -118,8 +121,9 @@ fn a_step_that_another_build_gives_up_is_done_all_the_same() {
     }
     Daemon::start().session(
         r#"
-        $ mkdir ctx; printf '%s\n' 'FROM busybox' 'RUN echo begun; sleep 2; echo done >/done' >ctx/Dockerfile
-        $ hull build --progress plain ctx >log 2>&1 & first=$!; until grep -qs ' begun' log; do :; done; hull build -q -t c ctx >/dev/null & second=$!; kill $first; wait $second; hull run --rm c cat /done
+        $ mkdir ctx; printf '%s\n' 'FROM busybox' 'RUN --mount=type=cache,id=gate,target=/g echo begun; until test -e /g/open; do usleep 1000; done; echo done >/done' >ctx/Dockerfile
+        $ hull build --progress plain ctx >log 2>&1 & first=$!; until grep -qs ' begun' log; do :; done; hull build --progress plain -t c ctx >second 2>&1 & second=$!; until grep -qs 'waiting for it' second; do :; done
+        $ kill $first; until grep -q ' begun' second; do :; done; printf '%s\n' 'FROM busybox' 'RUN --mount=type=cache,id=gate,target=/g touch /g/open' | hull build -q - >/dev/null; wait $second; hull run --rm c cat /done
         done
         "#,
     );

@@ -31,6 +31,9 @@ fn only_what_was_changed_is_sent() {
         0
         9
         CHANGED
+        $ settled; sent >/dev/null; sent; touch ctx/d/3; settled; sent
+        0
+        5
         $ chmod 700 ctx/d/9; sent >/dev/null; hull run --rm c stat -c %a /d/9
         700
         $ printf 'd/1*\n' >ctx/.dockerignore; sent >/dev/null; hull run --rm c sh -c 'ls /d | grep -c ^1'
@@ -68,8 +71,9 @@ fn what_is_kept_goes_with_the_rest_and_with_a_killed_daemon() {
 fn builds_of_one_folder_at_once_each_have_their_own_files() {
     Daemon::start().session(
         r#"
-        $ mkdir -p ctx/d; for n in $(seq 300); do echo $n >ctx/d/$n; done; printf '%s\n' 'FROM busybox' 'COPY d /d' 'RUN sleep 1' 'COPY d/1 /last' >ctx/Dockerfile
-        $ hull build -q -t a ctx >/dev/null & first=$!; until hull ps -q | grep -q .; do :; done; echo other >ctx/d/1; hull build -q -t b ctx >/dev/null; wait $first; for name in a b; do hull run --rm $name cat /d/1 /last; done
+        $ mkdir -p ctx/d; for n in $(seq 300); do echo $n >ctx/d/$n; done; printf '%s\n' 'FROM busybox' 'COPY d /d' 'RUN --mount=type=cache,id=gate,target=/g until test -e /g/open; do usleep 1000; done' 'COPY d/1 /last' >ctx/Dockerfile
+        $ run() { until test $(hull ps -q | wc -l) = $1; do :; done; }; hull build -q -t a ctx >/dev/null & first=$!; run 1; echo other >ctx/d/1; hull build -q -t b ctx >/dev/null & second=$!; run 2
+        $ printf '%s\n' 'FROM busybox' 'RUN --mount=type=cache,id=gate,target=/g touch /g/open' | hull build -q - >/dev/null; wait $first $second; for name in a b; do hull run --rm $name cat /d/1 /last; done
         1
         1
         other

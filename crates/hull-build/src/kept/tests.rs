@@ -171,3 +171,72 @@ fn a_tree_without_its_record_is_begun_anew() {
     let again = Contexts::open(root, temporary).unwrap();
     assert!(again.names().unwrap().is_empty());
 }
+
+#[test]
+fn what_was_not_changed_is_known_by_its_digest() {
+    let place = place();
+    let entries = || vec![entry("d", Kind::Folder), file("d/f", 3, 1)];
+    let digest = |entries| Listing { entries }.encoded().unwrap().1;
+    let known = digest(entries()).unwrap();
+    assert!(place.contexts.same(None, "here", known).unwrap().is_none());
+    let state = sent(&place.contexts, None, entries(), b"one").1.unwrap().state();
+    let missing = place.contexts.same(None, "here", known).unwrap().unwrap();
+    assert!(missing.files.is_empty());
+    let context = place.contexts.receive(None, &missing.id, &mut std::io::empty()).unwrap();
+    assert_eq!((context.state(), context.digest(b"d/f")), (state, Some(Digest::of(b"one"))));
+    drop(context);
+    // Neither under another name nor for who comes by another socket.
+    assert!(place.contexts.same(None, "there", known).unwrap().is_none());
+    assert!(place.contexts.same(Some(Path::new("/a.sock")), "here", known).unwrap().is_none());
+    // What was changed between the question and the build is told again.
+    let missing = place.contexts.same(None, "here", known).unwrap().unwrap();
+    let touched = || vec![entry("d", Kind::Folder), file("d/f", 3, 2)];
+    let again = sent(&place.contexts, None, touched(), b"one").1.unwrap();
+    assert_eq!(again.state(), state, "a touch changes nothing that a build sees");
+    drop(again);
+    let refused = place.contexts.receive(None, &missing.id, &mut std::io::empty()).unwrap_err();
+    assert_eq!(refused.kind, Fault::Conflict);
+    let other = sent(&place.contexts, None, vec![entry("d", Kind::Folder), file("d/f", 3, 3)], b"two");
+    assert_ne!(other.1.unwrap().state(), state);
+    // A file by which nothing is known is sent each time.
+    let unknown = || vec![file("f", 3, 0)];
+    assert!(digest(unknown()).is_none());
+    drop(sent(&place.contexts, None, unknown(), b"one").1.unwrap());
+    assert_eq!(Record::head(&place.contexts.record(&name_for(None, "here"))).unwrap().listing, None);
+}
+
+#[test]
+fn who_only_tells_drives_out_its_own() {
+    let place = place();
+    let tell = |socket: Option<&str>| {
+        let mut told = Vec::new();
+        Listing { entries: vec![file("f", 1, 1)] }.write(&mut told).unwrap();
+        place.contexts.compare(socket.map(Path::new), "here", &mut &told[..]).unwrap().unwrap().id
+    };
+    let first = tell(None);
+    let others: Vec<String> = (0..=PENDING).map(|_| tell(Some("/a.sock"))).collect();
+    let receive = |socket: Option<&str>, id: &str| {
+        place.contexts.receive(socket.map(Path::new), id, &mut &b"\x00\x01x"[..]).map(drop)
+    };
+    assert_eq!(receive(Some("/a.sock"), &others[0]).unwrap_err().kind, Fault::NotFound);
+    receive(Some("/a.sock"), &others[1]).unwrap();
+    receive(None, &first).unwrap();
+    // Who was waited for is forgotten with the last.
+    place.contexts.lock("another");
+    assert_eq!(place.contexts.locks.lock().unwrap().len(), 1);
+}
+
+#[test]
+fn copies_are_known_again_up_to_a_number() {
+    let place = place();
+    let digest = |n: usize| Digest::of(&n.to_le_bytes());
+    for n in 0..COPIES {
+        place.contexts.note_copy(digest(n), digest(0));
+    }
+    assert_eq!(place.contexts.copy_known(&digest(1)), Some(digest(0)));
+    place.contexts.note_copy(digest(COPIES), digest(1));
+    assert_eq!(
+        (place.contexts.copy_known(&digest(1)), place.contexts.copy_known(&digest(COPIES))),
+        (None, Some(digest(1)))
+    );
+}

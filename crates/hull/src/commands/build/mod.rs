@@ -9,6 +9,7 @@ mod pack;
 mod shell;
 mod show;
 mod tell;
+mod walk;
 
 use std::collections::BTreeMap;
 use std::io::{IsTerminal as _, Read as _};

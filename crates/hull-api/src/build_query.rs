@@ -1,0 +1,124 @@
+//! What the query of a build asks for.
+
+use hull_build::Output;
+use hull_engine::model::{HostConfig, Ulimit};
+use hull_engine::{Error, Result};
+use serde::de::DeserializeOwned;
+
+use crate::build::refused;
+use crate::http::Query;
+
+/// What is not there, by its name.
+pub(crate) fn refuse(query: &Query) -> Result<()> {
+    match query.text("isolation") {
+        None | Some("default") => Ok(()),
+        Some(other) => {
+            Err(Error::invalid(format!("invalid isolation: {other}: Linux has none but the default")))
+        }
+    }
+}
+
+/// JSON in a query's field.
+fn field<T: DeserializeOwned + Default>(query: &Query, name: &str) -> Result<T> {
+    let Some(text) = query.text(name) else { return Ok(T::default()) };
+    let parsed: Option<T> = serde_json::from_str(text)
+        .map_err(|error| Error::invalid(format!("the query's {name}={text:?} is malformed: {error}")))?;
+    Ok(parsed.unwrap_or_default())
+}
+
+/// What a query asks for.
+pub(crate) fn asked(query: &Query) -> Result<hull_build::Request> {
+    let mut host = HostConfig {
+        network_mode: query.text("networkmode").unwrap_or_default().to_owned(),
+        shm_size: query.number("shmsize")?.unwrap_or(0),
+        ..HostConfig::default()
+    };
+    // Docker's clients send a list with commas, hull's as many as there are.
+    let hosts: Vec<String> = query
+        .all("extrahosts")
+        .flat_map(|hosts| hosts.split(','))
+        .filter(|host| !host.is_empty())
+        .map(str::to_owned)
+        .collect();
+    host.extra_hosts = (!hosts.is_empty()).then_some(hosts);
+    let resources = &mut host.resources;
+    resources.memory = query.number("memory")?.unwrap_or(0);
+    resources.memory_swap = query.number("memswap")?.unwrap_or(0);
+    resources.cpu_shares = query.number("cpushares")?.unwrap_or(0);
+    resources.cpu_period = query.number("cpuperiod")?.unwrap_or(0);
+    resources.cpu_quota = query.number("cpuquota")?.unwrap_or(0);
+    resources.cpuset_cpus = query.text("cpusetcpus").unwrap_or_default().to_owned();
+    resources.cpuset_mems = query.text("cpusetmems").unwrap_or_default().to_owned();
+    resources.cgroup_parent = query.text("cgroupparent").unwrap_or_default().to_owned();
+    let ulimits: Vec<Ulimit> = field(query, "ulimits")?;
+    resources.ulimits = (!ulimits.is_empty()).then_some(ulimits);
+    let platform = crate::images::platform(query)?;
+    let tags: Vec<String> = query.all("t").filter(|tag| !tag.is_empty()).map(str::to_owned).collect();
+    let attest = hull_build::Attest::of(&field(query, "attests")?).map_err(|failure| refused(&failure))?;
+    let mut outputs = Vec::new();
+    for output in field::<Vec<hull_build::output::Asked>>(query, "outputs")? {
+        outputs.push(Output::of(output, &tags, attest.any()).map_err(|failure| refused(&failure))?);
+    }
+    Ok(hull_build::Request {
+        tags,
+        dockerfile: query.text("dockerfile").unwrap_or_default().to_owned(),
+        target: query.text("target").unwrap_or_default().to_owned(),
+        build_args: field(query, "buildargs")?,
+        labels: field(query, "labels")?,
+        platform,
+        no_cache: query.flag("nocache"),
+        squash: query.flag("squash"),
+        keep_failed: query.flag("keepfailed"),
+        no_cache_filter: field(query, "nocachefilter")?,
+        pull: query.flag("pull"),
+        outputs,
+        attest,
+        cache_from: field(query, "cachefrom")?,
+        cache_from_registry: field(query, "cachefromregistry")?,
+        host,
+        ..hull_build::Request::default()
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn query(text: &str) -> Query {
+        Query::of(&format!("/build?{text}").parse().unwrap())
+    }
+
+    #[test]
+    fn every_field_is_read() {
+        let asked = asked(&query(
+            "t=a&t=b:1&dockerfile=D&target=x&buildargs=%7B%22A%22:%221%22,%22B%22:null%7D&labels=%7B%22l%22:%22v%22%7D&nocache=1&\
+             memory=1000&cpuquota=5&shmsize=7&networkmode=none&extrahosts=a:1.2.3.4,b:5.6.7.8&cachefrom=%5B%22c%22%5D&\
+             ulimits=%5B%7B%22Name%22:%22nofile%22,%22Soft%22:1,%22Hard%22:2%7D%5D&cgroupparent=/p&platform=linux/arm64",
+        ))
+        .unwrap();
+        assert_eq!(
+            (asked.tags, asked.dockerfile.as_str(), asked.target.as_str()),
+            (vec!["a".into(), "b:1".into()], "D", "x")
+        );
+        assert_eq!(asked.build_args["A"].as_deref(), Some("1"));
+        assert_eq!(asked.build_args["B"], None);
+        assert!(asked.no_cache && asked.labels["l"] == "v" && asked.cache_from == ["c"]);
+        let host = asked.host;
+        assert_eq!((host.resources.memory, host.resources.cpu_quota, host.shm_size), (1000, 5, 7));
+        assert_eq!((host.network_mode.as_str(), host.resources.cgroup_parent.as_str()), ("none", "/p"));
+        assert_eq!(host.extra_hosts.unwrap(), ["a:1.2.3.4", "b:5.6.7.8"]);
+        assert_eq!(host.resources.ulimits.unwrap()[0].hard, 2);
+        assert_eq!(asked.platform.unwrap().architecture, "arm64");
+    }
+
+    #[test]
+    fn what_is_not_there_is_refused_by_name() {
+        refuse(&query("rm=0&version=1&outputs=null&remote=&squash=0")).unwrap();
+        assert!(asked(&query("buildargs=x")).is_err());
+        assert!(
+            asked(&query("outputs=%5B%7B%22Type%22:%22what%22%7D%5D")).unwrap_err().message.contains("what")
+        );
+        assert!(asked(&query("t=a&outputs=%5B%7B%22Type%22:%22registry%22%7D%5D")).unwrap().outputs[0].push);
+        assert!(asked(&query("memory=x")).is_err());
+    }
+}
