@@ -32,11 +32,15 @@ pub(crate) async fn list(request: Request) -> Result<Response> {
 
 pub(crate) async fn inspect(request: Request) -> Result<Response> {
     let platform = platform(&request.query)?;
+    if platform.is_some() && request.query.flag("manifests") {
+        return Err(Error::invalid("conflicting options: manifests and platform options cannot both be set"));
+    }
     http::ok(&request.engine.image_inspect(request.capture(0), platform.as_ref(), request.version)?)
 }
 
 pub(crate) async fn history(request: Request) -> Result<Response> {
-    http::ok(&request.engine.image_history(request.capture(0))?)
+    let platform = platform(&request.query)?;
+    http::ok(&request.engine.image_history(request.capture(0), platform.as_ref())?)
 }
 
 /// `GET /images/NAME/tree`: what each of its layers adds, changes and hides.
@@ -65,8 +69,10 @@ pub(crate) async fn tag(request: Request) -> Result<Response> {
 
 pub(crate) async fn remove(request: Request) -> Result<Response> {
     let (force, keep_parents) = (request.query.flag("force"), request.query.flag("noprune"));
+    let platforms = request.query.all("platforms").filter(|text| !text.is_empty()).map(parse_platform);
+    let platforms = platforms.collect::<Result<Vec<Platform>>>()?;
     let (engine, name) = (request.engine.clone(), request.capture(0).to_owned());
-    http::ok(&blocking::run(move || engine.image_remove(&name, force, !keep_parents)).await?)
+    http::ok(&blocking::run(move || engine.image_remove(&name, force, !keep_parents, &platforms)).await?)
 }
 
 pub(crate) async fn prune(request: Request) -> Result<Response> {
@@ -244,22 +250,35 @@ pub(crate) fn with_tag(name: &str, tag: Option<&str>) -> Result<String> {
     }
 }
 
-/// The `platform` of a query: `linux/amd64`, or the OCI platform as JSON.
+/// The `platform` of a query. One image is of one platform: newer clients may name several, which nothing could be.
 pub(crate) fn platform(query: &Query) -> Result<Option<Platform>> {
+    let mut named = query.all("platform").filter(|text| !text.is_empty());
+    match (named.next(), named.next()) {
+        (Some(_), Some(_)) => Err(Error::invalid("multiple platform parameters not supported")),
+        (one, _) => one.map(parse_platform).transpose(),
+    }
+}
+
+/// `linux/amd64`, or the OCI platform as JSON.
+fn parse_platform(text: &str) -> Result<Platform> {
     #[derive(Deserialize)]
     struct Oci {
+        #[serde(default)]
         os: String,
+        #[serde(default)]
         architecture: String,
         #[serde(default)]
         variant: String,
     }
-    let Some(text) = query.text("platform") else { return Ok(None) };
     if !text.starts_with('{') {
-        return Ok(Some(text.parse()?));
+        return Ok(text.parse()?);
     }
     let Oci { os, architecture, variant } = serde_json::from_str(text)
-        .map_err(|error| Error::invalid(format!("invalid platform {text:?}: {error}")))?;
-    Ok(Some(Platform { os, architecture, variant }))
+        .map_err(|error| Error::invalid(format!("failed to parse platform: {error}")))?;
+    if os.is_empty() || architecture.is_empty() {
+        return Err(Error::invalid("failed to parse platform: both OS and Architecture must be provided"));
+    }
+    Ok(Platform { os, architecture, variant })
 }
 
 #[cfg(test)]
@@ -286,5 +305,8 @@ mod tests {
         assert_eq!(of("%7B%22os%22:%22linux%22,%22architecture%22:%22arm64%22%7D").unwrap(), Some(arm));
         assert_eq!(of("").unwrap(), None);
         assert!(of("%7B%7D").is_err() && of("a/b/c/d").is_err());
+        let several = of("linux/arm64&platform=linux/amd64").unwrap_err().message;
+        assert_eq!(several, "multiple platform parameters not supported");
+        assert!(of("&platform=linux/amd64").unwrap().is_some());
     }
 }

@@ -5,7 +5,7 @@ use std::collections::VecDeque;
 use bytes::Bytes;
 use futures_util::{Stream, stream};
 use hull_engine::images::{News, Watch};
-use hull_engine::{Engine, Error, Result};
+use hull_engine::{Engine, Error, Kind, Result};
 use hull_image::Platform;
 use hull_image::reference::Reference;
 use hull_image::registry::{Credentials, Pulled, Step, Wanted};
@@ -39,6 +39,10 @@ pub(crate) async fn pull(request: &Request, name: &str, platform: Option<Platfor
             "application/json",
             http::full(lines.map(|line| text(&line)).concat()),
         ));
+    }
+    // What a Dockerfile begins with where it begins with nothing.
+    if reference.familiar_name() == "scratch" {
+        return Err(Error::new(Kind::Forbidden, "'scratch' is a reserved name"));
     }
     let references = match (&reference.tag, &reference.digest) {
         (None, None) => {

@@ -48,6 +48,7 @@ pub use caches::{CacheFolder, Prune};
 pub use cancel::Stop;
 pub use elsewhere::{is_elsewhere, shown};
 pub use failure::Failure;
+pub use git::words as git_words;
 pub use kept::Missing;
 pub use named::Named;
 pub use output::Output;

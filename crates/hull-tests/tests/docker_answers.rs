@@ -354,3 +354,37 @@ fn limits_that_the_kernel_has_no_more_earn_a_warning() {
     let updated = api.post("/containers/box/update", &json!({ "CpuShares": 512 })).expect("an answer");
     assert_eq!(updated.json()["Warnings"], json!(null));
 }
+
+#[test]
+fn an_image_is_of_one_platform_and_no_other_is_shown_saved_or_removed() {
+    if hull_tests::Engine::under_test() == hull_tests::Engine::Docker {
+        return;
+    }
+    let daemon = Daemon::start();
+    let mut api = daemon.api();
+    let machine = daemon.ok(&["image", "inspect", "-f", "{{.Architecture}}", "busybox"]);
+    let json =
+        |architecture: &str| format!("%7B%22os%22:%22linux%22,%22architecture%22:%22{architecture}%22%7D");
+    let (own, other) = (json(&machine), json("riscv64"));
+    for path in ["busybox/json", "busybox/history", "busybox/get"] {
+        let mut get = |query: &str| api.get(&format!("/images/{path}?{query}")).expect("an answer");
+        assert_eq!(get(&format!("platform={own}")).status, 200, "{path}");
+        says(&get(&format!("platform={other}")), 404, "does not match the specified platform");
+        let several = format!("platform={own}&platform={other}");
+        says(&get(&several), 400, "multiple platform parameters not supported");
+        says(&get("platform=%7B%22os%22:%22linux%22%7D"), 400, "failed to parse platform");
+    }
+    let both = api.get(&format!("/images/busybox/json?manifests=1&platform={own}")).expect("an answer");
+    says(&both, 400, "manifests and platform options cannot both be set");
+    let refused = api.delete(&format!("/images/busybox?platforms={other}")).expect("an answer");
+    says(&refused, 404, "does not match the specified platform");
+    assert_eq!(api.delete(&format!("/images/busybox?platforms={own}")).expect("an answer").status, 200);
+    // What is no name in any registry is asked of none.
+    let scratch = api.post_empty("/images/create?fromImage=scratch&tag=latest").expect("an answer");
+    says(&scratch, 403, "'scratch' is a reserved name");
+    let id = "0".repeat(64);
+    for name in [id.clone(), format!("sha256:{id}")] {
+        let asked = api.get(&format!("/distribution/{name}/json")).expect("an answer");
+        says(&asked, 400, "no manifest found for full image ID");
+    }
+}

@@ -150,3 +150,36 @@ fn a_policy_lets_nobody_repair() {
     assert_eq!(api.get("/hull/fsck").expect("an answer").status, 200);
     assert_eq!(api.post_empty("/hull/fsck").expect("an answer").status, 403);
 }
+
+#[test]
+fn a_container_whose_image_was_lost_is_given_its_files_again() {
+    if docker() {
+        return;
+    }
+    let mut daemon = Daemon::start();
+    daemon.ok(&["save", "-o", "busybox.tar", "busybox"]);
+    daemon.ok(&["create", "--name", "box", "busybox", "sh", "-c", "echo whole; touch /mine"]);
+    let id = daemon.ok(&["inspect", "-f", "{{.Id}}", "box"]);
+    daemon.stop();
+    // As after a power cut: what it stands on is not there.
+    fs::remove_file(data(&daemon, &format!("image/snapshots/{id}/base"))).expect("a link");
+    daemon.begin();
+    daemon.ok(&["rmi", "-f", "busybox"]);
+    let missing = "missing the writable layer of the container box";
+    assert_eq!(fsck(&daemon, &["--repair"]), (4, vec![missing.to_owned()]));
+    let told = daemon.hull(&["system", "fsck"]).stdout;
+    assert!(
+        told.contains("its image busybox (") && told.contains("load or pull it again and repair"),
+        "{told}"
+    );
+    let refused = daemon.hull(&["start", "-a", "box"]);
+    assert!(refused.stderr.contains("hull system fsck --repair"), "{refused:?}");
+    daemon.ok(&["load", "-i", "busybox.tar"]);
+    assert_eq!(fsck(&daemon, &[]), (4, vec![missing.to_owned()]));
+    assert_eq!(fsck(&daemon, &["--repair"]), (1, vec![format!("{missing}, repaired")]));
+    assert_eq!(daemon.ok(&["start", "-a", "box"]), "whole");
+    assert_eq!(daemon.ok(&["diff", "box"]), "A /mine");
+    // What it stands on is used again.
+    assert_ne!(daemon.hull(&["rmi", "busybox"]).status, 0);
+    assert_eq!(fsck(&daemon, &[]), (0, vec![]));
+}

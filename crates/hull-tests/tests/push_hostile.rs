@@ -284,3 +284,133 @@ fn what_another_image_says_of_a_layer_is_not_pushed_in_its_place() {
         assert!(digests(&put).iter().all(|digest| !evil.contains(digest)), "{image}: {put}");
     }
 }
+
+/// What came as blobs, by method and where it stands in its upload.
+fn uploads(registry: &Registry, method: &str) -> Vec<(Option<String>, Option<String>, usize)> {
+    let asked = registry.asked();
+    let of = asked.iter().filter(|asked| asked.method == method && asked.path.contains("/blobs/uploads/"));
+    let header = |asked: &Asked, name: &str| asked.header(name).map(str::to_owned);
+    of.map(|asked| (header(asked, "content-range"), header(asked, "content-length"), asked.body.len()))
+        .collect()
+}
+
+#[test]
+fn a_registry_that_wants_lengths_or_little_at_once_gets_pieces() {
+    const MIB: usize = 1 << 20;
+    for (status, least, piece) in [(411, None, 8 * MIB), (413, Some(10 * MIB), 10 * MIB)] {
+        let (registry, daemon) = setup(&["--max-concurrent-uploads=1"]);
+        let tar = Tar::new().file("noise", &noise(9, 21 * MIB)).finish();
+        let imported =
+            daemon.api().send("POST", "/images/create?fromSrc=-&repo=large", "application/x-tar", &tar);
+        assert_eq!(imported.expect("an answer").status, 200);
+        let name = format!("{}/large:1", registry.address);
+        daemon.ok(&["tag", "large", &name]);
+        registry.misbehave(move |asked, proper| {
+            let is_chunked = asked.header("transfer-encoding").is_some();
+            match asked.method.as_str() {
+                "PATCH" if is_chunked => Answer::of(status, "text/html", "<html>no</html>"),
+                "POST" => match least {
+                    Some(least) => proper.with("OCI-Chunk-Min-Length", &least.to_string()),
+                    None => proper,
+                },
+                _ => proper,
+            }
+        });
+        daemon.ok(&["push", &name]);
+        let pieces: Vec<_> =
+            uploads(&registry, "PATCH").into_iter().filter(|(range, ..)| range.is_some()).collect();
+        let mut start = 0;
+        for (number, (range, length, size)) in pieces.iter().enumerate() {
+            assert_eq!(range.as_deref(), Some(format!("{start}-{}", start + size - 1).as_str()));
+            assert_eq!(length.as_deref(), Some(size.to_string().as_str()));
+            assert!(number + 1 == pieces.len() || *size >= piece, "{pieces:?}");
+            start += size;
+        }
+        assert!(pieces.len() > 1 && start > 21 * MIB, "{pieces:?}");
+        daemon.ok(&["rmi", "-f", "large", &name]);
+        daemon.ok(&["pull", &name]);
+    }
+}
+
+#[test]
+fn a_token_that_ends_amid_an_upload_is_got_anew() {
+    let (registry, daemon) = setup(&[]);
+    let name = tagged(&registry, &daemon, "a/b:1");
+    let (given, used) = (AtomicU32::new(0), AtomicU32::new(0));
+    registry.misbehave(move |asked, proper| {
+        let host = asked.header("host").unwrap_or_default().to_owned();
+        if asked.path.starts_with("/token") {
+            let number = given.fetch_add(1, Ordering::Relaxed);
+            return Answer::json(200, &json!({ "token": format!("t{number}"), "expires_in": 3600 }));
+        }
+        // The first token's time is over when the layer is sent, whatever was said of it.
+        let token = asked.header("authorization").unwrap_or_default();
+        let over = token.is_empty() || token == "Bearer t0" && used.load(Ordering::Relaxed) > 0;
+        if asked.method == "PATCH" {
+            used.fetch_add(1, Ordering::Relaxed);
+        }
+        if over || asked.method == "PATCH" && token == "Bearer t0" {
+            let challenge =
+                format!("Bearer realm=\"http://{host}/token\",service=\"s\",error=\"invalid_token\"");
+            return error(401, "UNAUTHORIZED", "authentication required")
+                .with("WWW-Authenticate", &challenge);
+        }
+        proper
+    });
+    daemon.ok(&["push", &name]);
+    let tokens = registry.asked().iter().filter(|asked| asked.path.starts_with("/token")).count();
+    assert_eq!(tokens, 2, "{:?}", registry.asked());
+}
+
+#[test]
+fn what_came_from_elsewhere_is_asked_for_by_its_digest_alone() {
+    let (first, daemon) = setup(&[]);
+    first.image_of("1", &[1, 2].map(|seed| Tar::new().file("noise", &noise(seed, 1000)).finish()));
+    let name = format!("{}/a:1", first.address);
+    daemon.ok(&["pull", &name]);
+    for has in [true, false] {
+        let second = Registry::start();
+        let to = format!("{}/b:1", second.address);
+        daemon.ok(&["tag", &name, &to]);
+        second.misbehave(move |asked, proper| match asked.method.as_str() {
+            "POST" if has && asked.path.contains("mount=") && !asked.path.contains("from=") => {
+                Answer::of(201, "text/plain", "")
+            }
+            _ => proper,
+        });
+        let said = daemon.ok(&["push", &to]);
+        let sent = uploads(&second, "PATCH").len();
+        let begun = uploads(&second, "POST").len();
+        // What is not there is sent to where the answer said, without another question; the configuration has its own.
+        assert_eq!((sent, begun), if has { (0, 3) } else { (2, 3) }, "{said}");
+    }
+}
+
+#[test]
+fn what_a_registry_warns_of_is_told() {
+    let (registry, daemon) = setup(&[]);
+    let name = tagged(&registry, &daemon, "a/b:1");
+    registry.misbehave(|_, proper| {
+        proper.with("Warning", "299 - \"this registry goes away\"").with("Warning", "110 - \"stale\"")
+    });
+    let told = format!("Warning from {}: this registry", registry.address);
+    for command in ["push", "pull"] {
+        let said = daemon.ok(&[command, &name]);
+        assert_eq!(said.matches(&told).count(), 1, "{command}: {said}");
+        assert!(!said.contains("stale"), "{command}: {said}");
+    }
+}
+
+#[test]
+fn a_blob_that_is_taken_for_another_is_not_pushed() {
+    let (registry, daemon) = setup(&[]);
+    let name = tagged(&registry, &daemon, "a/b:1");
+    registry.misbehave(|asked, proper| match asked.method.as_str() {
+        "PUT" if asked.path.contains("/blobs/uploads/") => {
+            proper.with("Docker-Content-Digest", &format!("sha256:{}", "0".repeat(64)))
+        }
+        _ => proper,
+    });
+    let output = daemon.hull(&["push", &name]);
+    assert!(output.status == 1 && output.stderr.contains("the registry took the blob"), "{output:?}");
+}

@@ -84,6 +84,25 @@ fn works(daemon: &mut Daemon, driver: &str) {
     );
 }
 
+/// Of this machine's files a container has an overlay, whatever others have.
+fn host_image(daemon: &Daemon) {
+    daemon.session(
+        r#"
+        $ hull run --name host hull/host sh -c 'echo mine >/usr/mine; rm -f /etc/passwd; cat /usr/mine'
+        mine
+        $ hull diff host | grep -E 'mine|passwd'
+        D /etc/passwd
+        A /usr/mine
+        $ hull start -a host; hull rm host
+        mine
+        host
+        $ hull system fsck | grep -o 'nothing is wrong'
+        nothing is wrong
+        "#,
+    );
+    assert!(!std::path::Path::new("/usr/mine").exists() && std::path::Path::new("/etc/passwd").exists());
+}
+
 #[test]
 fn btrfs_by_subvolumes_and_snapshots() {
     let Some(disk) = LoopMount::new(400, &["mkfs.btrfs", "-q"], "").filter(|_| !docker()) else { return };
@@ -95,8 +114,7 @@ fn btrfs_by_subvolumes_and_snapshots() {
     assert_eq!(daemon.ok(&["inspect", "-f", "{{.Driver}} {{.GraphDriver.Name}}", "shown"]), "btrfs btrfs");
     assert_eq!(daemon.ok(&["image", "inspect", "-f", "{{.GraphDriver.Name}}", "busybox"]), "btrfs");
     daemon.ok(&["rm", "shown"]);
-    let refused = daemon.hull(&["run", "--rm", "hull/host", "true"]);
-    assert!(refused.stderr.contains("hull/host needs the storage driver overlayfs"), "{refused:?}");
+    host_image(&daemon);
     let refused = daemon.hull(&["run", "--rm", "--storage-opt", "size=1g", "busybox", "true"]);
     assert!(refused.stderr.contains("the storage driver btrfs has none"), "{refused:?}");
     // A container costs no copy of its image: the second one of it is a snapshot.
@@ -121,6 +139,7 @@ fn copies_on_other_file_systems() {
         let Some(disk) = LoopMount::new(400, mkfs, "") else { continue };
         let mut daemon = Daemon::on(&disk.path(), &["--storage-driver", "vfs"]);
         works(&mut daemon, "vfs");
+        host_image(&daemon);
     }
 }
 
@@ -146,6 +165,11 @@ fn overlayfs_where_it_can_be_and_copies_where_it_cannot() {
         let mut daemon = Daemon::on(&place, &[]);
         works(&mut daemon, "vfs");
         assert!(daemon.log().contains("overlayfs cannot be mounted"), "{}", daemon.log());
+        let refused = daemon.hull(&["run", "--rm", "hull/host", "true"]);
+        assert!(
+            refused.stderr.contains("hull/host needs an overlay, whatever the storage driver"),
+            "{refused:?}"
+        );
     }
     rustix::mount::unmount(&place, rustix::mount::UnmountFlags::DETACH).expect("it is mounted");
     assert_eq!(Daemon::start().ok(&["info", "-f", "{{.Driver}}"]), "overlayfs");

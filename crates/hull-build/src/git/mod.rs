@@ -11,6 +11,7 @@ mod pack;
 mod remote;
 mod submodule;
 mod wire;
+pub mod words;
 
 use std::path::Path;
 use std::sync::Arc;

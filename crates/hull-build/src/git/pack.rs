@@ -160,10 +160,10 @@ impl Pack {
             made: Cell::default(),
             stop: Arc::clone(stop),
         };
-        let mut offsets = HashMap::new();
+        let (mut offsets, mut buffer) = (HashMap::new(), vec![0; 64 << 10]);
         for _ in 0..number(8) {
             crate::build::wanted(stop)?;
-            let object = pack.read(&mut input, &offsets)?;
+            let object = pack.read(&mut input, &offsets, &mut buffer)?;
             offsets.insert(object.offset, pack.objects.len());
             if let Some(oid) = object.oid {
                 pack.names.insert(oid, pack.objects.len());
@@ -181,8 +181,8 @@ impl Pack {
         Ok(pack)
     }
 
-    /// Reads an object; what is stored whole is named.
-    fn read(&self, input: &mut Counted, offsets: &HashMap<u64, usize>) -> Result<Object> {
+    /// Reads an object, piece by piece into the buffer; what is stored whole is named.
+    fn read(&self, input: &mut Counted, offsets: &HashMap<u64, usize>, buffer: &mut [u8]) -> Result<Object> {
         let offset = input.at;
         input.crc = Crc::new();
         let mut byte = input.byte()?;
@@ -224,9 +224,9 @@ impl Pack {
             _ => None,
         };
         let mut decoder = ZlibDecoder::new(&mut *input);
-        let (mut buffer, mut length) = (vec![0; 64 << 10], 0u64);
+        let mut length = 0u64;
         loop {
-            let count = decoder.read(&mut buffer).map_err(disk)?;
+            let count = decoder.read(buffer).map_err(disk)?;
             length += count as u64;
             if count == 0 || length > size {
                 break;

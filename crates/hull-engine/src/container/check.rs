@@ -168,7 +168,7 @@ impl Engine {
     ///
     /// # Errors
     /// An option is not known or no size, or the file system has no limits.
-    pub(super) fn storage_limit(&self, host: &HostConfig) -> Result<Option<u64>> {
+    pub(crate) fn storage_limit(&self, host: &HostConfig) -> Result<Option<u64>> {
         let mut limit = self.config.default_size;
         for (name, value) in host.storage_opt.iter().flatten() {
             if name != "size" {

@@ -127,9 +127,10 @@ impl Engine {
     /// How an image came to be, newest first.
     ///
     /// # Errors
-    /// There is none of that name.
-    pub fn image_history(&self, name: &str) -> Result<Vec<Value>> {
+    /// There is none of that name, or it is of another platform.
+    pub fn image_history(&self, name: &str, platform: Option<&Platform>) -> Result<Vec<Value>> {
         let image = self.images.resolve(name)?;
+        fits(&image, name, platform)?;
         let line = |entry: hull_image::HistoryEntry| {
             json!({
                 "Id": entry.id,
@@ -179,13 +180,21 @@ impl Engine {
         Ok(())
     }
 
-    /// Removes a name, and the image with it when it was the last, by Docker's rules.
+    /// Removes a name, and the image with it when it was the last, by Docker's rules. An image is of one platform: where some are
+    /// named, it must be of each.
     ///
     /// # Errors
-    /// There is no such image, or a container or another name stands in the way (409).
-    pub fn image_remove(&self, name: &str, force: bool, prune_parents: bool) -> Result<Vec<Value>> {
+    /// There is no such image, it is of another platform, or a container or another name stands in the way (409).
+    pub fn image_remove(
+        &self,
+        name: &str,
+        force: bool,
+        prune_parents: bool,
+        platforms: &[Platform],
+    ) -> Result<Vec<Value>> {
         let before = self.known_images();
         let image = self.images.resolve(name)?;
+        platforms.iter().try_for_each(|platform| fits(&image, name, Some(platform)))?;
         let removed = self.images.remove(name, force, prune_parents, &|id| self.user_of(id))?;
         self.tell_removed(&removed, &before, Some(&image));
         Ok(removed.iter().map(shape::removed).collect())

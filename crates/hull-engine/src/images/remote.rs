@@ -27,6 +27,10 @@ impl Engine {
     /// # Errors
     /// It is not there, or not to be had.
     pub async fn image_remote(&self, name: &str, who: &Credentials) -> Result<Value> {
+        let id = name.strip_prefix("sha256:").unwrap_or(name);
+        if id.len() == 64 && id.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f')) {
+            return Err(Error::invalid("no manifest found for full image ID"));
+        }
         let name = Reference::parse(name)?.or_latest();
         let described = self.registries().describe(&name, who).await?;
         Ok(json!({ "Descriptor": described.descriptor, "Platforms": described.platforms }))

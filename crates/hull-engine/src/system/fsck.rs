@@ -9,6 +9,7 @@ use hull_image::{Check, Finding, Wrong};
 use serde_json::{Value, json};
 
 use crate::blocking::may_hang;
+use crate::container::{Container, Status};
 use crate::engine::Engine;
 use crate::{Error, Result};
 
@@ -96,25 +97,14 @@ impl Engine {
         let containers = self.containers.all();
         for container in &containers {
             let folder = self.container_dir(&container.id);
-            let whole = [
-                ("the folder", folder.clone(), folder.is_dir()),
-                (
-                    "the writable layer",
-                    self.config.data_root.join("image/snapshots").join(&container.id),
-                    self.images.snapshot_is_whole(&container.id),
-                ),
-            ];
-            for (what, path, is_there) in whole {
-                // It may have been removed meanwhile.
-                if !is_there && self.containers.has(&container.id) {
-                    let what = format!("{what} of the container {}", container.record().name);
-                    findings.push(Finding::new(
-                        Wrong::Missing,
-                        what,
-                        &path,
-                        "remove the container, and make it anew",
-                    ));
-                }
+            // It may have been removed meanwhile.
+            if !folder.is_dir() && self.containers.has(&container.id) {
+                let what = format!("the folder of the container {}", container.record().name);
+                let remedy = "remove the container, and make it anew";
+                findings.push(Finding::new(Wrong::Missing, what, &folder, remedy));
+            }
+            if !self.images.snapshot_is_whole(&container.id) && self.containers.has(&container.id) {
+                findings.push(self.without_files(container, how));
             }
             for volume in container.record().volume_names() {
                 if self.volumes.get(&volume).is_err() && self.containers.has(&container.id) {
@@ -125,6 +115,55 @@ impl Engine {
             }
         }
         Ok(containers.len())
+    }
+
+    /// A container whose writable layer is not there: a power cut took the image away that it stood on, with what it had
+    /// written. Where the image is here again, a repair gives it a new one.
+    fn without_files(&self, container: &Container, how: Check) -> Finding {
+        let (name, typed, image_id, running, host) = {
+            let record = container.record();
+            let status = record.state.status;
+            let running =
+                matches!(status, Status::Running | Status::Paused | Status::Restarting | Status::Removing);
+            (
+                record.name.clone(),
+                record.config.image.clone(),
+                record.image_id.clone(),
+                running,
+                record.host_config.clone(),
+            )
+        };
+        let path = self.config.data_root.join("image/snapshots").join(&container.id);
+        let what = format!("the writable layer of the container {name}");
+        let finding = |remedy: String| Finding::new(Wrong::Missing, what.clone(), &path, remedy);
+        let image = match image_id.as_str() {
+            "" => None,
+            id => match self.images.resolve(id) {
+                Ok(image) => Some(image),
+                Err(_) => {
+                    return finding(format!(
+                        "its image {typed} ({}) is not here: load or pull it again and repair, or remove the container \
+                         {name}",
+                        id.trim_start_matches("sha256:").get(..12).unwrap_or(id)
+                    ));
+                }
+            },
+        };
+        let remedy = format!("with --repair {name} gets a new one of its image; what it had written is lost");
+        if !how.repair || running {
+            return finding(remedy);
+        }
+        let made = self.storage_limit(&host).map_err(|error| error.to_string()).and_then(|limit| {
+            self.images
+                .renew_snapshot(&container.id, image.as_deref(), limit)
+                .map_err(|error| error.to_string())
+        });
+        match made {
+            Ok(()) => Finding { repaired: true, ..finding(format!("{name} begins as its image is")) },
+            Err(error) => {
+                finding(format!("not repaired: {error}; remove the container {name}, and make it anew"))
+            }
+        }
     }
 
     /// The networks that containers are on.

@@ -235,6 +235,17 @@ fn what_to_do(errno: Errno, kind: &str, device: &str) -> Option<String> {
         (Errno::NOTBLK, _) => {
             Some(format!("{device} is no block device: make one of it first (losetup --find --show {device})"))
         }
+        (Errno::NOENT, "nfs" | "nfs4" | "cifs") => Some(format!("the server has no {device}")),
+        (Errno::ACCESS | Errno::PERM, "nfs" | "nfs4") => {
+            Some("the server does not let this machine have it: look at what it exports, and to whom".to_owned())
+        }
+        (Errno::ACCESS | Errno::KEYREJECTED, "cifs") => {
+            Some("the server refuses who asks: look at username=, password= and domain= in o".to_owned())
+        }
+        (
+            Errno::CONNREFUSED | Errno::HOSTUNREACH | Errno::HOSTDOWN | Errno::NETUNREACH | Errno::TIMEDOUT,
+            "nfs" | "nfs4" | "cifs",
+        ) => Some("no server answers there: look at addr= and port=, and whether this machine reaches it".to_owned()),
         (Errno::NOENT, _) => Some(format!("there is no {device} on the host")),
         (Errno::INVAL, "nfs" | "nfs4" | "cifs") => Some(
             "the server's address is wanted as addr=, and what else the options say as the kernel reads it, not as \

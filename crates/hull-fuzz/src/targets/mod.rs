@@ -4,6 +4,8 @@ mod challenge;
 mod configuration;
 mod context;
 mod dockerfile;
+mod git;
+mod layers;
 mod manifest;
 mod reference;
 mod tar;
@@ -23,5 +25,8 @@ pub fn targets() -> &'static [Target] {
         tar::VOLUME,
         tar::LAYER,
         tar::ARCHIVE,
+        layers::TARGET,
+        git::PACK,
+        git::WORDS,
     ]
 }

@@ -13,9 +13,9 @@ use serde_json::json;
 
 use crate::{Once, Target, outcome};
 
-const BLOCK: usize = 512;
+pub(super) const BLOCK: usize = 512;
 
-const WORDS: &[&str] = &[
+pub(super) const WORDS: &[&str] = &[
     "../",
     "/",
     "./",
@@ -113,7 +113,7 @@ pub(super) fn member(name: &str, contents: &[u8]) -> Vec<u8> {
     with_contents(header(name.as_bytes(), b'0', contents.len(), b""), contents)
 }
 
-fn with_contents(mut header: Vec<u8>, contents: &[u8]) -> Vec<u8> {
+pub(super) fn with_contents(mut header: Vec<u8>, contents: &[u8]) -> Vec<u8> {
     header.extend_from_slice(contents);
     header.resize(header.len().next_multiple_of(BLOCK), 0);
     header
@@ -131,7 +131,7 @@ fn checksum(block: &mut [u8]) {
 }
 
 /// Puts the checksums right of all that looks like a header.
-fn checksums(input: &mut [u8]) {
+pub(super) fn checksums(input: &mut [u8]) {
     for block in input.chunks_exact_mut(BLOCK) {
         if block[257..].starts_with(b"ustar") {
             checksum(block);
@@ -139,7 +139,7 @@ fn checksums(input: &mut [u8]) {
     }
 }
 
-fn pax(records: &[(&str, &str)]) -> Vec<u8> {
+pub(super) fn pax(records: &[(&str, &str)]) -> Vec<u8> {
     let mut text = String::new();
     for (key, value) in records {
         let rest = key.len() + value.len() + 3;
@@ -249,14 +249,14 @@ pub(super) fn scratch() -> tempfile::TempDir {
 }
 
 /// A folder to unpack into, beneath others with files that are nobody's to change.
-struct Walls {
+pub(super) struct Walls {
     outer: tempfile::TempDir,
-    inner: PathBuf,
+    pub(super) inner: PathBuf,
     before: BTreeMap<PathBuf, (u64, u32, i64, Vec<u8>)>,
 }
 
 impl Walls {
-    fn new() -> Walls {
+    pub(super) fn new() -> Walls {
         let outer = scratch();
         let inner = outer.path().join("dir/inner");
         fs::create_dir_all(&inner).expect("a folder");
@@ -294,11 +294,11 @@ impl Walls {
 
     /// # Panics
     /// Something outside is not what it was.
-    fn hold(&self) {
+    pub(super) fn hold(&self) {
         assert_eq!(self.outside(), self.before, "something outside was changed");
     }
 
-    fn empty(&self) -> &Path {
+    pub(super) fn empty(&self) -> &Path {
         remove_tree(&self.inner).expect("remove what was unpacked");
         fs::create_dir(&self.inner).expect("a folder");
         &self.inner

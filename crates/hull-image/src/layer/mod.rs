@@ -4,4 +4,5 @@ pub(crate) mod extract;
 pub(crate) mod remove;
 pub(crate) mod split;
 pub(crate) mod stream;
+pub(crate) mod sweep;
 pub(crate) mod unpack;

@@ -14,7 +14,7 @@ use crate::disk::{is_subvolume, remove_subvolume};
 
 /// Folders deeper than this below the one that is removed are moved up, so that neither descriptors nor the stack
 /// run out.
-const DEPTH: usize = 32;
+pub(super) const DEPTH: usize = 32;
 
 /// Removes a tree of any depth, following no link; one that is not there is no error. What a container wrote may be
 /// deeper than the stack of a thread is for whoever removes it by recursion.
@@ -111,7 +111,11 @@ fn names(folder: BorrowedFd<'_>) -> io::Result<Vec<(CString, FileType)>> {
 }
 
 /// Opens what may be a folder, for it could not be unlinked; why not is the error where it is none.
-fn open_folder(parent: BorrowedFd<'_>, name: &[u8], unlinked: Errno) -> io::Result<Option<OwnedFd>> {
+pub(super) fn open_folder(
+    parent: BorrowedFd<'_>,
+    name: &[u8],
+    unlinked: Errno,
+) -> io::Result<Option<OwnedFd>> {
     let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
     match openat(parent, name, flags, Mode::empty()) {
         Ok(folder) => Ok(Some(folder)),

@@ -118,16 +118,24 @@ impl Puller {
         }
         let endpoints = self.registries.settings().endpoints(&wanted.reference);
         let sources = Sources::new(self.registries.clone(), endpoints, who.clone());
+        let pulled = self.pull_from(wanted, &sources, tell).await;
+        if let Some(current) = sources.asked().await {
+            tell_warnings(&current.repository, tell);
+        }
+        pulled
+    }
+
+    async fn pull_from(&self, wanted: &Wanted, sources: &Sources, tell: &Tell) -> Result<Pulled> {
         let of_pull = |failure: Failure| failure.of_pull(&wanted.reference);
-        if let Some(pulled) = self.still_there(wanted, &sources, tell).await.map_err(of_pull)? {
+        if let Some(pulled) = self.still_there(wanted, sources, tell).await.map_err(of_pull)? {
             return Ok(pulled);
         }
-        let found = self.find(wanted, &sources, tell).await.map_err(of_pull)?;
-        let result = self.fetch_and_enter(wanted, &sources, &found, tell).await;
+        let found = self.find(wanted, sources, tell).await.map_err(of_pull)?;
+        let result = self.fetch_and_enter(wanted, sources, &found, tell).await;
         match result {
             // A layer that was here went amid the pull, with the last other image that had it.
             Err(error) if error.kind == Kind::NotFound => {
-                self.fetch_and_enter(wanted, &sources, &found, tell).await
+                self.fetch_and_enter(wanted, sources, &found, tell).await
             }
             result => result,
         }
@@ -408,6 +416,15 @@ fn extracting(tell: &Tell, layer: &Descriptor, downloaded: &Arc<AtomicBool>) -> 
             tell(Step { id: id.clone(), status: "Extracting".to_owned(), progress: Some((at, size)) });
         }
     })
+}
+
+/// Tells what a registry warned of, as the distribution specification asks of clients.
+pub(super) fn tell_warnings(repository: &Repository, tell: &Tell) {
+    let session = &repository.session;
+    for warning in session.take_warnings() {
+        let status = format!("Warning from {}: {warning}", session.endpoint.host);
+        tell(Step { id: String::new(), status, progress: None });
+    }
 }
 
 fn tell_found(reference: &Reference, tell: &Tell) {

@@ -7,7 +7,7 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
@@ -15,7 +15,7 @@ use futures_util::future::try_join_all;
 use futures_util::stream;
 use http_body_util::{BodyExt, StreamBody};
 use hyper::body::Frame;
-use hyper::{Method, Uri};
+use hyper::{Method, StatusCode};
 use serde::Serialize as _;
 use serde_json::json;
 use tokio::sync::{Semaphore, mpsc};
@@ -25,7 +25,7 @@ use super::manifest::{
     self, Content, DOCKER_CONFIG, DOCKER_LAYER, DOCKER_MANIFEST, Descriptor, OCI_LAYER_GZIP, Raw,
 };
 use super::pull::{Step, Tell, blocking};
-use super::upload::{Mount, PUT_TOGETHER};
+use super::upload::{Mount, PUT_TOGETHER, Place};
 use super::{Body, Call, Challenge, Credentials, Registries, Repository, Session};
 use crate::dress::{Dress, package};
 use crate::reference::Reference;
@@ -37,6 +37,10 @@ const ASKED: usize = 4;
 const MOUNTED_FROM: usize = 3;
 /// How many compressed pieces of a layer may wait to be sent.
 const WAITING: usize = 8;
+/// Where an upload has to be in pieces, each of these has so many bytes, or as many as the registry wants, but not more than
+/// that: each is in memory as a whole.
+const PIECE: usize = 8 << 20;
+const LARGEST_PIECE: usize = 64 << 20;
 /// How often the progress of a layer is told.
 const TICK: Duration = Duration::from_millis(100);
 /// How long is waited before an upload is tried again, each time longer.
@@ -78,6 +82,8 @@ pub struct Push<'a> {
     name: String,
     domain: String,
     tell: Tell,
+    /// The registry takes no body whose length is not said before it, or none that is long.
+    in_pieces: AtomicBool,
 }
 
 /// What was pushed.
@@ -125,6 +131,7 @@ impl Pusher {
             name: repository.name(),
             domain: repository.domain.clone(),
             tell,
+            in_pieces: AtomicBool::new(false),
         })
     }
 
@@ -191,7 +198,9 @@ impl Push<'_> {
     /// As [`Push::image`].
     pub async fn dressed(&self, image: &Arc<Image>, tag: &str, dress: &Dress) -> Result<Sent> {
         let _kept = self.pusher.store.keep_layers(image);
-        self.send(image, tag, dress).await.map_err(Failure::of_push)
+        let sent = self.send(image, tag, dress).await.map_err(Failure::of_push);
+        super::pull::tell_warnings(&self.repository, &self.tell);
+        sent
     }
 
     async fn send(&self, image: &Arc<Image>, tag: &str, dress: &Dress) -> Answer<Sent> {
@@ -306,7 +315,8 @@ impl Push<'_> {
         let (blob, said) = match self.there(&candidates).await? {
             Some(blob) => (blob, "Layer already exists".to_owned()),
             None => match self.taken_over(&candidates).await? {
-                Ok((blob, from)) => (blob, format!("Mounted from {from}")),
+                Ok((blob, Some(from))) => (blob, format!("Mounted from {from}")),
+                Ok((blob, None)) => (blob, "Layer already exists".to_owned()),
                 Err(place) => (self.upload(layer, candidates.size, place).await?, "Pushed".to_owned()),
             },
         };
@@ -360,18 +370,23 @@ impl Push<'_> {
         Ok(None)
     }
 
-    /// Has the registry take a layer over from another of its repositories; which one, or else where to send it to, if
-    /// the registry said so.
+    /// Has the registry take a layer over from another of its repositories, which one where that is known; or else where to
+    /// send it to, if the registry said so.
     async fn taken_over(
         &self,
         candidates: &Candidates,
-    ) -> Answer<std::result::Result<(LayerBlob, String), Option<Uri>>> {
+    ) -> Answer<std::result::Result<(LayerBlob, Option<String>), Option<Place>>> {
         let mut place = None;
         let others = candidates.blobs.iter().filter(|blob| blob.repository != self.name);
-        let others = others.filter_map(|blob| Some((blob, self.path_of(blob)?)));
-        for (blob, path) in others.take(MOUNTED_FROM) {
+        let known = others.clone().filter_map(|blob| Some((blob, Some(self.path_of(blob)?))));
+        let mut all: Vec<_> = known.take(MOUNTED_FROM).collect();
+        if all.is_empty() {
+            // It came from another registry, and this one may have it somewhere. Where not, the upload is begun with it.
+            all.extend(others.take(1).map(|blob| (blob, None)));
+        }
+        for (blob, path) in all {
             match self.repository.mount(&blob.digest, path).await {
-                Ok(Mount::Mounted) => return Ok(Ok((blob.clone(), path.to_owned()))),
+                Ok(Mount::Mounted) => return Ok(Ok((blob.clone(), path.map(str::to_owned)))),
                 Ok(Mount::Upload(upload)) => place = Some(upload),
                 // It is not ours to read, or the registry knows of no such thing: then the layer is sent.
                 Err(Failure::Refused(refusal)) => {
@@ -384,14 +399,43 @@ impl Push<'_> {
     }
 
     /// Compresses a layer and sends it meanwhile, as often as it takes.
-    async fn upload(&self, layer: &Layer, size: u64, place: Option<Uri>) -> Answer<LayerBlob> {
-        let mut place = place;
-        let Compressed { digest, size } = retried!(self, self.upload_once(layer, size, place.take()))?;
+    async fn upload(&self, layer: &Layer, size: u64, place: Option<Place>) -> Answer<LayerBlob> {
+        let (mut place, mut attempt) = (place, 1);
+        let Compressed { digest, size } = loop {
+            let in_pieces = self.in_pieces.load(Ordering::Relaxed);
+            let failure = match self.upload_once(layer, size, place.take(), in_pieces).await {
+                Ok(compressed) => break compressed,
+                Err(failure) => failure,
+            };
+            let status = match &failure {
+                Failure::Refused(refusal) => refusal.status,
+                _ => StatusCode::OK,
+            };
+            match status {
+                // By what was asked first the one who refuses is not gone: it, or what stands before it, wants less at once.
+                StatusCode::LENGTH_REQUIRED | StatusCode::PAYLOAD_TOO_LARGE if !in_pieces => {
+                    self.in_pieces.store(true, Ordering::Relaxed);
+                }
+                // The token was over before its time. Another is fetched for the next request.
+                StatusCode::UNAUTHORIZED
+                    if attempt == 1
+                        && matches!(self.repository.session.challenge, Challenge::Bearer { .. }) => {}
+                _ if self.again(&failure, attempt).await => {}
+                _ => return Err(failure),
+            }
+            attempt += 1;
+        };
         let (media_type, repository) = (DOCKER_LAYER.to_owned(), self.name.clone());
         Ok(LayerBlob { digest, size, media_type, repository })
     }
 
-    async fn upload_once(&self, layer: &Layer, size: u64, place: Option<Uri>) -> Answer<Compressed> {
+    async fn upload_once(
+        &self,
+        layer: &Layer,
+        size: u64,
+        place: Option<Place>,
+        in_pieces: bool,
+    ) -> Answer<Compressed> {
         let place = match place {
             Some(place) => place,
             None => self.repository.begin_upload().await?,
@@ -407,18 +451,54 @@ impl Push<'_> {
             drop(processor);
             done
         });
-        let taken = Arc::new(AtomicU64::new(0));
-        let sending = self.repository.send_bytes(place, body(pieces, Arc::clone(&taken)));
-        let sent = tokio::select! {
-            sent = sending => sent,
-            failure = self.stands_still(layer, &taken) => Err(failure),
-        };
         // Where the sending failed, the one who compresses notices that nobody takes it any more.
-        let place = sent?;
+        let place = match in_pieces {
+            true => self.send_pieces(place, pieces).await?,
+            false => self.send_whole(layer, place, pieces).await?,
+        };
         let compressed =
             compressing.await.unwrap_or_else(|error| Err(Error::new(Kind::System, error.to_string())))?;
-        self.repository.end_upload(&place, &compressed.digest, Bytes::new()).await?;
+        self.repository.end_upload(&place.url, &compressed.digest, Bytes::new()).await?;
         Ok(compressed)
+    }
+
+    /// Sends a layer in one request, whose length nobody knows before its end.
+    async fn send_whole(&self, layer: &Layer, place: Place, pieces: mpsc::Receiver<Bytes>) -> Answer<Place> {
+        let taken = Arc::new(AtomicU64::new(0));
+        let sending = self.repository.send_bytes(place.url, body(pieces, Arc::clone(&taken)));
+        tokio::select! {
+            sent = sending => sent,
+            failure = self.stands_still(layer, &taken) => Err(failure),
+        }
+    }
+
+    /// Sends a layer in requests of a known length.
+    async fn send_pieces(&self, place: Place, mut pieces: mpsc::Receiver<Bytes>) -> Answer<Place> {
+        let length = place.least.max(PIECE);
+        if length > LARGEST_PIECE {
+            return Err(Failure::Wrong(format!(
+                "the registry wants pieces of at least {length} bytes, and {LARGEST_PIECE} are allowed"
+            )));
+        }
+        let (mut place, mut start) = (place, 0);
+        let mut piece = Vec::new();
+        loop {
+            let more = pieces.recv().await;
+            piece.extend_from_slice(more.as_deref().unwrap_or_default());
+            let is_last = more.is_none();
+            if piece.len() < length && !is_last {
+                continue;
+            }
+            if !piece.is_empty() {
+                let bytes = Bytes::from(std::mem::take(&mut piece));
+                let end = start + bytes.len() as u64;
+                place = self.repository.send_piece(place.url, start, bytes).await?;
+                start = end;
+            }
+            if is_last {
+                return Ok(place);
+            }
+        }
     }
 
     /// Waits until a registry has not taken anything for too long.

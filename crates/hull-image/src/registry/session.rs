@@ -1,6 +1,6 @@
 //! One registry that was greeted, and who asks it.
 
-use hyper::header::{AUTHORIZATION, HeaderValue};
+use hyper::header::{AUTHORIZATION, HeaderValue, WARNING};
 use hyper::{Method, StatusCode, Uri};
 use tokio::sync::Mutex;
 
@@ -26,7 +26,12 @@ pub struct Session {
     who: Credentials,
     scopes: Vec<String>,
     token: Mutex<Option<Token>>,
+    /// What it warned of, each once.
+    warnings: std::sync::Mutex<Vec<String>>,
 }
+
+/// So many warnings of a registry are told.
+const WARNINGS: usize = 8;
 
 impl Registries {
     /// Greets a registry (`GET /v2/`), without TLS where it is insecure and has none. `scopes` are what is going to be
@@ -74,6 +79,7 @@ impl Registries {
                         who,
                         scopes,
                         token: Mutex::default(),
+                        warnings: std::sync::Mutex::default(),
                     });
                 }
                 Err(failure) => {
@@ -113,10 +119,10 @@ impl Session {
         }
         let again = call.again();
         let used = self.authorise(&mut call, "").await?;
-        let reply = self.registries.send(call, self.endpoint.insecure).await?;
-        let (StatusCode::UNAUTHORIZED, Some(mut call)) = (reply.status, again) else {
+        let reply = self.send(call).await?;
+        if reply.status != StatusCode::UNAUTHORIZED {
             return success(reply).await;
-        };
+        }
         // What the greeting asked for need not be all: this request may want more, or its token is over.
         let Challenge::Bearer { scope, .. } = Challenge::of(&reply.headers) else {
             return success(reply).await;
@@ -127,8 +133,31 @@ impl Session {
                 *token = None;
             }
         }
+        // A body that was streamed is sent again by who has it.
+        let Some(mut call) = again else { return success(reply).await };
         self.authorise(&mut call, &scope).await?;
-        success(self.registries.send(call, self.endpoint.insecure).await?).await
+        success(self.send(call).await?).await
+    }
+
+    /// Sends a request to this registry, and notes what that warns of.
+    async fn send(&self, call: Call) -> Answer<Reply> {
+        let reply = self.registries.send(call, self.endpoint.insecure).await?;
+        if same_place(&reply.url, &self.url("/")?) {
+            let said =
+                reply.headers.get_all(WARNING).iter().filter_map(|value| warning(value.to_str().ok()?));
+            let mut warnings = self.warnings.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+            for text in said {
+                if warnings.len() < WARNINGS && !warnings.contains(&text) {
+                    warnings.push(text);
+                }
+            }
+        }
+        Ok(reply)
+    }
+
+    /// What the registry warned of since this was asked the last time, in its own words.
+    pub fn take_warnings(&self) -> Vec<String> {
+        std::mem::take(&mut *self.warnings.lock().unwrap_or_else(std::sync::PoisonError::into_inner))
     }
 
     /// Sends a request as it is where it says who asks, else as [`Session::call`] does. It is not asked again.
@@ -188,6 +217,13 @@ impl Session {
     }
 }
 
+/// The words of a `Warning` that is for people: `299 - "words"`.
+fn warning(header: &str) -> Option<String> {
+    let text = header.trim().strip_prefix("299 ")?.trim_start().split_once(' ')?.1.trim();
+    let text = text.strip_prefix('"')?.strip_suffix('"')?.replace("\\\"", "\"");
+    (!text.is_empty()).then(|| shown(&text, 300))
+}
+
 /// An answer that does not refuse.
 async fn success(reply: Reply) -> Answer<Reply> {
     if reply.status.is_client_error() || reply.status.is_server_error() {
@@ -199,4 +235,18 @@ async fn success(reply: Reply) -> Answer<Reply> {
         return Err(Failure::Wrong(format!("received unexpected HTTP status: {status}")));
     }
     Ok(reply)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::warning;
+
+    #[test]
+    fn warnings_for_people_are_told() {
+        assert_eq!(warning(r#"299 - "it goes away""#).as_deref(), Some("it goes away"));
+        assert_eq!(warning(r#"299 r.example "say \"hi\"""#).as_deref(), Some(r#"say "hi""#));
+        for other in [r#"110 - "stale""#, "299", "299 -", r#"299 - """#, "299 - words"] {
+            assert_eq!(warning(other), None, "{other}");
+        }
+    }
 }

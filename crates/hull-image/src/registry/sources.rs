@@ -39,6 +39,11 @@ impl Sources {
         }
     }
 
+    /// The place that was asked last, if any answered.
+    pub(super) async fn asked(&self) -> Option<Current> {
+        self.current.lock().await.clone()
+    }
+
     /// The place to ask after one that failed; its failure, where there is no other. Who asks to go on from a place that
     /// another has left already gets the one that it went to.
     pub(super) async fn after(&self, failed: &Current, failure: Failure) -> Answer<Current> {

@@ -1,7 +1,7 @@
 //! The distribution specification's verbs that put something into a repository.
 
 use bytes::Bytes;
-use hyper::header::{CONTENT_TYPE, LOCATION};
+use hyper::header::{CONTENT_RANGE, CONTENT_TYPE, LOCATION};
 use hyper::{Method, StatusCode, Uri};
 
 use super::failure::{Answer, Failure, shown};
@@ -22,16 +22,27 @@ pub enum Mount {
     /// It is there.
     Mounted,
     /// It is not, and this is where it can be sent to.
-    Upload(Uri),
+    Upload(Place),
+}
+
+/// Where an upload goes on.
+#[derive(Debug)]
+pub struct Place {
+    /// The address.
+    pub url: Uri,
+    /// The fewest bytes that the registry takes in a piece which is not the last (`OCI-Chunk-Min-Length`).
+    pub least: usize,
 }
 
 impl Repository {
-    /// Has a blob taken over from another repository of the same registry.
+    /// Has a blob taken over from another repository of the same registry; from whichever has it, where none is named and the
+    /// registry does that.
     ///
     /// # Errors
     /// The registry does not answer, or lets nothing be sent.
-    pub async fn mount(&self, digest: &Digest, from: &str) -> Answer<Mount> {
-        let url = self.url(&format!("blobs/uploads/?mount={digest}&from={}", encode(from)))?;
+    pub async fn mount(&self, digest: &Digest, from: Option<&str>) -> Answer<Mount> {
+        let from = from.map(|from| format!("&from={}", encode(from))).unwrap_or_default();
+        let url = self.url(&format!("blobs/uploads/?mount={digest}{from}"))?;
         let reply = self.session.call(Call::new(Method::POST, url)).await?;
         match reply.status {
             StatusCode::CREATED => Ok(Mount::Mounted),
@@ -43,7 +54,7 @@ impl Repository {
     ///
     /// # Errors
     /// The registry does not answer, or lets nothing be sent.
-    pub async fn begin_upload(&self) -> Answer<Uri> {
+    pub async fn begin_upload(&self) -> Answer<Place> {
         location(&self.session.call(Call::new(Method::POST, self.url("blobs/uploads/")?)).await?)
     }
 
@@ -51,9 +62,22 @@ impl Repository {
     ///
     /// # Errors
     /// The line broke, or the registry does not want them.
-    pub async fn send_bytes(&self, upload: Uri, body: Body) -> Answer<Uri> {
+    pub async fn send_bytes(&self, upload: Uri, body: Body) -> Answer<Place> {
         let call =
             Call::new(Method::PATCH, upload).header(CONTENT_TYPE, BYTES).payload(Payload::Stream(body, None));
+        location(&self.session.call(call).await?)
+    }
+
+    /// Sends a piece of an upload that begins at a byte of it; where it goes on.
+    ///
+    /// # Errors
+    /// As [`Repository::send_bytes`].
+    pub async fn send_piece(&self, upload: Uri, start: u64, piece: Bytes) -> Answer<Place> {
+        let last = start + (piece.len() as u64).saturating_sub(1);
+        let call = Call::new(Method::PATCH, upload)
+            .header(CONTENT_TYPE, BYTES)
+            .header(CONTENT_RANGE, &format!("{start}-{last}"))
+            .payload(Payload::Bytes(piece));
         location(&self.session.call(call).await?)
     }
 
@@ -67,7 +91,7 @@ impl Repository {
         let url = url.parse().map_err(|_| no_place(&text))?;
         let mut call = Call::new(Method::PUT, url).header(CONTENT_TYPE, BYTES).payload(Payload::Bytes(bytes));
         call.slow = PUT_TOGETHER;
-        self.session.call(call).await.map(drop)
+        taken_for(&self.session.call(call).await?, "blob", digest)
     }
 
     /// Sends a blob that is small, in one piece.
@@ -76,7 +100,7 @@ impl Repository {
     /// As [`Repository::end_upload`].
     pub async fn put_blob(&self, digest: &Digest, bytes: Bytes) -> Answer<()> {
         let upload = self.begin_upload().await?;
-        self.end_upload(&upload, digest, bytes).await
+        self.end_upload(&upload.url, digest, bytes).await
     }
 
     /// Puts a manifest under a tag or its digest.
@@ -88,29 +112,33 @@ impl Repository {
             .header(CONTENT_TYPE, &raw.media_type)
             .payload(Payload::Bytes(raw.bytes.clone()));
         call.slow = PUT_TOGETHER;
-        let reply = self.session.call(call).await?;
-        match reply.header("docker-content-digest").filter(|said| *said != raw.digest.to_string()) {
-            None => Ok(()),
-            Some(other) => Err(Failure::Wrong(format!(
-                "the registry took the manifest {} for {}",
-                raw.digest,
-                shown(other, 80)
-            ))),
+        taken_for(&self.session.call(call).await?, "manifest", &raw.digest)
+    }
+}
+
+/// Whether a registry, where it says what it has now, has what was sent.
+fn taken_for(reply: &Reply, what: &str, digest: &Digest) -> Answer<()> {
+    match reply.header("docker-content-digest").filter(|said| *said != digest.to_string()) {
+        None => Ok(()),
+        Some(other) => {
+            Err(Failure::Wrong(format!("the registry took the {what} {digest} for {}", shown(other, 80))))
         }
     }
 }
 
 /// Where an answer says that an upload goes on.
-fn location(reply: &Reply) -> Answer<Uri> {
+fn location(reply: &Reply) -> Answer<Place> {
     let text = reply.header(LOCATION).unwrap_or_default();
     if !reply.status.is_success() {
         return Err(no_place(text));
     }
     let url = join(&reply.url, text).ok_or_else(|| no_place(text))?;
+    let least = reply.header("oci-chunk-min-length").and_then(|text| text.trim().parse().ok());
+    let place = |url| Ok(Place { url, least: least.unwrap_or_default() });
     match url.scheme_str() {
-        Some("https") => Ok(url),
+        Some("https") => place(url),
         // What is sent to a registry by TLS does not go on without.
-        Some("http") if reply.url.scheme_str() == Some("http") => Ok(url),
+        Some("http") if reply.url.scheme_str() == Some("http") => place(url),
         _ => Err(no_place(text)),
     }
 }

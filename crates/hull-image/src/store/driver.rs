@@ -15,6 +15,7 @@ use rustix::mount::{
 };
 
 use super::Store;
+use super::state::{Base, base36};
 use crate::archive::merge_layer;
 use crate::disk::{FileSystem, file_system};
 use crate::{Error, Result};
@@ -45,9 +46,9 @@ impl Driver {
     /// # Errors
     /// There is no such driver, or the file system does not carry it.
     pub(super) fn choose(asked: Option<&str>, root: &Path) -> Result<Driver> {
-        let beneath = file_system(root)?;
+        let (beneath, probe) = (file_system(root)?, root.join("tmp/overlay-probe"));
         let driver = match asked {
-            None => match (overlay_works(root), beneath) {
+            None => match (overlay_works(&probe), beneath) {
                 (Ok(()), _) => Driver::Overlay,
                 (Err(_), FileSystem::Btrfs) => Driver::Btrfs,
                 (Err(error), _) => {
@@ -59,7 +60,7 @@ impl Driver {
                 }
             },
             Some("overlayfs" | "overlay2" | "overlay") => {
-                overlay_works(root).map_err(|error| refused(asked, root, beneath, &error.to_string()))?;
+                overlay_works(&probe).map_err(|error| refused(asked, root, beneath, &error.to_string()))?;
                 Driver::Overlay
             }
             Some("btrfs") if beneath == FileSystem::Btrfs => Driver::Btrfs,
@@ -85,9 +86,8 @@ fn refused(asked: Option<&str>, root: &Path, beneath: FileSystem, why: &str) -> 
     ))
 }
 
-/// Tries: which file systems can be written to through an overlay, the kernel alone knows.
-fn overlay_works(root: &Path) -> Result<(), Errno> {
-    let folder = root.join("tmp/overlay-probe");
+/// Tries in a new folder: which file systems can be written to through an overlay, the kernel alone knows.
+fn overlay_works(folder: &Path) -> Result<(), Errno> {
     let made = |name: &str| match std::fs::create_dir_all(folder.join(name)) {
         Ok(()) => Ok(folder.join(name)),
         Err(error) => Err(Errno::from_io_error(&error).unwrap_or(Errno::IO)),
@@ -108,7 +108,7 @@ fn overlay_works(root: &Path) -> Result<(), Errno> {
         rustix::fs::unlinkat(&mounted, "file", rustix::fs::AtFlags::empty())
     };
     let tried = tried();
-    if let Err(error) = crate::layer::remove::remove_tree(&folder) {
+    if let Err(error) = crate::layer::remove::remove_tree(folder) {
         tracing::warn!("remove {}: {error}", folder.display());
     }
     tried
@@ -118,6 +118,28 @@ impl Store {
     /// How snapshots are made here.
     pub fn driver(&self) -> Driver {
         self.driver
+    }
+
+    /// Whether a snapshot on this is an overlay. The machine's own files are too many to be copied: one of them always is.
+    ///
+    /// # Errors
+    /// It has to be one and cannot.
+    pub(super) fn is_overlaid(&self, base: &Base) -> Result<bool> {
+        if self.driver == Driver::Overlay || *base != Base::Host {
+            return Ok(self.driver == Driver::Overlay);
+        }
+        let probe = self.root.join("tmp").join(base36(self.next_number()));
+        overlay_works(&probe).map(|()| true).map_err(|errno| {
+            Error::new(
+                crate::Kind::NotImplemented,
+                format!(
+                    "hull/host needs an overlay, whatever the storage driver, and none can be mounted in {}: {}; give \
+                     --data-root a place on ext4, xfs or btrfs",
+                    self.root.display(),
+                    std::io::Error::from(errno)
+                ),
+            )
+        })
     }
 
     /// Makes the whole tree of a snapshot at `tree`, out of its layers, uppermost first.

@@ -50,6 +50,7 @@ impl Store {
             Some(image) if image.builtin => Base::Host,
             Some(image) => image.layers.last().map_or(Base::Nothing, |top| Base::Layer(top.chain_id)),
         };
+        let is_overlaid = self.is_overlaid(&base)?;
         let (lower, link) = {
             let mut state = self.state_mut();
             if state.snapshots.contains_key(key) {
@@ -64,9 +65,9 @@ impl Store {
             (self.lower(&state, &base)?, link)
         };
         let folder = self.snapshot_folder(key);
-        let made = match self.driver {
-            Driver::Overlay => self.make_snapshot(&folder, &link, limit),
-            Driver::Btrfs | Driver::Copies => self.make_whole_snapshot(&folder, &lower, &link, limit),
+        let made = match is_overlaid {
+            true => self.make_snapshot(&folder, &link, limit),
+            false => self.make_whole_snapshot(&folder, &lower, &link, limit),
         };
         if let Err(error) = made {
             self.forget_snapshot(key)?;
@@ -74,7 +75,31 @@ impl Store {
             self.trash.take(&folder)?;
             return Err(error);
         }
-        Ok(shown(&folder, lower, self.driver != Driver::Overlay))
+        Ok(shown(&folder, lower, !is_overlaid))
+    }
+
+    /// Makes what is missing of a snapshot that nothing is mounted of: all of it, on this image, where a power cut took what it
+    /// stood on. What is there of it stays.
+    ///
+    /// # Errors
+    /// A layer below it is missing, or it cannot be made.
+    pub fn renew_snapshot(&self, key: &str, image: Option<&Image>, limit: Option<u64>) -> Result<()> {
+        let Ok(snapshot) = self.snapshot(key) else {
+            return self.create_limited_snapshot(key, image, limit).map(|_| ());
+        };
+        if let Some(layer) = snapshot.lower.iter().find(|layer| !layer.is_dir()) {
+            return Err(Error::not_found(format!("the layer {} is missing", layer.display())));
+        }
+        if snapshot.is_whole {
+            return Ok(());
+        }
+        for (folder, mode) in [(&snapshot.upper, 0o755), (&snapshot.work, 0o700)] {
+            match mkdirat(CWD, folder, Mode::from(mode)) {
+                Ok(()) | Err(Errno::EXIST) => {}
+                Err(errno) => return Err(Error::file("create", folder, errno)),
+            }
+        }
+        Ok(())
     }
 
     /// The folders of a snapshot.
@@ -168,12 +193,6 @@ impl Store {
                  has them",
                 self.driver.name()
             )));
-        }
-        if link == "host" {
-            return Err(Error::new(
-                crate::Kind::NotImplemented,
-                "hull/host needs the storage driver overlayfs: all of this machine would be copied",
-            ));
         }
         mkdirat(CWD, folder, Mode::from(0o710)).map_err(fail)?;
         self.make_whole(lower, &folder.join(WHOLE))?;
@@ -301,6 +320,7 @@ fn check_key(key: &str) -> Result<()> {
 fn no_such(key: &str) -> Error {
     Error::not_found(format!(
         "the files of {key} are not there: the image that it was made of was lost when the machine went down before it \
-         was on the disk; load the image again, remove the container and make it anew"
+         was on the disk; load or pull the image again and run `hull system fsck --repair`, or remove the container and \
+         make it anew"
     ))
 }

@@ -1,0 +1,56 @@
+//! What servers and repositories say, read without a server: for `hull-fuzz`.
+
+use std::collections::BTreeMap;
+use std::os::fd::AsFd;
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
+
+use super::address::Address;
+use super::checkout::{self, Checkout};
+use super::object::Kind;
+use super::pack::Pack;
+use super::{keep, submodule};
+use crate::failure::{Failure, Result};
+
+/// Reads the pack in a file, and writes the files of the first of its commits, and `.git` where that is wanted, into a folder
+/// that is there. How many objects there are, and how many submodules.
+///
+/// # Errors
+/// It is malformed, has no commit, or has more than so many files and folders.
+pub fn unpack(file: &Path, to: &Path, entries: u64, keep_git_dir: bool) -> Result<(usize, usize)> {
+    let stop = Arc::default();
+    let pack = Pack::open(file, &stop)?;
+    let objects = pack.index();
+    let commit = objects.iter().map(|object| object.oid).find(|oid| pack.object(*oid, Kind::Commit).is_ok());
+    let commit = commit.ok_or_else(|| Failure::invalid("there is no commit in it"))?;
+    let root = std::fs::File::open(to).map_err(|error| Failure::system("open the folder", error))?;
+    let left = AtomicU64::new(entries);
+    let written = checkout::write(&Checkout {
+        pack: &pack,
+        commit,
+        subdir: "",
+        root: root.as_fd(),
+        at: "",
+        lists_files: keep_git_dir,
+        left: &left,
+        stop: &stop,
+    })?;
+    if keep_git_dir {
+        let address = Address::parse("https://git.example/a.git")?;
+        keep::write(&pack, file, commit, &address, to, &written)?;
+    }
+    Ok((objects.len(), written.links.len()))
+}
+
+/// The submodules that a `.gitmodules` tells of: paths, and where they are as seen from a repository.
+pub fn submodules(text: &str, from: &str) -> Result<BTreeMap<String, Result<String>>> {
+    let from = Address::parse(from)?;
+    let told = submodule::parse(text).into_iter();
+    Ok(told.map(|(path, url)| (path, from.relative(&url).map(|address| address.url()))).collect())
+}
+
+/// An address as it is told to others, if it is one of git's.
+pub fn address(text: &str) -> Option<Result<String>> {
+    super::is_git(text).then(|| Address::parse(text).map(|address| address.url()))
+}
