@@ -113,6 +113,7 @@ fn execs(folder: &Path, filter: &seccomp::Filter, rounds: usize, in_a_leaf: bool
             filter: Some(filter),
             streams: null_streams(),
             cgroup: &cgroup,
+            apart: &[],
             leaf: leaf.as_ref(),
             user: None,
             preserved: 0,

@@ -52,6 +52,19 @@ fn a_process_is_described_by_flags() {
     assert_eq!(one(&["--user", "33:44"], "id -u; id -g"), "33\n44");
     assert_eq!(one(&["--user", "33"], "id -u; id -g"), "33\n0");
     assert_eq!(one(&["--user", "33:44", "-g", "55", "-g", "66"], "id -G"), "44 55 66");
+    // What a program finds first is what was said last.
+    assert_eq!(
+        one(&["-e", "PATH=/bin:/a", "-e", "A=1", "-e", "A=2"], "env | grep -e ^A -e ^PATH | sort"),
+        "A=2\nPATH=/bin:/a"
+    );
+    for (flag, value, words) in [
+        ("-e", "NONSENSE", "invalid environment variable"),
+        ("-u", "33:root", "as int for gid failed"),
+        ("-u", "root", "as int for uid failed"),
+    ] {
+        oci.fails(&["exec", flag, value, "c", "true"], words);
+    }
+    oci.fails(&["exec", "--cwd", "/no/such", "c", "true"], "chdir to cwd (\"/no/such\")");
     let sets = one(&["--cap", "CAP_SYS_TIME"], "grep Cap /proc/self/status");
     let has = |set: &str| {
         let line = sets.lines().find(|line| line.starts_with(set)).expect("a set");
@@ -119,6 +132,41 @@ fn exec_joins_every_namespace_and_the_cgroup() {
     for pid in pids {
         assert_eq!(fs::read_to_string(format!("/proc/{pid}/cgroup")).expect("its cgroup"), own);
     }
+}
+
+#[test]
+fn a_process_goes_to_cgroups_below() {
+    let oci = sleeping();
+    let folders = oci.cgroups("c");
+    for folder in &folders {
+        fs::create_dir(folder.join("below")).expect("a cgroup below the container's");
+    }
+    let place = |flags: &[&str], controller: &str| {
+        let text = oci.ok(&[&["exec"][..], flags, &["c", "cat", "/proc/self/cgroup"]].concat());
+        let named = |line: &&str| {
+            line.split(':').nth(1).expect("controllers").split(',').any(|one| one == controller)
+        };
+        text.lines().find(named).unwrap_or_else(|| panic!("{controller} in {text}")).to_owned()
+    };
+    oci.fails(&["exec", "--cgroup", "nowhere", "c", "true"], "no such file");
+    oci.fails(&["exec", "--cgroup", "below/../..", "c", "true"], "is not a sub cgroup path");
+    let first = oci.ok(&["exec", "c", "cat", "/proc/1/cgroup"]);
+    if !first.lines().any(|line| line.contains(":pids:")) {
+        assert!(place(&["--cgroup", "below"], "").ends_with("/below"));
+        oci.fails(&["exec", "--cgroup", "pids:below", "c", "true"], "controller");
+        return;
+    }
+    for controller in ["pids", "memory"] {
+        assert!(place(&["--cgroup", "below"], controller).ends_with("/c/below"));
+        assert!(place(&["--cgroup", "/"], controller).ends_with("/c"));
+    }
+    let some = ["--cgroup", "pids,cpuset:/below", "--cgroup", "memory:/"];
+    assert!(place(&some, "pids").ends_with("/c/below") && place(&some, "memory").ends_with("/c"));
+    oci.fails(&["exec", "--cgroup", "nonsense:below", "c", "true"], "unknown controller nonsense");
+    oci.fails(
+        &["exec", "--cgroup", "pids:below", "--cgroup", "below", "c", "true"],
+        "invalid --cgroup argument",
+    );
 }
 
 #[test]

@@ -1,6 +1,7 @@
 //! The life of an OCI container: what each operation does, and what it refuses in which state.
 
 use std::fs;
+use std::process::Command;
 
 use hull_tests::{Oci, PATIENCE, wait_until};
 use serde_json::{Value, json};
@@ -93,10 +94,10 @@ fn an_id_is_unique_and_plain() {
     oci.fails(&["create", "c"], "already exists");
     oci.fails(&["run", "c"], "already exists");
     assert_eq!(oci.status("c"), "running", "the first one lives on");
-    for id in ["", ".", "..", "a/b", "a b", "../c", "ä", "a\nb"] {
-        let output = oci.call(&["create", id]);
-        assert!(output.status != 0, "{id:?} is taken as an id");
+    for id in [".", "..", "a/b", "a b", "../c", "ä", "a\nb"] {
+        oci.fails(&["create", id], "invalid container id format");
     }
+    assert_ne!(oci.call(&["create", ""]).status, 0);
     oci.ok(&["delete", "--force", "c"]);
     let long = "x_1+2-3.".repeat(4);
     oci.configure(&oci.config(&["true"]));
@@ -126,11 +127,12 @@ fn an_invalid_configuration_is_refused_before_anything_is_made() {
         ("args", |config| config["process"]["args"] = json!([])),
         ("cwd", |config| config["process"]["cwd"] = json!("relative")),
         ("cwd", |config| config["process"]["cwd"] = json!("")),
-        ("root", |config| config["root"]["path"] = json!("nowhere")),
+        ("invalid rootfs", |config| config["root"]["path"] = json!("nowhere")),
+        ("nonsense", |config| config["process"]["env"] = json!(["PATH=/bin", "NONSENSE"])),
         ("", |config| config["process"]["args"] = json!("a string")),
         ("", |config| config["linux"]["namespaces"] = json!([{ "type": "nonsense" }])),
         ("", |config| config["linux"]["namespaces"][1]["path"] = json!("/no/such/namespace")),
-        ("hostname", |config| {
+        ("private uts namespace", |config| {
             config["linux"]["namespaces"] = json!([{ "type": "mount" }, { "type": "pid" }])
         }),
     ];
@@ -339,7 +341,59 @@ fn a_container_that_is_listed_has_its_columns() {
     };
     assert_eq!(words(0), ["ID", "PID", "STATUS", "BUNDLE", "CREATED", "OWNER"]);
     assert_eq!((&words(2)[0], &words(2)[2], &words(2)[5]), (&"c".into(), &"running".into(), &"root".into()));
-    oci.fails(&["list", "--format", "xml"], "");
+    assert!(list[0]["owner"] == "root" && list[1]["owner"] == "root", "{list}");
+    assert_eq!(oci.state("c")["owner"], "", "a state leaves root's name out");
+    oci.fails(&["list", "--format", "xml"], "invalid format");
+}
+
+#[test]
+fn a_list_of_nothing_is_none() {
+    let oci = Oci::new();
+    assert_eq!(oci.ok(&["list", "--format", "json"]), "null");
+    assert_eq!(oci.ok(&["list", "--quiet"]), "");
+}
+
+#[test]
+fn commands_that_nobody_knows_have_a_status_of_their_own() {
+    let oci = Oci::new();
+    assert_eq!(oci.call(&["nonsense"]).status, 3);
+    for words in [&["state"][..], &["state", "a", "b"], &["list", "--nonsense"], &["start"]] {
+        assert_eq!(oci.call(words).status, 1, "{words:?}");
+    }
+    let without = oci.call(&[]);
+    assert!(without.status == 0 && without.stdout.to_lowercase().contains("commands:"), "{without:?}");
+}
+
+#[test]
+fn the_binary_stands_in_for_others_under_their_names() {
+    let oci = Oci::new();
+    if !oci.is_hull() {
+        eprintln!("not tested: the others have one name");
+        return;
+    }
+    for name in ["hull-oci", "runc", "crun"] {
+        let link = oci.dir().join(name);
+        std::os::unix::fs::symlink(oci.program(), &link).expect("a link");
+        let mut command = Command::new(&link);
+        command.arg("--root").arg(oci.root()).args(["state", "no"]);
+        let output = oci.finish(command);
+        assert!(
+            output.status == 1 && output.stderr.contains("container does not exist"),
+            "{name}: {output:?}"
+        );
+    }
+}
+
+#[test]
+fn a_failure_says_at_which_command_it_was() {
+    let oci = Oci::new();
+    oci.configure(&oci.config(&["/no/such/program"]));
+    oci.fails(&["create", "c"], "create failed: unable to start container process: exec: ");
+    oci.fails(&["run", "c"], "run failed: unable to start container process: exec: ");
+    oci.run_detached(&oci.config(&["sleep", "600"]));
+    let exec = oci.call(&["exec", "c", "/no/such/program"]);
+    assert_eq!(exec.status, 255);
+    assert!(exec.stderr.contains("exec failed: unable to start container process: exec: "), "{exec:?}");
 }
 
 #[test]

@@ -325,6 +325,47 @@ fn ids_of_a_bind_are_mapped() {
 }
 
 #[test]
+fn mappings_stand_in_crun_s_option_too() {
+    let oci = Oci::new();
+    if oci.is_runc() {
+        eprintln!("not tested: runc 1.1 maps no mounts");
+        return;
+    }
+    let mut config = oci.shell("stat -c %u:%g /mnt/file");
+    add(&mut config, bind(&oci, &["bind", "idmap=uids=0-1000-10;gids=0-2000-10"]));
+    let output = oci.run(&config);
+    if output.stderr.contains("cannot map ids") {
+        eprintln!("not tested: {}", output.stderr);
+        return;
+    }
+    assert_eq!(output.stdout, "1000:2000\n", "{output:?}");
+    if oci.is_hull() {
+        let mut config = oci.shell("true");
+        add(&mut config, bind(&oci, &["bind", "idmap=uids=0-1000"]));
+        oci.refuses(&config, "idmap=uids=0-1000");
+    }
+}
+
+/// `mount(2)` takes them and leaves the bind's file system as it is.
+#[test]
+fn a_bind_goes_without_the_words_of_file_systems() {
+    let oci = Oci::new();
+    let mut config = oci.config(&[]);
+    let words =
+        ["bind", "ro", "sync", "dirsync", "mand", "lazytime", "silent", "acl", "iversion", "async", "loud"];
+    add(&mut config, bind(&oci, &words));
+    let quiet = line(&oci, &mut config, "/mnt");
+    assert!(quiet.contains(" ro,"), "{quiet}");
+    let mut config = oci.shell("cat /proc/self/mountinfo");
+    add(&mut config, bind(&oci, &["bind", "mode=0700", "nonsense"]));
+    let output = oci.run(&config);
+    assert!(output.status == 0 && output.stdout.contains(" /mnt "), "{output:?}");
+    if oci.is_hull() {
+        assert!(output.stderr.contains("mode=0700,nonsense"), "{output:?}");
+    }
+}
+
+#[test]
 fn a_root_that_is_read_only() {
     let oci = Oci::new();
     let mut config = oci.shell("touch /new 2>&1; touch /dev/shm/new && echo but this");

@@ -159,6 +159,8 @@ fn limits_are_changed_by_flags_and_by_a_file() {
     assert!(child.wait().expect("its end").success());
     assert_eq!(oci.cgroup_value("c", PIDS), "44");
 
+    oci.ok(&["update", "c"]);
+    assert_eq!(oci.cgroup_value("c", PIDS), "44", "nothing was said to change");
     oci.fails(&["update", "--memory", "nonsense", "c"], "");
     oci.fails(&["update", "--cpuset-cpus", "4000", "c"], "");
     oci.fails(&["update", "-r", "/no/such/file", "c"], "no such file");

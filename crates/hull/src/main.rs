@@ -22,7 +22,8 @@ fn main() -> ExitCode {
     let mut words = std::env::args_os();
     let own_name = words.next().unwrap_or_default();
     let own_name = std::path::Path::new(&own_name).file_name();
-    if own_name == Some("hull-oci".as_ref()) {
+    // Under the names of those whose command line it has, it stands in for them.
+    if ["hull-oci", "runc", "crun"].into_iter().any(|name| own_name == Some(name.as_ref())) {
         return oci::main(std::env::args_os().collect());
     }
     if own_name == Some("dockerd".as_ref()) {

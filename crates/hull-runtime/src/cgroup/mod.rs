@@ -231,6 +231,23 @@ impl Cgroup {
         Ok(())
     }
 
+    /// The folder of the cgroup `below` this one (a path that begins with a slash, or nothing) in a controller's v1
+    /// hierarchy; none where it has none there.
+    pub(crate) fn v1_below(&self, controller: &str, below: &str) -> Option<PathBuf> {
+        let named = |v1: &&V1| {
+            v1.controllers
+                .iter()
+                .any(|own| own.trim_start_matches("name=") == controller.trim_start_matches("name="))
+        };
+        let v1 = self.used().find(named)?;
+        Some(v1.folder.join(format!("{}{below}", &self.path[1..])))
+    }
+
+    /// Moves the calling thread into a folder of a v1 hierarchy.
+    pub(crate) fn join_folder_self(folder: &Path) -> Result<()> {
+        write_process(&folder.join("tasks"), 0)
+    }
+
     /// Moves a process in the v1 hierarchies.
     pub(crate) fn add_v1(&self, pid: i32) -> Result<()> {
         for v1 in self.used() {

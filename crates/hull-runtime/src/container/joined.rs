@@ -11,6 +11,7 @@ use super::notify::Answerer;
 use super::process::Privileges;
 use super::report::Teller;
 use super::{ExecIn, Streams, devices, process, scheduling, streams, sysctl, user, userns};
+use crate::cgroup::Cgroup;
 use crate::error::Context;
 use crate::seccomp::Filter;
 use crate::{Error, Result, sys};
@@ -55,6 +56,7 @@ fn enter(exec: &ExecIn<'_>, teller: &Teller) -> Result<Option<Answerer>> {
     let affinity = exec.process.exec_cpu_affinity().as_ref();
     scheduling::initial_processors(affinity)?;
     exec.cgroup.join_v1_self()?;
+    exec.apart.iter().try_for_each(|folder| Cgroup::join_folder_self(folder))?;
     if let Some(leaf) = exec.leaf {
         leaf.join_leaf_self()?;
     }

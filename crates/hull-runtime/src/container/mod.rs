@@ -6,6 +6,7 @@
 use std::convert::Infallible;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::path::PathBuf;
 
 use oci_spec::runtime::{Process, Spec};
 use rustix::process::{Signal, WaitId, WaitIdOptions, pidfd_send_signal, waitid};
@@ -57,8 +58,8 @@ pub use hold::{Held, Hold, start_held};
 pub use labels::{check_apparmor, has_selinux};
 pub(crate) use mapped::{Owner, root_tree, small_tmpfs};
 pub use mapped::{as_owner, probe as probe_mapped};
-pub(crate) use mounts::tree_for_another;
 pub use mounts::{LAYERS, SUBPATH};
+pub(crate) use mounts::{not_of_a_bind, tree_for_another};
 use namespaces::{Entered, Namespaces};
 pub(crate) use network::make as make_network;
 use outside::Outside;
@@ -371,6 +372,8 @@ pub struct ExecIn<'a> {
     pub streams: Streams,
     /// The container's cgroup, or one below it that counts and limits by itself.
     pub cgroup: &'a cgroup::Cgroup,
+    /// Folders of v1 hierarchies below that cgroup's, into which it goes there instead.
+    pub apart: &'a [PathBuf],
     /// A cgroup below that one which merely holds the new process and what comes of it ([`cgroup::Cgroup::leaf`]).
     pub leaf: Option<&'a cgroup::Cgroup>,
     /// Whom it runs as, looked up inside; none: the process's numeric user.

@@ -203,13 +203,13 @@ pub(super) fn file_system(
     if let Some(source) = source {
         fsconfig_set_string(&context, "source", source).map_err(failed)?;
     }
-    for (key, value) in &options.data {
+    for (key, value) in parameters(options) {
         let set = match value {
-            Some(value) => fsconfig_set_string(&context, key.as_str(), value.as_str()),
-            None => fsconfig_set_flag(&context, key.as_str()),
+            Some(value) => fsconfig_set_string(&context, key, value),
+            None => fsconfig_set_flag(&context, key),
         };
         set.map_err(|error| {
-            let word = value.as_ref().map_or(key.clone(), |value| format!("{key}={value}"));
+            let word = value.map_or(key.to_owned(), |value| format!("{key}={value}"));
             Error::kernel(format!("{}, option {word:?}", doing()), error).advise(root::said(context.as_fd()))
         })?;
     }
@@ -218,6 +218,26 @@ pub(super) fn file_system(
     let later = if options.copy_up || options.mode_of_place { RDONLY } else { 0 };
     let attributes = MountAttrFlags::from_bits_retain((options.attributes.set & !later) as u32);
     fsmount(&context, FsMountFlags::FSMOUNT_CLOEXEC, attributes).map_err(failed)
+}
+
+/// What a file system is told: the kernel's own words first.
+fn parameters(options: &Options) -> impl Iterator<Item = (&str, Option<&str>)> {
+    let own = options.data.iter().map(|(key, value)| (key.as_str(), value.as_deref()));
+    options.file_system.iter().map(|word| (word.as_str(), None)).chain(own)
+}
+
+/// Those of a bind's options that no bind has, and that are not hull's own words.
+pub(crate) fn not_of_a_bind(mount: &Mount) -> Vec<String> {
+    let words = mount.options().as_deref().unwrap_or_default();
+    let options = options::parse(words);
+    if !is_bind(mount, &options) {
+        return Vec::new();
+    }
+    let is_unknown = |word: &&String| {
+        let key = word.split('=').next().unwrap_or_default();
+        key != SUBPATH && options.data.iter().any(|(other, _)| other == key)
+    };
+    words.iter().filter(is_unknown).cloned().collect()
 }
 
 /// A detached overlay of layers, with the ids of a container in a user namespace where there is such an owner.
@@ -461,16 +481,16 @@ impl Prepared {
             sys::mount_setattr(at.as_fd(), *recursive, &MountAttr::propagation(*propagation))
                 .map_err(explain)?;
         }
-        if self.options.bind.is_some() || self.options.data.is_empty() {
+        if self.options.bind.is_some() || parameters(&self.options).next().is_none() {
             return Ok(());
         }
         let flags = FsPickFlags::FSPICK_EMPTY_PATH | FsPickFlags::FSPICK_CLOEXEC;
         let context = fspick(&at, "", flags).context(doing)?;
         let failed = |error: io::Errno| Error::kernel(doing(), error).advise(root::said(context.as_fd()));
-        for (key, value) in &self.options.data {
+        for (key, value) in parameters(&self.options) {
             let set = match value {
-                Some(value) => fsconfig_set_string(&context, key.as_str(), value.as_str()),
-                None => fsconfig_set_flag(&context, key.as_str()),
+                Some(value) => fsconfig_set_string(&context, key, value),
+                None => fsconfig_set_flag(&context, key),
             };
             set.map_err(failed)?;
         }

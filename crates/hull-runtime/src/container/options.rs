@@ -57,8 +57,11 @@ pub(crate) struct Options {
     pub(crate) propagation: Vec<(u64, bool)>,
     /// A bind, and whether it takes along the mounts below its source.
     pub(crate) bind: Option<bool>,
-    /// The file system's own parameters.
+    /// The file system's own parameters, which a bind has none of.
     pub(crate) data: Vec<(String, Option<String>)>,
+    /// Words of `mount(8)` that are about a file system and are each known to the kernel: a bind, which makes none, leaves
+    /// its source's file system as it is.
+    pub(crate) file_system: Vec<String>,
     /// What is mounted there already gets these options.
     pub(crate) remount: bool,
     /// Its ids are mapped.
@@ -99,7 +102,10 @@ fn sort(word: &str, options: &mut Options) {
         "noatime" => attributes.atime(NOATIME),
         "strictatime" => attributes.atime(STRICTATIME),
         "relatime" | "atime" | "norelatime" | "nostrictatime" => attributes.atime(0),
-        "defaults" => {}
+        // How much the kernel logs of a failed mount, which it does not by calls that answer themselves.
+        "defaults" | "silent" | "loud" => {}
+        "sync" | "async" | "dirsync" | "mand" | "nomand" | "lazytime" | "nolazytime" | "acl" | "noacl"
+        | "iversion" | "noiversion" => options.file_system.push(word.to_owned()),
         "bind" => options.bind = Some(options.bind.unwrap_or(false)),
         "rbind" => options.bind = Some(true),
         "tmpcopyup" => options.copy_up = true,
@@ -185,6 +191,8 @@ mod tests {
         assert_eq!(bind.attributes.set, RDONLY);
         let deep = parsed("bind,rro,rnosuid");
         assert_eq!((deep.bind, deep.recursive.set, deep.attributes.set), (Some(false), RDONLY | NOSUID, 0));
+        let synchronous = parsed("bind,sync,silent");
+        assert_eq!((synchronous.file_system, synchronous.data), (vec!["sync".to_owned()], vec![]));
         assert_eq!(parsed("relatime").recursive, Attributes::default());
         assert_eq!(parsed("rbind,ridmap").id_map, Some(IdMap::Recursive));
         assert!(parsed("remount,bind,ro").remount);

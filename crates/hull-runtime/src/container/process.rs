@@ -268,7 +268,8 @@ pub(super) fn make_working_directory(root: BorrowedFd<'_>, cwd: &Path) -> Result
 /// Goes to the working directory, and verifies that it is inside of the container: a descriptor of the
 /// host's which the configuration names by `/proc/self/fd/N` would be outside.
 fn enter_working_directory(cwd: &Path) -> Result<()> {
-    let doing = || format!("change to the working directory {}", cwd.display());
+    // runc's words, which its callers know.
+    let doing = || format!("chdir to cwd ({:?}) set in config.json failed", cwd.display().to_string());
     rustix::process::chdir(cwd).context(doing)?;
     let at = rustix::process::getcwd(Vec::new()).context(doing)?;
     if at.as_bytes().first() != Some(&b'/') {
@@ -318,7 +319,7 @@ impl Command {
         let Some(name) = arguments.first() else {
             return Err(Error::refused("execute the command", "no command specified"));
         };
-        let mut environment = process.env().clone().unwrap_or_default();
+        let mut environment = last_of_each(process.env().as_deref().unwrap_or_default());
         if !environment.iter().any(|variable| variable.starts_with("HOME=")) {
             environment.push(format!("HOME={}", home_of(process.user().uid())));
         }
@@ -381,6 +382,19 @@ impl Command {
     }
 }
 
+/// The variables without those that a later one of the same name replaces: programs take the first that they find.
+fn last_of_each(variables: &[String]) -> Vec<String> {
+    let mut names = std::collections::HashSet::new();
+    let mut kept: Vec<String> = variables
+        .iter()
+        .rev()
+        .filter(|variable| names.insert(variable.split('=').next().unwrap_or_default()))
+        .cloned()
+        .collect();
+    kept.reverse();
+    kept
+}
+
 fn c_string(text: &str) -> Result<CString> {
     CString::new(text)
         .map_err(|_| Error::refused(format!("pass {text:?} to the command"), "it holds a NUL byte"))
@@ -410,6 +424,12 @@ fn home_in(passwd: &[u8], uid: u32) -> Option<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_last_variable_of_a_name_is_the_one() {
+        let variables = ["A=1", "B=", "A=2=3", "AB=4", "B=5"].map(str::to_owned);
+        assert_eq!(last_of_each(&variables), ["A=2=3", "AB=4", "B=5"]);
+    }
 
     #[test]
     fn home_comes_from_passwd() {

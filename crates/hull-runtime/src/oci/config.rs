@@ -5,8 +5,9 @@ use std::path::{Path, PathBuf};
 use oci_spec::runtime::{Capability, LinuxIdMapping, LinuxNamespaceType, Mount, Process, Spec};
 use serde_json::Value;
 
+use super::crun;
 use crate::error::Context;
-use crate::{Error, Result};
+use crate::{Error, Result, container};
 
 /// A configuration, with the text that it was read from.
 pub(super) struct Config {
@@ -37,9 +38,13 @@ pub(super) fn read(bundle: &Path, config: Option<&Path>) -> Result<Config> {
     };
     warnings.extend(from_the_root(&mut spec));
     let bundle = std::fs::canonicalize(bundle).context(doing)?;
-    check(&spec).map_err(|error| Error { doing: format!("{}: {}", doing(), error.doing), ..error })?;
+    let of_file = |error: Error| Error { doing: format!("{}: {}", doing(), error.doing), ..error };
+    crun::read_words(&mut spec).map_err(of_file)?;
+    warnings.extend(without_words_of_no_bind(&mut spec));
+    check(&spec).map_err(of_file)?;
     if let Some(root) = spec.root_mut() {
         let path = bundle.join(root.path());
+        check_root(&path)?;
         root.set_path(path);
     }
     for mount in spec.mounts_mut().iter_mut().flatten() {
@@ -64,6 +69,33 @@ fn from_the_root(spec: &mut Spec) -> Vec<String> {
         }
     }
     warnings
+}
+
+/// What is no option of a bind is left out of it, as the kernel does by `mount(2)`. Returns the warnings.
+fn without_words_of_no_bind(spec: &mut Spec) -> Vec<String> {
+    let mut warnings = Vec::new();
+    for mount in spec.mounts_mut().iter_mut().flatten() {
+        let unknown = container::not_of_a_bind(mount);
+        if unknown.is_empty() {
+            continue;
+        }
+        let mut words = mount.options().clone().unwrap_or_default();
+        words.retain(|word| !unknown.contains(word));
+        mount.set_options(Some(words));
+        let (place, unknown) = (mount.destination().display(), unknown.join(","));
+        warnings
+            .push(format!("a bind mount has no such option, and the one on {place} goes without: {unknown}"));
+    }
+    warnings
+}
+
+fn check_root(path: &Path) -> Result<()> {
+    let doing = || format!("invalid rootfs {}", path.display());
+    if std::fs::metadata(path).context(doing)?.is_dir() {
+        Ok(())
+    } else {
+        Err(Error::kernel(doing(), std::io::Error::from_raw_os_error(libc::ENOTDIR)))
+    }
 }
 
 /// Whether a mount's source is a path, which a relative one has from the bundle's folder.
@@ -113,7 +145,8 @@ fn drop_unknown_capabilities(process: &mut Value) -> Option<String> {
     }
     unknown.sort_unstable();
     unknown.dedup();
-    (!unknown.is_empty()).then(|| format!("ignoring unknown capabilities: {}", unknown.join(", ")))
+    (!unknown.is_empty())
+        .then(|| format!("ignoring unknown or unavailable capabilities: [{}]", unknown.join(" ")))
 }
 
 fn check(spec: &Spec) -> Result<()> {
@@ -137,6 +170,7 @@ fn check(spec: &Spec) -> Result<()> {
         }
     }
     check_namespaces(spec)?;
+    check_names(spec)?;
     super::net_devices::check(spec)?;
     check_hooks(spec)
 }
@@ -155,7 +189,35 @@ pub(super) fn check_process(process: Option<&Process>) -> Result<()> {
     if !process.cwd().is_absolute() {
         return Err(Error::refused("process.cwd", "Cwd must be an absolute path"));
     }
-    Ok(())
+    let is_variable = |word: &&String| !word.starts_with('=') && word.contains('=');
+    match process.env().iter().flatten().find(|word| !is_variable(word)) {
+        Some(word) => {
+            let doing = format!("process.env: invalid environment variable: {word:?}");
+            Err(Error::refused(doing, "it is NAME=VALUE"))
+        }
+        None => Ok(()),
+    }
+}
+
+/// Looks through the names that a container gives itself, which are its own in a namespace of its own.
+fn check_names(spec: &Spec) -> Result<()> {
+    let parameters = spec.linux().as_ref().and_then(|linux| linux.sysctl().as_ref());
+    if parameters.into_iter().flatten().any(|(name, _)| name.replace('/', ".") == "kernel.hostname") {
+        let reason = "it is not allowed as it conflicts with the OCI \"hostname\" field";
+        return Err(Error::refused("sysctl \"kernel.hostname\"", reason));
+    }
+    let namespaces = spec.linux().as_ref().and_then(|linux| linux.namespaces().as_ref());
+    if namespaces.into_iter().flatten().any(|namespace| namespace.typ() == LinuxNamespaceType::Uts) {
+        return Ok(());
+    }
+    let names = [("hostname", spec.hostname()), ("domainname", spec.domainname())];
+    match names.into_iter().find(|(_, name)| name.as_ref().is_some_and(|name| !name.is_empty())) {
+        Some((kind, _)) => {
+            let reason = format!("unable to set {kind} without a private UTS namespace (linux.namespaces)");
+            Err(Error::refused(kind, reason))
+        }
+        None => Ok(()),
+    }
 }
 
 fn check_namespaces(spec: &Spec) -> Result<()> {

@@ -11,7 +11,7 @@ use super::config::{self, Config};
 use super::state::{self, NewFolder, Record, START};
 use super::watch::{self, Watched};
 use super::{Container, Runtime};
-use super::{intel_rdt, net_devices};
+use super::{crun, intel_rdt, net_devices};
 use crate::cgroup::Cgroup;
 use crate::container::{Child, Held, Hold, Root, Start, Step, Streams, hooks};
 use crate::error::Context;
@@ -308,7 +308,7 @@ impl Making<'_> {
         if let Some(file) = &self.create.pid_file {
             write_pid(file, record.pid)?;
         }
-        if let Some(socket) = &self.create.pidfd_socket {
+        for socket in [self.create.pidfd_socket.clone(), crun::pidfd_receiver(self.spec)].iter().flatten() {
             send_pidfd(socket, child.pidfd())?;
         }
         Ok(Made { container: folder.keep(record, self.spec.hooks().clone())?, terminal, watched })
@@ -365,7 +365,7 @@ impl Making<'_> {
             let step = match child.step() {
                 // It was killed before it had heard everything.
                 Err(error) if error.errno == Some(libc::ECONNRESET) => return Err(killed(cgroup)),
-                step => step?,
+                step => step.map_err(of_process)?,
             };
             match step {
                 Step::Warning(warning) => self.warnings.push(warning),
@@ -389,6 +389,11 @@ impl Making<'_> {
             }
         }
     }
+}
+
+/// A failure that a new process has told of, in the words by which runc's callers know it from others.
+pub(super) fn of_process(error: Error) -> Error {
+    Error { doing: format!("unable to start container process: {}", error.doing), ..error }
 }
 
 /// Why a first process has ended without a word.

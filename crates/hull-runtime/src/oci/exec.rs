@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use oci_spec::runtime::Process;
 
 use super::config;
-use super::create::{check_preserved, send_pidfd, send_terminal, write_pid};
+use super::create::{check_preserved, of_process, send_pidfd, send_terminal, write_pid};
 use super::{Console, Container, Status};
 use crate::cgroup::Cgroup;
 use crate::container::{self, ContainerState, ExecIn, Step, Streams};
@@ -29,8 +29,9 @@ pub struct Exec {
     pub detach: bool,
     /// Whether it may be put into a container that stands still, where it waits as well.
     pub ignore_paused: bool,
-    /// A cgroup below the container's, from there; none: the container's own.
-    pub cgroup: Option<String>,
+    /// Cgroups below the container's, from there: one, or for v1's controllers `CONTROLLER[,CONTROLLER]:PATH` each; none: the
+    /// container's own.
+    pub cgroup: Vec<String>,
 }
 
 /// A process that runs in a container, a child of the caller's.
@@ -80,7 +81,7 @@ impl Container {
         let Some(target) = self.first_process()? else {
             return Err(Error::refused(doing(), "cannot exec in a stopped container"));
         };
-        let cgroup = self.cgroup_of_exec(exec)?;
+        let (cgroup, apart) = self.cgroups_of_exec(exec)?;
         let size = exec.process.console_size();
         let size =
             size.and_then(|size| Some((size.width().try_into().ok()?, size.height().try_into().ok()?)));
@@ -92,6 +93,7 @@ impl Container {
             filter: filter.as_ref(),
             streams,
             cgroup: &cgroup,
+            apart: &apart,
             leaf: None,
             user: None,
             preserved: exec.preserve_fds,
@@ -103,7 +105,7 @@ impl Container {
         })?;
         let (mut master, mut warnings) = (None, Vec::new());
         loop {
-            match child.step()? {
+            match child.step().map_err(of_process)? {
                 Step::Warning(warning) => warnings.push(warning),
                 Step::Terminal(terminal) => match &exec.console {
                     Some(Console::Socket(path)) => send_terminal(path, &terminal)?,
@@ -126,14 +128,100 @@ impl Container {
         Ok(Executed { pidfd: child.into_pidfd(), terminal: master, warnings })
     }
 
-    fn cgroup_of_exec(&self, exec: &Exec) -> Result<Cgroup> {
-        match &exec.cgroup {
-            None if self.record.cgroup.is_empty() => Ok(Cgroup::nowhere()),
-            None => self.existing_cgroup("exec in"),
-            Some(below) => {
-                let path = format!("{}/{}", self.record.cgroup, below.trim_matches('/'));
-                Cgroup::open(path.trim_end_matches('/'))
+    /// Where the process goes, and in which v1 hierarchies it goes elsewhere.
+    fn cgroups_of_exec(&self, exec: &Exec) -> Result<(Cgroup, Vec<PathBuf>)> {
+        let own = || match self.record.cgroup.as_str() {
+            "" => Ok(Cgroup::nowhere()),
+            _ => self.existing_cgroup("exec in"),
+        };
+        match of_controllers(&exec.cgroup)? {
+            Below::Nothing => Ok((own()?, Vec::new())),
+            Below::All(path) => {
+                let path = below(path)?;
+                Cgroup::open(&format!("{}{path}", self.record.cgroup)).map(|cgroup| (cgroup, Vec::new()))
+            }
+            Below::Some(paths) => {
+                let own = own()?;
+                let apart = paths.into_iter().map(|(controller, path)| {
+                    let path = below(path)?;
+                    own.v1_below(controller, &path).ok_or_else(|| {
+                        let reason = "the container has no v1 cgroup of that controller";
+                        Error::refused(format!("unknown controller {controller} (--cgroup)"), reason)
+                    })
+                });
+                let apart = apart.collect::<Result<Vec<_>>>()?;
+                Ok((own, apart))
             }
         }
+    }
+}
+
+/// What `--cgroup` names.
+#[derive(Debug, PartialEq, Eq)]
+enum Below<'w> {
+    Nothing,
+    /// One path in every hierarchy.
+    All(&'w str),
+    /// Controllers, each with its path.
+    Some(Vec<(&'w str, &'w str)>),
+}
+
+fn of_controllers(words: &[String]) -> Result<Below<'_>> {
+    let invalid =
+        |word: &str, reason: &str| Error::refused(format!("invalid --cgroup argument {word:?}"), reason);
+    let mut paths: Vec<(&str, &str)> = Vec::new();
+    for word in words {
+        let parts: Vec<&str> = word.split(':').collect();
+        match parts.as_slice() {
+            [path] if words.len() == 1 => return Ok(Below::All(path)),
+            [_] => return Err(invalid(word, "missing <controller>: prefix where there are several")),
+            [controllers, path] => {
+                for controller in controllers.split(',') {
+                    if paths.iter().any(|(other, _)| *other == controller) {
+                        return Err(invalid(word, "a controller is specified multiple times"));
+                    }
+                    paths.push((controller, path));
+                }
+            }
+            _ => return Err(invalid(word, "it is PATH or CONTROLLER[,CONTROLLER]:PATH")),
+        }
+    }
+    Ok(if paths.is_empty() { Below::Nothing } else { Below::Some(paths) })
+}
+
+/// A path below the container's cgroup, with a slash before it; empty for that one itself.
+fn below(path: &str) -> Result<String> {
+    let parts: Vec<&str> = path.split('/').filter(|part| !matches!(*part, "" | ".")).collect();
+    if parts.contains(&"..") {
+        return Err(Error::refused(
+            format!("{path} is not a sub cgroup path (--cgroup)"),
+            "it leads out of the container's",
+        ));
+    }
+    Ok(parts.iter().map(|part| format!("/{part}")).collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn cgroups_are_named_for_all_or_for_some_controllers() {
+        let words = |words: &[&str]| words.iter().map(|word| (*word).to_owned()).collect::<Vec<_>>();
+        assert_eq!(of_controllers(&[]).unwrap(), Below::Nothing);
+        assert_eq!(of_controllers(&words(&["/a"])).unwrap(), Below::All("/a"));
+        let some = words(&["cpu,pids:a", "memory:/"]);
+        let all = vec![("cpu", "a"), ("pids", "a"), ("memory", "/")];
+        assert_eq!(of_controllers(&some).unwrap(), Below::Some(all));
+        for wrong in [&["a", "b"][..], &["cpu:a", "b"], &["cpu:a", "pids,cpu:b"], &["cpu:a:b"]] {
+            assert!(of_controllers(&words(wrong)).is_err(), "{wrong:?}");
+        }
+    }
+
+    #[test]
+    fn a_path_below_does_not_lead_out() {
+        assert_eq!(below("/").unwrap(), "");
+        assert_eq!(below("a//b/").unwrap(), "/a/b");
+        assert!(below("a/../..").is_err());
     }
 }

@@ -19,6 +19,7 @@ use crate::{Error, Result};
 mod cgroup;
 mod config;
 mod create;
+mod crun;
 mod events;
 mod exec;
 mod features;
@@ -69,7 +70,7 @@ impl Runtime {
         let plain = |c: char| c.is_ascii_alphanumeric() || "_+-.".contains(c);
         if id.is_empty() || id.len() > 1024 || id == "." || id == ".." || !id.chars().all(plain) {
             let reason = "an id has letters, digits, and _ + - . alone";
-            return Err(Error::refused(format!("invalid container id {id:?}"), reason));
+            return Err(Error::refused(format!("invalid container ID format: {id:?}"), reason));
         }
         Ok(self.root.join(id))
     }

@@ -2,7 +2,7 @@
 
 use rustix::net::{AddressFamily, SocketFlags, SocketType};
 
-use super::create::{address, open_folder};
+use super::create::{address, of_process, open_folder};
 use super::state::START;
 use super::watch::Watched;
 use super::{Container, Status};
@@ -35,7 +35,7 @@ impl Container {
         let started = start_held(&socket);
         // From here on it has been started, whatever came of it.
         std::fs::remove_file(self.folder.join(START)).context(doing)?;
-        started?;
+        started.map_err(of_process)?;
         self.has_started()
     }
 
@@ -43,7 +43,9 @@ impl Container {
     pub(super) fn start_held(&self, held: &Held, watched: Option<Watched>) -> Result<()> {
         // A traced process stands still at each of its signals until it is let go on: it is followed first, and what it
         // has said is heard when it has executed its command or ended.
-        watched.map_or(Ok(()), Watched::exec).and_then(|()| start_held(held.connection()))?;
+        watched
+            .map_or(Ok(()), Watched::exec)
+            .and_then(|()| start_held(held.connection()).map_err(of_process))?;
         self.has_started()
     }
 

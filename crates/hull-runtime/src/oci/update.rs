@@ -20,6 +20,10 @@ impl Container {
                 "container not running",
             ));
         }
+        if !schemata.is_empty() && !intel_rdt::is_there() {
+            let reason = "Intel RDT is not enabled: this machine has no resctrl mounted, and no schema of the L3 cache or of the memory's bandwidth";
+            return Err(Error::refused(format!("update the container {}", self.id()), reason));
+        }
         let class = if schemata.is_empty() { None } else { Some(self.class()?) };
         let cgroup = self.existing_cgroup("update")?;
         if let Some(unit) = &self.record.unit {

@@ -275,6 +275,7 @@ impl Shim {
             filter: filter.as_ref(),
             streams,
             cgroup,
+            apart: &[],
             leaf,
             user: exec.user.as_ref(),
         })?;

@@ -84,9 +84,11 @@ pub(super) struct DeleteArguments {
     id: String,
 }
 
-/// What the global flags say of containers' cgroups.
+/// What the global flags say of every container.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct CgroupChoice {
+pub(super) struct Everywhere {
+    pub(super) no_pivot: bool,
+    /// systemd makes the cgroups.
     pub(super) by_systemd: bool,
     /// Containers get none.
     pub(super) none: bool,
@@ -95,7 +97,7 @@ pub(super) struct CgroupChoice {
 }
 
 impl CreateArguments {
-    fn asked(self, console: Option<Console>, cgroups: CgroupChoice) -> (String, Create) {
+    fn asked(self, console: Option<Console>, everywhere: Everywhere) -> (String, Create) {
         let create = Create {
             bundle: self.bundle,
             config: self.config,
@@ -104,10 +106,10 @@ impl CreateArguments {
             pidfd_socket: self.pidfd_socket,
             preserve_fds: self.preserve_fds,
             no_new_keyring: self.no_new_keyring,
-            no_pivot: self.no_pivot,
-            systemd_cgroup: cgroups.by_systemd,
-            no_cgroup: cgroups.none,
-            rootless: cgroups.rootless,
+            no_pivot: self.no_pivot || everywhere.no_pivot,
+            systemd_cgroup: everywhere.by_systemd,
+            no_cgroup: everywhere.none,
+            rootless: everywhere.rootless,
             starts: false,
         };
         (self.id, create)
@@ -117,11 +119,11 @@ impl CreateArguments {
 pub(super) fn create(
     arguments: CreateArguments,
     runtime: &Runtime,
-    cgroups: CgroupChoice,
+    everywhere: Everywhere,
     log: &Log,
 ) -> Result<()> {
     let console = arguments.console_socket.clone().map(Console::Socket);
-    let (id, create) = arguments.asked(console, cgroups);
+    let (id, create) = arguments.asked(console, everywhere);
     let created = runtime.create(&id, &create)?;
     warn(&created.warnings, log);
     Ok(())
@@ -134,7 +136,7 @@ pub(super) fn warn(warnings: &[String], log: &Log) {
 pub(super) fn run(
     arguments: RunArguments,
     runtime: &Runtime,
-    cgroups: CgroupChoice,
+    everywhere: Everywhere,
     log: &Log,
 ) -> Result<u8> {
     let RunArguments { detach, keep, no_subreaper, create } = arguments;
@@ -148,7 +150,7 @@ pub(super) fn run(
         (None, false) => Some(Console::Caller),
     };
     let signals = if detach { None } else { Some(foreground::prepare(!no_subreaper)?) };
-    let (id, mut create) = create.asked(console, cgroups);
+    let (id, mut create) = create.asked(console, everywhere);
     create.starts = true;
     let mut created = runtime.create(&id, &create)?;
     warn(&created.warnings, log);

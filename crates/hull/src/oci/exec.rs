@@ -26,7 +26,7 @@ pub(super) struct ExecArguments {
     #[arg(short, long)]
     tty: bool,
     /// Whom it runs as: UID[:GID]
-    #[arg(short, long, value_name = "uid:gid")]
+    #[arg(short, long, value_name = "uid:gid", allow_hyphen_values = true)]
     user: Option<String>,
     /// A further group, by number
     #[arg(short = 'g', long, value_name = "gid")]
@@ -58,9 +58,9 @@ pub(super) struct ExecArguments {
     /// How many descriptors, from 3 on, it gets
     #[arg(long, value_name = "number", default_value_t = 0)]
     preserve_fds: u32,
-    /// A cgroup below the container's
+    /// A cgroup below the container's; on v1 for some controllers alone: CONTROLLER[,CONTROLLER]:PATH
     #[arg(long, value_name = "path")]
-    cgroup: Option<String>,
+    cgroup: Vec<String>,
     /// Put it into a container that is paused, too
     #[arg(long)]
     ignore_paused: bool,
@@ -146,15 +146,17 @@ fn process(arguments: &ExecArguments, own: Option<Process>, log: &Log) -> Result
 fn user(arguments: &ExecArguments, process: &mut Process) -> Result<()> {
     if let Some(text) = &arguments.user {
         let (uid, gid) = text.split_once(':').map_or((text.as_str(), None), |(uid, gid)| (uid, Some(gid)));
-        let number = |text: &str| {
-            text.parse::<u32>().map_err(|_| {
-                refused(format!("--user {text}"), "parsing as int: hull oci takes numbers here, UID[:GID]")
-            })
+        let number = |part: &str, kind: &str| {
+            let doing = || format!("parsing {part:?} as int for {kind} failed (--user {text})");
+            let number = part
+                .parse::<i64>()
+                .map_err(|_| refused(doing(), "hull oci takes numbers here, UID[:GID]"))?;
+            u32::try_from(number).map_err(|_| refused(doing(), "it is out of range"))
         };
         let user = process.user_mut();
-        user.set_uid(number(uid)?);
+        user.set_uid(number(uid, "uid")?);
         if let Some(gid) = gid {
-            user.set_gid(number(gid)?);
+            user.set_gid(number(gid, "gid")?);
         }
     }
     if !arguments.additional_gids.is_empty() {
@@ -182,7 +184,7 @@ fn capabilities(names: &[String], process: &mut Process, log: &Log) {
     for name in names {
         let known = serde_json::from_value(serde_json::Value::from(name.to_uppercase()));
         let Ok::<Capability, _>(capability) = known else {
-            log.warn(&format!("ignoring unknown capabilities: {name}"));
+            log.warn(&format!("ignoring unknown or unavailable capabilities: [{name}]"));
             continue;
         };
         let with = |set: &Option<std::collections::HashSet<Capability>>| {

@@ -3,7 +3,7 @@
 
 use std::fs::{File, OpenOptions};
 use std::io::Write;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use hull_runtime::error::Context;
 use hull_runtime::{Error, Result};
@@ -15,6 +15,17 @@ pub(super) enum Format {
     Text,
     /// One object a line.
     Json,
+}
+
+/// A log's place. crun names what kind of one it is before it; hull writes to files alone.
+pub(super) fn place(text: &str) -> std::result::Result<PathBuf, String> {
+    match text.split_once(':') {
+        Some(("file", path)) => Ok(path.into()),
+        Some((kind @ ("journald" | "syslog"), _)) => {
+            Err(format!("hull oci writes no {kind}: name a file, or take what is on standard error"))
+        }
+        _ => Ok(text.into()),
+    }
 }
 
 /// The log of one run.

@@ -1,4 +1,4 @@
-//! `hull oci`, and the binary called by the name `hull-oci`: the OCI runtime's own command line, with runc's words. It
+//! `hull oci`, and the binary called by the name `hull-oci` (or `runc`, `crun`): the OCI runtime's own command line, with runc's words. It
 //! needs no daemon.
 
 mod container;
@@ -9,6 +9,7 @@ mod update;
 
 use std::process::ExitCode;
 
+use clap::error::ErrorKind;
 use clap::{Args, FromArgMatches, Parser, Subcommand};
 use hull_runtime::Result;
 use hull_runtime::oci::Runtime;
@@ -31,7 +32,7 @@ struct Globals {
     #[arg(long, value_name = "folder")]
     root: Option<std::path::PathBuf>,
     /// A file that gets what is logged, besides standard error
-    #[arg(long, value_name = "file")]
+    #[arg(long, value_name = "file", value_parser = log::place)]
     log: Option<std::path::PathBuf>,
     /// How it is written there: text or json
     #[arg(long, value_name = "format", default_value = "text")]
@@ -48,11 +49,14 @@ struct Globals {
     /// runc's word for the program that makes checkpoints, of which hull makes none
     #[arg(long, value_name = "program", hide = true)]
     criu: Option<std::path::PathBuf>,
+    /// crun has this for every verb
+    #[arg(long, hide = true)]
+    no_pivot: bool,
     /// Log more
     #[arg(long)]
     debug: bool,
     /// Print the version
-    #[arg(short, long)]
+    #[arg(short, long, short_alias = 'V')]
     version: bool,
 }
 
@@ -127,6 +131,9 @@ struct Words {
     _words: Vec<String>,
 }
 
+/// What runc ends with where it is asked for a command that it does not know.
+const UNKNOWN_COMMAND: u8 = 3;
+
 /// The whole life of the process as an OCI runtime; `words` begin with the name that it goes by.
 pub fn main(words: Vec<std::ffi::OsString>) -> ExitCode {
     // Before anything else is done, for it begins anew. A word of these that is no command costs nothing else. `run` need
@@ -140,10 +147,13 @@ pub fn main(words: Vec<std::ffi::OsString>) -> ExitCode {
     let line = match parse(words) {
         Ok(line) => line,
         Err(error) => {
-            let status = if error.use_stderr() { 1 } else { 0 };
             // Nobody is left to tell when this fails.
             let _ = error.print();
-            return ExitCode::from(status);
+            return ExitCode::from(match error.kind() {
+                ErrorKind::InvalidSubcommand => UNKNOWN_COMMAND,
+                _ if error.use_stderr() => 1,
+                _ => 0,
+            });
         }
     };
     let log = Log::open(line.globals.log.as_deref(), line.globals.log_format, line.globals.debug);
@@ -155,19 +165,26 @@ pub fn main(words: Vec<std::ffi::OsString>) -> ExitCode {
         }
     };
     let Some(verb) = line.verb else {
-        println!(
-            "hull-oci version {}\nspec: {}",
-            env!("CARGO_PKG_VERSION"),
-            hull_runtime::oci::SPECIFICATION
-        );
+        if line.globals.version {
+            let specification = hull_runtime::oci::SPECIFICATION;
+            println!("hull-oci version {}\nspec: {specification}", env!("CARGO_PKG_VERSION"));
+        } else {
+            println!("{}", <CommandLine as clap::CommandFactory>::command().render_help());
+        }
         return ExitCode::SUCCESS;
     };
     log.debug(&format!("{verb:?}"));
-    let failed = if matches!(verb, Verb::Exec(_)) { 255 } else { 1 };
+    // runc tells of these by their names, and ends an exec that failed with a status of its own.
+    let (failed, which) = match verb {
+        Verb::Exec(_) => (255, "exec failed: "),
+        Verb::Create(_) => (1, "create failed: "),
+        Verb::Run(_) => (1, "run failed: "),
+        _ => (1, ""),
+    };
     match run(verb, line.globals, &log) {
         Ok(status) => ExitCode::from(status),
         Err(error) => {
-            log.error(&error.to_string());
+            log.error(&format!("{which}{error}"));
             ExitCode::from(failed)
         }
     }
@@ -181,17 +198,7 @@ fn no_checkpoints(doing: &str) -> hull_runtime::Error {
 fn parse(words: Vec<std::ffi::OsString>) -> std::result::Result<CommandLine, clap::Error> {
     let mut command = <CommandLine as clap::CommandFactory>::command();
     let matches = command.try_get_matches_from_mut(words)?;
-    let line = CommandLine::from_arg_matches(&matches)?;
-    if line.verb.is_none() && !line.globals.version {
-        return Err(
-            command.error(clap::error::ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand, command_help())
-        );
-    }
-    Ok(line)
-}
-
-fn command_help() -> String {
-    <CommandLine as clap::CommandFactory>::command().render_help().to_string()
+    CommandLine::from_arg_matches(&matches)
 }
 
 fn run(verb: Verb, globals: Globals, log: &Log) -> Result<u8> {
@@ -199,16 +206,17 @@ fn run(verb: Verb, globals: Globals, log: &Log) -> Result<u8> {
     if globals.criu.is_some() {
         log.warn("--criu is not used: hull makes no checkpoints");
     }
-    let cgroups = container::CgroupChoice {
+    let everywhere = container::Everywhere {
+        no_pivot: globals.no_pivot,
         by_systemd: globals.systemd_cgroup || globals.cgroup_manager == Some(CgroupManager::Systemd),
         none: globals.cgroup_manager == Some(CgroupManager::Disabled),
         rootless: globals.rootless.asked(),
     };
     let done = |result: Result<()>| result.map(|()| 0);
     match verb {
-        Verb::Create(arguments) => done(container::create(arguments, &runtime, cgroups, log)),
+        Verb::Create(arguments) => done(container::create(arguments, &runtime, everywhere, log)),
         Verb::Start(of) => done(runtime.container(&of.id)?.start()),
-        Verb::Run(arguments) => container::run(arguments, &runtime, cgroups, log),
+        Verb::Run(arguments) => container::run(arguments, &runtime, everywhere, log),
         Verb::State(of) => done(show::state(&runtime.container(&of.id)?)),
         Verb::Kill(arguments) => done(container::kill(&arguments, &runtime)),
         Verb::Delete(arguments) => done(container::delete(&arguments, &runtime)),

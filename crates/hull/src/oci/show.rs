@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use std::process::Command;
 use std::time::Duration;
 
-use clap::{Args, ValueEnum};
+use clap::Args;
 use hull_runtime::error::Context;
 use hull_runtime::oci::{self, Container, Listed, Runtime};
 use hull_runtime::{Error, Result};
@@ -13,16 +13,24 @@ use serde_json::{Value, json};
 
 use super::log::{Log, refused};
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Format {
     Table,
     Json,
 }
 
+fn format(text: &str) -> std::result::Result<Format, String> {
+    match text {
+        "table" => Ok(Format::Table),
+        "json" => Ok(Format::Json),
+        _ => Err("invalid format option: it is table or json".to_owned()),
+    }
+}
+
 #[derive(Args, Debug)]
 pub(super) struct ListArguments {
     /// table or json
-    #[arg(short, long, default_value = "table")]
+    #[arg(short, long, default_value = "table", value_parser = format)]
     format: Format,
     /// Ids alone
     #[arg(short, long)]
@@ -32,7 +40,7 @@ pub(super) struct ListArguments {
 #[derive(Args, Debug)]
 pub(super) struct PsArguments {
     /// table or json
-    #[arg(short, long, default_value = "table")]
+    #[arg(short, long, default_value = "table", value_parser = format)]
     format: Format,
     /// The container's id
     #[arg(value_name = "container-id")]
@@ -98,27 +106,23 @@ pub(super) fn list(arguments: &ListArguments, runtime: &Runtime, log: &Log) -> R
     if arguments.quiet {
         return containers.iter().try_for_each(|container| put(container.id()));
     }
-    let states = containers.iter().map(Container::state).collect::<Result<Vec<_>>>()?;
+    let mut states = containers.iter().map(Container::state).collect::<Result<Vec<_>>>()?;
+    for state in states.iter_mut().filter(|state| state["owner"] == "") {
+        // A state leaves root's name out, a list does not.
+        state["owner"] = Value::from("root");
+    }
     if arguments.format == Format::Json {
-        return put(&Value::from(states).to_string());
+        // In Go's words a list of nothing is none.
+        return put(&if states.is_empty() { Value::Null } else { Value::from(states) }.to_string());
     }
     let text = |state: &Value, key: &str| match &state[key] {
         Value::String(text) => text.clone(),
         other => other.to_string(),
     };
     let head = ["ID", "PID", "STATUS", "BUNDLE", "CREATED", "OWNER"].map(str::to_owned);
-    let rows = states.iter().map(|state| {
-        let owner = text(state, "owner");
-        let owner = if owner.is_empty() { "root".to_owned() } else { owner };
-        [
-            text(state, "id"),
-            text(state, "pid"),
-            text(state, "status"),
-            text(state, "bundle"),
-            text(state, "created"),
-            owner,
-        ]
-    });
+    let rows = states
+        .iter()
+        .map(|state| ["id", "pid", "status", "bundle", "created", "owner"].map(|key| text(state, key)));
     let rows: Vec<[String; 6]> = std::iter::once(head).chain(rows).collect();
     for row in &rows {
         let mut line = String::new();

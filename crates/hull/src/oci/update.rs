@@ -131,13 +131,6 @@ fn of_flags(arguments: &UpdateArguments) -> Result<Value> {
     if let Some(weight) = a.blkio_weight {
         resources.insert("blockIO".to_owned(), json!({ "weight": weight }));
     }
-    let others = [&a.l3_cache_schema, &a.mem_bw_schema, &a.kernel_memory, &a.kernel_memory_tcp];
-    if resources.is_empty() && others.iter().all(|other| other.is_none()) {
-        return Err(refused(
-            "update the container",
-            "nothing was said to change: see hull oci update --help",
-        ));
-    }
     Ok(Value::Object(resources))
 }
 

@@ -56,6 +56,7 @@ fn exec_in<'a>(
         filter,
         streams,
         cgroup: bench.cgroup(),
+        apart: &[],
         leaf: None,
         user: None,
     }

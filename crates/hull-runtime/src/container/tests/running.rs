@@ -329,7 +329,7 @@ fn a_working_directory_outside_is_refused() {
     bench.spec["process"]["cwd"] = json!(format!("/proc/self/fd/{}", host.as_raw_fd()));
     let error = bench.run().error.unwrap();
     let closed = format!(
-        "change to the working directory /proc/self/fd/{}: no such file or directory",
+        "chdir to cwd (\"/proc/self/fd/{}\") set in config.json failed: no such file or directory",
         host.as_raw_fd()
     );
     assert_eq!(error.to_string(), closed);
@@ -337,7 +337,7 @@ fn a_working_directory_outside_is_refused() {
     let error = bench.run().error.unwrap();
     assert_eq!(
         error.to_string(),
-        "change to the working directory /bin/busybox/beneath-a-file: not a directory"
+        "chdir to cwd (\"/bin/busybox/beneath-a-file\") set in config.json failed: not a directory"
     );
 }
 
