@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use bytes::Bytes;
-use hull_build::progress::{Classic, Event, Listener};
+use hull_build::progress::{Classic, Event, Listener, Sink, TakesArchive};
 use serde_json::{Value, json};
 use tokio::sync::{Notify, mpsc};
 
@@ -43,6 +43,9 @@ impl std::io::Write for Sending {
         Ok(())
     }
 }
+
+/// The frames' end is the answer's.
+impl TakesArchive for Sending {}
 
 impl Lines {
     pub(crate) fn new(
@@ -115,10 +118,10 @@ impl Listener for Events {
         Box::pin(self.0.room())
     }
 
-    fn output(&self, number: usize) -> Option<Box<dyn std::io::Write + Send>> {
+    fn output(&self, number: usize) -> Option<Sink> {
         let channel = u8::try_from(number + 2).ok().filter(|_| self.0.framed)?;
         let runtime = tokio::runtime::Handle::try_current().ok()?;
-        Some(Box::new(Sending { lines: self.0.clone(), channel, runtime }))
+        Some(Sink::Archive(Box::new(Sending { lines: self.0.clone(), channel, runtime })))
     }
 }
 

@@ -108,7 +108,7 @@ pub(crate) async fn build(mut request: Request) -> Result<Response> {
         ));
     }
     judged(&request.engine, request.guard.as_ref(), &mut asked)?;
-    let mut order = Order { request: asked, dockerfile: "dockerfile".to_owned(), ..Order::default() };
+    let mut order = Order::new(asked);
     match request.query.text("remote") {
         None | Some(OVER_SESSION) => {}
         Some(AS_REQUEST) => (order.context, order.dockerfile) = (Place::Archive, String::new()),

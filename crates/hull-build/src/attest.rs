@@ -22,6 +22,8 @@ pub struct Attest {
     pub provenance: Option<Mode>,
     /// Its packages.
     pub sbom: bool,
+    /// Where an output has no place for it, it is left out without an error.
+    pub where_possible: bool,
 }
 
 /// How much is told of how something was made.
@@ -48,7 +50,9 @@ impl Attest {
             let mut wanted = true;
             for field in attributes.split(',').filter(|field| !field.is_empty()) {
                 match (kind.as_str(), field) {
+                    (_, field) if field.strip_prefix("type=") == Some(kind) => {}
                     (_, "disabled=true") => wanted = false,
+                    ("provenance", "inline-only=true") => attest.where_possible = true,
                     (_, "disabled=false") | ("provenance", "version=v1" | "mode=min") => {}
                     ("provenance", "mode=max") => mode = Mode::Max,
                     _ => return Err(wrong(field)),

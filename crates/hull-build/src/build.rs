@@ -138,11 +138,11 @@ pub(crate) fn key_of(kind: &str, socket: Option<&Path>) -> Key {
 }
 
 impl Build {
-    /// Runs it to its end.
+    /// Runs its stages. What they make has no name yet and went nowhere.
     ///
     /// # Errors
     /// A step failed: what others did is kept for the next time.
-    pub(crate) async fn run(self: Arc<Build>) -> Result<(Arc<Image>, Told)> {
+    pub(crate) async fn make(self: Arc<Build>) -> Result<Made> {
         let cache = self.caching_images().await;
         self.cache.set(cache).ok();
         let mut running = JoinSet::new();
@@ -161,12 +161,19 @@ impl Build {
         }
         let made = self.stage(self.plan.target).await?;
         let made = self.squashed(made).await?;
-        let made = self.labelled(made)?;
+        self.labelled(made)
+    }
+
+    /// Enters what was made under its names, and sends it where the request wants it.
+    ///
+    /// # Errors
+    /// It cannot be entered or sent.
+    pub(crate) async fn deliver(self: &Arc<Build>, made: &Made) -> Result<(Arc<Image>, Told)> {
         if self.stays_nowhere() {
             let told = self.exported(&made.draft).await?;
             return Ok((Arc::clone(&made.draft.image), told));
         }
-        let (build, draft) = (Arc::clone(&self), made.draft.clone());
+        let (build, draft) = (Arc::clone(self), made.draft.clone());
         let entered = tokio::task::spawn_blocking(move || {
             let image = build.engine.images.enter_draft(&draft, &build.names)?;
             build.engine.tell_built(&image, &build.names);

@@ -7,9 +7,9 @@ use std::sync::{Arc, Mutex};
 
 use hull_engine::{Engine, Kind};
 use hull_image::reference::Reference;
-use hull_image::{Digest, Image};
+use hull_image::{Digest, Draft, Image};
 
-use crate::build::Build;
+use crate::build::{Build, Made};
 use crate::caches::{KEPT, Places, collect};
 use crate::cancel::{Names, Stop};
 use crate::context::{Context, Folder};
@@ -17,7 +17,7 @@ use crate::dockerfile::lint::{Warning, lint};
 use crate::dockerfile::{self, Dockerfile, Source};
 use crate::failure::{Failure, Result};
 use crate::kept::{Contexts, Missing};
-use crate::logs::Logs;
+use crate::logs::{Logs, Recording};
 use crate::plan::{Plan, plan};
 use crate::progress::{Event, Silence, Tell};
 use crate::request::Request;
@@ -252,7 +252,7 @@ fn names(request: &Request) -> Result<Vec<Reference>> {
     let goes = |output: &crate::output::Output| {
         !output.cache && (output.push || output.archive == Some(crate::output::Archive::Oci))
     };
-    if request.attest.any() && !request.outputs.iter().any(goes) {
+    if request.attest.any() && !request.attest.where_possible && !request.outputs.iter().any(goes) {
         return Err(Failure::invalid(
             "attestations lie beside an image in an index, and one that stays here has none: push it (--push), or have an OCI \
              layout made (-o type=oci)",
@@ -307,11 +307,19 @@ impl Prepared {
         &self.build.source
     }
 
-    /// Builds. What goes on is told meanwhile.
+    /// Builds, and delivers what was made. What goes on is told meanwhile.
     ///
     /// # Errors
     /// A step failed, or the build was stopped.
     pub async fn run(self, tell: Tell) -> Result<Built> {
+        self.make(tell).await?.deliver().await
+    }
+
+    /// Builds, and leaves it to whoever asks whether what was made gets its names and goes anywhere.
+    ///
+    /// # Errors
+    /// A step failed, or the build was stopped.
+    pub async fn make(self, tell: Tell) -> Result<Undelivered> {
         let Prepared { build, stop, logs, .. } = self;
         let Ok(mut build) = Arc::try_unwrap(build) else {
             return Err(Failure::new(Kind::System, "the build has begun already"));
@@ -320,18 +328,80 @@ impl Prepared {
         build.tell = Arc::clone(&recording) as Tell;
         let build = Arc::new(build);
         let running = Arc::clone(&build);
-        let image = tokio::select! {
+        let made = tokio::select! {
             biased;
             () = stop.stopped() => Err(Failure::cancelled()),
-            image = running.run() => image,
+            made = running.make() => made,
         };
         build.close().await;
-        recording.ended(image.as_ref().map(|(image, _)| image.id.to_string()));
-        let unused = build.not_consumed();
-        let (engine, contexts) = (Arc::clone(&build.engine), Arc::clone(&build.contexts));
-        drop(build);
+        let mut undelivered = Undelivered { build, stop, logs, recording, made: None };
+        match made {
+            Ok(made) => {
+                undelivered.made = Some(made);
+                Ok(undelivered)
+            }
+            Err(failure) => {
+                undelivered.recording.ended(Err(&failure));
+                Err(failure)
+            }
+        }
+    }
+}
+
+/// What a build made, without a name yet. Dropped, it stays without.
+pub struct Undelivered {
+    build: Arc<Build>,
+    stop: Stop,
+    logs: Logs,
+    recording: Arc<Recording>,
+    /// None: it was delivered, or nothing was made.
+    made: Option<Made>,
+}
+
+impl Undelivered {
+    /// The image.
+    pub fn draft(&self) -> Option<&Draft> {
+        self.made.as_ref().map(|made| &made.draft)
+    }
+
+    /// The names that it gets, as people write them.
+    pub fn names(&self) -> Vec<String> {
+        self.build.names.iter().map(Reference::familiar).collect()
+    }
+
+    /// Whether it stays on this machine, or only goes elsewhere.
+    pub fn stays(&self) -> bool {
+        !self.build.stays_nowhere()
+    }
+
+    /// Gives it its names, and sends it where the request wants it.
+    ///
+    /// # Errors
+    /// It cannot be entered or sent, or the build was stopped.
+    pub async fn deliver(mut self) -> Result<Built> {
+        let Some(made) = self.made.take() else {
+            return Err(Failure::new(Kind::System, "the build has made nothing"));
+        };
+        let delivered = tokio::select! {
+            biased;
+            () = self.stop.stopped() => Err(Failure::cancelled()),
+            delivered = self.build.deliver(&made) => delivered,
+        };
+        self.recording.ended(delivered.as_ref().map(|(image, _)| image.id.to_string()));
+        let (image, told) = delivered?;
+        Ok(Built { image, unused: self.build.not_consumed(), told })
+    }
+}
+
+impl Drop for Undelivered {
+    fn drop(&mut self) {
+        if let Some(made) = &self.made {
+            self.recording.ended(Ok(made.draft.image.id.to_string()));
+        }
+        let (engine, contexts) = (Arc::clone(&self.build.engine), Arc::clone(&self.build.contexts));
+        let logs = self.logs.clone();
         // Behind: what is used least gives way to what was made now.
-        tokio::task::spawn_blocking(move || {
+        let tidy = move || {
             logs.tidy();
             if let Err(error) = collect(&engine, KEPT) {
                 tracing::warn!(%error, "steps of builds that are not used any more could not be removed");
@@ -339,8 +409,9 @@ impl Prepared {
             if let Err(error) = contexts.collect() {
                 tracing::warn!(%error, "contexts of builds that are not used any more could not be removed");
             }
-        });
-        let (image, told) = image?;
-        Ok(Built { image, unused, told })
+        };
+        if let Ok(runtime) = tokio::runtime::Handle::try_current() {
+            runtime.spawn_blocking(tidy);
+        }
     }
 }

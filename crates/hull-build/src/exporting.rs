@@ -19,7 +19,7 @@ use crate::key::Key;
 use crate::named::Named;
 use crate::output::{self, Archive, Output};
 use crate::plan::Base;
-use crate::progress::Event;
+use crate::progress::{Event, Sink};
 
 /// One way out.
 enum Way {
@@ -34,13 +34,19 @@ impl Build {
     /// Whether the image is asked for in other places alone.
     pub(crate) fn stays_nowhere(&self) -> bool {
         let mut outputs = self.request.outputs.iter().filter(|output| !output.cache).peekable();
-        outputs.peek().is_some() && outputs.all(|output| output.archive.is_some())
+        outputs.peek().is_some() && outputs.all(|output| output.archive.is_some() || output.nowhere)
+    }
+
+    /// Whether some output has a place for what is attested.
+    fn goes_with_statements(&self) -> bool {
+        let outputs = &mut self.request.outputs.iter().filter(|output| !output.cache);
+        outputs.any(|output| output.push || output.archive == Some(Archive::Oci))
     }
 
     /// Sends an image where the request wants it; what is told of it then.
     pub(crate) async fn exported(self: &Arc<Build>, draft: &Draft) -> Result<Told> {
         let image = &draft.image;
-        let statements = match self.request.attest.any() {
+        let statements = match self.request.attest.any() && self.goes_with_statements() {
             true => Box::pin(self.statements(draft)).await?,
             false => Vec::new(),
         };
@@ -79,7 +85,11 @@ impl Build {
                 Way::Archive(number, kind) => Box::pin(self.sent(draft, output, number, kind)).await,
             };
             match exported {
-                Ok(_) if output.cache => {}
+                Ok(sent) if output.cache => {
+                    // As BuildKit's clients look for what to write into the index of a folder.
+                    let manifest = sent.get("containerimage.descriptor").cloned();
+                    told.extend(manifest.map(|manifest| ("cache.manifest".to_owned(), manifest)));
+                }
                 Ok(pushed) => told.extend(pushed),
                 Err(failure) => {
                     self.say(Event::Failed { step });
@@ -101,7 +111,8 @@ impl Build {
         kind: Archive,
     ) -> Result<Told> {
         self.check()?;
-        let mut out = self.tell.output(number).ok_or_else(|| {
+        let taken = |error| Failure::system("send the output", error);
+        let sink = self.tell.output(number).ok_or_else(|| {
             Failure::invalid(
                 "who asks for this build takes no archives: use hull's own client, or save the image",
             )
@@ -111,16 +122,31 @@ impl Build {
             let step = Box::pin(self.step(draft, CreateBody::default())).await?;
             let view = Box::pin(step.view()).await?;
             let view = blocking("send the files", move || {
-                images.export_built(&image, view.root(), &mut *out)?;
+                match sink {
+                    Sink::Archive(mut out) => {
+                        images.export_built(&image, view.root(), &mut *out)?;
+                        out.finish().map_err(taken)?;
+                    }
+                    Sink::Files(files) => {
+                        let without = images.only_mounted_on(&image)?;
+                        files.take(view.root(), &without).map_err(taken)?;
+                    }
+                }
                 Ok(view)
             });
             view.await?.close().await;
             step.remove().await;
             return Ok(Told::new());
         }
+        let Sink::Archive(mut out) = sink else {
+            return Err(Failure::invalid("an image is sent as an archive, and files are asked for"));
+        };
         let (names, dress) = (output.names.clone(), output.dress.clone());
         let descriptor = blocking("send the image", move || {
-            Ok(images.save_built(&image, &names, &dress, kind == Archive::Docker, &mut *out)?)
+            let docker = kind == Archive::Docker;
+            let descriptor = images.save_built(&image, &names, &dress, docker, &mut *out)?;
+            out.finish().map_err(taken)?;
+            Ok(descriptor)
         });
         let descriptor = descriptor.await?;
         let digest = descriptor["digest"].clone();

@@ -43,7 +43,7 @@ mod stage;
 mod underway;
 
 pub use attest::Attest;
-pub use builder::{Builder, Built, Files, Prepared};
+pub use builder::{Builder, Built, Files, Prepared, Undelivered};
 pub use caches::{CacheFolder, Prune};
 pub use cancel::Stop;
 pub use elsewhere::{is_elsewhere, shown};

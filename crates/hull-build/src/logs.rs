@@ -13,7 +13,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
 use crate::failure::{Failure, Result};
-use crate::progress::{Event, Listener, Tell};
+use crate::progress::{Event, Listener, Sink, Tell};
 use crate::request::Request;
 
 /// So many logs are kept, and so many bytes of them; those of the builds that ended last.
@@ -303,7 +303,7 @@ impl Listener for Recording {
         self.tell.room()
     }
 
-    fn output(&self, number: usize) -> Option<Box<dyn Write + Send>> {
+    fn output(&self, number: usize) -> Option<Sink> {
         self.tell.output(number)
     }
 }

@@ -31,6 +31,8 @@ pub struct Output {
     pub push: bool,
     /// It is kept there for later builds' steps, and has no name here by it.
     pub cache: bool,
+    /// It is built for later builds alone.
+    pub nowhere: bool,
     /// It goes to whoever asks, as an archive of this kind.
     pub archive: Option<Archive>,
     /// What goes with it.
@@ -61,16 +63,18 @@ impl Output {
             "local" | "tar" => (false, Some(Archive::Files)),
             "docker" => (false, Some(Archive::Docker)),
             "oci" => (false, Some(Archive::Oci)),
+            "cacheonly" => (false, None),
             other => {
                 return Err(Failure::new(
                     Kind::NotImplemented,
                     format!(
-                        "output type={other} is not supported by hull: it has image, registry, docker, oci, tar and local"
+                        "output type={other} is not supported by hull: it has image, registry, docker, oci, tar, local and cacheonly"
                     ),
                 ));
             }
         };
         let mut output = Output { push, archive, ..Output::default() };
+        output.nowhere = asked.kind == "cacheonly";
         output.cache = asked.attrs.contains_key("cache");
         let mut names = if output.cache { Vec::new() } else { tags.to_vec() };
         for (name, value) in asked.attrs {
@@ -190,6 +194,6 @@ mod tests {
         assert!(message("registry", &[("annotation-index.a", "1")], &["a"]).contains("index annotations"));
         assert!(message("registry", &[("annotation-what.a", "1")], &["a"]).contains("no kind of annotation"));
         assert!(message("registry", &[("nmae", "1")], &["a"]).contains("unexpected key \"nmae\""));
-        assert!(message("cacheonly", &[], &[]).contains("not supported"));
+        assert!(message("vm", &[], &[]).contains("not supported"));
     }
 }

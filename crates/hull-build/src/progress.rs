@@ -1,6 +1,7 @@
 //! What a build tells while it goes on.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
+use std::os::fd::BorrowedFd;
 use std::pin::Pin;
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -91,11 +92,38 @@ pub trait Listener: Send + Sync {
     /// Waits until what was told has been taken, more or less: whoever prints without end waits for who reads it.
     fn room(&self) -> Pin<Box<dyn Future<Output = ()> + Send + '_>>;
 
-    /// Where the output of this number of the request goes, if whoever asks takes it. What is written blocks as long as nobody
-    /// reads; dropped, it has ended.
-    fn output(&self, _number: usize) -> Option<Box<dyn std::io::Write + Send>> {
+    /// Where the output of this number of the request goes, if whoever asks takes it.
+    fn output(&self, _number: usize) -> Option<Sink> {
         None
     }
+}
+
+/// Where an output goes.
+pub enum Sink {
+    /// An archive, piece by piece.
+    Archive(Box<dyn TakesArchive>),
+    /// The files themselves.
+    Files(Box<dyn TakesFiles>),
+}
+
+/// Whoever asks, taking an archive. What is written blocks as long as nobody reads.
+pub trait TakesArchive: std::io::Write + Send {
+    /// All of it was written: waits until whoever asks has taken it, where he says so.
+    ///
+    /// # Errors
+    /// He could not take it.
+    fn finish(self: Box<Self>) -> std::io::Result<()> {
+        Ok(())
+    }
+}
+
+/// Whoever asks, taking files.
+pub trait TakesFiles: Send {
+    /// Sends what is in a folder, but for these paths. Blocks.
+    ///
+    /// # Errors
+    /// The files cannot be read, or he could not take them.
+    fn take(self: Box<Self>, root: BorrowedFd<'_>, without: &HashSet<Vec<u8>>) -> std::io::Result<()>;
 }
 
 /// Where events go.

@@ -1,6 +1,5 @@
 //! The services that a client of the builder calls: the controller's. The gateway's are its neighbour's.
 
-use std::collections::HashMap;
 use std::sync::Arc;
 
 use bollard_buildkit_proto::google::protobuf::Timestamp;
@@ -74,7 +73,11 @@ pub(crate) fn worker() -> WorkerRecord {
     let host = Platform::host();
     WorkerRecord {
         id: "hull".to_owned(),
-        labels: HashMap::from([("org.mobyproject.buildkit.worker.executor".to_owned(), "hull".to_owned())]),
+        // By the name of a snapshotter clients see that images go wherever they are asked for.
+        labels: ["executor", "snapshotter"]
+            .into_iter()
+            .map(|name| (format!("org.mobyproject.buildkit.worker.{name}"), "hull".to_owned()))
+            .collect(),
         platforms: vec![pb::Platform {
             architecture: host.architecture,
             os: host.os,

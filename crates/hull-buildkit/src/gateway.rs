@@ -11,14 +11,16 @@ use base64::engine::general_purpose::STANDARD;
 use bollard_buildkit_proto::google::rpc::Status as RpcStatus;
 use bollard_buildkit_proto::moby::buildkit::v1::apicaps::ApiCap;
 use bollard_buildkit_proto::moby::buildkit::v1::frontend::{
-    InputsResponse, PongResponse, Ref, Result as BuildResult, ReturnRequest, ReturnResponse,
-    SolveRequest as BridgeRequest, SolveResponse as BridgeResponse, WarnResponse, result,
+    CacheOptionsEntry as CacheImport, InputsResponse, PongResponse, Ref, Result as BuildResult,
+    ReturnRequest, ReturnResponse, SolveRequest as BridgeRequest, SolveResponse as BridgeResponse,
+    WarnResponse, result,
 };
-use bollard_buildkit_proto::moby::buildkit::v1::{SolveRequest, SolveResponse};
+use bollard_buildkit_proto::moby::buildkit::v1::{CacheOptionsEntry, SolveRequest, SolveResponse};
 use bollard_buildkit_proto::pb;
 use futures_util::stream;
-use hull_build::{Built, Failure, Output, Stop, output};
+use hull_build::{Failure, Stop};
 use hull_engine::Kind;
+use hull_image::Draft;
 use serde_json::Value;
 use tokio::sync::{Notify, oneshot};
 
@@ -26,9 +28,9 @@ use crate::control::worker;
 use crate::failing::Failed;
 use crate::grpc::server::{Answer, Request};
 use crate::grpc::{Code, Result, Status, framed};
-use crate::job::Ended;
-use crate::order::{NamedPlace, Order, grant, import};
-use crate::results::{definition, made_by, unwise};
+use crate::job::{Ended, Made, deliver};
+use crate::order::{Order, grant};
+use crate::results::{definition, made_by};
 use crate::trace::Trace;
 use crate::{BuildKit, Guard};
 
@@ -55,6 +57,16 @@ const CAPABILITIES: &[&str] = &[
     "gateway.warnings",
 ];
 
+/// What builds can, in the same words.
+const LLB_CAPABILITIES: &[&str] = &[
+    "source.image",
+    "source.local",
+    "file.base",
+    "exporter.image.attestations",
+    "exporter.image.annotations",
+    "exporter.multiple",
+];
+
 /// The builds that clients have under way, by their names and the sockets that they came by.
 #[derive(Default)]
 pub(crate) struct Builds {
@@ -67,15 +79,17 @@ pub(crate) struct Builds {
 type Key = (Option<PathBuf>, String);
 
 /// What a client says that it wants in the end, or how it failed.
-type Returned = std::result::Result<Option<Arc<Built>>, RpcStatus>;
+type Returned = std::result::Result<Option<Box<Made>>, RpcStatus>;
+
+/// What the gateway made, by the names that it gave; once a result is returned, that it was.
+type Results = HashMap<String, (Draft, Option<Box<Made>>)>;
 
 /// One of them.
 struct Build {
     asked: SolveRequest,
     trace: Arc<Trace>,
     stop: Stop,
-    /// What the gateway made, by the names that it gave.
-    made: Mutex<HashMap<String, Arc<Built>>>,
+    made: Mutex<Results>,
     returned: Mutex<Option<oneshot::Sender<Returned>>>,
 }
 
@@ -103,6 +117,15 @@ impl Builds {
     async fn get(&self, socket: Option<PathBuf>, name: &str) -> Result<Arc<Build>> {
         let key = (socket, name.to_owned());
         self.found(name, || self.named().get(&key).cloned()).await
+    }
+
+    /// What a build of the same socket has made that goes on.
+    fn made(&self, socket: Option<PathBuf>, id: &str) -> Option<Draft> {
+        let builds: Vec<Arc<Build>> = {
+            let named = self.named();
+            named.iter().filter(|((of, _), _)| *of == socket).map(|(_, build)| Arc::clone(build)).collect()
+        };
+        builds.iter().find_map(|build| build.made().get(id).map(|(draft, _)| draft.clone()))
     }
 
     /// What is told of the build of a name, also of one that has just ended.
@@ -177,10 +200,10 @@ pub(crate) async fn solve(
     });
     let socket = guard.socket();
     let _named = buildkit.builds.add(socket, Arc::clone(&build))?;
-    let built = match build.asked.frontend.as_str() {
+    let made = match build.asked.frontend.as_str() {
         // The client steers it.
         "" => match returned.await {
-            Ok(Ok(built)) => built,
+            Ok(Ok(made)) => made,
             Ok(Err(status)) => {
                 return Err(Status { code: Code::Unknown, message: status.message, details: status.details });
             }
@@ -188,11 +211,24 @@ pub(crate) async fn solve(
         },
         _ => {
             let attributes = build.asked.frontend_attrs.clone();
-            let ended = build.run(buildkit, &*guard, &attributes, &build.asked.frontend_inputs).await;
+            let inputs = build.asked.frontend_inputs.clone();
+            let ended = build.run(buildkit, &*guard, &attributes, &inputs, &[]).await;
             match ended.map_err(|failed| failed.status())? {
-                Ended::Built(built) => Some(Arc::new(built)),
-                Ended::Checked(..) => None,
+                Ended::Made(made) => Some(made),
+                Ended::Told(..) => None,
             }
+        }
+    };
+    let built = match made {
+        None => None,
+        Some(made) => {
+            let trace = Arc::clone(&build.trace);
+            // A task of its own: where the client is gone it is stopped, and undoes what it has begun.
+            let delivering = tokio::spawn(async move { deliver(&trace, *made).await });
+            let delivered = delivering.await;
+            let delivered =
+                delivered.unwrap_or_else(|error| Err(Failure::system("deliver the image", error).into()));
+            Some(delivered.map_err(|failed| failed.status())?)
         }
     };
     build.trace.end(None);
@@ -200,6 +236,7 @@ pub(crate) async fn solve(
     let told = told.map(|(name, value)| {
         let text = match value {
             Value::String(text) => text.clone(),
+            value if name == "cache.manifest" => value.to_string(),
             // As BuildKit has what is no text.
             value => STANDARD.encode(value.to_string()),
         };
@@ -260,7 +297,7 @@ fn pong() -> PongResponse {
     let capability = |id: &&str| ApiCap { id: (*id).to_owned(), enabled: true, ..ApiCap::default() };
     PongResponse {
         frontend_api_caps: CAPABILITIES.iter().map(capability).collect(),
-        llb_caps: ["source.image", "source.local", "file.base"].iter().map(capability).collect(),
+        llb_caps: LLB_CAPABILITIES.iter().map(capability).collect(),
         workers: vec![worker()],
     }
 }
@@ -280,11 +317,8 @@ fn refuse(asked: &SolveRequest) -> std::result::Result<(), Failure> {
         return unsupported("a policy of sources".to_owned());
     }
     let cache = asked.cache.clone().unwrap_or_default();
-    if let Some(export) = cache.exports.iter().find(|export| export.r#type != "inline") {
-        return unsupported(format!("--cache-to type={} over BuildKit's protocol", export.r#type));
-    }
-    if !cache.export_ref_deprecated.is_empty() {
-        return unsupported("--cache-to type=registry over BuildKit's protocol".to_owned());
+    if !cache.export_ref_deprecated.is_empty() || !cache.import_refs_deprecated.is_empty() {
+        return unsupported("a cache in the words of BuildKit before 0.4".to_owned());
     }
     Ok(())
 }
@@ -321,24 +355,19 @@ impl Build {
             let message = format!("the frontend {} is not supported by hull", asked.frontend);
             return Err(Status::new(Code::Unimplemented, message));
         }
-        let mut attributes = asked.frontend_opt;
-        for import in &asked.cache_imports {
-            let image = import_of(&import.r#type, &import.attrs)?;
-            let list = attributes.entry("cache-from".to_owned()).or_default();
-            if !list.is_empty() {
-                list.push(',');
-            }
-            list.push_str(&image);
-        }
-        let ended = self.run(buildkit, guard, &attributes, &asked.frontend_inputs).await;
+        let import = |entry: CacheImport| CacheOptionsEntry { r#type: entry.r#type, attrs: entry.attrs };
+        let imports: Vec<_> = asked.cache_imports.into_iter().map(import).collect();
+        let ended = self.run(buildkit, guard, &asked.frontend_opt, &asked.frontend_inputs, &imports).await;
         let mut result = BuildResult::default();
         match ended.map_err(|failed| failed.status())? {
-            Ended::Checked(warnings, source) => result.metadata = unwise(&warnings, &source),
-            Ended::Built(built) => {
-                let id = built.image.id.to_string();
-                result.metadata.insert("containerimage.config".to_owned(), built.image.raw_config.to_vec());
+            Ended::Told(told) => result.metadata = told,
+            Ended::Made(made) => {
+                let draft = made.draft().cloned();
+                let draft = draft.ok_or_else(|| Status::new(Code::Internal, "the build has made nothing"))?;
+                let id = draft.image.id.to_string();
+                result.metadata.insert("containerimage.config".to_owned(), draft.image.raw_config.to_vec());
                 let def = Some(definition(&id));
-                self.made().insert(id.clone(), Arc::new(built));
+                self.made().insert(id.clone(), (draft, Some(made)));
                 result.result = Some(result::Result::Ref(Ref { id, def }));
             }
         }
@@ -355,7 +384,7 @@ impl Build {
                     Some(result::Result::Refs(refs)) => refs.refs.into_values().next().map(|one| one.id),
                     _ => None,
                 };
-                Ok(name.and_then(|name| self.made().get(&name).cloned()))
+                Ok(name.and_then(|name| self.made().get_mut(&name)?.1.take()))
             }
         };
         let returned = self.returned.lock().unwrap_or_else(PoisonError::into_inner).take();
@@ -370,8 +399,9 @@ impl Build {
         guard: &dyn Guard,
         attributes: &HashMap<String, String>,
         inputs: &HashMap<String, pb::Definition>,
+        imports: &[CacheOptionsEntry],
     ) -> std::result::Result<Ended, Failed> {
-        let order = self.order(guard, attributes, inputs)?;
+        let order = self.order(buildkit, guard, (attributes, inputs, imports))?;
         let job = buildkit
             .job(&self.asked.session, guard.socket(), Arc::clone(&self.trace), self.stop.clone())
             .await?;
@@ -383,9 +413,13 @@ impl Build {
     /// What the attributes and the solve itself ask, judged.
     fn order(
         &self,
+        buildkit: &Arc<BuildKit>,
         guard: &dyn Guard,
-        attributes: &HashMap<String, String>,
-        inputs: &HashMap<String, pb::Definition>,
+        (attributes, inputs, imports): (
+            &HashMap<String, String>,
+            &HashMap<String, pb::Definition>,
+            &[CacheOptionsEntry],
+        ),
     ) -> std::result::Result<Order, Failure> {
         let mut order = Order::of(attributes)?;
         for (name, value) in attributes {
@@ -397,47 +431,42 @@ impl Build {
                 let what = "is not what another build has made, which is all that hull takes as an input";
                 Failure::new(Kind::NotImplemented, format!("the context {name} {what}"))
             })?;
-            order.named.insert(name.to_owned(), NamedPlace::Made(made));
+            let draft = buildkit.builds.made(guard.socket(), &made).ok_or_else(|| {
+                Failure::invalid(format!("the context {name} is of a build that goes on no more"))
+            })?;
+            order.request.contexts.insert(name.to_ascii_lowercase(), hull_build::Named::Given(draft));
+        }
+        let exporters = exporters(&self.asked);
+        for (number, (kind, attributes)) in exporters.iter().enumerate() {
+            order.export(kind, attributes, number)?;
+        }
+        if exporters.is_empty() {
+            order.keep_only();
+        }
+        let cache = self.asked.cache.iter();
+        for import in cache.clone().flat_map(|cache| &cache.imports).chain(imports) {
+            order.import(&import.r#type, &import.attrs)?;
+        }
+        for export in cache.flat_map(|cache| &cache.exports) {
+            order.export_cache(&export.r#type, &export.attrs)?;
+        }
+        // What is here already need not be fetched.
+        let images = &buildkit.engine.images;
+        let caches = std::mem::take(&mut order.request.cache_from_registry);
+        for name in caches {
+            let here = images.resolve(&name).is_ok();
+            let list =
+                if here { &mut order.request.cache_from } else { &mut order.request.cache_from_registry };
+            list.push(name);
         }
         let request = &mut order.request;
-        for (kind, attributes) in exporters(&self.asked) {
-            // Docker's clients call the image in its own store by another name.
-            let kind = if kind == "moby" { "image" } else { kind }.to_owned();
-            // The image is in Docker's store in any case, which is what this asks for.
-            let wanted = |(name, value): &(&String, &String)| !(*name == "load" && *value == "true");
-            let attrs = attributes.iter().filter(wanted);
-            let attrs = attrs.map(|(name, value)| (name.clone(), value.clone())).collect();
-            request.outputs.push(Output::of(output::Asked { kind, attrs }, &[], false)?);
-        }
-        for import_ in self.asked.cache.iter().flat_map(|cache| &cache.imports) {
-            let reference = import_.attrs.get("ref").map(String::as_str);
-            request.cache_from.push(import(&import_.r#type, reference)?);
-        }
-        refuse_archives(request)?;
         grant(request, &self.asked.entitlements)?;
         guard.judge(request).map_err(Failure::from)?;
         request.socket = guard.socket();
         Ok(order)
     }
 
-    fn made(&self) -> MutexGuard<'_, HashMap<String, Arc<Built>>> {
+    fn made(&self) -> MutexGuard<'_, Results> {
         self.made.lock().unwrap_or_else(PoisonError::into_inner)
     }
-}
-
-/// Archives would have to be sent over the session.
-fn refuse_archives(request: &hull_build::Request) -> std::result::Result<(), Failure> {
-    match request.outputs.iter().any(|output| output.archive.is_some()) {
-        true => Err(Failure::new(
-            Kind::NotImplemented,
-            "an output that is sent to the client (local, tar, oci, docker) is not supported by hull over BuildKit's protocol: \
-             use hull build",
-        )),
-        false => Ok(()),
-    }
-}
-
-fn import_of(kind: &str, attributes: &HashMap<String, String>) -> Result<String> {
-    let reference = attributes.get("ref").map(String::as_str);
-    import(kind, reference).map_err(|failure| Failed::from(failure).status())
 }

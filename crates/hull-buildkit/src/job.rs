@@ -1,25 +1,27 @@
 //! One build that a client ordered: what it needs is asked for over the session, in the order of what is known, and then
 //! hull's builder builds it.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::io::Read;
 use std::path::PathBuf;
 use std::sync::Arc;
 
 use hull_build::context::{Context, Folder};
-use hull_build::dockerfile::lint::Warning;
 use hull_build::dockerfile::{self, Dockerfile, Kind as Instruction, MountKind, Source};
 use hull_build::plan::{Base, Plan, plan};
-use hull_build::progress::Listener;
-use hull_build::{Builder, Built, Failure, Named, Prepared, Request, Secret, Stop, shown};
+use hull_build::{Builder, Built, Failure, Named, Prepared, Request, Secret, Stop, Undelivered, shown};
 use hull_engine::Engine;
+use hull_image::Draft;
 use hull_image::reference::Reference;
 
 use crate::failing::{Failed, failed};
 use crate::filesync::{Contexts, Wanted, receive};
 use crate::order::{NamedPlace, Order, Place};
+use crate::outgoing::{Carrier, Way};
+use crate::results::unwise;
 use crate::session::{Key, Session, Sessions};
 use crate::ssh::Forwarded;
+use crate::store::Blobs;
 use crate::trace::{Trace, Work, definition};
 use crate::upload::Upload;
 
@@ -41,10 +43,43 @@ pub(crate) struct Job {
 
 /// How a build came to its end.
 pub(crate) enum Ended {
-    /// With an image.
-    Built(Built),
-    /// Only what is unwise about the Dockerfile was asked.
-    Checked(Vec<Warning>, Source),
+    /// With an image, which has no name yet and went nowhere.
+    Made(Box<Made>),
+    /// Only something about the Dockerfile was asked: this.
+    Told(HashMap<String, Vec<u8>>),
+}
+
+/// What a build made.
+pub(crate) struct Made {
+    undelivered: Undelivered,
+    source: Source,
+}
+
+impl Made {
+    /// The image.
+    pub(crate) fn draft(&self) -> Option<&Draft> {
+        self.undelivered.draft()
+    }
+}
+
+/// Gives what was made its names, and sends it where it was asked for.
+pub(crate) async fn deliver(trace: &Trace, made: Made) -> Result<Built, Failed> {
+    let Made { undelivered, source } = made;
+    let (names, stays) = (undelivered.names(), undelivered.stays());
+    let delivered = undelivered.deliver().await;
+    match &delivered {
+        Ok(built) => {
+            if stays {
+                let exported = trace.begin("exporting to image");
+                exported.part(&format!("writing image {}", built.image.id));
+                names.iter().for_each(|name| exported.part(&format!("naming to {name}")));
+                exported.done();
+            }
+            trace.end(None);
+        }
+        Err(failure) => trace.end(Some(&failure.message)),
+    }
+    delivered.map_err(|failure| Failed { failure, source: Some(source) })
 }
 
 /// The sessions that folders are on.
@@ -76,20 +111,24 @@ impl Job {
     /// Builds. `archive` is the context, where somebody else than the session has it.
     pub(crate) async fn run(
         &self,
-        order: Order,
+        mut order: Order,
         archive: Option<Box<dyn Read + Send>>,
     ) -> Result<Ended, Failed> {
+        let ways = std::mem::take(&mut order.ways);
         let prepared = tokio::select! {
             biased;
             () = self.stop.stopped() => Err(Failure::cancelled().into()),
             prepared = self.prepared(order, archive) => prepared,
         };
         let ended = match prepared {
-            Ok(prepared) => self.built(prepared).await,
+            Ok(prepared) => self.built(prepared, ways).await,
             Err(failed) => Err(failed),
         };
-        let error = ended.as_ref().err().map(|failed| failed.failure.message.as_str());
-        self.trace.end(error);
+        match &ended {
+            Ok(Ended::Made(_)) => {}
+            Ok(Ended::Told(_)) => self.trace.end(None),
+            Err(failed) => self.trace.end(Some(&failed.failure.message)),
+        }
         ended
     }
 
@@ -99,11 +138,14 @@ impl Job {
         order: Order,
         archive: Option<Box<dyn Read + Send>>,
     ) -> Result<(Prepared, bool), Failed> {
-        let Order { mut request, context, dockerfile, named, sessions } = order;
+        let Order { mut request, context, dockerfile, named, sessions, caches, .. } = order;
         let folders = self.folders(sessions).await?;
         for (name, place) in named {
             let stands_for = self.named(&name, place, &request, &folders).await?;
             request.contexts.insert(name.to_ascii_lowercase(), stands_for);
+        }
+        for (store, digest) in caches {
+            self.cached(store, digest, &mut request).await;
         }
         let definition = match dockerfile.is_empty() {
             true => None,
@@ -123,7 +165,8 @@ impl Job {
         let context = match (context, archive) {
             (_, Some(archive)) => self.unpacked(archive).await?,
             (Place::Upload(path), None) => {
-                self.unpacked(Box::new(Upload::open(&self.session, &path).map_err(failed)?)).await?
+                let (upload, _wanted) = Upload::open(&self.session, &path).map_err(failed)?;
+                self.unpacked(Box::new(upload)).await?
             }
             (Place::Folder(name), None) => {
                 let ignore = definition.and_then(|definition| definition.ignore);
@@ -160,20 +203,21 @@ impl Job {
     }
 
     /// Builds what has been prepared, unless only what is unwise about it was asked.
-    async fn built(&self, (mut prepared, check_only): (Prepared, bool)) -> Result<Ended, Failed> {
+    async fn built(
+        &self,
+        (mut prepared, check_only): (Prepared, bool),
+        ways: Vec<(Way, usize)>,
+    ) -> Result<Ended, Failed> {
         if check_only {
             let warnings = std::mem::take(&mut prepared.warnings);
-            return Ok(Ended::Checked(warnings, prepared.source().clone()));
+            return Ok(Ended::Told(unwise(&warnings, prepared.source())));
         }
         let source = prepared.source().clone();
-        let names = prepared.names();
-        let tell: Arc<dyn Listener> = Arc::clone(&self.trace) as Arc<dyn Listener>;
-        let built = prepared.run(tell).await.map_err(|failure| Failed { failure, source: Some(source) })?;
-        let exported = self.trace.begin("exporting to image");
-        exported.part(&format!("writing image {}", built.image.id));
-        names.iter().for_each(|name| exported.part(&format!("naming to {name}")));
-        exported.done();
-        Ok(Ended::Built(built))
+        let carrier = Carrier { trace: Arc::clone(&self.trace), session: Arc::clone(&self.session), ways };
+        match prepared.make(Arc::new(carrier)).await {
+            Ok(undelivered) => Ok(Ended::Made(Box::new(Made { undelivered, source }))),
+            Err(failure) => Err(Failed { failure, source: Some(source) }),
+        }
     }
 
     /// What a context beside the build's own stands for.
@@ -186,9 +230,11 @@ impl Job {
     ) -> Result<Named, Failure> {
         match place {
             NamedPlace::Image(image) => Ok(Named::Image(image)),
-            NamedPlace::Made(id) => {
-                let image = self.engine.images.resolve(&id)?;
-                Ok(Named::Given(self.engine.images.draft_of(&image)?))
+            NamedPlace::Layout(store, digest) => {
+                let work = self.trace.begin(&format!("[context {name}] load the OCI layout {digest}"));
+                let given = self.layout((store, digest), request).await?;
+                work.done();
+                Ok(Named::Given(given))
             }
             NamedPlace::Address(address) => {
                 let work = self
@@ -204,6 +250,41 @@ impl Job {
                     self.received((&folder, folders.of(&folder)), &work, request, None, None).await?;
                 Ok(Named::Folder(Arc::new(context)))
             }
+        }
+    }
+
+    /// The image of an OCI layout that the client has, whose store and digest these are.
+    async fn layout(&self, (store, digest): (String, String), request: &Request) -> Result<Draft, Failure> {
+        let blobs = Blobs::new(Arc::clone(&self.session), store);
+        let stored = blobs.image(&digest).await.map_err(failed)?;
+        let broken = |error| Failure::system("receive an OCI layout", error);
+        let (mut archive, out) = std::io::pipe().map_err(broken)?;
+        let sending = tokio::task::spawn_blocking(move || blobs.send_layout(&stored, out));
+        let (builder, platform) = (Arc::clone(&self.builder), request.platform.clone());
+        let received = blocking("receive an OCI layout", move || {
+            builder.receive_layout(&mut archive, platform.as_ref())
+        });
+        let received = received.await;
+        // Why it was not sent says more than that it did not come.
+        match (sending.await.map_err(|error| broken(std::io::Error::other(error)))?, received) {
+            (Err(error), Err(_)) if error.kind() != std::io::ErrorKind::BrokenPipe => {
+                Err(Failure::invalid(error.to_string()))
+            }
+            (_, Err(failure)) => Err(failure),
+            (_, Ok(Named::Given(draft))) => Ok(draft),
+            (_, Ok(_)) => Err(Failure::invalid("the OCI layout has no image")),
+        }
+    }
+
+    /// Takes a cache that the client has in a folder. One that cannot be had has nothing to give.
+    async fn cached(&self, store: String, digest: String, request: &mut Request) {
+        let mut work = self.trace.begin(&format!("importing cache manifest from {store}"));
+        match self.layout((store, digest), request).await {
+            Ok(draft) => {
+                request.cache_given.push(draft);
+                work.done();
+            }
+            Err(failure) => work.ended(&failure.message),
         }
     }
 
@@ -376,7 +457,8 @@ impl Job {
 
     /// Asks for secrets and credentials: those that the plan names.
     async fn ask_for_what_is_private(&self, request: &mut Request, plan: &Plan) -> Result<(), Failure> {
-        let mut images: BTreeSet<String> = request.cache_from.iter().cloned().collect();
+        let caches = request.cache_from.iter().chain(&request.cache_from_registry);
+        let mut images: BTreeSet<String> = caches.cloned().collect();
         images.extend(request.contexts.values().filter_map(|named| match named {
             Named::Image(image) => Some(image.clone()),
             _ => None,

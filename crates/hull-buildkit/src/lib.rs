@@ -1,7 +1,9 @@
 //! BuildKit's protocol: what its clients ask of a builder, as builds of hull's.
 //!
 //! - [`BuildKit`]: the sessions and builds of a daemon, and the two connections that clients open.
-//! - `session`: what a build asks of its client, `hijack`: one within another connection; `ssh`, `filesync`, `upload`, [`Archives`]: its files.
+//! - `session`: what a build asks of its client, `hijack`: one within another connection; `ssh`, `filesync`, `upload`, [`Archives`]: its files;
+//!   `store`: its content stores; `patience`: how long it is waited for.
+//! - `outgoing`: what goes to the client.
 //! - `order`: what is asked of the Dockerfile frontend; `job`: one build of it.
 //! - `control`, `gateway`: the services that are answered, method by method; `grpc`: how.
 //! - `trace`: what is told meanwhile; `failing`: what is told when it fails.
@@ -15,9 +17,12 @@ mod grpc;
 mod hijack;
 mod job;
 mod order;
+mod outgoing;
+mod patience;
 mod results;
 mod session;
 mod ssh;
+mod store;
 mod trace;
 mod upload;
 
@@ -39,7 +44,7 @@ pub use session::Greeting;
 use crate::failing::failed;
 use crate::filesync::Contexts;
 use crate::gateway::Builds;
-use crate::job::{Ended, Job};
+use crate::job::{Ended, Job, deliver};
 use crate::session::{Key, Sessions};
 use crate::trace::Trace;
 
@@ -164,9 +169,10 @@ impl Ordered {
     /// # Errors
     /// The build failed.
     pub async fn run(self, archive: Option<Box<dyn Read + Send>>) -> Result<Option<Built>, Failed> {
+        let trace = Arc::clone(&self.job.trace);
         match self.job.run(self.order, archive).await? {
-            Ended::Built(built) => Ok(Some(built)),
-            Ended::Checked(..) => Ok(None),
+            Ended::Made(made) => deliver(&trace, *made).await.map(Some),
+            Ended::Told(..) => Ok(None),
         }
     }
 }

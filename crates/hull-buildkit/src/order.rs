@@ -3,9 +3,11 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
-use hull_build::{Failure, Request};
+use hull_build::{Attest, Failure, Output, Request, output};
 use hull_engine::Kind;
 use hull_engine::model::{HostConfig, Ulimit};
+
+use crate::outgoing::Way;
 
 /// An order of a build, but for who carries it out.
 #[derive(Clone, Debug, Default)]
@@ -20,6 +22,12 @@ pub struct Order {
     pub named: BTreeMap<String, NamedPlace>,
     /// The sessions that folders of the client's are on, where that is not the build's own.
     pub sessions: BTreeMap<String, String>,
+    /// Caches in folders of the client's: their stores, and the digests of what they hold.
+    pub(crate) caches: Vec<(String, String)>,
+    /// How the client takes each output of the request, and by which number it knows it.
+    pub(crate) ways: Vec<(Way, usize)>,
+    /// Attestations, by their kinds.
+    attestations: BTreeMap<String, String>,
 }
 
 /// What a context beside the build's own is.
@@ -31,8 +39,8 @@ pub enum NamedPlace {
     Folder(String),
     /// A git repository, or an address of http or https.
     Address(String),
-    /// What another build has made, by its id.
-    Made(String),
+    /// An image in a content store of the client's: the store, and the image's digest there.
+    Layout(String, String),
 }
 
 /// Where the files of a context come from.
@@ -66,6 +74,11 @@ fn wrong(name: &str, value: &str) -> Failure {
 }
 
 impl Order {
+    /// The order of a build whose files are on the session that it comes with.
+    pub fn new(request: Request) -> Order {
+        Order { request, dockerfile: "dockerfile".to_owned(), ..Order::default() }
+    }
+
     /// Reads the attributes of the frontend.
     ///
     /// # Errors
@@ -85,6 +98,7 @@ impl Order {
         for (name, value) in attributes {
             order.attribute(name, value)?;
         }
+        order.request.attest = Attest::of(&order.attestations)?;
         Ok(order)
     }
 
@@ -121,11 +135,10 @@ impl Order {
             "ulimit" => request.host.resources.ulimits = ulimits(value)?,
             "cgroup-parent" => value.clone_into(&mut request.host.resources.cgroup_parent),
             "cache-from" => {
-                request
-                    .cache_from
-                    .extend(value.split(',').filter(|name| !name.is_empty()).map(str::to_owned));
+                let names = value.split(',').filter(|name| !name.is_empty());
+                request.cache_from_registry.extend(names.map(str::to_owned));
             }
-            "cache-imports" => imports(&mut request.cache_from, value)?,
+            "cache-imports" => self.imports(value)?,
             "requestid" if value == "frontend.lint" => request.check_only = true,
             "requestid" if !value.is_empty() => {
                 return Err(unsupported(&format!("the request {value} to the Dockerfile frontend")));
@@ -164,11 +177,10 @@ impl Order {
             Some(("input-metadata", _)) => Ok(()),
             // Where the source came from, for attestations.
             Some(("vcs", _)) => Ok(()),
-            Some(("attest", what)) if value.contains("disabled=true") => {
-                tracing::debug!(what, "an attestation that nobody wants");
+            Some(("attest", kind)) => {
+                self.attestations.insert(kind.to_owned(), value.to_owned());
                 Ok(())
             }
-            Some(("attest", what)) => Err(unsupported(&format!("an attestation ({what})"))),
             Some(("context", context)) => {
                 let place = match value.split_once(':') {
                     // What it is, comes beside the attributes.
@@ -177,6 +189,13 @@ impl Order {
                         NamedPlace::Image(image.trim_start_matches("//").to_owned())
                     }
                     Some(("local", folder)) => NamedPlace::Folder(folder.to_owned()),
+                    Some(("oci-layout", layout)) => {
+                        let layout = layout.trim_start_matches("//");
+                        let (store, digest) = layout.split_once('@').ok_or_else(|| wrong(name, value))?;
+                        // The digest is what the tag means.
+                        let store = store.split(':').next().unwrap_or(store);
+                        NamedPlace::Layout(format!("oci:{store}"), digest.to_owned())
+                    }
                     _ if hull_build::is_elsewhere(value) => NamedPlace::Address(value.to_owned()),
                     _ => return Err(unsupported(&format!("the named context {context}={value}"))),
                 };
@@ -185,6 +204,120 @@ impl Order {
             }
             _ => Err(unsupported(&format!("the option {name}={value} of the Dockerfile frontend"))),
         }
+    }
+
+    /// Caches to begin with, as JSON.
+    fn imports(&mut self, value: &str) -> Result<(), Failure> {
+        #[derive(serde::Deserialize)]
+        struct Entry {
+            #[serde(rename = "Type", alias = "type", default)]
+            kind: String,
+            #[serde(rename = "Attrs", alias = "attrs", default)]
+            attributes: HashMap<String, String>,
+        }
+        if value.is_empty() {
+            return Ok(());
+        }
+        let entries: Vec<Entry> = serde_json::from_str(value).map_err(|_| wrong("cache-imports", value))?;
+        entries.iter().try_for_each(|entry| self.import(&entry.kind, &entry.attributes))
+    }
+
+    /// A cache to begin with.
+    pub(crate) fn import(&mut self, kind: &str, attributes: &HashMap<String, String>) -> Result<(), Failure> {
+        let of = |name: &str| attributes.get(name).filter(|value| !value.is_empty());
+        match (kind, of("ref"), of("src"), of("digest")) {
+            ("registry", Some(reference), ..) => self.request.cache_from_registry.push(reference.clone()),
+            ("local", _, Some(folder), Some(digest)) => {
+                self.caches.push((format!("local:{folder}"), digest.clone()));
+            }
+            ("local", ..) => return Err(Failure::invalid("local cache importer requires src and digest")),
+            ("registry", ..) => return Err(Failure::invalid("registry cache importer requires ref")),
+            _ => return Err(unsupported(&format!("--cache-from type={kind}"))),
+        }
+        Ok(())
+    }
+
+    /// Where the image's steps are kept for later builds.
+    pub(crate) fn export_cache(
+        &mut self,
+        kind: &str,
+        attributes: &HashMap<String, String>,
+    ) -> Result<(), Failure> {
+        let mut attrs = BTreeMap::from([("cache".to_owned(), "true".to_owned())]);
+        let (mut reference, mut folder) = (None, None);
+        for (name, value) in attributes {
+            match (name.as_str(), value.as_str()) {
+                ("ref", value) => reference = Some(value),
+                ("dest", value) => folder = Some(value),
+                // It is so in any case: steps are in their image's history.
+                ("mode", "min" | "") | ("image-manifest" | "oci-mediatypes", "true" | "1") => {}
+                ("compression", "gzip" | "") | ("force-compression" | "ignore-error", "false" | "0" | "") => {
+                }
+                _ => return Err(unsupported(&format!("{name}={value} of --cache-to type={kind}"))),
+            }
+        }
+        let (kind, way) = match (kind, reference, folder) {
+            // An image has its steps in its history in any case.
+            ("inline", ..) => return Ok(()),
+            ("registry", Some(reference), _) => {
+                attrs.insert("name".to_owned(), reference.to_owned());
+                attrs.insert("push".to_owned(), "true".to_owned());
+                ("image", Way::None)
+            }
+            ("registry", None, _) => return Err(Failure::invalid("registry cache exporter requires ref")),
+            ("local", _, Some(folder)) => ("oci", Way::Store(format!("local:{folder}"))),
+            ("local", _, None) => return Err(Failure::invalid("local cache exporter requires dest")),
+            _ => return Err(unsupported(&format!("--cache-to type={kind}"))),
+        };
+        let asked = output::Asked { kind: kind.to_owned(), attrs };
+        self.add(Output::of(asked, &[], false)?, way, 0);
+        Ok(())
+    }
+
+    /// Where the result goes: this is one of the client's exporters.
+    pub(crate) fn export(
+        &mut self,
+        kind: &str,
+        attributes: &HashMap<String, String>,
+        number: usize,
+    ) -> Result<(), Failure> {
+        let mut attrs: BTreeMap<String, String> =
+            attributes.iter().map(|(name, value)| (name.clone(), value.clone())).collect();
+        let is = |text: Option<String>, what: &str| text.is_some_and(|text| text == what);
+        let unpacked = is(attrs.remove("tar"), "false");
+        let way = match kind {
+            "local" => Way::Files,
+            "oci" | "docker" if unpacked => Way::Store("export".to_owned()),
+            "tar" | "oci" | "docker" => Way::Archive,
+            _ => Way::None,
+        };
+        for (name, value) in [
+            // The image is in Docker's store in any case, which is what this asks for.
+            ("load", "true"),
+            ("unpack", "true"),
+            // There is one platform.
+            ("platform-split", "false"),
+        ] {
+            if attrs.get(name).is_some_and(|given| given == value) {
+                attrs.remove(name);
+            }
+        }
+        // Docker's clients call the image in its own store by another name.
+        let kind = if kind == "moby" { "image" } else { kind }.to_owned();
+        let attested = self.request.attest.any();
+        let output = Output::of(output::Asked { kind, attrs }, &[], attested)?;
+        self.add(output, way, number);
+        Ok(())
+    }
+
+    /// The image is for later builds alone.
+    pub(crate) fn keep_only(&mut self) {
+        self.add(Output { nowhere: true, ..Output::default() }, Way::None, 0);
+    }
+
+    fn add(&mut self, output: Output, way: Way, number: usize) {
+        self.request.outputs.push(output);
+        self.ways.push((way, number));
     }
 }
 
@@ -231,34 +364,6 @@ fn ulimits(value: &str) -> Result<Option<Vec<Ulimit>>, Failure> {
     let limits: Option<Vec<Ulimit>> = limits.map(of).collect();
     let limits = limits.ok_or_else(|| wrong("ulimit", value))?;
     Ok((!limits.is_empty()).then_some(limits))
-}
-
-/// Caches to begin with, as JSON.
-fn imports(from: &mut Vec<String>, value: &str) -> Result<(), Failure> {
-    #[derive(serde::Deserialize)]
-    struct Entry {
-        #[serde(rename = "Type", alias = "type", default)]
-        kind: String,
-        #[serde(rename = "Attrs", alias = "attrs", default)]
-        attributes: HashMap<String, String>,
-    }
-    if value.is_empty() {
-        return Ok(());
-    }
-    let entries: Vec<Entry> = serde_json::from_str(value).map_err(|_| wrong("cache-imports", value))?;
-    for entry in entries {
-        let reference = entry.attributes.get("ref").cloned();
-        from.push(import(&entry.kind, reference.as_deref())?);
-    }
-    Ok(())
-}
-
-/// The image that a cache is in.
-pub(crate) fn import(kind: &str, reference: Option<&str>) -> Result<String, Failure> {
-    match (kind, reference) {
-        ("registry", Some(reference)) => Ok(reference.to_owned()),
-        _ => Err(unsupported(&format!("--cache-from type={kind}"))),
-    }
 }
 
 /// Grants what a client asks for beyond the attributes.
@@ -329,7 +434,7 @@ mod tests {
         let ulimits = request.host.resources.ulimits.unwrap();
         assert_eq!((ulimits[0].soft, ulimits[0].hard, ulimits[1].hard), (1, 2, 3));
         assert_eq!(request.host.resources.cgroup_parent, "/p");
-        let mut caches = request.cache_from;
+        let mut caches = request.cache_from_registry;
         caches.sort();
         assert_eq!(caches, ["x", "y", "z"]);
     }
@@ -340,11 +445,9 @@ mod tests {
             ("never-heard-of", "1"),
             ("build-arg:BUILDKIT_SYNTAX", "someone/frontend"),
             ("source", "someone/frontend"),
-            ("attest:sbom", "generator=x"),
             ("cache-imports", r#"[{"Type":"gha","Attrs":{}}]"#),
             ("context", "input:x"),
             ("platform", "linux/amd64,linux/arm64"),
-            ("context:x", "oci-layout://y"),
         ] {
             let failure = of(&[(name, value)]).unwrap_err();
             assert_eq!(failure.kind, Kind::NotImplemented, "{name}: {failure}");

@@ -14,7 +14,7 @@ use hyper::client::conn::http2;
 use hyper::header::HeaderMap;
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use tokio::io::{AsyncRead, AsyncWrite};
-use tokio::sync::Notify;
+use tokio::sync::{Notify, Semaphore};
 
 use crate::grpc::client::{Call, Caller, Metadata};
 use crate::grpc::{Code, Result, Status};
@@ -27,6 +27,10 @@ const HEALTH: &str = "/grpc.health.v1.Health/Check";
 
 /// How much may be on its way on a stream and on all of a connection, in bytes: contexts come fast.
 const WINDOW: u32 = 4 << 20;
+
+/// So many folders are received at once, and so many by sockets with a policy.
+const TRANSFERS: usize = 64;
+const CONFINED_TRANSFERS: usize = 32;
 
 /// What names a session: its id, and the socket with a policy that it came by.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -49,13 +53,23 @@ pub struct Greeting {
 pub(crate) struct Session {
     greeting: Greeting,
     caller: Caller,
+    /// Places for those who receive files, which take a thread each.
+    pub(crate) transfers: Arc<Semaphore>,
 }
 
 /// The sessions that are open.
-#[derive(Default)]
 pub(crate) struct Sessions {
     open: Mutex<HashMap<Key, Arc<Session>>>,
     opened: Notify,
+    /// Those of sockets with a policy wait for each other alone.
+    transfers: [Arc<Semaphore>; 2],
+}
+
+impl Default for Sessions {
+    fn default() -> Sessions {
+        let transfers = [TRANSFERS, CONFINED_TRANSFERS].map(|places| Arc::new(Semaphore::new(places)));
+        Sessions { open: Mutex::default(), opened: Notify::new(), transfers }
+    }
 }
 
 impl Greeting {
@@ -89,8 +103,9 @@ impl Sessions {
         protocol.initial_stream_window_size(WINDOW).initial_connection_window_size(WINDOW);
         let (caller, connection) = protocol.handshake(TokioIo::new(io)).await?;
         tokio::pin!(connection);
+        let transfers = Arc::clone(&self.transfers[usize::from(socket.is_some())]);
         let key = Key { id: greeting.id.clone(), socket };
-        let session = Arc::new(Session { greeting, caller: Caller::new(caller) });
+        let session = Arc::new(Session { greeting, caller: Caller::new(caller), transfers });
         // Once it answers it has begun to serve: clients whose build is over before that wait for ever.
         let greeting = HealthCheckRequest::default();
         tokio::select! {

@@ -3,16 +3,16 @@
 use std::io::{self, Read};
 
 use bollard_buildkit_proto::moby::upload::v1::BytesMessage;
-use tokio::runtime::Handle;
 
 use crate::grpc::Result;
 use crate::grpc::client::{Call, Receiving, Sending};
+use crate::patience::{Patience, Wanted};
 use crate::session::Session;
 
 /// It, to be read by a thread that may block.
 pub(crate) struct Upload {
     receive: Receiving,
-    runtime: Handle,
+    patience: Patience,
     piece: Vec<u8>,
     at: usize,
     /// The call goes on as long as this is there.
@@ -20,18 +20,19 @@ pub(crate) struct Upload {
 }
 
 impl Upload {
-    /// Asks for what the client has under a path.
-    pub(crate) fn open(session: &Session, path: &str) -> Result<Upload> {
+    /// Asks for what the client has under a path. Reading ends when nobody has the second any more.
+    pub(crate) fn open(session: &Session, path: &str) -> Result<(Upload, Wanted)> {
         let metadata = vec![("urlpath", path.to_owned()), ("urlhost", "buildkit-session".to_owned())];
         let Call { send, receive } = session.call("/moby.upload.v1.Upload/Pull", metadata)?;
-        Ok(Upload { receive, runtime: Handle::current(), piece: Vec::new(), at: 0, _send: send })
+        let (patience, wanted) = Patience::new();
+        Ok((Upload { receive, patience, piece: Vec::new(), at: 0, _send: send }, wanted))
     }
 }
 
 impl Read for Upload {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         while self.at == self.piece.len() {
-            let next = self.runtime.block_on(self.receive.next::<BytesMessage>());
+            let next = self.patience.wait(self.receive.next::<BytesMessage>());
             match next.map_err(|status| io::Error::other(status.message))? {
                 None => return Ok(0),
                 Some(message) => (self.piece, self.at) = (message.data, 0),

@@ -163,8 +163,8 @@ fn files_and_archives_go_to_who_asks() {
         h
         $ printf 'FROM busybox\nRUN exit 3\n' >ctx/Bad; hull build -f ctx/Bad -o type=tar,dest=bad.tar ctx 2>/dev/null; ls bad.tar* 2>/dev/null; hull build -f ctx/Bad -o bad ctx 2>/dev/null; ls bad 2>/dev/null
         [2]
-        $ hull build -o type=cacheonly ctx 2>&1 | tail -1
-        Error response from daemon: output type=cacheonly is not supported by hull: it has image, registry, docker, oci, tar and local
+        $ hull build -o type=vm ctx 2>&1 | tail -1
+        Error response from daemon: output type=vm is not supported by hull: it has image, registry, docker, oci, tar, local and cacheonly
         $ curl -s --unix-socket "${HULL_HOST#unix://}" -X POST -H 'Content-Type: application/x-tar' "http://x/build?outputs=%5B%7B%22Type%22:%22tar%22%7D%5D" | grep -c "without hull's own client"
         1
         $ hull images --format '{{.Repository}}'

@@ -1,9 +1,17 @@
-//! BuildKit's own clients against hull: Docker's client of version 20.10, which has one built in, and buildx. Where they
-//! are not installed the tests say so.
+//! BuildKit's own clients against hull: Docker's client of version 20.10, which has one built in, and buildx.
 
 use std::process::Command;
 
-use hull_tests::{Daemon, Engine};
+use hull_tests::{Daemon, DockerRegistry, Engine, private_network};
+
+/// Whether a machine may be without these clients: the tests fail there unless the environment says so.
+fn missing<T>(what: &str) -> Option<T> {
+    assert!(
+        std::env::var_os("HULL_NO_BUILDKIT_CLIENTS").is_some(),
+        "{what} is not installed: HULL_NO_BUILDKIT_CLIENTS=1 in the environment says that this is meant"
+    );
+    None
+}
 
 /// A Docker client with BuildKit's client built in: later ones have it in a plug-in.
 fn docker() -> Option<&'static str> {
@@ -13,10 +21,7 @@ fn docker() -> Option<&'static str> {
     };
     let old = |docker: &&str| version(docker).is_some_and(|version| version.starts_with("20.10."));
     let found = ["/usr/bin/docker", "/usr/local/bin/docker"].into_iter().find(old);
-    if found.is_none() {
-        eprintln!("not tested: no Docker client of version 20.10 is installed");
-    }
-    found
+    found.or_else(|| missing("a Docker client of version 20.10 (Debian's docker.io)"))
 }
 
 /// buildx, which runs by itself too.
@@ -30,10 +35,18 @@ fn buildx() -> Option<String> {
         format!("{home}/.docker/cli-plugins/docker-buildx"),
     ];
     let found = places.into_iter().find(|place| std::path::Path::new(place).is_file());
-    if found.is_none() {
-        eprintln!("not tested: docker-buildx is not installed");
+    found.or_else(|| missing("docker-buildx (BUILDX names it where it is elsewhere)"))
+}
+
+/// The beginning of a session in which `x` is buildx.
+fn with_buildx() -> Option<String> {
+    if Engine::under_test() != Engine::Hull {
+        return None;
     }
-    found
+    let buildx = buildx()?;
+    Some(format!(
+        "$ export DOCKER_HOST=${{DOCKER_HOST:-$HULL_HOST}} DOCKER_CONFIG=$PWD/config; x() {{ {buildx} \"$@\"; }}"
+    ))
 }
 
 /// Plays a session with each of the clients; `build` is its command.
@@ -163,13 +176,7 @@ fn the_client_s_agent_is_reached_where_it_is_given() {
 
 #[test]
 fn buildx_checks_bakes_and_names_contexts() {
-    let Some(buildx) = buildx() else { return };
-    if Engine::under_test() != Engine::Hull {
-        return;
-    }
-    let begin = format!(
-        "$ export DOCKER_HOST=${{DOCKER_HOST:-$HULL_HOST}} DOCKER_CONFIG=$PWD/config; x() {{ {buildx} \"$@\"; }}"
-    );
+    let Some(begin) = with_buildx() else { return };
     Daemon::start().session(&format!(
         "{begin}\n{}",
         unindented(
@@ -186,6 +193,93 @@ fn buildx_checks_bakes_and_names_contexts() {
         $ x du | grep -c Total; x prune -af >/dev/null; x du | grep Total | tr -d '\t'
         1
         Total:0B
+        "#
+        )
+    ));
+}
+
+#[test]
+fn what_was_built_goes_where_the_client_wants_it() {
+    let Some(begin) = with_buildx() else { return };
+    Daemon::start().session(&format!(
+        "{begin}\n{}",
+        unindented(
+            r#"
+        $ mkdir ctx; printf '%s\n' 'FROM busybox AS b' 'RUN mkdir -p /o/d && echo hi >/o/d/f && ln /o/d/f /o/h && ln -s d/f /o/s && chmod 4750 /o/h && head -c 3000000 /dev/zero >/o/big' 'FROM scratch' 'COPY --from=b /o /' >ctx/Dockerfile
+        $ x build -q -o out ctx >/dev/null; cd out; stat -c '%n %a %F' *; cat s; test d/f -ef h && echo linked; stat -c %s big; cd ..
+        big 644 regular file
+        d 755 directory
+        h 4750 regular file
+        s 777 symbolic link
+        hi
+        linked
+        3000000
+        $ x build -q -o type=tar,dest=o.tar ctx >/dev/null; tar tf o.tar
+        big
+        d/
+        d/f
+        h
+        s
+        $ x build -q -t doc:1 -o type=docker,dest=d.tar ctx >/dev/null; tar xOf d.tar manifest.json | grep -o doc:1; hull image inspect doc:1 2>&1 | grep -ci 'no such image'
+        doc:1
+        1
+        $ hull load -qi d.tar >/dev/null && hull create doc:1 x >/dev/null && echo loaded
+        loaded
+        $ x build -q -o type=oci,dest=lay,tar=false ctx >/dev/null; printf 'FROM lay\nCOPY --from=lay /d/f /g\n' | x build -q --build-context lay=oci-layout://$PWD/lay -o out2 - >/dev/null; cat out2/g out2/h
+        hi
+        hi
+        $ x build -q --provenance mode=max --sbom true -o type=oci,dest=at.tar ctx >/dev/null; for blob in $(tar tf at.tar | grep blobs/sha256/.); do tar xOf at.tar $blob | head -c 9999 | tr -d '\000' | grep -ao '"predicateType":"[^"]*"'; done | sort
+        "predicateType":"https://slsa.dev/provenance/v1"
+        "predicateType":"https://spdx.dev/Document"
+        $ hull rmi -f $(hull images -q --filter dangling=true) >/dev/null 2>&1; x build -q -o type=cacheonly ctx >/dev/null; hull images -q --filter dangling=true | wc -l
+        0
+        $ x build -q -o type=local,dest=o1 -o type=tar,dest=o2.tar ctx >/dev/null; cat o1/d/f; tar xOf o2.tar d/f
+        hi
+        hi
+        $ x build -o type=oci,dest=z.tar,compression=estargz ctx 2>&1 | tail -1 | grep -o 'output type=oci.*'
+        output type=oci: unexpected key "compression"
+        "#
+        )
+    ));
+}
+
+#[test]
+fn caches_go_to_folders_and_registries_and_come_back() {
+    let Some(begin) = with_buildx() else { return };
+    private_network();
+    let folder = tempfile::tempdir().expect("a folder");
+    let _registry = DockerRegistry::start(folder.path(), "127.0.0.1:15212", "");
+    Daemon::start().session(&format!(
+        "{begin}\n{}",
+        unindented(
+            r#"
+        $ mkdir ctx; printf '%s\n' 'FROM busybox' 'RUN head -c 9 /dev/urandom | base64 >/n' >ctx/Dockerfile; forget() { hull rmi -f $(hull images -q --filter reference='c*') >/dev/null; x prune -af >/dev/null; }
+        $ x build -q -t c1 --cache-to type=local,dest=cache ctx >/dev/null; hull run --rm c1 cat /n >n1; forget; x build -q -t c2 --cache-from type=local,src=cache ctx >/dev/null; hull run --rm c2 cat /n | cmp - n1 && echo same
+        same
+        $ forget; x build -q -t c3 ctx >/dev/null; hull run --rm c3 cat /n | cmp -s - n1 || echo another
+        another
+        $ forget; x build -q -t c4 --cache-to type=registry,ref=127.0.0.1:15212/cache ctx >/dev/null; hull run --rm c4 cat /n >n4; forget; x build -q -t c5 --cache-from type=registry,ref=127.0.0.1:15212/cache ctx >/dev/null; hull run --rm c5 cat /n | cmp - n4 && echo same
+        same
+        $ forget; x build -q --push -t 127.0.0.1:15212/app --metadata-file m --provenance false ctx >/dev/null; python3 -c 'import json; m = json.load(open("m")); print(m["containerimage.digest"] != m["containerimage.config.digest"])'; curl -s http://127.0.0.1:15212/v2/app/tags/list
+        True
+        {"name":"app","tags":["latest"]}
+        $ x build --cache-to type=s3,region=a,bucket=b ctx 2>&1 | tail -1 | grep -o 'of --cache-to type=s3.*'
+        of --cache-to type=s3 is not supported by hull
+        "#
+        )
+    ));
+}
+
+#[test]
+fn an_output_that_the_client_cannot_take_fails_its_build() {
+    let Some(begin) = with_buildx() else { return };
+    Daemon::start().session(&format!(
+        "{begin}\n{}",
+        unindented(
+            r#"
+        $ mkdir ctx; printf 'FROM busybox\nRUN mkdir /d && echo 1 >/d/f\n' >ctx/Dockerfile; echo file >out
+        $ x build -o type=local,dest=out/below ctx >log 2>&1 || grep -q 'not a directory' log && echo told
+        told
         "#
         )
     ));

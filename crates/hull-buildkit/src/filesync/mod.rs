@@ -1,23 +1,24 @@
 //! Files of the client's, over its session: it tells what there is, and sends the contents that are asked for.
 
 mod kept;
+mod send;
 mod tree;
 
 use std::collections::{HashMap, VecDeque};
 use std::path::Path;
 
+use crate::failing::failed;
+use crate::grpc::Status;
+use crate::grpc::client::{Call, Metadata, Receiving, Sending};
+use crate::patience::Patience;
+use crate::session::Session;
 use bollard_buildkit_proto::fsutil::types::packet::PacketType;
 use bollard_buildkit_proto::fsutil::types::{Packet, Stat};
 use hull_build::Failure;
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
-use tokio::runtime::Handle;
-
-use crate::failing::failed;
-use crate::grpc::Status;
-use crate::grpc::client::{Call, Metadata, Receiving, Sending};
-use crate::session::Session;
 
 pub(crate) use kept::Contexts;
+pub(crate) use send::send;
 use tree::Tree;
 
 /// The method that sends a folder's files.
@@ -84,12 +85,14 @@ pub(crate) async fn receive(
     before: HashMap<String, Stat>,
     told: impl Fn(u64) + Send + 'static,
 ) -> Result<Vec<Stat>, Failure> {
+    // Each has a thread while it goes on: those that wait for one have none.
+    let _place = session.transfers.acquire().await;
     let Call { send, receive } = session.call(DIFF_COPY, wanted.metadata()).map_err(failed)?;
+    let (patience, _wanted) = Patience::new();
     let folder = folder.to_owned();
-    let runtime = Handle::current();
     let received = tokio::task::spawn_blocking(move || {
         let tree = Tree::open(&folder, before)?;
-        Transfer { send, receive, runtime, tree, queue: VecDeque::new(), coming: HashMap::new() }.run(told)
+        Transfer { send, receive, patience, tree, queue: VecDeque::new(), coming: HashMap::new() }.run(told)
     });
     received.await.unwrap_or_else(|error| Err(Failure::system("receive the build context", error)))
 }
@@ -98,7 +101,7 @@ pub(crate) async fn receive(
 struct Transfer {
     send: Sending,
     receive: Receiving,
-    runtime: Handle,
+    patience: Patience,
     tree: Tree,
     /// Files whose contents are to be asked for.
     queue: VecDeque<(u32, Stat)>,
@@ -111,7 +114,7 @@ impl Transfer {
         let (mut number, mut all_told, mut finished, mut bytes) = (0, false, false, 0);
         loop {
             let packet: Option<Packet> =
-                self.runtime.block_on(self.receive.next()).map_err(|status| broken(&status))?;
+                self.patience.wait(self.receive.next()).map_err(|status| broken(&status))?;
             let Some(packet) = packet else {
                 return match finished {
                     true => self.tree.finish(),

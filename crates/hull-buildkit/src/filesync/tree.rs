@@ -14,17 +14,23 @@ use rustix::fs::{
 use rustix::io::Errno;
 
 /// The kinds of files in Go's words for modes.
-mod go {
-    pub(super) const DIR: u32 = 1 << 31;
-    pub(super) const SYMLINK: u32 = 1 << 27;
-    pub(super) const DEVICE: u32 = 1 << 26;
-    pub(super) const PIPE: u32 = 1 << 25;
-    pub(super) const SOCKET: u32 = 1 << 24;
-    pub(super) const SETUID: u32 = 1 << 23;
-    pub(super) const SETGID: u32 = 1 << 22;
-    pub(super) const CHAR_DEVICE: u32 = 1 << 21;
-    pub(super) const STICKY: u32 = 1 << 20;
-    pub(super) const IRREGULAR: u32 = 1 << 19;
+pub(super) mod go {
+    pub(in crate::filesync) const DIR: u32 = 1 << 31;
+    pub(in crate::filesync) const SYMLINK: u32 = 1 << 27;
+    pub(in crate::filesync) const DEVICE: u32 = 1 << 26;
+    pub(in crate::filesync) const PIPE: u32 = 1 << 25;
+    pub(in crate::filesync) const SOCKET: u32 = 1 << 24;
+    pub(in crate::filesync) const SETUID: u32 = 1 << 23;
+    pub(in crate::filesync) const SETGID: u32 = 1 << 22;
+    pub(in crate::filesync) const CHAR_DEVICE: u32 = 1 << 21;
+    pub(in crate::filesync) const STICKY: u32 = 1 << 20;
+    pub(in crate::filesync) const IRREGULAR: u32 = 1 << 19;
+
+    /// The bits of a kernel's mode that stand elsewhere in Go's.
+    pub(in crate::filesync) fn special(mode: u32) -> u32 {
+        let bits = [(0o4000, SETUID), (0o2000, SETGID), (0o1000, STICKY)];
+        bits.into_iter().filter(|(bit, _)| mode & bit != 0).map(|(_, flag)| flag).sum()
+    }
 }
 
 /// A kind of file.

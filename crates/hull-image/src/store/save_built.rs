@@ -92,6 +92,16 @@ impl Store {
     /// # Errors
     /// They cannot be read, or nobody reads.
     pub fn export_built(&self, image: &Image, root: BorrowedFd<'_>, out: &mut dyn Write) -> Result<()> {
+        let without = self.only_mounted_on(image)?;
+        let packer = Packer::new(io::BufWriter::with_capacity(256 * 1024, out), true).without(without);
+        crate::archive::export_with(root, packer)
+    }
+
+    /// The paths in an image's view that are there only to be mounted on.
+    ///
+    /// # Errors
+    /// A layer is not any more what it was.
+    pub fn only_mounted_on(&self, image: &Image) -> Result<HashSet<Vec<u8>>> {
         let mut without = HashSet::new();
         for place in super::init::places() {
             match self.parts_at(image, place) {
@@ -102,8 +112,7 @@ impl Store {
                 Err(error) => return Err(error),
             }
         }
-        let packer = Packer::new(io::BufWriter::with_capacity(256 * 1024, out), true).without(without);
-        crate::archive::export_with(root, packer)
+        Ok(without)
     }
 
     /// Makes one layer of all that an image's view has beyond its lowest layers, which stay. None where that is nothing.

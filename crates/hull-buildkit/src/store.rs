@@ -1,0 +1,317 @@
+//! A content store of the client's, over its session: caches and OCI layouts in folders are read and written there, by
+//! containerd's protocol.
+
+use std::collections::HashMap;
+use std::io::{self, Read};
+use std::sync::Arc;
+
+use hull_image::Digest;
+use prost::Message;
+use serde_json::{Value, json};
+use tokio::runtime::Handle;
+
+use crate::grpc::client::{Call, Metadata, Receiving};
+use crate::grpc::{Code, Result, Status};
+use crate::session::Session;
+
+const WRITE: &str = "/containerd.services.content.v1.Content/Write";
+const READ: &str = "/containerd.services.content.v1.Content/Read";
+
+/// How much of a blob goes at a time.
+const PIECE: usize = 512 << 10;
+
+/// The longest manifest or index that is read, in bytes.
+const MANIFEST_LIMIT: usize = 4 << 20;
+
+/// So many manifests of an index are looked at.
+const MANIFESTS: usize = 64;
+
+#[derive(Clone, PartialEq, Message)]
+struct ReadRequest {
+    #[prost(string, tag = "1")]
+    digest: String,
+    #[prost(int64, tag = "2")]
+    offset: i64,
+    #[prost(int64, tag = "3")]
+    size: i64,
+}
+
+#[derive(Clone, PartialEq, Message)]
+struct ReadResponse {
+    #[prost(int64, tag = "1")]
+    offset: i64,
+    #[prost(bytes = "vec", tag = "2")]
+    data: Vec<u8>,
+}
+
+#[derive(Clone, PartialEq, Message)]
+struct WriteRequest {
+    /// 0 asks for the state, 1 writes, 2 commits.
+    #[prost(int32, tag = "1")]
+    action: i32,
+    #[prost(string, tag = "2")]
+    name: String,
+    #[prost(int64, tag = "3")]
+    total: i64,
+    #[prost(string, tag = "4")]
+    expected: String,
+    #[prost(int64, tag = "5")]
+    offset: i64,
+    #[prost(bytes = "vec", tag = "6")]
+    data: Vec<u8>,
+    #[prost(map = "string, string", tag = "7")]
+    labels: HashMap<String, String>,
+}
+
+#[derive(Clone, PartialEq, Message)]
+struct WriteResponse {
+    #[prost(int32, tag = "1")]
+    action: i32,
+    #[prost(int64, tag = "4")]
+    offset: i64,
+    #[prost(int64, tag = "5")]
+    total: i64,
+    #[prost(string, tag = "6")]
+    digest: String,
+}
+
+const WRITES: i32 = 1;
+const COMMITS: i32 = 2;
+
+/// The store of a name.
+#[derive(Clone)]
+pub(crate) struct Blobs {
+    session: Arc<Session>,
+    name: String,
+}
+
+fn other(status: Status) -> io::Error {
+    io::Error::other(status.message)
+}
+
+fn malformed(what: &str) -> Status {
+    Status::new(Code::InvalidArgument, format!("the client's store: {what}"))
+}
+
+impl Blobs {
+    pub(crate) fn new(session: Arc<Session>, name: String) -> Blobs {
+        Blobs { session, name }
+    }
+
+    fn metadata(&self) -> Metadata {
+        vec![("buildkit-attachable-store-id", self.name.clone())]
+    }
+
+    /// Writes the blobs of an OCI layout that comes as an archive. Blocks.
+    pub(crate) fn take_layout(&self, archive: impl Read) -> io::Result<()> {
+        let runtime = Handle::current();
+        let mut archive = tar::Archive::new(archive);
+        for entry in archive.entries()? {
+            let mut entry = entry?;
+            let path = entry.path()?.to_string_lossy().into_owned();
+            let Some(hex) = path.strip_prefix("blobs/sha256/").filter(|hex| !hex.is_empty()) else {
+                continue;
+            };
+            let (digest, size) = (format!("sha256:{hex}"), entry.size());
+            self.write(&digest, size, &mut entry, &runtime)?;
+        }
+        // What pads the archive is read too: its writer waits for that.
+        io::copy(&mut archive.into_inner(), &mut io::sink())?;
+        Ok(())
+    }
+
+    fn write(&self, digest: &str, size: u64, data: &mut impl Read, runtime: &Handle) -> io::Result<()> {
+        let Call { send, mut receive } = self.session.call(WRITE, self.metadata()).map_err(other)?;
+        let total = i64::try_from(size).unwrap_or(i64::MAX);
+        let mut offset = 0;
+        let mut buffer = vec![0; PIECE];
+        loop {
+            let count = data.read(&mut buffer)?;
+            let action = if count == 0 { COMMITS } else { WRITES };
+            let request = WriteRequest {
+                action,
+                name: digest.to_owned(),
+                total,
+                expected: digest.to_owned(),
+                offset,
+                data: buffer[..count].to_vec(),
+                labels: HashMap::new(),
+            };
+            offset += i64::try_from(count).unwrap_or_default();
+            let sent = send.send_blocking(&request);
+            match runtime.block_on(receive.next::<WriteResponse>()) {
+                Ok(Some(_)) => sent.map_err(other)?,
+                // It has this one.
+                Err(status) if status.code == Code::AlreadyExists => return Ok(()),
+                Err(status) => return Err(other(status)),
+                Ok(None) => return Err(io::Error::other("the client's store ended early")),
+            }
+            if count == 0 {
+                return Ok(());
+            }
+        }
+    }
+
+    /// A blob, piece by piece, which is compared with its digest as it comes.
+    fn read(&self, digest: &str) -> Result<Reading> {
+        let wanted = digest.parse().map_err(|_| malformed(&format!("{digest:?} is no digest")))?;
+        let Call { send, receive } = self.session.call(READ, self.metadata())?;
+        let request = ReadRequest { digest: digest.to_owned(), ..ReadRequest::default() };
+        Ok(Reading { send: Some((send, request)), receive, wanted, hash: Default::default() })
+    }
+
+    /// A short blob.
+    async fn document(&self, digest: &str) -> Result<Vec<u8>> {
+        let mut reading = self.read(digest)?;
+        let mut bytes = Vec::new();
+        while let Some(piece) = reading.next().await? {
+            bytes.extend(piece);
+            if bytes.len() > MANIFEST_LIMIT {
+                return Err(malformed(&format!("{digest} is too long for a manifest")));
+            }
+        }
+        Ok(bytes)
+    }
+
+    /// What an image in the store is made of: digests with sizes, those that are named before those that name them, and what
+    /// names it.
+    pub(crate) async fn image(&self, digest: &str) -> Result<Stored> {
+        let top = self.document(digest).await?;
+        let mut stored = Stored { blobs: Vec::new(), index: Value::Null };
+        let manifest = parsed(&top)?;
+        let media_type =
+            manifest["mediaType"].as_str().unwrap_or("application/vnd.oci.image.manifest.v1+json");
+        stored.index = json!({
+            "schemaVersion": 2,
+            "mediaType": "application/vnd.oci.image.index.v1+json",
+            "manifests": [{ "mediaType": media_type, "digest": digest, "size": top.len() }],
+        });
+        match manifest["manifests"].as_array() {
+            None => stored.parts(&manifest)?,
+            Some(manifests) => {
+                for inner in manifests.iter().take(MANIFESTS) {
+                    let (inner, size) = described(inner)?;
+                    stored.parts(&parsed(&self.document(&inner).await?)?)?;
+                    stored.blobs.push((inner, size));
+                }
+            }
+        }
+        stored.blobs.push((digest.to_owned(), top.len() as u64));
+        Ok(stored)
+    }
+
+    /// Writes an image of the store as an archive that is an OCI layout. Blocks.
+    pub(crate) fn send_layout(&self, stored: &Stored, out: impl io::Write) -> io::Result<()> {
+        let runtime = Handle::current();
+        let mut archive = tar::Builder::new(out);
+        let header = |size| {
+            let mut header = tar::Header::new_ustar();
+            header.set_size(size);
+            header.set_mode(0o644);
+            header
+        };
+        let mut file =
+            |name: &str, bytes: &[u8]| archive.append_data(&mut header(bytes.len() as u64), name, bytes);
+        file("oci-layout", json!({ "imageLayoutVersion": "1.0.0" }).to_string().as_bytes())?;
+        file("index.json", stored.index.to_string().as_bytes())?;
+        for (digest, size) in &stored.blobs {
+            let reading = self.read(digest).map_err(other)?;
+            let mut blob = Blob { reading, runtime: runtime.clone(), piece: Vec::new(), at: 0 };
+            let name = format!("blobs/{}", digest.replacen(':', "/", 1));
+            archive.append_data(&mut header(*size), name, blob.by_ref().take(*size))?;
+            // At its end it is compared with its digest.
+            if blob.read(&mut [0])? != 0 {
+                return Err(io::Error::other(format!(
+                    "the client's store: {digest} is longer than it is said to be"
+                )));
+            }
+        }
+        archive.finish()
+    }
+}
+
+/// An image of a store.
+pub(crate) struct Stored {
+    blobs: Vec<(String, u64)>,
+    index: Value,
+}
+
+impl Stored {
+    /// Configuration and layers.
+    fn parts(&mut self, manifest: &Value) -> Result<()> {
+        let layers = manifest["layers"].as_array().map(Vec::as_slice).unwrap_or_default();
+        for part in [&manifest["config"]].into_iter().chain(layers) {
+            let part = described(part)?;
+            if !self.blobs.contains(&part) {
+                self.blobs.push(part);
+            }
+        }
+        Ok(())
+    }
+}
+
+fn parsed(bytes: &[u8]) -> Result<Value> {
+    serde_json::from_slice(bytes).map_err(|error| malformed(&format!("a malformed manifest: {error}")))
+}
+
+fn described(part: &Value) -> Result<(String, u64)> {
+    let digest = part["digest"].as_str().filter(|text| text.parse::<Digest>().is_ok());
+    match (digest, part["size"].as_u64()) {
+        (Some(digest), Some(size)) => Ok((digest.to_owned(), size)),
+        _ => Err(malformed("a manifest without digests and sizes")),
+    }
+}
+
+/// A blob that comes.
+struct Reading {
+    send: Option<(crate::grpc::client::Sending, ReadRequest)>,
+    receive: Receiving,
+    wanted: Digest,
+    hash: sha2::Sha256,
+}
+
+impl Reading {
+    async fn next(&mut self) -> Result<Option<Vec<u8>>> {
+        use sha2::Digest as _;
+        if let Some((send, request)) = self.send.take() {
+            send.send(&request).await?;
+        }
+        match self.receive.next::<ReadResponse>().await? {
+            Some(ReadResponse { data, .. }) => {
+                self.hash.update(&data);
+                Ok(Some(data))
+            }
+            None => {
+                let found = std::mem::take(&mut self.hash).finalize();
+                let hex: String = found.iter().map(|byte| format!("{byte:02x}")).collect();
+                match hex == self.wanted.hex() {
+                    true => Ok(None),
+                    false => Err(malformed(&format!("{} is not what its digest says", self.wanted))),
+                }
+            }
+        }
+    }
+}
+
+/// The same, to be read by a thread that may block.
+struct Blob {
+    reading: Reading,
+    runtime: Handle,
+    piece: Vec<u8>,
+    at: usize,
+}
+
+impl Read for Blob {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        while self.at == self.piece.len() {
+            match self.runtime.block_on(self.reading.next()).map_err(other)? {
+                Some(piece) => (self.piece, self.at) = (piece, 0),
+                None => return Ok(0),
+            }
+        }
+        let count = buffer.len().min(self.piece.len() - self.at);
+        buffer[..count].copy_from_slice(&self.piece[self.at..self.at + count]);
+        self.at += count;
+        Ok(count)
+    }
+}
