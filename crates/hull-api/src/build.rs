@@ -18,7 +18,7 @@ use serde_json::json;
 use crate::blocking::{self, BodyReader};
 use crate::build_answer::{AsClassic, Events, Lines, Quiet};
 use crate::build_preface::{preface, received};
-use crate::build_query::{asked, refuse};
+use crate::build_query::{asked, field, refuse};
 use crate::http::{self, Request, Response};
 use crate::policy::{Guard, Judged as _};
 
@@ -63,6 +63,11 @@ pub(crate) async fn build(mut request: Request) -> Result<Response> {
     }
     judged(&request.engine, request.guard.as_ref(), &mut asked)?;
     let query = &request.query;
+    let agents: Vec<String> = field(query, "agents")?;
+    if let Some(session) = query.text("session").filter(|_| !agents.is_empty()) {
+        let found = request.buildkit.agents(session, asked.socket.clone(), &agents).await;
+        asked.agents = found.map_err(|failure| refused(&failure))?;
+    }
     let (events, quiet) = (query.text("progress") == Some("events"), query.flag("q"));
     let check_only = query.flag("check");
     // Archives are in the answer beside its lines, for clients that know of frames.

@@ -19,7 +19,7 @@ pub(crate) fn refuse(query: &Query) -> Result<()> {
 }
 
 /// JSON in a query's field.
-fn field<T: DeserializeOwned + Default>(query: &Query, name: &str) -> Result<T> {
+pub(crate) fn field<T: DeserializeOwned + Default>(query: &Query, name: &str) -> Result<T> {
     let Some(text) = query.text(name) else { return Ok(T::default()) };
     let parsed: Option<T> = serde_json::from_str(text)
         .map_err(|error| Error::invalid(format!("the query's {name}={text:?} is malformed: {error}")))?;

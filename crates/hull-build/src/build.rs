@@ -83,6 +83,9 @@ impl Origin {
 /// An [`Origin`], once somebody has opened it.
 pub type Opened = Arc<OnceCell<Result<Arc<Origin>>>>;
 
+/// Arguments with their values.
+pub(crate) type Declared = BTreeMap<String, Option<String>>;
+
 /// A build that goes on.
 pub struct Build {
     /// The engine.
@@ -119,6 +122,8 @@ pub struct Build {
     pub cache: OnceCell<Vec<Draft>>,
     /// Build arguments that some stage declares.
     pub consumed: Mutex<BTreeSet<String>>,
+    /// The arguments that each stage has declared, with their values, once it is made.
+    pub(crate) declared: Mutex<HashMap<usize, Declared>>,
     /// The steps that this build itself has done: two of its stages that do the same do it once, whatever of earlier
     /// builds may be used.
     pub done: Mutex<HashSet<Digest>>,
@@ -198,6 +203,17 @@ impl Build {
     /// history), and whoever may not have the machine must not decide what those build who may.
     pub fn key_of(&self, kind: &str) -> Key {
         key_of(kind, self.request.socket.as_deref())
+    }
+
+    /// The arguments that a stage has declared.
+    pub(crate) fn declared(&self, stage: usize) -> Declared {
+        let declared = self.declared.lock().unwrap_or_else(PoisonError::into_inner);
+        declared.get(&stage).cloned().unwrap_or_default()
+    }
+
+    /// Notes the arguments that a stage has declared.
+    pub(crate) fn declares(&self, stage: usize, arguments: Declared) {
+        self.declared.lock().unwrap_or_else(PoisonError::into_inner).insert(stage, arguments);
     }
 
     /// Whether this build itself has done this step.
@@ -415,7 +431,8 @@ impl Build {
             consumed.contains(name)
                 || self.plan.globals.contains_key(name)
                 || crate::dockerfile::lint::PREDEFINED.contains(&name.as_str())
-                || matches!(name.as_str(), "SOURCE_DATE_EPOCH" | "BUILDKIT_INLINE_CACHE")
+                || name == "SOURCE_DATE_EPOCH"
+                || name.starts_with("BUILDKIT_")
         };
         self.request.build_args.keys().filter(|name| !known(name)).cloned().collect()
     }

@@ -1,6 +1,6 @@
 //! The builder: what outlives one build, and the builds that go on.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io::Read;
 use std::path::Path;
 use std::sync::{Arc, Mutex};
@@ -13,9 +13,10 @@ use crate::build::{Build, Made};
 use crate::caches::{KEPT, Places, collect};
 use crate::cancel::{Names, Stop};
 use crate::context::{Context, Folder};
-use crate::dockerfile::lint::{Warning, lint};
+use crate::dockerfile::lint::{Around, Check, Warning, lint};
 use crate::dockerfile::{self, Dockerfile, Source};
 use crate::failure::{Failure, Result};
+use crate::ignore::Ignore;
 use crate::kept::{Contexts, Missing};
 use crate::logs::{Logs, Recording};
 use crate::plan::{Plan, plan};
@@ -150,12 +151,19 @@ impl Builder {
     pub fn prepare_with(&self, request: Request, context: Context, stop: &Stop) -> Result<Prepared> {
         let names = names(&request)?;
         let (source, file) = read(&request, &context)?;
-        let warnings = lint(&file, &|stage| self.inherited(&file, stage))
-            .map_err(|message| Failure::of_mistake(&check_mistake(&file, message), &source))?;
-        if let Some(first) = warnings.first().filter(|_| is_error(&file)) {
-            let mistake =
-                dockerfile::Mistake::at(first.at, format!("lint violation found for rules: {}", first.rule));
-            return Err(Failure::of_mistake(&mistake, &source));
+        let wrong = |message| Failure::of_mistake(&check_mistake(&file, message), &source);
+        let check = Check::of(&file, &request.build_args).map_err(wrong)?;
+        let ignored = ignored(&source, &context)?;
+        let around = Around {
+            inherited: &|stage| self.inherited(&file, stage),
+            ignored: &|path| ignored.excludes(path.as_bytes()),
+        };
+        let warnings = lint(&file, &check, &around);
+        if let Some(first) = warnings.first().filter(|_| check.error && !request.check_only) {
+            let rules: BTreeSet<&str> = warnings.iter().map(|warning| warning.rule).collect();
+            let rules: Vec<&str> = rules.into_iter().collect();
+            let message = format!("lint violation found for rules: {}", rules.join(", "));
+            return Err(Failure::of_mistake(&dockerfile::Mistake::at(first.at, message), &source));
         }
         let plan = plan(&file, &request).map_err(|mistake| Failure::of_mistake(&mistake, &source))?;
         let build = Build {
@@ -174,6 +182,7 @@ impl Builder {
             started: jiff::Timestamp::now().to_string(),
             materials: Mutex::default(),
             consumed: Mutex::default(),
+            declared: Mutex::default(),
             done: Mutex::default(),
             cache: tokio::sync::OnceCell::new(),
             request,
@@ -230,9 +239,11 @@ impl Builder {
     }
 }
 
-fn is_error(file: &Dockerfile) -> bool {
-    let check = file.directives.check.as_ref();
-    check.is_some_and(|(text, _)| dockerfile::lint::Check::parse(text).is_ok_and(|check| check.error))
+/// What the context is said to be without.
+fn ignored(source: &Source, context: &Context) -> Result<Ignore> {
+    let own = context.text(&format!("{}.dockerignore", source.name)).ok().flatten();
+    let text = own.or_else(|| context.text(".dockerignore").ok().flatten());
+    Ignore::parse(&text.unwrap_or_default()).map_err(Failure::invalid)
 }
 
 fn check_mistake(file: &Dockerfile, message: String) -> dockerfile::Mistake {
@@ -300,6 +311,11 @@ impl Prepared {
     /// The names that the image gets, as people write them.
     pub fn names(&self) -> Vec<String> {
         self.build.names.iter().map(Reference::familiar).collect()
+    }
+
+    /// What is asked.
+    pub fn request(&self) -> &Request {
+        &self.build.request
     }
 
     /// The Dockerfile.

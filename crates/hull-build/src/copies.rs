@@ -197,7 +197,11 @@ impl Wanted {
         let mut placed = Vec::new();
         for source in &self.sources {
             let (pivot, pattern) = match source.split_once("/./").filter(|_| self.parents) {
-                Some((before, after)) => (format!("{before}/"), format!("{before}/{after}")),
+                Some((before, after)) => {
+                    // Files are named by plain paths.
+                    let parts = before.split('/').filter(|part| !matches!(*part, "" | "."));
+                    (parts.map(|part| format!("{part}/")).collect(), format!("{before}/{after}"))
+                }
                 None => (String::new(), source.clone()),
             };
             let missing = |error: hull_image::Error| {

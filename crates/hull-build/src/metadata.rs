@@ -93,7 +93,8 @@ pub fn change(
             let mut all = Vec::new();
             for text in written {
                 for port in expander.words(text).map_err(wrong)? {
-                    all.extend(ports(&port)?);
+                    // An address and a port of the host's mean nothing here, and are told of by the check.
+                    all.extend(ports(port.rsplit(':').next().unwrap_or(&port))?);
                 }
             }
             all.sort();
@@ -237,6 +238,8 @@ mod tests {
         let config = made("ENV abc=hello\nENV abc=bye def=$abc\nENV ghi=$abc").unwrap().config.unwrap();
         assert_eq!(config.env, ["abc=bye", "def=hello", "ghi=bye"]);
         assert!(made("EXPOSE x").is_err());
+        let exposed = made("EXPOSE 127.0.0.1:81:80/udp [::1]:82:83").unwrap().config.unwrap().exposed_ports;
+        assert_eq!(exposed.keys().collect::<Vec<_>>(), ["80/udp", "83/tcp"]);
         assert!(made("STOPSIGNAL NOPE").is_err());
         assert!(made("WORKDIR $NO").is_err());
     }

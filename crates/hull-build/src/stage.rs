@@ -79,16 +79,19 @@ pub(crate) async fn run(build: Arc<Build>, index: usize) -> Result<Made> {
             return Err(failure.at(from.at, from.last_line));
         }
     };
-    let triggers = match &planned.base {
-        Base::Image(_) | Base::Context(_) => made.draft.image.container_config().on_build,
-        _ => Vec::new(),
+    // Those of a stage below are this one's, too, and go no further.
+    let triggers = made.draft.image.container_config().on_build;
+    // What a stage below has declared is seen here.
+    let arguments = match &planned.base {
+        Base::Stage(below) => build.declared(*below),
+        _ => BTreeMap::new(),
     };
     tell_done(&build, first, &made, false, begun.elapsed());
     let mut stage = Stage {
         build: Arc::clone(&build),
         index,
         made,
-        arguments: BTreeMap::new(),
+        arguments,
         fresh: build.request.no_cache || build.plan.is_among(index, &build.request.no_cache_filter),
         cmd_set: false,
         step: first,
@@ -113,6 +116,7 @@ pub(crate) async fn run(build: Arc<Build>, index: usize) -> Result<Made> {
         }
     }
     build.say(Event::Stage { stage: index });
+    build.declares(index, stage.arguments);
     Ok(stage.made)
 }
 

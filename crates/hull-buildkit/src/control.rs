@@ -6,7 +6,8 @@ use bollard_buildkit_proto::google::protobuf::Timestamp;
 use bollard_buildkit_proto::health::{HealthCheckResponse, health_check_response::ServingStatus};
 use bollard_buildkit_proto::moby::buildkit::v1::types::{BuildkitVersion, WorkerRecord};
 use bollard_buildkit_proto::moby::buildkit::v1::{
-    DiskUsageResponse, InfoResponse, ListWorkersResponse, PruneRequest, StatusRequest, UsageRecord,
+    DiskUsageResponse, InfoResponse, ListWorkersResponse, PruneRequest, StatusRequest,
+    UpdateBuildHistoryResponse, UsageRecord,
 };
 use bollard_buildkit_proto::pb;
 use futures_util::stream;
@@ -45,6 +46,15 @@ pub(crate) async fn answer(
         "/moby.buildkit.v1.Control/Status" => {
             let StatusRequest { r#ref } = request.message().await?;
             gateway::status(&buildkit, guard.socket(), &r#ref).await
+        }
+        "/moby.buildkit.v1.Control/ListenBuildHistory" => {
+            let asked = request.message().await?;
+            let active = buildkit.builds.active(&guard.socket());
+            buildkit.history.listen(&guard.socket(), &asked, active)
+        }
+        "/moby.buildkit.v1.Control/UpdateBuildHistory" => {
+            buildkit.history.update(&guard.socket(), &request.message().await?)?;
+            Ok(Answer::one(&UpdateBuildHistoryResponse {}))
         }
         "/moby.buildkit.v1.Control/Session" => crate::hijack::session(&buildkit, guard.socket(), request),
         "/moby.buildkit.v1.Control/DiskUsage" => usage(buildkit).await,

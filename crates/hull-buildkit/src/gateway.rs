@@ -15,7 +15,9 @@ use bollard_buildkit_proto::moby::buildkit::v1::frontend::{
     ReturnRequest, ReturnResponse, SolveRequest as BridgeRequest, SolveResponse as BridgeResponse,
     WarnResponse, result,
 };
-use bollard_buildkit_proto::moby::buildkit::v1::{CacheOptionsEntry, SolveRequest, SolveResponse};
+use bollard_buildkit_proto::moby::buildkit::v1::{
+    BuildHistoryRecord, CacheOptionsEntry, SolveRequest, SolveResponse,
+};
 use bollard_buildkit_proto::pb;
 use futures_util::stream;
 use hull_build::{Failure, Stop};
@@ -32,7 +34,7 @@ use crate::job::{Ended, Made, deliver};
 use crate::order::{Order, grant};
 use crate::results::{definition, made_by};
 use crate::trace::Trace;
-use crate::{BuildKit, Guard};
+use crate::{BuildKit, Guard, history};
 
 /// The frontend that there is.
 const FRONTEND: &str = "dockerfile.v0";
@@ -119,6 +121,19 @@ impl Builds {
         self.found(name, || self.named().get(&key).cloned()).await
     }
 
+    /// Those of a socket that go on.
+    pub(crate) fn active(&self, socket: &Option<PathBuf>) -> Vec<BuildHistoryRecord> {
+        let named = self.named();
+        let own = named.iter().filter(|((of, _), build)| of == socket && !build.asked.internal);
+        own.map(|(_, build)| history::begun(&build.asked)).collect()
+    }
+
+    /// Whether there is something that nobody has read of a build of this name, or it goes on.
+    fn is_known(&self, socket: &Option<PathBuf>, name: &str) -> bool {
+        let key = (socket.clone(), name.to_owned());
+        self.named().contains_key(&key) || self.ended().contains_key(&key)
+    }
+
     /// What a build of the same socket has made that goes on.
     fn made(&self, socket: Option<PathBuf>, id: &str) -> Option<Draft> {
         let builds: Vec<Arc<Build>> = {
@@ -189,10 +204,30 @@ pub(crate) async fn solve(
     guard: Arc<dyn Guard>,
     asked: SolveRequest,
 ) -> Result<Answer> {
+    let (socket, internal) = (guard.socket(), asked.internal);
+    let mut record = history::begun(&asked);
+    let trace = Trace::new(&asked.r#ref);
+    let solved = solved(buildkit, guard, asked, Arc::clone(&trace)).await;
+    if !internal {
+        match &solved {
+            Ok(response) => record.exporter_response.clone_from(&response.exporter_response),
+            Err(status) => record.error = Some(history::error(status)),
+        }
+        buildkit.history.add(socket, record, &trace);
+    }
+    solved.map(|response| Answer::one(&response))
+}
+
+async fn solved(
+    buildkit: &Arc<BuildKit>,
+    guard: Arc<dyn Guard>,
+    asked: SolveRequest,
+    trace: Arc<Trace>,
+) -> Result<SolveResponse> {
     refuse(&asked).map_err(|failure| Failed::from(failure).status())?;
     let (returns, returned) = oneshot::channel();
     let build = Arc::new(Build {
-        trace: Trace::new(&asked.r#ref),
+        trace,
         stop: Stop::default(),
         made: Mutex::default(),
         returned: Mutex::new(Some(returns)),
@@ -242,7 +277,7 @@ pub(crate) async fn solve(
         };
         (name.clone(), text)
     });
-    Ok(Answer::one(&SolveResponse { exporter_response: told.collect() }))
+    Ok(SolveResponse { exporter_response: told.collect() })
 }
 
 /// `Control.Status`.
@@ -253,6 +288,11 @@ pub(crate) async fn status(buildkit: &Arc<BuildKit>, socket: Option<PathBuf>, na
         fn drop(&mut self) {
             self.0.unread();
         }
+    }
+    if !buildkit.builds.is_known(&socket, name)
+        && let Some(told) = buildkit.history.told(&socket, name)
+    {
+        return Ok(history::again(&told));
     }
     let reader = Reader(buildkit.builds.told(socket, name).await?);
     let told = stream::unfold(reader, |reader| async move {

@@ -18,6 +18,7 @@ use crate::failing::{Failed, failed};
 use crate::filesync::{Contexts, Wanted, receive};
 use crate::order::{NamedPlace, Order, Place};
 use crate::outgoing::{Carrier, Way};
+use crate::questions::Question;
 use crate::results::unwise;
 use crate::session::{Key, Session, Sessions};
 use crate::ssh::Forwarded;
@@ -115,14 +116,16 @@ impl Job {
         archive: Option<Box<dyn Read + Send>>,
     ) -> Result<Ended, Failed> {
         let ways = std::mem::take(&mut order.ways);
+        let question = order.question;
         let prepared = tokio::select! {
             biased;
             () = self.stop.stopped() => Err(Failure::cancelled().into()),
             prepared = self.prepared(order, archive) => prepared,
         };
-        let ended = match prepared {
-            Ok(prepared) => self.built(prepared, ways).await,
-            Err(failed) => Err(failed),
+        let ended = match (prepared, question) {
+            (Ok((prepared, _)), Some(question)) => answered(question, &prepared),
+            (Ok(prepared), None) => self.built(prepared, ways).await,
+            (Err(failed), _) => Err(failed),
         };
         match &ended {
             Ok(Ended::Made(_)) => {}
@@ -138,7 +141,7 @@ impl Job {
         order: Order,
         archive: Option<Box<dyn Read + Send>>,
     ) -> Result<(Prepared, bool), Failed> {
-        let Order { mut request, context, dockerfile, named, sessions, caches, .. } = order;
+        let Order { mut request, context, dockerfile, named, sessions, caches, question, .. } = order;
         let folders = self.folders(sessions).await?;
         for (name, place) in named {
             let stands_for = self.named(&name, place, &request, &folders).await?;
@@ -170,7 +173,13 @@ impl Job {
             }
             (Place::Folder(name), None) => {
                 let ignore = definition.and_then(|definition| definition.ignore);
-                let paths = of_definition.as_ref().and_then(|(_, plan)| self.paths(plan, &request));
+                let asked = question.is_some() || request.check_only;
+                let paths = match &of_definition {
+                    // What is asked of the Dockerfile alone needs no files.
+                    Some(_) if asked => Some(BTreeSet::new()),
+                    Some((_, plan)) => self.paths(plan, &request),
+                    None => None,
+                };
                 let folder = (&*name, folders.of(&name));
                 self.received(folder, "[internal] load build context", &request, ignore, paths).await?
             }
@@ -516,6 +525,13 @@ impl Job {
         }
         Ok(())
     }
+}
+
+/// What is asked of a Dockerfile that nobody builds.
+fn answered(question: Question, prepared: &Prepared) -> Result<Ended, Failed> {
+    let source = prepared.source();
+    let (file, plan) = planned(source, prepared.request())?;
+    Ok(Ended::Told(question.answered((&file, &plan), source, prepared.request())))
 }
 
 /// The paths of the context that an instruction takes; none: what it takes is known when it is done.

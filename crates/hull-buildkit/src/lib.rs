@@ -1,13 +1,16 @@
 //! BuildKit's protocol: what its clients ask of a builder, as builds of hull's.
 //!
 //! - [`BuildKit`]: the sessions and builds of a daemon, and the two connections that clients open.
+//! - [`Agents`]: the one service that hull's own client has on a session.
 //! - `session`: what a build asks of its client, `hijack`: one within another connection; `ssh`, `filesync`, `upload`, [`Archives`]: its files;
 //!   `store`: its content stores; `patience`: how long it is waited for.
 //! - `outgoing`: what goes to the client.
 //! - `order`: what is asked of the Dockerfile frontend; `job`: one build of it.
 //! - `control`, `gateway`: the services that are answered, method by method; `grpc`: how.
+//! - `questions`: what is asked of a Dockerfile without a build; `history`: the builds that were.
 //! - `trace`: what is told meanwhile; `failing`: what is told when it fails.
 
+mod agents;
 mod archives;
 mod control;
 mod failing;
@@ -15,10 +18,12 @@ mod filesync;
 mod gateway;
 mod grpc;
 mod hijack;
+mod history;
 mod job;
 mod order;
 mod outgoing;
 mod patience;
+mod questions;
 mod results;
 mod session;
 mod ssh;
@@ -26,16 +31,18 @@ mod store;
 mod trace;
 mod upload;
 
+use std::collections::BTreeMap;
 use std::io::Read;
 use std::path::PathBuf;
 use std::sync::Arc;
 
 use bollard_buildkit_proto::moby::buildkit::v1::StatusResponse;
-use hull_build::{Builder, Built, Failure, Request, Stop};
+use hull_build::{Agent, Builder, Built, Failure, Request, Stop};
 use hull_engine::Engine;
 use prost::Message;
 use tokio::io::{AsyncRead, AsyncWrite};
 
+pub use agents::Agents;
 pub use archives::Archives;
 pub use failing::Failed;
 pub use order::{NamedPlace, Order, Place};
@@ -44,6 +51,7 @@ pub use session::Greeting;
 use crate::failing::failed;
 use crate::filesync::Contexts;
 use crate::gateway::Builds;
+use crate::history::History;
 use crate::job::{Ended, Job, deliver};
 use crate::session::{Key, Sessions};
 use crate::trace::Trace;
@@ -66,6 +74,7 @@ pub struct BuildKit {
     builder: Arc<Builder>,
     sessions: Arc<Sessions>,
     builds: Arc<Builds>,
+    history: History,
     contexts: Contexts,
     archives: Archives,
 }
@@ -88,6 +97,7 @@ impl BuildKit {
             builder: Arc::clone(builder),
             sessions: Arc::default(),
             builds: Arc::default(),
+            history: History::default(),
             contexts: Contexts::new(&places.received, &places.temporary),
             archives: Archives::default(),
         }
@@ -140,6 +150,27 @@ impl BuildKit {
         let trace = Trace::new(session);
         let job = self.job(session, socket, Arc::clone(&trace), stop).await.map_err(failed)?;
         Ok((Ordered { job, order }, Told(trace)))
+    }
+
+    /// The agents of these ids that a client has on its session.
+    ///
+    /// # Errors
+    /// The session is not there, or has no such agent.
+    pub async fn agents(
+        &self,
+        session: &str,
+        socket: Option<PathBuf>,
+        ids: &[String],
+    ) -> Result<BTreeMap<String, Arc<dyn Agent>>, Failure> {
+        let session = self.sessions.get(&Key { id: session.to_owned(), socket }).await.map_err(failed)?;
+        let mut agents = BTreeMap::new();
+        for id in ids {
+            let found = ssh::Forwarded::find(&session, id).await;
+            let agent = found
+                .ok_or_else(|| Failure::invalid(format!("no SSH key {id:?} forwarded from the client")))?;
+            agents.insert(id.clone(), agent);
+        }
+        Ok(agents)
     }
 
     async fn job(

@@ -8,6 +8,7 @@ use hull_engine::Kind;
 use hull_engine::model::{HostConfig, Ulimit};
 
 use crate::outgoing::Way;
+use crate::questions::Question;
 
 /// An order of a build, but for who carries it out.
 #[derive(Clone, Debug, Default)]
@@ -26,6 +27,8 @@ pub struct Order {
     pub(crate) caches: Vec<(String, String)>,
     /// How the client takes each output of the request, and by which number it knows it.
     pub(crate) ways: Vec<(Way, usize)>,
+    /// Only this is asked of the Dockerfile.
+    pub(crate) question: Option<Question>,
     /// Attestations, by their kinds.
     attestations: BTreeMap<String, String>,
 }
@@ -140,6 +143,7 @@ impl Order {
             }
             "cache-imports" => self.imports(value)?,
             "requestid" if value == "frontend.lint" => request.check_only = true,
+            "requestid" if Question::of(value).is_some() => self.question = Question::of(value),
             "requestid" if !value.is_empty() => {
                 return Err(unsupported(&format!("the request {value} to the Dockerfile frontend")));
             }

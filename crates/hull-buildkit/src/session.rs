@@ -23,7 +23,7 @@ use crate::grpc::{Code, Result, Status};
 const PATIENCE: Duration = Duration::from_secs(10);
 
 /// What every client's session answers.
-const HEALTH: &str = "/grpc.health.v1.Health/Check";
+pub(crate) const HEALTH: &str = "/grpc.health.v1.Health/Check";
 
 /// How much may be on its way on a stream and on all of a connection, in bytes: contexts come fast.
 const WINDOW: u32 = 4 << 20;

@@ -16,8 +16,10 @@ use crate::grpc::client::Call;
 use crate::grpc::{Result, Status};
 use crate::session::Session;
 
-const CHECK: &str = "/moby.sshforward.v1.SSH/CheckAgent";
-const FORWARD: &str = "/moby.sshforward.v1.SSH/ForwardAgent";
+pub(crate) const CHECK: &str = "/moby.sshforward.v1.SSH/CheckAgent";
+pub(crate) const FORWARD: &str = "/moby.sshforward.v1.SSH/ForwardAgent";
+/// What says on a call which agent is meant.
+pub(crate) const ID: &str = "buildkit.ssh.id";
 
 /// An agent of the client's.
 pub(crate) struct Forwarded {
@@ -80,7 +82,7 @@ impl Agent for Forwarded {
 
 /// Carries what a connection says to the agent, and its answers.
 async fn carried(session: &Session, id: &str, stream: UnixStream) -> Result<()> {
-    let Call { send, mut receive } = session.call(FORWARD, vec![("buildkit.ssh.id", id.to_owned())])?;
+    let Call { send, mut receive } = session.call(FORWARD, vec![(ID, id.to_owned())])?;
     let (mut reader, mut writer) = stream.into_split();
     let asked = async move {
         let mut buffer = vec![0; 16 << 10];

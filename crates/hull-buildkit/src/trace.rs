@@ -29,8 +29,25 @@ pub(crate) struct Trace {
     taken: Notify,
 }
 
+/// So many bytes of what a build told are kept behind it; what it printed beyond that is not.
+const KEPT: usize = 128 << 10;
+
+/// How many there were.
+#[derive(Clone, Copy, Default)]
+pub(crate) struct Counts {
+    pub(crate) total: i32,
+    pub(crate) completed: i32,
+    pub(crate) cached: i32,
+    pub(crate) warnings: i32,
+}
+
 #[derive(Default)]
 struct State {
+    /// What was told, for whoever asks later, and its bytes.
+    all: Vec<StatusResponse>,
+    bytes: usize,
+    counts: Counts,
+    known: std::collections::BTreeSet<String>,
     waiting: VecDeque<StatusResponse>,
     /// Somebody reads, and has ever read.
     read: bool,
@@ -186,8 +203,15 @@ impl Trace {
         self.taken.notify_waiters();
     }
 
+    /// What was told so far, as far as it is kept.
+    pub(crate) fn all_told(&self) -> (Vec<StatusResponse>, Counts) {
+        let mut state = self.state();
+        (std::mem::take(&mut state.all), state.counts)
+    }
+
     fn say(&self, message: StatusResponse) {
         let mut state = self.state();
+        state.note(&message);
         if !state.read && state.waiting.len() >= BACKLOG {
             // Nobody has come to read: what was printed first gives way, not what has happened.
             let printed = state.waiting.iter().position(|message| !message.logs.is_empty());
@@ -212,6 +236,27 @@ impl Trace {
 
     fn state(&self) -> std::sync::MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl State {
+    /// Counts and keeps a message for later.
+    fn note(&mut self, message: &StatusResponse) {
+        for vertex in &message.vertexes {
+            if self.known.insert(vertex.digest.clone()) {
+                self.counts.total += 1;
+            }
+            if vertex.completed.is_some() {
+                self.counts.completed += 1;
+                self.counts.cached += i32::from(vertex.cached);
+            }
+        }
+        self.counts.warnings += i32::try_from(message.warnings.len()).unwrap_or_default();
+        let length = prost::Message::encoded_len(message);
+        if self.bytes + length <= KEPT {
+            self.bytes += length;
+            self.all.push(message.clone());
+        }
     }
 }
 

@@ -57,3 +57,34 @@ fn a_list_of_the_dockerfiles_own_goes_before_the_folders() {
         "#,
     );
 }
+
+#[test]
+fn a_stage_has_what_the_stage_below_it_declared_and_left_for_it() {
+    Daemon::start().session(
+        r#"
+        $ mkdir ctx; printf '%s\n' 'FROM busybox AS below' 'ARG A=one B' 'ONBUILD RUN <<EOF' 'echo "left $A" >/left' 'EOF' 'ONBUILD COPY --from=other /o /o' 'FROM busybox AS other' 'RUN echo o >/o' 'FROM below AS middle' 'RUN echo "[$A$B]" >/seen' 'FROM middle' 'RUN rm /left; echo "[$A]" >>/seen' >ctx/Dockerfile
+        $ hull build -q -t c --build-arg B=two ctx >/dev/null; hull run --rm c sh -c 'cat /seen /o; ls /left' 2>/dev/null; hull image inspect -f '{{len .Config.OnBuild}}' c
+        [onetwo]
+        [one]
+        o
+        0
+        "#,
+    );
+}
+
+#[test]
+fn parents_begin_behind_their_pivot() {
+    Daemon::start().session(
+        r#"
+        $ mkdir -p ctx/a/b/c; touch ctx/a/b/c/f ctx/a/b/g; printf '%s\n' 'FROM busybox' 'COPY --parents ./a/./b/c/f a/b/./g /p/' 'RUN cd /p && find . -type f | sort >/found' >ctx/Dockerfile
+        $ hull build -q -t c ctx >/dev/null; hull run --rm c cat /found
+        ./b/c/f
+        ./g
+        $ printf 'FROM busybox\nARG F=busybox\nCOPY --from=$F /bin /b\n' | hull build - 2>&1 | grep -o 'variable expansion is not supported for --from'
+        variable expansion is not supported for --from
+        $ printf 'FROM busybox AS Foo\nMAINTAINER me\n' >ctx/Dockerfile; hull build --build-arg BUILDKIT_DOCKERFILE_CHECK=error=true ctx 2>&1 | grep -o 'lint violation.*'; hull build --build-arg BUILDKIT_DOCKERFILE_CHECK=skip=all --check ctx
+        lint violation found for rules: MaintainerDeprecated, StageNameCasing
+        Check complete, no warnings found.
+        "#,
+    );
+}

@@ -263,8 +263,6 @@ fn caches_go_to_folders_and_registries_and_come_back() {
         $ forget; x build -q --push -t 127.0.0.1:15212/app --metadata-file m --provenance false ctx >/dev/null; python3 -c 'import json; m = json.load(open("m")); print(m["containerimage.digest"] != m["containerimage.config.digest"])'; curl -s http://127.0.0.1:15212/v2/app/tags/list
         True
         {"name":"app","tags":["latest"]}
-        $ x build --cache-to type=s3,region=a,bucket=b ctx 2>&1 | tail -1 | grep -o 'of --cache-to type=s3.*'
-        of --cache-to type=s3 is not supported by hull
         "#
         )
     ));
@@ -280,6 +278,31 @@ fn an_output_that_the_client_cannot_take_fails_its_build() {
         $ mkdir ctx; printf 'FROM busybox\nRUN mkdir /d && echo 1 >/d/f\n' >ctx/Dockerfile; echo file >out
         $ x build -o type=local,dest=out/below ctx >log 2>&1 || grep -q 'not a directory' log && echo told
         told
+        "#
+        )
+    ));
+}
+
+#[test]
+fn what_was_built_is_remembered_and_a_dockerfile_can_be_asked() {
+    let Some(begin) = with_buildx() else { return };
+    Daemon::start().session(&format!(
+        "{begin}\n{}",
+        unindented(
+            r#"
+        $ mkdir ctx; printf '%s\n' '# V which one' 'ARG V=1' '# base what is below' 'FROM busybox AS base' 'RUN --mount=type=secret,id=s true' 'FROM base AS last' 'RUN echo said$((20+3))' >ctx/Dockerfile
+        $ x build --call targets ctx 2>/dev/null | grep -o 'base *what is below\|last (default)'
+        base           what is below
+        last (default)
+        $ x build --call outline,format=json ctx 2>/dev/null | python3 -c 'import json, sys; o = json.load(sys.stdin); print(o["name"], o["secrets"][0]["name"])'
+        last s
+        $ x build -q ctx >/dev/null; x build -q --target nope ctx >/dev/null 2>&1; x history ls | grep -o 'Completed\|Error' | sort
+        Completed
+        Error
+        $ x history logs $(x history ls --format '{{.Ref}}' | tail -1 | sed 's,.*/,,') 2>&1 | grep -c said23
+        1
+        $ for n in 1 2; do x history rm $(x history ls --format '{{.Ref}}' | tail -1 | sed 's,.*/,,') >/dev/null; done; x history ls | wc -l
+        1
         "#
         )
     ));

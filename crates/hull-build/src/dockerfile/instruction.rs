@@ -47,9 +47,16 @@ pub struct Instruction {
     pub last_line: u32,
     /// What it says.
     pub kind: Kind,
+    /// The comments right above it.
+    pub comments: Vec<String>,
 }
 
 impl Instruction {
+    /// What the comments above tell of the argument or stage of this name: `# NAME what it is for`.
+    pub fn description(&self, name: &str) -> Option<&str> {
+        self.comments.iter().find_map(|comment| comment.strip_prefix(name)?.strip_prefix(' '))
+    }
+
     /// A mistake in it.
     pub fn mistake(&self, message: impl Into<String>) -> Mistake {
         Mistake::at(self.at, message).until(self.last_line)

@@ -13,6 +13,8 @@ pub(super) struct Logical {
     /// Where parts of the text begin: an offset in it, and the place in the file.
     pieces: Vec<(usize, Position)>,
     pub(super) heredocs: Vec<Heredoc>,
+    /// The comments right above it, without an empty line between.
+    pub(super) comments: Vec<String>,
 }
 
 /// A document that stands in the Dockerfile itself.
@@ -60,7 +62,7 @@ impl Logical {
     /// A part of another line's text as a line of its own.
     pub(super) fn part(of: &Logical, text: &str) -> Logical {
         let Logical { first, last, heredocs, .. } = of.clone();
-        Logical { text: text.to_owned(), first, last, heredocs, pieces: Vec::new() }
+        Logical { text: text.to_owned(), first, last, heredocs, ..Logical::default() }
     }
 
     /// The place in the file of a byte of the text.
@@ -91,13 +93,19 @@ pub(super) fn read(text: &str) -> Result<Lines, Mistake> {
     let mut lines = Lines { directives: directives(text)?, ..Lines::default() };
     let escape = lines.directives.escape;
     let mut rest = (1u32..).zip(text.split_inclusive('\n'));
+    let mut comments = Vec::new();
     while let Some((number, line)) = rest.next() {
         let line = end_cut(line);
         let start = line.trim_start();
-        if start.is_empty() || start.starts_with('#') {
+        if let Some(comment) = start.strip_prefix('#') {
+            comments.push(comment.trim().to_owned());
             continue;
         }
-        let mut logical = Logical { first: number, last: number, ..Logical::default() };
+        let comments = std::mem::take(&mut comments);
+        if start.is_empty() {
+            continue;
+        }
+        let mut logical = Logical { first: number, last: number, comments, ..Logical::default() };
         let indent = line[..line.len() - start.len()].chars().count();
         let (part, mut goes_on) = continued(start, escape);
         logical.pieces.push((0, place(number, indent + 1)));

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use super::expand::Expander;
 use super::instruction::{Command, Dockerfile, Instruction, Kind, Stage};
 use super::mistake::Position;
-use super::nearest::hint;
+use super::nearest::{hint, nearest};
 
 /// A rule that a line breaks.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -42,6 +42,8 @@ impl Warning {
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Check {
     skipped: Vec<String>,
+    /// Rules that count only where they are asked for.
+    experimental: Vec<String>,
     /// A broken rule fails the build.
     pub error: bool,
 }
@@ -64,8 +66,9 @@ impl Check {
                     check.error =
                         parsed.map_err(|_| format!("failed to parse check option \"error\": {value}"))?;
                 }
-                // Nothing of the experimental rules is switched on by name: there are none here.
-                Some((name, _)) if name == "experimental" => {}
+                Some((name, value)) if name == "experimental" => {
+                    check.experimental.extend(value.split(',').map(|rule| rule.trim().to_ascii_lowercase()));
+                }
                 Some((name, _)) => {
                     return Err(format!("invalid check option {name:?}{}", hint(&name, ["skip", "error"])));
                 }
@@ -75,9 +78,37 @@ impl Check {
         Ok(check)
     }
 
-    fn counts(&self, rule: &str) -> bool {
-        !self.skipped.iter().any(|skipped| skipped == "all" || *skipped == rule.to_ascii_lowercase())
+    /// The directive's of a file, and what the build argument says beyond that.
+    ///
+    /// # Errors
+    /// An option is not known.
+    pub fn of(file: &Dockerfile, arguments: &BTreeMap<String, Option<String>>) -> Result<Check, String> {
+        let given = |name: &str| arguments.get(name).cloned().flatten();
+        let directive = file.directives.check.as_ref().map(|(text, _)| text.clone());
+        let text = given("BUILDKIT_DOCKERFILE_CHECK").or(directive);
+        let mut check = text.map(|text| Check::parse(&text)).transpose()?.unwrap_or_default();
+        if let Some(rules) = given("BUILDKIT_DOCKERFILE_CHECK_EXPERIMENTAL") {
+            check.experimental.extend(rules.split(',').map(|rule| rule.trim().to_ascii_lowercase()));
+        }
+        Ok(check)
     }
+
+    fn counts(&self, rule: &str) -> bool {
+        let among = |list: &[String]| list.iter().any(|one| one == "all" || one.eq_ignore_ascii_case(rule));
+        !among(&self.skipped) && (!EXPERIMENTAL.contains(&rule) || among(&self.experimental))
+    }
+}
+
+/// Rules that count only where they are asked for.
+const EXPERIMENTAL: [&str; 2] = ["CopyIgnoredFile", "InvalidDefinitionDescription"];
+
+/// What is known beside the file.
+pub struct Around<'a> {
+    /// The variables that a base image brings, by the stage's number; none where it is not known, and then nothing is said
+    /// about variables that may be its.
+    pub inherited: &'a dyn Fn(usize) -> Option<Vec<String>>,
+    /// Whether the context is without a path.
+    pub ignored: &'a dyn Fn(&str) -> bool,
 }
 
 /// Arguments that every stage has without declaring them.
@@ -108,29 +139,23 @@ pub const PLATFORM: [&str; 8] = [
 
 struct Lint<'a> {
     file: &'a Dockerfile,
-    check: Check,
+    check: &'a Check,
     found: Vec<Warning>,
 }
 
-/// Tells what is unwise. `inherited` are the variables that a base image brings, by the stage's number; none where it
-/// is not known, and then nothing is said about variables that may be its.
-pub fn lint(
-    file: &Dockerfile,
-    inherited: &dyn Fn(usize) -> Option<Vec<String>>,
-) -> Result<Vec<Warning>, String> {
-    let check = match &file.directives.check {
-        Some((text, _)) => Check::parse(text)?,
-        None => Check::default(),
-    };
+/// Tells what is unwise.
+pub fn lint(file: &Dockerfile, check: &Check, around: &Around<'_>) -> Vec<Warning> {
     let mut lint = Lint { file, check, found: Vec::new() };
     lint.lines();
     lint.casing();
     lint.stages();
     lint.secrets();
     lint.instructions();
-    lint.variables(inherited);
+    lint.variables(around.inherited);
+    lint.descriptions();
+    lint.ignored(around.ignored);
     lint.found.sort_by_key(|warning| warning.at);
-    Ok(lint.found)
+    lint.found
 }
 
 impl Lint<'_> {
@@ -155,21 +180,25 @@ impl Lint<'_> {
     }
 
     fn all(&self) -> impl Iterator<Item = &Instruction> {
-        let stages =
-            self.file.stages.iter().flat_map(|stage| [&stage.from].into_iter().chain(&stage.instructions));
-        self.file.arguments.iter().chain(stages)
+        self.file.arguments.iter().chain(self.of_stages())
     }
 
+    /// The instructions of stages, with their FROM.
+    fn of_stages(&self) -> impl Iterator<Item = &Instruction> {
+        self.file.stages.iter().flat_map(|stage| [&stage.from].into_iter().chain(&stage.instructions))
+    }
+
+    /// What stands before the first stage does not count.
     fn casing(&mut self) {
         let is_lower = |word: &str| word.chars().all(char::is_lowercase);
         let is_upper = |word: &str| word.chars().all(char::is_uppercase);
-        let lower = self.all().filter(|instruction| is_lower(&instruction.keyword)).count();
-        let upper = self.all().filter(|instruction| is_upper(&instruction.keyword)).count();
+        let lower = self.of_stages().filter(|instruction| is_lower(&instruction.keyword)).count();
+        let upper = self.of_stages().filter(|instruction| is_upper(&instruction.keyword)).count();
         let majority_lower = lower > upper;
         let (name, fits): (_, &dyn Fn(&str) -> bool) =
             if majority_lower { ("lowercase", &is_lower) } else { ("uppercase", &is_upper) };
         let odd: Vec<(String, Position)> = self
-            .all()
+            .of_stages()
             .filter(|instruction| !fits(&instruction.keyword))
             .map(|instruction| (instruction.keyword.clone(), instruction.at))
             .collect();
@@ -238,7 +267,7 @@ impl Lint<'_> {
                 format!("Setting platform to predefined {platform} in FROM is redundant as this is the default behavior"),
                 stage.from.at,
             );
-        } else if !platform.contains('$') {
+        } else if !platform.contains('$') && !is_named_by(stage, platform) {
             self.add(
                 "FromPlatformFlagConstDisallowed",
                 "FROM --platform flag should not use a constant value",
@@ -272,11 +301,21 @@ impl Lint<'_> {
 
     fn instructions(&mut self) {
         let file = self.file;
+        // The stages that chose a shell, and those that said where the working directory is, by number and name.
+        let (mut shells, mut workdirs) = (BTreeSet::new(), BTreeSet::new());
         for stage in &file.stages {
             let mut last: BTreeMap<&str, Position> = BTreeMap::new();
-            let has_shell = stage.instructions.iter().any(|one| matches!(one.kind, Kind::Shell(_)));
+            let base = stage.base.to_lowercase();
+            let (mut has_shell, mut has_workdir) = (shells.contains(&base), workdirs.contains(&base));
             for instruction in &stage.instructions {
                 let at = instruction.at;
+                has_shell |= matches!(instruction.kind, Kind::Shell(_));
+                if let Kind::Workdir(path) = &instruction.kind {
+                    if !has_workdir {
+                        self.relative_workdir(path, at);
+                    }
+                    has_workdir = true;
+                }
                 let mut once = |lint: &mut Self, word: &'static str| {
                     // The last one counts, so the ones before are told.
                     if let Some(before) = last.insert(word, at) {
@@ -313,7 +352,10 @@ impl Lint<'_> {
                     _ => {}
                 }
             }
-            self.relative_workdir(stage);
+            if let Some(name) = &stage.name {
+                shells.extend(has_shell.then(|| name.clone()));
+                workdirs.extend(has_workdir.then(|| name.clone()));
+            }
         }
     }
 
@@ -345,6 +387,17 @@ impl Lint<'_> {
 
     fn ports(&mut self, ports: &[String], at: Position) {
         for port in ports {
+            if port.contains(':') && !port.contains('$') {
+                self.add(
+                    "ExposeInvalidFormat",
+                    "IP address and host-port mapping should not be used in EXPOSE instruction. This will become an error in a \
+                     future release",
+                    format!(
+                        "EXPOSE instruction should not define an IP address or host-port mapping, found '{port}'"
+                    ),
+                    at,
+                );
+            }
             let Some((_, protocol)) = port.split_once('/') else { continue };
             if protocol.chars().any(char::is_uppercase) {
                 self.add(
@@ -358,22 +411,80 @@ impl Lint<'_> {
     }
 
     /// Where nothing before says where the working directory is, the image does, and may change its mind.
-    fn relative_workdir(&mut self, stage: &Stage) {
-        let from_stage =
-            self.file.stages.iter().any(|other| other.name.as_deref() == Some(&stage.base.to_lowercase()));
-        for instruction in &stage.instructions {
-            let Kind::Workdir(path) = &instruction.kind else { continue };
-            if path.starts_with(['/', '$', '"', '\'']) || from_stage {
-                return;
-            }
-            self.add(
-                "WorkdirRelativePath",
-                "Relative workdir without an absolute workdir declared within the build can have unexpected results if the \
-                 base image changes",
-                format!("Relative workdir {path:?} can have unexpected results if the base image changes"),
-                instruction.at,
-            );
+    fn relative_workdir(&mut self, path: &str, at: Position) {
+        if path.starts_with(['/', '$', '"', '\'']) {
             return;
+        }
+        self.add(
+            "WorkdirRelativePath",
+            "Relative workdir without an absolute workdir declared within the build can have unexpected results if the \
+             base image changes",
+            format!("Relative workdir {path:?} can have unexpected results if the base image changes"),
+            at,
+        );
+    }
+
+    /// Comments right above an argument or a stage describe it, or ought not to stand there.
+    fn descriptions(&mut self) {
+        let stages = self.file.stages.iter().filter_map(|stage| {
+            let (_, name) = stage.written_name.as_ref()?;
+            Some(("FROM", vec![name.clone()], &stage.from))
+        });
+        let arguments = self.all().filter_map(|instruction| match &instruction.kind {
+            Kind::Arg(arguments) => {
+                Some(("ARG", arguments.iter().map(|(name, _)| name.clone()).collect(), instruction))
+            }
+            _ => None,
+        });
+        let mut found = Vec::new();
+        for (word, names, instruction) in stages.chain(arguments) {
+            let Some(comment) = instruction.comments.last() else { continue };
+            let first = comment.split(' ').next().unwrap_or_default();
+            if names.iter().any(|name| name == first) {
+                continue;
+            }
+            let example =
+                if names.len() > 1 { "<arg_key>" } else { names.first().map_or("", String::as_str) };
+            found.push((
+                format!("Comment for {word} should follow the format: `# {example} <description>`"),
+                instruction.at,
+            ));
+        }
+        for (message, at) in found {
+            self.add(
+                "InvalidDefinitionDescription",
+                "Comment for build stage or argument should follow the format: `# <arg/stage name> <description>`. If this is \
+                 not intended to be a description comment, add an empty line or comment between the instruction and the comment.",
+                message,
+                at,
+            );
+        }
+    }
+
+    /// What is copied and is not in the context.
+    fn ignored(&mut self, ignored: &dyn Fn(&str) -> bool) {
+        let mut found = Vec::new();
+        for instruction in self.of_stages() {
+            let (word, copy) = match &instruction.kind {
+                Kind::Copy(copy) if copy.from.is_none() => ("Copy", copy),
+                Kind::Add(add) => ("Add", &add.copy),
+                _ => continue,
+            };
+            for source in copy.sources.iter().filter(|source| !source.contains(['$', '*', '?', '[', ':'])) {
+                let parts = source.split('/').filter(|part| !matches!(*part, "" | "."));
+                let plain = parts.collect::<Vec<_>>().join("/");
+                if !plain.is_empty() && ignored(&plain) {
+                    found.push((word, plain, instruction.at));
+                }
+            }
+        }
+        for (word, path, at) in found {
+            self.add(
+                "CopyIgnoredFile",
+                "Attempting to Copy file that is excluded by .dockerignore",
+                format!("Attempting to {word} file {path:?} that is excluded by .dockerignore"),
+                at,
+            );
         }
     }
 
@@ -469,14 +580,23 @@ impl Lint<'_> {
             self.add(
                 "UndefinedVar",
                 "Variables should be defined before their use",
-                format!(
-                    "Usage of undefined variable '${name}'{}",
-                    hint(&name, known.iter().map(String::as_str))
-                ),
+                match nearest(&name, known.iter().map(String::as_str)) {
+                    Some(meant) => {
+                        format!("Usage of undefined variable '${name}' (did you mean ${meant}?)")
+                    }
+                    None => format!("Usage of undefined variable '${name}'"),
+                },
                 instruction.at,
             );
         }
     }
+}
+
+/// Whether a stage says by its name for which platform it is.
+fn is_named_by(stage: &Stage, platform: &str) -> bool {
+    let name = stage.name.as_deref().unwrap_or_default();
+    let mut parts = platform.split('/').take(2).filter(|part| !part.is_empty());
+    !name.is_empty() && parts.any(|part| name.contains(part))
 }
 
 fn is_secret(name: &str) -> bool {

@@ -146,6 +146,7 @@ fn instruction(line: &Logical, escape: char) -> Result<Instruction, Mistake> {
         at: line.position(0),
         last_line: line.last,
         kind,
+        comments: line.comments.clone(),
     })
 }
 
@@ -306,6 +307,13 @@ fn copy(rest: &mut Rest<'_>, flags: &mut flags::Flags) -> Result<Copy, Mistake> 
     };
     if is_copy {
         copy.from = flags.one("from").map_err(wrong)?;
+        if let Some(from) = copy.from.as_ref().filter(|from| from.contains('$')) {
+            return Err(rest.line.mistake_at(
+                from,
+                "variable expansion is not supported for --from, define a new stage with FROM using ARG from global scope as a \
+                 workaround",
+            ));
+        }
         copy.parents = flags.switch("parents").map_err(wrong)?.unwrap_or(false);
     }
     let mut words = match values::json(rest.text).map_err(wrong)? {

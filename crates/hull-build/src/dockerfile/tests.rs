@@ -1,6 +1,6 @@
 //! The rules of the Dockerfile reference, one after the other.
 
-use super::lint::lint;
+use super::lint::{Around, Check, Warning, lint};
 use super::mount::MountKind;
 use super::*;
 
@@ -346,15 +346,24 @@ fn whatever_comes_is_read_or_refused() {
         seed = seed.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
         let source = Source { name: "D".to_owned(), text: text.clone() };
         match parse(&text) {
-            Ok(file) => drop(lint(&file, &|_| Some(Vec::new()))),
+            Ok(file) => drop(lint(&file, &Check::default(), &AROUND)),
             Err(mistake) => drop(mistake.shown(&source)),
         }
     }
 }
 
+const AROUND: Around<'static> = Around {
+    inherited: &|_| Some(vec!["PATH".to_owned(), "BASE_VAR".to_owned()]),
+    ignored: &|path| path.starts_with("ignored"),
+};
+
+fn linted(file: &Dockerfile) -> Vec<Warning> {
+    lint(file, &Check::of(file, &Default::default()).unwrap(), &AROUND)
+}
+
 fn rules(text: &str) -> Vec<(&'static str, u32)> {
     let file = parse(text).unwrap();
-    let found = lint(&file, &|_| Some(vec!["PATH".to_owned(), "BASE_VAR".to_owned()])).unwrap();
+    let found = linted(&file);
     found.into_iter().map(|warning| (warning.rule, warning.at.line)).collect()
 }
 
@@ -388,17 +397,36 @@ fn every_rule_of_the_check() {
         ("FROM --platform=$TARGETPLATFORM x\n", &[("RedundantTargetPlatform", 1)]),
         ("FROM x\nRUN a \\\n\n b\n", &[("NoEmptyContinuation", 3)]),
         ("FROM x\nEXPOSE 80/TCP\n", &[("ExposeProtoCasing", 2)]),
+        ("FROM x\nEXPOSE 127.0.0.1:80:80\nEXPOSE 5432\n", &[("ExposeInvalidFormat", 2)]),
+        ("ARG a\narg b\nFROM x\nRUN y\n", &[]),
+        ("FROM --platform=linux/arm64 x AS build-arm64\n", &[]),
+        ("FROM x AS a\nSHELL [\"sh\"]\nFROM a\nCMD b\n", &[]),
+        ("FROM x\nCMD b\nSHELL [\"sh\"]\n", &[("JSONArgsRecommended", 2)]),
+        ("FROM x AS a\nFROM a\nWORKDIR b\n", &[("WorkdirRelativePath", 3)]),
+        ("FROM x AS a\nWORKDIR /c\nFROM a\nWORKDIR b\n", &[]),
+        ("FROM x\n# what it is\nARG a\nCOPY ignored /\n", &[]),
+        (
+            "# check=experimental=all\nFROM x AS s\n# what it is\nARG a\n# b what it is\nARG b\nCOPY ./ignored other /\n",
+            &[
+                ("InvalidDefinitionDescription", 2),
+                ("InvalidDefinitionDescription", 4),
+                ("CopyIgnoredFile", 7),
+            ],
+        ),
+        ("# check=experimental=CopyIgnoredFile\n\nFROM x\nADD ignored/f /\n", &[("CopyIgnoredFile", 4)]),
         ("# check=skip=StageNameCasing\nFROM x AS Y\nCMD a\n", &[("JSONArgsRecommended", 3)]),
         ("# check=skip=all\nFROM x AS Y\n", &[]),
     ];
     for (text, want) in cases {
         assert_eq!(rules(text), *want, "{text}");
     }
-    let file = parse("# check=skpi=all\nFROM x\n").unwrap();
-    assert!(lint(&file, &|_| None).unwrap_err().contains("did you mean skip?"));
+    let wrong = Check::parse("skpi=all").unwrap_err();
+    assert!(wrong.contains("did you mean skip?"));
     let file = parse("FROM x\nCMD a\n").unwrap();
-    assert_eq!(
-        lint(&file, &|_| None).unwrap()[0].url(),
-        "https://docs.docker.com/go/dockerfile/rule/json-args-recommended/"
-    );
+    let url = linted(&file)[0].url();
+    assert_eq!(url, "https://docs.docker.com/go/dockerfile/rule/json-args-recommended/");
+    // The build argument goes before the directive.
+    let arguments = [("BUILDKIT_DOCKERFILE_CHECK".to_owned(), Some("skip=all;error=true".to_owned()))];
+    let check = Check::of(&file, &arguments.into()).unwrap();
+    assert!(check.error && lint(&file, &check, &AROUND).is_empty());
 }

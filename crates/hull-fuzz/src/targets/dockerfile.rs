@@ -1,6 +1,6 @@
 //! Dockerfiles: read or refused with a place, linted, and the same when what was read is written down and read again.
 
-use hull_build::dockerfile::lint::lint;
+use hull_build::dockerfile::lint::{Around, Check, lint};
 use hull_build::dockerfile::{Dockerfile, Instruction, Kind, Source, parse, parse_trigger};
 
 use crate::{Target, as_it_is};
@@ -81,7 +81,12 @@ fn read(input: &[u8]) -> String {
                 .collect()
         }
         Ok(file) => {
-            let rules = lint(&file, &|_| Some(vec!["PATH".to_owned()]));
+            let around = Around {
+                inherited: &|_| Some(vec!["PATH".to_owned()]),
+                ignored: &|path| path.starts_with('a'),
+            };
+            let check = Check::of(&file, &Default::default());
+            let rules = check.map(|check| lint(&file, &check, &around));
             again(&file);
             let kinds = file.stages.iter().flat_map(|stage| &stage.instructions);
             let kinds: Vec<String> = kinds.map(|one| one.keyword.to_ascii_uppercase()).collect();

@@ -168,6 +168,17 @@ impl Client {
 
     /// POST that takes the connection over (attach, exec start).
     pub async fn hijack(&self, path: &str, body: Option<&serde_json::Value>) -> Result<Hijacked, Error> {
+        self.take_over(path, "tcp", &[], body).await
+    }
+
+    /// The same, for another protocol, with further headers.
+    pub async fn take_over(
+        &self,
+        path: &str,
+        protocol: &str,
+        headers: &[(&'static str, String)],
+        body: Option<&serde_json::Value>,
+    ) -> Result<Hijacked, Error> {
         let (major, minor) = self.version().await?;
         let path = format!("/v{major}.{minor}{path}");
         let mut sender = self.connect().await?;
@@ -176,7 +187,10 @@ impl Client {
             .uri(path)
             .header(HOST, self.host.http_host())
             .header(CONNECTION, "Upgrade")
-            .header(UPGRADE, "tcp");
+            .header(UPGRADE, protocol);
+        for (name, value) in headers {
+            request = request.header(*name, value);
+        }
         let body = match body {
             Some(body) => {
                 request = request.header(CONTENT_TYPE, "application/json");

@@ -1,5 +1,6 @@
 //! `hull build`: a folder, an archive or a Dockerfile is sent, an image is what comes of it.
 
+mod agents;
 mod caches;
 mod contexts;
 mod frames;
@@ -219,11 +220,16 @@ pub async fn build(args: BuildArgs, context: &Context) -> Result<ExitStatus, Err
     let show = Show::of(&args.progress, args.quiet)?;
     refuse(&args)?;
     let secrets = secrets(&args.secret)?;
+    let agents = agents::of(&args.ssh)?;
     let sent = sent(&args)?;
     let mut outputs = Outputs::of(&args)?;
     outputs.add_caches(&args.cache_to)?;
     let caches = Caches::of(&args.cache_from)?;
+    // It goes with the value, behind the build.
+    let session = agents::Session::open(context, &agents).await?;
     let query = query(&args, &sent.name)?
+        .with_some("session", session.as_ref().map(agents::Session::id))
+        .with_some("agents", session.as_ref().map(|_| json!(agents.ids()).to_string()))
         .with_some("remote", sent.remote.as_deref())
         .with_some("outputs", outputs.query())
         .with_some("cachefrom", list_of(&caches.images))
@@ -306,11 +312,6 @@ fn finish(args: &BuildArgs, told: &Told) -> Result<ExitStatus, Error> {
 }
 
 fn refuse(args: &BuildArgs) -> Result<(), Error> {
-    if !args.ssh.is_empty() {
-        return Err(Error::new(
-            "--ssh is not supported yet: give the key as a secret (--secret id=key,src=FILE), for the step that needs it",
-        ));
-    }
     if args.rm == Some(false) {
         return Err(Error::new(
             "--rm=false is not supported: the containers of a build's steps go with their steps",
