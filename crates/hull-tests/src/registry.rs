@@ -62,6 +62,8 @@ pub enum Then {
     Stall,
     /// The body again and again, until nobody listens.
     Endless,
+    /// The line is closed, as by a server of HTTP/1.0: its end alone says how long the body is.
+    Close,
 }
 
 /// What it answers.
@@ -427,13 +429,14 @@ fn proper(state: &State, asked: &Asked) -> Answer {
 
 /// Writes an answer; none where the line ends with it.
 fn write(state: &State, line: &mut TcpStream, asked: &Asked, answer: &Answer) -> Option<()> {
-    let mut head = format!("HTTP/1.1 {} -\r\n", answer.status);
+    let version = if answer.then == Then::Close { "1.0" } else { "1.1" };
+    let mut head = format!("HTTP/{version} {} -\r\n", answer.status);
     for (name, value) in &answer.headers {
         head.push_str(&format!("{name}: {value}\r\n"));
     }
     match answer.then {
         // Without a length the body goes on until the line is closed.
-        Then::Endless => head.push_str("Connection: close\r\n"),
+        Then::Endless | Then::Close => head.push_str("Connection: close\r\n"),
         _ => {
             let length = answer.length.unwrap_or(answer.body.len() as u64);
             head.push_str(&format!("Content-Length: {length}\r\n"));
@@ -442,7 +445,7 @@ fn write(state: &State, line: &mut TcpStream, asked: &Asked, answer: &Answer) ->
     head.push_str("\r\n");
     line.write_all(head.as_bytes()).ok()?;
     if asked.method == "HEAD" {
-        return Some(());
+        return (answer.then != Then::Close).then_some(());
     }
     loop {
         for piece in answer.body.chunks(PIECE) {
@@ -453,7 +456,7 @@ fn write(state: &State, line: &mut TcpStream, asked: &Asked, answer: &Answer) ->
         }
         match answer.then {
             Then::GoOn => return Some(()),
-            Then::Cut => return None,
+            Then::Cut | Then::Close => return None,
             Then::Endless if answer.body.is_empty() => return None,
             Then::Endless => {}
             Then::Stall => {

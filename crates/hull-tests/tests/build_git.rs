@@ -17,6 +17,11 @@ class Handler(http.server.SimpleHTTPRequestHandler):
     def do_POST(self): self.answer()
     def answer(self):
         path, _, query = self.path.partition("?")
+        with open("asked", "a") as asked: print(self.headers.get("Host"), self.headers.get("Authorization"), self.path, file=asked)
+        if path.startswith("/away/"):
+            self.send_response(302); self.send_header("Location", "http://localhost:8418" + self.path[5:]); self.end_headers(); return
+        cut = path.startswith("/cut/")
+        if cut: path = path[4:]
         if path.startswith("/moved/"):
             self.send_response(302); self.send_header("Location", self.path[6:]); self.end_headers(); return
         if path.startswith("/private/") and self.headers.get("Authorization") != "basic eC1hY2Nlc3MtdG9rZW46dDBrZW4=":
@@ -30,6 +35,7 @@ class Handler(http.server.SimpleHTTPRequestHandler):
         lines = dict(line.split(": ", 1) for line in head.decode().split("\r\n"))
         self.send_response(int(lines.pop("Status", "200 OK").split()[0]))
         for name, value in lines.items(): self.send_header(name, value)
+        if cut and b"command=fetch" in body: rest = rest[:len(rest) // 2]
         self.end_headers(); self.wfile.write(rest)
 os.chdir(ROOT)
 http.server.ThreadingHTTPServer(("127.0.0.1", 8418), Handler).serve_forever()
@@ -231,4 +237,47 @@ fn addresses_are_contexts() {
         {"message":"the context file:///etc is neither a git repository nor an address of http or https"}
         "#,
     );
+}
+
+#[test]
+fn a_server_that_lies_learns_no_secret_and_makes_nothing() {
+    if Engine::under_test() != Engine::Hull {
+        return;
+    }
+    private_network();
+    let root = tempfile::tempdir().expect("a folder");
+    repositories(root.path());
+    // A submodule at a host that was not asked for: the same server by another name.
+    let script = r#"
+        set -e
+        export GIT_CONFIG_GLOBAL=/dev/null GIT_AUTHOR_NAME=a GIT_AUTHOR_EMAIL=a@e GIT_COMMITTER_NAME=a GIT_COMMITTER_EMAIL=a@e
+        cd "$1/app" && git checkout -q -b elsewhere main
+        printf '[submodule "x"]\n\tpath = x\n\turl = http://localhost:8418/private/app.git\n' >.gitmodules
+        git add .gitmodules && git update-index --add --cacheinfo "160000,$(git rev-parse main),x" && git commit -qm x
+        cd .. && git clone -q --bare app private/elsewhere.git
+    "#;
+    let output = Command::new("sh").args(["-c", script, "sh"]).arg(root.path()).output().expect("sh");
+    assert!(output.status.success(), "{output:?}");
+    let _server = Server::http(root.path());
+    let daemon = Daemon::start();
+    daemon.session(
+        r#"
+        $ echo t0ken >token; b() { hull build -t lied --secret id=GIT_AUTH_TOKEN,src=token "$@" 2>&1 | tail -1; }
+        $ b "http://127.0.0.1:8418/private/elsewhere.git#elsewhere" | grep -c 'http://localhost:8418/private/app.git: the server wants to know who asks'
+        1
+        $ b http://127.0.0.1:8418/away/private/app.git | grep -c 'the server wants to know who asks'
+        1
+        $ b http://127.0.0.1:8418/cut/app.git | grep -cE 'cut off|unexpected EOF|malformed|failed to fill'
+        1
+        $ hull images -q lied; hull ps -aq; hull system fsck | grep -o 'nothing is wrong'
+        nothing is wrong
+        "#,
+    );
+    let asked = std::fs::read_to_string(root.path().join("asked")).expect("what was asked");
+    assert!(asked.contains("127.0.0.1:8418 basic "), "the token was not sent to who was asked: {asked}");
+    let elsewhere: Vec<&str> = asked.lines().filter(|line| line.starts_with("localhost:8418 ")).collect();
+    assert!(!elsewhere.is_empty(), "{asked}");
+    for line in elsewhere {
+        assert!(line.starts_with("localhost:8418 None "), "a token went to another host: {asked}");
+    }
 }

@@ -123,6 +123,7 @@ const TESTS: &[(&str, &str, &[&str])] = &[
             "in_user_namespaces",
         ],
     ),
+    ("hull-tests", "volumes_on_servers", &[]),
 ];
 
 /// Those that run where systemd is the first process.
