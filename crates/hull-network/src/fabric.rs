@@ -433,6 +433,8 @@ impl Fabric {
     /// # Errors
     /// The namespace cannot be entered.
     pub fn wake(&self, namespace: BorrowedFd<'_>) -> Result<()> {
+        netns::run(namespace, netns::hear_no_routers)?
+            .map_err(|error| Error::kernel("have a network namespace hear no routers", error))?;
         netns::wake(&mut netns::route_socket(namespace)?)
     }
 

@@ -182,7 +182,10 @@ fn make(home: BorrowedFd<'_>) -> (Result<Made>, bool) {
     if let Err(error) = unsafe { rustix::thread::unshare_unsafe(UnshareFlags::NEWNET) } {
         return (Err(Error::kernel("making a network namespace", error)), true);
     }
-    let inside = open_current().and_then(|namespace| Ok((namespace, Socket::route()?)));
+    let inside = open_current().and_then(|namespace| {
+        hear_no_routers()?;
+        Ok((namespace, Socket::route()?))
+    });
     let at_home = enter(home).is_ok();
     let made = inside.map_err(|error| Error::kernel("opening a new network namespace", error)).and_then(
         |(namespace, mut socket)| {
@@ -191,6 +194,19 @@ fn make(home: BorrowedFd<'_>) -> (Result<Made>, bool) {
         },
     );
     (made, at_home)
+}
+
+/// Has the interfaces that come into the calling thread's namespace believe no router advertisement: on a bridge any
+/// container can send one, and would be the others' way out (CVE-2020-13401). Addresses and routes are given.
+pub(crate) fn hear_no_routers() -> io::Result<()> {
+    for key in ["all", "default"] {
+        match std::fs::write(format!("/proc/sys/net/ipv6/conf/{key}/accept_ra"), "0") {
+            // A kernel without IPv6.
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+            written => written?,
+        }
+    }
+    Ok(())
 }
 
 /// Takes up the loopback of the namespace that a socket speaks to.

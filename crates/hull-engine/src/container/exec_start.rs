@@ -135,8 +135,6 @@ impl Engine {
         if config.privileged {
             let all = crate::model::HostConfig { privileged: true, ..crate::model::HostConfig::default() };
             process.set_capabilities(Some(security::capability_sets(security::capabilities(&all)?)));
-            process.set_no_new_privileges(Some(false));
-            process.set_apparmor_profile(None);
         }
         Ok(process)
     }

@@ -5,7 +5,6 @@ use std::collections::BTreeMap;
 use serde_json::{Map, Value, json};
 
 use super::mounts::MountKind;
-use super::security::security;
 use super::{Container, Record, Status};
 use crate::model::{EndpointSettings, MountPoint};
 use crate::{Engine, Result};
@@ -45,7 +44,7 @@ impl Engine {
             "Platform": "linux",
             "MountLabel": "",
             "ProcessLabel": "",
-            "AppArmorProfile": security(&record.host_config).ok().and_then(|security| security.apparmor).unwrap_or_default(),
+            "AppArmorProfile": record.apparmor().ok().flatten().unwrap_or_default(),
             "ExecIDs": exec_ids(container),
             "HostConfig": record.host_config,
             "GraphDriver": self.graph_driver(&record),

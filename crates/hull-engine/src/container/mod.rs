@@ -240,6 +240,9 @@ pub(crate) struct State {
     /// All that is known of why; none while it runs, and before its first run.
     #[serde(default)]
     pub(crate) end: Option<end::End>,
+    /// The AppArmor profile that it runs under; what is the default may be another by now.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) apparmor: Option<String>,
     /// It stands still for the daemon, which copies its files: no user has paused it.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub(crate) held: bool,
@@ -259,6 +262,7 @@ impl Default for State {
             oom_killed: false,
             end_reason: String::new(),
             end: None,
+            apparmor: None,
             held: false,
             started_at: NEVER.to_owned(),
             finished_at: NEVER.to_owned(),
@@ -267,6 +271,14 @@ impl Default for State {
 }
 
 impl Record {
+    /// The AppArmor profile that it runs under, or would if it were started.
+    pub(crate) fn apparmor(&self) -> Result<Option<String>> {
+        if self.is_running() {
+            return Ok(self.state.apparmor.clone());
+        }
+        Ok(security::security(&self.host_config)?.apparmor)
+    }
+
     /// Whether its processes exist.
     pub(crate) fn is_running(&self) -> bool {
         matches!(self.state.status, Status::Running | Status::Paused)

@@ -192,9 +192,8 @@ impl Engine {
         process.set_env(Some(environment(record, linked)));
         process.set_cwd(PathBuf::from(if config.working_dir.is_empty() { "/" } else { &config.working_dir }));
         process.set_capabilities(Some(capability_sets(capabilities(host)?)));
-        let security = security(host)?;
-        process.set_no_new_privileges(Some(security.no_new_privileges));
-        process.set_apparmor_profile(security.apparmor);
+        process.set_no_new_privileges(Some(security(host)?.no_new_privileges));
+        process.set_apparmor_profile(record.apparmor()?);
         process.set_oom_score_adj((host.oom_score_adj != 0).then_some(host.oom_score_adj));
         process.set_rlimits(Some(self.rlimits(host)?));
         Ok(process)

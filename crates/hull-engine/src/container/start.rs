@@ -105,6 +105,7 @@ impl Engine {
         starting.launched(&shim);
         // From here on the shim holds the reserved ports and the clients.
         let by_other = launch.runtime.is_some();
+        let apparmor = launch.spec.process().as_ref().and_then(|process| process.apparmor_profile().clone());
         let reserved =
             prepared.allocation.as_mut().map(|allocation| std::mem::take(&mut allocation.reserved));
         self.send_launch(launch, theirs, reserved.unwrap_or_default(), clients)?;
@@ -137,7 +138,7 @@ impl Engine {
             }
         };
         fault::passed("start", "executed");
-        match self.enter_running(container, &shim, prepared.allocation, &started, starter).await {
+        match self.enter_running(container, &shim, prepared.allocation, &started, apparmor, starter).await {
             Ok(()) => {
                 // Its watcher lives as long as this receiver's other end.
                 let _ = started.entered.send(());
@@ -212,6 +213,7 @@ impl Engine {
         shim: &Arc<Shim>,
         allocation: Option<Allocation>,
         started: &Started,
+        apparmor: Option<String>,
         starter: Starter,
     ) -> Result<()> {
         for warning in &started.warnings {
@@ -230,6 +232,7 @@ impl Engine {
             record.state.status = Status::Running;
             record.state.pid = started.pid;
             record.state.exit_code = 0;
+            record.state.apparmor = apparmor;
             record.state.error.clear();
             record.state.oom_killed = false;
             record.state.end_reason.clear();

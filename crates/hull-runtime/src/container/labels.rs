@@ -62,7 +62,12 @@ pub(super) fn set(process: &Process, procfs: BorrowedFd<'_>) -> Result<()> {
             } else {
                 ""
             };
-            Error::kernel(format!("set the AppArmor profile {profile}"), error).advise(advice)
+            // Docker's words.
+            let doing = format!(
+                "unable to apply apparmor profile: apparmor failed to apply profile {profile}: write \
+                 thread-self/attr/apparmor/exec"
+            );
+            Error::kernel(doing, error).advise(advice)
         })?;
     }
     if let Some(label) = context(process) {

@@ -38,6 +38,31 @@ pub(super) fn prepare(folder: &Path) -> Result<Kernel> {
     Ok(Kernel { image: unpacked.join(format!("boot/vmlinuz-{version}")), initrd, modules })
 }
 
+/// Downloads and unpacks another package, unless that was done before; the folder with its files.
+pub(super) fn package(folder: &Path, package: &str) -> Result<PathBuf> {
+    let unpacked = folder.join("packages").join(package);
+    if !unpacked.is_dir() {
+        heading(&format!("the package {package} for virtual machines"));
+        let work = folder.join("package.new");
+        download(&work, package)?;
+        fs::create_dir_all(folder.join("packages"))?;
+        fs::rename(&work, &unpacked)?;
+    }
+    Ok(unpacked)
+}
+
+/// Downloads a package and unpacks it into a new folder.
+fn download(work: &Path, package: &str) -> Result<()> {
+    if work.exists() {
+        fs::remove_dir_all(work)?;
+    }
+    fs::create_dir_all(work)?;
+    run_command(Command::new("apt-get").args(["download", "--quiet", package]).current_dir(work))?;
+    let archive = only_entry(work)?;
+    run_command(Command::new("dpkg-deb").arg("--extract").arg(&archive).arg(work))?;
+    Ok(fs::remove_file(&archive)?)
+}
+
 fn unpack(folder: &Path, unpacked: &Path) -> Result<()> {
     let depends = output("apt-cache", &["depends", PACKAGE])?;
     let package = depends
@@ -45,14 +70,7 @@ fn unpack(folder: &Path, unpacked: &Path) -> Result<()> {
         .find_map(|line| line.trim().strip_prefix("Depends: "))
         .ok_or_else(|| format!("apt-get knows no package {PACKAGE}: apt-get update"))?;
     let work = folder.join("kernel.new");
-    if work.exists() {
-        fs::remove_dir_all(&work)?;
-    }
-    fs::create_dir_all(&work)?;
-    run_command(Command::new("apt-get").args(["download", "--quiet", package]).current_dir(&work))?;
-    let archive = only_entry(&work)?;
-    run_command(Command::new("dpkg-deb").arg("--extract").arg(&archive).arg(&work))?;
-    fs::remove_file(&archive)?;
+    download(&work, package)?;
     let modules = only_entry(&work.join("lib/modules"))?;
     let version = modules.file_name().ok_or("a kernel's version")?;
     let depmod = find("depmod").ok_or("depmod is missing: apt-get install kmod")?;

@@ -29,6 +29,7 @@ cgroups_v1() {
 
 machine() {
     mount -t sysfs sysfs /sys
+    mount -t securityfs securityfs /sys/kernel/security
     mount -t devtmpfs dev /dev
     mkdir -p /dev/pts /dev/shm
     mount -t devpts -o ptmxmode=666 devpts /dev/pts
@@ -50,7 +51,7 @@ machine() {
 
 tests() {
     local status=0 line
-    export HULL_BIN=/usr/bin/hull
+    export HULL_BIN=/usr/bin/hull HULL_TESTS_NEED_APPARMOR=1
     while read -r -u 9 line; do
         # The words behind the program's name are the tests to run.
         set -- $line
