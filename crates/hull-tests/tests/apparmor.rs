@@ -125,7 +125,7 @@ fn the_default(daemon: &Daemon) {
 fn what_is_denied(daemon: &Daemon) {
     let open =
         ["--cap-add=ALL", "--security-opt=seccomp=unconfined", "--security-opt=systempaths=unconfined"];
-    let try_all = "mount -t tmpfs t /mnt && echo mounted; cat /proc/sys/vm/swappiness >/proc/sys/vm/swappiness && echo set; \
+    let try_all = "mkdir /m; mount -t tmpfs t /m && echo mounted; cat /proc/sys/vm/swappiness >/proc/sys/vm/swappiness && echo set; \
                    ls /proc/1 >/dev/null && echo listed; echo x >/file && echo written; kill -0 1 && echo signalled";
     let run = |more: &[&str]| {
         daemon.hull(&[&["run", "--rm"], &open[..], more, &["busybox", "sh", "-c", try_all]].concat())
