@@ -405,6 +405,10 @@ impl Prepared {
         if goes_to("/proc") {
             return if is_procfs(tree).context(doing)? { Ok(()) } else { refused("not of type proc") };
         }
+        // Most are not even on such a file system.
+        if !is_procfs(at).context(doing)? {
+            return Ok(());
+        }
         let proc = match inroot::open(root, Path::new("/proc"), OFlags::PATH) {
             Err(io::Errno::NOENT) => return Ok(()),
             proc => proc.context(doing)?,

@@ -4,11 +4,13 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
 use oci_spec::runtime::{Hooks, LinuxNamespaceType, Spec};
+use rustix::event::{PollFd, PollFlags, poll};
 use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType};
 
 use super::cgroup::NewCgroup;
 use super::config::{self, Config};
-use super::state::{self, NewFolder, Record, START};
+use super::file::NewFile;
+use super::state::{self, Record};
 use super::watch::{self, Watched};
 use super::{Container, Runtime};
 use super::{crun, intel_rdt, net_devices};
@@ -70,12 +72,14 @@ pub struct Created {
     pub pidfd: OwnedFd,
     /// What this machine does not grant, and the container does without.
     pub warnings: Vec<String>,
-    /// The first process, for who starts it; none: it waits at a socket of the container's folder.
+    /// The first process, for who starts it; none: it waits at a socket beside the container's file.
     held: Option<Held>,
     /// It is let go already, and stands still behind its exec.
     watched: Option<Watched>,
     /// Its file systems, held so that its end waits for none of them.
     root: Option<Root>,
+    /// Who lets go of them when it has ended.
+    unmounting: Option<std::thread::JoinHandle<()>>,
 }
 
 impl Runtime {
@@ -97,10 +101,9 @@ impl Runtime {
         let create =
             &Create { preserve_fds: create.preserve_fds.saturating_add(activated), ..create.clone() };
         check_preserved(create.preserve_fds)?;
-        let folder = NewFolder::make(self, id)?;
-        folder.begin(&text)?;
+        let file = NewFile::make(self, id, &text)?;
         let hold = Hold {
-            listener: if create.starts { None } else { Some(listen(&folder)?) },
+            listener: if create.starts { None } else { Some(listen(file.start())?) },
             id: id.to_owned(),
             version: spec.version().clone(),
             bundle,
@@ -121,11 +124,11 @@ impl Runtime {
         };
         let mut making = Making { spec: &spec, hold: &hold, create, warnings: Vec::new(), hooked: false };
         if cgroup.is_made() {
-            folder.makes_cgroup()?;
+            file.makes_cgroup()?;
         }
         let child = making.first_process(&mut cgroup)?;
         let mut unkept = UnlessKept { child: Some(child), resctrl: None };
-        let made = making.container(&mut unkept, folder, &cgroup);
+        let made = making.container(&mut unkept, file, &cgroup);
         let Made { container, terminal, watched } = made.inspect_err(|_| making.undo(&unkept))?;
         said.extend(making.warnings);
         cgroup.keep();
@@ -138,7 +141,16 @@ impl Runtime {
                 } else {
                     (child.into_pidfd(), None)
                 };
-                Ok(Created { container, terminal, pidfd, warnings: said, held, watched, root })
+                Ok(Created {
+                    container,
+                    terminal,
+                    pidfd,
+                    warnings: said,
+                    held,
+                    watched,
+                    root,
+                    unmounting: None,
+                })
             }
             None => unreachable!("the child was just put there"),
         }
@@ -165,17 +177,35 @@ impl Created {
         started
     }
 
-    /// Removes it when it has ended, as [`Container::delete`] does by force. The kernel takes its mounts apart meanwhile.
+    /// Has a thread wait for its end, which takes its mounts apart from then on, beside whatever else is cleared away. It is
+    /// made while the container runs: a thread takes as long to begin as all cgroups take to be removed. From here on the
+    /// caller has two.
+    pub fn unmount_at_end(&mut self) {
+        let Some(root) = self.root.take() else { return };
+        // Where no descriptor or no thread is to be had, it is done with everything else.
+        let Ok(pidfd) = self.pidfd.try_clone() else {
+            self.root = Some(root);
+            return;
+        };
+        let wait = move || {
+            let ended = &mut [PollFd::new(&pidfd, PollFlags::IN)];
+            while matches!(poll(ended, None), Err(rustix::io::Errno::INTR)) {}
+            drop(root);
+        };
+        self.unmounting = std::thread::Builder::new().spawn(wait).ok();
+    }
+
+    /// Removes it when it has ended, as [`Container::delete`] does by force.
     ///
     /// # Errors
     /// As of that.
     pub fn delete(self) -> Result<()> {
-        let Created { container, root, .. } = self;
-        std::thread::scope(|scope| {
-            // Where no thread is to be had, it is done before.
-            let _ = std::thread::Builder::new().spawn_scoped(scope, move || drop(root));
-            container.delete(true)
-        })
+        let Created { container, root, unmounting, .. } = self;
+        drop(root);
+        let deleted = container.delete(true);
+        // It takes its mounts apart, and what it does cannot fail.
+        let _ = unmounting.map(std::thread::JoinHandle::join);
+        deleted
     }
 }
 
@@ -297,12 +327,12 @@ impl Making<'_> {
     }
 
     /// Leads the first process to where it waits, and writes down what the container is.
-    fn container(&mut self, unkept: &mut UnlessKept, folder: NewFolder, cgroup: &NewCgroup) -> Result<Made> {
+    fn container(&mut self, unkept: &mut UnlessKept, mut file: NewFile, cgroup: &NewCgroup) -> Result<Made> {
         let Some(child) = &mut unkept.child else { unreachable!("the child was just put there") };
         let record = self.record(child, cgroup)?;
         unkept.resctrl.clone_from(&record.resctrl);
         // The first process mounts meanwhile.
-        folder.write_ahead(&record)?;
+        file.write_ahead(&record)?;
         let watched = self.let_go_early(child)?;
         let terminal = self.lead(child, cgroup.cgroup())?;
         if let Some(file) = &self.create.pid_file {
@@ -311,7 +341,9 @@ impl Making<'_> {
         for socket in [self.create.pidfd_socket.clone(), crun::pidfd_receiver(self.spec)].iter().flatten() {
             send_pidfd(socket, child.pidfd())?;
         }
-        Ok(Made { container: folder.keep(record, self.spec.hooks().clone())?, terminal, watched })
+        let (file, start) = file.keep()?;
+        let container = Container { file, start, record, hooks: Some(self.spec.hooks().clone()) };
+        Ok(Made { container, terminal, watched })
     }
 
     /// Where the exec is watched, a first process that asks for nothing any more need not wait for the start: it stands
@@ -524,22 +556,26 @@ fn send_descriptor(path: &Path, name: &[u8], descriptor: BorrowedFd<'_>) -> std:
 }
 
 /// The socket at which the first process waits. The path to it is a short one, however long the root's is.
-fn listen(folder: &NewFolder) -> Result<OwnedFd> {
-    let doing = || format!("make {}", folder.path().join(START).display());
-    let handle = open_folder(folder.path()).context(doing)?;
+fn listen(place: &Path) -> Result<OwnedFd> {
+    let doing = || format!("make {}", place.display());
+    let (folder, name) = socket_at(place).context(doing)?;
     let socket =
         rustix::net::socket_with(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC, None)
             .context(doing)?;
-    rustix::net::bind(&socket, &address(&handle).context(doing)?).context(doing)?;
+    rustix::net::bind(&socket, &address(&folder, &name).context(doing)?).context(doing)?;
     rustix::net::listen(&socket, 1).context(doing)?;
     Ok(socket)
 }
 
-pub(super) fn open_folder(path: &Path) -> rustix::io::Result<OwnedFd> {
+/// The folder that a socket is in, held open, and its name there.
+pub(super) fn socket_at(place: &Path) -> rustix::io::Result<(OwnedFd, String)> {
     use rustix::fs::{Mode, OFlags};
-    rustix::fs::open(path, OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())
+    let folder = place.parent().unwrap_or(Path::new("."));
+    let folder = rustix::fs::open(folder, OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())?;
+    let name = place.file_name().unwrap_or_default().to_string_lossy().into_owned();
+    Ok((folder, name))
 }
 
-pub(super) fn address(folder: &OwnedFd) -> rustix::io::Result<SocketAddrUnix> {
-    SocketAddrUnix::new(format!("/proc/self/fd/{}/{START}", folder.as_raw_fd()))
+pub(super) fn address(folder: &OwnedFd, name: &str) -> rustix::io::Result<SocketAddrUnix> {
+    SocketAddrUnix::new(format!("/proc/self/fd/{}/{name}", folder.as_raw_fd()))
 }

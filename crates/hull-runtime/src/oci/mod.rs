@@ -2,12 +2,11 @@
 //! root file system) becomes a container by [`Runtime::create`], which waits until [`Runtime::start`].
 //!
 //! Nothing of hull's stays with such a container: who called is the parent of its first process, or whoever inherits
-//! orphans there. What is to be known of it is in a folder of the runtime's root:
+//! orphans there. What is to be known of it is in the runtime's root:
 //!
 //! ```text
-//! ROOT/ID/state.json   what it is (see `state::Record`); written last by create, removed last by delete
-//! ROOT/ID/config.json  its configuration, as it was when it was made
-//! ROOT/ID/start.sock   at which its first process waits to be started; gone when it was
+//! ROOT/ID   what it is, and its configuration as it was when it was made (see `file`); removed last by delete
+//! ROOT/:N   the socket at which its first process waits to be started; gone when it was
 //! ```
 //!
 //! Sources: the runtime specification 1.3 and, for the command line's words, what `runc` takes and prints.
@@ -23,6 +22,7 @@ mod crun;
 mod events;
 mod exec;
 mod features;
+mod file;
 pub mod foreground;
 mod intel_rdt;
 mod kill;
@@ -62,11 +62,11 @@ impl Runtime {
         }
     }
 
-    /// The folder of a container.
+    /// Where a container is written down.
     ///
     /// # Errors
     /// It is no id: letters, digits and `_ + - .`, but not `.` or `..`.
-    fn folder(&self, id: &str) -> Result<PathBuf> {
+    fn place(&self, id: &str) -> Result<PathBuf> {
         let plain = |c: char| c.is_ascii_alphanumeric() || "_+-.".contains(c);
         if id.is_empty() || id.len() > 1024 || id == "." || id == ".." || !id.chars().all(plain) {
             let reason = "an id has letters, digits, and _ + - . alone";

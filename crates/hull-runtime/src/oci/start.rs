@@ -2,8 +2,7 @@
 
 use rustix::net::{AddressFamily, SocketFlags, SocketType};
 
-use super::create::{address, of_process, open_folder};
-use super::state::START;
+use super::create::{address, of_process, socket_at};
 use super::watch::Watched;
 use super::{Container, Status};
 use crate::container::{Held, start_held, state_for_hooks};
@@ -27,14 +26,14 @@ impl Container {
                 return Err(Error::refused(doing(), "cannot start an already running container"));
             }
         }
-        let folder = open_folder(&self.folder).context(doing)?;
+        let (folder, name) = socket_at(&self.start).context(doing)?;
         let flags = SocketFlags::CLOEXEC;
         let socket = rustix::net::socket_with(AddressFamily::UNIX, SocketType::SEQPACKET, flags, None);
         let socket = socket.context(doing)?;
-        rustix::net::connect(&socket, &address(&folder).context(doing)?).context(doing)?;
+        rustix::net::connect(&socket, &address(&folder, &name).context(doing)?).context(doing)?;
         let started = start_held(&socket);
         // From here on it has been started, whatever came of it.
-        std::fs::remove_file(self.folder.join(START)).context(doing)?;
+        std::fs::remove_file(&self.start).context(doing)?;
         started.map_err(of_process)?;
         self.has_started()
     }

@@ -2,10 +2,8 @@
 
 use std::collections::HashMap;
 use std::fs;
-use std::io::Write;
 use std::os::fd::OwnedFd;
-use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use oci_spec::runtime::{Hooks, Spec};
 use rustix::process::{Pid, PidfdFlags, pidfd_open};
@@ -15,15 +13,10 @@ use serde_json::{Value, json};
 use super::Runtime;
 use super::cgroup::places;
 use super::create::run_hooks;
+use super::file::{self, Written};
 use crate::cgroup::Cgroup;
 use crate::error::Context;
 use crate::{Error, Result, sys};
-
-const RECORD: &str = "state.json";
-const CONFIG: &str = "config.json";
-pub(super) const START: &str = "start.sock";
-/// There while a container is being made whose cgroup is its own.
-const MADE_CGROUP: &str = "made-cgroup";
 
 /// What the runtime specification calls the state's status, and runc's `paused`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
@@ -77,7 +70,10 @@ pub(super) struct Record {
 /// A container that was created.
 #[derive(Debug)]
 pub struct Container {
-    pub(super) folder: PathBuf,
+    /// What it is written down in.
+    pub(super) file: PathBuf,
+    /// Where its first process waits to be started, while it does.
+    pub(super) start: PathBuf,
     pub(super) record: Record,
     /// Its configuration's hooks, where that has just been read.
     pub(super) hooks: Option<Option<Hooks>>,
@@ -98,49 +94,49 @@ impl Runtime {
     /// # Errors
     /// There is none, or what is known of it cannot be read.
     pub fn container(&self, id: &str) -> Result<Container> {
-        let folder = self.folder(id)?;
-        let record = folder.join(RECORD);
-        let text = match fs::read(&record) {
-            Ok(text) => text,
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
-                return Err(Error::refused(format!("container {id:?}"), "container does not exist"));
-            }
-            Err(error) => return Err(Error::kernel(format!("read {}", record.display()), error)),
+        let none = || Error::refused(format!("container {id:?}"), "container does not exist");
+        self.find(id)?.ok_or_else(none)
+    }
+
+    fn find(&self, id: &str) -> Result<Option<Container>> {
+        let file = self.place(id)?;
+        let Some(Written { start, record: Some(record), .. }) = file::read(&file)? else { return Ok(None) };
+        let damaged = |error: serde_json::Error| {
+            Error::refused(format!("read {}", file.display()), format!("it is damaged: {error}"))
         };
-        let record = serde_json::from_slice(&text)
-            .map_err(|error| Error::refused(format!("read {}", record.display()), error.to_string()))?;
-        Ok(Container { folder, record, hooks: None })
+        let record = serde_json::from_slice(&record).map_err(damaged)?;
+        Ok(Some(Container { file, start, record, hooks: None }))
     }
 
     /// Whether there is a container of that id.
     ///
     /// # Errors
-    /// It is no id.
+    /// It is no id, or what is known of it cannot be read.
     pub fn is_there(&self, id: &str) -> Result<bool> {
-        Ok(self.folder(id)?.join(RECORD).exists())
+        Ok(file::read(&self.place(id)?)?.is_some_and(|written| written.record.is_some()))
     }
 
-    /// Clears away what a creation or a removal has left that was killed; says whether there was something.
+    /// Clears away what a creation has left that was killed; says whether there was something.
     ///
     /// # Errors
     /// The container is being made just now; something cannot be removed.
     pub fn clear_unfinished(&self, id: &str) -> Result<bool> {
-        let folder = self.folder(id)?;
+        let path = self.place(id)?;
         let doing = || format!("clear away what is left of the container {id}");
-        let lock = match lock(&folder) {
-            Err(rustix::io::Errno::NOENT) => return Ok(false),
-            lock => lock.context(doing)?,
-        };
-        if lock.is_none() {
-            return Err(Error::refused(doing(), "it is being made just now"));
+        if file::read(&path)?.is_none() {
+            return Ok(false);
         }
-        if folder.join(RECORD).exists() {
+        let Some(_held) = file::hold(&path)? else {
+            return Err(Error::refused(doing(), "it is being made just now"));
+        };
+        let Some(left) = file::read(&path)? else { return Ok(false) };
+        if left.record.is_some() {
             return Err(Error::refused(doing(), "it was being made until just now, and is there"));
         }
-        let text = fs::read(folder.join(CONFIG)).unwrap_or_default();
         // A cgroup that was there before the creation is not its to clear.
-        let made = folder.join(MADE_CGROUP).exists();
-        if made && let Ok(spec) = serde_json::from_slice::<Spec>(&text) {
+        if left.made_cgroup
+            && let Ok(spec) = serde_json::from_slice::<Spec>(&left.config)
+        {
             for path in places(&spec, id) {
                 // Another container may have the place by now.
                 let others = self.containers()?.containers;
@@ -151,7 +147,7 @@ impl Runtime {
                 }
             }
         }
-        fs::remove_dir_all(&folder).context(doing)?;
+        file::remove(&path, &left.start).context(doing)?;
         Ok(true)
     }
 
@@ -172,12 +168,12 @@ impl Runtime {
         }
         ids.sort_unstable();
         for id in ids {
-            // What is no folder of a container's, or not any more.
-            if !self.root.join(&id).join(RECORD).exists() {
+            // Who is called otherwise is no container: the sockets at which first processes wait.
+            if self.place(&id).is_err() {
                 continue;
             }
-            match self.container(&id) {
-                Ok(container) => listed.containers.push(container),
+            match self.find(&id) {
+                Ok(container) => listed.containers.extend(container),
                 Err(error) => listed.unreadable.push(error),
             }
         }
@@ -228,7 +224,7 @@ impl Container {
             }
             _ => {}
         }
-        if self.folder.join(START).exists() { Ok(Status::Created) } else { Ok(Status::Running) }
+        if self.start.exists() { Ok(Status::Created) } else { Ok(Status::Running) }
     }
 
     /// Its cgroup, while that is there.
@@ -252,10 +248,17 @@ impl Container {
     /// # Errors
     /// It cannot be read.
     pub fn config(&self) -> Result<Spec> {
-        let path = self.folder.join(CONFIG);
-        let doing = || format!("read {}", path.display());
-        let text = fs::read(&path).context(doing)?;
-        serde_json::from_slice(&text).map_err(|error| Error::refused(doing(), error.to_string()))
+        let gone = || Error::refused(format!("container {:?}", self.id()), "container does not exist");
+        self.config_if_there()?.ok_or_else(gone)
+    }
+
+    /// Its configuration; none where another removal has been here just now.
+    fn config_if_there(&self) -> Result<Option<Spec>> {
+        let Some(written) = file::read(&self.file)? else { return Ok(None) };
+        let damaged = |error: serde_json::Error| {
+            Error::refused(format!("read {}", self.file.display()), format!("it is damaged: {error}"))
+        };
+        serde_json::from_slice(&written.config).map(Some).map_err(damaged)
     }
 
     /// Runs its configuration's hooks of one point; `status` and `pid` are what they are told.
@@ -264,9 +267,7 @@ impl Container {
         let hooks = match &self.hooks {
             Some(hooks) => hooks,
             None => {
-                // Another removal may have been here just now.
-                let there = self.folder.join(CONFIG).exists();
-                read = if there { self.config()?.hooks().clone() } else { None };
+                read = self.config_if_there()?.and_then(|spec| spec.hooks().clone());
                 &read
             }
         };
@@ -311,124 +312,7 @@ impl Container {
 
     /// Lets go of everything that is written down of it.
     pub(super) fn forget(&self) -> Result<()> {
-        let doing = || format!("remove {}", self.folder.display());
-        // The record last: until then it is a container, which another removal finds and clears away as well.
-        for name in [START, MADE_CGROUP, CONFIG, RECORD] {
-            match fs::remove_file(self.folder.join(name)) {
-                Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
-                    return Err(Error::kernel(doing(), error));
-                }
-                _ => {}
-            }
-        }
-        match fs::remove_dir(&self.folder) {
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(()),
-            removed => removed.context(doing),
-        }
-    }
-}
-
-/// The folder of a container that is being made; removed with all in it unless it is kept.
-pub(super) struct NewFolder {
-    path: PathBuf,
-    /// Locked as long as somebody is at it: one without a record that nobody holds was left by a creation that was
-    /// killed.
-    _lock: OwnedFd,
-    kept: bool,
-}
-
-impl NewFolder {
-    /// Makes it; that is what makes an id unique.
-    pub(super) fn make(runtime: &Runtime, id: &str) -> Result<NewFolder> {
-        let path = runtime.folder(id)?;
-        let doing = || format!("create the container {id}");
-        let mut folders = fs::DirBuilder::new();
-        folders.mode(0o700).recursive(true).create(&runtime.root).context(doing)?;
-        let make = || fs::DirBuilder::new().mode(0o700).create(&path);
-        let made = match make() {
-            // An empty one is what a removal has not taken away yet.
-            Err(error)
-                if error.kind() == std::io::ErrorKind::AlreadyExists && fs::remove_dir(&path).is_ok() =>
-            {
-                make()
-            }
-            made => made,
-        };
-        match made {
-            Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => {
-                return Err(Error::refused(doing(), "container with given ID already exists"));
-            }
-            made => made.context(doing)?,
-        }
-        let lock = lock(&path).and_then(|lock| lock.ok_or(rustix::io::Errno::AGAIN)).context(doing)?;
-        Ok(NewFolder { path, _lock: lock, kept: false })
-    }
-
-    pub(super) fn path(&self) -> &Path {
-        &self.path
-    }
-
-    /// Writes down what is to become a container.
-    pub(super) fn begin(&self, config: &[u8]) -> Result<()> {
-        let written = self.write(CONFIG, config).and_then(|()| self.put(CONFIG));
-        written.context(|| format!("write {}", self.path.join(CONFIG).display()))
-    }
-
-    /// Writes down that the cgroup is made for this container, and goes with it.
-    pub(super) fn makes_cgroup(&self) -> Result<()> {
-        let path = self.path.join(MADE_CGROUP);
-        fs::write(&path, "").context(|| format!("write {}", path.display()))
-    }
-
-    /// Writes down what the container is to be: its first process may not be ready yet.
-    pub(super) fn write_ahead(&self, record: &Record) -> Result<()> {
-        let doing = || format!("write down the container {}", record.id);
-        let text = serde_json::to_vec(record).map_err(|error| Error::refused(doing(), error.to_string()))?;
-        self.write(RECORD, &text).context(doing)
-    }
-
-    /// Makes what was written ahead hold: from here on it is a container.
-    pub(super) fn keep(mut self, record: Record, hooks: Option<Hooks>) -> Result<Container> {
-        self.put(RECORD).context(|| format!("write down the container {}", record.id))?;
-        self.kept = true;
-        Ok(Container { folder: self.path.clone(), record, hooks: Some(hooks) })
-    }
-
-    fn temporary(&self, name: &str) -> PathBuf {
-        self.path.join(format!("{name}.new"))
-    }
-
-    fn write(&self, name: &str, bytes: &[u8]) -> std::io::Result<()> {
-        let path = self.temporary(name);
-        let mut file =
-            fs::OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(path)?;
-        file.write_all(bytes)
-    }
-
-    /// Gives what was written its name.
-    fn put(&self, name: &str) -> std::io::Result<()> {
-        fs::rename(self.temporary(name), self.path.join(name))
-    }
-}
-
-/// Locks a folder, and with it what it stands for; none while another process has it.
-fn lock(folder: &Path) -> rustix::io::Result<Option<OwnedFd>> {
-    use rustix::fs::{FlockOperation, Mode, OFlags};
-    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
-    let folder = rustix::fs::open(folder, flags, Mode::empty())?;
-    match rustix::fs::flock(&folder, FlockOperation::NonBlockingLockExclusive) {
-        Ok(()) => Ok(Some(folder)),
-        Err(rustix::io::Errno::AGAIN) => Ok(None),
-        Err(error) => Err(error),
-    }
-}
-
-impl Drop for NewFolder {
-    fn drop(&mut self) {
-        if !self.kept {
-            // The error that led here is the one to tell.
-            let _ = fs::remove_dir_all(&self.path);
-        }
+        file::remove(&self.file, &self.start).context(|| format!("remove {}", self.file.display()))
     }
 }
 
@@ -461,17 +345,5 @@ mod tests {
         assert_eq!(parse_began(&format!("9 (a ) b) S {}", fields.join(" "))), Some((22, 'S')));
         assert_eq!(parse_began("9 (a"), None);
         assert!(process_began(std::process::id().cast_signed()).is_some());
-    }
-
-    #[test]
-    fn what_a_removal_has_not_taken_away_yet_is_no_container() {
-        let root = tempfile::tempdir().unwrap();
-        let runtime = Runtime::at(root.path());
-        fs::create_dir(root.path().join("c")).unwrap();
-        drop(NewFolder::make(&runtime, "c").unwrap());
-        fs::create_dir(root.path().join("c")).unwrap();
-        fs::write(root.path().join("c").join(RECORD), "{}").unwrap();
-        let Err(error) = NewFolder::make(&runtime, "c") else { panic!("an id is taken twice") };
-        assert!(error.to_string().ends_with("container with given ID already exists"), "{error}");
     }
 }

@@ -15,20 +15,20 @@ pub(super) struct OfContainer {
     pub(super) id: String,
 }
 
-#[derive(Args, Debug)]
+#[derive(Args, Debug, Default)]
 pub(super) struct CreateArguments {
     /// The folder of config.json
     #[arg(short, long, value_name = "folder", default_value = ".")]
-    bundle: PathBuf,
+    pub(super) bundle: PathBuf,
     /// The configuration, where it is not the bundle's config.json
     #[arg(short = 'f', long, value_name = "file")]
     config: Option<PathBuf>,
     /// A socket that gets the master of the container's terminal
     #[arg(long, value_name = "socket")]
-    console_socket: Option<PathBuf>,
+    pub(super) console_socket: Option<PathBuf>,
     /// A file that gets the first process's id
     #[arg(long, value_name = "file")]
-    pid_file: Option<PathBuf>,
+    pub(super) pid_file: Option<PathBuf>,
     /// A socket that gets a pidfd of the first process
     #[arg(long, value_name = "socket")]
     pidfd_socket: Option<PathBuf>,
@@ -43,14 +43,14 @@ pub(super) struct CreateArguments {
     preserve_fds: u32,
     /// The container's id
     #[arg(value_name = "container-id")]
-    id: String,
+    pub(super) id: String,
 }
 
-#[derive(Args, Debug)]
+#[derive(Args, Debug, Default)]
 pub(super) struct RunArguments {
     /// Leave the container running and return
     #[arg(short, long)]
-    detach: bool,
+    pub(super) detach: bool,
     /// Keep the container when it has ended
     #[arg(long)]
     keep: bool,
@@ -58,7 +58,7 @@ pub(super) struct RunArguments {
     #[arg(long)]
     no_subreaper: bool,
     #[command(flatten)]
-    create: CreateArguments,
+    pub(super) create: CreateArguments,
 }
 
 #[derive(Args, Debug)]
@@ -78,10 +78,10 @@ pub(super) struct KillArguments {
 pub(super) struct DeleteArguments {
     /// Kill it first where it runs; none of that id is no error
     #[arg(short, long)]
-    force: bool,
+    pub(super) force: bool,
     /// The container's id
     #[arg(value_name = "container-id")]
-    id: String,
+    pub(super) id: String,
 }
 
 /// What the global flags say of every container.
@@ -94,6 +94,14 @@ pub(super) struct Everywhere {
     pub(super) none: bool,
     /// Whether a container may do without; none: unless root has called.
     pub(super) rootless: Option<bool>,
+}
+
+impl RunArguments {
+    /// With a bundle, and nothing else said.
+    pub(super) fn of(bundle: &str) -> Self {
+        let create = CreateArguments { bundle: bundle.into(), ..CreateArguments::default() };
+        Self { create, ..Self::default() }
+    }
 }
 
 impl CreateArguments {
@@ -156,6 +164,7 @@ pub(super) fn run(
     warn(&created.warnings, log);
     created.start()?;
     let Some(signals) = signals else { return Ok(0) };
+    created.unmount_at_end();
     let status = foreground::follow(&created.pidfd, &signals, created.terminal.take())?;
     if !keep {
         created.delete()?;

@@ -9,9 +9,10 @@ use hull_runtime::error::Context;
 use hull_runtime::{Error, Result};
 
 /// How the log is written.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum)]
 pub(super) enum Format {
     /// `time="…" level=error msg="…"`
+    #[default]
     Text,
     /// One object a line.
     Json,

@@ -4,6 +4,7 @@
 mod container;
 mod exec;
 mod log;
+mod plain;
 mod show;
 mod update;
 
@@ -26,7 +27,7 @@ struct CommandLine {
     verb: Option<Verb>,
 }
 
-#[derive(Args, Debug)]
+#[derive(Args, Debug, Default)]
 struct Globals {
     /// Where containers' states are kept
     #[arg(long, value_name = "folder")]
@@ -60,8 +61,9 @@ struct Globals {
     version: bool,
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum)]
 enum Rootless {
+    #[default]
     Auto,
     True,
     False,
@@ -196,6 +198,13 @@ fn no_checkpoints(doing: &str) -> hull_runtime::Error {
 }
 
 fn parse(words: Vec<std::ffi::OsString>) -> std::result::Result<CommandLine, clap::Error> {
+    match words.get(1..).and_then(plain::read) {
+        Some(line) => Ok(line),
+        None => parse_whole(words),
+    }
+}
+
+fn parse_whole(words: Vec<std::ffi::OsString>) -> std::result::Result<CommandLine, clap::Error> {
     let mut command = <CommandLine as clap::CommandFactory>::command();
     let matches = command.try_get_matches_from_mut(words)?;
     CommandLine::from_arg_matches(&matches)
