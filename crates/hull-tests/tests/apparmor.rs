@@ -149,7 +149,7 @@ fn others_and_none(daemon: &Daemon) {
         cat: can't open '/secret': Permission denied
         hull-test-other
         $ hull exec --privileged other cat /proc/self/attr/current; hull rm -f other
-        unconfined
+        hull-test-other (enforce)
         other
         $ hull run --rm --security-opt apparmor=not-loaded busybox true 2>&1 | grep -c 'unable to apply apparmor profile'
         1

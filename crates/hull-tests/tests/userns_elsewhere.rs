@@ -257,3 +257,71 @@ fn builds_by_another_runtime() {
         "#,
     );
 }
+
+#[test]
+fn other_runtimes_give_what_is_asked_for_besides() {
+    let Some((daemon, _own, names)) = with_runtimes(&[]) else { return };
+    daemon.ok(&[
+        "run",
+        "--rm",
+        "-v",
+        "vol:/v",
+        "busybox",
+        "sh",
+        "-c",
+        "mkdir /v/part; echo in >/v/part/file",
+    ]);
+    let bind = daemon.dir().join("work/bind");
+    fs::create_dir(&bind).expect("a folder");
+    for name in names {
+        let run = |words: &[&str]| daemon.hull(&[&["run", "--rm", "--runtime", name], words].concat());
+        let prints = |words: &[&str], expected: &str| {
+            let output = run(words);
+            assert_eq!(output.stdout, expected, "{name}: {words:?}: {output:?}");
+        };
+        let script = "touch /x 2>/dev/null || echo root; touch /t/x && echo tmpfs; touch /b/x 2>/dev/null || echo bind; \
+                      cat /p/file; touch /p/new && stat -c %u /p/new; echo x >/dev/null && cat /dev/zero | head -c 3 | wc -c; \
+                      test -c /dev/full && echo device; ulimit -n; cat /proc/self/oom_score_adj";
+        let at = format!("{}:/b:ro", bind.display());
+        let part = "type=volume,src=vol,dst=/p,volume-subpath=part";
+        let words = [
+            "--read-only",
+            "--tmpfs",
+            "/t",
+            "-v",
+            &at,
+            "--mount",
+            part,
+            "--ulimit",
+            "nofile=100:200",
+            "--oom-score-adj",
+            "300",
+        ];
+        let expected = "root\ntmpfs\nbind\nin\n0\n3\ndevice\n100\n300\n";
+        prints(&[&words[..], &["busybox", "sh", "-c", script]].concat(), expected);
+        prints(
+            &["--device", "/dev/full:/dev/mine", "busybox", "sh", "-c", "test -c /dev/mine && echo there"],
+            "there\n",
+        );
+        prints(
+            &["--user", "33:44", "busybox", "sh", "-c", "id -u; id -g; echo again >/dev/stdout"],
+            "33\n44\nagain\n",
+        );
+        prints(&["--ipc", "host", "busybox", "sh", "-c", "ls -d /dev/shm"], "/dev/shm\n");
+        prints(
+            &["--cap-drop", "ALL", "busybox", "sh", "-c", "grep CapEff /proc/self/status"],
+            "CapEff:\t0000000000000000\n",
+        );
+        prints(
+            &[
+                "busybox",
+                "sh",
+                "-c",
+                "cat /proc/sys/kernel/core_pattern >/proc/sys/kernel/core_pattern 2>/dev/null || echo kept",
+            ],
+            "kept\n",
+        );
+        let missing = run(&["busybox", "no-such-program"]);
+        assert_eq!(missing.status, 127, "{name}: {missing:?}");
+    }
+}

@@ -101,6 +101,17 @@ fn make_device(device: &LinuxDevice, root: BorrowedFd<'_>) -> Result<()> {
     Ok(())
 }
 
+/// Where the host has a device that is to have another path in the container.
+pub(crate) fn elsewhere(device: &LinuxDevice) -> Option<PathBuf> {
+    let kind = match device.typ() {
+        LinuxDeviceType::B => FileType::BlockDevice,
+        LinuxDeviceType::C | LinuxDeviceType::U => FileType::CharacterDevice,
+        LinuxDeviceType::P | LinuxDeviceType::A => return None,
+    };
+    let number = fs::makedev(device.major() as u32, device.minor() as u32);
+    Some(host_node(device.path(), kind, number)).filter(|host| host != device.path())
+}
+
 /// Where the host has a device: at the same path, or where the kernel says that it is.
 fn host_node(path: &Path, kind: FileType, number: fs::Dev) -> PathBuf {
     let is = |path: &Path| {

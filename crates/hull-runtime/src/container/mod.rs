@@ -52,6 +52,7 @@ mod userns;
 pub(crate) use capabilities::{lacking as capabilities_lacking, names as capability_names};
 pub use capabilities::{name_of as capability_name, names_in as capabilities_in};
 pub use devices::DEFAULT as DEFAULT_DEVICES;
+pub(crate) use devices::elsewhere as device_elsewhere;
 pub(crate) use granted::cut_to_granted;
 pub(crate) use hold::state_for_hooks;
 pub use hold::{Held, Hold, start_held};

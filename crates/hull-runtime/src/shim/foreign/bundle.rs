@@ -121,6 +121,9 @@ impl Bundle {
         let host = rustix::fs::open("/", OFlags::PATH | OFlags::CLOEXEC, Mode::empty()).context(doing)?;
         sys::mount_setattr(host.as_fd(), true, &MountAttr::propagation(libc::MS_SLAVE)).context(doing)?;
         let mut mounts = spec.mounts().clone().unwrap_or_default();
+        if wanted.owner.is_some() {
+            mounts.extend(devices_as_binds(spec));
+        }
         let mut follows = false;
         let mut trees = Vec::new();
         for (index, mount) in mounts.iter_mut().enumerate() {
@@ -201,6 +204,27 @@ pub(super) fn looked_up(
     user: Option<&UserLookup>,
 ) -> Result<Process> {
     container::looked_up_beneath(root, process, user)
+}
+
+/// The devices that have another path in the container than on the host, as binds, and no more as devices: in a user
+/// namespace no node can be made, and a runtime binds the host's, which it looks for at the container's path.
+fn devices_as_binds(spec: &mut Spec) -> Vec<Mount> {
+    let Some(linux) = spec.linux_mut() else { return Vec::new() };
+    let (mut binds, mut others) = (Vec::new(), Vec::new());
+    for device in linux.devices().clone().unwrap_or_default() {
+        let Some(host) = container::device_elsewhere(&device) else {
+            others.push(device);
+            continue;
+        };
+        let mut bind = Mount::default();
+        bind.set_destination(device.path().clone());
+        bind.set_typ(Some("bind".to_owned()));
+        bind.set_source(Some(host));
+        bind.set_options(Some(["bind", "rprivate", "rw", "nosuid", "noexec"].map(str::to_owned).to_vec()));
+        binds.push(bind);
+    }
+    linux.set_devices(Some(others));
+    binds
 }
 
 fn make_folder(folder: &Path) -> Result<()> {
