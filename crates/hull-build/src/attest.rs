@@ -1,6 +1,7 @@
 //! What is attested of a build on demand: how it was made (SLSA's provenance), and what packages the image has (SPDX).
 
 mod packages;
+mod rpm;
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, PoisonError};

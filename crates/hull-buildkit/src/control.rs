@@ -6,7 +6,7 @@ use bollard_buildkit_proto::google::protobuf::Timestamp;
 use bollard_buildkit_proto::health::{HealthCheckResponse, health_check_response::ServingStatus};
 use bollard_buildkit_proto::moby::buildkit::v1::types::{BuildkitVersion, WorkerRecord};
 use bollard_buildkit_proto::moby::buildkit::v1::{
-    DiskUsageResponse, InfoResponse, ListWorkersResponse, PruneRequest, StatusRequest,
+    DiskUsageRequest, DiskUsageResponse, InfoResponse, ListWorkersResponse, PruneRequest, StatusRequest,
     UpdateBuildHistoryResponse, UsageRecord,
 };
 use bollard_buildkit_proto::pb;
@@ -57,7 +57,7 @@ pub(crate) async fn answer(
             Ok(Answer::one(&UpdateBuildHistoryResponse {}))
         }
         "/moby.buildkit.v1.Control/Session" => crate::hijack::session(&buildkit, guard.socket(), request),
-        "/moby.buildkit.v1.Control/DiskUsage" => usage(buildkit).await,
+        "/moby.buildkit.v1.Control/DiskUsage" => usage(buildkit, request.message().await?).await,
         "/moby.buildkit.v1.Control/Prune" if guard.socket().is_some() => Err(Status::new(
             Code::PermissionDenied,
             "this socket has a policy, and what builds have kept is not its own",
@@ -99,22 +99,91 @@ pub(crate) fn worker() -> WorkerRecord {
     }
 }
 
-async fn usage(buildkit: Arc<BuildKit>) -> Result<Answer> {
-    let engine = Arc::clone(&buildkit.engine);
-    let steps = blocking("look at what was built", move || Ok(engine.images.steps()?)).await;
+async fn usage(buildkit: Arc<BuildKit>, asked: DiskUsageRequest) -> Result<Answer> {
+    let wanted = asked.filter.iter().filter(|filter| !filter.is_empty());
+    let wanted = wanted.map(|filter| Filter::of(filter)).collect::<Result<Vec<_>>>()?;
+    let (engine, builder) = (Arc::clone(&buildkit.engine), Arc::clone(&buildkit.builder));
+    let looked = blocking("look at what was built", move || Ok((engine.images.steps()?, builder.caches()?)));
+    let (steps, caches) = looked.await.map_err(|failure| Failed::from(failure).status())?;
     let time = |seconds| Some(Timestamp { seconds, nanos: 0 });
-    let record =
-        steps.map_err(|failure| Failed::from(failure).status())?.into_iter().map(|step| UsageRecord {
-            id: step.key.hex(),
-            size: i64::try_from(step.size).unwrap_or(i64::MAX),
-            created_at: time(step.created),
-            last_used_at: time(step.used),
-            description: step.description,
-            record_type: "regular".to_owned(),
-            shared: step.shared,
-            ..UsageRecord::default()
-        });
+    let size = |size| i64::try_from(size).unwrap_or(i64::MAX);
+    let steps = steps.into_iter().map(|step| UsageRecord {
+        id: step.key.hex(),
+        size: size(step.size),
+        created_at: time(step.created),
+        last_used_at: time(step.used),
+        description: step.description,
+        record_type: "regular".to_owned(),
+        shared: step.shared,
+        ..UsageRecord::default()
+    });
+    let caches = caches.into_iter().map(|cache| UsageRecord {
+        id: cache.name,
+        mutable: true,
+        in_use: cache.in_use,
+        size: size(cache.size),
+        created_at: time(cache.created),
+        last_used_at: time(cache.used),
+        description: cache.description,
+        record_type: cache.kind.to_owned(),
+        ..UsageRecord::default()
+    });
+    let record = steps.chain(caches).filter(|record| wanted.iter().all(|filter| filter.takes(record)));
     Ok(Answer::one(&DiskUsageResponse { record: record.collect() }))
+}
+
+/// What of it is wanted: a field and its value.
+struct Filter {
+    field: Field,
+    value: String,
+    is: bool,
+}
+
+#[derive(Clone, Copy)]
+enum Field {
+    Id,
+    Type,
+    Description,
+    InUse,
+    Mutable,
+    Shared,
+}
+
+impl Filter {
+    /// `type==exec.cachemount`, `inuse`, `shared!=true`.
+    fn of(text: &str) -> Result<Filter> {
+        let (name, value, is) = match (text.split_once("!="), text.split_once("==")) {
+            (Some((name, value)), _) => (name, value, false),
+            (None, Some((name, value))) => (name, value, true),
+            (None, None) => (text, "true", true),
+        };
+        let field = match name {
+            "id" => Field::Id,
+            "type" => Field::Type,
+            "description" => Field::Description,
+            "inuse" => Field::InUse,
+            "mutable" => Field::Mutable,
+            "shared" => Field::Shared,
+            _ => {
+                let what = format!("the filter {text} is not supported by hull");
+                return Err(Status::new(Code::Unimplemented, what));
+            }
+        };
+        Ok(Filter { field, value: value.trim_matches('"').to_owned(), is })
+    }
+
+    fn takes(&self, record: &UsageRecord) -> bool {
+        let truth = |value: bool| if value { "true" } else { "false" };
+        let found = match self.field {
+            Field::Id => &record.id,
+            Field::Type => &record.record_type,
+            Field::Description => &record.description,
+            Field::InUse => truth(record.in_use),
+            Field::Mutable => truth(record.mutable),
+            Field::Shared => truth(record.shared),
+        };
+        (found == self.value) == self.is
+    }
 }
 
 async fn prune(buildkit: Arc<BuildKit>, asked: PruneRequest) -> Result<Answer> {
@@ -159,4 +228,22 @@ async fn prune(buildkit: Arc<BuildKit>, asked: PruneRequest) -> Result<Answer> {
         })
         .collect();
     Ok(Answer::Many(Box::pin(stream::iter(records))))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_kept_is_filtered_by_its_fields() {
+        let record = UsageRecord {
+            record_type: "exec.cachemount".to_owned(),
+            mutable: true,
+            ..UsageRecord::default()
+        };
+        let takes = |filter: &str| Filter::of(filter).unwrap().takes(&record);
+        assert!(takes("type==exec.cachemount") && takes("mutable") && takes("inuse!=true"));
+        assert!(!takes("type==regular") && !takes("shared") && !takes("mutable!=true"));
+        assert_eq!(Filter::of("size==1").err().map(|status| status.code), Some(Code::Unimplemented));
+    }
 }

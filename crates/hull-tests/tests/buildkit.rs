@@ -190,6 +190,8 @@ fn buildx_checks_bakes_and_names_contexts() {
         $ x bake --progress plain >../log 2>&1 || tail -5 ../log; hull run --rm baked cat /app /f
         f
         f
+        $ printf 'FROM busybox\nRUN --mount=type=cache,target=/c echo 12345 >/c/f\n' | x build -q - >/dev/null; x du --filter type=exec.cachemount --verbose | grep -o 'cache mount /c'
+        cache mount /c
         $ x du | grep -c Total; x prune -af >/dev/null; x du | grep Total | tr -d '\t'
         1
         Total:0B

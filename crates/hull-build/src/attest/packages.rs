@@ -16,13 +16,15 @@ const LIST_LIMIT: u64 = 32 << 20;
 /// So many packages are listed.
 const PACKAGES: usize = 200_000;
 /// Where rpm has its list.
-const RPM: [&str; 3] =
-    ["var/lib/rpm/rpmdb.sqlite", "var/lib/rpm/Packages", "usr/lib/sysimage/rpm/rpmdb.sqlite"];
+const RPM: [&str; 2] = ["var/lib/rpm/rpmdb.sqlite", "usr/lib/sysimage/rpm/rpmdb.sqlite"];
+/// Where it had it before 4.16, as a database of Berkeley's, and where SUSE has one of its own.
+const OLD_RPM: [&str; 3] =
+    ["var/lib/rpm/Packages", "var/lib/rpm/Packages.db", "usr/lib/sysimage/rpm/Packages.db"];
 
 /// An installed package.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Package {
-    /// `deb` or `apk`.
+    /// `deb`, `apk` or `rpm`.
     pub(super) kind: &'static str,
     pub(super) name: String,
     pub(super) version: String,
@@ -39,6 +41,7 @@ impl Package {
         let namespace = match (id.is_empty(), self.kind) {
             (false, _) => id.as_str(),
             (true, "apk") => "alpine",
+            (true, "rpm") => "redhat",
             (true, _) => "debian",
         };
         let distro = match version.is_empty() {
@@ -65,11 +68,17 @@ fn encoded(text: &str) -> impl std::fmt::Display + '_ {
 
 /// The packages that the files beneath a root say are installed.
 pub(super) fn found(root: BorrowedFd<'_>) -> Result<Vec<Package>> {
-    if let Some(list) = RPM.into_iter().find(|list| matches!(opened(root, list), Ok(Some(_)))) {
+    let mut rpm = None;
+    for list in RPM {
+        rpm = rpm.or(opened(root, list)?);
+    }
+    let old = OLD_RPM.into_iter().find(|list| matches!(opened(root, list), Ok(Some(_))));
+    if let Some(list) = old.filter(|_| rpm.is_none()) {
         return Err(Failure::new(
             Kind::NotImplemented,
             format!(
-                "--sbom: the image has packages of rpm (/{list}), whose list is not read yet: dpkg's and apk's are"
+                "--sbom: the image has packages of rpm in another database than SQLite's (/{list}), which is not read: rpm has \
+                 SQLite's from 4.16 on"
             ),
         ));
     }
@@ -95,6 +104,9 @@ pub(super) fn found(root: BorrowedFd<'_>) -> Result<Vec<Package>> {
             packages.add(apk(&installed, &distribution))?;
             break;
         }
+    }
+    if let Some(database) = rpm {
+        packages.add(super::rpm::packages(&database, &distribution, PACKAGES)?.into_iter())?;
     }
     let mut packages = packages.0;
     packages
@@ -231,6 +243,12 @@ mod tests {
         let names: Vec<&str> = packages.iter().map(|package| package.name.as_str()).collect();
         assert_eq!(names, ["a", "b"]);
         assert_eq!(packages[0].url(), "pkg:deb/debian/a@1?arch=amd64&distro=debian-12");
+        std::fs::create_dir_all(folder.path().join("usr/lib/sysimage/rpm")).unwrap();
+        super::super::rpm::tests::database(&folder.path().join("usr/lib/sysimage/rpm/rpmdb.sqlite"));
+        let names: Vec<String> =
+            found(root.as_fd()).unwrap().into_iter().map(|package| package.name).collect();
+        assert_eq!(names, ["a", "b", "bash"]);
+        std::fs::remove_file(folder.path().join("usr/lib/sysimage/rpm/rpmdb.sqlite")).unwrap();
         put("var/lib/rpm/Packages", "x");
         assert!(found(root.as_fd()).unwrap_err().message.contains("rpm"));
     }
