@@ -64,7 +64,7 @@ fn a_process_is_described_by_flags() {
     ] {
         oci.fails(&["exec", flag, value, "c", "true"], words);
     }
-    oci.fails(&["exec", "--cwd", "/no/such", "c", "true"], "chdir to cwd (\"/no/such\")");
+    oci.fails(&["exec", "--cwd", "/no/such", "c", "true"], "set in config.json failed: no such file");
     let sets = one(&["--cap", "CAP_SYS_TIME"], "grep Cap /proc/self/status");
     let has = |set: &str| {
         let line = sets.lines().find(|line| line.starts_with(set)).expect("a set");
@@ -139,7 +139,15 @@ fn a_process_goes_to_cgroups_below() {
     let oci = sleeping();
     let folders = oci.cgroups("c");
     for folder in &folders {
-        fs::create_dir(folder.join("below")).expect("a cgroup below the container's");
+        let below = folder.join("below");
+        fs::create_dir(&below).expect("a cgroup below the container's");
+        // Nothing runs in a v1 cpuset that is empty, and not every runtime has it handed on.
+        for file in ["cpuset.cpus", "cpuset.mems"] {
+            if fs::read_to_string(below.join(file)).is_ok_and(|own| own.trim().is_empty()) {
+                let above = fs::read_to_string(folder.join(file)).expect("the container's own");
+                fs::write(below.join(file), above.trim()).expect("it is taken");
+            }
+        }
     }
     let place = |flags: &[&str], controller: &str| {
         let text = oci.ok(&[&["exec"][..], flags, &["c", "cat", "/proc/self/cgroup"]].concat());
