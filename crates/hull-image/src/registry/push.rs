@@ -5,42 +5,34 @@
 //! An image that came with a manifest goes with the same one, byte for byte, as long as its layers there are the ones
 //! that it names: its digest does not change on the way through hull.
 
+mod layer;
+
 use std::collections::HashMap;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::AtomicBool;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use futures_util::future::try_join_all;
-use futures_util::stream;
-use http_body_util::{BodyExt, StreamBody};
-use hyper::body::Frame;
-use hyper::{Method, StatusCode};
+use hyper::Method;
 use serde::Serialize as _;
 use serde_json::json;
-use tokio::sync::{Semaphore, mpsc};
+use tokio::sync::Semaphore;
 
 use super::failure::{Answer, Failure};
 use super::manifest::{
     self, Content, DOCKER_CONFIG, DOCKER_LAYER, DOCKER_MANIFEST, Descriptor, OCI_LAYER_GZIP, Raw,
 };
 use super::pull::{Step, Tell, blocking};
-use super::upload::{Mount, PUT_TOGETHER, Place};
-use super::{Body, Call, Challenge, Credentials, Registries, Repository, Session};
+use super::upload::{Mount, Place};
+use super::{Call, Challenge, Credentials, Registries, Repository, Session};
 use crate::dress::{Dress, package};
 use crate::reference::Reference;
-use crate::store::send::Compressed;
-use crate::{Digest, Error, Image, Kind, Layer, LayerBlob, Result, Store};
+use crate::{Digest, Image, Layer, LayerBlob, Result, Store};
 
 /// So many digests of a layer are asked for, and so many repositories that it may be taken over from.
 const ASKED: usize = 4;
 const MOUNTED_FROM: usize = 3;
-/// How many compressed pieces of a layer may wait to be sent.
-const WAITING: usize = 8;
-/// Where an upload has to be in pieces, each of these has so many bytes, or as many as the registry wants, but not more than
-/// that: each is in memory as a whole.
-const PIECE: usize = 8 << 20;
-const LARGEST_PIECE: usize = 64 << 20;
 /// How often the progress of a layer is told.
 const TICK: Duration = Duration::from_millis(100);
 /// How long is waited before an upload is tried again, each time longer.
@@ -398,131 +390,6 @@ impl Push<'_> {
         Ok(Err(place))
     }
 
-    /// Compresses a layer and sends it meanwhile, as often as it takes.
-    async fn upload(&self, layer: &Layer, size: u64, place: Option<Place>) -> Answer<LayerBlob> {
-        let (mut place, mut attempt) = (place, 1);
-        let Compressed { digest, size } = loop {
-            let in_pieces = self.in_pieces.load(Ordering::Relaxed);
-            let failure = match self.upload_once(layer, size, place.take(), in_pieces).await {
-                Ok(compressed) => break compressed,
-                Err(failure) => failure,
-            };
-            let status = match &failure {
-                Failure::Refused(refusal) => refusal.status,
-                _ => StatusCode::OK,
-            };
-            match status {
-                // By what was asked first the one who refuses is not gone: it, or what stands before it, wants less at once.
-                StatusCode::LENGTH_REQUIRED | StatusCode::PAYLOAD_TOO_LARGE if !in_pieces => {
-                    self.in_pieces.store(true, Ordering::Relaxed);
-                }
-                // The token was over before its time. Another is fetched for the next request.
-                StatusCode::UNAUTHORIZED
-                    if attempt == 1
-                        && matches!(self.repository.session.challenge, Challenge::Bearer { .. }) => {}
-                _ if self.again(&failure, attempt).await => {}
-                _ => return Err(failure),
-            }
-            attempt += 1;
-        };
-        let (media_type, repository) = (DOCKER_LAYER.to_owned(), self.name.clone());
-        Ok(LayerBlob { digest, size, media_type, repository })
-    }
-
-    async fn upload_once(
-        &self,
-        layer: &Layer,
-        size: u64,
-        place: Option<Place>,
-        in_pieces: bool,
-    ) -> Answer<Compressed> {
-        let place = match place {
-            Some(place) => place,
-            None => self.repository.begin_upload().await?,
-        };
-        let processor = Arc::clone(&self.pusher.compressing).acquire_owned().await;
-        let processor = processor.map_err(|_| Failure::Line("the daemon ends".to_owned()))?;
-        let (sender, pieces) = mpsc::channel(WAITING);
-        let (store, chain_id) = (Arc::clone(&self.pusher.store), layer.chain_id);
-        let progress = self.progress(layer, size);
-        let compressing = tokio::task::spawn_blocking(move || {
-            let done =
-                store.compress_layer(&chain_id, &progress, &mut |piece| sender.blocking_send(piece).is_ok());
-            drop(processor);
-            done
-        });
-        // Where the sending failed, the one who compresses notices that nobody takes it any more.
-        let place = match in_pieces {
-            true => self.send_pieces(place, pieces).await?,
-            false => self.send_whole(layer, place, pieces).await?,
-        };
-        let compressed =
-            compressing.await.unwrap_or_else(|error| Err(Error::new(Kind::System, error.to_string())))?;
-        self.repository.end_upload(&place.url, &compressed.digest, Bytes::new()).await?;
-        Ok(compressed)
-    }
-
-    /// Sends a layer in one request, whose length nobody knows before its end.
-    async fn send_whole(&self, layer: &Layer, place: Place, pieces: mpsc::Receiver<Bytes>) -> Answer<Place> {
-        let taken = Arc::new(AtomicU64::new(0));
-        let sending = self.repository.send_bytes(place.url, body(pieces, Arc::clone(&taken)));
-        tokio::select! {
-            sent = sending => sent,
-            failure = self.stands_still(layer, &taken) => Err(failure),
-        }
-    }
-
-    /// Sends a layer in requests of a known length.
-    async fn send_pieces(&self, place: Place, mut pieces: mpsc::Receiver<Bytes>) -> Answer<Place> {
-        let length = place.least.max(PIECE);
-        if length > LARGEST_PIECE {
-            return Err(Failure::Wrong(format!(
-                "the registry wants pieces of at least {length} bytes, and {LARGEST_PIECE} are allowed"
-            )));
-        }
-        let (mut place, mut start) = (place, 0);
-        let mut piece = Vec::new();
-        loop {
-            let more = pieces.recv().await;
-            piece.extend_from_slice(more.as_deref().unwrap_or_default());
-            let is_last = more.is_none();
-            if piece.len() < length && !is_last {
-                continue;
-            }
-            if !piece.is_empty() {
-                let bytes = Bytes::from(std::mem::take(&mut piece));
-                let end = start + bytes.len() as u64;
-                place = self.repository.send_piece(place.url, start, bytes).await?;
-                start = end;
-            }
-            if is_last {
-                return Ok(place);
-            }
-        }
-    }
-
-    /// Waits until a registry has not taken anything for too long.
-    async fn stands_still(&self, layer: &Layer, taken: &AtomicU64) -> Failure {
-        let patience = self.pusher.registries.settings().patience;
-        let (mut before, mut since) = (0, Instant::now());
-        loop {
-            tokio::time::sleep(patience / 4).await;
-            let now = taken.load(Ordering::Relaxed);
-            if now != before {
-                (before, since) = (now, Instant::now());
-                continue;
-            }
-            let allowed = if now == ENDED { patience * PUT_TOGETHER } else { patience };
-            if since.elapsed() > allowed {
-                let seconds = allowed.as_secs_f32();
-                return Failure::Line(format!(
-                    "the registry has taken nothing of the layer {} for {seconds} seconds",
-                    layer.diff_id
-                ));
-            }
-        }
-    }
-
     /// Tells how much of a layer is on its way, a few times a second.
     fn progress(&self, layer: &Layer, size: u64) -> impl Fn(u64) + Send + 'static {
         let (tell, id) = (Arc::clone(&self.tell), layer.diff_id.short());
@@ -550,23 +417,6 @@ impl Push<'_> {
         tokio::time::sleep(wait(failure, attempt)).await;
         true
     }
-}
-
-/// In the place of the number of pieces taken: all were.
-const ENDED: u64 = u64::MAX;
-
-/// The pieces as a request's body. It ends where there come no more, for whatever reason: what was broken off is never
-/// called by a digest.
-fn body(pieces: mpsc::Receiver<Bytes>, taken: Arc<AtomicU64>) -> Body {
-    let pieces = stream::unfold((pieces, taken), |(mut pieces, taken)| async move {
-        let Some(piece) = pieces.recv().await else {
-            taken.store(ENDED, Ordering::Relaxed);
-            return None;
-        };
-        taken.fetch_add(1, Ordering::Relaxed);
-        Some((Ok(Frame::data(piece)), (pieces, taken)))
-    });
-    BodyExt::boxed_unsync(StreamBody::new(pieces))
 }
 
 /// How long nothing is asked: as long as the registry says, or longer each time.
