@@ -20,7 +20,7 @@ use tokio::time::Instant;
 use serde_json::{Value, json};
 
 use crate::blocking;
-use crate::http::{self, NEWEST, OLDEST, Request, Response, Version};
+use crate::http::{self, NEWEST, OLDEST, Request, Response};
 
 /// `GET` and `HEAD /_ping`: that it is there, and with every answer's headers what it speaks.
 pub(crate) async fn ping(_request: Request) -> Result<Response> {
@@ -128,13 +128,7 @@ pub(crate) async fn events(request: Request) -> Result<Response> {
         .map(|until| Instant::now() + Duration::from_nanos(u64::try_from(until - now).unwrap_or_default()));
     let Subscription { past, receiver } = request.engine.events.subscribe(since.or(until.map(|_| i64::MIN)));
     let past = past.into_iter().filter(move |event| until.is_none_or(|until| event.time_ns <= until));
-    let listening = Listening {
-        past: past.collect::<Vec<_>>().into_iter(),
-        receiver,
-        end,
-        filters,
-        version: request.version,
-    };
+    let listening = Listening { past: past.collect::<Vec<_>>().into_iter(), receiver, end, filters };
     Ok(http::streamed(StatusCode::OK, "application/json", listening.lines()))
 }
 
@@ -144,7 +138,6 @@ struct Listening {
     receiver: tokio::sync::broadcast::Receiver<Arc<Event>>,
     end: Option<Instant>,
     filters: Filters,
-    version: Version,
 }
 
 impl Listening {
@@ -153,7 +146,7 @@ impl Listening {
             let mut listening = listening?;
             match listening.next().await {
                 Ok(Some(event)) => {
-                    let line = format!("{}\n", event.shown(listening.version));
+                    let line = format!("{}\n", event.shown());
                     Some((Ok(Bytes::from(line)), Some(listening)))
                 }
                 Ok(None) => None,

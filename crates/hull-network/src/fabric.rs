@@ -66,6 +66,24 @@ pub struct Bridge {
     pub inter_container: bool,
     /// What leaves by another interface takes that interface's address.
     pub masquerade: bool,
+    /// The bridge itself has no IPv4 address: another machine routes for it, or nobody does.
+    pub without_address4: bool,
+    /// The same of IPv6.
+    pub without_address6: bool,
+    /// Whoever has a route reaches the containers' IPv4 addresses at all ports, published or not.
+    pub open4: bool,
+    /// The same of IPv6.
+    pub open6: bool,
+}
+
+impl Bridge {
+    /// The addresses that the bridge has itself.
+    fn own_addresses(&self) -> Vec<(IpAddr, u8)> {
+        let four = self.gateway4.filter(|_| !self.without_address4);
+        let six = self.gateway6.filter(|_| !self.without_address6);
+        let four = four.map(|(address, prefix)| (address.into(), prefix));
+        four.into_iter().chain(six.map(|(address, prefix)| (address.into(), prefix))).collect()
+    }
 }
 
 /// A container's end of a veth pair and what it is to be.
@@ -83,6 +101,8 @@ pub struct Endpoint {
     pub address4: Option<(Ipv4Addr, u8)>,
     /// Its IPv6 address and prefix length. Without one the interface has no IPv6 address at all.
     pub address6: Option<(Ipv6Addr, u8)>,
+    /// Further addresses of its own, of its link alone.
+    pub link_local: Vec<IpAddr>,
     /// The IPv4 default route's gateway; `None`: no default route.
     pub gateway4: Option<Ipv4Addr>,
     /// The IPv6 default route's gateway; `None`: no default route.
@@ -345,9 +365,7 @@ impl Fabric {
         sysctl::set_existing(self.home.as_fd(), &settings)?;
         let mut links = lock(&self.links);
         let index = links.index_of(name)?;
-        let mut wanted: Vec<(IpAddr, u8)> = Vec::new();
-        wanted.extend(bridge.gateway4.map(|(address, prefix)| (address.into(), prefix)));
-        wanted.extend(bridge.gateway6.map(|(address, prefix)| (address.into(), prefix)));
+        let wanted = bridge.own_addresses();
         let present = addresses_of(&mut links, index)?;
         let mut batch = Batch::new();
         if standing != Standing::Foreign {
@@ -634,6 +652,11 @@ fn configure_inside(
     if let Some((address, prefix)) = endpoint.address6 {
         route::add_address(&mut batch, index, name, address.into(), prefix);
         route::add_address(&mut batch, index, name, link_local_of(endpoint.mac).into(), 64);
+    }
+    for address in &endpoint.link_local {
+        // As long as the prefix of such addresses is (RFC 3927, RFC 4291).
+        let prefix = if address.is_ipv4() { 16 } else { 64 };
+        route::add_address(&mut batch, index, name, *address, prefix);
     }
     route::up(&mut batch, index, name);
     if let Some(gateway) = endpoint.gateway4 {

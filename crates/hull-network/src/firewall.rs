@@ -13,6 +13,7 @@
 //!   set  neighbours   bridge . bridge: whose containers reach each other
 //!   set  subnets4/6   subnet . bridge: what is behind each bridge
 //!   set  masquerade4/6  subnet . bridge: the same, of the bridges that masquerade
+//!   set  open4/6      bridges whose containers are reached at every port
 //!
 //!   chain guard        prerouting, raw:     from a bridge to 127.0.0.0/8: drop                            (1)
 //!   chain prerouting   prerouting, dstnat:  to an address of this machine: translate by map               (2)
@@ -26,7 +27,9 @@
 //!       established and related: accept
 //!       neighbours: accept
 //!       from or to an internal bridge: drop
-//!       to a bridge: accept what was translated, drop the rest                                            (5)
+//!       to a bridge: accept what was translated                                                           (5)
+//!       from a bridge to a bridge: drop
+//!       to an open bridge: accept; to another: drop
 //! }
 //! ```
 //!
@@ -35,8 +38,9 @@
 //!    bridge then.
 //! 2. The maps are asked for local destinations only (`fib daddr type local`), so a port published on every address
 //!    does not catch connections that only pass through. `::1` is left alone: the kernel routes it nowhere else,
-//!    for IPv6 has no `route_localnet`. A program that tries `localhost` as ::1 first is refused at once, since
-//!    the port is bound there and not listening ([`crate::ports`]), and goes on to 127.0.0.1.
+//!    for IPv6 has no `route_localnet`. Where the container has IPv4 only, its shim answers at `[::]` and goes on to
+//!    127.0.0.1 ([`crate::ports`]); where it has IPv6, ::1 is refused at once, and a program that tries `localhost` so
+//!    goes on to 127.0.0.1.
 //! 3. A container that talks to itself or a neighbour by the host's port: the answer must come back this way. Where
 //!    br_netfilter hands bridged packets to this table (`net.bridge.bridge-nf-call-iptables` 1), such a packet is sent
 //!    back through the port it came from, so our ports are in hairpin mode then.
@@ -111,8 +115,12 @@ const MASQUERADE4: Set =
 const MASQUERADE6: Set =
     Set { name: "masquerade6", key: &[Field::Address6, Field::Interface], data: &[], interval: true };
 
+const OPEN4: Set = Set { name: "open4", key: &[Field::Interface], data: &[], interval: false };
+const OPEN6: Set = Set { name: "open6", key: &[Field::Interface], data: &[], interval: false };
+
 /// The sets whose elements end with a bridge's name.
-const OF_BRIDGES: [Set; 7] = [BRIDGES, INTERNAL, NEIGHBOURS, SUBNETS4, SUBNETS6, MASQUERADE4, MASQUERADE6];
+const OF_BRIDGES: [Set; 9] =
+    [BRIDGES, INTERNAL, NEIGHBOURS, SUBNETS4, SUBNETS6, MASQUERADE4, MASQUERADE6, OPEN4, OPEN6];
 const OF_PORTS: [Set; 4] = [PORTS4, PORTS6, WILDCARD4, WILDCARD6];
 
 const PREROUTING: u32 = 0;
@@ -311,6 +319,11 @@ fn forward(transaction: &mut Transaction<'_>) {
     let published: Vec<_> =
         [to, any_of(BRIDGES.name)].iter().chain(&TRANSLATED).copied().chain([Expression::Accept]).collect();
     transaction.rule("forward", &published);
+    let between = [from, any_of(BRIDGES.name), to, any_of(BRIDGES.name), Expression::Drop];
+    transaction.rule("forward", &between);
+    for (family, open) in [(IPV4, OPEN4.name), (IPV6, OPEN6.name)] {
+        transaction.rule("forward", &[FAMILY, family, to, any_of(open), Expression::Accept]);
+    }
     transaction.rule("forward", &[to, any_of(BRIDGES.name), Expression::Drop]);
 }
 
@@ -363,6 +376,8 @@ fn wanted_elements(set: &Set, bridge: &Bridge) -> Vec<Element> {
         "neighbours" => when(bridge.inter_container, [name.clone(), name].concat()),
         "subnets4" => subnets(true),
         "subnets6" => subnets(false),
+        "open4" => when(bridge.open4, name),
+        "open6" => when(bridge.open6, name),
         "masquerade4" if masquerade => subnets(true),
         "masquerade6" if masquerade => subnets(false),
         _ => Vec::new(),

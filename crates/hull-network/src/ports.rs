@@ -1,10 +1,14 @@
-//! Host ports, each held by bound sockets that never listen.
+//! Host ports, each held by bound sockets.
 //!
 //! The firewall takes what arrives at a published port before any socket sees it. The sockets are there so that no
 //! other program gets the port while the container lives, that the machine uses it for no connection of its own, and
-//! that a connection which is not translated (::1 to an IPv4 container) is refused at once instead of hanging.
+//! that a connection which is not translated is refused at once instead of hanging.
 //! They are bound without SO_REUSEADDR: with it, a program that has it too could bind the port beside them. The price:
 //! a port that another program has just left is refused for the minute its last connections stay in TIME_WAIT.
+//!
+//! One listens: that of IPv6, where the container has IPv4 only. No firewall translates the one into the other, so the
+//! shim answers there ([`Answered`]). It may have SO_REUSEADDR, for nobody binds beside a socket that listens, and needs
+//! it: what it has answered stays in TIME_WAIT, where the container's next start must not find it.
 
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
@@ -12,7 +16,7 @@ use std::os::fd::OwnedFd;
 use std::sync::atomic::{AtomicU32, Ordering};
 
 use rustix::io::Errno;
-use rustix::net::{AddressFamily, SocketFlags, SocketType, bind, ipproto, socket_with, sockopt};
+use rustix::net::{AddressFamily, SocketFlags, SocketType, bind, ipproto, listen, socket_with, sockopt};
 
 use crate::{Error, Protocol, Result};
 
@@ -41,8 +45,19 @@ pub struct Reserved {
     /// Bound, not listening, close-on-exec. The shim holds them for the container's life. Empty for SCTP on a kernel
     /// without it, where no other program can take the port either.
     pub sockets: Vec<OwnedFd>,
+    /// Which of the sockets is to be answered at, where one was asked for and this machine has IPv6.
+    pub answered: Option<usize>,
     /// The port.
     pub port: u16,
+}
+
+/// Who answers at the IPv6 side of a port that is taken on every address.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Answered {
+    /// The firewall, or nobody.
+    No,
+    /// Who holds the socket: one of a stream listens.
+    ByHolder,
 }
 
 /// Takes a host port: the wanted one, the lowest free one of the range, or any of this machine's ephemeral ports
@@ -52,7 +67,14 @@ pub struct Reserved {
 /// # Errors
 /// [`Error::PortTaken`] for a single port that another has, [`Error::NoPortFree`] for a range, [`Error::NotLocal`] for
 /// an address that this machine does not have.
-pub fn reserve(protocol: Protocol, address: Option<IpAddr>, wanted: PortRange) -> Result<Reserved> {
+pub fn reserve(
+    protocol: Protocol,
+    address: Option<IpAddr>,
+    wanted: PortRange,
+    answered: Answered,
+) -> Result<Reserved> {
+    // The kernel's SCTP is another program's to answer.
+    let answered = answered == Answered::ByHolder && address.is_none() && protocol != Protocol::Sctp;
     if wanted.first > wanted.last {
         return Err(Error::Invalid(format!("invalid range of ports {}-{}", wanted.first, wanted.last)));
     }
@@ -65,8 +87,8 @@ pub fn reserve(protocol: Protocol, address: Option<IpAddr>, wanted: PortRange) -
         (wanted.first, wanted.last, wanted.first)
     };
     for port in (start..=last).chain(first..start) {
-        match hold(protocol, address, port) {
-            Ok(sockets) => return Ok(Reserved { sockets, port }),
+        match hold(protocol, address, port, answered) {
+            Ok((sockets, answered)) => return Ok(Reserved { sockets, answered, port }),
             Err(Errno::ADDRINUSE) => {}
             Err(Errno::ADDRNOTAVAIL) => {
                 return Err(Error::NotLocal {
@@ -87,25 +109,38 @@ pub fn reserve(protocol: Protocol, address: Option<IpAddr>, wanted: PortRange) -
     Err(Error::NoPortFree { protocol, address, first, last })
 }
 
-fn hold(protocol: Protocol, address: Option<IpAddr>, port: u16) -> rustix::io::Result<Vec<OwnedFd>> {
+fn hold(
+    protocol: Protocol,
+    address: Option<IpAddr>,
+    port: u16,
+    answered: bool,
+) -> rustix::io::Result<(Vec<OwnedFd>, Option<usize>)> {
     let addresses = match address {
         Some(address) => vec![address],
         None => vec![Ipv4Addr::UNSPECIFIED.into(), Ipv6Addr::UNSPECIFIED.into()],
     };
     let mut sockets = Vec::with_capacity(addresses.len());
+    let mut place = None;
     for one in addresses {
-        match hold_one(protocol, SocketAddr::new(one, port)) {
-            Ok(socket) => sockets.push(socket),
+        let answered = answered && one.is_ipv6();
+        match hold_one(protocol, SocketAddr::new(one, port), answered) {
+            Ok(socket) => {
+                place = place.or(answered.then_some(sockets.len()));
+                sockets.push(socket);
+            }
             // Every address, on a machine without IPv6.
             Err(Errno::AFNOSUPPORT | Errno::ADDRNOTAVAIL) if address.is_none() && one.is_ipv6() => {}
             Err(Errno::PROTONOSUPPORT | Errno::SOCKTNOSUPPORT) if protocol == Protocol::Sctp => {}
             Err(error) => return Err(error),
         }
     }
-    Ok(sockets)
+    Ok((sockets, place))
 }
 
-fn hold_one(protocol: Protocol, to: SocketAddr) -> rustix::io::Result<OwnedFd> {
+/// How many connections wait to be answered.
+const BACKLOG: i32 = 1024;
+
+fn hold_one(protocol: Protocol, to: SocketAddr, answered: bool) -> rustix::io::Result<OwnedFd> {
     let family = if to.is_ipv4() { AddressFamily::INET } else { AddressFamily::INET6 };
     let (kind, number) = match protocol {
         Protocol::Tcp => (SocketType::STREAM, ipproto::TCP),
@@ -116,11 +151,17 @@ fn hold_one(protocol: Protocol, to: SocketAddr) -> rustix::io::Result<OwnedFd> {
     if to.is_ipv6() {
         sockopt::set_ipv6_v6only(&socket, true)?;
     }
-    if protocol == Protocol::Udp {
+    if answered && protocol == Protocol::Tcp {
+        sockopt::set_socket_reuseaddr(&socket, true)?;
+    }
+    if protocol == Protocol::Udp && !answered {
         // Nobody reads what is not translated; let no more of it lie about than must.
         sockopt::set_socket_recv_buffer_size(&socket, 0)?;
     }
     bind(&socket, &to)?;
+    if answered && protocol == Protocol::Tcp {
+        listen(&socket, BACKLOG)?;
+    }
     Ok(socket)
 }
 

@@ -189,6 +189,47 @@ fn bridges_are_apart_and_internal_ones_closed() {
 }
 
 #[test]
+fn an_open_bridge_is_reached_from_outside_and_one_without_an_address_by_nobody() {
+    on_a_machine(|| {
+        let outside = outside();
+        let fabric = Fabric::open("hull").unwrap();
+        let (net, open) = (bridge("hull0", 20), Bridge { open4: true, ..bridge("br-open", 21) });
+        let silent = Bridge { without_address4: true, internal: true, ..bridge("br-silent", 22) };
+        for bridge in [&net, &open, &silent] {
+            fabric.ensure_bridge(bridge).unwrap();
+        }
+        let (closed, opened) = (container(&fabric, &net, 2), container(&fabric, &open, 2));
+        let alone = container(&fabric, &silent, 2);
+        for namespace in [&closed, &opened, &alone] {
+            serve(namespace, 80);
+        }
+        netns::run(outside.as_fd(), || ip("route add 10.0.0.0/8 via 198.51.100.1")).unwrap();
+        assert!(ask(&outside, v4(20, 2), 80).is_err(), "what is not published");
+        assert!(ask(&outside, v4(21, 2), 80).is_ok(), "of an open bridge");
+        assert!(ask(&closed, v4(21, 2), 80).is_err(), "another bridge, open or not");
+        assert!(ask(&host(), v4(22, 2), 80).is_err(), "the machine has no address there");
+        // Asked again without the option: what it changed is changed back.
+        fabric.ensure_bridge(&Bridge { open4: false, ..open }).unwrap();
+        assert!(ask(&outside, v4(21, 2), 80).is_err(), "open no more");
+    });
+}
+
+#[test]
+fn addresses_of_the_link_are_beside_the_pools() {
+    on_a_machine(|| {
+        let fabric = Fabric::open("hull").unwrap();
+        let net = bridge("hull0", 20);
+        fabric.ensure_bridge(&net).unwrap();
+        let link_local = vec!["169.254.8.8".parse().unwrap(), "fe80::8".parse().unwrap()];
+        let (namespace, _) = fabric.attach_new(&Endpoint { link_local, ..endpoint(&net, 2) }).unwrap();
+        let shown = netns::run(namespace.as_fd(), || output("ip", "addr show dev eth0")).unwrap();
+        for address in ["10.20.0.2/16", "169.254.8.8/16", "fe80::8/64"] {
+            assert!(shown.contains(address), "{address}: {shown}");
+        }
+    });
+}
+
+#[test]
 fn the_hosts_loopback_is_out_of_a_containers_reach() {
     on_a_machine(|| {
         let fabric = Fabric::open("hull").unwrap();

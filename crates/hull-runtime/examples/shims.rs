@@ -170,6 +170,7 @@ fn start(launcher: &Launcher, folder: &Path, command: &[&str], number: usize, lo
         awaits_network: false,
         init: false,
         reserved: 0,
+        relays: Vec::new(),
         attach: Vec::new(),
         user: None,
         runtime: None,

@@ -101,6 +101,9 @@ pub struct Launch {
     /// How many of the descriptors after the control socket are reserved ones.
     #[serde(default)]
     pub reserved: usize,
+    /// Those of them that the shim answers at; it merely holds the others.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub relays: Vec<Relay>,
     /// Clients that are attached before the first byte is printed, each with a descriptor after the reserved
     /// ones. Should the start fail, their sockets are shut and nothing is written to them.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
@@ -111,6 +114,17 @@ pub struct Launch {
     /// The OCI runtime that makes the container; none: this one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub runtime: Option<ForeignRuntime>,
+}
+
+/// A reserved socket at which the shim answers: what comes there goes on elsewhere, and what comes back, back.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Relay {
+    /// Its place among the reserved descriptors. A stream's socket listens.
+    pub reserved: usize,
+    /// It takes datagrams and no connections.
+    pub datagrams: bool,
+    /// Where what comes goes to.
+    pub to: std::net::SocketAddr,
 }
 
 /// Another OCI runtime, with runc's command line.

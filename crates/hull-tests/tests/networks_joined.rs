@@ -160,3 +160,22 @@ fn a_configuration_that_networks_share() {
         "#,
     );
 }
+
+#[test]
+fn addresses_of_the_link_and_the_address_where_it_always_stood() {
+    let daemon = Daemon::start();
+    daemon.ok(&["network", "create", "own"]);
+    let mut api = daemon.api();
+    let settings = json!({ "own": { "IPAMConfig": { "LinkLocalIPs": ["169.254.8.8"] } } });
+    assert_eq!(create(&mut api, "", "linked", json!({ "NetworkMode": "own" }), settings.clone()).status, 201);
+    daemon.ok(&["start", "linked"]);
+    let shown = networks(&mut api, "", "linked");
+    assert_eq!(shown["own"]["IPAMConfig"], settings["own"]["IPAMConfig"]);
+    let addresses = daemon.ok(&["exec", "linked", "ip", "addr", "show", "dev", "eth0"]);
+    assert!(addresses.contains("169.254.8.8/16"), "{}", addresses);
+    // Clients that name no version look one level higher than Docker's newest answers have it.
+    daemon.ok(&["run", "-d", "--name", "plain", "busybox", "sleep", "600"]);
+    let shown = api.get("/containers/plain/json").expect("an answer").json()["NetworkSettings"].clone();
+    assert_eq!(shown["IPAddress"], shown["Networks"]["bridge"]["IPAddress"]);
+    assert!(shown["IPAddress"].as_str().is_some_and(|address| !address.is_empty()), "{shown}");
+}

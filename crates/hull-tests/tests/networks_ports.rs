@@ -142,3 +142,39 @@ fn kinds_of_networks() {
         "#,
     );
 }
+
+/// Where a network has IPv4 only, who comes by IPv6 is served all the same, as by Docker's proxy; and by the shim, so that
+/// it goes on without a daemon.
+#[test]
+fn a_port_of_every_address_is_reached_by_ipv6() {
+    if std::net::TcpListener::bind("[::1]:0").is_err() {
+        eprintln!("left out: this machine has no IPv6");
+        return;
+    }
+    Daemon::start().session(
+        r#"
+        $ mkdir www; echo 'it works' >www/index.html
+        $ hull run -d --name web -p 3160:8080 -v ./www:/www:ro busybox httpd -f -p 8080 -h /www
+        <id>
+        $ hull port web 8080
+        0.0.0.0:3160
+        [::]:3160
+        $ hull inspect -f '{{json (index .NetworkSettings.Ports "8080/tcp")}}' web
+        [{"HostIp":"0.0.0.0","HostPort":"3160"},{"HostIp":"::","HostPort":"3160"}]
+        $ eventually curl -sf http://127.0.0.1:3160/; curl -sf --max-time 2 'http://[::1]:3160/'
+        it works
+        $ hull restart -t 0 web; eventually curl -sf http://127.0.0.1:3160/; curl -sf --max-time 2 'http://[::1]:3160/'
+        web
+        it works
+        $ hull rm -f web; curl -sf --max-time 1 'http://[::1]:3160/'
+        web
+        [7]
+        $ hull run -d --name udp -p 5160:5000/udp -v /usr:/usr:ro -v /lib:/lib:ro -v /lib64:/lib64:ro busybox /usr/bin/socat UDP-LISTEN:5000,fork PIPE
+        <id>
+        $ answers() { echo ping | timeout 1 socat -t 0.5 - 'UDP6:[::1]:5160' | grep ping; }; eventually answers
+        $ hull run --rm -p 127.0.0.1:3161:1 --name four busybox true; hull run -d --name four -p 127.0.0.1:3161:1 busybox sleep 600; hull port four
+        <id>
+        1/tcp -> 127.0.0.1:3161
+        "#,
+    );
+}

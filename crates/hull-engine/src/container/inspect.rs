@@ -11,8 +11,8 @@ use crate::{Engine, Result};
 
 impl Engine {
     /// The whole of a container, in the shape of the API's `ContainerInspectResponse`. With `size` the bytes of
-    /// its writable layer are told too. `minor` is the API's version: clients before 1.52 read the default
-    /// network's address one level higher too, and links and such.
+    /// its writable layer are told too. `minor` is the API's version: clients before 1.45 find a
+    /// container's own names among its aliases.
     ///
     /// # Errors
     /// Its files cannot be looked at.
@@ -200,27 +200,27 @@ fn network_settings(record: &Record, minor: u32) -> Value {
         "Ports": ports(record),
         "Networks": endpoints,
     });
-    if minor < 52 {
-        let bridge = endpoints.get("bridge").cloned().unwrap_or_default();
-        let older = json!({
-            "Bridge": "",
-            "HairpinMode": false,
-            "LinkLocalIPv6Address": "",
-            "LinkLocalIPv6PrefixLen": 0,
-            "SecondaryIPAddresses": null,
-            "SecondaryIPv6Addresses": null,
-            "EndpointID": bridge.endpoint_id,
-            "Gateway": bridge.gateway,
-            "GlobalIPv6Address": bridge.global_ipv6_address,
-            "GlobalIPv6PrefixLen": bridge.global_ipv6_prefix_len,
-            "IPAddress": bridge.ip_address,
-            "IPPrefixLen": bridge.ip_prefix_len,
-            "IPv6Gateway": bridge.ipv6_gateway,
-            "MacAddress": bridge.mac_address,
-        });
-        if let (Value::Object(shown), Value::Object(older)) = (&mut shown, older) {
-            shown.extend(older);
-        }
+    // Docker leaves these out from API 1.52 on. Who asks by the newest version without having been written for it
+    // (scripts, and clients of older days that take whatever the daemon has) still reads the address here.
+    let bridge = endpoints.get("bridge").cloned().unwrap_or_default();
+    let older = json!({
+        "Bridge": "",
+        "HairpinMode": false,
+        "LinkLocalIPv6Address": "",
+        "LinkLocalIPv6PrefixLen": 0,
+        "SecondaryIPAddresses": null,
+        "SecondaryIPv6Addresses": null,
+        "EndpointID": bridge.endpoint_id,
+        "Gateway": bridge.gateway,
+        "GlobalIPv6Address": bridge.global_ipv6_address,
+        "GlobalIPv6PrefixLen": bridge.global_ipv6_prefix_len,
+        "IPAddress": bridge.ip_address,
+        "IPPrefixLen": bridge.ip_prefix_len,
+        "IPv6Gateway": bridge.ipv6_gateway,
+        "MacAddress": bridge.mac_address,
+    });
+    if let (Value::Object(shown), Value::Object(older)) = (&mut shown, older) {
+        shown.extend(older);
     }
     shown
 }

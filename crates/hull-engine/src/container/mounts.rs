@@ -338,6 +338,7 @@ fn parse_mount(mount: &Mount) -> Result<Wanted> {
                 }
                 other => return Err(invalid(format!("invalid propagation mode: {other}"))),
             };
+            check_recursive_read_only(mount, options).map_err(invalid)?;
             plan.recursive = !options.non_recursive;
             plan.read_only_recursive = mount.read_only && !options.read_only_non_recursive && plan.recursive;
             if options.create_mountpoint {
@@ -401,6 +402,30 @@ fn parse_mount(mount: &Mount) -> Result<Wanted> {
         other @ ("image" | "cluster") => Err(Error::unsupported(format_args!("a mount of type {other}"))),
         _ => Err(invalid("mount type unknown".to_owned())),
     }
+}
+
+/// Whether what is asked about a bind's read-only mounts beneath goes together.
+fn check_recursive_read_only(mount: &Mount, options: &BindOptions) -> std::result::Result<(), String> {
+    if options.read_only_non_recursive && options.read_only_force_recursive {
+        return Err(
+            "field BindOptions.ReadOnlyNonRecursive and ReadOnlyForceRecursive are mutually exclusive".into(),
+        );
+    }
+    for (asked, name) in [
+        (options.read_only_non_recursive, "ReadOnlyNonRecursive"),
+        (options.read_only_force_recursive, "ReadOnlyForceRecursive"),
+    ] {
+        if asked && !mount.read_only {
+            return Err(format!("mount must be ReadOnly to use BindOptions.{name}"));
+        }
+    }
+    if options.read_only_force_recursive && options.propagation != "rprivate" {
+        return Err("BindOptions.ReadOnlyForceRecursive needs BindOptions.Propagation to be rprivate".into());
+    }
+    if options.read_only_force_recursive && options.non_recursive {
+        return Err("BindOptions.ReadOnlyForceRecursive and NonRecursive are mutually exclusive".into());
+    }
+    Ok(())
 }
 
 const TMPFS_DEFAULTS: [&str; 3] = ["noexec", "nosuid", "nodev"];
@@ -519,6 +544,31 @@ mod tests {
         assert_eq!(plan.options, ["nosuid", "nodev", "size=1m", "ro"]);
         assert!(!plan.writable);
         assert!(parse_tmpfs("/t", "context=x").is_err());
+    }
+
+    #[test]
+    fn read_only_all_the_way_down_is_asked_for_whole() {
+        let asked = |read_only: bool, propagation: &str, force: bool, non_recursive: bool| {
+            let bind_options = BindOptions {
+                propagation: propagation.to_owned(),
+                read_only_force_recursive: force,
+                read_only_non_recursive: non_recursive,
+                ..BindOptions::default()
+            };
+            parse_mount(&Mount {
+                kind: "bind".to_owned(),
+                source: "/".to_owned(),
+                target: "/t".to_owned(),
+                read_only,
+                bind_options: Some(bind_options),
+                ..Mount::default()
+            })
+            .is_ok()
+        };
+        assert!(asked(true, "rprivate", true, false) && asked(true, "", false, true));
+        assert!(!asked(false, "rprivate", true, false), "it is not read-only");
+        assert!(!asked(true, "", true, false), "what propagates in later would not be");
+        assert!(!asked(false, "", false, true) && !asked(true, "rprivate", true, true));
     }
 
     #[test]

@@ -334,6 +334,11 @@ impl Engine {
             awaits_network: prepared.awaits_network,
             init: host.init.unwrap_or(self.config.defaults.init),
             reserved: prepared.allocation.as_ref().map_or(0, |allocation| allocation.reserved.len()),
+            relays: prepared
+                .allocation
+                .as_ref()
+                .map(|allocation| allocation.relays.clone())
+                .unwrap_or_default(),
             attach: Vec::new(),
             user: Some({
                 let UserLookup { user, mut groups } = user(record);
@@ -393,8 +398,11 @@ fn make_runtime_dir(folder: &Path) -> Result<()> {
 /// looked up by the container's first process itself: it may be exchanged meanwhile.
 fn check_subpath(volume: &Path, subpath: &str) -> Result<()> {
     use rustix::fs::{CWD, Mode, OFlags, ResolveFlags};
-    let failed = |error: rustix::io::Errno| {
-        Error::invalid(format!("the subpath {subpath} of the volume {}: {error}", volume.display()))
+    let failed = |error: rustix::io::Errno| match error {
+        rustix::io::Errno::NOENT => {
+            Error::invalid(format!("cannot access path {subpath} in the volume: no such file or directory"))
+        }
+        error => Error::invalid(format!("the subpath {subpath} of the volume {}: {error}", volume.display())),
     };
     let root =
         rustix::fs::openat(CWD, volume, OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())

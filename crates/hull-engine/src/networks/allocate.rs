@@ -8,6 +8,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use hull_network::dns::Sockets;
 use hull_network::{Endpoint, Published, dns, mac_of};
+use hull_runtime::protocol::Relay;
 
 use super::{Attachment, Entry, Inner, Network, Networks, create, endpoint, names, ports};
 use crate::container::random_id;
@@ -43,6 +44,8 @@ pub(crate) struct Allocation {
     pub(crate) ports: BTreeMap<String, Vec<PortBinding>>,
     /// The published host ports, bound: the shim holds them as long as the container runs.
     pub(crate) reserved: Vec<OwnedFd>,
+    /// Those of them that the shim answers at.
+    pub(crate) relays: Vec<Relay>,
     pub(super) inner: Arc<Inner>,
     pub(super) id: String,
     pub(super) name: String,
@@ -77,6 +80,7 @@ pub(super) struct Leg {
     pub(super) mac: [u8; 6],
     pub(super) address4: Option<(Ipv4Addr, u8)>,
     pub(super) address6: Option<(Ipv6Addr, u8)>,
+    pub(super) link_local: Vec<IpAddr>,
     pub(super) sysctls: Vec<(String, String)>,
     pub(super) priority: i64,
     /// Aliases that it alone resolves, each with whom it means.
@@ -107,8 +111,8 @@ impl Networks {
                 _ => ports::unpublished(&plan),
             },
         };
-        (allocation.ports, allocation.published, allocation.reserved) =
-            (taken.shown, taken.published, taken.sockets);
+        (allocation.ports, allocation.published) = (taken.shown, taken.published);
+        (allocation.reserved, allocation.relays) = (taken.sockets, taken.relays);
         Ok(allocation)
     }
 
@@ -202,6 +206,7 @@ impl Allocation {
             endpoints: BTreeMap::new(),
             ports: BTreeMap::new(),
             reserved: Vec::new(),
+            relays: Vec::new(),
             inner: Arc::clone(inner),
             id: id.to_owned(),
             name: name.to_owned(),
@@ -272,6 +277,7 @@ impl Allocation {
             mac: leg.mac,
             address4: leg.address4,
             address6: leg.address6,
+            link_local: leg.link_local.clone(),
             gateway4,
             gateway6,
             mtu: plan.bridge.mtu,
@@ -387,6 +393,7 @@ impl Entry {
             mac: [0; 6],
             address4: None,
             address6: None,
+            link_local: asked.link_local,
             sysctls: asked.sysctls,
             links: asked.links,
             priority: settings.gw_priority,

@@ -161,6 +161,11 @@ pub(super) mod option {
     /// What begins so is meant for the driver.
     pub(in crate::networks) const OWN: &str = "com.docker.network.";
     pub(in crate::networks) const PREFIX: &str = "com.docker.network.container_iface_prefix";
+    pub(in crate::networks) const INHIBIT4: &str = "com.docker.network.bridge.inhibit_ipv4";
+    pub(in crate::networks) const MODE4: &str = "com.docker.network.bridge.gateway_mode_ipv4";
+    pub(in crate::networks) const MODE6: &str = "com.docker.network.bridge.gateway_mode_ipv6";
+    pub(in crate::networks) const ENABLE4: &str = "com.docker.network.enable_ipv4";
+    pub(in crate::networks) const ENABLE6: &str = "com.docker.network.enable_ipv6";
 }
 
 /// What the kernel is to make of a network, and the addresses that it gives.
@@ -196,13 +201,14 @@ impl NetworkCreate {
     /// # Errors
     /// Something in it cannot be, or overlaps; the sentence is Docker's where Docker has one.
     pub(super) fn complete(
-        self,
+        mut self,
         id: String,
         created: String,
         pools: &Pools,
         networks: &[Subnet],
         routes: &[Subnet],
     ) -> Result<Network> {
+        self.take_families_from_options()?;
         self.check()?;
         if self.config_only {
             return Ok(self.configuration(id, created));
@@ -235,6 +241,18 @@ impl NetworkCreate {
         for (name, value) in options.get(driver).into_iter().flatten() {
             self.options.entry(name.clone()).or_insert_with(|| value.clone());
         }
+    }
+
+    /// The options that stand for the fields of the same names, where those say nothing.
+    fn take_families_from_options(&mut self) -> Result<()> {
+        let option = |name: &str| -> Result<Option<bool>> {
+            let Some(value) = self.options.get(name) else { return Ok(None) };
+            boolean(value).map(Some).ok_or_else(|| invalid_option(name, value))
+        };
+        let (four, six) = (option(option::ENABLE4)?, option(option::ENABLE6)?);
+        self.enable_ipv4 = self.enable_ipv4.or(four);
+        self.enable_ipv6 |= six.unwrap_or_default();
+        Ok(())
     }
 
     fn check(&self) -> Result<()> {
@@ -421,7 +439,7 @@ pub(super) fn plan(network: &Network) -> Result<Plan> {
     let mut host_binding = None;
     let mut interface_prefix = "eth".to_owned();
     for (name, value) in &network.options {
-        let invalid = || Error::invalid(format!("invalid value {value:?} of the network option {name}"));
+        let invalid = || invalid_option(name, value);
         match name.as_str() {
             option::NAME if interface_name(value) => bridge.name.clone_from(value),
             option::PREFIX if interface_name(value) && value.len() <= 12 => {
@@ -443,6 +461,19 @@ pub(super) fn plan(network: &Network) -> Result<Plan> {
                     return Err(invalid());
                 }
             }
+            option::INHIBIT4 => bridge.without_address4 |= boolean(value).ok_or_else(invalid)?,
+            option::MODE4 => {
+                let mode = GatewayMode::of(name, value, network.internal)?;
+                bridge.without_address4 |= mode == GatewayMode::Isolated;
+                bridge.open4 = mode == GatewayMode::Unprotected;
+            }
+            option::MODE6 => {
+                let mode = GatewayMode::of(name, value, network.internal)?;
+                bridge.without_address6 |= mode == GatewayMode::Isolated;
+                bridge.open6 = mode == GatewayMode::Unprotected;
+            }
+            // Read when the network was made.
+            option::ENABLE4 | option::ENABLE6 => {}
             // What inspect shows of the default network; a client may hand it back.
             option::DEFAULT_BRIDGE if network.name == "bridge" => {}
             other if other.starts_with(option::OWN) => {
@@ -476,6 +507,37 @@ pub(super) fn plan(network: &Network) -> Result<Plan> {
         }
     }
     Ok(Plan { bridge, host_binding, router4, router6, interface_prefix, pool4, pool6 })
+}
+
+fn invalid_option(name: &str, value: &str) -> Error {
+    Error::invalid(format!("invalid value {value:?} of the network option {name}"))
+}
+
+/// How a bridge stands between its containers and the rest, for one family of addresses.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum GatewayMode {
+    /// Ports are published; nothing else comes in.
+    Nat,
+    /// Ports are published, and whoever has a route reaches all others too.
+    Unprotected,
+    /// The bridge has no address: the containers reach each other and nobody else, the host neither.
+    Isolated,
+}
+
+impl GatewayMode {
+    fn of(name: &str, value: &str, internal: bool) -> Result<GatewayMode> {
+        match value {
+            "" | "nat" => Ok(GatewayMode::Nat),
+            "nat-unprotected" => Ok(GatewayMode::Unprotected),
+            "isolated" if internal => Ok(GatewayMode::Isolated),
+            "isolated" => Err(Error::invalid(format!(
+                "invalid value \"isolated\" of the network option {name}: gateway mode 'isolated' can only be used with an \
+                 internal network"
+            ))),
+            "routed" => Err(Error::unsupported(format_args!("the network option {name}=routed"))),
+            _ => Err(invalid_option(name, value)),
+        }
+    }
 }
 
 /// Go's `strconv.ParseBool`.
@@ -580,8 +642,31 @@ mod tests {
     fn an_option_that_is_not_known_is_refused_by_name() {
         let mut network = complete(serde_json::json!({"Name": "n"}), &[]).unwrap();
         network.options.insert("com.docker.network.bridge.gateway_mode_ipv4".into(), "routed".into());
+        assert_eq!(plan(&network).unwrap_err().kind, Kind::NotImplemented);
+        network.options.insert("com.docker.network.bridge.gateway_mode_ipv4".into(), "bogus".into());
         assert!(plan(&network).unwrap_err().message.contains("gateway_mode_ipv4"));
         network.options = BTreeMap::from([("com.docker.network.bridge.name".into(), "a/b".into())]);
         assert_eq!(plan(&network).unwrap_err().kind, Kind::InvalidParameter);
+    }
+
+    #[test]
+    fn the_gateway_stands_as_its_options_say() {
+        let planned = |internal: bool, options: &[(&str, &str)]| {
+            let options: BTreeMap<&str, &str> = options.iter().copied().collect();
+            let body = serde_json::json!({"Name": "n", "Internal": internal, "Options": options});
+            complete(body, &[]).and_then(|network| plan(&network)).map(|plan| plan.bridge)
+        };
+        const MODE: &str = "com.docker.network.bridge.gateway_mode_ipv4";
+        let nat = planned(false, &[(MODE, "nat")]).unwrap();
+        assert!(!nat.without_address4 && !nat.open4);
+        assert!(planned(false, &[(MODE, "nat-unprotected")]).unwrap().open4);
+        assert!(planned(true, &[(MODE, "isolated")]).unwrap().without_address4);
+        assert_eq!(planned(false, &[(MODE, "isolated")]).unwrap_err().kind, Kind::InvalidParameter);
+        assert!(planned(false, &[("com.docker.network.bridge.inhibit_ipv4", "1")]).unwrap().without_address4);
+        let six = planned(false, &[("com.docker.network.enable_ipv6", "true")]).unwrap();
+        assert!(six.gateway4.is_some() && six.gateway6.is_some());
+        let without =
+            [("com.docker.network.enable_ipv6", "true"), ("com.docker.network.enable_ipv4", "false")];
+        assert!(planned(false, &without).unwrap().gateway4.is_none());
     }
 }

@@ -11,6 +11,8 @@ use crate::{Error, Kind, Result};
 pub(super) struct Asked {
     pub(super) address4: Option<Ipv4Addr>,
     pub(super) address6: Option<Ipv6Addr>,
+    /// Further addresses, of its link alone.
+    pub(super) link_local: Vec<IpAddr>,
     pub(super) mac: Option<[u8; 6]>,
     /// The container end's name.
     pub(super) interface: Option<String>,
@@ -47,9 +49,7 @@ pub(super) fn check(network: &Network, settings: &EndpointSettings) -> Result<As
     }
     let mut asked = Asked { links, ..Asked::default() };
     if let Some(ipam) = &settings.ipam_config {
-        if !ipam.link_local_ips.is_empty() {
-            return Err(Error::unsupported("--link-local-ip"));
-        }
+        asked.link_local = link_local(user_defined, &ipam.link_local_ips)?;
         asked.address4 = address(network, user_defined, &ipam.ipv4_address, "IPv4")?;
         asked.address6 = address(network, user_defined, &ipam.ipv6_address, "IPv6")?;
     }
@@ -105,6 +105,22 @@ fn address<A: std::str::FromStr + Into<IpAddr> + Copy>(
         )));
     }
     Ok(Some(address))
+}
+
+/// Addresses of the link, which no pool gives.
+fn link_local(user_defined: bool, texts: &[String]) -> Result<Vec<IpAddr>> {
+    if !user_defined && !texts.is_empty() {
+        return Err(Error::invalid("user specified IP address is supported on user defined networks only"));
+    }
+    let read = |text: &String| {
+        let address: Option<IpAddr> = text.parse().ok();
+        let of_link = address.filter(|address| match address {
+            IpAddr::V4(address) => address.is_link_local(),
+            IpAddr::V6(address) => address.is_unicast_link_local(),
+        });
+        of_link.ok_or_else(|| Error::invalid(format!("invalid link-local IP address: {text}")))
+    };
+    texts.iter().map(read).collect()
 }
 
 /// `02:42:ac:11:00:02`, or with hyphens.
@@ -188,6 +204,25 @@ mod tests {
         assert_eq!(refused(&own, "10.2.0"), "invalid IPv4 address: 10.2.0");
         assert!(refused(&network("bridge", true), "10.1.0.9").contains("user defined networks only"));
         assert!(refused(&network("own", false), "10.1.0.9").contains("user configured subnets"));
+    }
+
+    #[test]
+    fn addresses_of_the_link_are_of_the_link() {
+        let at = |addresses: &[&str]| EndpointSettings {
+            ipam_config: Some(EndpointIpam {
+                link_local_ips: addresses.iter().map(|address| (*address).to_owned()).collect(),
+                ..EndpointIpam::default()
+            }),
+            ..EndpointSettings::default()
+        };
+        let own = network("own", false);
+        let asked = check(&own, &at(&["169.254.8.8", "fe80::8"])).unwrap();
+        assert_eq!(asked.link_local.len(), 2);
+        for no in ["10.0.0.1", "2001:db8::1", "", "x"] {
+            let message = check(&own, &at(&[no])).unwrap_err().message;
+            assert_eq!(message, format!("invalid link-local IP address: {no}"));
+        }
+        assert!(check(&network("bridge", false), &at(&["169.254.8.8"])).is_err());
     }
 
     #[test]

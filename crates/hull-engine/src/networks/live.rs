@@ -182,6 +182,7 @@ impl Allocation {
                 address4: settings.ip_address.parse().ok().map(|address| (address, settings.ip_prefix_len)),
                 address6: (settings.global_ipv6_address.parse().ok())
                     .map(|address| (address, settings.global_ipv6_prefix_len)),
+                link_local: asked.link_local,
                 sysctls: asked.sysctls,
                 links: asked.links,
                 priority: settings.gw_priority,

@@ -4,8 +4,9 @@ use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::os::fd::OwnedFd;
 
-use hull_network::ports::{PortRange, reserve};
+use hull_network::ports::{Answered, PortRange, reserve};
 use hull_network::{Protocol, Published};
+use hull_runtime::protocol::Relay;
 
 use crate::model::PortBinding;
 use crate::{Error, Kind, Result};
@@ -39,6 +40,8 @@ pub(super) struct Taken {
     pub(super) shown: BTreeMap<String, Vec<PortBinding>>,
     pub(super) published: Vec<Published>,
     pub(super) sockets: Vec<OwnedFd>,
+    /// At which of the sockets the shim answers.
+    pub(super) relays: Vec<Relay>,
 }
 
 /// Where ports lead to.
@@ -98,7 +101,7 @@ pub(super) fn take(plan: &Plan, target: &Target<'_>, endpoint: (&str, &str)) -> 
         let mut shown = Vec::new();
         for place in places {
             let address = place.address.or(target.host_binding.map(IpAddr::V4));
-            let reserved = reserve(port.protocol, address, place.range)
+            let reserved = reserve(port.protocol, address, place.range, target.answered())
                 .map_err(|error| refused(&error, endpoint, address, place.range))?;
             for (host_address, container_address) in target.pairs(address)? {
                 shown.push(PortBinding {
@@ -112,6 +115,18 @@ pub(super) fn take(plan: &Plan, target: &Target<'_>, endpoint: (&str, &str)) -> 
                     container_address,
                     target,
                 ));
+            }
+            if let Some(place) = reserved.answered {
+                shown.push(PortBinding {
+                    host_ip: Ipv6Addr::UNSPECIFIED.to_string(),
+                    host_port: reserved.port.to_string(),
+                });
+                taken.relays.push(Relay {
+                    reserved: taken.sockets.len() + place,
+                    datagrams: port.protocol == Protocol::Udp,
+                    // Which the firewall leads to wherever the container is.
+                    to: (Ipv4Addr::LOCALHOST, reserved.port).into(),
+                });
             }
             taken.sockets.extend(reserved.sockets);
         }
@@ -136,6 +151,10 @@ pub(super) fn again(
     for (text, places) in shown {
         for (port, place) in ports(text)?.flat_map(|port| places.iter().map(move |place| (port, place))) {
             let host: IpAddr = address(&place.host_ip)?.unwrap_or(IpAddr::V4(Ipv4Addr::UNSPECIFIED));
+            if host == IpAddr::V6(Ipv6Addr::UNSPECIFIED) && target.address6.is_none() {
+                // The shim answers there.
+                continue;
+            }
             let number = number(&place.host_port).ok_or_else(|| no_port(&place.host_port))?;
             let pairs = target.pairs(Some(host))?;
             all.extend(
@@ -158,6 +177,14 @@ fn published(port: Port, host: IpAddr, host_port: u16, container: IpAddr, target
 }
 
 impl Target<'_> {
+    /// Who answers what comes by IPv6 to a port of every address.
+    fn answered(&self) -> Answered {
+        match (self.address4, self.address6) {
+            (Some(_), None) => Answered::ByHolder,
+            _ => Answered::No,
+        }
+    }
+
     /// The host's address and the container's that it leads to; two where no address was asked for and both families
     /// are there.
     fn pairs(&self, host: Option<IpAddr>) -> Result<Vec<(IpAddr, IpAddr)>> {
@@ -333,8 +360,9 @@ mod tests {
     fn what_was_published_is_known_again_from_what_is_shown() {
         let target =
             Target { bridge: "b", address4: "10.0.0.2".parse().ok(), address6: None, host_binding: None };
-        let all = again(&bindings(&[("80/tcp", "0.0.0.0", "3000"), ("81/udp", "127.0.0.1", "9")]), &target)
-            .unwrap();
+        let shown = [("80/tcp", "0.0.0.0", "3000"), ("80/tcp", "::", "3000"), ("81/udp", "127.0.0.1", "9")];
+        let all = again(&bindings(&shown), &target).unwrap();
+        assert_eq!(all.len(), 2, "what the shim answers is not the firewall's");
         assert_eq!(all[0].host_address, None);
         assert_eq!((all[0].host_port, all[0].container_port), (3000, 80));
         assert_eq!(all[1].host_address, Some("127.0.0.1".parse().unwrap()));

@@ -7,6 +7,7 @@ use rustix::fs::{FallocateFlags, Mode, OFlags};
 use rustix::io::Errno;
 
 use super::interests::{Interests, Part};
+use super::relay::Relays;
 use super::running::Shim;
 use super::starting::container_has_ended;
 use super::streams::Streams;
@@ -72,6 +73,7 @@ impl Shim {
         // Not ours any more from the moment the daemon knows: the next shim binds its own.
         let _ = super::remove(self.folder.as_fd(), super::SOCKET);
         self.reserved.clear();
+        self.relays = Relays::default();
         self.memory = None;
         self.tell(Event::Exited(exit));
         for streams in self.all_streams() {

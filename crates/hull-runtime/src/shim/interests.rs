@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use super::kernel::{self, Interest};
 use super::log::Stream;
+use super::relay::Side;
 
 /// Whose descriptor has become ready. Processes are counted: 0 is the container's first, execs follow.
 #[derive(Clone, Copy, Debug)]
@@ -28,6 +29,8 @@ pub(super) enum Part {
     Client(usize, usize),
     /// What holds the stream of a client of a process.
     Hold(usize, usize),
+    /// A published port, or who has come to one.
+    Relay(Side),
 }
 
 /// A list of descriptors to wait for, made anew for each wait in the same memory.

@@ -39,6 +39,7 @@ mod interests;
 pub(crate) mod kernel;
 mod limits;
 pub mod log;
+mod relay;
 mod running;
 mod start;
 mod starting;

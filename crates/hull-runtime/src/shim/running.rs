@@ -12,6 +12,7 @@ use super::interests::{Interests, Part};
 use super::kernel;
 use super::limits::Clock;
 use super::log::Writer;
+use super::relay::Relays;
 use super::start::Started;
 use super::starting::StartingExec;
 use super::streams::{READ_MAX, Streams};
@@ -51,6 +52,7 @@ pub(super) struct Shim {
     pub(super) left_leaves: LeftLeaves,
     pub(super) filter: Option<seccomp::Filter>,
     pub(super) reserved: Vec<OwnedFd>,
+    pub(super) relays: Relays,
     pub(super) memory: Option<OomWatch>,
     above: Above,
     /// How often `memory` has told since the last kill was counted.
@@ -132,6 +134,7 @@ impl Shim {
             left_leaves: LeftLeaves::default(),
             filter: started.filter,
             reserved: started.reserved,
+            relays: started.relays,
             memory: None,
             above: Above::default(),
             told_of_memory: 0,
@@ -206,6 +209,7 @@ impl Shim {
         for (index, signalling) in self.signalling.iter().enumerate() {
             interests.add(signalling.fd(), libc::POLLIN, Part::Signalling(index));
         }
+        self.relays.interests(interests);
         self.first.streams.interests(0, interests);
         for (index, exec) in self.execs.iter().enumerate() {
             exec.process.streams.interests(index + 1, interests);
@@ -230,6 +234,11 @@ impl Shim {
                 } else if let Some(streams) = self.streams(owner) {
                     streams.output(stream, &mut buffer, None);
                 }
+                self.buffer = buffer;
+            }
+            Part::Relay(side) => {
+                let mut buffer = std::mem::take(&mut self.buffer);
+                self.relays.ready(side, &mut buffer);
                 self.buffer = buffer;
             }
             Part::Input(owner) => {
@@ -355,7 +364,8 @@ impl Shim {
         let looks = streams.filter_map(|streams| streams.looks_at(now));
         let starting = self.starting.iter().filter_map(StartingExec::due);
         let starting = starting.chain(self.signalling.iter().map(Signalling::due));
-        clocks.filter_map(Clock::due).chain(lingering).chain(stalled).chain(looks).chain(starting).min()
+        let clocks = clocks.filter_map(Clock::due).chain(self.relays.due());
+        clocks.chain(lingering).chain(stalled).chain(looks).chain(starting).min()
     }
 
     fn check_limits(&mut self) {
@@ -483,6 +493,7 @@ impl Shim {
             !exec.told || exec.process.streams.has_clients()
         });
         self.connections.retain(|connection| !connection.closed);
+        self.relays.sweep(Instant::now());
     }
 }
 

@@ -8,6 +8,7 @@ use super::ending::ExitRecord;
 use super::foreign::{self, Beginning, Begun, Foreign};
 use super::kernel::{self, Interest};
 use super::log::Writer;
+use super::relay::Relays;
 use super::streams::{self, Streams};
 use crate::cgroup::Cgroup;
 use crate::container::{Child, Start, Step};
@@ -32,6 +33,8 @@ pub(super) struct Started {
     pub(super) at_ns: u64,
     pub(super) limits: protocol::Limits,
     pub(super) reserved: Vec<OwnedFd>,
+    /// Those of the host's ports that the shim answers at.
+    pub(super) relays: Relays,
     /// The container's file systems, see [`container::Child::take_root`].
     pub(super) root: Option<container::Root>,
     /// The runtime that has made it, where that is another one.
@@ -122,6 +125,7 @@ pub(super) fn start(
     let mut clients = Waiting(
         std::mem::take(&mut launch.attach).into_iter().zip(others.split_off(launch.reserved)).collect(),
     );
+    let relays = Relays::new(&launch.relays, &mut others)?;
     clients.0.iter().try_for_each(|(attach, _)| streams::check(attach, false))?;
     let doing = || format!("prepare {}", launch.runtime_dir.display());
     let folder = super::open_folder(&launch.runtime_dir).context(doing)?;
@@ -177,6 +181,7 @@ pub(super) fn start(
         at_ns: super::now_ns(),
         limits: launch.limits,
         reserved: others,
+        relays,
         root,
         foreign,
         children: ready.children,

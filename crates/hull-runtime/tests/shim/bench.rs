@@ -146,6 +146,7 @@ impl Bench {
             user: None,
             runtime: None,
             reserved: self.reserved.len() + self.reserved_claimed,
+            relays: Vec::new(),
             attach: self.attach.iter().map(|(attach, _)| attach.clone()).collect(),
         }));
         let mut descriptors = vec![theirs.as_fd()];

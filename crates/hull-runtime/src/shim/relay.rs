@@ -1,0 +1,451 @@
+//! Ports that are published on every address of the host, as they are reached by IPv6 where the container has none.
+//!
+//! No firewall translates from IPv6 to IPv4, so the shim, which holds the port's socket in any case, answers there: what
+//! comes goes on to the same port of 127.0.0.1, which the firewall leads to the container as it leads all others. So the
+//! shim need not know where the container is, and it goes on while no daemon is there. Nothing of this costs anything
+//! before the first client comes.
+
+use std::net::{SocketAddr, SocketAddrV6};
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::time::{Duration, Instant};
+
+use rustix::io::Errno;
+use rustix::net::{
+    AddressFamily, RecvFlags, SendFlags, Shutdown, SocketFlags, SocketType, accept_with, connect, recv,
+    recvfrom, send, sendto, shutdown, socket_with, sockopt,
+};
+
+use super::interests::{Interests, Part};
+use crate::protocol::Relay;
+use crate::{Error, Result};
+
+/// How many connections there are at once; who comes then waits for one to end.
+const CONNECTIONS: usize = 512;
+
+/// How many senders of datagrams are known at once; the one that has been still for longest is forgotten.
+const PEERS: usize = 256;
+
+/// For how long a sender of datagrams is known who sends nothing and is sent nothing.
+const STILL: Duration = Duration::from_secs(90);
+
+/// How much is read at once, in bytes; no datagram is longer.
+const PIECE: usize = 64 << 10;
+
+/// How many datagrams are passed on before others have their turn.
+const DATAGRAMS: usize = 32;
+
+/// The ports that are answered, and who has come to them.
+#[derive(Debug, Default)]
+pub(super) struct Relays {
+    ports: Vec<Port>,
+    connections: Vec<Connection>,
+    peers: Vec<Peer>,
+}
+
+/// What is ready.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Side {
+    /// A port.
+    Port(usize),
+    /// One end of a connection, or both.
+    Connection(usize),
+    /// The container's answers to a sender of datagrams.
+    Peer(usize),
+}
+
+#[derive(Debug)]
+struct Port {
+    socket: OwnedFd,
+    datagrams: bool,
+    to: SocketAddr,
+}
+
+#[derive(Debug)]
+struct Connection {
+    client: OwnedFd,
+    target: OwnedFd,
+    /// The connection to the container is there.
+    connected: bool,
+    up: Way,
+    down: Way,
+}
+
+/// One direction of a connection.
+#[derive(Debug, Default)]
+struct Way {
+    /// What has been read, and is written from `written` on.
+    bytes: Vec<u8>,
+    written: usize,
+    /// There will be no more to be read.
+    ended: bool,
+    /// And the other side knows.
+    told: bool,
+}
+
+#[derive(Debug)]
+struct Peer {
+    port: usize,
+    address: SocketAddrV6,
+    target: OwnedFd,
+    seen: Instant,
+}
+
+impl Relays {
+    /// Takes those of the reserved sockets that are to be answered.
+    ///
+    /// # Errors
+    /// There is no such socket.
+    pub(super) fn new(asked: &[Relay], reserved: &mut Vec<OwnedFd>) -> Result<Relays> {
+        let mut asked: Vec<&Relay> = asked.iter().collect();
+        // From behind, so that the others keep their places.
+        asked.sort_by_key(|relay| std::cmp::Reverse(relay.reserved));
+        let mut relays = Relays::default();
+        for relay in asked {
+            if relay.reserved >= reserved.len() {
+                let reason = format!("socket {} of {} is to be answered", relay.reserved, reserved.len());
+                return Err(Error::refused("start the container", reason));
+            }
+            let socket = reserved.remove(relay.reserved);
+            rustix::io::ioctl_fionbio(&socket, true)
+                .map_err(|error| Error::kernel("prepare a published port", error))?;
+            relays.ports.push(Port { socket, datagrams: relay.datagrams, to: relay.to });
+        }
+        Ok(relays)
+    }
+
+    /// Adds what is waited for.
+    pub(super) fn interests(&self, interests: &mut Interests) {
+        let full = self.connections.len() >= CONNECTIONS;
+        for (index, port) in self.ports.iter().enumerate().filter(|(_, port)| port.datagrams || !full) {
+            interests.add(port.socket.as_raw_fd(), libc::POLLIN, Part::Relay(Side::Port(index)));
+        }
+        for (index, connection) in self.connections.iter().enumerate() {
+            let part = Part::Relay(Side::Connection(index));
+            let (client, target) = connection.events();
+            // Without anything to wait for a socket is left out: its hang-up would be told again and again.
+            if client != 0 {
+                interests.add(connection.client.as_raw_fd(), client, part);
+            }
+            if target != 0 {
+                interests.add(connection.target.as_raw_fd(), target, part);
+            }
+        }
+        for (index, peer) in self.peers.iter().enumerate() {
+            interests.add(peer.target.as_raw_fd(), libc::POLLIN, Part::Relay(Side::Peer(index)));
+        }
+    }
+
+    /// Something is ready. What it ends is taken away by [`Relays::sweep`], so that the others keep their numbers.
+    pub(super) fn ready(&mut self, side: Side, buffer: &mut Vec<u8>) {
+        match side {
+            Side::Port(index) if self.ports[index].datagrams => self.receive(index, buffer),
+            Side::Port(index) => self.accept(index),
+            Side::Connection(index) => {
+                if let Some(connection) = self.connections.get_mut(index) {
+                    connection.turn();
+                }
+            }
+            Side::Peer(index) => self.answer(index, buffer),
+        }
+    }
+
+    /// Forgets what has ended.
+    pub(super) fn sweep(&mut self, now: Instant) {
+        self.connections.retain(|connection| !connection.is_over());
+        self.peers.retain(|peer| now.saturating_duration_since(peer.seen) < STILL);
+    }
+
+    /// When to [`Relays::sweep`] again.
+    pub(super) fn due(&self) -> Option<Instant> {
+        self.peers.iter().map(|peer| peer.seen + STILL).min()
+    }
+
+    fn accept(&mut self, index: usize) {
+        let port = &self.ports[index];
+        let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
+        while self.connections.len() < CONNECTIONS {
+            // Whoever has gone already, and whatever else stands in the way, is that client's matter.
+            let Ok(client) = accept_with(&port.socket, flags) else { return };
+            let Ok((target, connected)) = reach(port.to, SocketType::STREAM) else { continue };
+            for end in [&client, &target] {
+                // One whose machine has vanished is found out; where that cannot be set, it stays as long as it likes.
+                let _ = sockopt::set_socket_keepalive(end, true);
+                let _ = sockopt::set_tcp_nodelay(end, true);
+            }
+            let (up, down) = Default::default();
+            self.connections.push(Connection { client, target, connected, up, down });
+        }
+    }
+
+    fn receive(&mut self, index: usize, buffer: &mut Vec<u8>) {
+        buffer.resize(PIECE, 0);
+        for _ in 0..DATAGRAMS {
+            let Ok((length, _, from)) =
+                recvfrom(&self.ports[index].socket, &mut buffer[..], RecvFlags::empty())
+            else {
+                return;
+            };
+            let Some(from) = from.and_then(|from| SocketAddrV6::try_from(from).ok()) else { continue };
+            if let Some(target) = self.peer(index, from) {
+                // A datagram may be lost, here too.
+                let _ = send(target, &buffer[..length], SendFlags::NOSIGNAL);
+            }
+        }
+    }
+
+    /// The socket by which a sender's datagrams go on, and the answers come back.
+    fn peer(&mut self, port: usize, address: SocketAddrV6) -> Option<&OwnedFd> {
+        let known = self.peers.iter().position(|peer| peer.port == port && peer.address == address);
+        let index = match known {
+            Some(index) => index,
+            None => {
+                let (target, _) = reach(self.ports[port].to, SocketType::DGRAM).ok()?;
+                let peer = Peer { port, address, target, seen: Instant::now() };
+                let stillest = self.peers.iter().enumerate().min_by_key(|(_, peer)| peer.seen);
+                match stillest.map(|(index, _)| index).filter(|_| self.peers.len() >= PEERS) {
+                    Some(index) => {
+                        self.peers[index] = peer;
+                        index
+                    }
+                    None => {
+                        self.peers.push(peer);
+                        self.peers.len() - 1
+                    }
+                }
+            }
+        };
+        let peer = &mut self.peers[index];
+        peer.seen = Instant::now();
+        Some(&peer.target)
+    }
+
+    fn answer(&mut self, index: usize, buffer: &mut Vec<u8>) {
+        let Some(peer) = self.peers.get_mut(index) else { return };
+        buffer.resize(PIECE, 0);
+        for _ in 0..DATAGRAMS {
+            match recv(&peer.target, &mut buffer[..], RecvFlags::empty()) {
+                Ok((length, _)) => {
+                    peer.seen = Instant::now();
+                    let socket = &self.ports[peer.port].socket;
+                    let _ = sendto(socket, &buffer[..length], SendFlags::NOSIGNAL, &peer.address);
+                }
+                // Nobody listened there: told once, and over with.
+                Err(Errno::CONNREFUSED) => {}
+                Err(_) => return,
+            }
+        }
+    }
+}
+
+/// A socket to the container, and whether it is connected already.
+fn reach(to: SocketAddr, kind: SocketType) -> rustix::io::Result<(OwnedFd, bool)> {
+    let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
+    let socket = socket_with(AddressFamily::INET, kind, flags, None)?;
+    match connect(&socket, &to) {
+        Ok(()) => Ok((socket, true)),
+        Err(Errno::INPROGRESS) => Ok((socket, false)),
+        Err(error) => Err(error),
+    }
+}
+
+impl Connection {
+    /// What is waited for at the client's end and at the container's.
+    fn events(&self) -> (i16, i16) {
+        if !self.connected {
+            return (0, libc::POLLOUT);
+        }
+        let reads = |way: &Way| if way.is_empty() && !way.ended { libc::POLLIN } else { 0 };
+        let writes = |way: &Way| if way.is_empty() { 0 } else { libc::POLLOUT };
+        (reads(&self.up) | writes(&self.down), reads(&self.down) | writes(&self.up))
+    }
+
+    /// Passes on what can be passed on.
+    fn turn(&mut self) {
+        if !self.connected {
+            match sockopt::socket_error(&self.target) {
+                Ok(Ok(())) => self.connected = true,
+                // Nobody listens in the container: the client hears of it as if it had asked there.
+                _ => return self.cut(),
+            }
+        }
+        let passed = self.up.pass(&self.client, &self.target);
+        if passed.and_then(|()| self.down.pass(&self.target, &self.client)).is_err() {
+            self.cut();
+        }
+    }
+
+    /// Ends both ways at once.
+    fn cut(&mut self) {
+        // With a reset, as the container's own end would have it: what is on its way is not worth waiting for.
+        for end in [&self.client, &self.target] {
+            let _ = sockopt::set_socket_linger(end, Some(Duration::ZERO));
+        }
+        (self.up, self.down) = (Way::over(), Way::over());
+    }
+
+    fn is_over(&self) -> bool {
+        self.up.told && self.down.told
+    }
+}
+
+impl Way {
+    fn over() -> Way {
+        Way { ended: true, told: true, ..Way::default() }
+    }
+
+    fn is_empty(&self) -> bool {
+        self.written == self.bytes.len()
+    }
+
+    /// Writes what was read, and reads once more when that is through; an error ends the connection.
+    fn pass(&mut self, from: &OwnedFd, to: &OwnedFd) -> rustix::io::Result<()> {
+        self.write(to)?;
+        if self.is_empty() && !self.ended {
+            self.bytes.resize(PIECE, 0);
+            self.written = 0;
+            match recv(from.as_fd(), &mut self.bytes[..], RecvFlags::empty()) {
+                Ok((0, _)) => {
+                    self.bytes = Vec::new();
+                    self.ended = true;
+                }
+                Ok((length, _)) => self.bytes.truncate(length),
+                Err(Errno::AGAIN | Errno::INTR) => self.bytes = Vec::new(),
+                Err(error) => return Err(error),
+            }
+            self.write(to)?;
+        }
+        if self.is_empty() {
+            // Many that rest take no memory.
+            (self.bytes, self.written) = (Vec::new(), 0);
+            if self.ended && !self.told {
+                self.told = true;
+                // It may have gone meanwhile, which its other way tells.
+                let _ = shutdown(to, Shutdown::Write);
+            }
+        }
+        Ok(())
+    }
+
+    fn write(&mut self, to: &OwnedFd) -> rustix::io::Result<()> {
+        while !self.is_empty() {
+            match send(to, &self.bytes[self.written..], SendFlags::NOSIGNAL) {
+                Ok(length) => self.written += length,
+                Err(Errno::AGAIN | Errno::INTR) => break,
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::{Read, Write};
+    use std::net::{TcpListener, TcpStream, UdpSocket};
+
+    use super::*;
+
+    /// A relay from ::1 to a port of 127.0.0.1; none where this machine has no IPv6.
+    fn relay(to: SocketAddr, datagrams: bool) -> Option<(Relays, SocketAddr)> {
+        let (socket, at) = if datagrams {
+            let socket = UdpSocket::bind("[::1]:0").ok()?;
+            let at = socket.local_addr().unwrap();
+            (OwnedFd::from(socket), at)
+        } else {
+            let listener = TcpListener::bind("[::1]:0").ok()?;
+            let at = listener.local_addr().unwrap();
+            (OwnedFd::from(listener), at)
+        };
+        let mut reserved = vec![socket];
+        let relays = Relays::new(&[Relay { reserved: 0, datagrams, to }], &mut reserved).unwrap();
+        assert!(reserved.is_empty());
+        Some((relays, at))
+    }
+
+    /// Turns the relay until nothing happens for a moment, or `until` says that it is enough.
+    fn turn(relays: &mut Relays, until: impl Fn(&Relays) -> bool) {
+        let (mut interests, mut buffer) = (Interests::default(), Vec::new());
+        let begun = Instant::now();
+        while !until(relays) {
+            assert!(begun.elapsed() < Duration::from_secs(10), "{relays:?}");
+            interests.clear();
+            relays.interests(&mut interests);
+            interests.wait(Some(Duration::from_millis(20)));
+            for index in 0..interests.len() {
+                if let Some((Part::Relay(side), _)) = interests.ready(index) {
+                    relays.ready(side, &mut buffer);
+                }
+            }
+            relays.sweep(Instant::now());
+        }
+    }
+
+    #[test]
+    fn a_connection_goes_through_both_ways_and_ends_each_by_itself() {
+        let server = TcpListener::bind("127.0.0.1:0").unwrap();
+        let Some((mut relays, at)) = relay(server.local_addr().unwrap(), false) else { return };
+        // More than any buffer on the way.
+        let sent = vec![7; 3 << 20];
+        let expected = sent.len();
+        let client = std::thread::spawn(move || {
+            let mut client = TcpStream::connect(at).unwrap();
+            client.write_all(&sent).unwrap();
+            client.shutdown(std::net::Shutdown::Write).unwrap();
+            let mut answer = String::new();
+            client.read_to_string(&mut answer).unwrap();
+            answer
+        });
+        let served = std::thread::spawn(move || {
+            let (mut stream, _) = server.accept().unwrap();
+            let mut got = Vec::new();
+            stream.read_to_end(&mut got).unwrap();
+            write!(stream, "{} bytes", got.len()).unwrap();
+        });
+        turn(&mut relays, |_| client.is_finished() && served.is_finished());
+        assert_eq!(client.join().unwrap(), format!("{expected} bytes"));
+        turn(&mut relays, |relays| relays.connections.is_empty());
+    }
+
+    #[test]
+    fn where_nobody_listens_the_client_hears_of_it() {
+        let closed = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+        let Some((mut relays, at)) = relay(closed, false) else { return };
+        let mut client = TcpStream::connect(at).unwrap();
+        let reader = std::thread::spawn(move || client.read(&mut [0; 1]));
+        turn(&mut relays, |_| reader.is_finished());
+        assert!(!matches!(reader.join().unwrap(), Ok(1..)));
+        turn(&mut relays, |relays| relays.connections.is_empty());
+    }
+
+    #[test]
+    fn datagrams_come_back_to_who_has_sent_and_the_still_are_forgotten() {
+        let server = UdpSocket::bind("127.0.0.1:0").unwrap();
+        let Some((mut relays, at)) = relay(server.local_addr().unwrap(), true) else { return };
+        let [one, two] = [(); 2].map(|()| UdpSocket::bind("[::1]:0").unwrap());
+        for (client, word) in [(&one, b"one"), (&two, b"two")] {
+            client.connect(at).unwrap();
+            client.send(word).unwrap();
+        }
+        turn(&mut relays, |relays| relays.peers.len() == 2);
+        let mut buffer = [0; 16];
+        for _ in 0..2 {
+            let (length, from) = server.recv_from(&mut buffer).unwrap();
+            server.send_to(&buffer[..length], from).unwrap();
+        }
+        for (client, word) in [(&one, b"one"), (&two, b"two")] {
+            client.set_nonblocking(true).unwrap();
+            turn(&mut relays, |_| client.peek(&mut [0; 16]).is_ok());
+            let length = client.recv(&mut buffer).unwrap();
+            assert_eq!(&buffer[..length], word);
+        }
+        assert!(relays.due().is_some());
+        relays.sweep(Instant::now() + STILL);
+        assert!(relays.peers.is_empty() && relays.due().is_none());
+    }
+
+    #[test]
+    fn a_socket_that_is_not_there_is_refused() {
+        let asked = Relay { reserved: 1, datagrams: false, to: "127.0.0.1:1".parse().unwrap() };
+        assert!(Relays::new(&[asked], &mut Vec::new()).is_err());
+    }
+}
