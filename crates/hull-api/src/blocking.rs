@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 use std::io::{self, Read, Write};
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -12,20 +12,14 @@ use http_body_util::BodyExt;
 use hull_engine::{Error, Result};
 use hyper::StatusCode;
 use serde_json::{Value, json};
-use tokio::runtime::Handle;
+use tokio::sync::mpsc;
 use tokio::sync::mpsc::error::TrySendError;
-use tokio::sync::{Semaphore, SemaphorePermit, mpsc};
 
 use crate::http::{self, RequestBody, Response};
+use crate::places::{Place, Side};
 
 /// How many pieces may wait between the two sides.
 const PIECES: usize = 16;
-/// How many clients' bodies are read and written at once.
-const AT_ONCE: usize = 128;
-/// A client that sends or takes less than [`SLOW`] bytes for so long stands still; it is looked at so often.
-const STANDS_STILL: Duration = Duration::from_secs(if cfg!(test) { 1 } else { 30 });
-const SLOW: usize = 4 << 10;
-const LOOK: Duration = Duration::from_secs(1);
 /// How long what nobody wants of a request is still taken.
 const UNWANTED: Duration = Duration::from_secs(10);
 /// How long a written piece gets before it is sent, in bytes.
@@ -42,69 +36,6 @@ pub(crate) async fn run<T: Send + 'static>(work: impl FnOnce() -> Result<T> + Se
     }
 }
 
-/// A place among those whose threads wait for a client. There are fewer than threads, so that the daemon answers others; a
-/// client may take its time, unless others wait for its place.
-struct Place {
-    _permit: SemaphorePermit<'static>,
-    handle: Handle,
-    /// Since when less than [`SLOW`] bytes came or went.
-    since: Instant,
-    bytes: usize,
-}
-
-static PLACES: Semaphore = Semaphore::const_new(AT_ONCE);
-static WAITING: AtomicUsize = AtomicUsize::new(0);
-
-/// Counts who waits for a place, also one who goes away meanwhile.
-struct Waiting;
-
-impl Drop for Waiting {
-    fn drop(&mut self) {
-        WAITING.fetch_sub(1, Ordering::Relaxed);
-    }
-}
-
-impl Place {
-    async fn take() -> Place {
-        WAITING.fetch_add(1, Ordering::Relaxed);
-        let _waiting = Waiting;
-        loop {
-            // It is closed by nobody.
-            if let Ok(permit) = PLACES.acquire().await {
-                return Place { _permit: permit, handle: Handle::current(), since: Instant::now(), bytes: 0 };
-            }
-        }
-    }
-
-    /// Waits for a client.
-    ///
-    /// # Errors
-    /// It has stood still for long, and others wait for the place.
-    fn wait<T>(&self, what: &str, client: impl Future<Output = T>) -> io::Result<T> {
-        self.handle.block_on(async {
-            let mut client = std::pin::pin!(client);
-            loop {
-                if let Ok(done) = tokio::time::timeout(LOOK, &mut client).await {
-                    return Ok(done);
-                }
-                let stands = self.since.elapsed();
-                if stands >= STANDS_STILL && WAITING.load(Ordering::Relaxed) > 0 {
-                    let seconds = stands.as_secs();
-                    let told = format!("{what} nothing for {seconds} seconds, and others wait for its place");
-                    return Err(io::Error::new(io::ErrorKind::TimedOut, told));
-                }
-            }
-        })
-    }
-
-    fn moved(&mut self, bytes: usize) {
-        self.bytes += bytes;
-        if self.bytes >= SLOW {
-            (self.bytes, self.since) = (0, Instant::now());
-        }
-    }
-}
-
 /// A request's body, to be read by a thread that may block.
 pub(crate) struct BodyReader {
     pieces: mpsc::Receiver<io::Result<Bytes>>,
@@ -114,8 +45,11 @@ pub(crate) struct BodyReader {
 
 impl BodyReader {
     /// Takes the body over, when there is a place for one more. It is read only as fast as the reader reads.
-    pub(crate) async fn new(mut body: RequestBody) -> BodyReader {
-        let place = Place::take().await;
+    ///
+    /// # Errors
+    /// There is no place.
+    pub(crate) async fn new(mut body: RequestBody, side: Side) -> Result<BodyReader> {
+        let place = Place::take(side).await?;
         let (sender, pieces) = mpsc::channel(PIECES);
         tokio::spawn(async move {
             while let Some(frame) = body.frame().await {
@@ -134,12 +68,15 @@ impl BodyReader {
                 }
             }
         });
-        BodyReader { pieces, piece: Bytes::new(), place }
+        Ok(BodyReader { pieces, piece: Bytes::new(), place })
     }
 
     /// The same of what another server answers.
-    pub(crate) async fn of_reply(mut reply: hull_image::registry::Reply) -> BodyReader {
-        let place = Place::take().await;
+    ///
+    /// # Errors
+    /// There is no place.
+    pub(crate) async fn of_reply(mut reply: hull_image::registry::Reply, side: Side) -> Result<BodyReader> {
+        let place = Place::take(side).await?;
         let (sender, pieces) = mpsc::channel(PIECES);
         tokio::spawn(async move {
             loop {
@@ -154,7 +91,7 @@ impl BodyReader {
                 }
             }
         });
-        BodyReader { pieces, piece: Bytes::new(), place }
+        Ok(BodyReader { pieces, piece: Bytes::new(), place })
     }
 }
 
@@ -223,11 +160,12 @@ impl Write for BodyWriter {
 /// Answers with what `work` writes. A failure before its first piece is an answer of its own; a later one cuts the
 /// body off, which every client notices.
 pub(crate) async fn written(
+    side: Side,
     content_type: &'static str,
     work: impl FnOnce(&mut dyn Write) -> Result<()> + Send + 'static,
 ) -> Result<Response> {
     let (sender, mut pieces) = mpsc::channel(PIECES);
-    let place = Place::take().await;
+    let place = Place::take(side).await?;
     let task = tokio::task::spawn_blocking(move || {
         let mut writer = BodyWriter { pieces: sender.clone(), buffer: Vec::new(), place };
         let result =
@@ -423,43 +361,21 @@ mod tests {
         assert_eq!(empty.status(), StatusCode::OK);
     }
 
-    /// Reads from a body of which nothing comes, on a thread that may block.
-    async fn stands_still() -> tokio::task::JoinHandle<io::Result<usize>> {
-        let never = http_body_util::StreamBody::new(stream::pending::<
-            Result<hyper::body::Frame<Bytes>, hyper::Error>,
-        >());
-        let mut reader = BodyReader::new(never.boxed()).await;
-        tokio::task::spawn_blocking(move || reader.read(&mut [0; 10]))
-    }
-
-    #[tokio::test]
-    async fn who_stands_still_keeps_its_place_until_others_wait_for_it() {
-        let others = PLACES.acquire_many(AT_ONCE as u32 - 1).await.unwrap();
-        let mut stands = stands_still().await;
-        let patience = tokio::time::timeout(3 * STANDS_STILL, &mut stands).await;
-        assert!(patience.is_err(), "nobody waits: {patience:?}");
-        let next = tokio::spawn(stands_still());
-        let told = stands.await.unwrap().unwrap_err();
-        assert!(told.to_string().contains("and others wait for its place"), "{told}");
-        next.await.unwrap().abort();
-        drop(others);
-    }
-
     #[tokio::test]
     async fn what_is_written_arrives_whole_or_is_cut_off() {
-        let whole = written("application/x-tar", |out| {
+        let whole = written(Side::Owner, "application/x-tar", |out| {
             for _ in 0..1000 {
                 out.write_all(&[b'x'; 1000]).map_err(|error| Error::system("write", error))?;
             }
             Ok(())
         });
         assert_eq!(text(whole.await.unwrap()).await.len(), 1_000_000);
-        let cut = written("application/x-tar", |out| {
+        let cut = written(Side::Owner, "application/x-tar", |out| {
             out.write_all(&[b'x'; 100_000]).map_err(|error| Error::system("write", error))?;
             Err(Error::system("read", "the disk is gone"))
         });
         assert!(text(cut.await.unwrap()).await.contains("the disk is gone"));
-        let refused = written("application/x-tar", |_| Err(Error::not_found("no"))).await;
+        let refused = written(Side::Owner, "application/x-tar", |_| Err(Error::not_found("no"))).await;
         assert!(refused.is_err());
     }
 

@@ -15,7 +15,7 @@ use hyper::StatusCode;
 use hyper::header::CONTENT_TYPE;
 use serde_json::json;
 
-use crate::blocking::{self, BodyReader};
+use crate::blocking;
 use crate::build_answer::{AsClassic, Events, Lines, Quiet};
 use crate::build_preface::{preface, received};
 use crate::build_query::{asked, field, refuse};
@@ -44,7 +44,7 @@ pub(crate) async fn context(mut request: Request) -> Result<Response> {
         });
         return shown(missing.await?);
     }
-    let mut listing = BodyReader::new(std::mem::take(&mut request.body)).await.take(LISTING_LIMIT);
+    let mut listing = request.reader().await?.take(LISTING_LIMIT);
     let missing = blocking::run(move || {
         builder.compare(socket.as_deref(), &key, &mut listing).map_err(|failure| refused(&failure))
     });
@@ -90,8 +90,7 @@ pub(crate) async fn build(mut request: Request) -> Result<Response> {
     let stop = Stop::default();
     let socket = request.guard.as_ref().map(|guard| guard.path.clone());
     let named = id.map(|id| builder.names.add(socket.as_deref(), &id, &stop));
-    let mut reader =
-        BufReader::with_capacity(64 << 10, BodyReader::new(std::mem::take(&mut request.body)).await);
+    let mut reader = BufReader::with_capacity(64 << 10, request.reader().await?);
     let (preparing, stopping) = (Arc::clone(&builder), stop.clone());
     // Whoever goes away while something is fetched wants it no more.
     let mut gone = StopOnDrop(Some(stop.clone()));

@@ -107,7 +107,7 @@ pub(crate) async fn shell(request: Request) -> Result<Response> {
 pub(crate) async fn log(request: Request) -> Result<Response> {
     let (builder, id) = (Arc::clone(&request.builder), request.capture(0).to_owned());
     let path = blocking::run(move || builder.logs.find(&id).map_err(|failure| refused(&failure))).await?;
-    blocking::written("application/json", move |out| {
+    blocking::written(request.side(), "application/json", move |out| {
         let failed = |error: std::io::Error| Error::system("read the log of a build", error);
         let mut file = std::fs::File::open(&path).map_err(failed)?;
         std::io::copy(&mut file, out).map_err(failed)?;

@@ -16,7 +16,6 @@ use hyper::upgrade::Upgraded;
 use hyper_util::rt::TokioIo;
 use serde_json::{Value, json};
 
-use crate::blocking::BodyReader;
 use crate::build::judged;
 use crate::build_answer::Lines;
 use crate::build_query::{asked, refuse};
@@ -93,7 +92,7 @@ pub(crate) async fn build(mut request: Request) -> Result<Response> {
     let socket = request.guard.as_ref().map(|guard| guard.path.clone());
     let id = request.query.text("buildid").unwrap_or_default().to_owned();
     if let Some(id) = id.strip_prefix(AS_REQUEST).and_then(|id| id.strip_prefix(':')) {
-        let archive = BodyReader::new(std::mem::take(&mut request.body)).await;
+        let archive = request.reader().await?;
         request.buildkit.archives().offer(socket, id, Box::new(archive)).await.map_err(refused)?;
         return http::empty(StatusCode::OK);
     }

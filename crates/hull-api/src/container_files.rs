@@ -13,7 +13,7 @@ use hyper::header::HeaderValue;
 use serde_json::json;
 use tokio::sync::oneshot;
 
-use crate::blocking::{self, BodyReader};
+use crate::blocking;
 use crate::http::{self, Request, Response};
 
 /// What a path is, in the head of the answer.
@@ -48,7 +48,7 @@ pub(crate) async fn get(request: Request) -> Result<Response> {
     let (path, container) = (path(&request)?, container(&request)?);
     let (engine, name) = (Arc::clone(&request.engine), request.capture(0).to_owned());
     let (sender, stat) = oneshot::channel();
-    let response = blocking::written("application/x-tar", move |out| {
+    let response = blocking::written(request.side(), "application/x-tar", move |out| {
         // A client that is gone needs no head.
         let found = |stat| drop(sender.send(stat));
         engine.get_archive(&container, &name, &path, found, out)
@@ -60,14 +60,14 @@ pub(crate) async fn get(request: Request) -> Result<Response> {
     }
 }
 
-pub(crate) async fn put(request: Request) -> Result<Response> {
+pub(crate) async fn put(mut request: Request) -> Result<Response> {
     let (path, container) = (path(&request)?, container(&request)?);
     let (engine, name) = (Arc::clone(&request.engine), request.capture(0).to_owned());
     let options = PutOptions {
         no_overwrite_dir_non_dir: request.query.flag("noOverwriteDirNonDir"),
         copy_uid_gid: request.query.flag("copyUIDGID"),
     };
-    let mut body = BodyReader::new(request.body).await;
+    let mut body = request.reader().await?;
     blocking::run(move || engine.put_archive(&container, &name, &path, &mut body, options)).await?;
     http::empty(StatusCode::OK)
 }
@@ -82,7 +82,8 @@ pub(crate) async fn changes(request: Request) -> Result<Response> {
 pub(crate) async fn export(request: Request) -> Result<Response> {
     let container = container(&request)?;
     let engine = Arc::clone(&request.engine);
-    blocking::written("application/octet-stream", move |out| engine.export(&container, out)).await
+    blocking::written(request.side(), "application/octet-stream", move |out| engine.export(&container, out))
+        .await
 }
 
 pub(crate) async fn commit(mut request: Request) -> Result<Response> {

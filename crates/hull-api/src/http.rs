@@ -17,6 +17,8 @@ use hyper::{StatusCode, Uri};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
+use crate::blocking::BodyReader;
+use crate::places::Side;
 use crate::policy::{Guard, Judged};
 use crate::sockets::Sockets;
 
@@ -73,6 +75,20 @@ pub(crate) struct Request {
 }
 
 impl Request {
+    /// Whose places among those who wait for clients it may take.
+    pub(crate) fn side(&self) -> Side {
+        if self.guard.is_some() { Side::Guarded } else { Side::Owner }
+    }
+
+    /// Its body, to be read by a thread that may block.
+    ///
+    /// # Errors
+    /// Too many requests wait for their clients.
+    pub(crate) async fn reader(&mut self) -> Result<BodyReader> {
+        let body = std::mem::take(&mut self.body);
+        BodyReader::new(body, self.side()).await
+    }
+
     /// The n-th capture of the pattern.
     pub(crate) fn capture(&self, n: usize) -> &str {
         self.captures.get(n).map_or("", String::as_str)

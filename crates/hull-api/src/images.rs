@@ -99,7 +99,7 @@ pub(crate) async fn create(request: Request) -> Result<Response> {
 }
 
 /// A file system becomes an image: the request's body (`-`), or what an address answers.
-async fn import(request: Request, source: &str) -> Result<Response> {
+async fn import(mut request: Request, source: &str) -> Result<Response> {
     let query = &request.query;
     let reference =
         query.text("repo").map(|repository| with_tag(repository, query.text("tag"))).transpose()?;
@@ -116,13 +116,13 @@ async fn import(request: Request, source: &str) -> Result<Response> {
         platform,
         reference,
     };
-    let engine = request.engine.clone();
+    let (engine, side) = (request.engine.clone(), request.side());
     let (mut body, url) = match source {
-        "-" => (BodyReader::new(request.body).await, None),
+        "-" => (BodyReader::new(std::mem::take(&mut request.body), side).await?, None),
         address => {
             crate::build::judge_fetching(&engine, request.guard.as_ref())?;
             let (reply, url) = fetched(&engine, address).await?;
-            (BodyReader::of_reply(reply).await, Some(url))
+            (BodyReader::of_reply(reply, side).await?, Some(url))
         }
     };
     blocking::told(Talk::Late, move |lines| {
@@ -158,11 +158,11 @@ async fn fetched(engine: &Engine, address: &str) -> Result<(Reply, Uri)> {
     Ok((reply, url))
 }
 
-pub(crate) async fn load(request: Request) -> Result<Response> {
+pub(crate) async fn load(mut request: Request) -> Result<Response> {
     let platform = platform(&request.query)?;
     let talk = if request.query.flag("quiet") { Talk::Nothing } else { Talk::All };
     let engine = request.engine.clone();
-    let mut body = BodyReader::new(request.body).await;
+    let mut body = request.reader().await?;
     blocking::told(talk, move |lines| {
         let loaded =
             match engine.image_load(&mut body, platform.as_ref(), &|progress| lines.progress(&progress)) {
@@ -208,7 +208,7 @@ async fn archive(request: &Request, names: Vec<String>) -> Result<Response> {
         request.engine.image_inspect(name, platform.as_ref(), request.version)?;
     }
     let engine = request.engine.clone();
-    blocking::written("application/x-tar", move |out| engine.image_save(&names, out)).await
+    blocking::written(request.side(), "application/x-tar", move |out| engine.image_save(&names, out)).await
 }
 
 /// `POST /hull/images/bootstrap?reference=debian:bookworm`: an image from a package archive.

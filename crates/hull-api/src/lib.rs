@@ -34,6 +34,7 @@ mod http;
 mod images;
 mod lenient;
 mod networks;
+mod places;
 mod policy;
 mod pull;
 mod push;

@@ -13,7 +13,7 @@ use hull_engine::images::ImageQuery;
 use hull_engine::system::{DiskQuery, now_ns};
 use hull_engine::{Engine, Error, Result};
 use hyper::StatusCode;
-use hyper::header::{CACHE_CONTROL, HeaderName, HeaderValue, PRAGMA};
+use hyper::header::{ACCEPT, CACHE_CONTROL, HeaderName, HeaderValue, PRAGMA};
 use tokio::sync::broadcast::error::RecvError;
 use tokio::time::Instant;
 
@@ -128,8 +128,46 @@ pub(crate) async fn events(request: Request) -> Result<Response> {
         .map(|until| Instant::now() + Duration::from_nanos(u64::try_from(until - now).unwrap_or_default()));
     let Subscription { past, receiver } = request.engine.events.subscribe(since.or(until.map(|_| i64::MIN)));
     let past = past.into_iter().filter(move |event| until.is_none_or(|until| event.time_ns <= until));
-    let listening = Listening { past: past.collect::<Vec<_>>().into_iter(), receiver, end, filters };
-    Ok(http::streamed(StatusCode::OK, "application/json", listening.lines()))
+    let accepted = request.headers.get(ACCEPT).and_then(|accept| accept.to_str().ok());
+    let form = accepted.filter(|_| request.version >= 52).and_then(Form::accepted).unwrap_or(Form::Json);
+    let listening = Listening { past: past.collect::<Vec<_>>().into_iter(), receiver, end, filters, form };
+    Ok(http::streamed(StatusCode::OK, form.content_type(), listening.lines()))
+}
+
+/// How events are told apart, and what that is called.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Form {
+    /// Lines, under the name that they had before 1.52.
+    Json,
+    /// Lines.
+    Jsonl,
+    /// Lines.
+    Ndjson,
+    /// Each behind a record separator (RFC 7464).
+    Sequence,
+}
+
+impl Form {
+    const ALL: [Form; 4] = [Form::Json, Form::Jsonl, Form::Ndjson, Form::Sequence];
+
+    /// The first that a client accepts by its name; none: it accepts whatever comes.
+    fn accepted(header: &str) -> Option<Form> {
+        let mut names = header.split(',').map(|part| part.split(';').next().unwrap_or_default().trim());
+        names.find_map(|name| Form::ALL.into_iter().find(|form| form.content_type() == name))
+    }
+
+    fn content_type(self) -> &'static str {
+        match self {
+            Form::Json => "application/json",
+            Form::Jsonl => "application/jsonl",
+            Form::Ndjson => "application/x-ndjson",
+            Form::Sequence => "application/json-seq",
+        }
+    }
+
+    fn separator(self) -> &'static str {
+        if self == Form::Sequence { "\u{1e}" } else { "" }
+    }
 }
 
 /// A client that listens to events.
@@ -138,6 +176,7 @@ struct Listening {
     receiver: tokio::sync::broadcast::Receiver<Arc<Event>>,
     end: Option<Instant>,
     filters: Filters,
+    form: Form,
 }
 
 impl Listening {
@@ -146,7 +185,7 @@ impl Listening {
             let mut listening = listening?;
             match listening.next().await {
                 Ok(Some(event)) => {
-                    let line = format!("{}\n", event.shown());
+                    let line = format!("{}{}\n", listening.form.separator(), event.shown());
                     Some((Ok(Bytes::from(line)), Some(listening)))
                 }
                 Ok(None) => None,
@@ -186,6 +225,24 @@ impl Listening {
             Err(RecvError::Lagged(missed)) => {
                 Err(std::io::Error::other(format!("the client fell behind by {missed} events")))
             }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn events_come_in_the_form_that_a_client_names_first() {
+        for (header, form) in [
+            ("application/json-seq, application/jsonl", Some(Form::Sequence)),
+            ("text/html;q=1, application/x-ndjson;q=0.5", Some(Form::Ndjson)),
+            ("application/jsonl", Some(Form::Jsonl)),
+            ("*/*", None),
+            ("", None),
+        ] {
+            assert_eq!(Form::accepted(header), form, "{header}");
         }
     }
 }

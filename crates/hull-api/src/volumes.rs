@@ -6,7 +6,7 @@ use hull_engine::{Error, Result};
 use hyper::StatusCode;
 use serde_json::{Value, json};
 
-use crate::blocking::{self, BodyReader};
+use crate::blocking;
 use crate::http::{self, Request, Response};
 use crate::policy::StandStill;
 
@@ -48,14 +48,14 @@ pub(crate) async fn clone(mut request: Request) -> Result<Response> {
 /// `GET /volumes/NAME/export`: its files as a tar.
 pub(crate) async fn export(request: Request) -> Result<Response> {
     let (engine, name) = (request.engine.clone(), request.capture(0).to_owned());
-    blocking::written("application/x-tar", move |out| engine.export_volume(&name, out)).await
+    blocking::written(request.side(), "application/x-tar", move |out| engine.export_volume(&name, out)).await
 }
 
 /// `POST /volumes/NAME/import`: a tar, plain or compressed, unpacked into it; with `merge` over what is there.
-pub(crate) async fn import(request: Request) -> Result<Response> {
+pub(crate) async fn import(mut request: Request) -> Result<Response> {
     let (engine, name) = (request.engine.clone(), request.capture(0).to_owned());
     let merge = request.query.flag("merge");
-    let mut body = BodyReader::new(request.body).await;
+    let mut body = request.reader().await?;
     blocking::run(move || engine.import_volume(&name, &mut body, merge)).await?;
     http::empty(StatusCode::NO_CONTENT)
 }

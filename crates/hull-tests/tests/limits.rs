@@ -29,6 +29,12 @@ fn processes_files_and_processors() {
     Daemon::start().session(
         r#"
         $ hull run --rm --pids-limit 20 busybox sh -c 'for i in $(seq 50); do sleep 2 & done' 2>&1 | grep -qiE 'fork|resource'
+        $ hull run -d --name few --ulimit nofile=8:8 --oom-score-adj 500 -p 127.0.0.1::80 -v /tmp:/t:ro -w /new busybox sleep 600
+        <id>
+        $ hull exec few sh -c 'ulimit -n'; hull exec few cat /proc/1/oom_score_adj; hull rm -f few
+        8
+        500
+        few
         $ hull run --rm --ulimit nofile=100:200 busybox sh -c 'ulimit -Sn; ulimit -Hn'
         100
         200

@@ -147,6 +147,7 @@ fn assemble(
     root::finish(start.spec, root.as_fd())?;
 
     streams::place(&start.streams, terminal.map(|terminal| terminal.slave))?;
+    process::limits(process, teller)?;
     Ok(made)
 }
 

@@ -68,6 +68,7 @@ fn enter(exec: &ExecIn<'_>, teller: &Teller) -> Result<Option<Answerer>> {
         // From inside it has no say over these any more.
         userns::give(&exec.streams, userns::root_of(exec.target_pid)?)?;
         process::prepare(exec.process, procfs.as_fd(), teller)?;
+        process::limits(exec.process, teller)?;
     }
     sys::setns(exec.target_pidfd, NAMESPACES | further)
         .context(|| "join the container's namespaces".into())?;
@@ -90,6 +91,9 @@ fn enter(exec: &ExecIn<'_>, teller: &Teller) -> Result<Option<Answerer>> {
         process::prepare(exec.process, procfs.as_fd(), teller)?;
     }
     streams::place(&exec.streams, terminal)?;
+    if !in_user_namespace {
+        process::limits(exec.process, teller)?;
+    }
     Ok(answerer)
 }
 

@@ -51,7 +51,6 @@ pub(super) fn new_session(keyring: bool) -> Result<()> {
 
 /// What is set with full privileges, before the user is changed.
 pub(super) fn prepare(process: &Process, procfs: BorrowedFd<'_>, teller: &Teller) -> Result<()> {
-    limits(process, teller)?;
     out_of_memory_score(process, procfs, teller)?;
     if let Some(priority) = process.io_priority() {
         let class = match priority.class() {
@@ -65,7 +64,9 @@ pub(super) fn prepare(process: &Process, procfs: BorrowedFd<'_>, teller: &Teller
     labels::set(process, procfs)
 }
 
-fn limits(process: &Process, teller: &Teller) -> Result<()> {
+/// Sets the limits of resources; last, for they hold for whatever comes behind: with few files nothing more can be opened
+/// while those of the host's are still there.
+pub(super) fn limits(process: &Process, teller: &Teller) -> Result<()> {
     for limit in process.rlimits().iter().flatten() {
         let (resource, name) = resource(limit.typ());
         let (soft, hard) = (limit.soft(), limit.hard());
