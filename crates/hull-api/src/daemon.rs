@@ -174,7 +174,12 @@ async fn run(settings: Settings, launcher: Launcher, reload: &Reload) -> Result<
     sockets.close().await;
     tasks.shutdown().await;
     if let Some(patience) = settings.shutdown {
-        engine.stop_all(patience).await;
+        // Who cannot wait says so again.
+        tokio::select! {
+            () = engine.stop_all(patience) => {}
+            _ = terminate.recv() => tracing::warn!("told to end again: containers that are left run on"),
+            _ = interrupt.recv() => tracing::warn!("told to end again: containers that are left run on"),
+        }
     }
     engine.leave_cgroups();
     Ok(())

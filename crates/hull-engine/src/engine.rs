@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::io;
 use std::path::Path;
+use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::Duration;
 
@@ -48,6 +49,8 @@ pub struct Engine {
     /// The sizes of what nobody counts: volumes, and containers' writable layers.
     pub(crate) volume_sizes: crate::system::Sizes,
     pub(crate) container_sizes: crate::system::Sizes,
+    /// The daemon ends, and its containers with it: nothing starts any more.
+    pub(crate) ending: AtomicBool,
     /// What of the configuration was taken anew since the start.
     reloadable: Mutex<Reloadable>,
     /// Held as long as this daemon lives, so that no other has its roots.
@@ -117,6 +120,7 @@ impl Engine {
             launcher,
             volume_sizes: crate::system::Sizes::default(),
             container_sizes: crate::system::Sizes::default(),
+            ending: AtomicBool::new(false),
             reloadable: Mutex::new(Reloadable {
                 debug: config.debug,
                 labels: config.labels.clone(),

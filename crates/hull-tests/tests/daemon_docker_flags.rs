@@ -1,6 +1,10 @@
 //! What dockerd's flags and configuration say of the default network, of containers that do not say, and of the daemon.
 
-use hull_tests::{Daemon, Engine};
+use std::time::Duration;
+
+use hull_tests::{Daemon, Engine, wait_until};
+
+const PATIENCE: Duration = Duration::from_secs(20);
 
 fn only_hull() -> bool {
     Engine::under_test() == Engine::Hull
@@ -177,6 +181,46 @@ fn containers_end_with_the_daemon_where_they_are_to() {
         kept
         "#,
     );
+}
+
+#[test]
+fn who_outlives_the_end_of_the_daemon_keeps_its_policy() {
+    if !only_hull() {
+        return;
+    }
+    let mut daemon = Daemon::with(&["--live-restore=false", "--shutdown-timeout", "-1"]);
+    // It does not heed the signal, and has all the time that it likes.
+    daemon.ok(&[
+        "run",
+        "-d",
+        "--name",
+        "deaf",
+        "--restart",
+        "unless-stopped",
+        "--stop-timeout",
+        "-1",
+        "busybox",
+        "sh",
+        "-c",
+        "trap : TERM; echo ready; while :; do sleep 1; done",
+    ]);
+    wait_until("it listens to no signal", PATIENCE, || daemon.ok(&["logs", "deaf"]) == "ready");
+    let pid = daemon.ok(&["inspect", "-f", "{{.State.Pid}}", "deaf"]);
+    let told = std::process::Command::new("kill").arg(daemon.pid().to_string()).status().expect("kill");
+    assert!(told.success());
+    wait_until("the daemon serves nobody", PATIENCE, || daemon.hull(&["ps"]).status != 0);
+    // Who says it again does not want to wait.
+    assert_eq!(daemon.stop(), 0);
+    daemon.begin();
+    assert_eq!(
+        daemon.ok(&["inspect", "-f", "{{.State.Pid}} {{.State.Running}}", "deaf"]),
+        format!("{pid} true")
+    );
+    // No stop of a user's: its policy holds.
+    let restarts = || daemon.ok(&["inspect", "-f", "{{.RestartCount}}", "deaf"]);
+    assert!(std::process::Command::new("kill").args(["-9", &pid]).status().expect("kill").success());
+    wait_until("its policy starts it again", PATIENCE, || restarts() == "1");
+    daemon.ok(&["rm", "-f", "deaf"]);
 }
 
 #[test]

@@ -1,10 +1,13 @@
 //! Why something ended, as inspect shows it: one object. What is not known is `null`, and never a zero.
 
+use std::sync::Arc;
+
 use hull_runtime::protocol::{EndReason, Exit, Whose};
 use serde::{Deserialize, Serialize};
 
 use super::Container;
 use crate::Engine;
+use crate::blocking::may_hang;
 
 /// How a container's last run, or an exec, ended.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -51,9 +54,17 @@ impl End {
 }
 
 impl Engine {
-    /// Whether a container's own files have reached their limit, where that is known.
-    pub(super) fn disk_limit_met(&self, container: &Container) -> Option<bool> {
-        self.images.is_full(&container.id).unwrap_or_else(|error| {
+    /// Whether a container's own files have reached their limit, where it has one and that is known.
+    pub(super) async fn disk_limit_met(self: &Arc<Self>, container: &Container) -> Option<bool> {
+        let has_limit =
+            self.storage_limit(&container.record().host_config).is_ok_and(|limit| limit.is_some());
+        if !has_limit {
+            return None;
+        }
+        let (engine, id) = (Arc::clone(self), container.id.clone());
+        // The disk may be slow to answer.
+        let met = may_hang(move || engine.images.is_full(&id).map_err(crate::images::error)).await;
+        met.unwrap_or_else(|error| {
             tracing::debug!(container = container.id, %error, "what is left of the disk's limit is not known");
             None
         })

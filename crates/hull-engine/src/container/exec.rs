@@ -290,9 +290,9 @@ impl Engine {
     }
 
     /// The shim tells that an exec has ended.
-    pub(super) fn exec_ended(&self, container: &Container, id: &str, exit: &Exit) {
+    pub(super) async fn exec_ended(self: &Arc<Self>, container: &Container, id: &str, exit: &Exit) {
         let Some(exec) = locked(&container.execs).get(id).cloned() else { return };
-        let disk_limit = self.disk_limit_met(container);
+        let disk_limit = self.disk_limit_met(container).await;
         {
             let mut state = locked(&exec.state);
             state.phase = Phase::Ended;

@@ -38,7 +38,7 @@ impl Engine {
                     continue;
                 }
                 Ok(Some((Event::ExecExited { id, exit }, _))) => {
-                    self.exec_ended(container, &id, &exit);
+                    self.exec_ended(container, &id, &exit).await;
                     continue;
                 }
                 Ok(Some((Event::Exited(exit), _))) => {
@@ -77,7 +77,7 @@ impl Engine {
     pub(super) async fn over(self: &Arc<Self>, container: &Arc<Container>, over: Over) {
         match over {
             Over::Told(shim, exit) => {
-                let end = End::told(&exit, self.disk_limit_met(container));
+                let end = End::told(&exit, self.disk_limit_met(container).await);
                 self.ended(container, &exit, end).await;
                 // Its cgroup is gone when the connection closes.
                 while let Ok(Some(_)) = shim.event().await {}
@@ -90,7 +90,7 @@ impl Engine {
     async fn shim_lost(self: &Arc<Self>, container: &Arc<Container>) {
         let (exit, end) = match self.left_exit(container).await {
             Ok(Some(exit)) => {
-                let end = End::told(&exit, self.disk_limit_met(container));
+                let end = End::told(&exit, self.disk_limit_met(container).await);
                 (exit, end)
             }
             Ok(None) => {
@@ -151,7 +151,7 @@ impl Engine {
         self.release_machine(container).await;
         fault::passed("end", "machine released");
         let restart = container.change_anyway(&self.database, |record| {
-            let restart = restarts(record, exit);
+            let restart = restarts(record, exit).filter(|_| self.check_not_ending().is_ok());
             let state = &mut record.state;
             state.status = if restart.is_some() { Status::Restarting } else { Status::Exited };
             state.pid = 0;

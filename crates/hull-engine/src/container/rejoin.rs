@@ -151,7 +151,7 @@ impl Engine {
                     reply = &mut ask => break reply?,
                     event = shim.event() => match event? {
                         Some((Event::Exited(exit), _)) => return Ok(Err(Over::Told(Arc::clone(&shim), exit))),
-                        Some((Event::ExecExited { id, exit }, _)) => self.exec_ended(container, &id, &exit),
+                        Some((Event::ExecExited { id, exit }, _)) => self.exec_ended(container, &id, &exit).await,
                         Some(_) => {}
                         None => return Err(Error::conflict("the container's shim closed the connection")),
                     },

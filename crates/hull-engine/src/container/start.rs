@@ -79,6 +79,7 @@ impl Engine {
                 Status::Created | Status::Exited | Status::Restarting => {}
             }
         }
+        self.check_not_ending()?;
         container.begin_run();
         let on_its_way = OnItsWay::begin(container);
         match self.try_start(container, starter, &on_its_way.starting).await {

@@ -52,7 +52,7 @@ impl Drop for Restarting<'_> {
 
 /// How a container is stopped.
 #[derive(Clone, Copy, Debug)]
-struct Way {
+pub(super) struct Way {
     signal: i32,
     /// From the signal to the kill; none: never.
     patience: Option<Duration>,
@@ -102,7 +102,7 @@ impl Engine {
     }
 
     /// Ends the run that was marked.
-    async fn end_run(
+    pub(super) async fn end_run(
         self: &Arc<Self>,
         container: &Arc<Container>,
         way: Way,
@@ -280,7 +280,11 @@ impl Engine {
 }
 
 /// How to stop it: as was asked for, or as it says itself.
-fn way_to_stop(container: &Container, signal_name: Option<&str>, timeout: Option<i64>) -> Result<Way> {
+pub(super) fn way_to_stop(
+    container: &Container,
+    signal_name: Option<&str>,
+    timeout: Option<i64>,
+) -> Result<Way> {
     let record = container.record();
     let own = Some(record.config.stop_signal.as_str()).filter(|name| !name.is_empty());
     let seconds = timeout.or(record.config.stop_timeout).unwrap_or(STOP_TIMEOUT);
