@@ -159,7 +159,7 @@ fn others_and_none(daemon: &Daemon) {
 
 fn the_oci_runtime() {
     let oci = Oci::new();
-    let mut config = oci.shell("cat /proc/self/attr/current; echo x >/secret; cat /secret 2>&1");
+    let mut config = oci.shell("cat /proc/self/attr/current; echo x >/secret; cat /secret 2>&1; true");
     config["root"]["readonly"] = json!(false);
     assert_eq!(oci.prints(&config).lines().next(), Some("unconfined"));
     config["process"]["apparmorProfile"] = json!("hull-test-other");
