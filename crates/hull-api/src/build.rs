@@ -69,6 +69,7 @@ pub(crate) async fn build(mut request: Request) -> Result<Response> {
         asked.agents = found.map_err(|failure| refused(&failure))?;
     }
     let (events, quiet) = (query.text("progress") == Some("events"), query.flag("q"));
+    asked.classic = !events;
     let check_only = query.flag("check");
     // Archives are in the answer beside its lines, for clients that know of frames.
     let framed = query.flag("framed");
@@ -79,9 +80,7 @@ pub(crate) async fn build(mut request: Request) -> Result<Response> {
     }
     let remote = query.text("remote").filter(|remote| !remote.is_empty()).map(str::to_owned);
     if let Some(remote) = remote.as_ref().filter(|remote| !hull_build::is_elsewhere(remote)) {
-        return Err(Error::invalid(format!(
-            "the context {remote} is neither a git repository nor an address of http or https"
-        )));
+        return Err(Error::invalid(format!("remoteURL ({remote}) could not be recognized as URL")));
     }
     let id = query.text("buildid").map(str::to_owned);
     let has_preface =
@@ -133,13 +132,14 @@ pub(crate) async fn build(mut request: Request) -> Result<Response> {
         (false, true) => Arc::new(Quiet(lines.clone())),
         (false, false) => {
             let say = lines.clone();
-            let classic =
-                Classic::new(&prepared.plan().needed, move |line| say.say(&json!({ "stream": line })));
+            let classic = Classic::new(prepared.plan(), move |line| say.say(&json!({ "stream": line })));
             Arc::new(AsClassic { lines: lines.clone(), classic })
         }
     };
     early.into_iter().for_each(|event| teller.event(event));
-    warn(&prepared, &*teller);
+    if events || check_only {
+        warn(&prepared, &*teller);
+    }
     if check_only {
         return Ok(http::streamed(StatusCode::OK, content_type(framed), answer));
     }

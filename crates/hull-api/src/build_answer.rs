@@ -9,8 +9,8 @@ use hull_build::progress::{Classic, Event, Listener, Sink, TakesArchive};
 use serde_json::{Value, json};
 use tokio::sync::{Notify, mpsc};
 
-/// So many lines may wait for a client that reads slowly, until who prints waits too.
-const BACKLOG: usize = 1024;
+/// So many bytes may wait for a client that reads slowly, until who prints or sends waits too.
+const BACKLOG: usize = 2 << 20;
 
 /// The answer's lines. What tells is never held up by who reads; what prints is, when it asks for room.
 #[derive(Clone)]
@@ -57,8 +57,9 @@ impl Lines {
         let stream = futures_util::stream::unfold(receiver, move |mut receiver| {
             let (waiting, taken) = (Arc::clone(&waiting), Arc::clone(&taken));
             async move {
-                let piece = receiver.recv().await?;
-                waiting.fetch_sub(1, Ordering::Relaxed);
+                let piece: std::io::Result<Bytes> = receiver.recv().await?;
+                let length = piece.as_ref().map_or(0, Bytes::len);
+                waiting.fetch_sub(length, Ordering::Relaxed);
                 taken.notify_waiters();
                 Some((piece, receiver))
             }
@@ -71,11 +72,14 @@ impl Lines {
     }
 
     fn send(&self, channel: u8, bytes: &[u8]) {
-        self.waiting.fetch_add(1, Ordering::Relaxed);
-        let head = [&[channel][..], &(bytes.len() as u32).to_be_bytes()].concat();
-        let piece = if self.framed { [&head[..], bytes].concat() } else { bytes.to_vec() };
+        let length = (bytes.len() as u32).to_be_bytes();
+        let piece = match self.framed {
+            true => Bytes::from([&[channel][..], &length, bytes].concat()),
+            false => Bytes::copy_from_slice(bytes),
+        };
+        self.waiting.fetch_add(piece.len(), Ordering::Relaxed);
         // A client that is gone hears nothing.
-        let _ = self.pieces.send(Ok(piece.into()));
+        let _ = self.pieces.send(Ok(piece));
     }
 
     /// Waits until nobody reads any more.
@@ -160,5 +164,27 @@ impl Listener for Quiet {
 
     fn room(&self) -> Room<'_> {
         Box::pin(self.0.room())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use futures_util::StreamExt as _;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn who_sends_waits_for_who_reads_by_the_bytes() {
+        let (lines, stream) = Lines::new(true);
+        let mut stream = Box::pin(stream);
+        lines.send(2, &vec![0; BACKLOG - 6]);
+        let waits = |lines: &Lines| futures_util::FutureExt::now_or_never(lines.room()).is_none();
+        assert!(!waits(&lines));
+        lines.send(2, b"x");
+        assert!(waits(&lines));
+        assert_eq!(stream.next().await.unwrap().unwrap().len(), BACKLOG - 1);
+        assert!(!waits(&lines));
+        assert_eq!(&stream.next().await.unwrap().unwrap()[..], b"\x02\0\0\0\x01x");
+        assert_eq!(lines.waiting.load(Ordering::Relaxed), 0);
     }
 }

@@ -11,10 +11,23 @@ use crate::http::Query;
 /// What is not there, by its name.
 pub(crate) fn refuse(query: &Query) -> Result<()> {
     match query.text("isolation") {
-        None | Some("default") => Ok(()),
+        None | Some("" | "default") => {}
         Some(other) => {
-            Err(Error::invalid(format!("invalid isolation: {other}: Linux has none but the default")))
+            return Err(Error::invalid(format!("Unsupported isolation: {other:?}")));
         }
+    }
+    match query.text("version") {
+        None | Some("" | "1" | "2") => Ok(()),
+        Some(other) => Err(Error::invalid(format!("invalid version {other:?}"))),
+    }
+}
+
+/// What Docker calls a field that holds JSON.
+fn called(name: &str) -> &str {
+    match name {
+        "buildargs" => "build args",
+        "ulimits" => "ulimit settings",
+        name => name,
     }
 }
 
@@ -22,7 +35,7 @@ pub(crate) fn refuse(query: &Query) -> Result<()> {
 pub(crate) fn field<T: DeserializeOwned + Default>(query: &Query, name: &str) -> Result<T> {
     let Some(text) = query.text(name) else { return Ok(T::default()) };
     let parsed: Option<T> = serde_json::from_str(text)
-        .map_err(|error| Error::invalid(format!("the query's {name}={text:?} is malformed: {error}")))?;
+        .map_err(|error| Error::invalid(format!("error reading {}: {error}", called(name))))?;
     Ok(parsed.unwrap_or_default())
 }
 
@@ -114,6 +127,12 @@ mod tests {
     #[test]
     fn what_is_not_there_is_refused_by_name() {
         refuse(&query("rm=0&version=1&outputs=null&remote=&squash=0")).unwrap();
+        assert_eq!(refuse(&query("version=3")).unwrap_err().message, "invalid version \"3\"");
+        assert_eq!(
+            refuse(&query("isolation=hyperv")).unwrap_err().message,
+            "Unsupported isolation: \"hyperv\""
+        );
+        assert!(asked(&query("labels=x")).unwrap_err().message.starts_with("error reading labels: "));
         assert!(asked(&query("buildargs=x")).is_err());
         assert!(
             asked(&query("outputs=%5B%7B%22Type%22:%22what%22%7D%5D")).unwrap_err().message.contains("what")

@@ -26,7 +26,7 @@ use crate::git::Fetcher;
 use crate::kept::Contexts;
 use crate::key::Key;
 use crate::named::Named;
-use crate::plan::Plan;
+use crate::plan::{Base, Plan};
 use crate::progress::{Event, Tell};
 use crate::request::Request;
 
@@ -66,6 +66,17 @@ impl Origin {
     /// Whether its files belong to whom they belong there; those that were sent are root's.
     pub fn has_owners(&self) -> bool {
         matches!(self, Origin::Layers { .. })
+    }
+
+    /// What is there only to be mounted on, and is no part of it.
+    ///
+    /// # Errors
+    /// Its layers cannot be read.
+    pub fn mount_points(&self, images: &hull_image::Store) -> Result<BTreeSet<&'static str>> {
+        match self {
+            Origin::Layers { draft, .. } => Ok(images.mount_points(&draft.image)?),
+            Origin::Sent(_) => Ok(BTreeSet::new()),
+        }
     }
 
     /// The folders that make up what is at a path without links, uppermost first, or the one file there.
@@ -148,6 +159,10 @@ impl Build {
     /// # Errors
     /// A step failed: what others did is kept for the next time.
     pub(crate) async fn make(self: Arc<Build>) -> Result<Made> {
+        let target = &self.plan.stages[self.plan.target];
+        if self.request.classic && target.base == Base::Scratch && target.instructions.is_empty() {
+            return Err(Failure::invalid("No image was generated. Is your Dockerfile empty?"));
+        }
         let cache = self.caching_images().await;
         self.cache.set(cache).ok();
         let mut running = JoinSet::new();
@@ -265,7 +280,7 @@ impl Build {
                 }
                 (None, Some(Named::Given(draft))) => draft.clone(),
                 (None, Some(Named::Image(image))) => self.image(image, None).await?.draft,
-                (None, None) => self.image(from, None).await?.draft,
+                (None, None) => self.image_from(from).await?.draft,
             };
             let step = self.step(&draft, CreateBody::default()).await?;
             let view = step.view().await?;
@@ -285,8 +300,16 @@ impl Build {
                 Ok(Some(self.key_of("image").with(draft.image.id.to_string()).finish()))
             }
             Some(Named::Image(image)) => Ok(Some(self.image(image, None).await?.key)),
-            None => Ok(Some(self.image(from, None).await?.key)),
+            None => Ok(Some(self.image_from(from).await?.key)),
         }
+    }
+
+    /// An image that is copied from.
+    async fn image_from(&self, from: &str) -> Result<Made> {
+        Box::pin(self.image(from, None)).await.map_err(|mut failure| {
+            failure.detail.classic = Some(format!("invalid from flag value {from}: {}", failure.message));
+            failure
+        })
     }
 
     /// A container for files, which never runs.

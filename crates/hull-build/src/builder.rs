@@ -13,6 +13,7 @@ use crate::build::{Build, Made};
 use crate::caches::{KEPT, Places, collect};
 use crate::cancel::{Names, Stop};
 use crate::context::{Context, Folder};
+use crate::copies::leads_out;
 use crate::dockerfile::lint::{Around, Check, Warning, lint};
 use crate::dockerfile::{self, Dockerfile, Source};
 use crate::failure::{Failure, Result};
@@ -276,6 +277,9 @@ fn names(request: &Request) -> Result<Vec<Reference>> {
 fn read(request: &Request, context: &Context) -> Result<(Source, Dockerfile)> {
     let given = request.dockerfile.trim_start_matches("./");
     let name = if given.is_empty() { "Dockerfile" } else { given };
+    if request.dockerfile_text.is_none() && leads_out(name) {
+        return Err(Failure::invalid(format!("forbidden path outside the build context: {name} ()")));
+    }
     let text = match &request.dockerfile_text {
         Some(text) => Some(text.clone()),
         None => match context.text(name)? {
@@ -285,13 +289,7 @@ fn read(request: &Request, context: &Context) -> Result<(Source, Dockerfile)> {
         },
     };
     let Some(text) = text else {
-        let escaped = name.split('/').any(|part| part == "..");
-        let what = if escaped {
-            "forbidden path outside the build context"
-        } else {
-            "Cannot locate specified Dockerfile"
-        };
-        return Err(Failure::invalid(format!("{what}: {name}")));
+        return Err(Failure::invalid(format!("Cannot locate specified Dockerfile: {name}")));
     };
     if text.trim().is_empty() {
         return Err(Failure::invalid(format!("the Dockerfile ({name}) cannot be empty")));

@@ -1,5 +1,6 @@
 //! What a COPY or ADD takes, and where each of it goes.
 
+use std::collections::BTreeSet;
 use std::os::fd::BorrowedFd;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
@@ -23,6 +24,8 @@ pub(crate) struct Wanted {
     /// Names and contents of documents.
     pub(crate) documents: Vec<(String, String)>,
     pub(crate) destination: String,
+    /// The same as it is written.
+    pub(crate) written: String,
     pub(crate) chown: Option<String>,
     pub(crate) chmod: Option<(String, Chmod)>,
     pub(crate) from: Option<String>,
@@ -48,6 +51,15 @@ pub(crate) struct Placed {
     pub(crate) destination: String,
     /// It was fetched, and is not of the context or a stage.
     pub(crate) fetched: Option<Arc<Fetched>>,
+}
+
+/// The files that are copied from.
+pub(crate) struct Files<'a> {
+    pub(crate) root: BorrowedFd<'a>,
+    /// They belong to whom they belong there.
+    pub(crate) has_owners: bool,
+    /// What is there only to be mounted on.
+    pub(crate) points: BTreeSet<&'static str>,
 }
 
 impl Stage {
@@ -102,6 +114,7 @@ impl Stage {
             sources,
             documents,
             destination: self.absolute(&destination),
+            written: destination,
             chown: optional(&copy.chown)?.filter(|chown| !chown.is_empty()),
             chmod,
             from: copy.from.clone().filter(|from| !from.is_empty()),
@@ -151,7 +164,8 @@ fn refuse_remote(keyword: &str, source: &str, is_add: bool, may_fetch: bool) -> 
     Ok(())
 }
 
-fn leads_out(source: &str) -> bool {
+/// Whether a path leads out of the folder that it begins in.
+pub(crate) fn leads_out(source: &str) -> bool {
     let mut depth = 0i64;
     for part in source.split('/') {
         match part {
@@ -179,13 +193,17 @@ impl Wanted {
         self.from.is_none() && self.addresses.is_empty() && self.repositories.is_empty()
     }
 
-    /// What is left out of folders that are copied.
-    pub(crate) fn excluded(&self) -> Result<Box<LeftOut>> {
-        if self.exclude.is_empty() {
+    /// What is left out of a source that is copied: what the instruction says, and what is there only to be mounted on.
+    pub(crate) fn excluded(&self, source: &Found, points: &BTreeSet<&'static str>) -> Result<Box<LeftOut>> {
+        let beneath = if source.path.is_empty() { String::new() } else { format!("{}/", source.path) };
+        let points: BTreeSet<&[u8]> =
+            points.iter().filter_map(|path| path.strip_prefix(&beneath)).map(str::as_bytes).collect();
+        if self.exclude.is_empty() && points.is_empty() {
             return Ok(Box::new(|_, _| Entering::Take));
         }
         let ignore = Ignore::of(self.exclude.iter().map(String::as_str)).map_err(Failure::invalid)?;
         Ok(Box::new(move |path, is_folder| match ignore.excludes(path) {
+            _ if points.contains(path) => Entering::Leave,
             false => Entering::Take,
             true if is_folder && ignore.may_include_beneath(path) => Entering::Look,
             true => Entering::Leave,
@@ -193,7 +211,11 @@ impl Wanted {
     }
 
     /// The sources that are there, and where each goes.
-    pub(crate) fn placed(&self, root: BorrowedFd<'_>) -> Result<Vec<Placed>> {
+    pub(crate) fn placed(
+        &self,
+        root: BorrowedFd<'_>,
+        points: &BTreeSet<&'static str>,
+    ) -> Result<Vec<Placed>> {
         let mut placed = Vec::new();
         for source in &self.sources {
             let (pivot, pattern) = match source.split_once("/./").filter(|_| self.parents) {
@@ -211,9 +233,14 @@ impl Wanted {
                 }
                 failure
             };
-            let found = archive::find(root, &pattern).map_err(missing)?;
+            let mut found = archive::find(root, &pattern).map_err(missing)?;
+            found.retain(|found| !points.contains(found.path.as_str()));
             if found.is_empty() {
-                return Err(Failure::invalid(self.not_found(source)));
+                let is_pattern = source.contains(['*', '?', '[']);
+                return Err(Failure::invalid(match is_pattern && self.from.is_none() {
+                    true => format!("{} failed: no source files were specified", self.keyword),
+                    false => self.not_found(source),
+                }));
             }
             for found in found {
                 let destination = match self.parents {
@@ -284,27 +311,25 @@ impl Wanted {
                 .with_all(self.documents.iter().flat_map(|(name, text)| [name, text]))
                 .finish(),
         };
-        format!("/bin/sh -c #(nop) {} {flags}{kind}:{} in {} ", self.keyword, digest.hex(), self.destination)
+        format!("/bin/sh -c #(nop) {} {flags}{kind}:{} in {} ", self.keyword, digest.hex(), self.written)
     }
 
     /// Writes everything beneath a root.
     pub(crate) fn write(
         &self,
-        from: BorrowedFd<'_>,
-        of_stage: bool,
+        from: &Files<'_>,
         placed: &[Placed],
         to: BorrowedFd<'_>,
         owner: Option<(u32, u32)>,
         stop: &AtomicBool,
     ) -> Result<()> {
         // What was sent is root's; what a stage made keeps its owners.
-        let copied_owner = owner.or((!of_stage).then_some((0, 0)));
+        let copied_owner = owner.or((!from.has_owners).then_some((0, 0)));
         let options = CopyOptions {
             owner: copied_owner,
             mode: self.chmod.as_ref().map(|(_, chmod)| chmod.clone()),
             ..CopyOptions::default()
         };
-        let exclude = self.excluded()?;
         if self.link {
             // As if it were a layer that knows nothing of those below it: links on the way are not followed.
             for place in placed.iter().map(|one| &one.destination).chain([&self.destination]) {
@@ -312,12 +337,13 @@ impl Wanted {
             }
         }
         for one in placed {
-            let from = one.fetched.as_ref().map_or(from, |fetched| fetched.root());
+            let root = one.fetched.as_ref().map_or(from.root, |fetched| fetched.root());
             let unpack = if one.fetched.is_some() { self.unpack_fetched } else { self.unpack };
-            if unpack && !one.found.is_folder && self.unpacked(from, one, to, copied_owner)? {
+            if unpack && !one.found.is_folder && self.unpacked(root, one, to, copied_owner)? {
                 continue;
             }
-            archive::copy_in(from, &one.found, to, &one.destination, &options, &*exclude, stop)?;
+            let exclude = self.excluded(&one.found, &from.points)?;
+            archive::copy_in(root, &one.found, to, &one.destination, &options, &*exclude, stop)?;
         }
         for (name, text) in &self.documents {
             let path = match self.destination.ends_with('/') || is_folder(to, &self.destination) {

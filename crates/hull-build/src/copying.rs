@@ -1,16 +1,18 @@
 //! COPY, ADD and WORKDIR: files written straight into what becomes the layer.
 
+use std::collections::BTreeSet;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
 use hull_engine::model::CreateBody;
 use hull_image::archive::{self, DigestOptions, Entering, Found};
-use hull_image::{Digest, Held, ImageConfig, Layer};
+use hull_image::{Digest, Draft, ImageConfig, Taken};
 use sha2::{Digest as _, Sha256};
 
-use crate::build::Origin;
-use crate::copies::{Placed, Wanted};
+use crate::behind::known_by;
+use crate::build::{Build, Origin};
+use crate::copies::{Files, Placed, Wanted};
 use crate::dockerfile::{Add, Copy};
 use crate::elsewhere::repository;
 use crate::failure::{Failure, Result};
@@ -19,6 +21,9 @@ use crate::git;
 use crate::key::Key;
 use crate::metadata::Change;
 use crate::stage::{Outcome, Stage};
+
+/// What is said of a copy that is kept by the stage that it is of.
+const BY_STAGE: &str = "the same, by its stage";
 
 impl Stage {
     /// COPY, and ADD of what is here.
@@ -75,25 +80,21 @@ impl Stage {
         let mut outcome = match self.found(key, &created_by, |_: &mut ImageConfig| Ok(()))? {
             Some(outcome) => outcome,
             None => {
-                let _turn = self.turn(key).await;
+                let turn = self.turn(key).await;
                 match self.kept(key)? {
                     Some(outcome) => outcome,
                     None => {
-                        let sealed = self.copied(&wanted, placed, origin.as_ref()).await?;
-                        let layer = sealed.as_ref().map(|(layer, _)| layer);
-                        self.entered(key, created_by, layer, |_: &mut ImageConfig| Ok(()))?
+                        let taken = self.copied(&wanted, placed, origin.as_ref()).await?;
+                        let entered =
+                            self.entered(key, created_by, taken, Some(turn), |_: &mut ImageConfig| Ok(()));
+                        Box::pin(entered).await?
                     }
                 }
             }
         };
         if let Some(quick) = quick {
             if !outcome.borrowed {
-                self.build.engine.images.keep_step(
-                    &quick,
-                    &outcome.made.draft,
-                    "the same, by its stage",
-                    0,
-                )?;
+                self.keep_quick(quick, &outcome.made.draft)?;
             }
             outcome.made.key = self.copied_key(&outcome.made.draft.image.config);
         }
@@ -102,10 +103,19 @@ impl Stage {
 
     /// By what that which follows a copy of a stage is known: the same by whichever of its two keys the copy was found.
     fn copied_key(&self, now: &ImageConfig) -> Digest {
-        let new = now.rootfs.diff_ids.iter().skip(self.made.draft.image.config.rootfs.diff_ids.len());
+        let new = known_by(&self.made.draft.image.config, now);
         let line = now.history.last().map(|line| line.created_by.as_str()).unwrap_or_default();
         let key = Key::of("copied").with(self.made.key.to_string()).with(line);
-        key.with_all(new.map(Digest::to_string)).finish()
+        key.with_all(new).finish()
+    }
+
+    /// Keeps a copy by its stage too, once its layer has its digest.
+    fn keep_quick(&mut self, quick: Digest, draft: &Draft) -> Result<()> {
+        match &mut self.behind {
+            Some(behind) => behind.note(quick, draft, BY_STAGE.to_owned()),
+            None => self.build.engine.images.keep_step(&quick, draft, BY_STAGE, 0)?,
+        }
+        Ok(())
     }
 
     /// Finds out which commits are meant.
@@ -146,12 +156,13 @@ impl Stage {
         let (build, wanted, origin) = (Arc::clone(&self.build), Arc::clone(wanted), origin.cloned());
         blocking("read the files to copy", move || {
             let root = origin.as_ref().map_or_else(|| build.context.root(), |origin| origin.root());
-            let placed = wanted.placed(root)?;
+            let points = mount_points(&build, origin.as_deref())?;
+            let placed = wanted.placed(root, &points)?;
             let mut hasher = Sha256::new();
             for one in &placed {
                 hasher.update((one.destination.len() as u64).to_le_bytes());
                 hasher.update(&one.destination);
-                let exclude = wanted.excluded()?;
+                let exclude = wanted.excluded(&one.found, &points)?;
                 let owners = origin.as_ref().is_some_and(|origin| origin.has_owners());
                 let known = |path: &[u8]| build.context.digest(path);
                 let is_context = origin.is_none() && one.fetched.is_none();
@@ -173,25 +184,33 @@ impl Stage {
         wanted: &Arc<Wanted>,
         placed: Vec<Placed>,
         origin: Option<&Arc<Origin>>,
-    ) -> Result<Option<(Layer, Held)>> {
+    ) -> Result<Option<Taken>> {
         let step = Box::pin(self.build.step(&self.made.draft, CreateBody::default())).await?;
         let view = Box::pin(step.view()).await?;
-        let owner = wanted.chown.as_ref().map(|chown| view.owner(chown)).transpose()?;
+        let owner = wanted.chown.as_ref().map(|chown| view.owner(chown)).transpose();
+        let owner = owner.map_err(|error| {
+            let mut failure = Failure::from(error);
+            let message =
+                format!("unable to convert uid/gid chown string to host mapping: {}", failure.message);
+            failure.message = message;
+            failure
+        })?;
         let (build, wanted, origin) = (Arc::clone(&self.build), Arc::clone(wanted), origin.cloned());
         let view = blocking("copy files", move || {
             let root = origin.as_ref().map_or_else(|| build.context.root(), |origin| origin.root());
-            let of_stage = origin.as_ref().is_some_and(|origin| origin.has_owners());
-            wanted.write(root, of_stage, &placed, view.root(), owner, &build.stop)?;
+            let has_owners = origin.as_ref().is_some_and(|origin| origin.has_owners());
+            let from = Files { root, has_owners, points: mount_points(&build, origin.as_deref())? };
+            wanted.write(&from, &placed, view.root(), owner, &build.stop)?;
             Ok(view)
         })
         .await?;
         view.close().await;
-        Ok(Box::pin(step.seal()).await?)
+        Ok(Box::pin(step.take()).await?)
     }
 
     /// WORKDIR: the folder is made where it is not there, for the user that is set.
     pub(crate) async fn workdir(&mut self, path: &str, change: &Change) -> Result<Outcome> {
-        let created_by = change.created_by();
+        let created_by = change.created_by(&self.made.draft.image.container_config());
         let key = Key::of("workdir").with(self.made.key.to_string()).with(path).finish();
         if let Some(outcome) = self.found(key, &created_by, |config| change.apply(config))? {
             return Ok(outcome);
@@ -211,9 +230,14 @@ impl Stage {
         })
         .await?;
         view.close().await;
-        let sealed = if made { Box::pin(step.seal()).await? } else { None };
-        self.entered(key, created_by, sealed.as_ref().map(|(layer, _)| layer), |config| change.apply(config))
+        let taken = if made { Box::pin(step.take()).await? } else { None };
+        Box::pin(self.entered(key, created_by, taken, None, |config| change.apply(config))).await
     }
+}
+
+/// What an origin has only to be mounted on.
+fn mount_points(build: &Build, origin: Option<&Origin>) -> Result<BTreeSet<&'static str>> {
+    origin.map_or_else(|| Ok(BTreeSet::new()), |origin| origin.mount_points(&build.engine.images))
 }
 
 /// Does work that blocks on a thread of its own.

@@ -7,12 +7,15 @@
 //! - `stage`: one instruction after the other, each looked up by its [`key`] before it is done, and waited for where another
 //!   build does it already (`underway`); `copying` (of what, `copies` says), `running` and
 //!   [`metadata`] do it.
+//! - `borrowing`: steps that other images give; `behind`: layers whose digests are computed while the next steps run.
 //! - `named`: contexts beside the build's own; `elsewhere` and `git`: those that the daemon fetches.
 //! - [`output`]: where what was built goes; [`attest`]: what is attested of it.
 //! - [`logs`]: what each build told, kept on the disk.
 //! - [`progress`]: what is told meanwhile; [`failure`]: what is told when it fails.
 
 pub mod attest;
+mod behind;
+mod borrowing;
 pub mod build;
 pub mod builder;
 pub mod caches;

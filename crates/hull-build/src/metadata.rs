@@ -1,7 +1,7 @@
 //! Instructions that change the configuration alone.
 
 use hull_image::ImageConfig;
-use hull_image::config::ContainerConfig;
+use hull_image::config::{ContainerConfig, Healthcheck};
 use hull_image::instruction::{healthcheck, join, ports, set_env, signal};
 use serde_json::Map;
 
@@ -21,8 +21,8 @@ pub enum Change {
     Workdir(String),
     /// USER.
     User(String),
-    /// EXPOSE, each with its protocol.
-    Expose(Vec<String>),
+    /// EXPOSE: each with its protocol, and as they are written.
+    Expose(Vec<String>, Vec<String>),
     /// VOLUME.
     Volume(Vec<String>),
     /// ENTRYPOINT; whether a CMD of this stage stays.
@@ -91,14 +91,16 @@ pub fn change(
         Kind::Stopsignal(name) => Change::Stopsignal(signal(&word(name)?)?),
         Kind::Expose(written) => {
             let mut all = Vec::new();
+            let mut words = Vec::new();
             for text in written {
                 for port in expander.words(text).map_err(wrong)? {
                     // An address and a port of the host's mean nothing here, and are told of by the check.
                     all.extend(ports(port.rsplit(':').next().unwrap_or(&port))?);
+                    words.push(port);
                 }
             }
             all.sort();
-            Change::Expose(all)
+            Change::Expose(all, words)
         }
         Kind::Volume(places) => {
             let places = places.iter().map(|place| word(place)).collect::<Result<Vec<_>>>()?;
@@ -126,26 +128,82 @@ fn json(words: &[String]) -> String {
     format!("[{}]", words.join(" "))
 }
 
+/// A health check as Go prints it.
+fn shown(check: &Healthcheck) -> String {
+    let Healthcheck { test, interval, timeout, start_period, start_interval, retries } = check;
+    let times =
+        [interval, timeout, start_period, start_interval].map(|time| format!("{:?}", duration(*time)));
+    let retries = u8::try_from(*retries).unwrap_or(u8::MAX);
+    let retries = match retries {
+        b'\n' => "\\n".to_owned(),
+        b'\t' => "\\t".to_owned(),
+        b'\r' => "\\r".to_owned(),
+        7 => "\\a".to_owned(),
+        8 => "\\b".to_owned(),
+        11 => "\\v".to_owned(),
+        12 => "\\f".to_owned(),
+        b'\'' => "\\'".to_owned(),
+        b'\\' => "\\\\".to_owned(),
+        0..0x20 | 0x7f.. => format!("\\x{retries:02x}"),
+        _ => char::from(retries).to_string(),
+    };
+    format!("&{{{} {} '{retries}'}}", json(test), times.join(" "))
+}
+
+/// Nanoseconds as Go prints a duration: `1m30s`, `500ms`.
+fn duration(nanoseconds: i64) -> String {
+    let seconds = nanoseconds / 1_000_000_000;
+    let below = nanoseconds % 1_000_000_000;
+    let decimal = |whole: i64, fraction: i64, digits: usize| {
+        let fraction = format!("{fraction:0digits$}");
+        let fraction = fraction.trim_end_matches('0');
+        if fraction.is_empty() { whole.to_string() } else { format!("{whole}.{fraction}") }
+    };
+    match (seconds, below) {
+        (0, 0) => "0s".to_owned(),
+        (0, 0..1_000) => format!("{below}ns"),
+        (0, 0..1_000_000) => format!("{}µs", decimal(below / 1_000, below % 1_000, 3)),
+        (0, _) => format!("{}ms", decimal(below / 1_000_000, below % 1_000_000, 6)),
+        _ => {
+            let (hours, minutes) = (seconds / 3600, seconds / 60 % 60);
+            let rest = format!("{}s", decimal(seconds % 60, below, 9));
+            match (hours, minutes) {
+                (0, 0) => rest,
+                (0, _) => format!("{minutes}m{rest}"),
+                _ => format!("{hours}h{minutes}m{rest}"),
+            }
+        }
+    }
+}
+
 impl Change {
-    /// The line of the history, as Docker's classic builder writes it.
-    pub fn created_by(&self) -> String {
+    /// The line of the history, as Docker's classic builder writes it on an image of this configuration.
+    pub fn created_by(&self, config: &ContainerConfig) -> String {
+        let shell = match self {
+            Change::Shell(words) => words.join(" "),
+            _ => shell(config).join(" "),
+        };
         let text = match self {
+            Change::Workdir(path) => return format!("{shell} #(nop) WORKDIR {path}"),
             Change::Env(pairs) => format!("ENV {}", quoted(pairs)),
             Change::Label(pairs) => format!("LABEL {}", quoted(pairs)),
-            Change::Workdir(path) => format!("WORKDIR {path}"),
             Change::User(user) => format!("USER {user}"),
-            Change::Expose(ports) => format!("EXPOSE {}", ports.join(" ")),
-            Change::Volume(places) => format!("VOLUME {}", json(places)),
+            Change::Expose(_, written) => format!("EXPOSE {}", written.join(" ")),
+            Change::Volume(places) => format!("VOLUME [{}]", places.join(" ")),
             Change::Entrypoint(words, _) => format!("ENTRYPOINT {}", json(words)),
             Change::Cmd(words) => format!("CMD {}", json(words)),
-            Change::Shell(words) => format!("SHELL {}", json(words)),
+            Change::Shell(words) => format!("SHELL [{}]", words.join(" ")),
             Change::Stopsignal(signal) => format!("STOPSIGNAL {signal}"),
-            Change::Healthcheck(text) => format!("HEALTHCHECK {text}"),
+            Change::Healthcheck(text) => match healthcheck(text) {
+                Ok(check) => format!("HEALTHCHECK {}", shown(&check)),
+                // It is refused when it is applied.
+                Err(_) => format!("HEALTHCHECK {text}"),
+            },
             Change::Onbuild(text) => format!("ONBUILD {text}"),
             Change::Maintainer(text) => format!("MAINTAINER {text}"),
             Change::Arg(text) => format!("ARG {text}"),
         };
-        format!("/bin/sh -c #(nop)  {text}")
+        format!("{shell} #(nop)  {text}")
     }
 
     /// Changes a configuration.
@@ -161,7 +219,7 @@ impl Change {
             Change::Label(pairs) => config.labels.extend(pairs.iter().cloned()),
             Change::Workdir(path) => config.working_dir.clone_from(path),
             Change::User(user) => config.user.clone_from(user),
-            Change::Expose(ports) => {
+            Change::Expose(ports, _) => {
                 config.exposed_ports.extend(ports.iter().map(|port| (port.clone(), Map::new())));
             }
             Change::Volume(places) => {
@@ -250,7 +308,33 @@ mod tests {
         image.config.get_or_insert_default().cmd = Some(vec!["inherited".to_owned()]);
         Change::Entrypoint(vec!["e".to_owned()], false).apply(&mut image).unwrap();
         assert_eq!(image.config.unwrap().cmd, None);
-        let created = Change::Entrypoint(vec!["sh".to_owned(), "-c".to_owned()], false).created_by();
+        let config = ContainerConfig::default();
+        let created = Change::Entrypoint(vec!["sh".to_owned(), "-c".to_owned()], false).created_by(&config);
         assert_eq!(created, "/bin/sh -c #(nop)  ENTRYPOINT [\"sh\" \"-c\"]");
+    }
+
+    #[test]
+    fn lines_of_the_history_are_dockers() {
+        let line = |text: &str| {
+            let file = parse(&format!("FROM x\n{text}\n")).unwrap();
+            let config =
+                ContainerConfig { shell: Some(vec!["sh".into(), "-ec".into()]), ..Default::default() };
+            let value = |_: &str| None;
+            let expander = Expander::new('\\', &value);
+            let change = change(&file.stages[0].instructions[0].kind, &config, &expander, false);
+            change.unwrap().unwrap().created_by(&config)
+        };
+        assert_eq!(line("EXPOSE 80 81/udp 90-92"), "sh -ec #(nop)  EXPOSE 80 81/udp 90-92");
+        assert_eq!(line("VOLUME [\"/a\", \"/b c\"]"), "sh -ec #(nop)  VOLUME [/a /b c]");
+        assert_eq!(line("WORKDIR /a"), "sh -ec #(nop) WORKDIR /a");
+        assert_eq!(line("SHELL [\"/bin/bash\", \"-c\"]"), "/bin/bash -c #(nop)  SHELL [/bin/bash -c]");
+        assert_eq!(
+            line("HEALTHCHECK --interval=5s --timeout=1h --start-period=1500ms --retries=10 CMD true"),
+            "sh -ec #(nop)  HEALTHCHECK &{[\"CMD-SHELL\" \"true\"] \"5s\" \"1h0m0s\" \"1.5s\" \"0s\" '\\n'}"
+        );
+        assert_eq!(
+            line("HEALTHCHECK NONE"),
+            "sh -ec #(nop)  HEALTHCHECK &{[\"NONE\"] \"0s\" \"0s\" \"0s\" \"0s\" '\\x00'}"
+        );
     }
 }

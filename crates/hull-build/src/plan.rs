@@ -19,6 +19,8 @@ pub struct Plan {
     pub needed: Vec<usize>,
     /// The arguments before the first stage, with their values.
     pub globals: BTreeMap<String, Option<String>>,
+    /// The instructions before the first stage, as they are written.
+    pub before: Vec<String>,
     /// What escapes.
     pub escape: char,
 }
@@ -109,7 +111,8 @@ pub fn plan(file: &Dockerfile, request: &Request) -> Result<Plan, Mistake> {
     for name in &request.no_cache_filter {
         stage_named(name, &stages, &file.stages, "stage of --no-cache-filter")?;
     }
-    Ok(Plan { stages, target, needed, globals, escape })
+    let before = file.arguments.iter().map(|instruction| instruction.text.clone()).collect();
+    Ok(Plan { stages, target, needed, globals, before, escape })
 }
 
 fn planned(
@@ -148,6 +151,18 @@ fn planned(
         }
     };
     let mut depends = BTreeSet::new();
+    for instruction in &instructions {
+        let out = |from: &String| {
+            from.bytes().all(|byte| byte.is_ascii_digit())
+                && stage_of(from, before, all).is_none()
+                && request.named(from).is_none()
+        };
+        if let Kind::Copy(copy) = &instruction.kind
+            && let Some(from) = copy.from.as_ref().filter(|from| !from.is_empty() && out(from))
+        {
+            return Err(instruction.mistake(format!("invalid from flag value {from}: index out of bounds")));
+        }
+    }
     for name in instructions.iter().flat_map(named_stages) {
         depends.extend(stage_of(&name, before, all));
     }
@@ -256,6 +271,11 @@ mod tests {
         assert_eq!(plan.steps(), 6);
         assert_eq!(of(text, "two", &[]).unwrap().needed, [0, 1]);
         assert_eq!(of(text, "Unused", &[]).unwrap().needed, [2]);
+        let beyond = of("FROM x\nCOPY --from=1 /a /a\n", "", &[]).unwrap_err();
+        assert_eq!(
+            (beyond.message.as_str(), beyond.at.map(|at| at.line)),
+            ("invalid from flag value 1: index out of bounds", Some(2))
+        );
         assert!(plan.is_among(1, &["TWO".to_owned()]) && plan.is_among(1, &["1".to_owned()]));
         assert!(!plan.is_among(0, &["two".to_owned()]));
         assert_eq!(

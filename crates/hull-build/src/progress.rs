@@ -7,6 +7,8 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use serde::Serialize;
 
+use crate::plan::Plan;
+
 /// Something that happened. Steps are counted from 1 over all stages that are built.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 #[serde(tag = "event", rename_all = "lowercase")]
@@ -44,7 +46,8 @@ pub enum Event {
     Done {
         /// Its number.
         step: usize,
-        /// What was built so far: the digest of its configuration.
+        /// What was built so far: the digest of its configuration. Empty where the digest of a layer is not known yet.
+        #[serde(skip_serializing_if = "String::is_empty")]
         id: String,
         /// It was made before.
         cached: bool,
@@ -144,6 +147,8 @@ impl Listener for Silence {
 /// over is told as it goes, those behind it are kept back.
 pub struct Classic {
     say: Box<dyn Fn(String) + Send + Sync>,
+    /// Steps before the first stage: its arguments.
+    before: usize,
     state: Mutex<State>,
 }
 
@@ -158,10 +163,19 @@ struct State {
 }
 
 impl Classic {
-    /// For the stages of these numbers; `say` gets the lines.
-    pub fn new(stages: &[usize], say: impl Fn(String) + Send + Sync + 'static) -> Classic {
+    /// For what is planned; `say` gets the lines.
+    pub fn new(plan: &Plan, say: impl Fn(String) + Send + Sync + 'static) -> Classic {
+        let classic = Classic::of(&plan.needed, plan.before.len(), say);
+        let total = plan.before.len() + plan.steps();
+        for (index, text) in plan.before.iter().enumerate() {
+            (classic.say)(format!("Step {}/{total} : {text}\n", index + 1));
+        }
+        classic
+    }
+
+    fn of(stages: &[usize], before: usize, say: impl Fn(String) + Send + Sync + 'static) -> Classic {
         let waiting = stages.iter().map(|stage| (*stage, Vec::new())).collect();
-        Classic { say: Box::new(say), state: Mutex::new(State { waiting, ..State::default() }) }
+        Classic { say: Box::new(say), before, state: Mutex::new(State { waiting, ..State::default() }) }
     }
 
     /// Takes an event.
@@ -217,12 +231,16 @@ impl Classic {
     fn told(&self, state: &mut State, event: Event) {
         let short = |id: &str| id.trim_start_matches("sha256:").chars().take(12).collect::<String>();
         let line = match event {
-            Event::Step { step, total, text, .. } => format!("Step {step}/{total} : {text}\n"),
+            Event::Step { step, total, text, .. } => {
+                format!("Step {}/{} : {text}\n", self.before + step, self.before + total)
+            }
             Event::Running { step, container } => {
                 let line = format!(" ---> Running in {}\n", short(&container));
                 state.containers.insert(step, container);
                 line
             }
+            // As Docker marks what comes from standard error.
+            Event::Output { text, error: true, .. } => format!("\u{1b}[91m{text}\u{1b}[0m"),
             Event::Output { text, .. } => text,
             Event::Done { id, cached: true, .. } => format!(" ---> Using cache\n ---> {}\n", short(&id)),
             Event::Done { step, id, .. } => {
@@ -248,7 +266,7 @@ mod tests {
     fn stages_are_told_in_their_order() {
         let said = Arc::new(Mutex::new(String::new()));
         let into = Arc::clone(&said);
-        let classic = Classic::new(&[0, 2], move |line| into.lock().unwrap().push_str(&line));
+        let classic = Classic::of(&[0, 2], 1, move |line| into.lock().unwrap().push_str(&line));
         let step = |step, stage| Event::Step {
             step,
             total: 3,
@@ -264,15 +282,15 @@ mod tests {
         };
         classic.event(step(1, 0));
         classic.event(step(3, 2));
-        classic.event(Event::Output { step: 3, text: "late\n".to_owned(), error: false });
+        classic.event(Event::Output { step: 3, text: "late\n".to_owned(), error: true });
         classic.event(done(1, true));
-        assert_eq!(said.lock().unwrap().as_str(), "Step 1/3 : s1\n ---> Using cache\n ---> 0123456789ab\n");
+        assert_eq!(said.lock().unwrap().as_str(), "Step 2/4 : s1\n ---> Using cache\n ---> 0123456789ab\n");
         classic.event(Event::Running { step: 3, container: "c".repeat(64) });
         classic.event(Event::Stage { stage: 0 });
         classic.event(done(3, false));
         classic.event(Event::Stage { stage: 2 });
         let said = said.lock().unwrap();
-        let rest = "Step 3/3 : s3\nlate\n ---> Running in cccccccccccc\n \
+        let rest = "Step 4/4 : s3\n\u{1b}[91mlate\n\u{1b}[0m ---> Running in cccccccccccc\n \
                     ---> Removed intermediate container cccccccccccc\n ---> 0123456789ab\n";
         assert!(said.ends_with(rest), "{said}");
     }

@@ -14,6 +14,9 @@ use crate::output::Output;
 /// Everything about a build but its context.
 #[derive(Clone, Debug, Default)]
 pub struct Request {
+    /// Asked of Docker's classic builder: each step's image is told by its id, and what a command writes to a volume of the
+    /// image is the volume's, and not the image's.
+    pub classic: bool,
     /// The names that the image gets.
     pub tags: Vec<String>,
     /// The Dockerfile's path in the context; empty: `Dockerfile`.

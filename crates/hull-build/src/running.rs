@@ -11,6 +11,7 @@ use hull_image::{Digest, ImageConfig};
 use tokio::io::AsyncReadExt;
 use tokio::net::UnixStream;
 
+use crate::behind::known_by;
 use crate::dockerfile::{Command, Run};
 use crate::failure::{Failure, Result};
 use crate::key::Key;
@@ -50,13 +51,14 @@ impl Stage {
             .with_all(&arguments)
             .with(network.unwrap_or(&self.build.request.host.network_mode))
             .with_all(self.build.request.host.extra_hosts.iter().flatten())
-            .with_all(mounts.keys())
-            .finish();
+            .with_all(mounts.keys());
+        // What is done to a volume is no part of what this makes.
+        let key = if self.volumes() { key.with("volumes").finish() } else { key.finish() };
         if let Some(outcome) = self.found(key, &created_by, |_: &mut ImageConfig| Ok(()))? {
             return Ok(self.after_run(outcome));
         }
         // Another build, or another stage of this one, may be doing it: then it is there when that is through.
-        let _turn = self.turn(key).await;
+        let turn = self.turn(key).await;
         if let Some(outcome) = self.kept(key)? {
             return Ok(outcome);
         }
@@ -81,20 +83,21 @@ impl Stage {
             return Err(failure);
         }
         step.clear_mount_points(&stubs)?;
-        let sealed = Box::pin(step.seal()).await?;
-        let layer = sealed.as_ref().map(|(layer, _)| layer);
-        let outcome = self.entered(key, created_by, layer, |_: &mut ImageConfig| Ok(()))?;
+        let taken = Box::pin(step.take()).await?;
+        let outcome = self.entered(key, created_by, taken, Some(turn), |_: &mut ImageConfig| Ok(()));
+        let outcome = Box::pin(outcome).await?;
         Ok(self.after_run(outcome))
     }
 
     /// Keeps the files of a command that failed, as it left them, with the variables that it saw. Where they cannot be kept
     /// the failure is told all the same.
-    async fn keep_failed(&self, step: Step, stubs: &[String], created_by: &str) -> Option<Digest> {
+    async fn keep_failed(&mut self, step: Step, stubs: &[String], created_by: &str) -> Option<Digest> {
         if is_short_of_room(&self.build.places.temporary) {
             // What it left may be why.
             return None;
         }
         step.clear_mount_points(stubs).ok()?;
+        self.settle().await.ok()?;
         let sealed = Box::pin(step.seal()).await.ok()?;
         let layer = sealed.as_ref().map(|(layer, _)| layer);
         let size = layer.map_or(0, |layer| layer.size);
@@ -118,11 +121,14 @@ impl Stage {
     /// What follows a command is known by what that made, and not by the command alone: where it is run anew
     /// (`--no-cache-filter`, `--target`) and makes something else, what was built on its former layer is not used.
     fn after_run(&self, mut outcome: Outcome) -> Outcome {
-        let before = self.made.draft.image.config.rootfs.diff_ids.len();
-        let new = outcome.made.draft.image.config.rootfs.diff_ids.iter().skip(before);
-        let key = Key::of("ran").with(outcome.made.key.to_string());
-        outcome.made.key = key.with_all(new.map(Digest::to_string)).finish();
+        let new = known_by(&self.made.draft.image.config, &outcome.made.draft.image.config);
+        outcome.made.key = Key::of("ran").with(outcome.made.key.to_string()).with_all(new).finish();
         outcome
+    }
+
+    /// Whether the image's volumes are mounted where it runs.
+    fn volumes(&self) -> bool {
+        self.build.request.classic && !self.made.draft.image.container_config().volumes.is_empty()
     }
 
     /// What is executed.
@@ -148,7 +154,11 @@ impl Stage {
         if let Some(network) = network {
             network.clone_into(&mut host.network_mode);
         }
+        let volumes = self
+            .volumes()
+            .then(|| image.volumes.keys().map(|place| (place.clone(), Default::default())).collect());
         let config = Config {
+            volumes,
             cmd: Some(words),
             env: Some(env),
             user: image.user.clone(),

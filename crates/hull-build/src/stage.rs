@@ -7,8 +7,10 @@ use std::sync::{Arc, PoisonError};
 use std::time::{Duration, Instant};
 
 use hull_image::config::History;
-use hull_image::{Digest, Draft, ImageConfig, Layer, Platform};
+use hull_image::{Digest, Draft, ImageConfig, Layer, Platform, Taken};
 
+use crate::behind::{self, Behind};
+use crate::borrowing::{borrowed, continued};
 use crate::build::{Build, Made};
 use crate::dockerfile::expand::{Expander, fits};
 use crate::dockerfile::lint::PREDEFINED;
@@ -40,6 +42,8 @@ pub(crate) struct Stage {
     cmd_set: bool,
     /// The number of the step that is done.
     pub(crate) step: usize,
+    /// Layers of it whose digests are being computed.
+    pub(crate) behind: Option<Behind>,
     /// How long the step has waited for what others do.
     waited: Duration,
     /// What the words of the instruction came to so far.
@@ -86,7 +90,6 @@ pub(crate) async fn run(build: Arc<Build>, index: usize) -> Result<Made> {
         Base::Stage(below) => build.declared(*below),
         _ => BTreeMap::new(),
     };
-    tell_done(&build, first, &made, false, begun.elapsed());
     let mut stage = Stage {
         build: Arc::clone(&build),
         index,
@@ -95,10 +98,14 @@ pub(crate) async fn run(build: Arc<Build>, index: usize) -> Result<Made> {
         fresh: build.request.no_cache || build.plan.is_among(index, &build.request.no_cache_filter),
         cmd_set: false,
         step: first,
+        behind: None,
         waited: Duration::ZERO,
         spent: AtomicUsize::new(0),
     };
     stage.triggers(triggers, from).await?;
+    // Nothing is no image, and what has a drawn name yet is told without an id.
+    let id = (planned.base != Base::Scratch && stage.behind.is_none()).then_some(&stage.made);
+    tell_done(&build, first, id, false, begun.elapsed());
     for instruction in &planned.instructions {
         stage.step += 1;
         announce(&build, index, stage.step, instruction);
@@ -106,7 +113,8 @@ pub(crate) async fn run(build: Arc<Build>, index: usize) -> Result<Made> {
         match stage.execute(instruction).await {
             Ok(outcome) => {
                 let took = begun.elapsed().saturating_sub(std::mem::take(&mut stage.waited));
-                tell_done(&build, stage.step, &outcome.made, outcome.cached, took);
+                let id = stage.behind.is_none().then_some(&outcome.made);
+                tell_done(&build, stage.step, id, outcome.cached, took);
                 stage.made = outcome.made;
             }
             Err(failure) => {
@@ -115,6 +123,7 @@ pub(crate) async fn run(build: Arc<Build>, index: usize) -> Result<Made> {
             }
         }
     }
+    stage.settle().await?;
     build.say(Event::Stage { stage: index });
     build.declares(index, stage.arguments);
     Ok(stage.made)
@@ -133,9 +142,10 @@ fn announce(build: &Build, index: usize, step: usize, instruction: &Instruction)
     });
 }
 
-fn tell_done(build: &Build, step: usize, made: &Made, cached: bool, took: Duration) {
+fn tell_done(build: &Build, step: usize, made: Option<&Made>, cached: bool, took: Duration) {
     let seconds = took.as_secs_f64();
-    build.say(Event::Done { step, id: made.draft.image.id.to_string(), cached, seconds });
+    let id = made.map(|made| made.draft.image.id.to_string()).unwrap_or_default();
+    build.say(Event::Done { step, id, cached, seconds });
 }
 
 /// What a stage stands on.
@@ -161,7 +171,10 @@ async fn based(
                 os: platform.os.clone(),
                 architecture: platform.architecture.clone(),
                 variant: platform.variant.clone(),
-                config: Some(hull_image::ContainerConfig::default()),
+                config: Some(hull_image::ContainerConfig {
+                    env: vec![format!("PATH={DEFAULT_PATH}")],
+                    ..hull_image::ContainerConfig::default()
+                }),
                 ..ImageConfig::default()
             };
             let key =
@@ -173,15 +186,20 @@ async fn based(
 
 /// Applies a change of the configuration, or finds that it was applied before.
 pub(crate) fn changed(build: &Build, made: &Made, change: &Change, fresh: bool) -> Result<(Made, bool)> {
-    let created_by = change.created_by();
-    let stays = matches!(change, Change::Entrypoint(_, true));
-    let key = Key::of("change").with(made.key.to_string()).with(&created_by).with([u8::from(stays)]).finish();
+    let (key, created_by) = change_key(made, change);
     if let Some(draft) = cached(build, &key, fresh)? {
         return Ok((Made { draft, key }, true));
     }
     let draft = next(build, &made.draft, created_by.clone(), None, |config| change.apply(config))?;
     build.engine.images.keep_step(&key, &draft, &created_by, 0)?;
     Ok((Made { draft, key }, false))
+}
+
+fn change_key(made: &Made, change: &Change) -> (Digest, String) {
+    let created_by = change.created_by(&made.draft.image.container_config());
+    let stays = matches!(change, Change::Entrypoint(_, true));
+    let key = Key::of("change").with(made.key.to_string()).with(&created_by).with([u8::from(stays)]).finish();
+    (key, created_by)
 }
 
 /// What a step of this key made before, unless it is to be made anew. What this very build has made is as new as can be.
@@ -341,10 +359,23 @@ impl Stage {
                 if let Change::Workdir(path) = &change {
                     return Box::pin(self.workdir(path, &change)).await;
                 }
-                let (made, cached) = changed(&self.build, &self.made, &change, self.fresh)?;
-                Ok(Outcome { made, cached, borrowed: false })
+                self.changed(&change)
             }
         }
+    }
+
+    /// Applies a change of the configuration to what was made so far.
+    fn changed(&mut self, change: &Change) -> Result<Outcome> {
+        let Some(behind) = &mut self.behind else {
+            let (made, cached) = changed(&self.build, &self.made, change, self.fresh)?;
+            return Ok(Outcome { made, cached, borrowed: false });
+        };
+        // Nothing was done before on what has only just been made.
+        let (key, created_by) = change_key(&self.made, change);
+        let draft =
+            next(&self.build, &self.made.draft, created_by.clone(), None, |config| change.apply(config))?;
+        behind.note(key, &draft, created_by);
+        Ok(Outcome { made: Made { draft, key }, cached: false, borrowed: false })
     }
 
     /// ARG: a value for what follows, and a line of the history.
@@ -365,8 +396,7 @@ impl Stage {
         }
         fits("the arguments of the stage", self.arguments.values().flatten().map(String::as_str))
             .map_err(Failure::invalid)?;
-        let (made, cached) = changed(&self.build, &self.made, &Change::Arg(shown.join(" ")), self.fresh)?;
-        Ok(Outcome { made, cached, borrowed: false })
+        self.changed(&Change::Arg(shown.join(" ")))
     }
 
     /// Waits for the stage that `from` names, if it is one. Its time is its own steps'.
@@ -395,17 +425,44 @@ impl Stage {
     }
 
     /// Enters what a step did: the next image, kept under its key.
-    pub(crate) fn entered(
-        &self,
+    pub(crate) async fn entered(
+        &mut self,
+        key: Digest,
+        created_by: String,
+        taken: Option<Taken>,
+        turn: Option<Turn>,
+        change: impl FnOnce(&mut ImageConfig) -> Result<()>,
+    ) -> Result<Outcome> {
+        let unnamed = match taken {
+            Some(Taken::Unnamed(layer)) => layer,
+            Some(Taken::Layer(layer, _held)) => return self.enter(key, created_by, Some(&layer), change),
+            None => return self.enter(key, created_by, None, change),
+        };
+        let draft = next(&self.build, &self.made.draft, created_by.clone(), Some(unnamed.layer()), change)?;
+        let follows = self.behind.is_some() || self.may_follow(&draft.image.config);
+        let step = behind::Step { key, created_by, draft: draft.clone(), layer: unnamed, turn };
+        self.behind = Some(behind::follow(&self.build, self.behind.take(), step));
+        let draft = if follows { draft } else { self.settled(&draft).await? };
+        Ok(Outcome { made: Made { draft, key }, cached: false, borrowed: false })
+    }
+
+    /// The same of a step without a layer, or with one that has its digest.
+    fn enter(
+        &mut self,
         key: Digest,
         created_by: String,
         layer: Option<&Layer>,
         change: impl FnOnce(&mut ImageConfig) -> Result<()>,
     ) -> Result<Outcome> {
         let draft = next(&self.build, &self.made.draft, created_by.clone(), layer, change)?;
-        let size = layer.map_or(0, |layer| layer.size);
-        self.build.engine.images.keep_step(&key, &draft, &created_by, size)?;
-        self.build.done.lock().unwrap_or_else(PoisonError::into_inner).insert(key);
+        match &mut self.behind {
+            Some(behind) => behind.note(key, &draft, created_by),
+            None => {
+                let size = layer.map_or(0, |layer| layer.size);
+                self.build.engine.images.keep_step(&key, &draft, &created_by, size)?;
+                self.build.done.lock().unwrap_or_else(PoisonError::into_inner).insert(key);
+            }
+        }
         Ok(Outcome { made: Made { draft, key }, cached: false, borrowed: false })
     }
 
@@ -439,70 +496,5 @@ impl Stage {
             }
         }
         Ok(None)
-    }
-}
-
-/// The key of a step that another image gave. What that image says of its history is its maker's word alone: whoever makes
-/// an image may say of a layer that any command made it. So what follows is known by the layer, and nobody who does not
-/// name such an image gets it.
-fn borrowed(key: Digest, before: &ImageConfig, now: &ImageConfig) -> Digest {
-    let new = now.rootfs.diff_ids.iter().skip(before.rootfs.diff_ids.len());
-    Key::of("borrowed").with(key.to_string()).with_all(new.map(Digest::to_string)).finish()
-}
-
-/// The image that one has become by one step, where another image is that image with this step and further ones.
-fn continued(so_far: &ImageConfig, other: &ImageConfig, created_by: &str) -> Option<ImageConfig> {
-    let steps = so_far.history.len();
-    let same = |a: &History, b: &History| a.created_by == b.created_by && a.empty_layer == b.empty_layer;
-    let begins = other.history.len() > steps
-        && so_far.history.iter().zip(&other.history).all(|(a, b)| same(a, b))
-        && other.rootfs.diff_ids.starts_with(&so_far.rootfs.diff_ids);
-    let step = other.history.get(steps).filter(|step| begins && step.created_by == created_by)?;
-    let mut config = so_far.clone();
-    if !step.empty_layer {
-        config.rootfs.diff_ids.push(*other.rootfs.diff_ids.get(so_far.rootfs.diff_ids.len())?);
-    }
-    config.created.clone_from(&step.created);
-    config.history.push(step.clone());
-    Some(config)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn image(steps: &[(&str, bool)]) -> ImageConfig {
-        let mut config = ImageConfig::default();
-        for (created_by, empty_layer) in steps {
-            config.history.push(History {
-                created_by: (*created_by).to_owned(),
-                empty_layer: *empty_layer,
-                ..History::default()
-            });
-            if !empty_layer {
-                config.rootfs.diff_ids.push(Digest::of(created_by.as_bytes()));
-            }
-        }
-        config
-    }
-
-    #[test]
-    fn another_image_continues_this_one_by_its_history() {
-        let all = image(&[("base", false), ("ENV a", true), ("RUN b", false), ("RUN c", false)]);
-        let so_far = image(&[("base", false), ("ENV a", true)]);
-        let next = continued(&so_far, &all, "RUN b").unwrap();
-        assert_eq!(next.rootfs.diff_ids, all.rootfs.diff_ids[..2]);
-        assert_eq!(next.history.len(), 3);
-        assert!(continued(&so_far, &all, "RUN c").is_none());
-        assert!(continued(&image(&[("other", false), ("ENV a", true)]), &all, "RUN b").is_none());
-        assert!(continued(&all, &all, "RUN d").is_none());
-        // Neither the step's own key nor that of another image which says the same of another layer.
-        let key = Digest::of(b"RUN b");
-        let given = borrowed(key, &so_far, &next);
-        let mut other = next.clone();
-        other.rootfs.diff_ids[1] = Digest::of(b"something else");
-        assert_ne!(given, key);
-        assert_ne!(given, borrowed(key, &so_far, &other));
-        assert_eq!(given, borrowed(key, &so_far, &next.clone()));
     }
 }

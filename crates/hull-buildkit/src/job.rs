@@ -15,7 +15,7 @@ use hull_image::Draft;
 use hull_image::reference::Reference;
 
 use crate::failing::{Failed, failed};
-use crate::filesync::{Contexts, Wanted, receive};
+use crate::filesync::{Contexts, Name, Wanted, receive};
 use crate::order::{NamedPlace, Order, Place};
 use crate::outgoing::{Carrier, Way};
 use crate::questions::Question;
@@ -369,8 +369,9 @@ impl Job {
             .map_err(|message| Failure::invalid(format!("failed to parse {IGNORE}: {message}")))?;
         let followed = paths.unwrap_or_default().into_iter().collect();
         let wanted = Wanted { name: name.to_owned(), followed, excluded };
-        let (contexts, key) = (self.contexts.clone(), key(session, name, request));
-        let (mut held, before) = blocking("open the build context", move || contexts.take(&key)).await?;
+        let contexts = self.contexts.clone();
+        let name = Name { key: key(session, name, request), socket: request.socket.clone() };
+        let (mut held, before) = blocking("open the build context", move || contexts.take(&name)).await?;
         let work = self.trace.begin(called);
         let told = {
             let (trace, digest) = (Arc::clone(&self.trace), work.digest().to_owned());

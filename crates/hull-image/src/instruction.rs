@@ -248,9 +248,13 @@ pub fn healthcheck(text: &str) -> Result<Healthcheck> {
             "start-period" => check.start_period = duration(value)?,
             "start-interval" => check.start_interval = duration(value)?,
             "retries" => {
-                let retries = value.parse::<u32>();
-                check.retries =
-                    retries.map_err(|_| Error::invalid(format!("--retries: {value} is no number")))?.into();
+                let retries = value.parse::<i64>();
+                let retries =
+                    retries.map_err(|_| Error::invalid(format!("--retries: {value} is no number")))?;
+                if retries < 0 {
+                    return Err(Error::invalid(format!("--retries cannot be negative ({retries})")));
+                }
+                check.retries = retries;
             }
             _ => return Err(Error::invalid(format!("Unknown flag: {name}"))),
         }

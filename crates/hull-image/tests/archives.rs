@@ -53,7 +53,7 @@ fn what_is_loaded_is_what_was_saved() {
     }
     assert_eq!(save(&second, &["x", "y:1", "y:2"]), archive);
     // Once more, into what has all of it; and compressed in every way.
-    for command in ["cat", "gzip -1", "zstd -1", "xz -0"] {
+    for command in ["cat", "gzip -1", "bzip2 -1", "zstd -1", "xz -0"] {
         let mut child = std::process::Command::new("sh")
             .args(["-c", command])
             .stdin(std::process::Stdio::piped())

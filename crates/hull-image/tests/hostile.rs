@@ -142,7 +142,7 @@ fn hostile_root_file_systems_are_refused() {
             ]),
             "long",
         ),
-        ("bzip2", b"BZh91AY&SY".to_vec(), "bzip2"),
+        ("broken bzip2", b"BZh91AY&SYrubbish rubbish rubbish".to_vec(), "decompress"),
         ("broken gzip", b"\x1f\x8b\x08\0\0\0\0\0\0\0rubbish".to_vec(), "decompress"),
         ("broken zstd", b"\x28\xb5\x2f\xfdrubbish rubbish".to_vec(), "decompress"),
         ("broken xz", b"\xfd7zXZ\0rubbish rubbish rubbish".to_vec(), "decompress"),

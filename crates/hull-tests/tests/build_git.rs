@@ -233,8 +233,8 @@ fn addresses_are_contexts() {
         1
         packed
         $ curl -s --unix-socket "${HULL_HOST#unix://}" -X POST "http://x/build?remote=/etc" ; curl -s --unix-socket "${HULL_HOST#unix://}" -X POST "http://x/build?remote=file:///etc"
-        {"message":"the context /etc is neither a git repository nor an address of http or https"}
-        {"message":"the context file:///etc is neither a git repository nor an address of http or https"}
+        {"message":"remoteURL (/etc) could not be recognized as URL"}
+        {"message":"remoteURL (file:///etc) could not be recognized as URL"}
         "#,
     );
 }

@@ -322,8 +322,7 @@ fn copy(rest: &mut Rest<'_>, flags: &mut flags::Flags) -> Result<Copy, Mistake> 
     };
     let keyword = rest.keyword;
     let destination = match words.len() {
-        0 => return Err(rest.at_start(format!("{keyword} requires at least one argument"))),
-        1 => {
+        0 | 1 => {
             return Err(rest.at_start(format!(
                 "{keyword} requires at least two arguments, but only one was provided. Destination could not be determined"
             )));

@@ -253,7 +253,10 @@ fn copy_and_add() {
         (true, Some("sha256:00"), Some(false))
     );
     for (text, want) in [
-        ("COPY", "COPY requires at least one argument"),
+        (
+            "COPY",
+            "COPY requires at least two arguments, but only one was provided. Destination could not be determined",
+        ),
         (
             "COPY a",
             "COPY requires at least two arguments, but only one was provided. Destination could not be determined",

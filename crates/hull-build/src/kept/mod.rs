@@ -23,6 +23,7 @@ use hull_image::Digest;
 use tokio::sync::{OwnedRwLockReadGuard, RwLock};
 
 use self::record::Record;
+pub use self::record::boot;
 use crate::build::key_of;
 use crate::caches::CacheFolder;
 use crate::context::{Context, Folder};

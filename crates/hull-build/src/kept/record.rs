@@ -35,7 +35,7 @@ pub(super) struct Head {
 }
 
 /// What was not on the disk when the machine lost its power may be anything now, so nothing outlives a boot.
-fn boot() -> Option<String> {
+pub fn boot() -> Option<String> {
     fs::read_to_string("/proc/sys/kernel/random/boot_id").ok().map(|id| id.trim().to_owned())
 }
 

@@ -8,13 +8,15 @@ use std::time::{Duration, SystemTime};
 use bollard_buildkit_proto::fsutil::types::Stat;
 use hull_build::Failure;
 use hull_build::context::Folder;
+use hull_build::kept::boot;
 use prost::Message;
 
 /// So long nobody has to want it, until it is removed.
 const AGE: Duration = Duration::from_secs(7 * 24 * 3600);
 
-/// So many bytes are kept of all contexts together.
+/// So many bytes are kept of all contexts together, and of those of each socket that has a policy.
 const MOST: u64 = 10 << 30;
+const OF_ONE: u64 = 2 << 30;
 
 /// The contexts that are kept.
 #[derive(Clone, Debug)]
@@ -28,9 +30,18 @@ pub(crate) struct Contexts {
 #[derive(Debug)]
 pub(crate) struct Held {
     contexts: Contexts,
-    name: String,
+    name: Name,
     folder: Folder,
     complete: bool,
+}
+
+/// By what a context is kept.
+#[derive(Clone, Debug)]
+pub(crate) struct Name {
+    /// What its folder is called.
+    pub(crate) key: String,
+    /// The socket with a policy that it came by: it takes of that one's share.
+    pub(crate) socket: Option<PathBuf>,
 }
 
 impl Contexts {
@@ -39,10 +50,10 @@ impl Contexts {
     }
 
     /// Takes the context of that name, or an empty one where another build has it or there is none; and what is in it.
-    pub(crate) fn take(&self, name: &str) -> Result<(Held, HashMap<String, Stat>), Failure> {
+    pub(crate) fn take(&self, name: &Name) -> Result<(Held, HashMap<String, Stat>), Failure> {
         let folder = Folder::beneath(&self.temporary)?;
-        let held = Held { contexts: self.clone(), name: name.to_owned(), folder, complete: false };
-        let index = match std::fs::rename(self.kept.join(name), held.home()) {
+        let held = Held { contexts: self.clone(), name: name.clone(), folder, complete: false };
+        let index = match std::fs::rename(self.kept.join(&name.key), held.home()) {
             Ok(()) => read_index(&held.home().join("index")),
             Err(_) => None,
         };
@@ -58,20 +69,27 @@ impl Contexts {
     /// Removes what nobody wanted for long, and what is too much.
     fn sweep(&self) {
         let Ok(entries) = std::fs::read_dir(&self.kept) else { return };
-        let mut kept: Vec<(SystemTime, u64, PathBuf)> = entries
+        let mut kept: Vec<(SystemTime, u64, Vec<u8>, PathBuf)> = entries
             .flatten()
             .filter_map(|entry| {
                 let size = std::fs::read_to_string(entry.path().join("size")).ok()?.parse().ok()?;
                 let used = std::fs::metadata(entry.path().join("index")).ok()?.modified().ok()?;
-                Some((used, size, entry.path()))
+                // What is everybody's has none.
+                let socket = std::fs::read(entry.path().join("socket")).unwrap_or_default();
+                Some((used, size, socket, entry.path()))
             })
             .collect();
         kept.sort_by_key(|(used, ..)| std::cmp::Reverse(*used));
         let mut total: u64 = 0;
-        for (used, size, path) in kept {
-            total = total.saturating_add(size);
+        let mut shares: HashMap<Vec<u8>, u64> = HashMap::new();
+        for (used, size, socket, path) in kept {
             let old = used.elapsed().is_ok_and(|age| age > AGE);
-            if !old && total <= MOST {
+            let is_common = socket.is_empty();
+            let share = shares.entry(socket).or_default();
+            *share = share.saturating_add(size);
+            let stays = !old && (is_common || *share <= OF_ONE) && total.saturating_add(size) <= MOST;
+            if stays {
+                total += size;
                 continue;
             }
             // Out of the way first: what is half removed must not be taken for what was received.
@@ -93,13 +111,19 @@ impl Held {
 
     /// All of it has been received: these files.
     pub(crate) fn complete(&mut self, files: &[Stat]) -> Result<(), Failure> {
-        let mut index = Vec::new();
+        let failed = |error| Failure::system("keep the build context", error);
+        let boot =
+            boot().ok_or_else(|| failed(std::io::Error::other("the kernel tells no id of this boot")))?;
+        let mut index = format!("{boot}\n").into_bytes();
         for stat in files {
             // The buffer grows, so there is always room.
             let _ = stat.encode_length_delimited(&mut index);
         }
         let size: u64 = files.iter().map(|stat| u64::try_from(stat.size).unwrap_or(0)).sum();
-        let failed = |error| Failure::system("keep the build context", error);
+        if let Some(socket) = &self.name.socket {
+            std::fs::write(self.home().join("socket"), socket.as_os_str().as_encoded_bytes())
+                .map_err(failed)?;
+        }
         std::fs::write(self.home().join("size"), size.to_string()).map_err(failed)?;
         std::fs::write(self.home().join("index"), index).map_err(failed)?;
         self.complete = true;
@@ -111,8 +135,13 @@ impl Drop for Held {
     fn drop(&mut self) {
         if self.complete {
             // Where a build beside this one was quicker, its files stay and these go.
-            let _ = std::fs::rename(self.home(), self.contexts.kept.join(&self.name));
-            self.contexts.sweep();
+            let _ = std::fs::rename(self.home(), self.contexts.kept.join(&self.name.key));
+            // All that are kept are looked at for this: nobody waits for it.
+            let contexts = self.contexts.clone();
+            match tokio::runtime::Handle::try_current() {
+                Ok(runtime) => drop(runtime.spawn_blocking(move || contexts.sweep())),
+                Err(_) => contexts.sweep(),
+            }
         }
     }
 }
@@ -120,7 +149,12 @@ impl Drop for Held {
 fn read_index(path: &Path) -> Option<HashMap<String, Stat>> {
     let mut bytes = Vec::new();
     std::fs::File::open(path).ok()?.read_to_end(&mut bytes).ok()?;
-    let mut rest = &bytes[..];
+    // What was not on the disk when the machine lost its power may be anything now, so nothing outlives a boot.
+    let at = bytes.iter().position(|byte| *byte == b'\n')?;
+    if boot()?.as_bytes() != &bytes[..at] {
+        return None;
+    }
+    let mut rest = &bytes[at + 1..];
     let mut index = HashMap::new();
     while !rest.is_empty() {
         let stat = Stat::decode_length_delimited(&mut rest).ok()?;
@@ -133,6 +167,37 @@ fn read_index(path: &Path) -> Option<HashMap<String, Stat>> {
 mod tests {
     use super::*;
 
+    fn name(key: &str, socket: Option<&str>) -> Name {
+        Name { key: key.to_owned(), socket: socket.map(PathBuf::from) }
+    }
+
+    #[test]
+    fn nothing_outlives_a_boot_and_nobody_drives_out_others() {
+        let root = tempfile::tempdir().unwrap();
+        let [kept, temporary] = ["kept", "tmp"].map(|name| root.path().join(name));
+        for folder in [&kept, &temporary] {
+            std::fs::create_dir(folder).unwrap();
+        }
+        let contexts = Contexts::new(&kept, &temporary);
+        let keep = |key: &str, socket: Option<&str>, size: u64| {
+            let (mut held, _) = contexts.take(&name(key, socket)).unwrap();
+            let size = i64::try_from(size).unwrap();
+            held.complete(&[Stat { path: "f".to_owned(), size, ..Stat::default() }]).unwrap();
+        };
+        keep("ours", None, MOST / 2);
+        for key in ["a", "b", "c"] {
+            keep(key, Some("/a.sock"), OF_ONE / 2 + 1);
+        }
+        let is_kept = |key: &str| kept.join(key).exists();
+        assert_eq!(["ours", "c"].map(is_kept), [true, true]);
+        assert!(!is_kept("a") && !is_kept("b"));
+        let index = kept.join("ours/index");
+        let bytes = std::fs::read(&index).unwrap();
+        std::fs::write(&index, [b"0", &bytes[1..]].concat()).unwrap();
+        assert!(contexts.take(&name("ours", None)).unwrap().1.is_empty());
+        assert_eq!(contexts.take(&name("c", None)).unwrap().1.len(), 1);
+    }
+
     #[test]
     fn what_is_complete_is_kept_and_nobody_else_s_meanwhile() {
         let root = tempfile::tempdir().unwrap();
@@ -141,19 +206,19 @@ mod tests {
             std::fs::create_dir(folder).unwrap();
         }
         let contexts = Contexts::new(&kept, &temporary);
-        let (held, index) = contexts.take("a").unwrap();
+        let (held, index) = contexts.take(&name("a", None)).unwrap();
         assert!(index.is_empty() && held.path().is_dir());
         drop(held);
         assert_eq!(std::fs::read_dir(&kept).unwrap().count(), 0, "it was not complete");
-        let (mut held, _) = contexts.take("a").unwrap();
+        let (mut held, _) = contexts.take(&name("a", None)).unwrap();
         std::fs::write(held.path().join("f"), "1").unwrap();
         held.complete(&[Stat { path: "f".to_owned(), size: 1, ..Stat::default() }]).unwrap();
         drop(held);
-        let (held, index) = contexts.take("a").unwrap();
+        let (held, index) = contexts.take(&name("a", None)).unwrap();
         assert_eq!(index["f"].size, 1);
         assert!(held.path().join("f").is_file());
         // Whoever comes beside has one of his own.
-        let (beside, index) = contexts.take("a").unwrap();
+        let (beside, index) = contexts.take(&name("a", None)).unwrap();
         assert!(index.is_empty() && !beside.path().join("f").exists());
         drop((held, beside));
         assert_eq!(std::fs::read_dir(&temporary).unwrap().count(), 0);

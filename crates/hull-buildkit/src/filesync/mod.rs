@@ -16,8 +16,9 @@ use bollard_buildkit_proto::fsutil::types::packet::PacketType;
 use bollard_buildkit_proto::fsutil::types::{Packet, Stat};
 use hull_build::Failure;
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
+use prost::Message as _;
 
-pub(crate) use kept::Contexts;
+pub(crate) use kept::{Contexts, Name};
 pub(crate) use send::send;
 use tree::Tree;
 
@@ -29,6 +30,9 @@ const AT_ONCE: usize = 128;
 
 /// So many files may be in a folder.
 const MOST: u32 = 10_000_000;
+
+/// So many bytes may be told of all files: a million of them come to half of it.
+const LONGEST: usize = 128 << 20;
 
 /// Which files of which folder.
 #[derive(Clone, Debug, Default)]
@@ -111,7 +115,7 @@ struct Transfer {
 
 impl Transfer {
     fn run(mut self, told: impl Fn(u64)) -> Result<Vec<Stat>, Failure> {
-        let (mut number, mut all_told, mut finished, mut bytes) = (0, false, false, 0);
+        let (mut number, mut all_told, mut finished, mut bytes, mut listing) = (0, false, false, 0, 0);
         loop {
             let packet: Option<Packet> =
                 self.patience.wait(self.receive.next()).map_err(|status| broken(&status))?;
@@ -122,7 +126,14 @@ impl Transfer {
                 };
             };
             match (packet.r#type(), packet.stat) {
-                (PacketType::PacketStat, Some(stat)) if !all_told && number < MOST => {
+                (PacketType::PacketStat, Some(mut stat)) if !all_told && number < MOST => {
+                    tree::trim(&mut stat);
+                    listing += stat.encoded_len();
+                    if listing > LONGEST {
+                        return Err(invalid(
+                            "the names of the files in the build context are too many or too long",
+                        ));
+                    }
                     if self.tree.place(&stat)? {
                         self.queue.push_back((number, stat));
                     }
@@ -163,12 +174,14 @@ impl Transfer {
     fn take(&mut self, number: u32, data: &[u8]) -> Result<(), Failure> {
         use std::io::Write;
         if data.is_empty() {
-            let (stat, file, _) =
+            let (stat, file, came) =
                 self.coming.remove(&number).ok_or_else(|| invalid("contents that nobody asked for"))?;
+            self.tree.came(number as usize, came);
             return self.tree.complete(&stat, &file);
         }
-        let (stat, file, _) =
+        let (stat, file, came) =
             self.coming.get_mut(&number).ok_or_else(|| invalid("contents that nobody asked for"))?;
+        *came += data.len() as u64;
         file.write_all(data).map_err(|error| Failure::system(format_args!("write {}", stat.path), error))
     }
 

@@ -68,6 +68,16 @@ fn mode(go_mode: u32) -> Mode {
     Mode::from_raw_mode(bits)
 }
 
+/// Whether an extended attribute is kept: the others are the client's machine's own.
+fn is_kept(xattr: &str) -> bool {
+    xattr.starts_with("user.") || xattr == "security.capability"
+}
+
+/// Takes away what is not kept of a file's description, however long that is.
+pub(crate) fn trim(stat: &mut Stat) {
+    stat.xattrs.retain(|name, _| is_kept(name));
+}
+
 /// A folder that becomes what its client has.
 pub(crate) struct Tree {
     root: OwnedFd,
@@ -156,12 +166,19 @@ impl Tree {
         openat(folder, name, flags, Mode::empty()).map(File::from).map_err(|errno| writing(&stat.path, errno))
     }
 
+    /// So many bytes came of the file of this number. Where that is not what was told, it was changed since: it counts as
+    /// long as it is, and is asked for the next time.
+    pub(crate) fn came(&mut self, number: usize, bytes: u64) {
+        if let Some(stat) = self.now.get_mut(number) {
+            stat.size = i64::try_from(bytes).unwrap_or(i64::MAX);
+        }
+    }
+
     /// A file's contents are all there.
     pub(crate) fn complete(&self, stat: &Stat, file: &File) -> Result<(), Failure> {
         let fail = |errno| writing(&stat.path, errno);
         for (name, value) in &stat.xattrs {
-            // The others are the client's machine's own.
-            if name.starts_with("user.") || name == "security.capability" {
+            if is_kept(name) {
                 match fsetxattr(file, name.as_str(), value, XattrFlags::empty()) {
                     Ok(()) | Err(Errno::OPNOTSUPP) => {}
                     Err(errno) => return Err(fail(errno)),

@@ -3,7 +3,7 @@
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
 
-use hull_image::{Held, Image, Layer};
+use hull_image::{Held, Image, Layer, Store, Taken};
 use rustix::net::{AddressFamily, SocketFlags, SocketType, socketpair};
 
 use super::view::View;
@@ -129,12 +129,28 @@ impl Step {
     ///
     /// # Errors
     /// The files cannot be read, or the disk fails.
-    pub async fn seal(mut self) -> Result<Option<(Layer, Held)>> {
+    pub async fn seal(self) -> Result<Option<(Layer, Held)>> {
+        self.made_of(|images, key| images.seal(key)).await
+    }
+
+    /// The same, with the layer's digest still to be computed.
+    ///
+    /// # Errors
+    /// As [`Step::seal`].
+    pub async fn take(self) -> Result<Option<Taken>> {
+        self.made_of(|images, key| images.take(key)).await
+    }
+
+    /// Makes something of its files, and removes it.
+    async fn made_of<T: Send + 'static>(
+        mut self,
+        make: impl FnOnce(&Arc<Store>, &str) -> hull_image::Result<T> + Send + 'static,
+    ) -> Result<T> {
         let (engine, container) = (Arc::clone(&self.engine), Arc::clone(&self.container));
         let _transition = container.transition.lock().await;
         container.cleared_at_rest().await;
         let (images, key) = (Arc::clone(&engine.images), container.id.clone());
-        let sealed = tokio::task::spawn_blocking(move || images.seal(&key).map_err(crate::images::error));
+        let sealed = tokio::task::spawn_blocking(move || make(&images, &key).map_err(crate::images::error));
         let sealed = sealed.await.unwrap_or_else(|error| Err(Error::system("make a layer of a step", error)));
         let removed = engine.remove_now(&container, true).await;
         self.gone = removed.is_ok();

@@ -19,6 +19,7 @@ type Chunk = Arc<Vec<u8>>;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Compression {
     None,
+    Bzip2,
     Gzip,
     Zstd,
     Xz,
@@ -31,12 +32,8 @@ impl Compression {
             [0x1f, 0x8b, ..] => Compression::Gzip,
             [0x28, 0xb5, 0x2f, 0xfd, ..] | [0x50..=0x5f, 0x2a, 0x4d, 0x18, ..] => Compression::Zstd,
             [0xfd, b'7', b'z', b'X', b'Z', 0, ..] => Compression::Xz,
-            [b'B', b'Z', b'h', b'1'..=b'9', ..] => {
-                return Err(Error::new(
-                    crate::Kind::NotImplemented,
-                    "the archive is compressed with bzip2, which is not supported: use gzip, zstd or xz",
-                ));
-            }
+            // A block begins behind that, or the end: a text may begin with the rest.
+            [b'B', b'Z', b'h', b'1'..=b'9', 0x31 | 0x17, ..] => Compression::Bzip2,
             _ => Compression::None,
         })
     }
@@ -45,6 +42,7 @@ impl Compression {
     pub(crate) fn decoder<'a>(self, source: impl BufRead + 'a) -> io::Result<Box<dyn Read + 'a>> {
         Ok(match self {
             Compression::None => Box::new(source),
+            Compression::Bzip2 => Box::new(bzip2::bufread::MultiBzDecoder::new(source)),
             Compression::Gzip => Box::new(flate2::bufread::MultiGzDecoder::new(source)),
             Compression::Zstd => Box::new(zstd::stream::read::Decoder::with_buffer(source)?),
             Compression::Xz => {

@@ -7,7 +7,7 @@ use serde::Serialize;
 use sha2::{Digest as _, Sha256};
 
 use super::Store;
-use super::state::base36;
+use super::state::{What, base36};
 use crate::layer::split::assemble;
 use crate::{Digest, Error, Result};
 
@@ -131,8 +131,10 @@ impl Store {
         let database = self.database();
         let rows = database.layers()?;
         checked.layers = rows.len();
-        let known: HashSet<String> =
+        let mut known: HashSet<String> =
             rows.iter().map(|row| base36(row.number)).chain(["0".to_owned()]).collect();
+        // Those whose digest is not known yet have none.
+        known.extend(self.state().layers.values().map(|layer| base36(layer.row.number)));
         for folder in ["layers", "split", "merged"] {
             for name in names(&self.root.join(folder))? {
                 if known.contains(name.trim_end_matches(".kept")) {
@@ -219,6 +221,8 @@ impl Store {
             state
                 .layers
                 .values()
+                // One whose digest is not known yet says nothing of what it should be.
+                .filter(|layer| layer.what == What::Layer)
                 .map(|layer| (layer.row.number, layer.row.diff_id, layer.row.chain_id))
                 .collect()
         };

@@ -20,13 +20,6 @@ pub(super) struct Unpacked<'a> {
     pub(super) passed: Passed<u64>,
 }
 
-impl<'a> Unpacked<'a> {
-    /// One whose parts lie in a temporary folder.
-    pub(super) fn new(store: &'a Store, folder: PathBuf, passed: Passed<u64>) -> Unpacked<'a> {
-        Unpacked { store, folder, passed }
-    }
-}
-
 impl Drop for Unpacked<'_> {
     fn drop(&mut self) {
         self.store.discard(&self.folder);

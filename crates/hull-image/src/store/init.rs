@@ -1,12 +1,13 @@
 //! The init layer: the lowest of every snapshot. It holds empty files and folders where a container gets mounts, so
 //! that mount points are there without being seen as a change. An image's own entries, being above, win.
 
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
 use rustix::fs::{CWD, Mode, OFlags, chmod, mkdirat, openat, symlinkat};
 use rustix::io::Errno;
 
-use super::Store;
+use super::{Image, Store};
 use crate::{Error, Result};
 
 const FOLDERS: &[&str] = &["dev", "dev/pts", "dev/shm", "etc", "proc", "sys"];
@@ -17,6 +18,22 @@ impl Store {
     /// Makes what is not there; it is the same for all containers and never written to.
     pub(super) fn make_init_layer(&self) -> Result<()> {
         fill(&self.init_layer())
+    }
+
+    /// The paths where a snapshot of an image has something only to be mounted on: the image itself has nothing there.
+    ///
+    /// # Errors
+    /// Its layers cannot be read.
+    pub fn mount_points(&self, image: &Image) -> Result<BTreeSet<&'static str>> {
+        let mut points = BTreeSet::new();
+        for path in places() {
+            match self.parts_at(image, path) {
+                Ok(_) => {}
+                Err(error) if error.kind == crate::Kind::NotFound => drop(points.insert(path)),
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(points)
     }
 
     pub(super) fn init_layer(&self) -> PathBuf {

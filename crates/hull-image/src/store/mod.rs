@@ -46,7 +46,7 @@ pub use self::driver::Driver;
 use self::host::Host;
 pub(crate) use self::manifest::diff_ids;
 pub use self::receive::LayerBlob;
-pub use self::seal::Held;
+pub use self::seal::{Held, Taken, Unnamed};
 use self::state::{State, base36};
 pub use self::steps::{Draft, StepUsage};
 use self::trash::Trash;

@@ -7,12 +7,12 @@ use std::sync::Arc;
 
 use super::commit::pack;
 use super::database::LayerRow;
+use super::diff::Changes;
 use super::import::Unpacked;
-use super::state::Base;
+use super::state::{Base, What};
 use super::{Layer, Snapshot, Store};
 use crate::layer::split::SplitWriter;
 use crate::layer::stream::{ChunkReader, Passed, pass_made};
-use crate::layer::unpack::Place;
 use crate::tar::{Kind, Reader, Record};
 use crate::{Digest, Error, Result};
 
@@ -29,6 +29,74 @@ impl Drop for Held {
         if let Err(error) = self.store.collect(self.top) {
             tracing::warn!("{error}; layers that nothing uses stay until the next start");
         }
+    }
+}
+
+/// What was taken of a snapshot.
+#[derive(Debug)]
+pub enum Taken {
+    /// A layer whose digest is not known yet.
+    Unnamed(Unnamed),
+    /// A layer.
+    Layer(Layer, Held),
+}
+
+/// A layer that can be stood on, and whose digest is not known yet. It is known by a name that was drawn, in memory alone: a
+/// daemon that comes later finds its folder without a row, and removes it.
+#[derive(Debug)]
+pub struct Unnamed {
+    store: Arc<Store>,
+    /// As it is called until then.
+    layer: Layer,
+    number: u64,
+    below: Option<Digest>,
+    changes: Changes,
+    held: Held,
+}
+
+impl Unnamed {
+    /// What it is called until its digest is known.
+    pub fn layer(&self) -> &Layer {
+        &self.layer
+    }
+
+    /// Reads it for its digest, and enters it under that. By its former name it is known as long as something uses it so.
+    /// Blocks.
+    ///
+    /// # Errors
+    /// What it stands on has no digest itself, its files cannot be read, or the disk fails.
+    pub fn named(self) -> Result<(Layer, Held)> {
+        let Unnamed { store, layer: unnamed, number, below, changes, held } = self;
+        let below = store.named_below(below)?;
+        let place = store.layer_place(number);
+        let passed = pass_made(|out| pack(&place.tree, &changes, out), |chunks| record(chunks, &place.split));
+        let Passed { diff_id, length, value: size, .. } = passed?;
+        crate::fault::point("seal", "digest known")?;
+        let chain_id = Digest::chain(below, diff_id);
+        let database = store.database();
+        let known = store.state().layers.contains_key(&chain_id);
+        if !known {
+            let unsynced = Some(store.boot.clone());
+            let row =
+                LayerRow { number, chain_id, diff_id, parent: below, size, archive_size: length, unsynced };
+            database.put_layer(&row)?;
+            store.state_mut().add_layer(row);
+            store.sync_behind(vec![number]);
+        }
+        {
+            let mut state = store.state_mut();
+            if let Some(layer) = state.layers.get_mut(&unnamed.chain_id) {
+                layer.what = What::Named { chain_id, has_files: known };
+            }
+            // The name stands on what it is a name of, and whoever asked holds that too.
+            if let Some(layer) = state.layers.get_mut(&chain_id) {
+                layer.users += 2;
+            }
+        }
+        drop(database);
+        drop(held);
+        let held = Held { store, top: chain_id };
+        Ok((Layer { chain_id, diff_id, size }, held))
     }
 }
 
@@ -50,6 +118,19 @@ impl Store {
     /// # Errors
     /// Its files cannot be read, or the disk fails; nothing is left then.
     pub fn seal(self: &Arc<Self>, key: &str) -> Result<Option<(Layer, Held)>> {
+        match self.take(key)? {
+            None => Ok(None),
+            Some(Taken::Unnamed(unnamed)) => unnamed.named().map(Some),
+            Some(Taken::Layer(layer, held)) => Ok(Some((layer, held))),
+        }
+    }
+
+    /// The same without reading the files for their digest: they are moved to their place, and can be stood on at once. None
+    /// where nothing was changed.
+    ///
+    /// # Errors
+    /// As [`Store::seal`].
+    pub fn take(self: &Arc<Self>, key: &str) -> Result<Option<Taken>> {
         let changes = self.raw_changes(key)?;
         if changes.is_empty() {
             return Ok(None);
@@ -68,20 +149,37 @@ impl Store {
         if is_whole {
             // What was changed lies among all the rest.
             let unpacked = self.unpack_from(|out| pack(&upper, &changes, out))?;
-            return self.enter_layer(&unpacked, below).map(Some);
+            let below = self.named_below(below)?;
+            return self.enter_layer(&unpacked, below).map(|(layer, held)| Some(Taken::Layer(layer, held)));
         }
-        let folder = self.temporary()?;
-        let place = Place::beneath(&folder);
-        let passed = pass_made(|out| pack(&upper, &changes, out), |chunks| record(chunks, &place.split));
-        let passed = match passed.and_then(|passed| moved(&upper, &place.tree).map(|()| passed)) {
-            Ok(passed) => passed,
-            Err(error) => {
-                self.discard(&folder);
-                return Err(error);
+        let number = self.next_number();
+        // Nobody guesses it, or an image could be made to stand on it.
+        let drawn = Path::new("/proc/sys/kernel/random/uuid");
+        let drawn = std::fs::read(drawn).map_err(|error| Error::file("read", drawn, error))?;
+        let diff_id = Digest::of(&drawn);
+        let chain_id = Digest::chain(below, diff_id);
+        let place = self.layer_place(number);
+        let row =
+            LayerRow { number, chain_id, diff_id, parent: below, size: 0, archive_size: 0, unsynced: None };
+        {
+            // Whoever looks for folders without rows holds the database.
+            let _database = self.database();
+            moved(&upper, &place.tree)?;
+            let mut state = self.state_mut();
+            state.add_layer(row);
+            if let Some(layer) = state.layers.get_mut(&chain_id) {
+                layer.what = What::Unnamed;
             }
-        };
-        let unpacked = Unpacked::new(self, folder, passed);
-        self.enter_layer(&unpacked, below).map(Some)
+        }
+        let held = self.hold(chain_id)?;
+        let layer = Layer { chain_id, diff_id, size: 0 };
+        Ok(Some(Taken::Unnamed(Unnamed { store: Arc::clone(self), layer, number, below, changes, held })))
+    }
+
+    /// What a layer stands on, by its digest.
+    fn named_below(&self, below: Option<Digest>) -> Result<Option<Digest>> {
+        let unnamed = || Error::conflict("the layer below has no digest yet");
+        below.map(|below| self.state().named(below).ok_or_else(unnamed)).transpose()
     }
 
     /// Gives a layer its place above another, and its row.

@@ -14,6 +14,24 @@ use crate::{Digest, Error, ImageConfig, ImageId, Result};
 pub(super) struct LayerState {
     pub(super) row: LayerRow,
     pub(super) users: usize,
+    pub(super) what: What,
+}
+
+/// What an entry of the layers is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum What {
+    /// A layer, with a row in the database.
+    Layer,
+    /// One whose digest is not known yet: its files are at their place, its name is drawn, and it has no row.
+    Unnamed,
+    /// One that had such a name, as long as something uses it by that: the layer that it is. Its files are that one's, or its
+    /// own where that one was here before.
+    Named {
+        /// Its chain id.
+        chain_id: Digest,
+        /// Its files go with it.
+        has_files: bool,
+    },
 }
 
 /// What a snapshot stands on.
@@ -45,7 +63,16 @@ impl State {
         if let Some(parent) = row.parent.and_then(|parent| self.layers.get_mut(&parent)) {
             parent.users += 1;
         }
-        self.layers.insert(row.chain_id, LayerState { row, users: 0 });
+        self.layers.insert(row.chain_id, LayerState { row, users: 0, what: What::Layer });
+    }
+
+    /// The chain id of a layer, where a drawn name stands for it; none where that has none yet.
+    pub(super) fn named(&self, chain_id: Digest) -> Option<Digest> {
+        match self.layers.get(&chain_id).map(|layer| layer.what) {
+            Some(What::Unnamed) => None,
+            Some(What::Named { chain_id, .. }) => Some(chain_id),
+            Some(What::Layer) | None => Some(chain_id),
+        }
     }
 
     /// The layers of these diff ids, where all are known.
@@ -149,17 +176,26 @@ impl State {
     /// Takes out a layer that nothing uses, then those below that nothing uses any more; uppermost first.
     pub(super) fn take_unused(&mut self, chain_id: Digest) -> Vec<LayerRow> {
         let mut unused = Vec::new();
-        let mut next = Some(chain_id);
-        while let Some(chain_id) = next {
+        let mut next = vec![chain_id];
+        while let Some(chain_id) = next.pop() {
             if self.layers.get(&chain_id).is_none_or(|layer| layer.users > 0) {
-                break;
+                continue;
             }
-            let Some(layer) = self.layers.remove(&chain_id) else { break };
-            next = layer.row.parent;
-            if let Some(parent) = next {
-                self.release(&parent);
+            let Some(layer) = self.layers.remove(&chain_id) else { continue };
+            let mut below = layer.row.parent;
+            let mut has_files = true;
+            if let What::Named { chain_id, has_files: own } = layer.what {
+                has_files = own;
+                // It stands on what it is, and on what that stands on.
+                next.extend(below);
+                below.iter().for_each(|below| self.release(below));
+                below = Some(chain_id);
             }
-            unused.push(layer.row);
+            below.iter().for_each(|below| self.release(below));
+            next.extend(below);
+            if has_files {
+                unused.push(layer.row);
+            }
         }
         unused
     }
