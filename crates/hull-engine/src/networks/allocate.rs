@@ -10,7 +10,7 @@ use hull_network::dns::Sockets;
 use hull_network::{Endpoint, Published, dns, mac_of};
 use hull_runtime::protocol::Relay;
 
-use super::{Attachment, Entry, Inner, Network, Networks, create, endpoint, names, ports};
+use super::{Attachment, Entry, Inner, Network, Networks, endpoint, names, plan, ports};
 use crate::container::random_id;
 use crate::model::{EndpointSettings, PortBinding};
 use crate::{Error, Result};
@@ -74,7 +74,7 @@ pub(super) enum Answering {
 #[derive(Clone, Debug)]
 pub(super) struct Leg {
     pub(super) network: Arc<Network>,
-    pub(super) bridge: Option<Arc<create::Plan>>,
+    pub(super) bridge: Option<Arc<plan::Plan>>,
     pub(super) endpoint_id: String,
     pub(super) interface: String,
     pub(super) mac: [u8; 6],

@@ -7,7 +7,8 @@ use hull_network::Subnet;
 use hull_network::ipam::Pool;
 
 use super::Inner;
-use super::create::{self, Ipam, IpamConfig, Network, ROUTER4, ROUTER6, option};
+use super::create::{self, Ipam, IpamConfig, Network, ROUTER4, ROUTER6};
+use super::plan::option;
 use crate::config::{DaemonConfig, DefaultBridge, DefaultNetwork};
 use crate::database::Table;
 use crate::{Error, Result};

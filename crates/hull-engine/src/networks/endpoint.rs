@@ -2,7 +2,8 @@
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
-use super::create::{Network, interface_name};
+use super::create::Network;
+use super::plan::interface_name;
 use crate::model::EndpointSettings;
 use crate::{Error, Kind, Result};
 

@@ -27,6 +27,7 @@ mod files;
 mod live;
 mod names;
 mod place;
+mod plan;
 mod ports;
 #[cfg(test)]
 mod tests;
@@ -102,7 +103,7 @@ struct State {
 struct Entry {
     network: Arc<Network>,
     /// None: `host` and `none` have no bridge and no addresses.
-    bridge: Option<Arc<create::Plan>>,
+    bridge: Option<Arc<plan::Plan>>,
     pool4: Option<Pool>,
     pool6: Option<Pool>,
     /// By the container's id.
@@ -271,7 +272,7 @@ impl Networks {
         // The row first: a bridge without a row is removed when the daemon starts.
         self.inner.database.delete(Table::Networks, &network.id)?;
         if !network.config_only {
-            let plan = create::plan(&network)?;
+            let plan = plan::plan(&network)?;
             self.inner.fabric.remove_bridge(&plan.bridge.name)?;
         }
         self.inner.publish("destroy", &network);
@@ -372,7 +373,7 @@ impl Inner {
 
     /// Makes the kernel have the bridges of all networks, and no others of this instance.
     fn ensure_bridges(&self) -> Result<()> {
-        let plans: Vec<Arc<create::Plan>> =
+        let plans: Vec<Arc<plan::Plan>> =
             self.state().by_id.values().filter_map(|entry| entry.bridge.clone()).collect();
         for name in self.fabric.bridges()? {
             if !plans.iter().any(|plan| plan.bridge.name == name) {
@@ -388,7 +389,7 @@ impl Inner {
         if network.config_only {
             return self.database.put(Table::Networks, &network.id, network);
         }
-        let plan = create::plan(network)?;
+        let plan = plan::plan(network)?;
         self.fabric.ensure_bridge(&plan.bridge)?;
         self.database.put(Table::Networks, &network.id, network).inspect_err(|_| {
             if let Err(error) = self.fabric.remove_bridge(&plan.bridge.name) {
@@ -423,7 +424,7 @@ impl State {
         let (mut pool4, mut pool6) = (None, None);
         let bridge = match network.driver.as_str() {
             "bridge" => {
-                let mut plan = create::plan(&network)?;
+                let mut plan = plan::plan(&network)?;
                 (pool4, pool6) = (plan.pool4.take(), plan.pool6.take());
                 Some(Arc::new(plan))
             }
@@ -473,7 +474,7 @@ impl State {
         if network.config_only {
             return Ok(());
         }
-        let name = create::plan(network)?.bridge.name;
+        let name = plan::plan(network)?.bridge.name;
         let has = |entry: &&Entry| entry.bridge.as_deref().is_some_and(|plan| plan.bridge.name == name);
         match self.by_id.values().find(has) {
             None => Ok(()),

@@ -1,0 +1,221 @@
+//! What the kernel is to make of a network: its bridge by the options, and the addresses that it gives.
+
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+
+use hull_network::Bridge;
+use hull_network::ipam::Pool;
+
+use super::create::{Network, ROUTER4, ROUTER6, pool};
+use crate::{Error, Result};
+
+/// The options that the bridge driver knows.
+pub(super) mod option {
+    pub(in crate::networks) const NAME: &str = "com.docker.network.bridge.name";
+    pub(in crate::networks) const MASQUERADE: &str = "com.docker.network.bridge.enable_ip_masquerade";
+    pub(in crate::networks) const ICC: &str = "com.docker.network.bridge.enable_icc";
+    pub(in crate::networks) const HOST_BINDING: &str = "com.docker.network.bridge.host_binding_ipv4";
+    pub(in crate::networks) const DEFAULT_BRIDGE: &str = "com.docker.network.bridge.default_bridge";
+    pub(in crate::networks) const MTU: &str = "com.docker.network.driver.mtu";
+    /// What begins so is meant for the driver.
+    pub(in crate::networks) const OWN: &str = "com.docker.network.";
+    pub(in crate::networks) const PREFIX: &str = "com.docker.network.container_iface_prefix";
+    pub(in crate::networks) const INHIBIT4: &str = "com.docker.network.bridge.inhibit_ipv4";
+    pub(in crate::networks) const MODE4: &str = "com.docker.network.bridge.gateway_mode_ipv4";
+    pub(in crate::networks) const MODE6: &str = "com.docker.network.bridge.gateway_mode_ipv6";
+    pub(in crate::networks) const ENABLE4: &str = "com.docker.network.enable_ipv4";
+    pub(in crate::networks) const ENABLE6: &str = "com.docker.network.enable_ipv6";
+}
+
+/// What the kernel is to make of a network, and the addresses that it gives.
+#[derive(Debug)]
+pub(super) struct Plan {
+    pub(super) bridge: Bridge,
+    pub(super) host_binding: Option<Ipv4Addr>,
+    /// The routers that containers use; without one, the bridge.
+    pub(super) router4: Option<Ipv4Addr>,
+    pub(super) router6: Option<Ipv6Addr>,
+    /// `eth`, as in `eth0`.
+    pub(super) interface_prefix: String,
+    pub(super) pool4: Option<Pool>,
+    pub(super) pool6: Option<Pool>,
+}
+
+/// What the kernel is to make of a network.
+///
+/// # Errors
+/// An option that is not known, or not as it should be.
+pub(super) fn plan(network: &Network) -> Result<Plan> {
+    let mut bridge = Bridge {
+        name: format!("br-{}", &network.id[..12]),
+        internal: network.internal,
+        inter_container: true,
+        masquerade: !network.internal,
+        ..Bridge::default()
+    };
+    let mut host_binding = None;
+    let mut interface_prefix = "eth".to_owned();
+    for (name, value) in &network.options {
+        let invalid = || invalid_option(name, value);
+        match name.as_str() {
+            option::NAME if interface_name(value) => bridge.name.clone_from(value),
+            option::PREFIX if interface_name(value) && value.len() <= 12 => {
+                interface_prefix.clone_from(value)
+            }
+            option::NAME | option::PREFIX => return Err(invalid()),
+            option::MASQUERADE => {
+                bridge.masquerade = boolean(value).ok_or_else(invalid)? && !network.internal
+            }
+            option::ICC => bridge.inter_container = boolean(value).ok_or_else(invalid)?,
+            option::HOST_BINDING => {
+                let address: Ipv4Addr = value.parse().map_err(|_| invalid())?;
+                host_binding = Some(address).filter(|address| !address.is_unspecified());
+            }
+            option::MTU => {
+                let mtu: u32 = value.parse().map_err(|_| invalid())?;
+                bridge.mtu = Some(mtu).filter(|mtu| *mtu != 0);
+                if bridge.mtu.is_some_and(|mtu| !(68..=65535).contains(&mtu)) {
+                    return Err(invalid());
+                }
+            }
+            option::INHIBIT4 => bridge.without_address4 |= boolean(value).ok_or_else(invalid)?,
+            option::MODE4 => {
+                let mode = GatewayMode::of(name, value, network.internal)?;
+                bridge.without_address4 |= mode == GatewayMode::Isolated;
+                bridge.open4 = mode == GatewayMode::Unprotected;
+            }
+            option::MODE6 => {
+                let mode = GatewayMode::of(name, value, network.internal)?;
+                bridge.without_address6 |= mode == GatewayMode::Isolated;
+                bridge.open6 = mode == GatewayMode::Unprotected;
+            }
+            // Read when the network was made.
+            option::ENABLE4 | option::ENABLE6 => {}
+            // What inspect shows of the default network; a client may hand it back.
+            option::DEFAULT_BRIDGE if network.name == "bridge" => {}
+            other if other.starts_with(option::OWN) => {
+                return Err(Error::unsupported(format_args!("the network option {other}")));
+            }
+            // Another program's note, kept and shown; the answer to its creation says so.
+            _ => {}
+        }
+    }
+    let (mut pool4, mut pool6) = (None, None);
+    let (mut router4, mut router6) = (None, None);
+    for config in &network.ipam.config {
+        let pool = pool(config)?;
+        for (name, address) in &config.auxiliary_addresses {
+            match (name.as_str(), address.parse()) {
+                (ROUTER4, Ok(IpAddr::V4(address))) => router4 = Some(address),
+                (ROUTER6, Ok(IpAddr::V6(address))) => router6 = Some(address),
+                _ => {}
+            }
+        }
+        let subnet = pool.subnet();
+        bridge.subnets.push(subnet);
+        match config.gateway.parse() {
+            Ok(IpAddr::V4(gateway)) => {
+                (bridge.gateway4, pool4) = (Some((gateway, subnet.prefix())), Some(pool))
+            }
+            Ok(IpAddr::V6(gateway)) => {
+                (bridge.gateway6, pool6) = (Some((gateway, subnet.prefix())), Some(pool))
+            }
+            Err(_) => return Err(Error::invalid(format!("invalid gateway {:?}", config.gateway))),
+        }
+    }
+    Ok(Plan { bridge, host_binding, router4, router6, interface_prefix, pool4, pool6 })
+}
+
+pub(super) fn invalid_option(name: &str, value: &str) -> Error {
+    Error::invalid(format!("invalid value {value:?} of the network option {name}"))
+}
+
+/// How a bridge stands between its containers and the rest, for one family of addresses.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum GatewayMode {
+    /// Ports are published; nothing else comes in.
+    Nat,
+    /// Ports are published, and whoever has a route reaches all others too.
+    Unprotected,
+    /// The bridge has no address: the containers reach each other and nobody else, the host neither.
+    Isolated,
+}
+
+impl GatewayMode {
+    fn of(name: &str, value: &str, internal: bool) -> Result<GatewayMode> {
+        match value {
+            "" | "nat" => Ok(GatewayMode::Nat),
+            "nat-unprotected" => Ok(GatewayMode::Unprotected),
+            "isolated" if internal => Ok(GatewayMode::Isolated),
+            "isolated" => Err(Error::invalid(format!(
+                "invalid value \"isolated\" of the network option {name}: gateway mode 'isolated' can only be used with an \
+                 internal network"
+            ))),
+            "routed" => Err(Error::unsupported(format_args!("the network option {name}=routed"))),
+            _ => Err(invalid_option(name, value)),
+        }
+    }
+}
+
+/// Go's `strconv.ParseBool`.
+pub(super) fn boolean(text: &str) -> Option<bool> {
+    match text {
+        "1" | "t" | "T" | "TRUE" | "true" | "True" => Some(true),
+        "0" | "f" | "F" | "FALSE" | "false" | "False" => Some(false),
+        _ => None,
+    }
+}
+
+/// Whether the kernel would take it as an interface's name.
+pub(super) fn interface_name(name: &str) -> bool {
+    let fine = |byte: u8| byte.is_ascii_graphic() && !b"/:%".contains(&byte);
+    (1..=15).contains(&name.len()) && name != "." && name != ".." && name.bytes().all(fine)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use hull_network::ipam::Pools;
+
+    use super::*;
+    use crate::Kind;
+    use crate::networks::create::NetworkCreate;
+
+    fn complete(body: serde_json::Value, used: &[&str]) -> Result<Network> {
+        let body: NetworkCreate = serde_json::from_value(body).unwrap();
+        let used: Vec<hull_network::Subnet> = used.iter().map(|text| text.parse().unwrap()).collect();
+        body.complete("a".repeat(64), "now".into(), &Pools::docker(), &used, &[])
+    }
+
+    #[test]
+    fn an_option_that_is_not_known_is_refused_by_name() {
+        let mut network = complete(serde_json::json!({"Name": "n"}), &[]).unwrap();
+        network.options.insert("com.docker.network.bridge.gateway_mode_ipv4".into(), "routed".into());
+        assert_eq!(plan(&network).unwrap_err().kind, Kind::NotImplemented);
+        network.options.insert("com.docker.network.bridge.gateway_mode_ipv4".into(), "bogus".into());
+        assert!(plan(&network).unwrap_err().message.contains("gateway_mode_ipv4"));
+        network.options = BTreeMap::from([("com.docker.network.bridge.name".into(), "a/b".into())]);
+        assert_eq!(plan(&network).unwrap_err().kind, Kind::InvalidParameter);
+    }
+
+    #[test]
+    fn the_gateway_stands_as_its_options_say() {
+        let planned = |internal: bool, options: &[(&str, &str)]| {
+            let options: BTreeMap<&str, &str> = options.iter().copied().collect();
+            let body = serde_json::json!({"Name": "n", "Internal": internal, "Options": options});
+            complete(body, &[]).and_then(|network| plan(&network)).map(|plan| plan.bridge)
+        };
+        const MODE: &str = "com.docker.network.bridge.gateway_mode_ipv4";
+        let nat = planned(false, &[(MODE, "nat")]).unwrap();
+        assert!(!nat.without_address4 && !nat.open4);
+        assert!(planned(false, &[(MODE, "nat-unprotected")]).unwrap().open4);
+        assert!(planned(true, &[(MODE, "isolated")]).unwrap().without_address4);
+        assert_eq!(planned(false, &[(MODE, "isolated")]).unwrap_err().kind, Kind::InvalidParameter);
+        assert!(planned(false, &[("com.docker.network.bridge.inhibit_ipv4", "1")]).unwrap().without_address4);
+        let six = planned(false, &[("com.docker.network.enable_ipv6", "true")]).unwrap();
+        assert!(six.gateway4.is_some() && six.gateway6.is_some());
+        let without =
+            [("com.docker.network.enable_ipv6", "true"), ("com.docker.network.enable_ipv4", "false")];
+        assert!(planned(false, &without).unwrap().gateway4.is_none());
+    }
+}
