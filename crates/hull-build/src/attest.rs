@@ -2,6 +2,7 @@
 
 mod packages;
 mod rpm;
+mod sqlite;
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, PoisonError};

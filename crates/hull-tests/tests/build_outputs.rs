@@ -205,7 +205,8 @@ fn attestations_lie_beside_what_is_pushed() {
     let daemon = Daemon::start();
     daemon.session(
         r#"
-        $ mkdir ctx; printf 'Package: bash\nStatus: install ok installed\nVersion: 5.2-1\nArchitecture: amd64\n' >ctx/status; printf 'FROM busybox\nARG A\nRUN --mount=type=secret,id=s true\nCOPY status /var/lib/dpkg/status\n' >ctx/Dockerfile; echo hush >s
+        $ mkdir ctx; printf 'Package: bash\nStatus: install ok installed\nVersion: 5.2-1\nArchitecture: amd64\n' >ctx/status; printf 'FROM busybox\nARG A\nRUN --mount=type=secret,id=s mkdir -p /var/lib/rpm && ln -s /of/rpm /var/lib/rpm/rpmdb.sqlite\nCOPY status /var/lib/dpkg/status\nCOPY rpm /of/rpm\n' >ctx/Dockerfile; echo hush >s
+        $ python3 -c 'import sqlite3, struct; h = struct.pack(">18I", 4, 17, 1000, 6, 0, 1, 1001, 6, 4, 1, 1002, 6, 8, 1, 1022, 6, 10, 1) + b"zsh\x005.9\x001\x00x86_64\x00"; c = sqlite3.connect("ctx/rpm"); c.execute("CREATE TABLE Packages (hnum INTEGER PRIMARY KEY, blob BLOB NOT NULL)"); c.execute("INSERT INTO Packages (blob) VALUES (?)", (h,)); c.commit()'
         $ hull build -q --push -t 127.0.0.1:15210/a:1 --provenance=mode=max --sbom --annotation index:k=v --build-arg A=value --secret id=s,src=s --metadata-file m.json ctx >/dev/null
         $ hull rmi -f 127.0.0.1:15210/a:1 >/dev/null; hull run --rm 127.0.0.1:15210/a:1 cat /var/lib/dpkg/status 2>/dev/null | head -1
         Package: bash
@@ -231,6 +232,8 @@ fn attestations_lie_beside_what_is_pushed() {
     let (sbom, provenance) = (blob(0), blob(1));
     assert_eq!(sbom["predicateType"], "https://spdx.dev/Document");
     assert_eq!(sbom["predicate"]["packages"][0]["name"], "bash");
+    // Beneath a link that leads nowhere but in the image.
+    assert_eq!(sbom["predicate"]["packages"][1]["name"], "zsh");
     let hex = image["digest"].as_str().expect("a digest").trim_start_matches("sha256:");
     assert_eq!(sbom["subject"][0]["digest"]["sha256"], hex);
     assert_eq!(provenance["predicateType"], "https://slsa.dev/provenance/v1");

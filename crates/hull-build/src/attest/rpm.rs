@@ -1,17 +1,10 @@
 //! rpm's list of packages: a database of SQLite with a header for each. Both are an image's, and so an attacker's.
 
 use std::fs::File;
-use std::os::fd::AsRawFd;
-
-use rusqlite::{Connection, OpenFlags};
 
 use super::packages::Package;
+use super::sqlite::{Database, Value};
 use crate::failure::{Failure, Result};
-
-/// The longest header that is read, in bytes; those of packages with many files have some megabytes.
-const HEADER_LIMIT: i64 = 16 << 20;
-/// The longest database.
-const DATABASE_LIMIT: u64 = 1 << 30;
 
 /// What of a header is wanted, by rpm's numbers for it.
 const NAME: u32 = 1000;
@@ -21,38 +14,20 @@ const EPOCH: u32 = 1003;
 const LICENCE: u32 = 1014;
 const ARCHITECTURE: u32 = 1022;
 
-/// Reads the packages of a database, `most` of them. Whatever is in it is only read: the file stays as it is.
+/// Reads the packages of a database, `most` of them and one more.
 pub(super) fn packages(file: &File, distribution: &(String, String), most: usize) -> Result<Vec<Package>> {
-    let failed = |error: rusqlite::Error| Failure::invalid(format!("--sbom: read rpm's database: {error}"));
-    let length = file.metadata().map_err(|error| Failure::system("read rpm's database", error))?.len();
-    if length > DATABASE_LIMIT {
-        return Err(Failure::invalid(format!(
-            "--sbom: rpm's database is longer than {DATABASE_LIMIT} bytes"
-        )));
-    }
-    // Nobody writes it meanwhile, so nothing beside it (a journal of whoever's) is looked at.
-    let path = format!("file:/proc/self/fd/{}?mode=ro&immutable=1", file.as_raw_fd());
-    let flags =
-        OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_URI | OpenFlags::SQLITE_OPEN_NO_MUTEX;
-    let database = Connection::open_with_flags(path, flags).map_err(failed)?;
-    database.execute_batch("PRAGMA trusted_schema = OFF; PRAGMA cell_size_check = ON;").map_err(failed)?;
-    // A view of that name could compute for ever.
-    let kind: String = database
-        .query_row("SELECT type FROM sqlite_schema WHERE name = 'Packages'", [], |row| row.get(0))
-        .map_err(failed)?;
-    if kind != "table" {
-        return Err(Failure::invalid("--sbom: rpm's database has no table of packages"));
-    }
-    let mut query = database
-        .prepare("SELECT blob FROM Packages WHERE typeof(blob) = 'blob' AND length(blob) <= ?1 LIMIT ?2")
-        .map_err(failed)?;
-    let limit = i64::try_from(most).unwrap_or(i64::MAX).saturating_add(1);
-    let mut rows = query.query([HEADER_LIMIT, limit]).map_err(failed)?;
     let mut packages = Vec::new();
-    while let Some(row) = rows.next().map_err(failed)? {
-        let header = row.get_ref(0).map_err(failed)?;
-        packages.extend(header.as_blob().ok().and_then(|header| package(header, distribution)));
-    }
+    let read = Database::of(file).and_then(|mut database| {
+        database.rows_of("Packages", |row| {
+            // Its number is the row's, and so not among its values.
+            let [_, Value::Bytes(header)] = row else {
+                return Err("its table Packages is not as rpm has it".to_owned());
+            };
+            packages.extend(package(header, distribution));
+            Ok(packages.len() <= most)
+        })
+    });
+    read.map_err(|why| Failure::invalid(format!("--sbom: rpm's database cannot be read: {why}")))?;
     Ok(packages)
 }
 
@@ -115,6 +90,8 @@ fn number(bytes: &[u8], at: usize) -> Option<u32> {
 
 #[cfg(test)]
 pub(super) mod tests {
+    use rusqlite::Connection;
+
     use super::*;
 
     fn header(tags: &[(u32, u32, &[u8])]) -> Vec<u8> {
