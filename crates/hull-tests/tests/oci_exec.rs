@@ -360,6 +360,33 @@ fn a_pidfd_goes_to_its_socket() {
 }
 
 #[test]
+fn annotations_of_crun_s_are_heeded_where_that_is_asked_for_alone() {
+    let oci = Oci::new();
+    if !oci.is_hull() {
+        return;
+    }
+    let mut config = oci.config(&["true"]);
+    config["annotations"] = json!({
+        "run.oci.pidfd_receiver": "/no/such/socket",
+        "run.oci.seccomp.receiver": "relative",
+        "run.oci.timens_offset": "never",
+    });
+    assert_eq!(oci.prints(&config), "", "runc knows none of them");
+    oci.fails(&["--crun-annotations", "run", "c"], "run.oci.seccomp.receiver=relative");
+    config["annotations"] = json!({ "run.oci.pidfd_receiver": "/no/such/socket" });
+    oci.configure(&config);
+    for (name, heeds) in [("runc", false), ("crun", true)] {
+        let link = oci.dir().join(name);
+        std::os::unix::fs::symlink(oci.program(), &link).expect("a link");
+        let mut command = Command::new(&link);
+        command.arg("--root").arg(oci.root()).args(["run", "--bundle"]).arg(oci.bundle()).arg("c");
+        let output = oci.finish(command);
+        assert_eq!(output.stderr.contains("/no/such/socket"), heeds, "{name}: {output:?}");
+        assert_eq!(output.status != 0, heeds, "{name}: {output:?}");
+    }
+}
+
+#[test]
 fn a_capability_that_nobody_knows_is_left_out() {
     let oci = sleeping();
     let output = oci.call(&["exec", "--cap", "CAP_SYS_TIME", "--cap", "CAP_NONSENSE", "c", "echo", "runs"]);

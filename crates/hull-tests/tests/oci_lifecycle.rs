@@ -458,8 +458,11 @@ fn what_cannot_be_read_is_told_beside_the_list() {
     let damaged = oci.root().join("damaged");
     if oci.is_hull() {
         fs::write(&damaged, "{").expect("a file");
-        // One that is being made just now.
-        fs::write(oci.root().join("unfinished"), "0000000002 - -\n{}").expect("a file");
+        // One that is being made just now, seen with as much as its maker has written.
+        fs::write(oci.root().join("unfinished"), "0000002000 - -\n{}").expect("a file");
+        let folder = oci.root().join("folder");
+        fs::create_dir(&folder).expect("a folder");
+        fs::write(folder.join("state.json"), "{}").expect("a file");
     } else {
         fs::create_dir_all(&damaged).expect("a folder");
         fs::write(damaged.join("state.json"), "{").expect("a file");
@@ -469,6 +472,16 @@ fn what_cannot_be_read_is_told_beside_the_list() {
     assert!(output.stderr.contains("damaged"), "{output:?}");
     if oci.is_hull() {
         assert!(!output.stderr.contains("unfinished"), "{output:?}");
+        assert!(output.stderr.contains("/folder: it is a folder, as an earlier build"), "{output:?}");
+        oci.ok(&["delete", "--force", "unfinished"]);
+        oci.ok(&["delete", "--force", "c"]);
+        oci.ok(&["run", "--detach", "unfinished"]);
+        oci.ok(&["delete", "--force", "unfinished"]);
+        // What it may have running is not for this build to lose sight of.
+        for words in [&["state"][..], &["delete", "--force"], &["create"], &["kill"]] {
+            oci.fails(&[words, &["folder"]].concat(), "it is a folder, as an earlier build");
+        }
+        assert!(oci.root().join("folder/state.json").exists());
     }
     fs::remove_file(&damaged).or_else(|_| fs::remove_dir_all(&damaged)).expect("it goes");
 }

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use oci_spec::runtime::{Capability, LinuxIdMapping, LinuxNamespaceType, Mount, Process, Spec};
 use serde_json::Value;
 
-use super::crun;
+use super::{Create, crun};
 use crate::error::Context;
 use crate::{Error, Result, container};
 
@@ -17,11 +17,14 @@ pub(super) struct Config {
     pub(super) bundle: PathBuf,
     /// What it asks for and does not get.
     pub(super) warnings: Vec<String>,
+    /// A socket that gets a pidfd of the first process, by an annotation of crun's.
+    pub(super) pidfd_receiver: Option<PathBuf>,
 }
 
 /// Reads `config.json` of a bundle, or the file that stands for it.
-pub(super) fn read(bundle: &Path, config: Option<&Path>) -> Result<Config> {
-    let path = config.map_or_else(|| bundle.join("config.json"), Path::to_path_buf);
+pub(super) fn read(create: &Create) -> Result<Config> {
+    let Create { bundle, config, crun_annotations, .. } = create;
+    let path = config.as_deref().map_or_else(|| bundle.join("config.json"), Path::to_path_buf);
     let doing = || format!("read the configuration {}", path.display());
     let text = match std::fs::read(&path) {
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
@@ -39,7 +42,9 @@ pub(super) fn read(bundle: &Path, config: Option<&Path>) -> Result<Config> {
     warnings.extend(from_the_root(&mut spec));
     let bundle = std::fs::canonicalize(bundle).context(doing)?;
     let of_file = |error: Error| Error { doing: format!("{}: {}", doing(), error.doing), ..error };
-    crun::read_words(&mut spec).map_err(of_file)?;
+    crun::read_mappings(&mut spec).map_err(of_file)?;
+    let pidfd_receiver =
+        if *crun_annotations { crun::read_annotations(&mut spec).map_err(of_file)? } else { None };
     warnings.extend(without_words_of_no_bind(&mut spec));
     check(&spec).map_err(of_file)?;
     if let Some(root) = spec.root_mut() {
@@ -54,7 +59,7 @@ pub(super) fn read(bundle: &Path, config: Option<&Path>) -> Result<Config> {
             mount.set_source(Some(source));
         }
     }
-    Ok(Config { spec, text, bundle, warnings })
+    Ok(Config { spec, text, bundle, warnings, pidfd_receiver })
 }
 
 /// Relative destinations, which older tools write, are from the root: the specification has it so. Returns the warnings.

@@ -13,7 +13,7 @@ use super::file::NewFile;
 use super::state::{self, Record};
 use super::watch::{self, Watched};
 use super::{Container, Runtime};
-use super::{crun, intel_rdt, net_devices};
+use super::{intel_rdt, net_devices};
 use crate::cgroup::Cgroup;
 use crate::container::{Child, Held, Hold, Root, Start, Step, Streams, hooks};
 use crate::error::Context;
@@ -34,6 +34,8 @@ pub struct Create {
     pub pid_file: Option<PathBuf>,
     /// A socket that gets a pidfd of the first process.
     pub pidfd_socket: Option<PathBuf>,
+    /// Whether the configuration's annotations mean what they mean to crun.
+    pub crun_annotations: bool,
     /// How many of the caller's descriptors, from 3 on, the command gets.
     pub preserve_fds: u32,
     /// Whether the container may do without a cgroup where the caller may make none; none: unless that is root.
@@ -89,8 +91,7 @@ impl Runtime {
     /// # Errors
     /// The configuration is not valid or asks for what this machine has not; there is a container of that id.
     pub fn create(&self, id: &str, create: &Create) -> Result<Created> {
-        let Config { mut spec, text, bundle, warnings: mut said } =
-            config::read(&create.bundle, create.config.as_deref())?;
+        let Config { mut spec, text, bundle, warnings: mut said, pidfd_receiver } = config::read(create)?;
         let wants_terminal = spec.process().as_ref().and_then(|process| process.terminal()) == Some(true);
         check_console(wants_terminal, create.console.as_ref())?;
         if create.starts && !watch::is_enough(&spec) {
@@ -122,7 +123,8 @@ impl Runtime {
             }
             begun => begun?,
         };
-        let mut making = Making { spec: &spec, hold: &hold, create, warnings: Vec::new(), hooked: false };
+        let mut making =
+            Making { spec: &spec, hold: &hold, create, pidfd_receiver, warnings: Vec::new(), hooked: false };
         if cgroup.is_made() {
             file.makes_cgroup()?;
         }
@@ -253,6 +255,8 @@ struct Making<'c> {
     spec: &'c Spec,
     hold: &'c Hold,
     create: &'c Create,
+    /// Who gets a pidfd of the first process besides the caller's socket.
+    pidfd_receiver: Option<PathBuf>,
     warnings: Vec<String>,
     /// The runtime's hooks were called.
     hooked: bool,
@@ -338,7 +342,7 @@ impl Making<'_> {
         if let Some(file) = &self.create.pid_file {
             write_pid(file, record.pid)?;
         }
-        for socket in [self.create.pidfd_socket.clone(), crun::pidfd_receiver(self.spec)].iter().flatten() {
+        for socket in [&self.create.pidfd_socket, &self.pidfd_receiver].into_iter().flatten() {
             send_pidfd(socket, child.pidfd())?;
         }
         let (file, start) = file.keep()?;

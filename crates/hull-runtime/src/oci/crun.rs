@@ -1,6 +1,10 @@
 //! crun's own words in a configuration, put into the specification's: mappings in the option `idmap`, and annotations.
 //! Source: `crun(1)`, "Extensions to OCI" and "idmap mount options". Of the annotations those are read that the
 //! specification has a field for, or hull a flag; it has all others passed over.
+//!
+//! They are read where they are asked for alone: two of them have the runtime connect to a socket of the host's and hand
+//! over what answers for the container's system calls, and engines let users' annotations through to runc, which knows
+//! none of them.
 
 use std::collections::HashMap;
 use std::path::PathBuf;
@@ -13,16 +17,22 @@ const SECCOMP_RECEIVER: &str = "run.oci.seccomp.receiver";
 const TIME_OFFSETS: &str = "run.oci.timens_offset";
 const PIDFD_RECEIVER: &str = "run.oci.pidfd_receiver";
 
-/// Puts them where the specification has them.
-pub(super) fn read_words(spec: &mut Spec) -> Result<()> {
+/// Puts the mappings where the specification has them.
+pub(super) fn read_mappings(spec: &mut Spec) -> Result<()> {
     let linux = spec.linux().as_ref();
     let users = linux.and_then(|linux| linux.uid_mappings().clone()).unwrap_or_default();
     let groups = linux.and_then(|linux| linux.gid_mappings().clone()).unwrap_or_default();
     for mount in spec.mounts_mut().iter_mut().flatten() {
         mappings_of_option(mount, &users, &groups)?;
     }
-    let Some(annotations) = spec.annotations().clone() else { return Ok(()) };
-    let Some(linux) = spec.linux_mut() else { return Ok(()) };
+    Ok(())
+}
+
+/// Puts the annotations where the specification has them. Returns the socket that gets a pidfd of the first process.
+pub(super) fn read_annotations(spec: &mut Spec) -> Result<Option<PathBuf>> {
+    let Some(annotations) = spec.annotations().clone() else { return Ok(None) };
+    let pidfd_receiver = annotations.get(PIDFD_RECEIVER).map(PathBuf::from);
+    let Some(linux) = spec.linux_mut() else { return Ok(pidfd_receiver) };
     if let Some(path) = annotations.get(SECCOMP_RECEIVER) {
         if !path.starts_with('/') {
             return Err(Error::refused(
@@ -37,12 +47,7 @@ pub(super) fn read_words(spec: &mut Spec) -> Result<()> {
     if let (Some(text), None) = (annotations.get(TIME_OFFSETS), linux.time_offsets()) {
         linux.set_time_offsets(Some(time_offsets(text)?));
     }
-    Ok(())
-}
-
-/// The socket that gets a pidfd of the first process, by an annotation.
-pub(super) fn pidfd_receiver(spec: &Spec) -> Option<PathBuf> {
-    spec.annotations().as_ref()?.get(PIDFD_RECEIVER).map(PathBuf::from)
+    Ok(pidfd_receiver)
 }
 
 /// `CLOCK SECONDS NANOSECONDS`, one clock a line, as the kernel's `timens_offsets` takes it.
@@ -133,7 +138,7 @@ mod tests {
     #[test]
     fn mappings_stand_in_the_option() {
         let mut spec = spec("idmap=uids=0-1-10#10-11-10#@1-3-10;gids=0-100-10", json!({}));
-        read_words(&mut spec).unwrap();
+        read_mappings(&mut spec).unwrap();
         let mount = &spec.mounts().as_ref().unwrap()[0];
         let told = |all: &Option<Vec<LinuxIdMapping>>| -> Vec<(u32, u32, u32)> {
             let all = all.iter().flatten();
@@ -149,7 +154,7 @@ mod tests {
         for word in
             ["idmap=x", "idmap=uids=1-2", "idmap=uids=1-2-x", "ridmap=sids=1-2-3", "idmap=uids=@5000-1-1"]
         {
-            assert!(read_words(&mut spec(word, json!({}))).is_err(), "{word}");
+            assert!(read_mappings(&mut spec(word, json!({}))).is_err(), "{word}");
         }
     }
 
@@ -162,14 +167,14 @@ mod tests {
             "run.oci.unknown": "x",
         });
         let mut spec = spec("ro", annotations);
-        read_words(&mut spec).unwrap();
+        let receiver = read_annotations(&mut spec).unwrap();
         let linux = spec.linux().as_ref().unwrap();
         let listener = linux.seccomp().as_ref().unwrap().listener_path().clone();
         assert_eq!(listener, Some("/run/agent.sock".into()));
         let offsets = linux.time_offsets().as_ref().unwrap();
         assert_eq!((offsets["monotonic"].secs(), offsets["boottime"].secs()), (Some(10), Some(-3)));
-        assert_eq!(pidfd_receiver(&spec), Some("/run/pidfd.sock".into()));
+        assert_eq!(receiver, Some("/run/pidfd.sock".into()));
         let wrong = json!({ "run.oci.timens_offset": "monotonic" });
-        assert!(read_words(&mut self::spec("ro", wrong)).is_err());
+        assert!(read_annotations(&mut self::spec("ro", wrong)).is_err());
     }
 }

@@ -8,7 +8,8 @@
 //! ```
 //!
 //! Each of the two letters is written when it comes to hold, in one byte: until the last one is there, there is no
-//! container, and what is left by who was killed on the way can be cleared away. The socket at which a first process waits
+//! container, however much of the file is there (a reader sees it grow page by page), and what is left by who was killed
+//! on the way can be cleared away. The socket at which a first process waits
 //! lies beside it, named after the file's number (`ROOT/:N`; no id has a colon), for an id is longer than a socket's name
 //! may be.
 
@@ -45,7 +46,7 @@ pub(super) struct Written {
     pub(super) record: Option<Vec<u8>>,
 }
 
-/// Reads a file; none where there is none.
+/// Reads a file; none where there is none, or an empty folder.
 pub(super) fn read(path: &Path) -> Result<Option<Written>> {
     let doing = || format!("read {}", path.display());
     let mut file = match File::open(path) {
@@ -55,29 +56,55 @@ pub(super) fn read(path: &Path) -> Result<Option<Written>> {
     let mut text = Vec::new();
     let found = file.metadata().context(doing)?;
     if found.is_dir() {
-        return Ok(None);
+        return no_folder(path).map(|()| None);
     }
     file.read_to_end(&mut text).context(doing)?;
     let damaged = || Error::refused(doing(), "it is damaged: it does not begin as hull writes it");
     parse(text, start_of(path, found.ino())).map(Some).ok_or_else(damaged)
 }
 
-fn parse(mut text: Vec<u8>, start: PathBuf) -> Option<Written> {
-    if text.is_empty() {
-        // Its maker has got no further.
-        return Some(Written { start, made_cgroup: false, config: Vec::new(), record: None });
+/// Earlier builds kept a container in a folder: what runs in it is not for this one to lose sight of. An empty one is what
+/// their removal had not taken away yet.
+fn no_folder(path: &Path) -> Result<()> {
+    let doing = || format!("read {}", path.display());
+    if fs::read_dir(path).context(doing)?.next().is_none() {
+        return Ok(());
     }
-    let head = text.get(..HEAD)?;
-    let length: usize = std::str::from_utf8(head.get(..DIGITS)?).ok()?.parse().ok()?;
-    let has = |(at, letter): (u64, u8)| match head.get(usize::try_from(at).ok()?).copied()? {
-        NOT_YET => Some(false),
-        there => (there == letter).then_some(true),
-    };
-    let (made_cgroup, whole) = (has(MADE_CGROUP)?, has(WHOLE)?);
-    let end = HEAD.checked_add(length).filter(|end| *end <= text.len())?;
-    let record = text.split_off(end);
-    text.drain(..HEAD);
+    let reason = "it is a folder, as an earlier build of hull or another runtime keeps a container: let that one delete \
+                  it; or kill its processes, remove its cgroup, and then this folder";
+    Err(Error::refused(doing(), reason))
+}
+
+fn parse(mut text: Vec<u8>, start: PathBuf) -> Option<Written> {
+    let (length, made_cgroup, whole) = parse_head(text.get(..HEAD).unwrap_or(&text))?;
+    let end = HEAD.checked_add(length)?;
+    if whole && text.len() < end {
+        return None;
+    }
+    let record = text.split_off(end.min(text.len()));
+    text.drain(..HEAD.min(text.len()));
     Some(Written { start, made_cgroup, config: text, record: whole.then_some(record) })
+}
+
+/// The length of the configuration and the two letters, from as much of a head as there is; what is not there yet does not
+/// hold yet. None: it is none of hull's.
+fn parse_head(head: &[u8]) -> Option<(usize, bool, bool)> {
+    let (digits, rest) = head.split_at(head.len().min(DIGITS));
+    let length = digits.iter().try_fold(0_usize, |length, digit| {
+        let digit = digit.is_ascii_digit().then(|| usize::from(digit - b'0'))?;
+        length.checked_mul(10)?.checked_add(digit)
+    })?;
+    let mut holds = [false, false];
+    for (at, found) in (DIGITS as u64..).zip(rest.iter().copied()) {
+        let letter = [MADE_CGROUP, WHOLE].iter().position(|(place, _)| *place == at);
+        match letter {
+            Some(letter) if found == [MADE_CGROUP, WHOLE][letter].1 => holds[letter] = true,
+            Some(_) if found == NOT_YET => {}
+            None if found == if at + 1 == HEAD as u64 { b'\n' } else { b' ' } => {}
+            _ => return None,
+        }
+    }
+    Some((length, holds[0], holds[1]))
 }
 
 fn start_of(path: &Path, number: u64) -> PathBuf {
@@ -106,10 +133,19 @@ impl NewFile {
                 folders.mode(0o700).recursive(true).create(&runtime.root).context(doing)?;
                 make()
             }
+            // An empty folder is no container.
+            Err(error)
+                if error.kind() == std::io::ErrorKind::AlreadyExists && fs::remove_dir(&path).is_ok() =>
+            {
+                make()
+            }
             made => made,
         };
         let file = match made {
             Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => {
+                if path.is_dir() {
+                    no_folder(&path)?;
+                }
                 return Err(Error::refused(doing(), "container with given ID already exists"));
             }
             made => made.context(doing)?,
@@ -210,10 +246,63 @@ mod tests {
         let ahead = parsed("0000000002 - -\n{}{\"id\":\"c\"}").unwrap();
         assert!(!ahead.made_cgroup && ahead.record.is_none() && ahead.config == b"{}");
         assert!(parsed("").unwrap().record.is_none());
-        for damaged in ["{", "0000000009 c r\n{}", "000000000x c r\n{}", "0000000002 x r\n{}", "0000000002 c"]
-        {
+        for damaged in [
+            "{",
+            "0000000009 c r\n{}",
+            "000000000x c r\n{}",
+            "0000000002 x r\n{}",
+            "0000000002 c-r\n{}",
+            "0000000002 - -{}",
+        ] {
             assert!(parsed(damaged).is_none(), "{damaged}");
         }
+    }
+
+    /// What a creation has written by any moment at which it is killed, or at which somebody looks.
+    #[test]
+    fn a_creation_that_was_cut_off_anywhere_is_none_and_can_be_cleared_away() {
+        let root = tempfile::tempdir().unwrap();
+        let runtime = Runtime::at(root.path());
+        let path = runtime.place("c").unwrap();
+        let config = r#"{"ociVersion":"1.0.2"}"#;
+        for marks in ["- -", "c -"] {
+            let text = format!("{:0DIGITS$} {marks}\n{config}{{\"id\":\"c\"}}", config.len());
+            for length in 0..=text.len() {
+                fs::write(&path, &text[..length]).unwrap();
+                assert!(!runtime.is_there("c").unwrap(), "{length}");
+                let found = read(&path).unwrap().unwrap();
+                let there = text[..length].get(HEAD..).unwrap_or_default();
+                assert_eq!(found.config, &there.as_bytes()[..there.len().min(config.len())], "{length}");
+                let listed = runtime.containers().unwrap();
+                assert!(listed.containers.is_empty() && listed.unreadable.is_empty(), "{length}: {listed:?}");
+                // Its cgroup is another test's: places that it names are the machine's.
+                if marks == "- -" {
+                    assert!(runtime.clear_unfinished("c").unwrap(), "{length}");
+                    drop(NewFile::make(&runtime, "c", b"{}").unwrap());
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn a_container_that_is_a_folder_is_not_lost_sight_of() {
+        let root = tempfile::tempdir().unwrap();
+        let runtime = Runtime::at(root.path());
+        let folder = root.path().join("c");
+        fs::create_dir(&folder).unwrap();
+        fs::write(folder.join("state.json"), "{}").unwrap();
+        for error in [
+            runtime.is_there("c").unwrap_err(),
+            runtime.container("c").unwrap_err(),
+            runtime.clear_unfinished("c").unwrap_err(),
+            NewFile::make(&runtime, "c", b"{}").map(drop).unwrap_err(),
+        ] {
+            assert!(error.to_string().contains("it is a folder, as an earlier build"), "{error}");
+        }
+        assert_eq!(runtime.containers().unwrap().unreadable.len(), 1);
+        fs::remove_file(folder.join("state.json")).unwrap();
+        assert!(!runtime.is_there("c").unwrap(), "an empty one is none");
+        drop(NewFile::make(&runtime, "c", b"{}").unwrap());
     }
 
     #[test]

@@ -94,6 +94,7 @@ pub(super) struct Everywhere {
     pub(super) none: bool,
     /// Whether a container may do without; none: unless root has called.
     pub(super) rootless: Option<bool>,
+    pub(super) crun_annotations: bool,
 }
 
 impl RunArguments {
@@ -112,6 +113,7 @@ impl CreateArguments {
             console,
             pid_file: self.pid_file,
             pidfd_socket: self.pidfd_socket,
+            crun_annotations: everywhere.crun_annotations,
             preserve_fds: self.preserve_fds,
             no_new_keyring: self.no_new_keyring,
             no_pivot: self.no_pivot || everywhere.no_pivot,

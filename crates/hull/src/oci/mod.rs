@@ -53,6 +53,10 @@ struct Globals {
     /// crun has this for every verb
     #[arg(long, hide = true)]
     no_pivot: bool,
+    /// Heed crun's annotations `run.oci.seccomp.receiver`, `run.oci.pidfd_receiver` and `run.oci.timens_offset`, as
+    /// under the name crun: whoever writes a container's annotations has this runtime connect to sockets of the host
+    #[arg(long)]
+    crun_annotations: bool,
     /// Log more
     #[arg(long)]
     debug: bool,
@@ -146,7 +150,9 @@ pub fn main(words: Vec<std::ffi::OsString>) -> ExitCode {
         eprintln!("hull oci: {error}");
         return ExitCode::FAILURE;
     }
-    let line = match parse(words) {
+    let is_crun =
+        words.first().is_some_and(|name| std::path::Path::new(name).file_name() == Some("crun".as_ref()));
+    let mut line = match parse(words) {
         Ok(line) => line,
         Err(error) => {
             // Nobody is left to tell when this fails.
@@ -158,6 +164,7 @@ pub fn main(words: Vec<std::ffi::OsString>) -> ExitCode {
             });
         }
     };
+    line.globals.crun_annotations |= is_crun;
     let log = Log::open(line.globals.log.as_deref(), line.globals.log_format, line.globals.debug);
     let log = match log {
         Ok(log) => log,
@@ -220,6 +227,7 @@ fn run(verb: Verb, globals: Globals, log: &Log) -> Result<u8> {
         by_systemd: globals.systemd_cgroup || globals.cgroup_manager == Some(CgroupManager::Systemd),
         none: globals.cgroup_manager == Some(CgroupManager::Disabled),
         rootless: globals.rootless.asked(),
+        crun_annotations: globals.crun_annotations,
     };
     let done = |result: Result<()>| result.map(|()| 0);
     match verb {
