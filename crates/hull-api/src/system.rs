@@ -94,7 +94,14 @@ pub(crate) async fn repair(request: Request) -> Result<Response> {
 pub(crate) async fn disk_usage(request: Request) -> Result<Response> {
     // Before 1.42 everything was told, whatever was asked.
     let types: Vec<&str> = request.query.all("type").filter(|_| request.version >= 42).collect();
-    let query = DiskQuery::of(types.into_iter(), request.query.flag("verbose"))?;
+    let named = types.contains(&"build-cache");
+    let mut query = DiskQuery::of(types.into_iter(), request.query.flag("verbose"))?;
+    // It says what everybody's builds did: the commands, with the values of their arguments.
+    query.build_cache &= request.guard.is_none();
+    if named && !query.build_cache {
+        let message = "this socket has a policy, and what builds have kept (build-cache) is not its own";
+        return Err(Error::new(hull_engine::Kind::Forbidden, message));
+    }
     let mut usage = request.engine.disk_usage(query, request.version).await?;
     if query.build_cache {
         let builder = Arc::clone(&request.builder);

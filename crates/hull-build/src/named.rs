@@ -1,11 +1,11 @@
 //! Contexts beside the build's own, by names (`--build-context`): in the place of an image, or of a stage.
 
 use std::io::Read;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 
 use hull_image::archive::{self, CopyOptions, DigestOptions, Entering, Found};
 use hull_image::reference::Reference;
-use hull_image::{Draft, Loaded, Platform};
+use hull_image::{Draft, Platform};
 
 use crate::build::{Build, Made};
 use crate::builder::Builder;
@@ -47,37 +47,20 @@ impl Builder {
         Context::read(&self.places.temporary, archive).map(Arc::new).map(Named::Folder)
     }
 
-    /// Receives an OCI layout with one image as an archive. The image is the build's alone: it gets no name, and is entered
-    /// nowhere for longer than it takes to hold its layers. Blocks.
+    /// Receives an OCI layout with one image as an archive. The image is the build's alone: it is entered nowhere, and its
+    /// layers stay as long as the build has it. Blocks.
     ///
     /// # Errors
     /// It is malformed, or has another number of images.
     pub fn receive_layout(&self, archive: &mut dyn Read, platform: Option<&Platform>) -> Result<Named> {
-        // One after the other: what one takes away again may be what the next has found here.
-        static TURN: Mutex<()> = Mutex::new(());
-        let _turn = TURN.lock().unwrap_or_else(PoisonError::into_inner);
-        let images = &self.engine.images;
-        let before: Vec<_> = images.images().iter().map(|image| image.id).collect();
-        let loaded = images.load(archive, platform, &|_| {})?;
-        let ids = loaded.iter().filter_map(|loaded| match loaded {
-            Loaded::Id(id) => Some(*id),
-            _ => None,
-        });
-        let ids: Vec<_> = ids.collect();
-        let [id] = ids[..] else {
-            return Err(Failure::invalid(format!(
-                "the OCI layout has {} images where one is wanted: name it by its tag or digest",
-                ids.len()
-            )));
-        };
-        let draft = images.draft_of(&images.resolve(&id.to_string())?)?;
-        if !before.contains(&id)
-            && let Err(error) = images.remove(&id.to_string(), false, false, &|_| None)
-        {
-            // Somebody has given it a name meanwhile: it is theirs.
-            tracing::debug!(%error, "an image of a context stays");
+        let drafts = self.engine.images.load_drafts(archive, platform)?;
+        let count = drafts.len();
+        match <[Draft; 1]>::try_from(drafts) {
+            Ok([draft]) => Ok(Named::Given(draft)),
+            Err(_) => Err(Failure::invalid(format!(
+                "the OCI layout has {count} images where one is wanted: name it by its tag or digest"
+            ))),
         }
-        Ok(Named::Given(draft))
     }
 }
 

@@ -1,5 +1,6 @@
 //! The services that a client of the builder calls: the controller's. The gateway's are its neighbour's.
 
+use std::path::Path;
 use std::sync::Arc;
 
 use bollard_buildkit_proto::google::protobuf::Timestamp;
@@ -29,6 +30,7 @@ pub(crate) async fn answer(
     guard: Arc<dyn Guard>,
     mut request: Request,
 ) -> Result<Answer> {
+    admit(&request.method, guard.socket().as_deref())?;
     match request.method.as_str() {
         "/grpc.health.v1.Health/Check" => {
             Ok(Answer::one(&HealthCheckResponse { status: ServingStatus::Serving.into() }))
@@ -58,15 +60,24 @@ pub(crate) async fn answer(
         }
         "/moby.buildkit.v1.Control/Session" => crate::hijack::session(&buildkit, guard.socket(), request),
         "/moby.buildkit.v1.Control/DiskUsage" => usage(buildkit, request.message().await?).await,
-        "/moby.buildkit.v1.Control/Prune" if guard.socket().is_some() => Err(Status::new(
-            Code::PermissionDenied,
-            "this socket has a policy, and what builds have kept is not its own",
-        )),
         "/moby.buildkit.v1.Control/Prune" => prune(buildkit, request.message().await?).await,
         method if method.starts_with("/moby.buildkit.v1.frontend.LLBBridge/") => {
             gateway::answer(&buildkit, &guard, request).await
         }
         method => Err(Status::new(Code::Unimplemented, format!("unknown method {method}"))),
+    }
+}
+
+/// What was kept is everybody's, and says what everybody's builds did: the commands, with the values of their arguments.
+fn admit(method: &str, socket: Option<&Path>) -> Result<()> {
+    match method {
+        "/moby.buildkit.v1.Control/DiskUsage" | "/moby.buildkit.v1.Control/Prune" if socket.is_some() => {
+            Err(Status::new(
+                Code::PermissionDenied,
+                "this socket has a policy, and what builds have kept is not its own",
+            ))
+        }
+        _ => Ok(()),
     }
 }
 
@@ -233,6 +244,17 @@ async fn prune(buildkit: Arc<BuildKit>, asked: PruneRequest) -> Result<Answer> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn sockets_with_a_policy_are_told_nothing_of_what_is_kept() {
+        for method in ["DiskUsage", "Prune"] {
+            let method = format!("/moby.buildkit.v1.Control/{method}");
+            let refused = admit(&method, Some(Path::new("/s"))).unwrap_err();
+            assert_eq!(refused.code, Code::PermissionDenied, "{method}");
+            admit(&method, None).unwrap();
+        }
+        admit("/moby.buildkit.v1.Control/Solve", Some(Path::new("/s"))).unwrap();
+    }
 
     #[test]
     fn what_is_kept_is_filtered_by_its_fields() {

@@ -42,6 +42,12 @@ const FRONTEND: &str = "dockerfile.v0";
 /// How long a call waits for the build that it is about: clients begin both at once.
 const PATIENCE: Duration = Duration::from_secs(5);
 
+/// The longest name of a build, in bytes.
+const NAME: usize = 256;
+
+/// So many results of one build are kept until it has said which it wants.
+const RESULTS: usize = 64;
+
 /// What this gateway can, in the words by which clients ask.
 const CAPABILITIES: &[&str] = &[
     "solve.base",
@@ -89,6 +95,8 @@ type Results = HashMap<String, (Draft, Option<Box<Made>>)>;
 /// One of them.
 struct Build {
     asked: SolveRequest,
+    /// What is remembered of it.
+    record: Arc<BuildHistoryRecord>,
     trace: Arc<Trace>,
     stop: Stop,
     made: Mutex<Results>,
@@ -122,10 +130,10 @@ impl Builds {
     }
 
     /// Those of a socket that go on.
-    pub(crate) fn active(&self, socket: &Option<PathBuf>) -> Vec<BuildHistoryRecord> {
+    pub(crate) fn active(&self, socket: &Option<PathBuf>) -> Vec<Arc<BuildHistoryRecord>> {
         let named = self.named();
         let own = named.iter().filter(|((of, _), build)| of == socket && !build.asked.internal);
-        own.map(|(_, build)| history::begun(&build.asked)).collect()
+        own.map(|(_, build)| Arc::clone(&build.record)).collect()
     }
 
     /// Whether there is something that nobody has read of a build of this name, or it goes on.
@@ -204,37 +212,39 @@ pub(crate) async fn solve(
     guard: Arc<dyn Guard>,
     asked: SolveRequest,
 ) -> Result<Answer> {
-    let (socket, internal) = (guard.socket(), asked.internal);
-    let mut record = history::begun(&asked);
-    let trace = Trace::new(&asked.r#ref);
-    let solved = solved(buildkit, guard, asked, Arc::clone(&trace)).await;
-    if !internal {
-        match &solved {
-            Ok(response) => record.exporter_response.clone_from(&response.exporter_response),
-            Err(status) => record.error = Some(history::error(status)),
-        }
-        buildkit.history.add(socket, record, &trace);
-    }
-    solved.map(|response| Answer::one(&response))
-}
-
-async fn solved(
-    buildkit: &Arc<BuildKit>,
-    guard: Arc<dyn Guard>,
-    asked: SolveRequest,
-    trace: Arc<Trace>,
-) -> Result<SolveResponse> {
     refuse(&asked).map_err(|failure| Failed::from(failure).status())?;
     let (returns, returned) = oneshot::channel();
     let build = Arc::new(Build {
-        trace,
+        trace: Trace::new(&asked.r#ref),
+        record: Arc::new(history::begun(&asked)),
         stop: Stop::default(),
         made: Mutex::default(),
         returned: Mutex::new(Some(returns)),
         asked,
     });
     let socket = guard.socket();
-    let _named = buildkit.builds.add(socket, Arc::clone(&build))?;
+    let named = buildkit.builds.add(socket.clone(), Arc::clone(&build))?;
+    let solved = solved(buildkit, guard, &build, returned).await;
+    build.trace.end(solved.is_err().then_some("context canceled"));
+    // What did not begin is not remembered.
+    if !build.asked.internal {
+        let mut record = (*build.record).clone();
+        match &solved {
+            Ok(response) => record.exporter_response.clone_from(&response.exporter_response),
+            Err(status) => record.error = Some(history::error(status)),
+        }
+        buildkit.history.add(socket, record, &build.trace);
+    }
+    drop(named);
+    solved.map(|response| Answer::one(&response))
+}
+
+async fn solved(
+    buildkit: &Arc<BuildKit>,
+    guard: Arc<dyn Guard>,
+    build: &Arc<Build>,
+    returned: oneshot::Receiver<Returned>,
+) -> Result<SolveResponse> {
     let made = match build.asked.frontend.as_str() {
         // The client steers it.
         "" => match returned.await {
@@ -292,7 +302,7 @@ pub(crate) async fn status(buildkit: &Arc<BuildKit>, socket: Option<PathBuf>, na
     if !buildkit.builds.is_known(&socket, name)
         && let Some(told) = buildkit.history.told(&socket, name)
     {
-        return Ok(history::again(&told));
+        return Ok(history::again(told));
     }
     let reader = Reader(buildkit.builds.told(socket, name).await?);
     let told = stream::unfold(reader, |reader| async move {
@@ -319,7 +329,7 @@ pub(crate) async fn answer(
         }
         "Return" => {
             let ReturnRequest { result, error } = request.message().await?;
-            build.ended(result, error);
+            build.ended(result, error)?;
             Ok(Answer::one(&ReturnResponse {}))
         }
         "Evaluate" => {
@@ -350,6 +360,9 @@ fn refuse(asked: &SolveRequest) -> std::result::Result<(), Failure> {
         "" | FRONTEND | "gateway.v0" => {}
         other => return unsupported(format!("the frontend {other}")),
     }
+    if asked.r#ref.len() > NAME {
+        return Err(Failure::invalid(format!("the name of a build (ref) has more than {NAME} bytes")));
+    }
     if asked.definition.as_ref().is_some_and(|definition| !definition.def.is_empty()) {
         return unsupported("a build that is described in LLB, and not in a Dockerfile,".to_owned());
     }
@@ -363,12 +376,13 @@ fn refuse(asked: &SolveRequest) -> std::result::Result<(), Failure> {
     Ok(())
 }
 
-/// Where the result goes: kinds with their attributes.
-fn exporters(asked: &SolveRequest) -> Vec<(&str, &HashMap<String, String>)> {
+/// Where the result goes: kinds with their attributes, each with the number that the client knows it by.
+fn exporters(asked: &SolveRequest) -> Vec<(usize, &str, &HashMap<String, String>)> {
     let listed = asked.exporters.iter().map(|exporter| (exporter.r#type.as_str(), &exporter.attrs));
     let old = (asked.exporter_deprecated.as_str(), &asked.exporter_attrs_deprecated);
     let old = Some(old).filter(|_| asked.exporters.is_empty());
-    listed.chain(old).filter(|(kind, _)| !kind.is_empty()).collect()
+    let all = listed.chain(old).enumerate().map(|(number, (kind, attributes))| (number, kind, attributes));
+    all.filter(|(_, kind, _)| !kind.is_empty()).collect()
 }
 
 impl Build {
@@ -407,7 +421,14 @@ impl Build {
                 let id = draft.image.id.to_string();
                 result.metadata.insert("containerimage.config".to_owned(), draft.image.raw_config.to_vec());
                 let def = Some(definition(&id));
-                self.made().insert(id.clone(), (draft, Some(made)));
+                let mut results = self.made();
+                if results.len() >= RESULTS && !results.contains_key(&id) {
+                    let what =
+                        format!("one build has {RESULTS} results at most that nobody has asked for yet");
+                    return Err(Status::new(Code::FailedPrecondition, what));
+                }
+                results.insert(id.clone(), (draft, Some(made)));
+                drop(results);
                 result.result = Some(result::Result::Ref(Ref { id, def }));
             }
         }
@@ -415,21 +436,47 @@ impl Build {
     }
 
     /// `LLBBridge.Return`: the client knows what it wants.
-    fn ended(&self, result: Option<BuildResult>, error: Option<RpcStatus>) {
-        let wanted = match error.filter(|error| error.code != 0) {
-            Some(error) => Err(error),
-            None => {
-                let name = match result.and_then(|result| result.result) {
-                    Some(result::Result::Ref(Ref { id, .. }) | result::Result::RefDeprecated(id)) => Some(id),
-                    Some(result::Result::Refs(refs)) => refs.refs.into_values().next().map(|one| one.id),
-                    _ => None,
-                };
-                Ok(name.and_then(|name| self.made().get_mut(&name)?.1.take()))
-            }
-        };
+    fn ended(&self, result: Option<BuildResult>, error: Option<RpcStatus>) -> Result<()> {
+        // Said twice, the first counts.
         let returned = self.returned.lock().unwrap_or_else(PoisonError::into_inner).take();
-        // Said twice, the first counts; and who asked may be gone.
-        let _ = returned.map(|returned| returned.send(wanted));
+        let Some(returned) = returned else { return Ok(()) };
+        // What makes no sense ends the build, and is told to who says it and to who waits.
+        let (wanted, answer) = match error.filter(|error| error.code != 0) {
+            Some(error) => (Err(error), Ok(())),
+            None => match self.wanted(result) {
+                Ok(made) => (Ok(made), Ok(())),
+                Err(status) => (Err(history::error(&status)), Err(status)),
+            },
+        };
+        // Who asked may be gone.
+        let _ = returned.send(wanted);
+        answer
+    }
+
+    /// The result that a client names; none: it wants none.
+    fn wanted(&self, result: Option<BuildResult>) -> Result<Option<Box<Made>>> {
+        let names: Vec<String> = match result.and_then(|result| result.result) {
+            Some(result::Result::Ref(Ref { id, .. }) | result::Result::RefDeprecated(id)) => vec![id],
+            Some(result::Result::Refs(refs)) => refs.refs.into_values().map(|one| one.id).collect(),
+            Some(result::Result::RefsDeprecated(refs)) => refs.refs.into_values().collect(),
+            None => Vec::new(),
+        };
+        let names: Vec<String> = names.into_iter().filter(|name| !name.is_empty()).collect();
+        match &names[..] {
+            [] => Ok(None),
+            [name] => {
+                let made = self.made().get_mut(name).and_then(|(_, made)| made.take());
+                let unknown = || Status::new(Code::InvalidArgument, format!("invalid reference {name}"));
+                made.map(Some).ok_or_else(unknown)
+            }
+            several => Err(Status::new(
+                Code::Unimplemented,
+                format!(
+                    "a result of {} images (for several platforms) is not supported by hull",
+                    several.len()
+                ),
+            )),
+        }
     }
 
     /// Runs the frontend with these attributes.
@@ -477,8 +524,8 @@ impl Build {
             order.request.contexts.insert(name.to_ascii_lowercase(), hull_build::Named::Given(draft));
         }
         let exporters = exporters(&self.asked);
-        for (number, (kind, attributes)) in exporters.iter().enumerate() {
-            order.export(kind, attributes, number)?;
+        for (number, kind, attributes) in &exporters {
+            order.export(kind, attributes, *number)?;
         }
         if exporters.is_empty() {
             order.keep_only();
@@ -508,5 +555,54 @@ impl Build {
 
     fn made(&self) -> MutexGuard<'_, Results> {
         self.made.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use bollard_buildkit_proto::moby::buildkit::v1::Exporter;
+    use bollard_buildkit_proto::moby::buildkit::v1::frontend::RefMap;
+
+    use super::*;
+
+    fn build(asked: SolveRequest) -> (Build, oneshot::Receiver<Returned>) {
+        let (returns, returned) = oneshot::channel();
+        let build = Build {
+            record: Arc::new(history::begun(&asked)),
+            trace: Trace::new(&asked.r#ref),
+            stop: Stop::default(),
+            made: Mutex::default(),
+            returned: Mutex::new(Some(returns)),
+            asked,
+        };
+        (build, returned)
+    }
+
+    #[test]
+    fn what_was_never_made_is_no_result() {
+        let named = |id: &str| Ref { id: id.to_owned(), ..Ref::default() };
+        let result = |result| Some(BuildResult { result: Some(result), ..BuildResult::default() });
+        let (one, mut returned) = build(SolveRequest::default());
+        let error = one.ended(result(result::Result::Ref(named("x"))), None).unwrap_err();
+        assert_eq!((error.code, error.message.as_str()), (Code::InvalidArgument, "invalid reference x"));
+        assert!(returned.try_recv().unwrap().is_err(), "who waits hears of it too");
+        let refs = ["a", "b"].map(|name| (name.to_owned(), named(name)));
+        let several = result(result::Result::Refs(RefMap { refs: refs.into() }));
+        let (two, _returned) = build(SolveRequest::default());
+        assert_eq!(two.ended(several, None).unwrap_err().code, Code::Unimplemented);
+        let (none, mut returned) = build(SolveRequest::default());
+        none.ended(Some(BuildResult::default()), None).unwrap();
+        assert!(matches!(returned.try_recv(), Ok(Ok(None))));
+    }
+
+    #[test]
+    fn exporters_keep_the_numbers_that_the_client_knows_them_by() {
+        let exporter = |kind: &str| Exporter { r#type: kind.to_owned(), ..Exporter::default() };
+        let asked = SolveRequest {
+            exporters: ["", "tar", "", "oci"].map(exporter).into(),
+            ..SolveRequest::default()
+        };
+        let numbers: Vec<_> = exporters(&asked).into_iter().map(|(number, kind, _)| (number, kind)).collect();
+        assert_eq!(numbers, [(1, "tar"), (3, "oci")]);
     }
 }

@@ -1,7 +1,7 @@
 //! A content store of the client's, over its session: caches and OCI layouts in folders are read and written there, by
 //! containerd's protocol.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::io::{self, Read};
 use std::sync::Arc;
 
@@ -25,6 +25,10 @@ const MANIFEST_LIMIT: usize = 4 << 20;
 
 /// So many manifests of an index are looked at.
 const MANIFESTS: usize = 64;
+
+/// So many configurations and layers may all of its images have, of so many bytes together.
+const PARTS: usize = 64 * 400;
+const BYTES: u64 = 1 << 40;
 
 #[derive(Clone, PartialEq, Message)]
 struct ReadRequest {
@@ -177,7 +181,7 @@ impl Blobs {
     /// names it.
     pub(crate) async fn image(&self, digest: &str) -> Result<Stored> {
         let top = self.document(digest).await?;
-        let mut stored = Stored { blobs: Vec::new(), index: Value::Null };
+        let mut stored = Stored::default();
         let manifest = parsed(&top)?;
         let media_type =
             manifest["mediaType"].as_str().unwrap_or("application/vnd.oci.image.manifest.v1+json");
@@ -192,11 +196,11 @@ impl Blobs {
                 for inner in manifests.iter().take(MANIFESTS) {
                     let (inner, size) = described(inner)?;
                     stored.parts(&parsed(&self.document(&inner).await?)?)?;
-                    stored.blobs.push((inner, size));
+                    stored.add(inner, size)?;
                 }
             }
         }
-        stored.blobs.push((digest.to_owned(), top.len() as u64));
+        stored.add(digest.to_owned(), top.len() as u64)?;
         Ok(stored)
     }
 
@@ -231,8 +235,12 @@ impl Blobs {
 }
 
 /// An image of a store.
+#[derive(Default)]
 pub(crate) struct Stored {
     blobs: Vec<(String, u64)>,
+    /// Their digests.
+    known: HashSet<String>,
+    bytes: u64,
     index: Value,
 }
 
@@ -241,11 +249,22 @@ impl Stored {
     fn parts(&mut self, manifest: &Value) -> Result<()> {
         let layers = manifest["layers"].as_array().map(Vec::as_slice).unwrap_or_default();
         for part in [&manifest["config"]].into_iter().chain(layers) {
-            let part = described(part)?;
-            if !self.blobs.contains(&part) {
-                self.blobs.push(part);
-            }
+            let (digest, size) = described(part)?;
+            self.add(digest, size)?;
         }
+        Ok(())
+    }
+
+    /// A blob, unless it is there already.
+    fn add(&mut self, digest: String, size: u64) -> Result<()> {
+        if !self.known.insert(digest.clone()) {
+            return Ok(());
+        }
+        self.bytes = self.bytes.saturating_add(size);
+        if self.known.len() > PARTS || self.bytes > BYTES {
+            return Err(malformed("an image has more layers, or more bytes, than any that can be used"));
+        }
+        self.blobs.push((digest, size));
         Ok(())
     }
 }
@@ -313,5 +332,27 @@ impl Read for Blob {
         buffer[..count].copy_from_slice(&self.piece[self.at..self.at + count]);
         self.at += count;
         Ok(count)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn manifest(layers: impl Iterator<Item = usize>) -> Value {
+        let part = |number: usize| json!({ "digest": Digest::of(number.to_string().as_bytes()).to_string(), "size": 1 });
+        json!({ "config": part(usize::MAX), "layers": layers.map(part).collect::<Vec<_>>() })
+    }
+
+    #[test]
+    fn a_manifest_without_an_end_is_refused_at_once() {
+        let mut stored = Stored::default();
+        // The same again and again is one.
+        stored.parts(&manifest((0..50_000).map(|number| number % 3))).unwrap();
+        assert_eq!(stored.blobs.len(), 4);
+        let error = stored.parts(&manifest(0..45_000)).unwrap_err();
+        assert!(error.message.contains("more layers"), "{error:?}");
+        let huge = json!({ "config": { "digest": Digest::of(b"").to_string(), "size": BYTES + 1 } });
+        assert!(Stored::default().parts(&huge).is_err());
     }
 }

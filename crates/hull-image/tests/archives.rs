@@ -37,6 +37,60 @@ fn three_layers(scratch: &std::path::Path, store: &Store) {
     store.remove_snapshot("s").unwrap();
 }
 
+/// An archive whose client sends some of it, says so, and then no more until it is told.
+struct Stalls<'a> {
+    head: &'a [u8],
+    begun: Option<std::sync::mpsc::Sender<()>>,
+    goes_on: std::sync::mpsc::Receiver<()>,
+}
+
+impl std::io::Read for Stalls<'_> {
+    fn read(&mut self, buffer: &mut [u8]) -> std::io::Result<usize> {
+        if self.head.is_empty() {
+            let _ = self.begun.take().map(|begun| begun.send(()));
+            let _ = self.goes_on.recv();
+            return Err(std::io::ErrorKind::UnexpectedEof.into());
+        }
+        self.head.read(buffer)
+    }
+}
+
+#[test]
+fn drafts_are_nobody_s_images_and_nobody_waits_for_a_client_that_is_silent() {
+    let (scratch, store) = scratch_store();
+    three_layers(scratch.path(), &store);
+    let archive = save(&store, &["y:1"]);
+    let id = store.resolve("y:1").unwrap().id;
+    let (_other, second) = scratch_store();
+    let second = std::sync::Arc::new(second);
+    let before = second.images().len();
+    let (begun, has_begun) = std::sync::mpsc::channel();
+    let (end, goes_on) = std::sync::mpsc::channel();
+    std::thread::scope(|scope| {
+        let second = &second;
+        let mut stalls = Stalls { head: &archive[..archive.len() / 2], begun: Some(begun), goes_on };
+        let silent = scope.spawn(move || second.load_drafts(&mut stalls, None).err());
+        has_begun.recv().unwrap();
+        // Twice: what one has the other has as well, and neither takes it away from the other.
+        let drafts = [(); 2].map(|()| second.load_drafts(&mut &archive[..], None).unwrap());
+        assert!(drafts.iter().flatten().all(|draft| draft.image.id == id));
+        assert!(
+            second.images().len() == before && second.resolve("y:1").is_err(),
+            "nothing is entered or named"
+        );
+        let [first, last] = drafts;
+        drop(first);
+        assert!(second.layers_size() > 0);
+        second.enter_draft(&last[0], &[]).unwrap();
+        drop(last);
+        assert_eq!(second.resolve(&id.to_string()).unwrap().id, id);
+        second.remove(&id.to_string(), false, false, &|_| None).unwrap();
+        assert_eq!(second.layers_size(), 0, "the layers were the drafts' alone");
+        drop(end);
+        assert!(silent.join().unwrap().is_some());
+    });
+}
+
 #[test]
 fn what_is_loaded_is_what_was_saved() {
     let (scratch, store) = scratch_store();

@@ -90,6 +90,10 @@ fn a_read_only_socket_lets_no_endpoint_write() {
         }
     }
     assert_eq!(daemon.ok(&["inspect", "box"]), before, "nothing has changed");
+    // What everybody's builds did is not told.
+    let df = |query: &str| Client::new(&path).get(&format!("/v1.44/system/df{query}")).expect("an answer");
+    assert_eq!(df("?type=build-cache").status, 403);
+    assert!(df("").json().get("BuildCache").is_none());
     // Other ways to write a path are no way around it.
     let mut client = Client::new(&path);
     for target in [

@@ -4,7 +4,9 @@ use std::io::Read;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use super::database::LayerRow;
+use super::database::{Database, LayerRow};
+use super::state::State;
+use super::steps::Draft;
 use super::{Image, Import, Platform, Progress, Report, Store};
 use crate::config::{History, RootFs};
 use crate::layer::split::assemble;
@@ -80,12 +82,47 @@ impl Store {
         names: &[Reference],
     ) -> Result<Arc<Image>> {
         let id = Digest::of(raw_config);
-        if self.image(&id).is_ok_and(|known| known.builtin) {
-            return Err(Error::new(
+        self.check_not_host(&id)?;
+        let put = |database: &Database| database.put_image(&id, raw_config, parent.as_ref());
+        self.enter_layers(raw_config, unpacked, put, |state| {
+            state.add_image(id, raw_config.into(), parent, 0)
+        })?;
+        for name in names {
+            self.set_name(name, &id)?;
+        }
+        self.image(&id)
+    }
+
+    /// The same for what is to be nobody's image: its layers stay as long as the draft is there.
+    pub(super) fn enter_as_draft(
+        self: &Arc<Self>,
+        raw_config: &[u8],
+        unpacked: Vec<Unpacked<'_>>,
+    ) -> Result<Draft> {
+        self.check_not_host(&Digest::of(raw_config))?;
+        self.enter_layers(raw_config, unpacked, |_| Ok(()), |state| self.draft_in(state, raw_config))
+    }
+
+    /// This machine itself is no other image.
+    fn check_not_host(&self, id: &ImageId) -> Result<()> {
+        match self.image(id).is_ok_and(|known| known.builtin) {
+            true => Err(Error::new(
                 crate::Kind::Forbidden,
                 "the image's configuration is that of hull/host, which is this machine itself: it cannot be another image's",
-            ));
+            )),
+            false => Ok(()),
         }
+    }
+
+    /// Places what is unpacked; `put` writes what stands on it in the same transaction, and `noted` has it known before
+    /// anybody could remove it again.
+    fn enter_layers<T>(
+        &self,
+        raw_config: &[u8],
+        unpacked: Vec<Unpacked<'_>>,
+        put: impl FnOnce(&Database) -> Result<()>,
+        noted: impl FnOnce(&mut State) -> Result<T>,
+    ) -> Result<T> {
         let config: ImageConfig = serde_json::from_slice(raw_config)
             .map_err(|error| Error::invalid(format!("invalid image configuration: {error}")))?;
         let database = self.database();
@@ -94,7 +131,7 @@ impl Store {
         let entered = placed.and_then(|()| fault::point("image", "layers placed")).and_then(|()| {
             database.transaction(|database| {
                 rows.iter().try_for_each(|row| database.put_layer(row))?;
-                database.put_image(&id, raw_config, parent.as_ref())
+                put(database)
             })
         });
         if let Err(error) = entered {
@@ -104,18 +141,15 @@ impl Store {
             }
             return Err(error);
         }
-        {
+        let noted = {
             let mut state = self.state_mut();
             self.sync_behind(rows.iter().map(|row| row.number).collect());
             rows.into_iter().for_each(|row| state.add_layer(row));
-            state.add_image(id, raw_config.into(), parent, 0)?;
-        }
+            noted(&mut state)?
+        };
         drop(database);
         fault::passed("image", "rows written");
-        for name in names {
-            self.set_name(name, &id)?;
-        }
-        self.image(&id)
+        Ok(noted)
     }
 
     /// Gives all layers that are not known yet their places, lowest first.

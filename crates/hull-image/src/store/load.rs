@@ -12,6 +12,7 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use rustix::fs::{Mode, OFlags};
 
 use super::import::Unpacked;
+use super::steps::Draft;
 use super::{Loaded, Platform, Progress, Report, Store};
 use crate::layer::extract::clean;
 use crate::layer::stream::Compression;
@@ -148,6 +149,9 @@ enum Work<'a> {
     Done(Result<Unpacked<'a>>),
 }
 
+/// Layers as they were unpacked, by their names in the archive.
+type Layers<'a> = HashMap<Vec<u8>, Result<Unpacked<'a>>>;
+
 /// The work, shared by those who bring it and those who do it.
 struct Yard<'a> {
     store: &'a Store,
@@ -214,6 +218,38 @@ impl Store {
         platform: Option<&Platform>,
         progress: Report<'_>,
     ) -> Result<Vec<Loaded>> {
+        let (members, images, mut unpacked) = self.unpacked(archive, platform, progress)?;
+        let mut loaded = Vec::new();
+        for image in images {
+            loaded.extend(self.enter_described(&members, image, &mut unpacked)?);
+        }
+        Ok(loaded)
+    }
+
+    /// The same, but for whoever asks alone: no image is entered, and nothing gets a name.
+    ///
+    /// # Errors
+    /// As [`Store::load`].
+    pub fn load_drafts(
+        self: &Arc<Self>,
+        archive: &mut dyn Read,
+        platform: Option<&Platform>,
+    ) -> Result<Vec<Draft>> {
+        let (members, images, mut unpacked) = self.unpacked(archive, platform, &|_| {})?;
+        let draft = |image: Described| {
+            let layers = self.new_layers(&members, &image, &mut unpacked)?;
+            self.enter_as_draft(&image.config, layers)
+        };
+        images.into_iter().map(draft).collect()
+    }
+
+    /// Reads an archive: what is in it, the images that it describes, and their layers.
+    fn unpacked<'a>(
+        &'a self,
+        archive: &mut dyn Read,
+        platform: Option<&Platform>,
+        progress: Report<'a>,
+    ) -> Result<(Members, Vec<Described>, Layers<'a>)> {
         let yard = Yard { store: self, report: progress, work: Mutex::default(), changed: Condvar::new() };
         let workers = std::thread::available_parallelism().map_or(2, usize::from).min(8);
         let described = std::thread::scope(|scope| {
@@ -242,11 +278,7 @@ impl Store {
                 unpacked.insert(name, done);
             }
         }
-        let mut loaded = Vec::new();
-        for image in images {
-            loaded.extend(self.enter_described(&members, image, &mut unpacked)?);
-        }
-        Ok(loaded)
+        Ok((members, images, unpacked))
     }
 
     /// The layers of an image that are not in the store.
@@ -263,8 +295,27 @@ impl Store {
         &self,
         members: &Members,
         image: Described,
-        unpacked: &mut HashMap<Vec<u8>, Result<Unpacked<'_>>>,
+        unpacked: &mut Layers<'_>,
     ) -> Result<Vec<Loaded>> {
+        let layers = self.new_layers(members, &image, unpacked)?;
+        let id = Digest::of(&image.config);
+        let parent = image.parent.filter(|parent| self.image(parent).is_ok());
+        let mut loaded = self.renamed(&image.names, &id);
+        self.enter(&image.config, layers, parent, &image.names)?;
+        match image.names.is_empty() {
+            true => loaded.push(Loaded::Id(id)),
+            false => loaded.extend(image.names.iter().map(|name| Loaded::Reference(name.familiar()))),
+        }
+        Ok(loaded)
+    }
+
+    /// Those layers of an image that are not in the store, compared with what is said of them.
+    fn new_layers<'a>(
+        &self,
+        members: &Members,
+        image: &Described,
+        unpacked: &mut Layers<'a>,
+    ) -> Result<Vec<Unpacked<'a>>> {
         let diff_ids = super::manifest::diff_ids(&image.config)?;
         let known = self.state().known_depth(&diff_ids);
         let mut layers = Vec::new();
@@ -286,15 +337,7 @@ impl Store {
             }
             layers.push(layer);
         }
-        let id = Digest::of(&image.config);
-        let parent = image.parent.filter(|parent| self.image(parent).is_ok());
-        let mut loaded = self.renamed(&image.names, &id);
-        self.enter(&image.config, layers, parent, &image.names)?;
-        match image.names.is_empty() {
-            true => loaded.push(Loaded::Id(id)),
-            false => loaded.extend(image.names.iter().map(|name| Loaded::Reference(name.familiar()))),
-        }
-        Ok(loaded)
+        Ok(layers)
     }
 
     /// Those of the names that name another image now.

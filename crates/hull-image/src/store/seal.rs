@@ -9,7 +9,7 @@ use super::commit::pack;
 use super::database::LayerRow;
 use super::diff::Changes;
 use super::import::Unpacked;
-use super::state::{Base, What};
+use super::state::{Base, State, What};
 use super::{Layer, Snapshot, Store};
 use crate::layer::split::SplitWriter;
 use crate::layer::stream::{ChunkReader, Passed, pass_made};
@@ -106,7 +106,11 @@ impl Store {
     /// # Errors
     /// It is not there.
     pub fn hold(self: &Arc<Self>, top: Digest) -> Result<Held> {
-        let mut state = self.state_mut();
+        self.hold_in(&mut self.state_mut(), top)
+    }
+
+    /// The same, where the state is had already.
+    pub(super) fn hold_in(self: &Arc<Self>, state: &mut State, top: Digest) -> Result<Held> {
         let layer = state.layers.get_mut(&top);
         layer.ok_or_else(|| Error::not_found(format!("layer {top} was removed meanwhile")))?.users += 1;
         Ok(Held { store: Arc::clone(self), top })

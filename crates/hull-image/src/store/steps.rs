@@ -8,7 +8,7 @@ use std::sync::Arc;
 use super::diff::find;
 use super::import::serialise;
 use super::seal::Held;
-use super::state::seconds;
+use super::state::{State, seconds};
 use super::{Image, Store};
 use crate::reference::Reference;
 use crate::{Digest, Error, ImageConfig, Result};
@@ -61,12 +61,18 @@ impl Store {
     /// # Errors
     /// One of them is not.
     pub fn draft(self: &Arc<Self>, config: ImageConfig) -> Result<Draft> {
-        let raw_config = serialise(&config)?;
-        let layers = self.state().chain(&config.rootfs.diff_ids);
+        self.draft_in(&mut self.state_mut(), &serialise(&config)?)
+    }
+
+    /// The same of a configuration's bytes, where the state is had already.
+    pub(super) fn draft_in(self: &Arc<Self>, state: &mut State, raw_config: &[u8]) -> Result<Draft> {
+        let config: ImageConfig = serde_json::from_slice(raw_config)
+            .map_err(|error| Error::invalid(format!("invalid image configuration: {error}")))?;
+        let layers = state.chain(&config.rootfs.diff_ids);
         let layers = layers.ok_or_else(|| Error::not_found("a layer of the image was removed meanwhile"))?;
-        let held = layers.last().map(|top| self.hold(top.chain_id)).transpose()?.map(Arc::new);
+        let held = layers.last().map(|top| self.hold_in(state, top.chain_id)).transpose()?.map(Arc::new);
         let image = Image {
-            id: Digest::of(&raw_config),
+            id: Digest::of(raw_config),
             size: layers.iter().map(|layer| layer.size).sum(),
             created: seconds(config.created.as_deref()),
             config,
