@@ -131,7 +131,7 @@ impl Build {
             "invocationId": draft.image.id.hex(),
             "startedOn": self.started,
             "finishedOn": self.now(),
-            "hull_reproducible": request.build_args.contains_key("SOURCE_DATE_EPOCH"),
+            "hull_reproducible": self.epoch.is_some(),
         });
         if mode == Mode::Max {
             metadata["hull_source"] = json!({ "name": self.source.name, "text": self.source.text });

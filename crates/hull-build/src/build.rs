@@ -127,6 +127,8 @@ pub struct Build {
     pub origins: Mutex<HashMap<String, Opened>>,
     /// When it began.
     pub started: String,
+    /// The time of what it makes, in seconds since 1970, where the request gives one.
+    pub epoch: Option<i64>,
     /// The images that it took, as package URLs, with their digests.
     pub materials: Mutex<BTreeMap<String, String>>,
     /// Images whose steps are used where they are the same, once they are there.
@@ -220,6 +222,16 @@ impl Build {
         key_of(kind, self.request.socket.as_deref())
     }
 
+    /// The key of what a stage stands on. What is made at a given time is another than what is made now, so that is part of
+    /// it.
+    pub(crate) fn base_key(&self, kind: &str) -> Key {
+        let key = self.key_of(kind);
+        match self.epoch {
+            Some(epoch) => key.with("at").with(epoch.to_le_bytes()),
+            None => key,
+        }
+    }
+
     /// The arguments that a stage has declared.
     pub(crate) fn declared(&self, stage: usize) -> Declared {
         let declared = self.declared.lock().unwrap_or_else(PoisonError::into_inner);
@@ -297,7 +309,7 @@ impl Build {
         match self.request.named(from) {
             Some(Named::Folder(_)) => Ok(None),
             Some(Named::Given(draft)) => {
-                Ok(Some(self.key_of("image").with(draft.image.id.to_string()).finish()))
+                Ok(Some(self.base_key("image").with(draft.image.id.to_string()).finish()))
             }
             Some(Named::Image(image)) => Ok(Some(self.image(image, None).await?.key)),
             None => Ok(Some(self.image_from(from).await?.key)),
@@ -343,7 +355,7 @@ impl Build {
             ));
         }
         self.took(name, &image);
-        let key = self.key_of("image").with(image.id.to_string()).finish();
+        let key = self.base_key("image").with(image.id.to_string()).finish();
         Ok(Made { draft: self.engine.images.draft_of(&image)?, key })
     }
 

@@ -151,6 +151,7 @@ impl Builder {
     /// As [`Builder::prepare`].
     pub fn prepare_with(&self, request: Request, context: Context, stop: &Stop) -> Result<Prepared> {
         let names = names(&request)?;
+        let epoch = request.epoch()?;
         let (source, file) = read(&request, &context)?;
         let wrong = |message| Failure::of_mistake(&check_mistake(&file, message), &source);
         let check = Check::of(&file, &request.build_args).map_err(wrong)?;
@@ -181,6 +182,7 @@ impl Builder {
             names,
             origins: Mutex::default(),
             started: jiff::Timestamp::now().to_string(),
+            epoch,
             materials: Mutex::default(),
             consumed: Mutex::default(),
             declared: Mutex::default(),

@@ -205,7 +205,7 @@ impl Stage {
         })
         .await?;
         view.close().await;
-        Ok(Box::pin(step.take()).await?)
+        Ok(Box::pin(step.take(self.build.epoch)).await?)
     }
 
     /// WORKDIR: the folder is made where it is not there, for the user that is set.
@@ -230,7 +230,7 @@ impl Stage {
         })
         .await?;
         view.close().await;
-        let taken = if made { Box::pin(step.take()).await? } else { None };
+        let taken = if made { Box::pin(step.take(self.build.epoch)).await? } else { None };
         Box::pin(self.entered(key, created_by, taken, None, |config| change.apply(config))).await
     }
 }

@@ -76,7 +76,7 @@ impl Build {
             None => Err(Failure::invalid(format!("the context {name} is not there"))),
             Some(Named::Image(image)) => self.image(image, platform).await,
             Some(Named::Given(draft)) => {
-                let key = self.key_of("image").with(draft.image.id.to_string()).finish();
+                let key = self.base_key("image").with(draft.image.id.to_string()).finish();
                 Ok(Made { draft: draft.clone(), key })
             }
             Some(Named::Folder(context)) => self.with_files(name, context, scratch).await,
@@ -105,7 +105,7 @@ impl Build {
             Ok(view)
         });
         view.await?.close().await;
-        let sealed = Box::pin(step.seal()).await?;
+        let sealed = Box::pin(step.seal(self.epoch)).await?;
         let layer = sealed.as_ref().map(|(layer, _)| layer);
         let created_by = format!("/bin/sh -c #(nop) FROM context {name} dir:{} in / ", digest.hex());
         let draft = crate::stage::next(self, &on.draft, created_by.clone(), layer, |_| Ok(()))?;

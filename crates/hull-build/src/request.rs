@@ -8,6 +8,7 @@ use std::sync::Arc;
 use hull_engine::model::HostConfig;
 
 use crate::attest::Attest;
+use crate::failure::{Failure, Result};
 use crate::named::Named;
 use crate::output::Output;
 
@@ -86,6 +87,21 @@ pub trait Agent: std::fmt::Debug + Send + Sync {
 /// What nobody else may see.
 #[derive(Clone, Default)]
 pub struct Secret(pub Vec<u8>);
+
+impl Request {
+    /// The time that what is built gets, in seconds since 1970; none: the time at which it is built.
+    ///
+    /// # Errors
+    /// `SOURCE_DATE_EPOCH` is no such time.
+    pub fn epoch(&self) -> Result<Option<i64>> {
+        let asked = self.build_args.get("SOURCE_DATE_EPOCH").and_then(Option::as_deref);
+        let Some(text) = asked.filter(|text| !text.is_empty()) else { return Ok(None) };
+        let is_time = |seconds: &i64| *seconds >= 0 && jiff::Timestamp::from_second(*seconds).is_ok();
+        let seconds = text.parse().ok().filter(is_time);
+        let wrong = || format!("invalid SOURCE_DATE_EPOCH: {text:?} is no number of seconds since 1970");
+        seconds.map(Some).ok_or_else(|| Failure::invalid(wrong()))
+    }
+}
 
 impl std::fmt::Debug for Secret {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {

@@ -83,7 +83,7 @@ impl Stage {
             return Err(failure);
         }
         step.clear_mount_points(&stubs)?;
-        let taken = Box::pin(step.take()).await?;
+        let taken = Box::pin(step.take(self.build.epoch)).await?;
         let outcome = self.entered(key, created_by, taken, Some(turn), |_: &mut ImageConfig| Ok(()));
         let outcome = Box::pin(outcome).await?;
         Ok(self.after_run(outcome))
@@ -98,7 +98,7 @@ impl Stage {
         }
         step.clear_mount_points(stubs).ok()?;
         self.settle().await.ok()?;
-        let sealed = Box::pin(step.seal()).await.ok()?;
+        let sealed = Box::pin(step.seal(self.build.epoch)).await.ok()?;
         let layer = sealed.as_ref().map(|(layer, _)| layer);
         let size = layer.map_or(0, |layer| layer.size);
         if size > KEPT_FAILED {

@@ -178,7 +178,7 @@ async fn based(
                 ..ImageConfig::default()
             };
             let key =
-                build.key_of("scratch").with_all([&platform.os, &platform.architecture, &platform.variant]);
+                build.base_key("scratch").with_all([&platform.os, &platform.architecture, &platform.variant]);
             Ok(Made { draft: build.engine.images.draft(config)?, key: key.finish() })
         }
     }
@@ -245,10 +245,7 @@ pub(crate) fn next(
 impl Build {
     /// The time that images get: the request's, where it wants the same image again, or now.
     pub(crate) fn now(&self) -> String {
-        let asked = self.request.build_args.get("SOURCE_DATE_EPOCH").cloned().flatten();
-        let asked = asked
-            .and_then(|text| text.parse().ok())
-            .and_then(|seconds| jiff::Timestamp::from_second(seconds).ok());
+        let asked = self.epoch.and_then(|seconds| jiff::Timestamp::from_second(seconds).ok());
         asked.unwrap_or_else(jiff::Timestamp::now).to_string()
     }
 }
@@ -489,6 +486,10 @@ impl Stage {
         for draft in self.build.cache.get().into_iter().flatten() {
             let (so_far, other) = (&self.made.draft.image.config, &draft.image.config);
             if let Some(mut config) = continued(so_far, other, created_by) {
+                // What was made at another time has other times in it.
+                if self.build.epoch.is_some() && config.created != Some(self.build.now()) {
+                    continue;
+                }
                 change(&mut config)?;
                 let key = borrowed(key, &self.made.draft.image.config, &config);
                 let draft = self.build.engine.images.draft(config)?;

@@ -17,7 +17,7 @@ fn taken(store: &Arc<Store>, key: &str, below: Option<&Image>, contents: &str) -
     for path in [snapshot.upper.join(contents), snapshot.upper.clone()] {
         rustix::fs::utimensat(rustix::fs::CWD, path, &times, rustix::fs::AtFlags::empty()).unwrap();
     }
-    let Some(Taken::Unnamed(unnamed)) = store.take(key).unwrap() else { panic!("nothing was taken") };
+    let Some(Taken::Unnamed(unnamed)) = store.take(key, None).unwrap() else { panic!("nothing was taken") };
     store.remove_snapshot(key).unwrap();
     unnamed
 }

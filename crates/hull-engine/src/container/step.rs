@@ -125,20 +125,21 @@ impl Step {
         self.engine.plain_view(&record).await.map(StepView)
     }
 
-    /// Makes a layer of what it changed, none where it changed nothing, and removes it.
+    /// Makes a layer of what it changed, none where it changed nothing, and removes it. No time in it is later than `latest`,
+    /// in seconds since 1970.
     ///
     /// # Errors
     /// The files cannot be read, or the disk fails.
-    pub async fn seal(self) -> Result<Option<(Layer, Held)>> {
-        self.made_of(|images, key| images.seal(key)).await
+    pub async fn seal(self, latest: Option<i64>) -> Result<Option<(Layer, Held)>> {
+        self.made_of(move |images, key| images.seal(key, latest)).await
     }
 
     /// The same, with the layer's digest still to be computed.
     ///
     /// # Errors
     /// As [`Step::seal`].
-    pub async fn take(self) -> Result<Option<Taken>> {
-        self.made_of(|images, key| images.take(key)).await
+    pub async fn take(self, latest: Option<i64>) -> Result<Option<Taken>> {
+        self.made_of(move |images, key| images.take(key, latest)).await
     }
 
     /// Makes something of its files, and removes it.

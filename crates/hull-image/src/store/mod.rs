@@ -8,6 +8,7 @@
 
 mod bootstrap;
 mod check;
+mod clamp;
 mod commit;
 mod database;
 mod diff;

@@ -5,6 +5,7 @@ use std::io::BufRead;
 use std::path::Path;
 use std::sync::Arc;
 
+use super::clamp::clamp;
 use super::commit::pack;
 use super::database::LayerRow;
 use super::diff::Changes;
@@ -117,12 +118,12 @@ impl Store {
     }
 
     /// Makes a layer of what a snapshot changed, which nothing is mounted of any more and nothing will be: only its
-    /// removal is left. None where nothing was changed.
+    /// removal is left. None where nothing was changed. No time in it is later than `latest`, in seconds since 1970.
     ///
     /// # Errors
     /// Its files cannot be read, or the disk fails; nothing is left then.
-    pub fn seal(self: &Arc<Self>, key: &str) -> Result<Option<(Layer, Held)>> {
-        match self.take(key)? {
+    pub fn seal(self: &Arc<Self>, key: &str, latest: Option<i64>) -> Result<Option<(Layer, Held)>> {
+        match self.take(key, latest)? {
             None => Ok(None),
             Some(Taken::Unnamed(unnamed)) => unnamed.named().map(Some),
             Some(Taken::Layer(layer, held)) => Ok(Some((layer, held))),
@@ -134,7 +135,7 @@ impl Store {
     ///
     /// # Errors
     /// As [`Store::seal`].
-    pub fn take(self: &Arc<Self>, key: &str) -> Result<Option<Taken>> {
+    pub fn take(self: &Arc<Self>, key: &str, latest: Option<i64>) -> Result<Option<Taken>> {
         let changes = self.raw_changes(key)?;
         if changes.is_empty() {
             return Ok(None);
@@ -150,6 +151,9 @@ impl Store {
             }
         };
         let Snapshot { upper, is_whole, .. } = self.snapshot(key)?;
+        if let Some(latest) = latest {
+            clamp(&upper, &changes, latest)?;
+        }
         if is_whole {
             // What was changed lies among all the rest.
             let unpacked = self.unpack_from(|out| pack(&upper, &changes, out))?;

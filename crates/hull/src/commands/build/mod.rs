@@ -66,7 +66,7 @@ pub struct BuildArgs {
     /// Additional build contexts (e.g., name=path): a folder, docker-image://IMAGE or oci-layout://FOLDER[:TAG|@DIGEST], or an address
     #[arg(long, value_name = "stringArray")]
     build_context: Vec<String>,
-    /// Set build-time variables; one without a value has that of the environment
+    /// Set build-time variables; one without a value has that of the environment, and so has SOURCE_DATE_EPOCH where it is not named
     #[arg(long, value_name = "stringArray")]
     build_arg: Vec<String>,
     /// Add annotation to the image (format: "[manifest:|index:|manifest-descriptor:]KEY=VALUE"); it goes where the image is pushed
@@ -320,6 +320,9 @@ fn refuse(args: &BuildArgs) -> Result<(), Error> {
     Ok(())
 }
 
+/// The variable whose time what is built gets, as a build argument or in the client's environment.
+const EPOCH: &str = "SOURCE_DATE_EPOCH";
+
 fn query(args: &BuildArgs, name: &str) -> Result<Query, Error> {
     let number = |value: Option<i64>| value.map(|value| value.to_string());
     let json_of = |value: &Value| {
@@ -332,6 +335,12 @@ fn query(args: &BuildArgs, name: &str) -> Result<Query, Error> {
             None => (argument.as_str(), std::env::var(argument).ok()),
         };
         build_args.insert(name.to_owned(), json!(value));
+    }
+    // As buildx does: whoever wants the same image again says so once for all tools.
+    if let Ok(epoch) = std::env::var(EPOCH)
+        && !epoch.is_empty()
+    {
+        build_args.entry(EPOCH).or_insert_with(|| json!(epoch));
     }
     let ulimits = ulimits(&args.ulimit)?;
     let mut query = Query::new("/build")
