@@ -42,7 +42,7 @@ impl Stage {
         let quick =
             quick.or_else(|| wanted.is_of_commits().then(|| self.copy_key(&wanted, "commits").finish()));
         if let Some(mut outcome) = quick.map(|quick| self.kept(quick)).transpose()?.flatten() {
-            outcome.made.key = self.copied_key(&outcome.made.draft.image.config);
+            outcome.made.key = self.copied_key(&outcome);
             return Ok(outcome);
         }
         // Nor what is copied of a context in the same state.
@@ -96,13 +96,19 @@ impl Stage {
             if !outcome.borrowed {
                 self.keep_quick(quick, &outcome.made.draft)?;
             }
-            outcome.made.key = self.copied_key(&outcome.made.draft.image.config);
+            outcome.made.key = self.copied_key(&outcome);
         }
         Ok(outcome)
     }
 
     /// By what that which follows a copy of a stage is known: the same by whichever of its two keys the copy was found.
-    fn copied_key(&self, now: &ImageConfig) -> Digest {
+    /// One that another image gave keeps its key, which has the layer's digest in it: the moment that tells the copies that
+    /// were made here apart is that image's word.
+    fn copied_key(&self, outcome: &Outcome) -> Digest {
+        if outcome.borrowed {
+            return outcome.made.key;
+        }
+        let now = &outcome.made.draft.image.config;
         let new = known_by(&self.made.draft.image.config, now);
         let line = now.history.last().map(|line| line.created_by.as_str()).unwrap_or_default();
         let key = Key::of("copied").with(self.made.key.to_string()).with(line);

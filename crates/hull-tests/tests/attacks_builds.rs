@@ -1,9 +1,11 @@
 //! Attacks by a Dockerfile, or an image that one is built on, on the machine that builds it.
 
 use std::fs;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
+use std::process::Command;
 
-use hull_tests::{Daemon, Engine, Output};
+use hull_tests::{Daemon, Engine, Output, Tar};
+use serde_json::{Value, json};
 
 /// A daemon, and a folder of the host with a file and an empty folder in it, neither of which a build may see or touch.
 fn target() -> Option<(Daemon, PathBuf)> {
@@ -139,4 +141,59 @@ fn an_image_that_claims_to_be_a_step_is_none() {
         daemon.ok(&["rmi", "out"]);
         daemon.ok(&["builder", "prune", "-af"]);
     }
+}
+
+/// The same where the history is a true one, with the moments of this machine's own steps in it, and the layer that it is
+/// told of is another: who names the image gets it, and what is built on it is in no build that does not.
+#[test]
+fn an_image_with_a_true_history_and_another_layer_poisons_no_build_that_does_not_name_it() {
+    let Some((daemon, _)) = target() else { return };
+    let stage = "FROM busybox AS a\nRUN echo clean >/file\nFROM busybox\n";
+    let honest = format!("{stage}COPY --from=a /file /file\n");
+    assert_eq!(build(&daemon, &honest).status, 0);
+    daemon.ok(&["save", "-o", &daemon.dir().join("work/out.tar").display().to_string(), "out"]);
+    let poison = daemon.dir().join("work/poison.tar");
+    fs::write(&poison, with_another_layer(&daemon.dir().join("work"))).expect("an archive");
+    daemon.ok(&["load", "-q", "-i", &poison.display().to_string()]);
+
+    let context = daemon.dir().join("work/ctx").display().to_string();
+    // The same line of the history, of a step that is not kept yet.
+    let named = format!("{stage}COPY --link --from=a /file /file\nRUN cp /file /made\n");
+    fs::write(daemon.dir().join("work/ctx/Dockerfile"), named).expect("a Dockerfile");
+    daemon.ok(&["build", "-q", "-t", "out", "--cache-from", "poison", &context]);
+    assert_eq!(
+        daemon.ok(&["run", "--rm", "out", "cat", "/made"]),
+        "poisoned",
+        "the image is not used at all"
+    );
+
+    assert_eq!(build(&daemon, &format!("{honest}RUN cp /file /made\n")).status, 0);
+    assert_eq!(daemon.ok(&["run", "--rm", "out", "cat", "/file", "/made"]), "clean\nclean");
+}
+
+/// The image in the archive `out.tar` of this folder as the image `poison`: the history as it is, another last layer.
+fn with_another_layer(folder: &Path) -> Vec<u8> {
+    use sha2::Digest;
+    let files = folder.join("saved");
+    fs::create_dir(&files).expect("a folder");
+    let tar = ["-xf", &folder.join("out.tar").display().to_string(), "-C", &files.display().to_string()]
+        .map(str::to_owned);
+    assert!(Command::new("tar").args(tar).status().expect("tar is executed").success());
+    let read = |name: &Value| fs::read(files.join(name.as_str().expect("a name"))).expect("a saved file");
+    let manifest: Value = serde_json::from_slice(&read(&json!("manifest.json"))).expect("a manifest");
+    let mut config: Value = serde_json::from_slice(&read(&manifest[0]["Config"])).expect("a configuration");
+    let mut layers: Vec<Vec<u8>> =
+        manifest[0]["Layers"].as_array().expect("layers").iter().map(read).collect();
+    let other = Tar::new().file("file", b"poisoned\n").finish();
+    let digest: String = sha2::Sha256::digest(&other).iter().map(|byte| format!("{byte:02x}")).collect();
+    *config["rootfs"]["diff_ids"].as_array_mut().expect("layers").last_mut().expect("a layer") =
+        json!(format!("sha256:{digest}"));
+    *layers.last_mut().expect("a layer") = other;
+    let names: Vec<String> = (0..layers.len()).map(|number| format!("{number}/layer.tar")).collect();
+    let manifest = json!([{"Config": "config.json", "RepoTags": ["poison:latest"], "Layers": names}]);
+    let mut archive = Tar::new().file("config.json", config.to_string().as_bytes());
+    for (name, layer) in names.iter().zip(&layers) {
+        archive = archive.file(name, layer);
+    }
+    archive.file("manifest.json", manifest.to_string().as_bytes()).finish()
 }

@@ -240,7 +240,8 @@ pub(crate) struct State {
     /// All that is known of why; none while it runs, and before its first run.
     #[serde(default)]
     pub(crate) end: Option<end::End>,
-    /// The AppArmor profile that it runs under; what is the default may be another by now.
+    /// The AppArmor profile that it runs under, empty if it is under none; what is the default may be another by now. Not
+    /// there where no daemon wrote it down: that says nothing of what it runs under.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) apparmor: Option<String>,
     /// It stands still for the daemon, which copies its files: no user has paused it.
@@ -273,8 +274,8 @@ impl Default for State {
 impl Record {
     /// The AppArmor profile that it runs under, or would if it were started.
     pub(crate) fn apparmor(&self) -> Result<Option<String>> {
-        if self.is_running() {
-            return Ok(self.state.apparmor.clone());
+        if let Some(profile) = self.state.apparmor.as_ref().filter(|_| self.is_running()) {
+            return Ok(Some(profile.clone()).filter(|profile| !profile.is_empty()));
         }
         Ok(security::security(&self.host_config)?.apparmor)
     }
@@ -529,7 +530,7 @@ fn random_digits() -> String {
 
 #[cfg(test)]
 mod tests {
-    use super::random_id;
+    use super::{Record, State, Status, random_id};
 
     #[test]
     fn no_container_is_called_by_a_number() {
@@ -538,5 +539,22 @@ mod tests {
             let id = random_id();
             assert!(id.len() == 64 && id[..12].parse::<u64>().is_err(), "{id}");
         }
+    }
+
+    #[test]
+    fn what_a_container_runs_under_is_not_none_because_nobody_wrote_it_down() {
+        let mut record = Record::named("box");
+        record.host_config.security_opt = Some(vec!["apparmor=its-own".to_owned()]);
+        let of_before = serde_json::to_value(State::default()).unwrap();
+        assert!(of_before.get("apparmor").is_none());
+        record.state = serde_json::from_value(of_before).unwrap();
+        record.state.status = Status::Running;
+        assert_eq!(record.apparmor().unwrap().as_deref(), Some("its-own"));
+        record.state.apparmor = Some(String::new());
+        assert_eq!(record.apparmor().unwrap(), None);
+        record.state.apparmor = Some("of-its-start".to_owned());
+        assert_eq!(record.apparmor().unwrap().as_deref(), Some("of-its-start"));
+        record.state.status = Status::Exited;
+        assert_eq!(record.apparmor().unwrap().as_deref(), Some("its-own"));
     }
 }

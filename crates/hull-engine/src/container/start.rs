@@ -233,7 +233,7 @@ impl Engine {
             record.state.status = Status::Running;
             record.state.pid = started.pid;
             record.state.exit_code = 0;
-            record.state.apparmor = apparmor;
+            record.state.apparmor = Some(apparmor.unwrap_or_default());
             record.state.error.clear();
             record.state.oom_killed = false;
             record.state.end_reason.clear();

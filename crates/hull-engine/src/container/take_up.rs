@@ -161,6 +161,7 @@ impl Engine {
         let clearing = Clearing::of(&container);
         match tokio::time::timeout(SHIM_PATIENCE, self.rejoin(&container)).await {
             Ok(Ok(joined)) => {
+                self.learn_profile(&container, joined.state.pid);
                 self.restore(&container, joined.state.pid);
                 self.let_go(&container).await;
                 self.run_on(container, joined.shim, clearing);
@@ -178,12 +179,26 @@ impl Engine {
                 let engine = Arc::clone(self);
                 tokio::spawn(async move {
                     match engine.rejoin(&container).await {
-                        Ok(joined) => engine.run_on(container, joined.shim, clearing),
+                        Ok(joined) => {
+                            engine.learn_profile(&container, joined.state.pid);
+                            engine.run_on(container, joined.shim, clearing);
+                        }
                         Err(over) => engine.over(&container, over).await,
                     }
                 });
                 None
             }
+        }
+    }
+
+    /// Under which AppArmor profile a container runs that was started by a daemon which did not write that down: its execs
+    /// are to run under the same.
+    fn learn_profile(&self, container: &Container, pid: i32) {
+        if container.record().state.apparmor.is_some() {
+            return;
+        }
+        if let Some(profile) = hull_runtime::apparmor::profile_of(pid) {
+            container.change_anyway(&self.database, |record| record.state.apparmor = Some(profile));
         }
     }
 

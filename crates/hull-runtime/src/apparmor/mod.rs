@@ -27,6 +27,29 @@ pub fn default_profile() -> Option<&'static str> {
     if is_enabled() { default_among(Path::new(LOADED)) } else { None }
 }
 
+/// The profile that a process runs under, empty if it is under none; nothing where AppArmor is not enabled, or the process
+/// is not there any more.
+pub fn profile_of(pid: i32) -> Option<String> {
+    if !is_enabled() {
+        return None;
+    }
+    let attributes = Path::new("/proc").join(pid.to_string()).join("attr");
+    // Before Linux 5.8 AppArmor has no folder of its own.
+    let current = std::fs::read_to_string(attributes.join("apparmor/current"))
+        .or_else(|_| std::fs::read_to_string(attributes.join("current")));
+    current.ok().map(|current| profile_in(&current))
+}
+
+/// The profile's name in what the kernel says of a process: `name (mode)`, or `unconfined`.
+fn profile_in(current: &str) -> String {
+    let current = current.trim_end_matches(['\n', '\0']);
+    match current.rsplit_once(" (") {
+        Some((name, _)) => name.to_owned(),
+        None if current == "unconfined" => String::new(),
+        None => current.to_owned(),
+    }
+}
+
 fn default_among(loaded: &Path) -> Option<&'static str> {
     let loaded = std::fs::read_to_string(loaded).unwrap_or_default();
     let is_loaded =
@@ -52,6 +75,15 @@ mod tests {
         }
         assert_eq!(default_among(Path::new("/no/such/file")), None);
         assert!(is_enabled() || default_profile().is_none());
+    }
+
+    #[test]
+    fn what_a_process_runs_under_is_read_without_its_mode() {
+        assert_eq!(profile_in("unconfined\n"), "");
+        assert_eq!(profile_in("hull-default (enforce)\n"), "hull-default");
+        assert_eq!(profile_in("a (b) (complain)"), "a (b)");
+        assert_eq!(profile_in("a//&b (enforce)\n"), "a//&b");
+        assert_eq!(profile_of(0), None);
     }
 
     #[test]
