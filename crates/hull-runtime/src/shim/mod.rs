@@ -32,6 +32,7 @@ use crate::{Error, Result};
 mod causes;
 mod client;
 mod control;
+mod early;
 mod ending;
 mod exec_cgroup;
 mod foreign;

@@ -16,6 +16,7 @@ use rustix::pipe::{PipeFlags, pipe_with};
 use rustix::termios::Winsize;
 
 use super::client::{Client, Input};
+use super::early::Early;
 use super::interests::{Interests, Part};
 use super::log::{Stream, Writer};
 use crate::error::Context;
@@ -28,10 +29,7 @@ pub(super) const READ_MAX: usize = 64 * 1024;
 /// How much of a client's input is read at once, in bytes.
 const INPUT_MAX: usize = 8 * 1024;
 
-/// How much is kept of what is printed before anyone is there to pass it on to, in bytes; then the streams wait.
-const EARLY_MAX: usize = 8 << 20;
-
-/// How much of it is told where it was for nothing.
+/// How much is told of what was printed for nothing, before a process that never came.
 const LAST_WORDS: usize = 16 * 1024;
 
 /// How many bytes the keys that detach may be.
@@ -64,7 +62,7 @@ pub(super) struct Streams {
     /// Nothing is held back for slow clients any more: the process has ended, and what it left is little.
     draining: bool,
     /// What was printed before the process was there: by a runtime that makes it, whose words these are too.
-    early: Vec<(Stream, Vec<u8>)>,
+    early: Early,
     /// The streams that have ended by then.
     early_ends: Vec<Stream>,
 }
@@ -84,7 +82,7 @@ impl Streams {
             input_ends: false,
             clients: Vec::new(),
             draining: false,
-            early: Vec::new(),
+            early: Early::default(),
             early_ends: Vec::new(),
         };
         if streams.stdio.terminal {
@@ -120,7 +118,7 @@ impl Streams {
             input_ends: true,
             clients: Vec::new(),
             draining: false,
-            early: Vec::new(),
+            early: Early::default(),
             early_ends: Vec::new(),
         };
         let (stdin, stdout) = (null(OFlags::RDONLY)?, null(OFlags::WRONLY)?);
@@ -252,15 +250,13 @@ impl Streams {
 
     /// Reads what a runtime prints that makes the process, so that it is not held up; it is passed on when the process is there.
     pub(super) fn read_early(&mut self) {
+        let mut bytes = Vec::with_capacity(READ_MAX);
         for stream in [Stream::Stdout, Stream::Stderr] {
-            while self.has_room() && !self.early_ends.contains(&stream) {
-                let mut bytes = Vec::with_capacity(READ_MAX);
+            while self.early.has_room() && !self.early_ends.contains(&stream) {
+                bytes.clear();
                 let Some(source) = self.source(stream) else { break };
                 match rustix::io::retry_on_intr(|| rustix::io::read(source, spare_capacity(&mut bytes))) {
-                    Ok(1..) => {
-                        bytes.shrink_to_fit();
-                        self.early.push((stream, bytes));
-                    }
+                    Ok(1..) => self.early.add(stream, &bytes),
                     Err(Errno::AGAIN) => break,
                     // It is found again by who reads the streams later.
                     Ok(0) | Err(_) => {
@@ -274,20 +270,16 @@ impl Streams {
 
     /// Where [`Streams::read_early`] is waited for.
     pub(super) fn read_early_at(&self) -> impl Iterator<Item = BorrowedFd<'_>> {
-        let has_room = self.has_room();
+        let has_room = self.early.has_room();
         [Stream::Stdout, Stream::Stderr]
             .into_iter()
             .filter(move |stream| has_room && !self.early_ends.contains(stream))
             .filter_map(|stream| self.source(stream))
     }
 
-    fn has_room(&self) -> bool {
-        self.early.iter().map(|(_, bytes)| bytes.len()).sum::<usize>() < EARLY_MAX
-    }
-
     /// Passes on what was read before the process was there.
     pub(super) fn pass_early(&mut self, mut log: Option<&mut Writer>) {
-        for (stream, bytes) in std::mem::take(&mut self.early) {
+        for (stream, bytes) in self.early.take() {
             if let Some(log) = &mut log {
                 log.write(stream, &bytes, super::now_ns());
             }
@@ -300,9 +292,7 @@ impl Streams {
     /// What was printed to standard error in the end: the last words of a process that never came to be this one.
     pub(super) fn printed(&mut self) -> Vec<u8> {
         self.read_early();
-        let early = self.early.iter().filter(|(stream, _)| *stream == Stream::Stderr);
-        let text: Vec<u8> = early.flat_map(|(_, bytes)| bytes).copied().collect();
-        text[text.len().saturating_sub(LAST_WORDS)..].to_vec()
+        self.early.tail(Stream::Stderr, LAST_WORDS)
     }
 
     /// The stream has ended, or is given up.
