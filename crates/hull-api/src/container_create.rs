@@ -22,6 +22,10 @@ pub(crate) async fn create(mut request: Request) -> Result<Response> {
     let mut body: CreateBody = model::from_object(members)?;
     let warnings = in_version(&mut body, request.version)?;
     request.judge(&mut body)?;
+    // hull's own: a container that is the calling process's, and goes with it.
+    if request.query.flag("end-with-caller") {
+        body.ends_with = Some(request.owner("a container that ends with its caller")?);
+    }
     if request.version >= 41
         && let Some(platform) = crate::images::platform(&request.query)?
     {

@@ -80,6 +80,20 @@ impl Request {
         if self.guard.is_some() { Side::Guarded } else { Side::Owner }
     }
 
+    /// The process that asks, whose `what` is to be. It is who the kernel says: a number that the client names could be
+    /// anybody's, and is another's in a pid namespace.
+    ///
+    /// # Errors
+    /// The daemon does not see it.
+    pub(crate) fn owner(&self, what: &str) -> Result<i32> {
+        self.caller_pid.ok_or_else(|| {
+            Error::invalid(format!(
+                "{what} is the process's that asks for it, and the daemon does not see this one: ask by its unix socket, \
+                 from its own pid namespace or one below"
+            ))
+        })
+    }
+
     /// Its body, to be read by a thread that may block.
     ///
     /// # Errors

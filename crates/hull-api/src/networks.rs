@@ -63,15 +63,9 @@ pub(crate) async fn remove(request: Request) -> Result<Response> {
     http::empty(StatusCode::NO_CONTENT)
 }
 
-/// hull's own: a namespace on the network, for a program that is no container, until the process that asks ends. Whose
-/// it is, the kernel says: a number that the client names could be anybody's, and is another's in a pid namespace.
+/// hull's own: a namespace on the network, for a program that is no container, until the process that asks ends.
 pub(crate) async fn namespace(request: Request) -> Result<Response> {
-    let owner = request.caller_pid.ok_or_else(|| {
-        hull_engine::Error::invalid(
-            "a place on a network is the process's that asks for it, and the daemon does not see this one: ask by its \
-             unix socket, from its own pid namespace or one below",
-        )
-    })?;
+    let owner = request.owner("a place on a network")?;
     let name = request.query.text("name");
     http::ok(&request.engine.take_place(request.capture(0), name, owner).await?)
 }

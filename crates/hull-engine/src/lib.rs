@@ -15,6 +15,7 @@ pub mod filter;
 pub mod images;
 pub mod model;
 pub mod networks;
+mod process;
 mod remap;
 mod runtimes;
 mod size;

@@ -3,7 +3,7 @@
 use std::process::Stdio;
 use std::time::Duration;
 
-use hull_tests::{Census, Daemon, wait_until};
+use hull_tests::{Census, Daemon, PATIENCE, wait_until};
 
 #[test]
 fn one_some_and_all() {
@@ -269,6 +269,55 @@ fn an_image_s_files_and_all_else_the_host_s() {
         "#,
     );
     wait_until("nothing is left", Duration::from_secs(10), || census() == before);
+}
+
+/// What is written to the container's files is nobody's when its program is gone: a killed command leaves nothing, whether
+/// the daemon sees that, has come back meanwhile, or is not there.
+#[test]
+fn an_image_s_files_go_with_a_command_that_is_killed() {
+    let mut daemon = Daemon::start();
+    let layers = daemon.dir().to_string_lossy().into_owned();
+    let mounts = || {
+        let tables = std::fs::read_dir("/proc").expect("/proc").flatten();
+        let tables = tables.filter_map(|entry| std::fs::read_to_string(entry.path().join("mountinfo")).ok());
+        tables
+            .filter(|table| table.lines().any(|line| line.contains(" / / ") && line.contains(&layers)))
+            .count()
+    };
+    let begin = |daemon: &Daemon| {
+        let words =
+            ["ns", "run", "--root", "busybox", "--", "sh", "-c", "echo new >/file; echo up; exec sleep 300"];
+        let program = daemon.client(&words).stdout(Stdio::piped()).spawn();
+        let mut program = program.expect("the client is executed");
+        let mut output = std::io::BufReader::new(program.stdout.take().expect("a pipe"));
+        let mut line = String::new();
+        std::io::BufRead::read_line(&mut output, &mut line).expect("a line");
+        assert_eq!(line, "up\n");
+        assert_eq!(daemon.ok(&["ps", "-aq"]).lines().count(), 1);
+        assert!(mounts() > 0, "the files are mounted");
+        // One that is somebody's is not pruned.
+        daemon.ok(&["container", "prune", "-f"]);
+        assert_eq!(daemon.ok(&["ps", "-aq"]).lines().count(), 1);
+        program
+    };
+    let census = |daemon: &Daemon| Census { descriptors: 0, ..daemon.census() };
+    let before = census(&daemon);
+    for absent in ["nobody", "for a while", "at the end"] {
+        let mut program = begin(&daemon);
+        if absent != "nobody" {
+            daemon.kill();
+        }
+        if absent == "for a while" {
+            daemon.begin();
+        }
+        program.kill().and_then(|()| program.wait()).expect("it is killed");
+        if absent == "at the end" {
+            daemon.begin();
+        }
+        let gone = || daemon.ok(&["ps", "-aq"]).is_empty() && mounts() == 0;
+        wait_until(&format!("the container and its mounts are gone, daemon away: {absent}"), PATIENCE, gone);
+    }
+    wait_until("nothing is left", PATIENCE, || census(&daemon) == before);
 }
 
 #[test]

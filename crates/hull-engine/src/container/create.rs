@@ -83,7 +83,7 @@ impl Engine {
         caller: Owner,
         built: Option<Arc<Image>>,
     ) -> Result<Checked> {
-        let CreateBody { mut config, mut host_config, networking_config, layered, .. } = body;
+        let CreateBody { mut config, mut host_config, networking_config, layered, ends_with, .. } = body;
         let id = random_id();
         let name = name.map(names::checked).transpose()?.unwrap_or_default().to_owned();
         let build_step = built.is_some();
@@ -118,7 +118,7 @@ impl Engine {
             self.new_endpoints(&config, &mut host_config, networking_config.endpoints_config, &mut warnings)?;
         let links = self.take_links(&mut host_config, &mut endpoints)?;
         check_ports(&host_config)?;
-        let record = Record {
+        let mut record = Record {
             id,
             name,
             created: rfc3339(now_ns()),
@@ -134,7 +134,11 @@ impl Engine {
             restart_count: 0,
             stopped_by_user: false,
             build_step,
+            owner: None,
         };
+        if let Some(pid) = ends_with {
+            record.tie_to(pid)?;
+        }
         Ok(Checked { record, image, wanted, limit, warnings })
     }
 
@@ -169,6 +173,7 @@ impl Engine {
         let container = Arc::new(Container::new(record));
         self.containers.insert(taken, Arc::clone(&container));
         self.tell(&container, "create");
+        self.remove_after_owner(&container);
         Ok(Created { id, warnings })
     }
 

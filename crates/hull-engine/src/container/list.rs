@@ -308,8 +308,8 @@ impl Engine {
             let record = container.record().clone();
             let ended = matches!(record.state.status, Status::Created | Status::Exited | Status::Dead);
             let old = until.is_none_or(|until| moment(&record.created) < until);
-            // A build's step goes with its build, whether it has run yet or not.
-            let goes = ended && old && !record.build_step;
+            // A build's step goes with its build, whether it has run yet or not, and what is a process's with that.
+            let goes = ended && old && !record.build_step && record.owner.is_none();
             if !goes || !self.matches(&container, &record, &labels, &patterns)? {
                 continue;
             }

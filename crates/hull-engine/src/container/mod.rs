@@ -42,6 +42,7 @@ mod logs;
 mod mounts;
 mod names;
 mod network;
+mod owned;
 mod ownerless;
 mod prepare;
 mod read_logs;
@@ -100,6 +101,7 @@ pub use wait::{Condition, Ended};
 use crate::database::{Database, Table};
 use crate::model::{Config, EndpointSettings, HostConfig, PortBinding};
 use crate::networks::Allocation;
+use crate::process::Process;
 use crate::volumes::Run;
 use crate::{Error, Result};
 
@@ -187,6 +189,9 @@ pub(crate) struct Record {
     /// It is a step of a build, and nothing without that.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub(crate) build_step: bool,
+    /// Whose it is: it is removed when that process ends.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) owner: Option<Process>,
 }
 
 /// Which state a container is in.
@@ -335,6 +340,7 @@ impl Record {
             restart_count: 0,
             stopped_by_user: false,
             build_step: false,
+            owner: None,
         }
     }
 }

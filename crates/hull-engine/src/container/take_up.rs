@@ -45,6 +45,7 @@ impl Engine {
             Ok(())
         }));
         self.remove_steps_behind();
+        self.take_up_owned();
         for container in orders {
             {
                 let mut record = container.record();

@@ -26,6 +26,9 @@ pub struct CreateBody {
     /// Of a build's step: layers that are mounted. No request has any.
     #[serde(skip)]
     pub layered: Vec<Layered>,
+    /// The process whose end is the container's removal. Told by who has asked the kernel: no request names it.
+    #[serde(skip)]
+    pub ends_with: Option<i32>,
     /// Of a build's step: variables that are written down nowhere.
     #[serde(skip)]
     pub secret_env: Vec<String>,

@@ -10,15 +10,13 @@ use std::os::unix::fs::MetadataExt as _;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use rustix::process::{Pid, PidfdFlags, pidfd_open};
 use serde::{Deserialize, Serialize};
-use tokio::io::Interest;
 
 use super::{Allocation, HostsOf, Joiner, Live, Networks, Resolving};
 use crate::blocking::see_through;
 use crate::container::random_id;
 use crate::model::EndpointSettings;
-use crate::watched::watched;
+use crate::process::{began, ended, open as open_process};
 use crate::{Engine, Error, Result};
 
 /// What whoever takes a place is told.
@@ -159,11 +157,7 @@ impl Engine {
     fn give_back_after(self: &Arc<Self>, owner: OwnedFd, allocation: Allocation, namespace: Option<OwnedFd>) {
         let engine = Arc::clone(self);
         tokio::spawn(async move {
-            let ended = match watched(owner, Interest::READABLE) {
-                Ok(owner) => owner.readable().await.map(drop),
-                Err(error) => Err(error),
-            };
-            if let Err(error) = ended {
+            if let Err(error) = ended(owner).await {
                 tracing::error!(id = allocation.id, %error, "the owner of a place cannot be watched");
             }
             let work = move || {
@@ -231,15 +225,6 @@ impl Engine {
     }
 }
 
-fn open_process(pid: i32) -> Option<OwnedFd> {
-    pidfd_open(Pid::from_raw(pid)?, PidfdFlags::empty()).ok()
-}
-
-/// When a process began, in the kernel's ticks since boot.
-fn began(pid: i32) -> Option<u64> {
-    hull_runtime::oci::process_began(pid).map(|(began, _)| began)
-}
-
 /// The owner's child that is in the namespace.
 fn inside(record: &Record) -> Option<i32> {
     let owner = record.owner;
@@ -248,15 +233,4 @@ fn inside(record: &Record) -> Option<i32> {
         fs::metadata(format!("/proc/{pid}/ns/net")).is_ok_and(|namespace| namespace.ino() == record.namespace)
     };
     children.split_whitespace().filter_map(|pid| pid.parse().ok()).find(in_it)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_process_is_opened_if_it_is_there() {
-        assert!(began(std::process::id().cast_signed()).is_some());
-        assert!(open_process(0).is_none() && open_process(4_194_303).is_none());
-    }
 }

@@ -49,7 +49,9 @@ impl Files {
             "Cmd": ["true"],
             "Labels": { "hull.ns-run": std::process::id().to_string() },
         });
-        let made = context.client.post_json::<Value>("/containers/create", &wish).await;
+        // This process may be killed, and then nobody else would remove it.
+        let path = Query::new("/containers/create".to_owned()).with("end-with-caller", "1");
+        let made = context.client.post_json::<Value>(&path, &wish).await;
         let made = made.map_err(|error| error.with_status(125))?;
         let container = made["Id"].as_str().unwrap_or_default().to_owned();
         match layers(context, &container).await {
