@@ -334,6 +334,15 @@ fn a_registry_that_wants_lengths_or_little_at_once_gets_pieces() {
 
 #[test]
 fn a_token_that_ends_amid_an_upload_is_got_anew() {
+    token_ends(false);
+}
+
+#[test]
+fn a_token_that_ends_amid_a_piece_is_got_anew() {
+    token_ends(true);
+}
+
+fn token_ends(in_pieces: bool) {
     let (registry, daemon) = setup(&[]);
     let name = tagged(&registry, &daemon, "a/b:1");
     let (given, used) = (AtomicU32::new(0), AtomicU32::new(0));
@@ -342,6 +351,9 @@ fn a_token_that_ends_amid_an_upload_is_got_anew() {
         if asked.path.starts_with("/token") {
             let number = given.fetch_add(1, Ordering::Relaxed);
             return Answer::json(200, &json!({ "token": format!("t{number}"), "expires_in": 3600 }));
+        }
+        if in_pieces && asked.method == "PATCH" && asked.header("transfer-encoding").is_some() {
+            return Answer::of(411, "text/html", "<html>no</html>");
         }
         // The first token's time is over when the layer is sent, whatever was said of it.
         let token = asked.header("authorization").unwrap_or_default();
@@ -360,6 +372,20 @@ fn a_token_that_ends_amid_an_upload_is_got_anew() {
     daemon.ok(&["push", &name]);
     let tokens = registry.asked().iter().filter(|asked| asked.path.starts_with("/token")).count();
     assert_eq!(tokens, 2, "{:?}", registry.asked());
+}
+
+#[test]
+fn pieces_that_are_too_large_to_be_kept_are_refused() {
+    let (registry, daemon) = setup(&[]);
+    let name = tagged(&registry, &daemon, "a/b:1");
+    registry.misbehave(|asked, proper| match asked.method.as_str() {
+        "PATCH" if asked.header("transfer-encoding").is_some() => Answer::of(411, "text/html", ""),
+        "POST" => proper.with("OCI-Chunk-Min-Length", "16777217"),
+        _ => proper,
+    });
+    let output = daemon.hull(&["push", &name]);
+    assert_eq!(output.status, 1);
+    assert!(output.stderr.contains("pieces of at least 16777217 bytes, and 16777216 are"), "{output:?}");
 }
 
 #[test]

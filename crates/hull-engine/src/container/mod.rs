@@ -111,7 +111,7 @@ pub struct Container {
     pub id: String,
     record: Mutex<Record>,
     /// Held by a start, restart, rename or removal, from its first step to its last.
-    transition: tokio::sync::Mutex<()>,
+    pub(crate) transition: tokio::sync::Mutex<()>,
     /// The shim, while the container runs.
     shim: Mutex<Option<Arc<shim::Shim>>>,
     /// Its addresses and ports, while it runs.

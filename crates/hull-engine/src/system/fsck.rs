@@ -120,16 +120,12 @@ impl Engine {
     /// A container whose writable layer is not there: a power cut took the image away that it stood on, with what it had
     /// written. Where the image is here again, a repair gives it a new one.
     fn without_files(&self, container: &Container, how: Check) -> Finding {
-        let (name, typed, image_id, running, host) = {
+        let (name, typed, image_id, host) = {
             let record = container.record();
-            let status = record.state.status;
-            let running =
-                matches!(status, Status::Running | Status::Paused | Status::Restarting | Status::Removing);
             (
                 record.name.clone(),
                 record.config.image.clone(),
                 record.image_id.clone(),
-                running,
                 record.host_config.clone(),
             )
         };
@@ -150,7 +146,13 @@ impl Engine {
             },
         };
         let remedy = format!("with --repair {name} gets a new one of its image; what it had written is lost");
-        if !how.repair || running {
+        if !how.repair {
+            return finding(remedy);
+        }
+        // Whoever starts, ends or removes it just now would find what is only being made: the next repair finds it again.
+        let Ok(_transition) = container.transition.try_lock() else { return finding(remedy) };
+        let status = container.record().state.status;
+        if matches!(status, Status::Running | Status::Paused | Status::Restarting | Status::Removing) {
             return finding(remedy);
         }
         let made = self.storage_limit(&host).map_err(|error| error.to_string()).and_then(|limit| {

@@ -64,6 +64,8 @@ pub struct Pusher {
     uploads: Arc<Semaphore>,
     /// Compressing takes a processor each.
     compressing: Arc<Semaphore>,
+    /// What pieces of uploads may have in memory together, in KiB.
+    pieces: Arc<Semaphore>,
 }
 
 /// One repository that is pushed to.
@@ -94,7 +96,9 @@ impl Pusher {
     pub fn new(store: Arc<Store>, registries: Registries) -> Pusher {
         let uploads = Arc::new(Semaphore::new(registries.settings().uploads));
         let processors = std::thread::available_parallelism().map_or(2, usize::from);
-        Pusher { store, registries, uploads, compressing: Arc::new(Semaphore::new(processors)) }
+        let compressing = Arc::new(Semaphore::new(processors));
+        let pieces = Arc::new(Semaphore::new(layer::LARGEST_PIECE / 1024));
+        Pusher { store, registries, uploads, compressing, pieces }
     }
 
     /// Has as many layers sent at once from now on, instead of `former`.

@@ -72,12 +72,12 @@ impl Repository {
     ///
     /// # Errors
     /// As [`Repository::send_bytes`].
-    pub async fn send_piece(&self, upload: Uri, start: u64, piece: Bytes) -> Answer<Place> {
-        let last = start + (piece.len() as u64).saturating_sub(1);
+    pub async fn send_piece(&self, upload: Uri, start: u64, piece: Body, length: u64) -> Answer<Place> {
+        let last = start + length.saturating_sub(1);
         let call = Call::new(Method::PATCH, upload)
             .header(CONTENT_TYPE, BYTES)
             .header(CONTENT_RANGE, &format!("{start}-{last}"))
-            .payload(Payload::Bytes(piece));
+            .payload(Payload::Stream(piece, Some(length)));
         location(&self.session.call(call).await?)
     }
 

@@ -50,7 +50,12 @@ pub(super) fn proper(state: &State, asked: &Asked) -> Option<Answer> {
         }
         "PATCH" => {
             let upload = path.rsplit('/').next()?;
-            uploads.get_mut(upload)?.extend_from_slice(&asked.body);
+            let bytes = uploads.get_mut(upload)?;
+            // A piece that was refused by who stands before this comes again, to its place.
+            if let Some((start, _)) = asked.header("content-range").and_then(|range| range.split_once('-')) {
+                bytes.truncate(start.parse().ok()?);
+            }
+            bytes.extend_from_slice(&asked.body);
             Some(goes_on(upload))
         }
         "PUT" if path.contains("/blobs/uploads/") => {

@@ -22,9 +22,11 @@ use crate::{Error, Kind, Layer, LayerBlob};
 /// How many compressed pieces of a layer may wait to be sent.
 const WAITING: usize = 8;
 /// Where an upload has to be in pieces, each of these has so many bytes, or as many as the registry wants, but not more than
-/// that: each is in memory as a whole.
+/// that: each is in memory as a whole, and so many are those of all pushes together.
 const PIECE: usize = 8 << 20;
-const LARGEST_PIECE: usize = 64 << 20;
+pub(super) const LARGEST_PIECE: usize = 16 << 20;
+/// So many bytes of a piece go to the line at once.
+const PART: usize = 64 << 10;
 
 impl Push<'_> {
     /// Compresses a layer and sends it meanwhile, as often as it takes.
@@ -82,7 +84,7 @@ impl Push<'_> {
         });
         // Where the sending failed, the one who compresses notices that nobody takes it any more.
         let place = match in_pieces {
-            true => self.send_pieces(place, pieces).await?,
+            true => self.send_pieces(layer, place, pieces).await?,
             false => self.send_whole(layer, place, pieces).await?,
         };
         let compressed =
@@ -102,13 +104,22 @@ impl Push<'_> {
     }
 
     /// Sends a layer in requests of a known length.
-    async fn send_pieces(&self, place: Place, mut pieces: mpsc::Receiver<Bytes>) -> Answer<Place> {
+    async fn send_pieces(
+        &self,
+        layer: &Layer,
+        place: Place,
+        mut pieces: mpsc::Receiver<Bytes>,
+    ) -> Answer<Place> {
         let length = place.least.max(PIECE);
         if length > LARGEST_PIECE {
             return Err(Failure::Wrong(format!(
                 "the registry wants pieces of at least {length} bytes, and {LARGEST_PIECE} are allowed"
             )));
         }
+        // What is compressed meanwhile waits for this one.
+        let memory = Arc::clone(&self.pusher.pieces);
+        let memory = memory.acquire_many_owned(u32::try_from(length / 1024).unwrap_or(u32::MAX)).await;
+        let _memory = memory.map_err(|_| Failure::Line("the daemon ends".to_owned()))?;
         let (mut place, mut start) = (place, 0);
         let mut piece = Vec::new();
         loop {
@@ -121,11 +132,31 @@ impl Push<'_> {
             if !piece.is_empty() {
                 let bytes = Bytes::from(std::mem::take(&mut piece));
                 let end = start + bytes.len() as u64;
-                place = self.repository.send_piece(place.url, start, bytes).await?;
+                place = self.send_piece(layer, &place, start, &bytes).await?;
                 start = end;
             }
             if is_last {
                 return Ok(place);
+            }
+        }
+    }
+
+    /// Sends one piece; once more where the token was over before its time.
+    async fn send_piece(&self, layer: &Layer, place: &Place, start: u64, bytes: &Bytes) -> Answer<Place> {
+        let mut again = matches!(self.repository.session.challenge, Challenge::Bearer { .. });
+        loop {
+            let taken = Arc::new(AtomicU64::new(0));
+            let body = parts(bytes.clone(), Arc::clone(&taken));
+            let sending = self.repository.send_piece(place.url.clone(), start, body, bytes.len() as u64);
+            let sent = tokio::select! {
+                sent = sending => sent,
+                failure = self.stands_still(layer, &taken) => Err(failure),
+            };
+            match sent {
+                Err(Failure::Refused(refusal)) if again && refusal.status == StatusCode::UNAUTHORIZED => {
+                    again = false;
+                }
+                sent => return sent,
             }
         }
     }
@@ -155,6 +186,25 @@ impl Push<'_> {
 
 /// In the place of the number of pieces taken: all were.
 const ENDED: u64 = u64::MAX;
+
+/// One piece as a request's body, in parts: that they are taken is how one sees that it moves.
+fn parts(piece: Bytes, taken: Arc<AtomicU64>) -> Body {
+    let parts = stream::unfold((piece, taken), |(mut rest, taken)| async move {
+        if rest.is_empty() {
+            return None;
+        }
+        let part = rest.split_to(rest.len().min(PART));
+        // Nobody need ask for more behind the last: the length was said.
+        match rest.is_empty() {
+            true => taken.store(ENDED, Ordering::Relaxed),
+            false => {
+                taken.fetch_add(1, Ordering::Relaxed);
+            }
+        }
+        Some((Ok(Frame::data(part)), (rest, taken)))
+    });
+    BodyExt::boxed_unsync(StreamBody::new(parts))
+}
 
 /// The pieces as a request's body. It ends where there come no more, for whatever reason: what was broken off is never
 /// called by a digest.
