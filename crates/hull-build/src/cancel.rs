@@ -28,8 +28,15 @@ impl Stop {
 
     /// Waits until it is ended.
     pub async fn stopped(&self) {
-        while !self.flag.load(Ordering::Relaxed) {
-            self.told.notified().await;
+        loop {
+            let told = self.told.notified();
+            tokio::pin!(told);
+            // Registered before it is looked at, so that an end in between is not missed.
+            told.as_mut().enable();
+            if self.flag.load(Ordering::Relaxed) {
+                return;
+            }
+            told.await;
         }
     }
 }

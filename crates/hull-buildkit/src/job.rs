@@ -9,6 +9,7 @@ use std::sync::Arc;
 use hull_build::context::{Context, Folder};
 use hull_build::dockerfile::{self, Dockerfile, Kind as Instruction, MountKind, Source};
 use hull_build::plan::{Base, Plan, plan};
+use hull_build::progress::Listener;
 use hull_build::{Builder, Built, Failure, Named, Prepared, Request, Secret, Stop, Undelivered, shown};
 use hull_engine::Engine;
 use hull_image::Draft;
@@ -18,6 +19,7 @@ use crate::failing::{Failed, failed};
 use crate::filesync::{Contexts, Name, Wanted, receive};
 use crate::order::{NamedPlace, Order, Place};
 use crate::outgoing::{Carrier, Way};
+use crate::patience::Patience;
 use crate::questions::Question;
 use crate::results::unwise;
 use crate::session::{Key, Session, Sessions};
@@ -53,6 +55,7 @@ pub(crate) enum Ended {
 /// What a build made.
 pub(crate) struct Made {
     undelivered: Undelivered,
+    carrier: Arc<Carrier>,
     source: Source,
 }
 
@@ -65,7 +68,11 @@ impl Made {
 
 /// Gives what was made its names, and sends it where it was asked for.
 pub(crate) async fn deliver(trace: &Trace, made: Made) -> Result<Built, Failed> {
-    let Made { undelivered, source } = made;
+    let Made { undelivered, carrier, source } = made;
+    if let Err(status) = carrier.begin().await {
+        trace.end(Some(&status.message));
+        return Err(Failed { failure: failed(status), source: Some(source) });
+    }
     let (names, stays) = (undelivered.names(), undelivered.stays());
     let delivered = undelivered.deliver().await;
     match &delivered {
@@ -168,7 +175,8 @@ impl Job {
         let context = match (context, archive) {
             (_, Some(archive)) => self.unpacked(archive).await?,
             (Place::Upload(path), None) => {
-                let (upload, _wanted) = Upload::open(&self.session, &path).map_err(failed)?;
+                let patience = self.patience(&self.session).await?;
+                let upload = Upload::open(&self.session, &path, patience).map_err(failed)?;
                 self.unpacked(Box::new(upload)).await?
             }
             (Place::Folder(name), None) => {
@@ -222,9 +230,9 @@ impl Job {
             return Ok(Ended::Told(unwise(&warnings, prepared.source())));
         }
         let source = prepared.source().clone();
-        let carrier = Carrier { trace: Arc::clone(&self.trace), session: Arc::clone(&self.session), ways };
-        match prepared.make(Arc::new(carrier)).await {
-            Ok(undelivered) => Ok(Ended::Made(Box::new(Made { undelivered, source }))),
+        let carrier = Carrier::new(&self.trace, &self.session, ways, &self.stop);
+        match prepared.make(Arc::clone(&carrier) as Arc<dyn Listener>).await {
+            Ok(undelivered) => Ok(Ended::Made(Box::new(Made { undelivered, carrier, source }))),
             Err(failure) => Err(Failed { failure, source: Some(source) }),
         }
     }
@@ -264,7 +272,8 @@ impl Job {
 
     /// The image of an OCI layout that the client has, whose store and digest these are.
     async fn layout(&self, (store, digest): (String, String), request: &Request) -> Result<Draft, Failure> {
-        let blobs = Blobs::new(Arc::clone(&self.session), store);
+        let patience = self.patience(&self.session).await?;
+        let blobs = Blobs::new(Arc::clone(&self.session), store, Arc::clone(&patience));
         let stored = blobs.image(&digest).await.map_err(failed)?;
         let broken = |error| Failure::system("receive an OCI layout", error);
         let (mut archive, out) = std::io::pipe().map_err(broken)?;
@@ -274,6 +283,9 @@ impl Job {
             builder.receive_layout(&mut archive, platform.as_ref())
         });
         let received = received.await;
+        if received.is_err() {
+            patience.end();
+        }
         // Why it was not sent says more than that it did not come.
         match (sending.await.map_err(|error| broken(std::io::Error::other(error)))?, received) {
             (Err(error), Err(_)) if error.kind() != std::io::ErrorKind::BrokenPipe => {
@@ -283,6 +295,11 @@ impl Job {
             (_, Ok(Named::Given(draft))) => Ok(draft),
             (_, Ok(_)) => Err(Failure::invalid("the OCI layout has no image")),
         }
+    }
+
+    /// A place for a thread that works with a session.
+    async fn patience(&self, session: &Session) -> Result<Arc<Patience>, Failure> {
+        Patience::take(&session.places, &self.stop).await.map_err(failed)
     }
 
     /// Takes a cache that the client has in a folder. One that cannot be had has nothing to give.
@@ -332,7 +349,14 @@ impl Job {
     ) -> Result<Context, Failure> {
         let temporary = Folder::beneath(&self.builder.places().temporary)?;
         let wanted = Wanted::files(folder, paths);
-        let files = receive(session, &wanted, temporary.path(), Default::default(), |_| {}).await?;
+        let files = receive(
+            (session, self.patience(session).await?),
+            &wanted,
+            temporary.path(),
+            Default::default(),
+            |_| {},
+        )
+        .await?;
         let bytes = files.iter().map(|file| u64::try_from(file.size).unwrap_or(0)).sum();
         work.transferred(what, bytes);
         let path = temporary.path().to_owned();
@@ -371,13 +395,14 @@ impl Job {
         let wanted = Wanted { name: name.to_owned(), followed, excluded };
         let contexts = self.contexts.clone();
         let name = Name { key: key(session, name, request), socket: request.socket.clone() };
+        let on = (session, self.patience(session).await?);
         let (mut held, before) = blocking("open the build context", move || contexts.take(&name)).await?;
         let work = self.trace.begin(called);
         let told = {
             let (trace, digest) = (Arc::clone(&self.trace), work.digest().to_owned());
             move |bytes| trace.transferred(&digest, "transferring context:", bytes)
         };
-        let files = receive(session, &wanted, &held.path(), before, told).await?;
+        let files = receive(on, &wanted, &held.path(), before, told).await?;
         let held = blocking("keep the build context", move || {
             held.complete(&files)?;
             Ok(held)

@@ -4,15 +4,17 @@ use std::collections::HashSet;
 use std::io::{self, Write};
 use std::os::fd::BorrowedFd;
 use std::pin::Pin;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use bollard_buildkit_proto::moby::filesync::v1::BytesMessage;
+use hull_build::Stop;
 use hull_build::progress::{Event, Listener, Sink, TakesArchive, TakesFiles};
 use tokio::runtime::Handle;
 
 use crate::filesync;
-use crate::grpc::Status;
 use crate::grpc::client::{Call, Receiving, Sending};
+use crate::grpc::{Result, Status};
+use crate::patience::Patience;
 use crate::session::Session;
 use crate::store::Blobs;
 use crate::trace::Trace;
@@ -42,6 +44,30 @@ pub(crate) struct Carrier {
     pub(crate) session: Arc<Session>,
     /// How each output of the request is taken, and the number that the client knows it by.
     pub(crate) ways: Vec<(Way, usize)>,
+    pub(crate) stop: Stop,
+    /// What its threads work with the client by, from when something is to be sent.
+    patience: OnceLock<Arc<Patience>>,
+}
+
+impl Carrier {
+    pub(crate) fn new(
+        trace: &Arc<Trace>,
+        session: &Arc<Session>,
+        ways: Vec<(Way, usize)>,
+        stop: &Stop,
+    ) -> Arc<Carrier> {
+        let (trace, session, stop) = (Arc::clone(trace), Arc::clone(session), stop.clone());
+        Arc::new(Carrier { trace, session, ways, stop, patience: OnceLock::new() })
+    }
+
+    /// Takes the place of the thread that sends, where something is sent. The outputs go one after the other.
+    pub(crate) async fn begin(&self) -> Result<()> {
+        if self.ways.iter().any(|(way, _)| *way != Way::None) {
+            let patience = Patience::take(&self.session.places, &self.stop).await?;
+            let _ = self.patience.set(patience);
+        }
+        Ok(())
+    }
 }
 
 impl Listener for Carrier {
@@ -55,20 +81,20 @@ impl Listener for Carrier {
 
     fn output(&self, number: usize) -> Option<Sink> {
         let (way, id) = self.ways.get(number)?;
-        let runtime = Handle::try_current().ok()?;
         let metadata = vec![("buildkit-attachable-exporter-id", id.to_string())];
         let call = || self.session.call(SEND, metadata);
+        let patience = || self.patience.get().cloned();
         match way {
             Way::None => None,
             Way::Store(name) => {
-                let blobs = Blobs::new(Arc::clone(&self.session), name.clone());
-                Some(Sink::Archive(Box::new(Layout::begin(blobs, runtime).ok()?)))
+                let blobs = Blobs::new(Arc::clone(&self.session), name.clone(), patience()?);
+                Some(Sink::Archive(Box::new(Layout::begin(blobs, Handle::try_current().ok()?).ok()?)))
             }
-            Way::Files => Some(Sink::Files(Box::new(Files { call: call().ok()?, runtime }))),
+            Way::Files => Some(Sink::Files(Box::new(Files { call: call().ok()?, patience: patience()? }))),
             Way::Archive => {
                 let Call { send, receive } = call().ok()?;
                 let waiting = Vec::with_capacity(PIECE);
-                Some(Sink::Archive(Box::new(Archive { send, receive, runtime, waiting })))
+                Some(Sink::Archive(Box::new(Archive { send, receive, patience: patience()?, waiting })))
             }
         }
     }
@@ -77,12 +103,12 @@ impl Listener for Carrier {
 /// Files that the client takes.
 struct Files {
     call: Call,
-    runtime: Handle,
+    patience: Arc<Patience>,
 }
 
 impl TakesFiles for Files {
     fn take(self: Box<Self>, root: BorrowedFd<'_>, without: &HashSet<Vec<u8>>) -> io::Result<()> {
-        filesync::send(self.call, &self.runtime, root, without)
+        filesync::send(self.call, &self.patience, root, without)
     }
 }
 
@@ -90,7 +116,7 @@ impl TakesFiles for Files {
 struct Archive {
     send: Sending,
     receive: Receiving,
-    runtime: Handle,
+    patience: Arc<Patience>,
     waiting: Vec<u8>,
 }
 
@@ -113,16 +139,19 @@ impl Write for Archive {
             return Ok(());
         }
         let data = std::mem::replace(&mut self.waiting, Vec::with_capacity(PIECE));
-        self.send.send_blocking(&BytesMessage { data }).map_err(other)
+        let count = data.len();
+        self.patience.wait(self.send.send(&BytesMessage { data })).map_err(other)?;
+        self.patience.moved(count);
+        Ok(())
     }
 }
 
 impl TakesArchive for Archive {
     fn finish(mut self: Box<Self>) -> io::Result<()> {
         self.flush()?;
-        let Archive { send, mut receive, runtime, .. } = *self;
+        let Archive { send, mut receive, patience, .. } = *self;
         drop(send);
-        runtime.block_on(receive.end()).map_err(other)
+        patience.wait_for_end(receive.end()).map_err(other)
     }
 }
 

@@ -14,10 +14,11 @@ use hyper::client::conn::http2;
 use hyper::header::HeaderMap;
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use tokio::io::{AsyncRead, AsyncWrite};
-use tokio::sync::{Notify, Semaphore};
+use tokio::sync::Notify;
 
 use crate::grpc::client::{Call, Caller, Metadata};
 use crate::grpc::{Code, Result, Status};
+use crate::patience::{Places, Share};
 
 /// How long a build waits for the session that it names: clients open both at once.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -27,10 +28,6 @@ pub(crate) const HEALTH: &str = "/grpc.health.v1.Health/Check";
 
 /// How much may be on its way on a stream and on all of a connection, in bytes: contexts come fast.
 const WINDOW: u32 = 4 << 20;
-
-/// So many folders are received at once, and so many by sockets with a policy.
-const TRANSFERS: usize = 64;
-const CONFINED_TRANSFERS: usize = 32;
 
 /// What names a session: its id, and the socket with a policy that it came by.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -53,23 +50,16 @@ pub struct Greeting {
 pub(crate) struct Session {
     greeting: Greeting,
     caller: Caller,
-    /// Places for those who receive files, which take a thread each.
-    pub(crate) transfers: Arc<Semaphore>,
+    /// Places for the threads that work with it.
+    pub(crate) places: Share,
 }
 
 /// The sessions that are open.
+#[derive(Default)]
 pub(crate) struct Sessions {
     open: Mutex<HashMap<Key, Arc<Session>>>,
     opened: Notify,
-    /// Those of sockets with a policy wait for each other alone.
-    transfers: [Arc<Semaphore>; 2],
-}
-
-impl Default for Sessions {
-    fn default() -> Sessions {
-        let transfers = [TRANSFERS, CONFINED_TRANSFERS].map(|places| Arc::new(Semaphore::new(places)));
-        Sessions { open: Mutex::default(), opened: Notify::new(), transfers }
-    }
+    places: Places,
 }
 
 impl Greeting {
@@ -103,9 +93,9 @@ impl Sessions {
         protocol.initial_stream_window_size(WINDOW).initial_connection_window_size(WINDOW);
         let (caller, connection) = protocol.handshake(TokioIo::new(io)).await?;
         tokio::pin!(connection);
-        let transfers = Arc::clone(&self.transfers[usize::from(socket.is_some())]);
+        let places = self.places.of(socket.as_ref());
         let key = Key { id: greeting.id.clone(), socket };
-        let session = Arc::new(Session { greeting, caller: Caller::new(caller), transfers });
+        let session = Arc::new(Session { greeting, caller: Caller::new(caller), places });
         // Once it answers it has begun to serve: clients whose build is over before that wait for ever.
         let greeting = HealthCheckRequest::default();
         tokio::select! {
@@ -228,8 +218,21 @@ impl Session {
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use super::*;
+
+    /// A session whose client takes calls of these methods and never answers one.
+    pub(crate) async fn silent(methods: &[&str]) -> Arc<Session> {
+        let (here, there) = tokio::io::duplex(1 << 16);
+        tokio::spawn(crate::grpc::server::serve(there, |_| std::future::pending()));
+        let handshake = http2::Builder::new(TokioExecutor::new()).handshake(TokioIo::new(here)).await;
+        let (caller, connection) = handshake.unwrap();
+        tokio::spawn(connection);
+        let methods = methods.iter().map(|method| method.to_ascii_lowercase()).collect();
+        let greeting = Greeting { methods, ..Greeting::default() };
+        let places = Places::default().of(Some(&PathBuf::from("/s")));
+        Arc::new(Session { greeting, caller: Caller::new(caller), places })
+    }
 
     #[test]
     fn a_greeting_is_read() {

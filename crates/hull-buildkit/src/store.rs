@@ -12,6 +12,7 @@ use tokio::runtime::Handle;
 
 use crate::grpc::client::{Call, Metadata, Receiving};
 use crate::grpc::{Code, Result, Status};
+use crate::patience::Patience;
 use crate::session::Session;
 
 const WRITE: &str = "/containerd.services.content.v1.Content/Write";
@@ -87,6 +88,7 @@ const COMMITS: i32 = 2;
 pub(crate) struct Blobs {
     session: Arc<Session>,
     name: String,
+    patience: Arc<Patience>,
 }
 
 fn other(status: Status) -> io::Error {
@@ -98,8 +100,8 @@ fn malformed(what: &str) -> Status {
 }
 
 impl Blobs {
-    pub(crate) fn new(session: Arc<Session>, name: String) -> Blobs {
-        Blobs { session, name }
+    pub(crate) fn new(session: Arc<Session>, name: String, patience: Arc<Patience>) -> Blobs {
+        Blobs { session, name, patience }
     }
 
     fn metadata(&self) -> Metadata {
@@ -108,7 +110,6 @@ impl Blobs {
 
     /// Writes the blobs of an OCI layout that comes as an archive. Blocks.
     pub(crate) fn take_layout(&self, archive: impl Read) -> io::Result<()> {
-        let runtime = Handle::current();
         let mut archive = tar::Archive::new(archive);
         for entry in archive.entries()? {
             let mut entry = entry?;
@@ -117,14 +118,14 @@ impl Blobs {
                 continue;
             };
             let (digest, size) = (format!("sha256:{hex}"), entry.size());
-            self.write(&digest, size, &mut entry, &runtime)?;
+            self.write(&digest, size, &mut entry)?;
         }
         // What pads the archive is read too: its writer waits for that.
         io::copy(&mut archive.into_inner(), &mut io::sink())?;
         Ok(())
     }
 
-    fn write(&self, digest: &str, size: u64, data: &mut impl Read, runtime: &Handle) -> io::Result<()> {
+    fn write(&self, digest: &str, size: u64, data: &mut impl Read) -> io::Result<()> {
         let Call { send, mut receive } = self.session.call(WRITE, self.metadata()).map_err(other)?;
         let total = i64::try_from(size).unwrap_or(i64::MAX);
         let mut offset = 0;
@@ -142,9 +143,12 @@ impl Blobs {
                 labels: HashMap::new(),
             };
             offset += i64::try_from(count).unwrap_or_default();
-            let sent = send.send_blocking(&request);
-            match runtime.block_on(receive.next::<WriteResponse>()) {
-                Ok(Some(_)) => sent.map_err(other)?,
+            let sent = self.patience.wait(send.send(&request));
+            match self.patience.wait(receive.next::<WriteResponse>()) {
+                Ok(Some(_)) => {
+                    sent.map_err(other)?;
+                    self.patience.moved(count);
+                }
                 // It has this one.
                 Err(status) if status.code == Code::AlreadyExists => return Ok(()),
                 Err(status) => return Err(other(status)),
@@ -161,7 +165,8 @@ impl Blobs {
         let wanted = digest.parse().map_err(|_| malformed(&format!("{digest:?} is no digest")))?;
         let Call { send, receive } = self.session.call(READ, self.metadata())?;
         let request = ReadRequest { digest: digest.to_owned(), ..ReadRequest::default() };
-        Ok(Reading { send: Some((send, request)), receive, wanted, hash: Default::default() })
+        let patience = Arc::clone(&self.patience);
+        Ok(Reading { send: Some((send, request)), receive, patience, wanted, hash: Default::default() })
     }
 
     /// A short blob.
@@ -206,7 +211,6 @@ impl Blobs {
 
     /// Writes an image of the store as an archive that is an OCI layout. Blocks.
     pub(crate) fn send_layout(&self, stored: &Stored, out: impl io::Write) -> io::Result<()> {
-        let runtime = Handle::current();
         let mut archive = tar::Builder::new(out);
         let header = |size| {
             let mut header = tar::Header::new_ustar();
@@ -220,7 +224,7 @@ impl Blobs {
         file("index.json", stored.index.to_string().as_bytes())?;
         for (digest, size) in &stored.blobs {
             let reading = self.read(digest).map_err(other)?;
-            let mut blob = Blob { reading, runtime: runtime.clone(), piece: Vec::new(), at: 0 };
+            let mut blob = Blob { reading, piece: Vec::new(), at: 0 };
             let name = format!("blobs/{}", digest.replacen(':', "/", 1));
             archive.append_data(&mut header(*size), name, blob.by_ref().take(*size))?;
             // At its end it is compared with its digest.
@@ -285,6 +289,7 @@ fn described(part: &Value) -> Result<(String, u64)> {
 struct Reading {
     send: Option<(crate::grpc::client::Sending, ReadRequest)>,
     receive: Receiving,
+    patience: Arc<Patience>,
     wanted: Digest,
     hash: sha2::Sha256,
 }
@@ -293,10 +298,11 @@ impl Reading {
     async fn next(&mut self) -> Result<Option<Vec<u8>>> {
         use sha2::Digest as _;
         if let Some((send, request)) = self.send.take() {
-            send.send(&request).await?;
+            self.patience.of_client(send.send(&request)).await?;
         }
-        match self.receive.next::<ReadResponse>().await? {
+        match self.patience.of_client(self.receive.next::<ReadResponse>()).await? {
             Some(ReadResponse { data, .. }) => {
+                self.patience.moved(data.len());
                 self.hash.update(&data);
                 Ok(Some(data))
             }
@@ -315,7 +321,6 @@ impl Reading {
 /// The same, to be read by a thread that may block.
 struct Blob {
     reading: Reading,
-    runtime: Handle,
     piece: Vec<u8>,
     at: usize,
 }
@@ -323,7 +328,7 @@ struct Blob {
 impl Read for Blob {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         while self.at == self.piece.len() {
-            match self.runtime.block_on(self.reading.next()).map_err(other)? {
+            match Handle::current().block_on(self.reading.next()).map_err(other)? {
                 Some(piece) => (self.piece, self.at) = (piece, 0),
                 None => return Ok(0),
             }
@@ -342,6 +347,31 @@ mod tests {
     fn manifest(layers: impl Iterator<Item = usize>) -> Value {
         let part = |number: usize| json!({ "digest": Digest::of(number.to_string().as_bytes()).to_string(), "size": 1 });
         json!({ "config": part(usize::MAX), "layers": layers.map(part).collect::<Vec<_>>() })
+    }
+
+    #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+    async fn a_client_that_goes_silent_keeps_no_thread() {
+        let session = crate::session::tests::silent(&[READ, WRITE, "/moby.upload.v1.Upload/Pull"]).await;
+        let stop = hull_build::Stop::default();
+        let patience = || async { Patience::take(&session.places, &stop).await.unwrap() };
+        let blobs = Blobs::new(Arc::clone(&session), "s".to_owned(), patience().await);
+        let writer = Blobs::new(Arc::clone(&session), "s".to_owned(), patience().await);
+        let mut upload = crate::upload::Upload::open(&session, "/x", patience().await).unwrap();
+        let digest = Digest::of(b"x").to_string();
+        let stored = Stored { blobs: vec![(digest.clone(), 1)], ..Stored::default() };
+        let threads = [
+            tokio::task::spawn_blocking(move || blobs.send_layout(&stored, io::sink())),
+            tokio::task::spawn_blocking(move || writer.write(&digest, 1, &mut &b"x"[..])),
+            tokio::task::spawn_blocking(move || upload.read(&mut [0]).map(drop)),
+        ];
+        // They wait, until the build is stopped.
+        tokio::task::yield_now().await;
+        assert!(threads.iter().all(|thread| !thread.is_finished()));
+        stop.stop();
+        for thread in threads {
+            let error = thread.await.unwrap().unwrap_err();
+            assert!(error.to_string().contains("nobody waits for it any more"), "{error}");
+        }
     }
 
     #[test]

@@ -1,18 +1,19 @@
 //! An archive that the client sends over its session.
 
 use std::io::{self, Read};
+use std::sync::Arc;
 
 use bollard_buildkit_proto::moby::upload::v1::BytesMessage;
 
 use crate::grpc::Result;
 use crate::grpc::client::{Call, Receiving, Sending};
-use crate::patience::{Patience, Wanted};
+use crate::patience::Patience;
 use crate::session::Session;
 
 /// It, to be read by a thread that may block.
 pub(crate) struct Upload {
     receive: Receiving,
-    patience: Patience,
+    patience: Arc<Patience>,
     piece: Vec<u8>,
     at: usize,
     /// The call goes on as long as this is there.
@@ -20,12 +21,11 @@ pub(crate) struct Upload {
 }
 
 impl Upload {
-    /// Asks for what the client has under a path. Reading ends when nobody has the second any more.
-    pub(crate) fn open(session: &Session, path: &str) -> Result<(Upload, Wanted)> {
+    /// Asks for what the client has under a path.
+    pub(crate) fn open(session: &Session, path: &str, patience: Arc<Patience>) -> Result<Upload> {
         let metadata = vec![("urlpath", path.to_owned()), ("urlhost", "buildkit-session".to_owned())];
         let Call { send, receive } = session.call("/moby.upload.v1.Upload/Pull", metadata)?;
-        let (patience, wanted) = Patience::new();
-        Ok((Upload { receive, patience, piece: Vec::new(), at: 0, _send: send }, wanted))
+        Ok(Upload { receive, patience, piece: Vec::new(), at: 0, _send: send })
     }
 }
 
@@ -35,7 +35,10 @@ impl Read for Upload {
             let next = self.patience.wait(self.receive.next::<BytesMessage>());
             match next.map_err(|status| io::Error::other(status.message))? {
                 None => return Ok(0),
-                Some(message) => (self.piece, self.at) = (message.data, 0),
+                Some(message) => {
+                    self.patience.moved(message.data.len());
+                    (self.piece, self.at) = (message.data, 0);
+                }
             }
         }
         let length = buffer.len().min(self.piece.len() - self.at);

@@ -6,6 +6,7 @@ mod tree;
 
 use std::collections::{HashMap, VecDeque};
 use std::path::Path;
+use std::sync::Arc;
 
 use crate::failing::failed;
 use crate::grpc::Status;
@@ -83,16 +84,13 @@ fn escaped(text: &str) -> String {
 /// The client has no such folder, breaks off or sends what makes no sense, or the disk is full. The folder is then good
 /// for nothing.
 pub(crate) async fn receive(
-    session: &Session,
+    (session, patience): (&Session, Arc<Patience>),
     wanted: &Wanted,
     folder: &Path,
     before: HashMap<String, Stat>,
     told: impl Fn(u64) + Send + 'static,
 ) -> Result<Vec<Stat>, Failure> {
-    // Each has a thread while it goes on: those that wait for one have none.
-    let _place = session.transfers.acquire().await;
     let Call { send, receive } = session.call(DIFF_COPY, wanted.metadata()).map_err(failed)?;
-    let (patience, _wanted) = Patience::new();
     let folder = folder.to_owned();
     let received = tokio::task::spawn_blocking(move || {
         let tree = Tree::open(&folder, before)?;
@@ -105,7 +103,7 @@ pub(crate) async fn receive(
 struct Transfer {
     send: Sending,
     receive: Receiving,
-    patience: Patience,
+    patience: Arc<Patience>,
     tree: Tree,
     /// Files whose contents are to be asked for.
     queue: VecDeque<(u32, Stat)>,
@@ -125,6 +123,7 @@ impl Transfer {
                     false => Err(invalid("the client ended the transfer early")),
                 };
             };
+            self.patience.moved(packet.encoded_len());
             match (packet.r#type(), packet.stat) {
                 (PacketType::PacketStat, Some(mut stat)) if !all_told && number < MOST => {
                     tree::trim(&mut stat);
@@ -187,7 +186,7 @@ impl Transfer {
 
     fn say(&self, kind: PacketType, id: u32) -> Result<(), Failure> {
         let packet = Packet { r#type: kind.into(), id, ..Packet::default() };
-        self.send.send_blocking(&packet).map_err(|status| broken(&status))
+        self.patience.wait(self.send.send(&packet)).map_err(|status| broken(&status))
     }
 }
 

@@ -9,15 +9,22 @@ use std::os::unix::ffi::OsStrExt;
 
 use bollard_buildkit_proto::fsutil::types::packet::PacketType;
 use bollard_buildkit_proto::fsutil::types::{Packet, Stat};
+use prost::Message as _;
 use rustix::fs::{AtFlags, Dir, FileType, Mode, OFlags, ResolveFlags, openat, openat2, readlinkat, statat};
+use tokio::runtime::Handle;
 use tokio::sync::mpsc;
+use tokio::task::JoinSet;
 
 use super::tree::go;
-use crate::grpc::Result;
 use crate::grpc::client::{Call, Receiving, Sending};
+use crate::grpc::{Result, Status};
+use crate::patience::Patience;
 
 /// Folders deeper than this are refused: each takes a descriptor.
 const DEPTH: usize = 900;
+
+/// So many requests of the client's wait until they are answered; those behind them wait on the line.
+const ASKS: usize = 1024;
 
 /// How much of a file goes at a time.
 const PIECE: usize = 256 << 10;
@@ -28,14 +35,17 @@ const PIECE: usize = 256 << 10;
 /// The files cannot be read, or the client does not take them.
 pub(crate) fn send(
     call: Call,
-    runtime: &tokio::runtime::Handle,
+    patience: &Patience,
     root: BorrowedFd<'_>,
     without: &HashSet<Vec<u8>>,
 ) -> io::Result<()> {
-    let Call { send, receive } = call;
+    let Call { send: sending, receive } = call;
     // What the client asks for is taken as it comes: it may ask before it was told of everything.
-    let (asks, mut asked) = mpsc::unbounded_channel();
-    let listening = runtime.spawn(listen(receive, asks));
+    let (asks, mut asked) = mpsc::channel(ASKS);
+    // Dropped, it ends: where the files cannot be sent nobody listens any more.
+    let mut listening = JoinSet::new();
+    listening.spawn_on(listen(receive, asks), &Handle::current());
+    let send = To { send: &sending, patience };
     let mut walk = Walk { send: &send, without, told: Vec::new(), links: HashMap::new() };
     let root = openat(root, ".", OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())?;
     walk.folder(&root, b"", 0)?;
@@ -43,7 +53,9 @@ pub(crate) fn send(
     say(&send, Packet { r#type: PacketType::PacketStat.into(), ..Packet::default() })?;
     let mut buffer = vec![0; PIECE];
     let mut served = vec![false; told.len()];
-    while let Some(number) = asked.blocking_recv() {
+    while let Some(number) =
+        patience.wait(async { Ok(asked.recv().await) }).map_err(|status| other(&status))?
+    {
         let number = number as usize;
         let fresh = served.get_mut(number).is_some_and(|served| !std::mem::replace(served, true));
         let Some(path) = told.get(number).and_then(Option::as_ref).filter(|_| fresh) else {
@@ -52,25 +64,35 @@ pub(crate) fn send(
         contents(&send, &root, path, number, &mut buffer)?;
     }
     say(&send, Packet { r#type: PacketType::PacketFin.into(), ..Packet::default() })?;
-    drop(send);
-    let mut ended =
-        runtime.block_on(listening).map_err(io::Error::other)?.map_err(|status| other(&status))?;
-    runtime.block_on(ended.end()).map_err(|status| other(&status))
+    drop(sending);
+    let ended = async {
+        while let Some(ended) = listening.join_next().await {
+            ended.map_err(|error| Status::broken("send files", error))??.end().await?;
+        }
+        Ok(())
+    };
+    patience.wait_for_end(ended).map_err(|status| other(&status))
+}
+
+/// The client, and the patience with it.
+struct To<'a> {
+    send: &'a Sending,
+    patience: &'a Patience,
 }
 
 /// Hands on what the client asks for, until it has all.
-async fn listen(mut receive: Receiving, asks: mpsc::UnboundedSender<u32>) -> Result<Receiving> {
+async fn listen(mut receive: Receiving, asks: mpsc::Sender<u32>) -> Result<Receiving> {
     while let Some(packet) = receive.next::<Packet>().await? {
         match packet.r#type() {
             PacketType::PacketReq => {
                 // Whoever sends has failed: the rest is not wanted.
-                if asks.send(packet.id).is_err() {
+                if asks.send(packet.id).await.is_err() {
                     break;
                 }
             }
             PacketType::PacketErr => {
                 let why = String::from_utf8_lossy(&packet.data).into_owned();
-                return Err(crate::grpc::Status::broken("send files", why));
+                return Err(Status::broken("send files", why));
             }
             _ => break,
         }
@@ -78,16 +100,18 @@ async fn listen(mut receive: Receiving, asks: mpsc::UnboundedSender<u32>) -> Res
     Ok(receive)
 }
 
-fn other(status: &crate::grpc::Status) -> io::Error {
+fn other(status: &Status) -> io::Error {
     io::Error::other(status.message.clone())
 }
 
-fn say(send: &Sending, packet: Packet) -> io::Result<()> {
-    send.send_blocking(&packet).map_err(|status| other(&status))
+fn say(to: &To<'_>, packet: Packet) -> io::Result<()> {
+    to.patience.wait(to.send.send(&packet)).map_err(|status| other(&status))?;
+    to.patience.moved(packet.encoded_len());
+    Ok(())
 }
 
 /// Sends what is in a file; an empty piece is its end.
-fn contents(send: &Sending, root: &OwnedFd, path: &[u8], number: usize, buffer: &mut [u8]) -> io::Result<()> {
+fn contents(send: &To<'_>, root: &OwnedFd, path: &[u8], number: usize, buffer: &mut [u8]) -> io::Result<()> {
     let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
     let beneath = ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS;
     let mut file = File::from(openat2(root, OsStr::from_bytes(path), flags, Mode::empty(), beneath)?);
@@ -104,7 +128,7 @@ fn contents(send: &Sending, root: &OwnedFd, path: &[u8], number: usize, buffer: 
 
 /// A walk that tells of what it comes by, in the order of names.
 struct Walk<'a> {
-    send: &'a Sending,
+    send: &'a To<'a>,
     without: &'a HashSet<Vec<u8>>,
     /// The paths of the files whose contents may be asked for, by their numbers.
     told: Vec<Option<Vec<u8>>>,

@@ -94,12 +94,6 @@ impl Sending {
         let gone = |_| Status::new(Code::Unavailable, "the client takes nothing any more");
         self.0.send(framed(message)).await.map_err(gone)
     }
-
-    /// The same from a thread that may block.
-    pub(crate) fn send_blocking(&self, message: &impl Message) -> Result<()> {
-        let gone = |_| Status::new(Code::Unavailable, "the client takes nothing any more");
-        self.0.blocking_send(framed(message)).map_err(gone)
-    }
 }
 
 impl Receiving {
