@@ -64,7 +64,9 @@ pub(crate) async fn build(mut request: Request) -> Result<Response> {
     judged(&request.engine, request.guard.as_ref(), &mut asked)?;
     let query = &request.query;
     let agents: Vec<String> = field(query, "agents")?;
-    if let Some(session) = query.text("session").filter(|_| !agents.is_empty()) {
+    if !agents.is_empty() {
+        let session = query.text("session");
+        let session = session.ok_or_else(|| Error::invalid("agents are on a session: name it (session)"))?;
         let found = request.buildkit.agents(session, asked.socket.clone(), &agents).await;
         asked.agents = found.map_err(|failure| refused(&failure))?;
     }

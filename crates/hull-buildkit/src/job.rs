@@ -274,7 +274,7 @@ impl Job {
     async fn layout(&self, (store, digest): (String, String), request: &Request) -> Result<Draft, Failure> {
         let patience = self.patience(&self.session).await?;
         let blobs = Blobs::new(Arc::clone(&self.session), store, Arc::clone(&patience));
-        let stored = blobs.image(&digest).await.map_err(failed)?;
+        let stored = blobs.image(&digest, request.platform.as_ref()).await.map_err(failed)?;
         let broken = |error| Failure::system("receive an OCI layout", error);
         let (mut archive, out) = std::io::pipe().map_err(broken)?;
         let sending = tokio::task::spawn_blocking(move || blobs.send_layout(&stored, out));

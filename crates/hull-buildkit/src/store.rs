@@ -5,8 +5,10 @@ use std::collections::{HashMap, HashSet};
 use std::io::{self, Read};
 use std::sync::Arc;
 
-use hull_image::Digest;
+use hull_image::registry::manifest::{Descriptor, choose};
+use hull_image::{Digest, Platform};
 use prost::Message;
+use serde::Deserialize;
 use serde_json::{Value, json};
 use tokio::runtime::Handle;
 
@@ -24,11 +26,11 @@ const PIECE: usize = 512 << 10;
 /// The longest manifest or index that is read, in bytes.
 const MANIFEST_LIMIT: usize = 4 << 20;
 
-/// So many manifests of an index are looked at.
+/// So many manifests may be in an index.
 const MANIFESTS: usize = 64;
 
-/// So many configurations and layers may all of its images have, of so many bytes together.
-const PARTS: usize = 64 * 400;
+/// So many blobs may an image be made of, of so many bytes together.
+const PARTS: usize = 1024;
 const BYTES: u64 = 1 << 40;
 
 #[derive(Clone, PartialEq, Message)]
@@ -182,30 +184,25 @@ impl Blobs {
         Ok(bytes)
     }
 
-    /// What an image in the store is made of: digests with sizes, those that are named before those that name them, and what
-    /// names it.
-    pub(crate) async fn image(&self, digest: &str) -> Result<Stored> {
-        let top = self.document(digest).await?;
+    /// What an image in the store is made of, of several that for a platform: digests with sizes, those that are named
+    /// before those that name them, and what names it.
+    pub(crate) async fn image(&self, digest: &str, platform: Option<&Platform>) -> Result<Stored> {
         let mut stored = Stored::default();
-        let manifest = parsed(&top)?;
+        let (mut digest, mut bytes) = (digest.to_owned(), self.document(digest).await?);
+        if let Some(manifests) = parsed(&bytes)?.get("manifests") {
+            digest = chosen(manifests, platform, &digest)?;
+            bytes = self.document(&digest).await?;
+        }
+        let manifest = parsed(&bytes)?;
         let media_type =
             manifest["mediaType"].as_str().unwrap_or("application/vnd.oci.image.manifest.v1+json");
         stored.index = json!({
             "schemaVersion": 2,
             "mediaType": "application/vnd.oci.image.index.v1+json",
-            "manifests": [{ "mediaType": media_type, "digest": digest, "size": top.len() }],
+            "manifests": [{ "mediaType": media_type, "digest": digest, "size": bytes.len() }],
         });
-        match manifest["manifests"].as_array() {
-            None => stored.parts(&manifest)?,
-            Some(manifests) => {
-                for inner in manifests.iter().take(MANIFESTS) {
-                    let (inner, size) = described(inner)?;
-                    stored.parts(&parsed(&self.document(&inner).await?)?)?;
-                    stored.add(inner, size)?;
-                }
-            }
-        }
-        stored.add(digest.to_owned(), top.len() as u64)?;
+        stored.parts(&manifest)?;
+        stored.add(digest, bytes.len() as u64)?;
         Ok(stored)
     }
 
@@ -275,6 +272,24 @@ impl Stored {
 
 fn parsed(bytes: &[u8]) -> Result<Value> {
     serde_json::from_slice(bytes).map_err(|error| malformed(&format!("a malformed manifest: {error}")))
+}
+
+/// The digest of that of an index's images which is for a platform, this machine's where none is said; one that is alone is
+/// the one.
+fn chosen(manifests: &Value, platform: Option<&Platform>, name: &str) -> Result<String> {
+    let of_index = Vec::<Descriptor>::deserialize(manifests);
+    let index = of_index.map_err(|error| malformed(&format!("a malformed index: {error}")))?;
+    if index.len() > MANIFESTS {
+        return Err(malformed(&format!("an index of {} images: {MANIFESTS} are allowed", index.len())));
+    }
+    if let [one] = &index[..] {
+        return Ok(one.digest.to_string());
+    }
+    let wanted = platform.cloned().unwrap_or_else(Platform::host);
+    match choose(&index, &wanted, name) {
+        Ok(one) => Ok(one.digest.to_string()),
+        Err(error) => Err(malformed(&error.message)),
+    }
 }
 
 fn described(part: &Value) -> Result<(String, u64)> {
@@ -372,6 +387,25 @@ mod tests {
             let error = thread.await.unwrap().unwrap_err();
             assert!(error.to_string().contains("nobody waits for it any more"), "{error}");
         }
+    }
+
+    #[test]
+    fn of_an_index_one_image_is_taken() {
+        let of = |number: usize, architecture: &str| {
+            let platform = json!({ "os": "linux", "architecture": architecture });
+            let digest = Digest::of(number.to_string().as_bytes()).to_string();
+            json!({ "mediaType": "application/vnd.oci.image.manifest.v1+json", "digest": digest, "size": 1, "platform": platform })
+        };
+        let wanted: Platform = "linux/arm64".parse().unwrap();
+        let index = json!([of(0, "amd64"), of(1, "arm64"), of(2, "unknown")]);
+        assert_eq!(chosen(&index, Some(&wanted), "x").unwrap(), Digest::of(b"1").to_string());
+        assert!(chosen(&json!([of(0, "amd64"), of(2, "s390x")]), Some(&wanted), "x").is_err());
+        assert_eq!(
+            chosen(&json!([of(0, "amd64")]), Some(&wanted), "x").unwrap(),
+            Digest::of(b"0").to_string()
+        );
+        let many: Value = (0..=MANIFESTS).map(|number| of(number, "arm64")).collect();
+        assert!(chosen(&many, Some(&wanted), "x").unwrap_err().message.contains("an index of 65 images"));
     }
 
     #[test]
