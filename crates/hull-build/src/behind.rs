@@ -2,7 +2,7 @@
 //!
 //! A step's layer is moved to its place and gets a name that is drawn (`hull_image::Unnamed`); what follows in its stage
 //! stands on that. Its digest is computed by a thread, one layer after the other, which keeps the step as soon as it is
-//! there, whatever becomes of those that follow. A stage ends when all its layers have their digests: nobody beyond it ever
+//! there, whatever becomes of those that follow; only a build that is cancelled computes no more of them. A stage ends when all its layers have their digests: nobody beyond it ever
 //! sees a drawn name.
 
 use std::collections::HashMap;
@@ -10,9 +10,11 @@ use std::sync::{Arc, PoisonError};
 
 use hull_image::config::History;
 use hull_image::{Digest, Draft, ImageConfig, Store, Unnamed};
+use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
 
-use crate::build::Build;
+use crate::build::{Build, wanted};
+use crate::dockerfile::Position;
 use crate::failure::{Failure, Result};
 use crate::stage::Stage;
 use crate::underway::Turn;
@@ -56,6 +58,8 @@ pub(crate) struct Step {
     /// What it made, by the layer's drawn name.
     pub(crate) draft: Draft,
     pub(crate) layer: Unnamed,
+    /// The instruction's place, and its last line.
+    pub(crate) place: Option<(Position, u32)>,
     /// Nobody else does the step meanwhile.
     pub(crate) turn: Option<Turn>,
 }
@@ -63,20 +67,29 @@ pub(crate) struct Step {
 /// Computes the digest of a step's layer, behind those before it, and keeps the step.
 pub(crate) fn follow(build: &Arc<Build>, before: Option<Behind>, step: Step) -> Behind {
     let build = Arc::clone(build);
+    let (going_on, over) = oneshot::channel();
+    build.naming.lock().unwrap_or_else(PoisonError::into_inner).push(over);
     let (before, since) = before.map_or((None, Vec::new()), |before| (Some(before.naming), before.since));
     let naming = tokio::spawn(async move {
+        let _going_on: oneshot::Sender<()> = going_on;
         let names = match before {
             Some(before) => joined(before).await?,
             None => Names::default(),
         };
+        let place = step.place;
         let naming = tokio::task::spawn_blocking(move || named(&build, names, step));
-        joined(naming).await
+        joined(naming).await.map_err(|failure| match place {
+            Some((at, last_line)) => failure.at(at, last_line),
+            None => failure,
+        })
     });
     Behind { naming, since }
 }
 
 fn named(build: &Build, mut names: Names, step: Step) -> Result<Names> {
-    let Step { key, created_by, draft, layer, turn } = step;
+    // A step that fails leaves what was done before it for the next time; who cancels the build wants nothing of it.
+    wanted(&build.cancelled)?;
+    let Step { key, created_by, draft, layer, turn, place: _ } = step;
     let drawn = layer.layer().diff_id;
     let (layer, _held) = layer.named()?;
     names.digests.insert(drawn, layer.diff_id);

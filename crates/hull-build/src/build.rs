@@ -14,7 +14,7 @@ use hull_engine::{Engine, Kind};
 use hull_image::reference::Reference;
 use hull_image::registry::{Credentials, Wanted};
 use hull_image::{Digest, Draft, Image};
-use tokio::sync::OnceCell;
+use tokio::sync::{OnceCell, oneshot};
 use tokio::task::JoinSet;
 
 use crate::caches::Places;
@@ -113,6 +113,8 @@ pub struct Build {
     pub tell: Tell,
     /// Set when nobody wants it any more.
     pub stop: Arc<AtomicBool>,
+    /// Set when nobody wants what it has made either, not even for the next time.
+    pub cancelled: Arc<AtomicBool>,
     /// What outlives a build.
     pub places: Arc<Places>,
     /// Contexts that stay.
@@ -140,6 +142,8 @@ pub struct Build {
     /// The steps that this build itself has done: two of its stages that do the same do it once, whatever of earlier
     /// builds may be used.
     pub done: Mutex<HashSet<Digest>>,
+    /// Layers whose digests are computed behind the steps: each ends with its sender.
+    pub naming: Mutex<Vec<oneshot::Receiver<()>>>,
 }
 
 /// An error where nobody wants the build any more.
@@ -472,8 +476,12 @@ impl Build {
         self.request.build_args.keys().filter(|name| !known(name)).cloned().collect()
     }
 
-    /// Lets go of the files that were copied from.
+    /// Waits for the layers that get their digests still, and lets go of the files that were copied from.
     pub async fn close(&self) {
+        let naming = std::mem::take(&mut *self.naming.lock().unwrap_or_else(PoisonError::into_inner));
+        for over in naming {
+            over.await.ok();
+        }
         let origins = std::mem::take(&mut *self.origins.lock().unwrap_or_else(PoisonError::into_inner));
         for cell in origins.into_values() {
             // Who still has one has it removed behind.

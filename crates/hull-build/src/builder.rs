@@ -176,6 +176,7 @@ impl Builder {
             context,
             tell: Arc::new(Silence),
             stop: stop.flag(),
+            cancelled: stop.asked(),
             places: Arc::clone(&self.places),
             contexts: Arc::clone(&self.contexts),
             private: Folder::beneath(&self.places.private)?,
@@ -187,6 +188,7 @@ impl Builder {
             consumed: Mutex::default(),
             declared: Mutex::default(),
             done: Mutex::default(),
+            naming: Mutex::default(),
             cache: tokio::sync::OnceCell::new(),
             request,
         };

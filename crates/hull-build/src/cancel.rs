@@ -10,12 +10,15 @@ use tokio::sync::Notify;
 #[derive(Clone, Default)]
 pub struct Stop {
     flag: Arc<AtomicBool>,
+    /// Set where somebody has ended it: the flag is set, too, where one of its steps has failed.
+    asked: Arc<AtomicBool>,
     told: Arc<Notify>,
 }
 
 impl Stop {
     /// Ends it.
     pub fn stop(&self) {
+        self.asked.store(true, Ordering::Relaxed);
         self.flag.store(true, Ordering::Relaxed);
         self.told.notify_waiters();
         self.told.notify_one();
@@ -24,6 +27,11 @@ impl Stop {
     /// What is set when it ends.
     pub(crate) fn flag(&self) -> Arc<AtomicBool> {
         Arc::clone(&self.flag)
+    }
+
+    /// What is set when somebody ends it, and not when a step of it fails.
+    pub(crate) fn asked(&self) -> Arc<AtomicBool> {
+        Arc::clone(&self.asked)
     }
 
     /// Waits until it is ended.
@@ -115,5 +123,14 @@ mod tests {
         assert_eq!((is_stopped(&first), is_stopped(&second)), (false, true));
         drop(other);
         assert!(names.builds().is_empty());
+    }
+
+    #[test]
+    fn a_step_that_fails_is_nobody_s_wish_to_cancel() {
+        let stop = Stop::default();
+        stop.flag().store(true, Ordering::Relaxed);
+        assert!(!stop.asked().load(Ordering::Relaxed));
+        stop.stop();
+        assert!(stop.asked().load(Ordering::Relaxed));
     }
 }

@@ -14,7 +14,7 @@ use crate::borrowing::{borrowed, continued};
 use crate::build::{Build, Made};
 use crate::dockerfile::expand::{Expander, fits};
 use crate::dockerfile::lint::PREDEFINED;
-use crate::dockerfile::{Instruction, Kind, parse_trigger};
+use crate::dockerfile::{Instruction, Kind, Position, parse_trigger};
 use crate::failure::{Failure, Result};
 use crate::key::Key;
 use crate::metadata::{self, Change};
@@ -40,6 +40,8 @@ pub(crate) struct Stage {
     pub(crate) fresh: bool,
     /// This stage has a CMD of its own.
     cmd_set: bool,
+    /// The place of the instruction that is done, and its last line.
+    place: Option<(Position, u32)>,
     /// The number of the step that is done.
     pub(crate) step: usize,
     /// Layers of it whose digests are being computed.
@@ -97,6 +99,7 @@ pub(crate) async fn run(build: Arc<Build>, index: usize) -> Result<Made> {
         arguments,
         fresh: build.request.no_cache || build.plan.is_among(index, &build.request.no_cache_filter),
         cmd_set: false,
+        place: Some((from.at, from.last_line)),
         step: first,
         behind: None,
         waited: Duration::ZERO,
@@ -108,6 +111,7 @@ pub(crate) async fn run(build: Arc<Build>, index: usize) -> Result<Made> {
     tell_done(&build, first, id, false, begun.elapsed());
     for instruction in &planned.instructions {
         stage.step += 1;
+        stage.place = Some((instruction.at, instruction.last_line));
         announce(&build, index, stage.step, instruction);
         let begun = Instant::now();
         match stage.execute(instruction).await {
@@ -437,7 +441,8 @@ impl Stage {
         };
         let draft = next(&self.build, &self.made.draft, created_by.clone(), Some(unnamed.layer()), change)?;
         let follows = self.behind.is_some() || self.may_follow(&draft.image.config);
-        let step = behind::Step { key, created_by, draft: draft.clone(), layer: unnamed, turn };
+        let step =
+            behind::Step { key, created_by, draft: draft.clone(), layer: unnamed, place: self.place, turn };
         self.behind = Some(behind::follow(&self.build, self.behind.take(), step));
         let draft = if follows { draft } else { self.settled(&draft).await? };
         Ok(Outcome { made: Made { draft, key }, cached: false, borrowed: false })

@@ -35,15 +35,17 @@ pub fn check_apparmor(profile: &str) -> Result<()> {
     Err(Error::refused(format!("the AppArmor profile {profile}"), reason))
 }
 
-/// The same for the label of a container's mounts.
+/// A label for a container's mounts is refused: none is given to any.
 pub(super) fn check_mounts(spec: &Spec) -> Result<()> {
     let label = spec.linux().as_ref().and_then(|linux| linux.mount_label().as_deref());
-    match label.filter(|label| !label.is_empty()) {
-        Some(label) if !has_selinux() => {
-            Err(Error::refused(format!("linux.mountLabel {label}"), "SELinux is not enabled on this machine"))
-        }
-        _ => Ok(()),
-    }
+    let Some(label) = label.filter(|label| !label.is_empty()) else { return Ok(()) };
+    // Mounts without it would be labelled as the host's are.
+    let reason = if has_selinux() {
+        "mounts get no SELinux labels here: leave linux.mountLabel away, and label the files themselves"
+    } else {
+        "SELinux is not enabled on this machine"
+    };
+    Err(Error::refused(format!("linux.mountLabel {label}"), reason))
 }
 
 /// Says what the next exec of this process is to be confined by.
