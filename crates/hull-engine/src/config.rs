@@ -31,6 +31,8 @@ pub struct DaemonConfig {
     pub log: LogConfig,
     /// The default network.
     pub default_network: DefaultNetwork,
+    /// Shims answer by IPv6 at the published ports of containers that have IPv4 only.
+    pub userland_proxy: bool,
     /// Options of networks that do not set them themselves, by driver.
     pub network_options: BTreeMap<String, BTreeMap<String, String>>,
     /// What `host-gateway` stands for in `--add-host`; empty: the default network's gateway.

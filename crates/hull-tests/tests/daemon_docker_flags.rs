@@ -102,6 +102,8 @@ fn the_default_network_is_as_the_daemon_says() {
         1400
         $ hull port one
         80/tcp -> 127.0.0.1:18766
+        $ hull network create four >/dev/null; hull run -d --name four --network four -p 18768:80 busybox sleep 600 >/dev/null; hull port four; hull rm -f four >/dev/null
+        80/tcp -> 0.0.0.0:18768
         $ hull run --rm busybox ping -c1 -W1 10.212.77.64 >/dev/null
         [1]
         $ hull run --rm --add-host me:host-gateway busybox grep me /etc/hosts
@@ -232,10 +234,10 @@ fn what_hull_has_in_one_way_only_is_refused_by_name() {
     daemon.session(
         r#"
         $ of() { echo "$1" >config; hull daemon --validate --config config 2>&1 | sed 's/^hull daemon: //; s/: .*//'; }
-        $ of '{"userland-proxy": false, "iptables": true, "live-restore": true, "exec-opts": ["native.cgroupdriver=cgroupfs"], "features": {"buildkit": true}, "default-shm-size": 65536, "proxies": {"http-proxy": "http://p:1"}, "log-format": "json"}'
+        $ of '{"userland-proxy": true, "iptables": true, "live-restore": true, "exec-opts": ["native.cgroupdriver=cgroupfs"], "features": {"buildkit": true}, "default-shm-size": 65536, "proxies": {"http-proxy": "http://p:1"}, "log-format": "json"}'
         configuration OK
-        $ of '{"userland-proxy": true}'
-        userland-proxy=true is not supported by hull
+        $ of '{"userland-proxy": false}'
+        configuration OK
         $ of '{"iptables": false}'
         iptables=false is not supported by hull
         $ of '{"ip-forward": false}'

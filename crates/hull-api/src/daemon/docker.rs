@@ -178,9 +178,6 @@ pub(super) fn check(flags: &Flags, file: &Flags) -> Result<()> {
             "networks of containers are of no use where nothing is forwarded",
         );
     }
-    if flags.userland_proxy.or(file.userland_proxy) == Some(true) {
-        return refused("userland-proxy", "true", "published ports lead to containers in the kernel");
-    }
     for option in flags.exec_opt.iter().chain(&file.exec_opt) {
         match option.split_once('=') {
             Some(("native.cgroupdriver", "cgroupfs")) => {}

@@ -89,6 +89,7 @@ pub(super) fn settle(flags: Flags, given: &ArgMatches) -> Result<Settings> {
             log,
             defaults,
             default_network,
+            userland_proxy: flags.userland_proxy.or(file.userland_proxy).unwrap_or(true),
             network_options,
             host_gateways: match [flags.host_gateway_ip, file.host_gateway_ip].concat() {
                 none if none.is_empty() => file.one_host_gateway_ip.into_iter().collect(),

@@ -104,7 +104,10 @@ impl Networks {
         allocation.legs.sort_by(|one, other| one.order().cmp(&other.order()));
         allocation.name_interfaces();
         let taken = match allocation.publisher() {
-            Some(leg) => ports::take(&plan, &leg.target(), (joiner.name, &leg.endpoint_id))?,
+            Some(leg) => {
+                let target = ports::Target { relayed: self.inner.userland_proxy, ..leg.target() };
+                ports::take(&plan, &target, (joiner.name, &leg.endpoint_id))?
+            }
             None => match allocation.legs.first().map(|leg| leg.network.driver.as_str()) {
                 // The host's own ports are there without being published.
                 Some("host") => ports::Taken::default(),
@@ -497,6 +500,7 @@ impl Leg {
             address4: self.address4.map(|(address, _)| address),
             address6: self.address6.map(|(address, _)| address),
             host_binding: self.bridge.as_ref().and_then(|plan| plan.host_binding),
+            relayed: false,
         }
     }
 

@@ -89,6 +89,8 @@ struct Inner {
     host_gateways: Vec<IpAddr>,
     /// Options that networks have which do not set them, by driver.
     network_options: BTreeMap<String, BTreeMap<String, String>>,
+    /// Shims answer by IPv6 at published ports.
+    userland_proxy: bool,
     /// What the kernel had published when the daemon came, until [`Networks::settle`].
     found: Mutex<Vec<PublishedBy>>,
 }
@@ -150,6 +152,7 @@ impl Networks {
             dns_search: config.dns_search.clone(),
             host_gateways: config.host_gateways.clone(),
             network_options: config.network_options.clone(),
+            userland_proxy: config.userland_proxy,
         });
         for network in inner.database.all::<Network>(Table::Networks)? {
             inner.state().insert(Arc::new(network))?;

@@ -51,6 +51,8 @@ pub(super) struct Target<'a> {
     pub(super) address6: Option<Ipv6Addr>,
     /// The network's `com.docker.network.bridge.host_binding_ipv4`.
     pub(super) host_binding: Option<Ipv4Addr>,
+    /// The shim answers by IPv6 where the container has none.
+    pub(super) relayed: bool,
 }
 
 /// Reads what was asked.
@@ -180,7 +182,7 @@ impl Target<'_> {
     /// Who answers what comes by IPv6 to a port of every address.
     fn answered(&self) -> Answered {
         match (self.address4, self.address6) {
-            (Some(_), None) => Answered::ByHolder,
+            (Some(_), None) if self.relayed => Answered::ByHolder,
             _ => Answered::No,
         }
     }
@@ -349,7 +351,13 @@ mod tests {
     fn both_families_are_published_where_both_are_there() {
         let four = "10.0.0.2".parse().ok();
         let six = "fd00::2".parse().ok();
-        let target = |address4, address6| Target { bridge: "b", address4, address6, host_binding: None };
+        let target = |address4, address6| Target {
+            bridge: "b",
+            address4,
+            address6,
+            host_binding: None,
+            relayed: true,
+        };
         assert_eq!(target(four, None).pairs(None).unwrap().len(), 1);
         assert_eq!(target(four, six).pairs(None).unwrap().len(), 2);
         assert_eq!(target(four, six).pairs(Some("::1".parse().unwrap())).unwrap().len(), 1);
@@ -358,8 +366,13 @@ mod tests {
 
     #[test]
     fn what_was_published_is_known_again_from_what_is_shown() {
-        let target =
-            Target { bridge: "b", address4: "10.0.0.2".parse().ok(), address6: None, host_binding: None };
+        let target = Target {
+            bridge: "b",
+            address4: "10.0.0.2".parse().ok(),
+            address6: None,
+            host_binding: None,
+            relayed: false,
+        };
         let shown = [("80/tcp", "0.0.0.0", "3000"), ("80/tcp", "::", "3000"), ("81/udp", "127.0.0.1", "9")];
         let all = again(&bindings(&shown), &target).unwrap();
         assert_eq!(all.len(), 2, "what the shim answers is not the firewall's");

@@ -31,6 +31,7 @@ impl Place {
             default_ulimits: BTreeMap::new(),
             log: LogConfig::default(),
             default_network: crate::DefaultNetwork::default(),
+            userland_proxy: true,
             network_options: BTreeMap::new(),
             host_gateways: Vec::new(),
             defaults: crate::Defaults::default(),

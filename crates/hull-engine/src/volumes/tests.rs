@@ -22,6 +22,7 @@ impl Place {
             default_ulimits: BTreeMap::new(),
             log: crate::model::LogConfig::default(),
             default_network: crate::DefaultNetwork::default(),
+            userland_proxy: true,
             network_options: BTreeMap::new(),
             host_gateways: Vec::new(),
             defaults: crate::Defaults::default(),

@@ -68,7 +68,8 @@ fn enter(exec: &ExecIn<'_>, teller: &Teller) -> Result<Option<Answerer>> {
         // From inside it has no say over these any more.
         userns::give(&exec.streams, userns::root_of(exec.target_pid)?)?;
         process::prepare(exec.process, procfs.as_fd(), teller)?;
-        process::limits(exec.process, teller)?;
+        process::limits_but_files(exec.process, teller)?;
+        process::make_way_for_files(exec.process);
     }
     sys::setns(exec.target_pidfd, NAMESPACES | further)
         .context(|| "join the container's namespaces".into())?;
@@ -92,8 +93,9 @@ fn enter(exec: &ExecIn<'_>, teller: &Teller) -> Result<Option<Answerer>> {
     }
     streams::place(&exec.streams, terminal)?;
     if !in_user_namespace {
-        process::limits(exec.process, teller)?;
+        process::limits_but_files(exec.process, teller)?;
     }
+    process::limit_of_files(exec.process, teller)?;
     Ok(answerer)
 }
 

@@ -67,8 +67,38 @@ pub(super) fn prepare(process: &Process, procfs: BorrowedFd<'_>, teller: &Teller
 /// Sets the limits of resources; last, for they hold for whatever comes behind: with few files nothing more can be opened
 /// while those of the host's are still there.
 pub(super) fn limits(process: &Process, teller: &Teller) -> Result<()> {
+    limits_but_files(process, teller)?;
+    limit_of_files(process, teller)
+}
+
+/// Sets all limits but that of open files.
+pub(super) fn limits_but_files(process: &Process, teller: &Teller) -> Result<()> {
+    set_limits(process, teller, |resource| resource != libc::RLIMIT_NOFILE)
+}
+
+/// Sets the limit of open files: with few nothing more can be opened.
+pub(super) fn limit_of_files(process: &Process, teller: &Teller) -> Result<()> {
+    set_limits(process, teller, |resource| resource == libc::RLIMIT_NOFILE)
+}
+
+/// Raises the hard limit of open files to what it is to be, so that [`limit_of_files`] needs no privilege.
+pub(super) fn make_way_for_files(process: &Process) {
+    for limit in process.rlimits().iter().flatten() {
+        let (resource, _) = resource(limit.typ());
+        let Ok((soft, hard)) = sys::get_limit(resource) else { continue };
+        if resource == libc::RLIMIT_NOFILE && limit.hard() > hard {
+            // Where that is not granted, the limit is cut when it is set, which is told then.
+            let _ = sys::set_limit(None, resource, soft, limit.hard());
+        }
+    }
+}
+
+fn set_limits(process: &Process, teller: &Teller, which: impl Fn(u32) -> bool) -> Result<()> {
     for limit in process.rlimits().iter().flatten() {
         let (resource, name) = resource(limit.typ());
+        if !which(resource) {
+            continue;
+        }
         let (soft, hard) = (limit.soft(), limit.hard());
         let doing = || format!("set the limit {name}={soft}:{hard}");
         match sys::set_limit(None, resource, soft, hard) {

@@ -19,17 +19,27 @@ use super::interests::{Interests, Part};
 use crate::protocol::Relay;
 use crate::{Error, Result};
 
-/// How many connections there are at once; who comes then waits for one to end.
+/// How many connections there are at once, where the limit of open files allows it; who comes then waits for one to end.
 const CONNECTIONS: usize = 512;
 
-/// How many senders of datagrams are known at once; the one that has been still for longest is forgotten.
+/// How many senders of datagrams are known at once, as far; the one that has been still for longest is forgotten.
 const PEERS: usize = 256;
+
+/// How many files the shim has open for other things, at most.
+const OTHER_FILES: u64 = 64;
+
+/// How long nobody is let in after nobody could be, unless a connection ends before.
+const REST: Duration = Duration::from_secs(1);
 
 /// For how long a sender of datagrams is known who sends nothing and is sent nothing.
 const STILL: Duration = Duration::from_secs(90);
 
 /// How much is read at once, in bytes; no datagram is longer.
 const PIECE: usize = 64 << 10;
+
+/// How much is kept of all connections' bytes before each is read less of, and how much that is.
+const KEPT: usize = 1 << 20;
+const SMALL_PIECE: usize = 1 << 10;
 
 /// How many datagrams are passed on before others have their turn.
 const DATAGRAMS: usize = 32;
@@ -40,6 +50,16 @@ pub(super) struct Relays {
     ports: Vec<Port>,
     connections: Vec<Connection>,
     peers: Vec<Peer>,
+    most: Most,
+    /// Until when nobody is let in: it failed.
+    rests: Option<Instant>,
+}
+
+/// How many there may be at once.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+struct Most {
+    connections: usize,
+    peers: usize,
 }
 
 /// What is ready.
@@ -47,8 +67,10 @@ pub(super) struct Relays {
 pub(super) enum Side {
     /// A port.
     Port(usize),
-    /// One end of a connection, or both.
-    Connection(usize),
+    /// The client's end of a connection.
+    Client(usize),
+    /// The container's end of a connection.
+    Target(usize),
     /// The container's answers to a sender of datagrams.
     Peer(usize),
 }
@@ -66,6 +88,8 @@ struct Connection {
     target: OwnedFd,
     /// The connection to the container is there.
     connected: bool,
+    /// The client has hung up, which its socket would tell again and again.
+    hung_up: bool,
     up: Way,
     down: Way,
 }
@@ -73,7 +97,7 @@ struct Connection {
 /// One direction of a connection.
 #[derive(Debug, Default)]
 struct Way {
-    /// What has been read, and is written from `written` on.
+    /// What has been read and could not be written at once; it is written from `written` on.
     bytes: Vec<u8>,
     written: usize,
     /// There will be no more to be read.
@@ -99,7 +123,7 @@ impl Relays {
         let mut asked: Vec<&Relay> = asked.iter().collect();
         // From behind, so that the others keep their places.
         asked.sort_by_key(|relay| std::cmp::Reverse(relay.reserved));
-        let mut relays = Relays::default();
+        let mut relays = Relays { most: Most::here(), ..Relays::default() };
         for relay in asked {
             if relay.reserved >= reserved.len() {
                 let reason = format!("socket {} of {} is to be answered", relay.reserved, reserved.len());
@@ -115,19 +139,19 @@ impl Relays {
 
     /// Adds what is waited for.
     pub(super) fn interests(&self, interests: &mut Interests) {
-        let full = self.connections.len() >= CONNECTIONS;
-        for (index, port) in self.ports.iter().enumerate().filter(|(_, port)| port.datagrams || !full) {
+        let closed = self.rests.is_some() || self.connections.len() >= self.most.connections;
+        for (index, port) in self.ports.iter().enumerate().filter(|(_, port)| port.datagrams || !closed) {
             interests.add(port.socket.as_raw_fd(), libc::POLLIN, Part::Relay(Side::Port(index)));
         }
         for (index, connection) in self.connections.iter().enumerate() {
-            let part = Part::Relay(Side::Connection(index));
             let (client, target) = connection.events();
-            // Without anything to wait for a socket is left out: its hang-up would be told again and again.
-            if client != 0 {
-                interests.add(connection.client.as_raw_fd(), client, part);
+            // A client that vanishes is noticed also while nothing is wanted of it.
+            if client != 0 || !connection.hung_up {
+                interests.add(connection.client.as_raw_fd(), client, Part::Relay(Side::Client(index)));
             }
+            // Of the container's end what it has sent comes first: its hang-up would be told again and again.
             if target != 0 {
-                interests.add(connection.target.as_raw_fd(), target, part);
+                interests.add(connection.target.as_raw_fd(), target, Part::Relay(Side::Target(index)));
             }
         }
         for (index, peer) in self.peers.iter().enumerate() {
@@ -136,13 +160,17 @@ impl Relays {
     }
 
     /// Something is ready. What it ends is taken away by [`Relays::sweep`], so that the others keep their numbers.
-    pub(super) fn ready(&mut self, side: Side, buffer: &mut Vec<u8>) {
+    pub(super) fn ready(&mut self, side: Side, ready: i16, buffer: &mut Vec<u8>) {
         match side {
             Side::Port(index) if self.ports[index].datagrams => self.receive(index, buffer),
             Side::Port(index) => self.accept(index),
-            Side::Connection(index) => {
-                if let Some(connection) = self.connections.get_mut(index) {
-                    connection.turn();
+            Side::Client(index) | Side::Target(index) => {
+                let piece = self.piece();
+                let Some(connection) = self.connections.get_mut(index) else { return };
+                buffer.resize(PIECE, 0);
+                match side {
+                    Side::Client(_) => connection.client_ready(ready, &mut buffer[..piece]),
+                    _ => connection.turn(&mut buffer[..piece]),
                 }
             }
             Side::Peer(index) => self.answer(index, buffer),
@@ -151,29 +179,48 @@ impl Relays {
 
     /// Forgets what has ended.
     pub(super) fn sweep(&mut self, now: Instant) {
+        let before = self.connections.len();
         self.connections.retain(|connection| !connection.is_over());
+        if self.connections.len() < before || self.rests.is_some_and(|until| until <= now) {
+            self.rests = None;
+        }
         self.peers.retain(|peer| now.saturating_duration_since(peer.seen) < STILL);
     }
 
     /// When to [`Relays::sweep`] again.
     pub(super) fn due(&self) -> Option<Instant> {
-        self.peers.iter().map(|peer| peer.seen + STILL).min()
+        self.peers.iter().map(|peer| peer.seen + STILL).chain(self.rests).min()
+    }
+
+    /// How much of a connection is read at once: little where much is kept already of what nobody takes.
+    fn piece(&self) -> usize {
+        let kept: usize = self.connections.iter().map(Connection::kept).sum();
+        if kept < KEPT { PIECE } else { SMALL_PIECE }
     }
 
     fn accept(&mut self, index: usize) {
         let port = &self.ports[index];
         let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
-        while self.connections.len() < CONNECTIONS {
-            // Whoever has gone already, and whatever else stands in the way, is that client's matter.
-            let Ok(client) = accept_with(&port.socket, flags) else { return };
-            let Ok((target, connected)) = reach(port.to, SocketType::STREAM) else { continue };
+        while self.connections.len() < self.most.connections {
+            let both = match accept_with(&port.socket, flags) {
+                // Whoever has gone already is that client's matter.
+                Err(Errno::CONNABORTED | Errno::INTR) => continue,
+                Err(Errno::AGAIN) => return,
+                Err(error) => Err(error),
+                Ok(client) => reach(port.to, SocketType::STREAM).map(|target| (client, target)),
+            };
+            let Ok((client, (target, connected))) = both else {
+                // No more files, or no memory: the socket would be ready again at once.
+                self.rests = Some(Instant::now() + REST);
+                return;
+            };
             for end in [&client, &target] {
                 // One whose machine has vanished is found out; where that cannot be set, it stays as long as it likes.
                 let _ = sockopt::set_socket_keepalive(end, true);
                 let _ = sockopt::set_tcp_nodelay(end, true);
             }
             let (up, down) = Default::default();
-            self.connections.push(Connection { client, target, connected, up, down });
+            self.connections.push(Connection { client, target, connected, hung_up: false, up, down });
         }
     }
 
@@ -202,7 +249,7 @@ impl Relays {
                 let (target, _) = reach(self.ports[port].to, SocketType::DGRAM).ok()?;
                 let peer = Peer { port, address, target, seen: Instant::now() };
                 let stillest = self.peers.iter().enumerate().min_by_key(|(_, peer)| peer.seen);
-                match stillest.map(|(index, _)| index).filter(|_| self.peers.len() >= PEERS) {
+                match stillest.map(|(index, _)| index).filter(|_| self.peers.len() >= self.most.peers) {
                     Some(index) => {
                         self.peers[index] = peer;
                         index
@@ -237,6 +284,21 @@ impl Relays {
     }
 }
 
+impl Most {
+    /// As many as this process may have files for.
+    fn here() -> Most {
+        let files = crate::sys::get_limit(libc::RLIMIT_NOFILE).map_or(OTHER_FILES, |(soft, _)| soft);
+        Most::of(files)
+    }
+
+    fn of(files: u64) -> Most {
+        let files = usize::try_from(files.saturating_sub(OTHER_FILES)).unwrap_or(usize::MAX);
+        let peers = (files / 4).clamp(1, PEERS);
+        // Each has two.
+        Most { connections: (files.saturating_sub(peers) / 2).clamp(1, CONNECTIONS), peers }
+    }
+}
+
 /// A socket to the container, and whether it is connected already.
 fn reach(to: SocketAddr, kind: SocketType) -> rustix::io::Result<(OwnedFd, bool)> {
     let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
@@ -259,8 +321,26 @@ impl Connection {
         (reads(&self.up) | writes(&self.down), reads(&self.down) | writes(&self.up))
     }
 
+    /// How much memory it takes.
+    fn kept(&self) -> usize {
+        self.up.bytes.capacity() + self.down.bytes.capacity()
+    }
+
+    /// Something has happened at the client's end.
+    fn client_ready(&mut self, ready: i16, buffer: &mut [u8]) {
+        let (wanted, _) = self.events();
+        // What it has sent before is read first, where there is room for it.
+        if ready & libc::POLLERR != 0 && wanted & libc::POLLIN == 0 {
+            return self.cut();
+        }
+        self.hung_up |= ready & libc::POLLHUP != 0;
+        if self.connected {
+            self.turn(buffer);
+        }
+    }
+
     /// Passes on what can be passed on.
-    fn turn(&mut self) {
+    fn turn(&mut self, buffer: &mut [u8]) {
         if !self.connected {
             match sockopt::socket_error(&self.target) {
                 Ok(Ok(())) => self.connected = true,
@@ -268,8 +348,8 @@ impl Connection {
                 _ => return self.cut(),
             }
         }
-        let passed = self.up.pass(&self.client, &self.target);
-        if passed.and_then(|()| self.down.pass(&self.target, &self.client)).is_err() {
+        let passed = self.up.pass(&self.client, &self.target, buffer);
+        if passed.and_then(|()| self.down.pass(&self.target, &self.client, buffer)).is_err() {
             self.cut();
         }
     }
@@ -298,48 +378,49 @@ impl Way {
     }
 
     /// Writes what was read, and reads once more when that is through; an error ends the connection.
-    fn pass(&mut self, from: &OwnedFd, to: &OwnedFd) -> rustix::io::Result<()> {
-        self.write(to)?;
-        if self.is_empty() && !self.ended {
-            self.bytes.resize(PIECE, 0);
-            self.written = 0;
-            match recv(from.as_fd(), &mut self.bytes[..], RecvFlags::empty()) {
-                Ok((0, _)) => {
-                    self.bytes = Vec::new();
-                    self.ended = true;
+    fn pass(&mut self, from: &OwnedFd, to: &OwnedFd, buffer: &mut [u8]) -> rustix::io::Result<()> {
+        self.written += write(to, &self.bytes[self.written..])?;
+        if !self.is_empty() {
+            return Ok(());
+        }
+        // Connections that rest take no memory.
+        (self.bytes, self.written) = (Vec::new(), 0);
+        if !self.ended {
+            match recv(from.as_fd(), &mut buffer[..], RecvFlags::empty()) {
+                Ok((0, _)) => self.ended = true,
+                Ok((length, _)) => {
+                    let written = write(to, &buffer[..length])?;
+                    self.bytes = buffer[written..length].to_vec();
                 }
-                Ok((length, _)) => self.bytes.truncate(length),
-                Err(Errno::AGAIN | Errno::INTR) => self.bytes = Vec::new(),
+                Err(Errno::AGAIN | Errno::INTR) => {}
                 Err(error) => return Err(error),
             }
-            self.write(to)?;
         }
-        if self.is_empty() {
-            // Many that rest take no memory.
-            (self.bytes, self.written) = (Vec::new(), 0);
-            if self.ended && !self.told {
-                self.told = true;
-                // It may have gone meanwhile, which its other way tells.
-                let _ = shutdown(to, Shutdown::Write);
-            }
-        }
-        Ok(())
-    }
-
-    fn write(&mut self, to: &OwnedFd) -> rustix::io::Result<()> {
-        while !self.is_empty() {
-            match send(to, &self.bytes[self.written..], SendFlags::NOSIGNAL) {
-                Ok(length) => self.written += length,
-                Err(Errno::AGAIN | Errno::INTR) => break,
-                Err(error) => return Err(error),
-            }
+        if self.ended && !self.told {
+            self.told = true;
+            // It may have gone meanwhile, which its other way tells.
+            let _ = shutdown(to, Shutdown::Write);
         }
         Ok(())
     }
 }
 
+/// Writes what there is room for.
+fn write(to: &OwnedFd, bytes: &[u8]) -> rustix::io::Result<usize> {
+    let mut written = 0;
+    while written < bytes.len() {
+        match send(to, &bytes[written..], SendFlags::NOSIGNAL) {
+            Ok(length) => written += length,
+            Err(Errno::AGAIN | Errno::INTR) => break,
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(written)
+}
+
 #[cfg(test)]
 mod tests {
+    use std::cell::Cell;
     use std::io::{Read, Write};
     use std::net::{TcpListener, TcpStream, UdpSocket};
 
@@ -372,8 +453,8 @@ mod tests {
             relays.interests(&mut interests);
             interests.wait(Some(Duration::from_millis(20)));
             for index in 0..interests.len() {
-                if let Some((Part::Relay(side), _)) = interests.ready(index) {
-                    relays.ready(side, &mut buffer);
+                if let Some((Part::Relay(side), ready)) = interests.ready(index) {
+                    relays.ready(side, ready, &mut buffer);
                 }
             }
             relays.sweep(Instant::now());
@@ -404,6 +485,52 @@ mod tests {
         turn(&mut relays, |_| client.is_finished() && served.is_finished());
         assert_eq!(client.join().unwrap(), format!("{expected} bytes"));
         turn(&mut relays, |relays| relays.connections.is_empty());
+    }
+
+    #[test]
+    fn who_vanishes_is_noticed_while_the_container_does_not_read() {
+        let server = TcpListener::bind("127.0.0.1:0").unwrap();
+        let Some((mut relays, at)) = relay(server.local_addr().unwrap(), false) else { return };
+        let mut client = TcpStream::connect(at).unwrap();
+        client.set_nonblocking(true).unwrap();
+        turn(&mut relays, |relays| relays.connections.iter().any(|connection| connection.connected));
+        let _deaf = server.accept().unwrap();
+        let full = Cell::new(false);
+        turn(&mut relays, |relays| {
+            // Until all that is on the way is full: the relay, too, and nothing is wanted of the client any more.
+            while (&client).write(&[0; 64 << 10]).is_ok() {}
+            let stuck = relays.connections[0].events().0 == 0;
+            full.replace(stuck) && stuck
+        });
+        assert!(relays.connections[0].kept() <= PIECE);
+        sockopt::set_socket_linger(&client, Some(Duration::ZERO)).unwrap();
+        client.flush().unwrap();
+        drop(client);
+        turn(&mut relays, |relays| relays.connections.is_empty());
+    }
+
+    #[test]
+    fn a_port_that_nobody_can_be_let_in_by_rests() {
+        // It does not listen: each accept fails, and it is ready all the time.
+        let flags = SocketFlags::CLOEXEC;
+        let socket = socket_with(AddressFamily::INET, SocketType::STREAM, flags, None).unwrap();
+        let asked = Relay { reserved: 0, datagrams: false, to: "127.0.0.1:1".parse().unwrap() };
+        let mut relays = Relays::new(&[asked], &mut vec![socket]).unwrap();
+        turn(&mut relays, |relays| relays.rests.is_some());
+        let mut interests = Interests::default();
+        relays.interests(&mut interests);
+        let due = relays.due().expect("a time");
+        assert!(interests.len() == 0 && due <= Instant::now() + REST);
+        relays.sweep(due);
+        relays.interests(&mut interests);
+        assert_eq!((interests.len(), relays.due()), (1, None));
+    }
+
+    #[test]
+    fn there_are_no_more_connections_than_files() {
+        assert_eq!(Most::of(1 << 20), Most { connections: CONNECTIONS, peers: PEERS });
+        assert_eq!(Most::of(1024), Most { connections: 360, peers: 240 });
+        assert_eq!(Most::of(3), Most { connections: 1, peers: 1 });
     }
 
     #[test]

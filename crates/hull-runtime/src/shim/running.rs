@@ -238,7 +238,7 @@ impl Shim {
             }
             Part::Relay(side) => {
                 let mut buffer = std::mem::take(&mut self.buffer);
-                self.relays.ready(side, &mut buffer);
+                self.relays.ready(side, ready, &mut buffer);
                 self.buffer = buffer;
             }
             Part::Input(owner) => {
