@@ -87,6 +87,11 @@ fn root_inside_is_nobody_in_particular_outside() {
         $ hull run --rm -t busybox sh -c 'stat -c %u:%g /dev/console; tty'
         0:5
         /dev/pts/0
+        $ hull run -d --name few --ulimit nofile=8:8 busybox sleep 600 >/dev/null; hull exec few sh -c 'ulimit -n; ulimit -Hn'; hull exec -t few tty | tr -d '\r'; hull rm -f few
+        8
+        8
+        /dev/pts/0
+        few
         $ hull run --rm --init --read-only --tmpfs /t -w /some/where --user 33:44 -v anonymous:/v --ulimit nofile=100:200 busybox sh -c 'id; pwd; ulimit -n; touch /x 2>&1; stat -c %u:%g /t /v'
         uid=33 gid=44 groups=44
         /some/where

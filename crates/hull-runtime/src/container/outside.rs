@@ -163,7 +163,12 @@ impl Outside {
         for limit in process.rlimits().iter().flatten() {
             let limit: &PosixRlimit = limit;
             let (resource, _) = process::resource(limit.typ());
-            let _ = sys::set_limit(Some(pid), resource, limit.soft(), limit.hard());
+            let (soft, hard) = match sys::get_limit(resource) {
+                // It has much to open yet, and lowers this one itself. It was born with this process's limits.
+                Ok((soft, hard)) if resource == libc::RLIMIT_NOFILE => (soft, hard.max(limit.hard())),
+                _ => (limit.soft(), limit.hard()),
+            };
+            let _ = sys::set_limit(Some(pid), resource, soft, hard);
         }
         if let Some(score) = process.oom_score_adj() {
             let _ = std::fs::write(format!("/proc/{pid}/oom_score_adj"), score.to_string());
