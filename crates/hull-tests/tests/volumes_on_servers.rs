@@ -235,7 +235,14 @@ fn files_of_a_cifs_server() {
     let options = "addr=localhost,username=somebody,password=secret,vers=3.0,uid=7,file_mode=0640";
     create(&daemon, "files", "cifs", "//127.0.0.1/files", options);
     let script = "cat /v/sub/file; echo written > /v/sub/new; stat -c %u:%a /v/sub/new";
-    let output = daemon.hull(&["run", "--rm", "-v", "files:/v", "busybox", "sh", "-c", script]);
+    let mut output = daemon.hull(&["run", "--rm", "-v", "files:/v", "busybox", "sh", "-c", script]);
+    // The server opens its port anew when it has heard of its interfaces: for a moment nobody answers there.
+    wait_until("the server's port stays open", Duration::from_secs(60), || {
+        if output.stderr.contains("Connection refused") {
+            output = daemon.hull(&["run", "--rm", "-v", "files:/v", "busybox", "sh", "-c", script]);
+        }
+        !output.stderr.contains("Connection refused")
+    });
     if output.stderr.contains("the server has no //127.0.0.1/files") {
         // Seen with Debian 12's kernel 6.1.0-56 and its ksmbd-tools 3.4.7: the server knows the users, and no share, not even
         // IPC$, which its own tools have told it of.

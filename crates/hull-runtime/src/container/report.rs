@@ -204,9 +204,13 @@ pub(super) fn hear(socket: BorrowedFd<'_>) -> Result<Heard> {
     if matches!(&received, Err(error) if error.raw_os_error() == Some(libc::ECONNRESET)) {
         let last = sockets::receive(socket, &mut packet);
         // Without any it was killed: who gets as far as the exec has read everything.
-        if !matches!(last, Ok((0, _))) {
-            received = last;
+        if matches!(last, Ok((0, _))) {
+            return Err(Error::refused(
+                "hear from the first process",
+                "it was killed, and ended without a word",
+            ));
         }
+        received = last;
     }
     let received = received.context(|| "hear from the first process".into())?;
     let step = match received {
