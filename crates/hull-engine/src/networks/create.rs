@@ -356,7 +356,7 @@ fn subnet(text: &str) -> Result<Subnet> {
     Ok(subnet)
 }
 
-fn first_address(subnet: Subnet) -> Result<IpAddr> {
+pub(super) fn first_address(subnet: Subnet) -> Result<IpAddr> {
     Ok(Pool::new(subnet, None)?.allocate()?)
 }
 

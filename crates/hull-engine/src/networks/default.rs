@@ -4,7 +4,6 @@ use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr};
 
 use hull_network::Subnet;
-use hull_network::ipam::Pool;
 
 use super::Inner;
 use super::create::{self, Ipam, IpamConfig, Network, ROUTER4, ROUTER6};
@@ -88,13 +87,13 @@ impl Inner {
                 match known.filter(within) {
                     Some(known) => {
                         let subnet: Subnet = known.subnet.parse()?;
-                        let gateway = known.gateway.parse().or_else(|_| first(subnet))?;
+                        let gateway = known.gateway.parse().or_else(|_| create::first_address(subnet))?;
                         (subnet, gateway)
                     }
                     None => {
                         let busy = [self.state().subnets(), hull_network::ipam::routes()?].concat();
                         let subnet = range.map_or_else(|| self.pools.choose4(&busy), Ok)?;
-                        (subnet, first(subnet)?)
+                        (subnet, create::first_address(subnet)?)
                     }
                 }
             }
@@ -111,7 +110,7 @@ impl Inner {
                 self.pools.choose6(&[self.state().subnets(), hull_network::ipam::routes()?].concat())?
             }
         };
-        config_of(subnet, first(subnet)?, None, (ROUTER6, wanted.gateway6.map(IpAddr::V6)))
+        config_of(subnet, create::first_address(subnet)?, None, (ROUTER6, wanted.gateway6.map(IpAddr::V6)))
     }
 }
 
@@ -149,10 +148,6 @@ fn config_of(
     };
     create::pool(&config)?;
     Ok(config)
-}
-
-fn first(subnet: Subnet) -> Result<IpAddr> {
-    Ok(Pool::new(subnet, None)?.allocate()?)
 }
 
 fn contains(subnet: Subnet, part: Subnet) -> bool {
