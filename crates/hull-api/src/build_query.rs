@@ -34,7 +34,7 @@ fn called(name: &str) -> &str {
 /// JSON in a query's field.
 pub(crate) fn field<T: DeserializeOwned + Default>(query: &Query, name: &str) -> Result<T> {
     let Some(text) = query.text(name) else { return Ok(T::default()) };
-    let parsed: Option<T> = serde_json::from_str(text)
+    let parsed: Option<T> = hull_engine::model::decode(text.as_bytes())
         .map_err(|error| Error::invalid(format!("error reading {}: {error}", called(name))))?;
     Ok(parsed.unwrap_or_default())
 }

@@ -16,7 +16,10 @@ const MAC_ADDRESS_MOVED: &str = "The container-wide MacAddress field is now depr
 pub(crate) async fn create(mut request: Request) -> Result<Response> {
     let members = request.json_object().await?.unwrap_or_default();
     // What is beside the container's own configuration does not make one.
-    if members.keys().all(|name| matches!(name.as_str(), "HostConfig" | "NetworkingConfig")) {
+    let beside = |name: &String| {
+        ["HostConfig", "NetworkingConfig"].iter().any(|other| other.eq_ignore_ascii_case(name))
+    };
+    if members.keys().all(beside) {
         return Err(Error::invalid("config cannot be empty in order to create a container"));
     }
     let mut body: CreateBody = model::from_object(members)?;

@@ -6,9 +6,9 @@ use bytes::Bytes;
 use futures_util::stream;
 use hull_engine::container::{AttachRequest, Condition, Container, ListOptions, RemoveOptions};
 use hull_engine::model::{Resources, RestartPolicy};
-use hull_engine::{Error, Result};
+use hull_engine::{Error, Result, model};
 use hyper::StatusCode;
-use serde::Deserialize;
+use serde::{Deserialize, Deserializer};
 use serde_json::json;
 
 use crate::blocking;
@@ -156,11 +156,19 @@ pub(crate) async fn resize(request: Request) -> Result<Response> {
 }
 
 #[derive(Debug, Default, Deserialize)]
-#[serde(rename_all = "PascalCase", default)]
+#[serde(rename_all = "PascalCase", default, remote = "Self")]
 struct UpdateBody {
-    #[serde(flatten)]
+    /// Its members stand beside the others.
+    #[serde(skip)]
     resources: Resources,
     restart_policy: Option<RestartPolicy>,
+}
+
+impl<'de> Deserialize<'de> for UpdateBody {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> std::result::Result<Self, D::Error> {
+        let (body, resources) = model::embedded(deserializer, |members| UpdateBody::deserialize(members))?;
+        Ok(UpdateBody { resources, ..body })
+    }
 }
 
 impl Judged for UpdateBody {

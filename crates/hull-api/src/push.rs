@@ -74,9 +74,7 @@ async fn who(request: &mut Request) -> Result<Credentials> {
         return Err(missing("EOF"));
     }
     // The parser's own words could quote what it reads.
-    let who: Credentials =
-        serde_json::from_slice(&body).map_err(|_| missing("its body is no JSON of credentials"))?;
-    Ok(who.split())
+    Credentials::from_json(&body).map_err(|_| missing("its body is no JSON of credentials"))
 }
 
 /// The lines that tell of a push.
@@ -94,10 +92,10 @@ fn told(pushing: Pushing) -> Vec<Value> {
 /// `POST /auth`: tries credentials.
 pub(crate) async fn auth(mut request: Request) -> Result<Response> {
     let body = request.bytes().await?;
-    let who: Credentials = serde_json::from_slice(&body).map_err(|_| {
+    let who = Credentials::from_json(&body).map_err(|_| {
         Error::invalid("the request's body is no JSON of credentials (username, password, serveraddress)")
     })?;
-    http::ok(&request.engine.registry_login(&who.split()).await?)
+    http::ok(&request.engine.registry_login(&who).await?)
 }
 
 /// `GET /distribution/NAME/json`: what a name means in its registry.

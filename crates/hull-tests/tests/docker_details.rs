@@ -54,6 +54,37 @@ fn what_creation_fills_in_is_shown() {
 }
 
 #[test]
+fn names_in_bodies_are_taken_in_any_case() {
+    let daemon = Daemon::start();
+    let mut api = daemon.api();
+    let body = json!({ "image": "busybox", "cmd": ["sleep", "1000"], "labels": { "cmd": "kept", "Cmd": "too" },
+        "hostconfig": { "memory": 64 << 20, "extrahosts": ["a:1.2.3.4"], "NanoCPUs": 500_000_000 } });
+    let shown = made(&mut api, "box", &body);
+    assert_eq!(shown["Config"]["Labels"], json!({ "cmd": "kept", "Cmd": "too" }));
+    let host = &shown["HostConfig"];
+    assert_eq!((&host["Memory"], &host["ExtraHosts"]), (&json!(64 << 20), &json!(["a:1.2.3.4"])));
+    assert_eq!(host["NanoCpus"], json!(500_000_000));
+    says(&create(&mut api, "none", &json!({ "hostconfig": {} })), 400, "config cannot be empty");
+    let updated =
+        api.post("/containers/box/update", &json!({ "memoryreservation": 32 << 20 })).expect("an answer");
+    assert_eq!(updated.status, 200, "{}", updated.text());
+    daemon.ok(&["start", "box"]);
+    let exec = api
+        .post("/containers/box/exec", &json!({ "attachstdout": true, "CMD": ["true"] }))
+        .expect("an answer");
+    assert_eq!(exec.status, 201, "{}", exec.text());
+    let network = json!({ "name": "small", "ipam": { "config": [{ "subnet": "10.211.77.0/24" }] } });
+    assert_eq!(api.post("/networks/create", &network).expect("an answer").status, 201);
+    let shown = api.get("/networks/small").expect("an answer").json();
+    assert_eq!(shown["IPAM"]["Config"][0]["Subnet"], json!("10.211.77.0/24"));
+    let connected = json!({ "container": "box", "endpointconfig": { "aliases": ["other"] } });
+    assert_eq!(api.post("/networks/small/connect", &connected).expect("an answer").status, 200);
+    let volume =
+        api.post("/volumes/create", &json!({ "name": "vol", "labels": { "A": "b" } })).expect("an answer");
+    assert_eq!(volume.json()["Labels"], json!({ "A": "b" }));
+}
+
+#[test]
 fn what_creation_refuses_it_refuses_in_dockers_words() {
     let daemon = Daemon::start();
     let mut api = daemon.api();

@@ -2,9 +2,9 @@
 
 use std::collections::BTreeMap;
 
-use serde::{Deserialize, Deserializer, Serialize};
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
-use super::NetworkingConfig;
+use super::{NetworkingConfig, embedded};
 
 /// Nothing, as Go's `struct{}` looks in JSON: `{}`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -12,10 +12,10 @@ pub struct Empty {}
 
 /// The body of `POST /containers/create`.
 #[derive(Clone, Debug, Default, Deserialize)]
-#[serde(default)]
+#[serde(default, remote = "Self")]
 pub struct CreateBody {
-    /// What runs.
-    #[serde(flatten)]
+    /// What runs: its members stand beside the others.
+    #[serde(skip)]
     pub config: Config,
     /// How the host runs it.
     #[serde(rename = "HostConfig")]
@@ -32,6 +32,13 @@ pub struct CreateBody {
     /// Of a build's step: variables that are written down nowhere.
     #[serde(skip)]
     pub secret_env: Vec<String>,
+}
+
+impl<'de> Deserialize<'de> for CreateBody {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let (body, config) = embedded(deserializer, |members| CreateBody::deserialize(members))?;
+        Ok(CreateBody { config, ..body })
+    }
 }
 
 /// Folders that are mounted merged.
@@ -139,7 +146,7 @@ pub struct Healthcheck {
 
 /// How the host runs a container.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
-#[serde(rename_all = "PascalCase", default)]
+#[serde(rename_all = "PascalCase", default, remote = "Self")]
 #[allow(missing_docs, reason = "the names and their meaning are those of the API's HostConfig")]
 pub struct HostConfig {
     pub binds: Option<Vec<String>>,
@@ -184,7 +191,7 @@ pub struct HostConfig {
     pub sysctls: Option<BTreeMap<String, String>>,
     pub runtime: String,
     pub isolation: String,
-    #[serde(flatten)]
+    #[serde(flatten, skip_deserializing)]
     pub resources: Resources,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub mounts: Option<Vec<Mount>>,
@@ -198,6 +205,19 @@ pub struct HostConfig {
     /// hull's own: nanoseconds of processor time after which everything is killed; 0: no limit.
     #[serde(skip_serializing_if = "is_zero")]
     pub cpu_time: i64,
+}
+
+impl<'de> Deserialize<'de> for HostConfig {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let (host, resources) = embedded(deserializer, |members| HostConfig::deserialize(members))?;
+        Ok(HostConfig { resources, ..host })
+    }
+}
+
+impl Serialize for HostConfig {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        HostConfig::serialize(self, serializer)
+    }
 }
 
 /// What a container may use: the part of [`HostConfig`] that `update` changes.
@@ -479,8 +499,7 @@ pub struct ExecConfig {
     pub attach_stderr: bool,
     /// Standard output is delivered.
     pub attach_stdout: bool,
-    /// Keys which detach. docker-py writes the name small, which Go takes as well.
-    #[serde(alias = "detachKeys")]
+    /// Keys which detach.
     pub detach_keys: String,
     /// `NAME=value`, above the container's.
     pub env: Option<Vec<String>>,

@@ -4,14 +4,16 @@
 //! fields that clients see as `null` are options here.
 
 mod container;
+mod decode;
 mod network;
 
 pub use container::*;
+pub use decode::{decode, embedded};
 pub use network::*;
 
 use serde_json::{Map, Value};
 
-/// Reads a request's body the way Go does: a `null` is the field's zero value.
+/// Reads a request's body the way Go does: names in any case, and a `null` is the field's zero value.
 ///
 /// # Errors
 /// The body is no JSON, or a field is of another type; the sentence names it.
@@ -19,20 +21,19 @@ pub fn parse<T: serde::de::DeserializeOwned>(body: &[u8]) -> crate::Result<T> {
     from_object(parse_object(body)?.unwrap_or_default())
 }
 
-/// Reads a request's body as an object, without its members that are `null`; none, where the body is `null` itself.
+/// Reads a request's body as an object; none, where the body is `null` itself.
 ///
 /// # Errors
 /// The body is no JSON, something follows behind it, or it is another kind of value.
 pub fn parse_object(body: &[u8]) -> crate::Result<Option<Map<String, Value>>> {
     let mut values = serde_json::Deserializer::from_slice(body).into_iter::<Value>();
-    let mut value = match values.next() {
+    let value = match values.next() {
         None => return Err(crate::Error::invalid("invalid JSON: got EOF while reading request body")),
         Some(value) => value.map_err(|error| crate::Error::invalid(syntax_error(&error, body)))?,
     };
     if body[values.byte_offset()..].iter().any(|byte| !byte.is_ascii_whitespace()) {
         return Err(crate::Error::invalid("unexpected content after JSON"));
     }
-    without_nulls(&mut value);
     match value {
         Value::Null => Ok(None),
         Value::Object(members) => Ok(Some(members)),
@@ -48,7 +49,7 @@ pub fn parse_object(body: &[u8]) -> crate::Result<Option<Map<String, Value>>> {
 /// # Errors
 /// A field is of another type.
 pub fn from_object<T: serde::de::DeserializeOwned>(members: Map<String, Value>) -> crate::Result<T> {
-    serde_json::from_value(Value::Object(members))
+    decode::from_value(&Value::Object(members))
         .map_err(|error| crate::Error::invalid(format!("invalid JSON: json: cannot unmarshal: {error}")))
 }
 
@@ -82,32 +83,6 @@ fn kind_of(value: &Value) -> &'static str {
     }
 }
 
-/// Removes the members that are `null`. Where the member's name is the user's own (a port, a network), the
-/// name itself means something, and the zero value is left in its place.
-fn without_nulls(value: &mut Value) {
-    match value {
-        Value::Object(members) => {
-            for (name, member) in members.iter_mut() {
-                let zero = match name.as_str() {
-                    "ExposedPorts" | "Volumes" | "EndpointsConfig" => Value::Object(Map::new()),
-                    "PortBindings" => Value::Array(Vec::new()),
-                    _ => continue,
-                };
-                if let Value::Object(named) = member {
-                    named
-                        .values_mut()
-                        .filter(|value| value.is_null())
-                        .for_each(|value| *value = zero.clone());
-                }
-            }
-            members.retain(|_, member| !member.is_null());
-            members.values_mut().for_each(without_nulls);
-        }
-        Value::Array(elements) => elements.iter_mut().for_each(without_nulls),
-        _ => {}
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -124,6 +99,9 @@ mod tests {
         assert!(refused("[]").contains("cannot unmarshal array"));
         assert_eq!(refused("{} {}"), "unexpected content after JSON");
         assert_eq!(parse_object(b"null\n").unwrap(), None);
-        assert_eq!(parse_object(b" {\"a\":null} \n").unwrap(), Some(Map::new()));
+        assert_eq!(
+            parse_object(b" {\"a\":null} \n").unwrap(),
+            Some(Map::from_iter([("a".to_owned(), Value::Null)]))
+        );
     }
 }

@@ -46,21 +46,39 @@ fn decode(text: &str) -> Option<Vec<u8>> {
     of(&alphabet::URL_SAFE).or_else(|| of(&alphabet::STANDARD))
 }
 
+/// The members of a JSON object.
+type Members = serde_json::Map<String, serde_json::Value>;
+
 impl Credentials {
+    /// Reads JSON, the names in any case, as Go takes them: docker-py writes what a credential helper told as `Username`.
+    ///
+    /// # Errors
+    /// It is no JSON of credentials. The sentence may quote what was read.
+    pub fn from_json(json: &[u8]) -> serde_json::Result<Credentials> {
+        let members: Option<Members> = serde_json::from_slice(json)?;
+        Credentials::from_members(members.unwrap_or_default())
+    }
+
+    fn from_members(members: Members) -> serde_json::Result<Credentials> {
+        let folded = members.into_iter().filter(|(_, value)| !value.is_null());
+        let folded: Members = folded.map(|(name, value)| (name.to_ascii_lowercase(), value)).collect();
+        let who: Credentials = serde_json::from_value(folded.into())?;
+        Ok(who.split())
+    }
+
     /// Reads the header `X-Registry-Auth`: base64 of JSON. One that cannot be read stands for nobody, as in Docker.
     pub fn from_header(text: &str) -> Credentials {
-        let json = decode(text.trim());
-        let parsed: Option<Credentials> = json.and_then(|json| serde_json::from_slice(&json).ok());
-        parsed.unwrap_or_default().split()
+        decode(text.trim()).and_then(|json| Credentials::from_json(&json).ok()).unwrap_or_default()
     }
 
     /// Reads the header `X-Registry-Config`: base64 of a map of these, by the addresses of registries. One that cannot be
     /// read stands for nobody.
     pub fn from_config_header(text: &str) -> std::collections::BTreeMap<String, Credentials> {
         let json = decode(text.trim());
-        let parsed: Option<std::collections::BTreeMap<String, Credentials>> =
+        let parsed: Option<std::collections::BTreeMap<String, Members>> =
             json.and_then(|json| serde_json::from_slice(&json).ok());
-        parsed.unwrap_or_default().into_iter().map(|(registry, who)| (registry, who.split())).collect()
+        let read = |(registry, members)| Some((registry, Credentials::from_members(members).ok()?));
+        parsed.unwrap_or_default().into_iter().filter_map(read).collect()
     }
 
     /// The value of that header.
@@ -127,6 +145,9 @@ mod tests {
             let read = Credentials::from_header(&text);
             assert_eq!((read.username.as_str(), read.password.as_str()), ("someone", "s?>cret"), "{text}");
         }
+        let helped = base::STANDARD.encode(r#"{"Username":"a","Password":"b","Email":null}"#);
+        let read = Credentials::from_header(&helped);
+        assert_eq!((read.username.as_str(), read.password.as_str()), ("a", "b"));
         for nobody in ["", "e30=", "e30", "!!", "bnVsbA=="] {
             assert!(Credentials::from_header(nobody).is_empty(), "{nobody}");
         }
