@@ -2,8 +2,9 @@
 
 use std::fs;
 use std::path::PathBuf;
+use std::time::Duration;
 
-use hull_tests::{Client, Daemon, Engine};
+use hull_tests::{Client, Daemon, Engine, wait_until};
 use serde_json::Value;
 
 fn docker() -> bool {
@@ -182,4 +183,21 @@ fn a_container_whose_image_was_lost_is_given_its_files_again() {
     // What it stands on is used again.
     assert_ne!(daemon.hull(&["rmi", "busybox"]).status, 0);
     assert_eq!(fsck(&daemon, &[]), (0, vec![]));
+}
+
+#[test]
+fn what_is_just_being_removed_is_no_orphan() {
+    if docker() {
+        return;
+    }
+    let daemon = Daemon::start();
+    let id = daemon.ok(&["create", "busybox", "true"]).trim().to_owned();
+    let kept = data(&daemon, &format!("containers/{id}"));
+    for number in 0..30_000 {
+        fs::write(kept.join(format!("{number}")), "").expect("a file that the removal takes along");
+    }
+    daemon.ok(&["rm", &id]);
+    assert_eq!(fsck(&daemon, &[]), (0, Vec::new()));
+    wait_until("its folder is gone", Duration::from_secs(60), || !kept.with_extension("gone").exists());
+    assert_eq!(fsck(&daemon, &[]), (0, Vec::new()));
 }

@@ -18,7 +18,7 @@ struct Index {
     ids_by_name: HashMap<String, String>,
     /// Of a container those that are linked to it, by their ids: whoever starts asks whom it has to tell.
     parents: HashMap<String, BTreeSet<String>>,
-    /// Those that have no row any more, and whose files are just being put aside.
+    /// Those that have no row any more, and whose files are on their way.
     leaving: BTreeSet<String>,
 }
 
@@ -120,7 +120,7 @@ impl Containers {
         locked(&self.0).leaving.remove(id);
     }
 
-    /// The ids of all containers, of those in the making, and of those whose files are being put aside.
+    /// The ids of all containers, of those in the making, and of those whose files are being removed.
     pub(crate) fn ids(&self) -> BTreeSet<String> {
         let index = locked(&self.0);
         index.by_id.keys().chain(index.ids_by_name.values()).chain(&index.leaving).cloned().collect()

@@ -180,7 +180,6 @@ impl Engine {
         let volumes = self.release_volumes(&container.id, volumes).await;
         fault::passed("remove", "volumes aside");
         self.remove_folders_behind(container, volumes);
-        self.containers.left(&container.id);
         fault::passed("remove", "folders aside");
         self.tell(container, "destroy");
         container.lifetime.send_modify(|lifetime| {
@@ -209,7 +208,7 @@ impl Engine {
 
     /// Its logs, its files of this boot and its anonymous volumes: away with a rename, their bytes behind. What a crash leaves of them has no
     /// owner, and the next daemon removes it.
-    fn remove_folders_behind(&self, container: &Container, volumes: Vec<PathBuf>) {
+    fn remove_folders_behind(self: &Arc<Self>, container: &Container, volumes: Vec<PathBuf>) {
         let mut gone: Vec<PathBuf> = [self.container_dir(&container.id), self.runtime_dir(&container.id)]
             .into_iter()
             .filter_map(|folder| {
@@ -225,12 +224,15 @@ impl Engine {
             })
             .collect();
         gone.extend(volumes);
+        let (engine, id) = (Arc::clone(self), container.id.clone());
         tokio::task::spawn_blocking(move || {
             for folder in gone {
                 if let Err(error) = hull_image::remove_tree(&folder) {
                     tracing::error!(%error, "{} could not be removed", folder.display());
                 }
             }
+            // Until here a look at the disk finds folders that are nobody's, and are no orphans.
+            engine.containers.left(&id);
         });
     }
 }
