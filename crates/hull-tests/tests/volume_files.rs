@@ -1,5 +1,6 @@
 //! The files of volumes: cloned, caught in a snapshot, exported and imported.
 
+use std::fs;
 use std::io::Write;
 use std::path::PathBuf;
 use std::process::{Child, Stdio};
@@ -143,8 +144,8 @@ fn an_import_is_whole_or_nothing() {
     }
     let daemon = Daemon::start();
     let whole = Tar::new().file("a", b"a").file("b", b"b").finish();
-    std::fs::write(daemon.dir().join("work/whole.tar"), &whole).expect("a file");
-    std::fs::write(daemon.dir().join("work/cut.tar"), &whole[..whole.len() - 1024]).expect("a file");
+    fs::write(daemon.dir().join("work/whole.tar"), &whole).expect("a file");
+    fs::write(daemon.dir().join("work/cut.tar"), &whole[..whole.len() - 1024]).expect("a file");
     daemon.session(
         r#"
         $ hull volume import new cut.tar 2>&1 | grep -o 'it is truncated'; hull volume ls -q
@@ -176,7 +177,7 @@ fn an_import_that_is_refused_while_its_archive_comes_says_why() {
     let address = "tcp://127.0.0.1:2375";
     let daemon = Daemon::empty(Engine::Hull, &["-H", address]);
     daemon.ok(&["volume", "create", "full"]);
-    std::fs::write(place(&daemon, "full").join("file"), "").expect("a file");
+    fs::write(place(&daemon, "full").join("file"), "").expect("a file");
     // A line that is closed while something comes is reset by TCP, and an answer on it lost.
     for _ in 0..20 {
         let mut command = daemon.client(&["-H", address, "volume", "import", "full"]);
@@ -224,16 +225,16 @@ fn an_import_that_fails_takes_nothing_of_others_with_it() {
         assert!(refused.stderr.contains(waits), "{refused:?}");
     }
     cut_off(import);
-    assert_eq!(std::fs::read_dir(place(&daemon, "own")).expect("a folder").count(), 0);
+    assert_eq!(fs::read_dir(place(&daemon, "own")).expect("a folder").count(), 0);
     assert_eq!(daemon.ok(&run), "precious");
 
     // What a volume stands for is others' too, who do not ask this daemon.
     let host = daemon.dir().join("work/host");
-    std::fs::create_dir(&host).expect("a folder");
+    fs::create_dir(&host).expect("a folder");
     let device = format!("device={}", host.display());
     daemon.ok(&["volume", "create", "-o", "type=none", "-o", "o=bind", "-o", &device, "hosts"]);
     let import = begun_import(&daemon, "hosts");
-    std::fs::write(host.join("mine"), "precious").expect("a file");
+    fs::write(host.join("mine"), "precious").expect("a file");
     let said = cut_off(import);
     assert!(said.contains("what was unpacked before stays in the volume hosts"), "{said}");
     assert!(host.join("mine").exists() && host.join("a").exists());
@@ -283,7 +284,7 @@ fn what_was_copied_is_on_the_disk_before_the_volume_is_there() {
     }
     let daemon = Daemon::start();
     daemon.ok(&["volume", "create", "data"]);
-    std::fs::write(place(&daemon, "data").join("f"), [7; 1 << 20]).expect("a file");
+    fs::write(place(&daemon, "data").join("f"), [7; 1 << 20]).expect("a file");
     // Whose blocks are not allocated yet are in memory alone, on file systems that tell so.
     daemon.session(
         r#"
@@ -335,7 +336,7 @@ fn an_archive_reaches_nothing_outside_the_volume() {
     }
     let daemon = Daemon::start();
     let target = daemon.dir().join("work/target");
-    std::fs::create_dir(&target).expect("a folder");
+    fs::create_dir(&target).expect("a folder");
     let link = target.display().to_string();
     let mut api = daemon.api();
     api.post("/volumes/create", &json!({ "Name": "v0" })).expect("an answer");
@@ -358,7 +359,7 @@ fn an_archive_reaches_nothing_outside_the_volume() {
         api.post("/volumes/create", &json!({ "Name": name })).expect("an answer");
         let path = format!("/volumes/{name}/import");
         api.send("POST", &path, "application/x-tar", &archive.finish()).expect("an answer");
-        assert_eq!(std::fs::read_dir(&target).expect("a folder").count(), 0, "{what}");
+        assert_eq!(fs::read_dir(&target).expect("a folder").count(), 0, "{what}");
         let inside = picture(&place(&daemon, &name));
         assert!(
             !inside.values().any(|told| told.contains("-> ") && !told.contains(&link)),
@@ -422,7 +423,7 @@ fn a_mount_of_a_volume_lasts_as_long_as_its_containers_whatever_becomes_of_the_d
     let scratch = ["-o", "type=tmpfs", "-o", "device=tmpfs", "-o", "o=size=1m"];
     daemon.ok(&[&["volume", "create"], &scratch[..], &["scratch"]].concat());
     let mounted = |daemon: &Daemon| {
-        let mounts = std::fs::read_to_string("/proc/self/mountinfo").expect("the mounts");
+        let mounts = fs::read_to_string("/proc/self/mountinfo").expect("the mounts");
         mounts.contains(&place(daemon, "scratch").display().to_string())
     };
     assert!(!mounted(&daemon), "not before it is used");
@@ -449,6 +450,38 @@ fn a_mount_of_a_volume_lasts_as_long_as_its_containers_whatever_becomes_of_the_d
     rustix::process::kill_process(pid, rustix::process::Signal::KILL).expect("it is there");
     daemon.begin();
     wait_until("nobody uses it any more", PATIENCE, || !mounted(&daemon));
+}
+
+#[test]
+fn what_is_mounted_read_only_stays_so_inside() {
+    let daemon = Daemon::start();
+    let folder = daemon.dir().join("work/files");
+    fs::create_dir_all(&folder).expect("a folder");
+    fs::write(folder.join("file"), "text").expect("a file");
+    let device = format!("device={}", folder.display());
+    daemon.ok(&["volume", "create", "-o", "type=none", "-o", "o=bind,ro", "-o", &device, "bound"]);
+    let script = "cat /v/file; touch /v/new || echo refused";
+    for volume in ["bound:/v", "bound:/v:rw"] {
+        let output = daemon.hull(&["run", "--rm", "-v", volume, "busybox", "sh", "-c", script]);
+        assert!(output.stdout.ends_with("refused\n"), "{volume}: {output:?}");
+        assert!(output.stderr.contains("Read-only file system"), "{volume}: {output:?}");
+    }
+    // Nor is it written from outside, by way of a container that has it.
+    daemon.ok(&["create", "--name", "has", "-v", "bound:/v", "busybox", "true"]);
+    let copied = daemon.hull(&["cp", "/etc/hostname", "has:/v/new"]);
+    assert!(copied.stderr.contains("mounted volume is marked read-only"), "{copied:?}");
+    // What is read is what the container would see: the volume is mounted for it, and not any longer.
+    let out = daemon.dir().join("work/out");
+    daemon.ok(&["cp", "has:/v/file", out.to_str().expect("a path")]);
+    assert_eq!(fs::read_to_string(&out).expect("it came"), "text");
+    assert_eq!(fs::read_dir(place(&daemon, "bound")).expect("its folder").count(), 0);
+    assert!(!folder.join("new").exists());
+    // While it is used its place is a read-only mount of the host's, which a bind may be of as well.
+    daemon.ok(&["run", "-d", "--name", "uses", "-v", "bound:/v", "busybox", "sleep", "600"]);
+    let bind = format!("{}:/v", place(&daemon, "bound").display());
+    let output = daemon.hull(&["run", "--rm", "-v", &bind, "busybox", "sh", "-c", script]);
+    assert!(output.stdout.ends_with("refused\n"), "{output:?}");
+    assert!(!folder.join("new").exists());
 }
 
 #[test]

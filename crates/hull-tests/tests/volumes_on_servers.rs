@@ -1,7 +1,7 @@
-//! Volumes whose files are a server's: NFS from the kernel's own server in this test's network, CIFS from the kernel's own
-//! in a virtual machine, which has one network for it.
+//! Volumes whose files are a server's: NFS from the kernel's own server, CIFS from Samba's, both in the test's own network.
 
 use std::fs;
+use std::io::Write as _;
 use std::net::TcpListener;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 
 use hull_tests::{Daemon, Engine, private_network, wait_until};
 use rustix::mount::{MountFlags, UnmountFlags, mount, unmount};
+use rustix::process::{Pid, Signal, kill_process};
 
 /// The kernel's NFS server in the calling thread's network namespace, with one folder, `/`.
 struct Nfs(PathBuf);
@@ -176,92 +177,131 @@ fn an_nfs_server_that_does_not_answer_holds_nobody_else_up() {
     hangs.wait().expect("the client ends");
 }
 
-/// The kernel's SMB server, with one user and one folder. It has one network, the machine's.
+/// Samba's server at the loopback of the calling thread's network namespace, with one user and one share, `files`.
 struct Smb(Child);
 
 impl Smb {
+    /// None where there is no server, or the kernel has no client for it; that is told.
     fn start(scratch: &Path, export: &Path) -> Option<Smb> {
-        // Nobody's own machine gets a server at its port 445.
-        let in_a_virtual_machine =
-            fs::read_to_string("/proc/cmdline").is_ok_and(|line| line.contains("hull.job="));
-        if !in_a_virtual_machine {
-            eprintln!("left out: CIFS: its server runs in `cargo xtask vm-test` alone");
+        private_network();
+        Command::new("modprobe").args(["-aq", "cifs"]).status().ok();
+        let has_client = fs::read_to_string("/proc/filesystems").is_ok_and(|text| text.contains("cifs"));
+        let server = hull_tests::which("smbd");
+        let (Some(server), true) = (server, has_client) else {
+            assert!(std::env::var_os("HULL_TESTS_NEED_CIFS").is_none(), "no client or no server for CIFS");
+            eprintln!("left out: CIFS: it needs the kernel's module cifs, and smbd of the package samba");
             return None;
-        }
-        let loaded = Command::new("modprobe").args(["-aq", "ksmbd", "cifs"]).status();
-        if !loaded.is_ok_and(|status| status.success()) || hull_tests::which("ksmbd.mountd").is_none() {
-            eprintln!("left out: CIFS: no server here (the modules ksmbd and cifs, the package ksmbd-tools)");
-            return None;
-        }
-        let (config, users) = (scratch.join("smb.conf"), scratch.join("smb.users"));
-        let share = format!(
-            "[global]\n  interfaces = lo\n  bind interfaces only = yes\n[files]\n  path = {}\n  read only = no\n",
-            export.display()
+        };
+        let folder = scratch.join("smb");
+        fs::create_dir_all(&folder).expect("a folder");
+        let config = folder.join("smb.conf");
+        let (own, export) = (folder.display(), export.display());
+        // All that it keeps is in the test's folder, and it serves the loopback alone.
+        let folders = ["lock directory", "state directory", "cache directory", "pid directory"];
+        let folders = folders.iter().chain(&["private dir", "ncalrpc dir"]);
+        let folders: String = folders.map(|name| format!("{name} = {own}\n")).collect();
+        let text = format!(
+            "[global]\nserver role = standalone server\ninterfaces = lo\nbind interfaces only = yes\n\
+             disable netbios = yes\nsmb ports = 445\npassdb backend = smbpasswd:{own}/users\n\
+             load printers = no\nprintcap name = /dev/null\ndisable spoolss = yes\nlogging = file\n\
+             log file = {own}/log\n{folders}[files]\npath = {export}\nread only = no\n"
         );
-        fs::write(&config, share).expect("the configuration");
-        // Where it keeps a file of its own, without which it knows no share.
-        fs::create_dir_all("/etc/ksmbd").expect("a folder");
-        fs::write(&users, "").expect("the users");
-        let added = Command::new("ksmbd.adduser")
-            .arg("-i")
-            .arg(&users)
-            .args(["-a", "somebody", "-p", "secret"])
-            .status();
-        assert!(added.expect("ksmbd.adduser").success(), "a user for the server");
-        let server =
-            Command::new("ksmbd.mountd").arg("-n").arg("-c").arg(&config).arg("-u").arg(&users).spawn();
-        let smb = Smb(server.expect("ksmbd.mountd"));
+        fs::write(&config, text).expect("the configuration");
+        let mut adds = Command::new("smbpasswd")
+            .arg("-c")
+            .arg(&config)
+            .args(["-s", "-a", "root"])
+            .stdin(Stdio::piped())
+            .stdout(Stdio::null())
+            .spawn()
+            .expect("smbpasswd");
+        let mut typed = adds.stdin.take().expect("its input");
+        typed.write_all(b"secret\nsecret\n").expect("a password");
+        drop(typed);
+        assert!(adds.wait().expect("smbpasswd").success(), "a user for the server");
+        let server = Command::new(server)
+            .args(["--foreground", "--no-process-group", "--log-basename"])
+            .arg(&folder)
+            .arg("--configfile")
+            .arg(&config)
+            .spawn();
+        let smb = Smb(server.expect("smbd"));
         wait_until("the server serves", Duration::from_secs(60), || {
             std::net::TcpStream::connect("127.0.0.1:445").is_ok()
         });
         Some(smb)
     }
+
+    /// Ends it with all that it has started.
+    fn end(&mut self) {
+        let mut left = vec![self.0.id()];
+        // Who serves a connection, or waits for more of them, is its child, or that one's.
+        while let Some(pid) = left.pop() {
+            let children = fs::read_to_string(format!("/proc/{pid}/task/{pid}/children")).unwrap_or_default();
+            left.extend(children.split_whitespace().filter_map(|pid| pid.parse::<u32>().ok()));
+            if let Some(pid) = i32::try_from(pid).ok().and_then(Pid::from_raw) {
+                kill_process(pid, Signal::KILL).ok();
+            }
+        }
+        self.0.wait().ok();
+    }
 }
 
 impl Drop for Smb {
     fn drop(&mut self) {
-        Command::new("ksmbd.control").arg("-s").status().ok();
-        self.0.kill().ok();
-        self.0.wait().ok();
+        self.end();
     }
 }
 
 #[test]
 fn files_of_a_cifs_server() {
-    let daemon = Daemon::on_this_network(Engine::under_test(), &["--bip", "10.214.77.1/24"]);
+    let daemon = Daemon::start();
     let export = exported(&daemon);
-    let Some(_server) = Smb::start(&daemon.dir().join("work"), &export) else { return };
-    daemon.import_busybox();
-    let options = "addr=localhost,username=somebody,password=secret,vers=3.0,uid=7,file_mode=0640";
-    create(&daemon, "files", "cifs", "//127.0.0.1/files", options);
-    let script = "cat /v/sub/file; echo written > /v/sub/new; stat -c %u:%a /v/sub/new";
-    let mut output = daemon.hull(&["run", "--rm", "-v", "files:/v", "busybox", "sh", "-c", script]);
-    // The server opens its port anew when it has heard of its interfaces: for a moment nobody answers there.
-    wait_until("the server's port stays open", Duration::from_secs(60), || {
-        if output.stderr.contains("Connection refused") {
-            output = daemon.hull(&["run", "--rm", "-v", "files:/v", "busybox", "sh", "-c", script]);
-        }
-        !output.stderr.contains("Connection refused")
-    });
-    if output.stderr.contains("the server has no //127.0.0.1/files") {
-        // Seen with Debian 12's kernel 6.1.0-56 and its ksmbd-tools 3.4.7: the server knows the users, and no share, not even
-        // IPC$, which its own tools have told it of.
-        eprintln!("left out: the files of CIFS: this kernel's server does not understand its tools");
-    } else {
-        let said = output.stdout.trim_end();
-        assert!(said.starts_with("from the server") && said.ends_with("7:640"), "{output:?}");
-        assert_eq!(fs::read_to_string(export.join("sub/new")).expect("what was written"), "written\n");
-    }
-    assert!(!is_mounted(&daemon, "files"));
+    let Some(mut server) = Smb::start(&daemon.dir().join("work"), &export) else { return };
+    // As Docker's documentation has it; the server by its address and by its name, and what its files are like here.
+    let login = "username=root,password=secret,vers=3.0";
+    create(
+        &daemon,
+        "files",
+        "cifs",
+        "//127.0.0.1/files",
+        &format!("addr=localhost,{login},uid=7,gid=8,file_mode=0640,dir_mode=0750"),
+    );
+    create(&daemon, "named", "cifs", "//localhost/files/sub", &format!("ro,{login}"));
+    let script = "cat /v/sub/file; echo; mkdir /v/made; echo written > /v/made/new; mv /v/made/new /v/sub/new
+        rmdir /v/made; stat -c %u:%g:%a /v/sub/new /v/sub; ls /v/sub";
+    let said = daemon.ok(&["run", "--rm", "-v", "files:/v", "busybox", "sh", "-c", script]);
+    assert_eq!(said, "from the server\n7:8:640\n7:8:750\nfile\nnew");
+    assert_eq!(fs::read_to_string(export.join("sub/new")).expect("what was written"), "written\n");
+    assert!(!export.join("made").exists());
+    assert!(!is_mounted(&daemon, "files"), "it is mounted while nobody uses it");
+    assert_eq!(daemon.ok(&["run", "--rm", "-v", "named:/v", "busybox", "cat", "/v/new"]), "written");
+    let read_only = daemon.hull(&["run", "--rm", "-v", "named:/v", "busybox", "touch", "/v/x"]);
+    assert!(read_only.stderr.contains("Read-only file system"), "{}", read_only.stderr);
 
-    create(&daemon, "wrong", "cifs", "//127.0.0.1/files", "username=somebody,password=guessed,vers=3.0");
+    create(&daemon, "wrong", "cifs", "//127.0.0.1/files", "username=root,password=guessed,vers=3.0");
     let said = refused(&daemon, "wrong");
     assert!(said.contains("Permission denied") && said.contains("username="), "{said}");
-    assert!(!said.contains("guessed") && !daemon.log().contains("guessed"), "a password is told: {said}");
-    create(&daemon, "missing", "cifs", "//127.0.0.1/nothing", "username=somebody,password=secret,vers=3.0");
+    for secret in ["guessed", "secret"] {
+        assert!(!said.contains(secret) && !daemon.log().contains(secret), "a password is told: {said}");
+    }
+    create(&daemon, "missing", "cifs", "//127.0.0.1/nothing", login);
     let said = refused(&daemon, "missing");
-    assert!(said.contains("the server has no"), "{said}");
-    for volume in ["files", "wrong", "missing"] {
+    assert!(said.contains("the server has no //127.0.0.1/nothing"), "{said}");
+
+    // A server that goes while its files are used: the container ends, and the volume goes.
+    daemon.ok(&["run", "-d", "--name", "stays", "-v", "files:/v", "busybox", "sleep", "1000"]);
+    assert!(is_mounted(&daemon, "files"));
+    server.end();
+    let begun = Instant::now();
+    daemon.ok(&["rm", "-f", "stays"]);
+    let said = refused(&daemon, "named");
+    assert!(said.contains("no server answers there"), "{said}");
+    for volume in ["files", "named", "wrong", "missing"] {
         daemon.ok(&["volume", "rm", volume]);
     }
+    assert!(begun.elapsed() < Duration::from_secs(60), "{:?}", begun.elapsed());
+    assert!(!is_mounted(&daemon, "files"));
+    // What the volumes were of is the server's still.
+    assert!(export.join("sub/new").exists());
 }

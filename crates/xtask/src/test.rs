@@ -33,7 +33,6 @@ const NEEDED: &[(&str, &str)] = &[
 /// A program that some tests run where it is, and what they test. It is not installed: it would come with a service.
 const OPTIONAL: &[(&str, &str)] = &[
     ("docker", "Docker's client"),
-    ("ksmbd.mountd", "volumes on a CIFS server, in virtual machines"),
     ("docker-buildx", "BuildKit's client (also where Docker's plug-ins are)"),
     ("sshd", "the client by ssh://"),
     ("systemd-socket-activate", "the daemon on sockets that it is handed"),

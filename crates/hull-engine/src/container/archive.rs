@@ -14,6 +14,7 @@ use serde_json::{Value, json};
 use tokio::runtime::Handle;
 
 use super::Container;
+use super::mounts::MountKind;
 use super::view::View;
 use crate::{Engine, Error, Kind, Result};
 
@@ -141,6 +142,9 @@ impl Engine {
         // A start waits for its turn, as it does in Docker.
         let _transition = container.transition.blocking_lock();
         let record = container.record().clone();
+        let with_mounts = mounts && !record.is_running();
+        let volumes = record.mounts.iter().filter(|plan| with_mounts && plan.kind == MountKind::Volume);
+        let _held = self.volumes.hold_mounts(volumes.map(|plan| plan.name.as_str()))?;
         let view = match mounts || record.is_running() {
             true => Handle::current().block_on(self.view(container))?,
             false => Handle::current().block_on(self.plain_view(&record))?,

@@ -385,13 +385,15 @@ fn planned_mount(plan: &MountPlan, source: &Source, remap: Option<&Remap>) -> Mo
     }
     let propagation = if plan.propagation.is_empty() { "rprivate" } else { &plan.propagation };
     let bind = if plan.recursive || plan.kind == MountKind::Volume { "rbind" } else { "bind" };
+    // What is not read-only is as its source is mounted: "rw" would take `o=ro` of a volume away, or a host's read-only mount.
     let access = match (plan.writable, plan.read_only_recursive) {
-        (true, _) => "rw",
-        (false, true) => "rro",
-        (false, false) => "ro",
+        (true, _) => None,
+        (false, true) => Some("rro"),
+        (false, false) => Some("ro"),
     };
     let subpath = source.option();
-    let options: Vec<&str> = [bind, propagation, access].into_iter().chain(subpath.as_deref()).collect();
+    let options: Vec<&str> =
+        [bind, propagation].into_iter().chain(access).chain(subpath.as_deref()).collect();
     let mut mount = mount(&plan.destination, "bind", &source.folder, &options);
     match (plan.owner, remap) {
         (Some(owner), _) => idmap::of_owner(&mut mount, owner, remap),

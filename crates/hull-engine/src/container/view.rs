@@ -84,9 +84,9 @@ impl Engine {
         let mut mount = Mount::default();
         mount.set_destination(plan.destination.clone().into());
         mount.set_typ(Some("bind".to_owned()));
-        let access = if plan.writable { "rw" } else { "ro" };
-        let options = ["rbind", "rprivate", access].map(str::to_owned);
-        mount.set_options(Some(options.into_iter().chain(source.option()).collect()));
+        // Without "rw", as in the container: what is mounted read-only stays so.
+        let options = ["rbind", "rprivate"].into_iter().chain((!plan.writable).then_some("ro"));
+        mount.set_options(Some(options.map(str::to_owned).chain(source.option()).collect()));
         mount.set_source(Some(source.folder));
         match (plan.owner, remap) {
             (Some(owner), _) => idmap::of_owner(&mut mount, owner, None),

@@ -137,6 +137,14 @@ impl Engine {
 }
 
 impl Volumes {
+    /// Uses those of a container's volumes over which something is mounted while they are used: what is looked at or written
+    /// beneath would be hidden from the container.
+    pub(crate) fn hold_mounts<'n>(&self, names: impl Iterator<Item = &'n str>) -> Result<Vec<Held<'_>>> {
+        let is_mount =
+            |name: &&str| self.state().find(name).is_ok_and(|entry| options::is_mount(&entry.volume.options));
+        names.filter(is_mount).map(|name| self.hold(name)).collect()
+    }
+
     /// Uses a volume for its files: what its options name is mounted, and it is not removed meanwhile.
     fn hold(&self, name: &str) -> Result<Held<'_>> {
         let (volume, mounted) = self.mounts(name)?;
@@ -296,7 +304,7 @@ fn taken(name: &str) -> Error {
 }
 
 /// A volume whose files are read or written for a user.
-struct Held<'a> {
+pub(crate) struct Held<'a> {
     volumes: &'a Volumes,
     volume: Arc<Volume>,
     run: Run,

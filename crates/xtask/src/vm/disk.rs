@@ -30,7 +30,6 @@ const PACKAGES: &[&str] = &[
     "iproute2",
     "jq",
     "kmod",
-    "ksmbd-tools",
     "libc-bin",
     "libpython3-stdlib",
     "libpython3.11-minimal",
@@ -92,8 +91,9 @@ const MODULES: &[&str] = &[
     "net/sunrpc",
 ];
 
-/// Packages that need not be installed here: they are unpacked for the guests alone.
-const UNPACKED: &[&str] = &["apparmor"];
+/// Packages that need not be installed here: they are unpacked for the guests alone, with those of their libraries that are
+/// not installed here.
+const UNPACKED: &[&str] = &["apparmor", "samba", "samba-common-bin", "samba-libs"];
 
 /// The tests that run in a guest: the crate, its test binary, and words of which a test's name has one (none: all).
 const TESTS: &[(&str, &str, &[&str])] = &[
@@ -144,6 +144,9 @@ pub(super) fn prepare(folder: &Path, kernel: &Kernel, binary: &Path, filters: &[
     let tree = Tree::new(folder.join("root"))?;
     for package in UNPACKED {
         tree.unpacked(&kernel::package(folder, package)?)?;
+        for library in missing_libraries(package)? {
+            tree.unpacked(&kernel::package(folder, &library)?)?;
+        }
     }
     tree.programs()?;
     tree.modules(&kernel.modules)?;
@@ -173,6 +176,18 @@ pub(super) fn prepare(folder: &Path, kernel: &Kernel, binary: &Path, filters: &[
     run_command(mke2fs.arg(&tree.0).arg(&image).arg("3G"))?;
     fs::remove_dir_all(&tree.0)?;
     Ok(image)
+}
+
+/// The packages with libraries that a package depends on and that are not installed here.
+fn missing_libraries(package: &str) -> Result<Vec<String>> {
+    let depends = output("apt-cache", &["depends", "--important", package])?;
+    let installed = |package: &&str| {
+        output("dpkg-query", &["--show", "--showformat=${Status}", package])
+            .is_ok_and(|status| status.ends_with(" installed"))
+    };
+    let libraries = depends.lines().filter_map(|line| line.trim().strip_prefix("Depends: lib"));
+    let libraries: Vec<String> = libraries.map(|rest| format!("lib{rest}")).collect();
+    Ok(libraries.into_iter().filter(|library| !installed(&library.as_str())).collect())
 }
 
 /// Where cargo puts a test binary of the workspace, built now.
@@ -222,8 +237,9 @@ impl Tree {
         }
         fs::set_permissions(path.join("tmp"), fs::Permissions::from_mode(0o1777))?;
         let tree = Self(path);
-        tree.text("etc/passwd", "root:x:0:0:root:/root:/bin/bash\n", 0o644)?;
-        tree.text("etc/group", "root:x:0:\n", 0o644)?;
+        let users = "root:x:0:0:root:/root:/bin/bash\nnobody:x:65534:65534:nobody:/nonexistent:/bin/false\n";
+        tree.text("etc/passwd", users, 0o644)?;
+        tree.text("etc/group", "root:x:0:\nnogroup:x:65534:\n", 0o644)?;
         for file in ["etc/subuid", "etc/subgid"] {
             tree.text(file, "", 0o644)?;
         }
@@ -257,7 +273,6 @@ impl Tree {
                     "/usr/bin",
                     "/usr/sbin",
                     "/usr/lib",
-                    "/usr/libexec/ksmbd.tools",
                     "/etc/alternatives",
                     "/etc/mke2fs.conf",
                 ]

@@ -51,7 +51,7 @@ machine() {
 
 tests() {
     local status=0 line
-    export HULL_BIN=/usr/bin/hull HULL_TESTS_NEED_APPARMOR=1
+    export HULL_BIN=/usr/bin/hull HULL_TESTS_NEED_APPARMOR=1 HULL_TESTS_NEED_CIFS=1
     while read -r -u 9 line; do
         # The words behind the program's name are the tests to run.
         set -- $line
