@@ -8,7 +8,7 @@ use std::collections::HashMap;
 use std::fmt;
 use std::io::{BufRead, BufReader, Write};
 use std::net::{Shutdown, TcpListener, TcpStream};
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -116,6 +116,9 @@ impl Answer {
 /// What a misbehaving registry does in the place of what it should; none: what it should.
 type Whim = Box<dyn Fn(&Asked, Answer) -> Answer + Send + Sync>;
 
+/// After how many bytes a request is cut, by its number.
+type Cuts = Arc<dyn Fn(usize) -> Option<usize> + Send + Sync>;
+
 #[derive(Default)]
 struct State {
     /// By their paths behind the repository: `blobs/sha256:…`, `manifests/latest`.
@@ -132,6 +135,9 @@ struct State {
     ended: AtomicBool,
     /// What is sent is not read.
     deaf: AtomicBool,
+    /// After how many bytes of the body the line is cut, by the number of the request that sends a part of a blob.
+    cuts: Mutex<Option<Cuts>>,
+    parts: AtomicUsize,
 }
 
 impl State {
@@ -204,6 +210,12 @@ impl Registry {
     /// Has it read nothing any more of the blobs that it is sent.
     pub fn be_deaf(&self) {
         self.state.deaf.store(true, Ordering::Relaxed);
+    }
+
+    /// Has it cut the line amid what it is sent of blobs: `after` so many bytes, by the request's number. It keeps what has
+    /// come, and tells how much that is.
+    pub fn cut_uploads(&self, after: impl Fn(usize) -> Option<usize> + Send + Sync + 'static) {
+        *self.state.lock(&self.state.cuts) = Some(Arc::new(after));
     }
 
     /// Has it do what it should.
@@ -370,8 +382,16 @@ fn read(state: &State, reader: &mut BufReader<TcpStream>) -> Option<Asked> {
         state.stall();
         return None;
     }
-    let body = upload::body(&headers, reader)?;
-    Some(Asked { method, path, headers, body })
+    let limit = if method == "PATCH" { upload::cut(state) } else { None };
+    let (body, whole) = upload::body(&headers, reader, limit.unwrap_or(usize::MAX))?;
+    let asked = Asked { method, path, headers, body };
+    if whole {
+        return Some(asked);
+    }
+    upload::proper(state, &asked);
+    state.lock(&state.asked).push(asked);
+    state.changed.notify_all();
+    None
 }
 
 /// Reading up to a byte, of something that may be no text at all.

@@ -4,7 +4,7 @@ use std::fmt;
 use std::time::Duration;
 
 use hyper::StatusCode;
-use hyper::header::{HeaderMap, RETRY_AFTER};
+use hyper::header::{HeaderMap, RANGE, RETRY_AFTER};
 use serde::Deserialize;
 
 use crate::reference::Reference;
@@ -37,6 +37,8 @@ pub struct Refusal {
     pub message: String,
     /// When it may be asked again, in its own words: seconds or a date.
     pub retry_after: Option<String>,
+    /// How much of an upload it has, where a piece was not the next one and it says so.
+    pub received: Option<u64>,
 }
 
 /// The result of what is asked of a registry.
@@ -92,7 +94,9 @@ impl Refusal {
             }
             _ => {}
         }
-        Refusal { status, code: shown(&code, 64), message: shown(&message, 1024), retry_after }
+        let range = headers.get(RANGE).filter(|_| status == StatusCode::RANGE_NOT_SATISFIABLE);
+        let received = range.and_then(|range| super::upload::received(range.to_str().ok()?));
+        Refusal { status, code: shown(&code, 64), message: shown(&message, 1024), retry_after, received }
     }
 
     /// Whether the registry does not have what was named.

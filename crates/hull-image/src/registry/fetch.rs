@@ -212,6 +212,7 @@ mod tests {
                     code: String::new(),
                     message: String::new(),
                     retry_after,
+                    received: None,
                 }),
                 1,
             )

@@ -1,7 +1,7 @@
 //! The distribution specification's verbs that put something into a repository.
 
 use bytes::Bytes;
-use hyper::header::{CONTENT_RANGE, CONTENT_TYPE, LOCATION};
+use hyper::header::{CONTENT_RANGE, CONTENT_TYPE, LOCATION, RANGE};
 use hyper::{Method, StatusCode, Uri};
 
 use super::failure::{Answer, Failure, shown};
@@ -26,12 +26,21 @@ pub enum Mount {
 }
 
 /// Where an upload goes on.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Place {
     /// The address.
     pub url: Uri,
     /// The fewest bytes that the registry takes in a piece which is not the last (`OCI-Chunk-Min-Length`).
     pub least: usize,
+}
+
+/// What a registry has of an upload.
+#[derive(Debug)]
+pub struct Received {
+    /// Where the rest goes.
+    pub place: Place,
+    /// So many bytes, from the first on.
+    pub bytes: u64,
 }
 
 impl Repository {
@@ -79,6 +88,23 @@ impl Repository {
             .header(CONTENT_RANGE, &format!("{start}-{last}"))
             .payload(Payload::Stream(piece, Some(length)));
         location(&self.session.call(call).await?)
+    }
+
+    /// Asks how much of an upload has come, behind a line that broke.
+    ///
+    /// # Errors
+    /// The registry has given it up, does not say, or does not answer.
+    pub async fn received(&self, upload: &Place) -> Answer<Received> {
+        let reply = self.session.call(Call::new(Method::GET, upload.url.clone())).await?;
+        let bytes = reply.header(RANGE).and_then(received);
+        let bytes = bytes.ok_or_else(|| {
+            Failure::Wrong("the registry does not say how much of an upload it has".to_owned())
+        })?;
+        let place = match reply.header(LOCATION) {
+            Some(_) => location(&reply)?,
+            None => upload.clone(),
+        };
+        Ok(Received { place: Place { least: place.least.max(upload.least), ..place }, bytes })
     }
 
     /// Ends an upload, with its last bytes, by the blob's digest.
@@ -143,6 +169,34 @@ fn location(reply: &Reply) -> Answer<Place> {
     }
 }
 
+/// How many bytes are in the range that a registry has of an upload: `0-1023`, or as others write ranges. For none there is no
+/// way to write it, and registries write `0-0`.
+pub(super) fn received(range: &str) -> Option<u64> {
+    let range = range.trim();
+    let (first, last) = range.strip_prefix("bytes=").unwrap_or(range).split_once('-')?;
+    let last: u64 = last.trim().parse().ok()?;
+    match (first.trim(), last) {
+        ("0", 0) => Some(0),
+        ("0", last) => last.checked_add(1),
+        _ => None,
+    }
+}
+
 fn no_place(text: &str) -> Failure {
     Failure::Wrong(format!("the registry wants an upload sent to {:?}, which is refused", shown(text, 200)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::received;
+
+    #[test]
+    fn what_a_registry_has_of_an_upload() {
+        for (range, bytes) in [("0-1023", 1024), (" bytes=0-9 ", 10), ("0-0", 0)] {
+            assert_eq!(received(range), Some(bytes), "{range}");
+        }
+        for range in ["", "-", "5-9", "0-", "0--1", "9", "0-18446744073709551615", "0-1-2"] {
+            assert_eq!(received(range), None, "{range}");
+        }
+    }
 }

@@ -8,28 +8,46 @@ use serde_json::json;
 
 use super::{Answer, Asked, State, digest};
 
-/// The body of a request, of a length that was said or in chunks; none where it breaks off.
-pub(super) fn body(headers: &[(String, String)], reader: &mut BufReader<TcpStream>) -> Option<Vec<u8>> {
+/// After how many bytes the line of this request is cut.
+pub(super) fn cut(state: &State) -> Option<usize> {
+    let number = state.parts.fetch_add(1, Ordering::Relaxed);
+    let cuts = state.lock(&state.cuts).clone();
+    cuts.and_then(|after| after(number))
+}
+
+/// The body of a request, of a length that was said or in chunks, or its first bytes; whether that is all of it. None where it
+/// breaks off.
+pub(super) fn body(
+    headers: &[(String, String)],
+    reader: &mut BufReader<TcpStream>,
+    limit: usize,
+) -> Option<(Vec<u8>, bool)> {
     let header = |name: &str| headers.iter().find(|(n, _)| n == name).map(|(_, value)| value.as_str());
+    let mut body = Vec::new();
     if header("transfer-encoding") == Some("chunked") {
-        let mut body = Vec::new();
         loop {
             let mut line = String::new();
             reader.read_line(&mut line).ok()?;
             let length = usize::from_str_radix(line.trim_end(), 16).ok()?;
             let start = body.len();
+            if length > 0 && start + length > limit {
+                body.resize(limit, 0);
+                reader.read_exact(&mut body[start..]).ok()?;
+                return Some((body, false));
+            }
             // The chunk and the end of its line.
             body.resize(start + length + 2, 0);
             reader.read_exact(&mut body[start..]).ok()?;
             body.truncate(start + length);
             if length == 0 {
-                return Some(body);
+                return Some((body, true));
             }
         }
     }
-    let mut body = vec![0; header("content-length").and_then(|length| length.parse().ok()).unwrap_or(0)];
+    let length = header("content-length").and_then(|length| length.parse().ok()).unwrap_or(0);
+    body.resize(limit.min(length), 0);
     reader.read_exact(&mut body).ok()?;
-    Some(body)
+    Some((body, limit >= length))
 }
 
 /// What a registry should answer to who sends something; none where nothing is sent.
@@ -47,6 +65,14 @@ pub(super) fn proper(state: &State, asked: &Asked) -> Option<Answer> {
             let upload = state.uploads_begun.fetch_add(1, Ordering::Relaxed).to_string();
             uploads.insert(upload.clone(), Vec::new());
             Some(goes_on(&upload))
+        }
+        "GET" if path.contains("/blobs/uploads/") => {
+            let upload = path.rsplit('/').next()?;
+            let Some(bytes) = uploads.get(upload) else {
+                return Some(Answer::unknown("BLOB_UPLOAD_UNKNOWN", "blob upload unknown to registry"));
+            };
+            let range = format!("0-{}", bytes.len().saturating_sub(1));
+            Some(Answer { status: 204, ..goes_on(upload) }.with("Range", &range))
         }
         "PATCH" => {
             let upload = path.rsplit('/').next()?;

@@ -28,13 +28,29 @@ pub(super) const LARGEST_PIECE: usize = 16 << 20;
 /// So many bytes of a piece go to the line at once.
 const PART: usize = 64 << 10;
 
+/// An upload that is under way.
+struct Upload {
+    /// Where it goes on; none: it is to be begun.
+    place: Option<Place>,
+    /// So many bytes of it are in the registry.
+    start: u64,
+    /// So many were given to the line: the registry cannot have more.
+    given: Arc<AtomicU64>,
+}
+
+impl Upload {
+    fn anew(place: Option<Place>) -> Upload {
+        Upload { place, start: 0, given: Arc::default() }
+    }
+}
+
 impl Push<'_> {
-    /// Compresses a layer and sends it meanwhile, as often as it takes.
+    /// Compresses a layer and sends it meanwhile, as often as it takes. Where the line breaks, it goes on behind what the
+    /// registry has, if that says so: compressed again the bytes are the same ones.
     pub(super) async fn upload(&self, layer: &Layer, size: u64, place: Option<Place>) -> Answer<LayerBlob> {
-        let (mut place, mut attempt) = (place, 1);
+        let (mut upload, mut attempt, mut may_resume) = (Upload::anew(place), 1, true);
         let Compressed { digest, size } = loop {
-            let in_pieces = self.in_pieces.load(Ordering::Relaxed);
-            let failure = match self.upload_once(layer, size, place.take(), in_pieces).await {
+            let failure = match self.upload_once(layer, size, &mut upload).await {
                 Ok(compressed) => break compressed,
                 Err(failure) => failure,
             };
@@ -42,35 +58,67 @@ impl Push<'_> {
                 Failure::Refused(refusal) => refusal.status,
                 _ => StatusCode::OK,
             };
+            let mut next = Upload::anew(None);
             match status {
                 // The registry, or what stands before it, wants to know the length first, or wants less at once.
-                StatusCode::LENGTH_REQUIRED | StatusCode::PAYLOAD_TOO_LARGE if !in_pieces => {
+                StatusCode::LENGTH_REQUIRED | StatusCode::PAYLOAD_TOO_LARGE if !self.is_in_pieces() => {
                     self.in_pieces.store(true, Ordering::Relaxed);
                 }
                 // The token was over before its time. Another is fetched for the next request.
                 StatusCode::UNAUTHORIZED
                     if attempt == 1
                         && matches!(self.repository.session.challenge, Challenge::Bearer { .. }) => {}
-                _ if self.again(&failure, attempt).await => {}
+                // What the registry said that it has is not what it was sent, or it takes no more behind that.
+                _ if upload.start > 0
+                    && may_resume
+                    && matches!(failure, Failure::Refused(_) | Failure::Wrong(_))
+                    && !failure.is_passing() =>
+                {
+                    may_resume = false;
+                }
+                _ if self.again(&failure, attempt).await => {
+                    if may_resume {
+                        next = self.resumed(upload).await;
+                    }
+                }
                 _ => return Err(failure),
             }
+            upload = next;
             attempt += 1;
         };
         let (media_type, repository) = (DOCKER_LAYER.to_owned(), self.name.clone());
         Ok(LayerBlob { digest, size, media_type, repository })
     }
 
-    async fn upload_once(
-        &self,
-        layer: &Layer,
-        size: u64,
-        place: Option<Place>,
-        in_pieces: bool,
-    ) -> Answer<Compressed> {
-        let place = match place {
+    fn is_in_pieces(&self) -> bool {
+        self.in_pieces.load(Ordering::Relaxed)
+    }
+
+    /// An upload that broke off, behind what the registry has of it; from its beginning where that is nothing, or not told.
+    async fn resumed(&self, upload: Upload) -> Upload {
+        let Some(place) = &upload.place else { return Upload::anew(None) };
+        match self.repository.received(place).await {
+            Ok(received) if (1..=upload.given.load(Ordering::Relaxed)).contains(&received.bytes) => {
+                tracing::debug!(repository = self.name, at = received.bytes, "an upload goes on");
+                Upload { place: Some(received.place), start: received.bytes, given: upload.given }
+            }
+            Ok(received) => {
+                tracing::debug!(repository = self.name, bytes = received.bytes, "an upload begins anew");
+                Upload::anew(None)
+            }
+            Err(failure) => {
+                tracing::debug!(repository = self.name, %failure, "an upload begins anew");
+                Upload::anew(None)
+            }
+        }
+    }
+
+    async fn upload_once(&self, layer: &Layer, size: u64, upload: &mut Upload) -> Answer<Compressed> {
+        let place = match upload.place.take() {
             Some(place) => place,
             None => self.repository.begin_upload().await?,
         };
+        upload.place = Some(place.clone());
         let processor = Arc::clone(&self.pusher.compressing).acquire_owned().await;
         let processor = processor.map_err(|_| Failure::Line("the daemon ends".to_owned()))?;
         let (sender, pieces) = mpsc::channel(WAITING);
@@ -82,32 +130,62 @@ impl Push<'_> {
             drop(processor);
             done
         });
-        // Where the sending failed, the one who compresses notices that nobody takes it any more.
-        let place = match in_pieces {
-            true => self.send_pieces(layer, place, pieces).await?,
-            false => self.send_whole(layer, place, pieces).await?,
+        // Where the sending failed, the one who compresses notices that nobody takes it any more. What goes on in the middle
+        // says where that is, which only pieces do.
+        let place = match upload.start > 0 || self.is_in_pieces() {
+            true => self.send_pieces(layer, place, upload, pieces).await?,
+            false => self.send_whole(layer, place, upload, pieces).await?,
         };
+        upload.place = Some(place.clone());
         let compressed =
             compressing.await.unwrap_or_else(|error| Err(Error::new(Kind::System, error.to_string())))?;
-        self.repository.end_upload(&place.url, &compressed.digest, Bytes::new()).await?;
+        self.end(place, &compressed).await?;
         Ok(compressed)
     }
 
+    /// Ends an upload that has come as a whole. Where the line breaks meanwhile, only its answer may have been lost.
+    async fn end(&self, mut place: Place, compressed: &Compressed) -> Answer<()> {
+        let mut attempt = 1;
+        loop {
+            let ended = self.repository.end_upload(&place.url, &compressed.digest, Bytes::new()).await;
+            let Err(failure) = ended else { return Ok(()) };
+            if !self.again(&failure, attempt).await {
+                return Err(failure);
+            }
+            let there = self.repository.has_blob(&compressed.digest).await;
+            if there.is_ok_and(|size| size.is_some_and(|size| size == 0 || size == compressed.size)) {
+                return Ok(());
+            }
+            place = match self.repository.received(&place).await {
+                Ok(received) if received.bytes == compressed.size => received.place,
+                _ => return Err(failure),
+            };
+            attempt += 1;
+        }
+    }
+
     /// Sends a layer in one request, whose length nobody knows before its end.
-    async fn send_whole(&self, layer: &Layer, place: Place, pieces: mpsc::Receiver<Bytes>) -> Answer<Place> {
+    async fn send_whole(
+        &self,
+        layer: &Layer,
+        place: Place,
+        upload: &Upload,
+        pieces: mpsc::Receiver<Bytes>,
+    ) -> Answer<Place> {
         let taken = Arc::new(AtomicU64::new(0));
-        let sending = self.repository.send_bytes(place.url, body(pieces, Arc::clone(&taken)));
+        let body = body(pieces, Arc::clone(&taken), Arc::clone(&upload.given));
         tokio::select! {
-            sent = sending => sent,
+            sent = self.repository.send_bytes(place.url, body) => sent,
             failure = self.stands_still(layer, &taken) => Err(failure),
         }
     }
 
-    /// Sends a layer in requests of a known length.
+    /// Sends a layer in requests of a known length, behind what the registry has of it.
     async fn send_pieces(
         &self,
         layer: &Layer,
-        place: Place,
+        mut place: Place,
+        upload: &mut Upload,
         mut pieces: mpsc::Receiver<Bytes>,
     ) -> Answer<Place> {
         let length = place.least.max(PIECE);
@@ -120,10 +198,16 @@ impl Push<'_> {
         let memory = Arc::clone(&self.pusher.pieces);
         let memory = memory.acquire_many_owned(u32::try_from(length / 1024).unwrap_or(u32::MAX)).await;
         let _memory = memory.map_err(|_| Failure::Line("the daemon ends".to_owned()))?;
-        let (mut place, mut start) = (place, 0);
+        let mut skipped = upload.start;
         let mut piece = Vec::new();
         loop {
-            let more = pieces.recv().await;
+            let mut more = pieces.recv().await;
+            if let Some(bytes) = &mut more {
+                let known = skipped.min(bytes.len() as u64);
+                // At most the piece's own length.
+                drop(bytes.split_to(known as usize));
+                skipped -= known;
+            }
             piece.extend_from_slice(more.as_deref().unwrap_or_default());
             let is_last = more.is_none();
             if piece.len() < length && !is_last {
@@ -131,9 +215,13 @@ impl Push<'_> {
             }
             if !piece.is_empty() {
                 let bytes = Bytes::from(std::mem::take(&mut piece));
-                let end = start + bytes.len() as u64;
-                place = self.send_piece(layer, &place, start, &bytes).await?;
-                start = end;
+                place = self.send_piece(layer, place, upload, bytes).await?;
+                upload.place = Some(place.clone());
+            }
+            if is_last && skipped > 0 {
+                return Err(Failure::Wrong(
+                    "the registry has more of a layer than there is of it".to_owned(),
+                ));
             }
             if is_last {
                 return Ok(place);
@@ -141,24 +229,83 @@ impl Push<'_> {
         }
     }
 
-    /// Sends one piece; once more where the token was over before its time.
-    async fn send_piece(&self, layer: &Layer, place: &Place, start: u64, bytes: &Bytes) -> Answer<Place> {
+    /// Sends one piece: again where the token was over before its time, and the rest of it where the line broke and the
+    /// registry says how much has come.
+    async fn send_piece(
+        &self,
+        layer: &Layer,
+        mut place: Place,
+        upload: &mut Upload,
+        mut bytes: Bytes,
+    ) -> Answer<Place> {
         let mut again = matches!(self.repository.session.challenge, Challenge::Bearer { .. });
-        loop {
-            let taken = Arc::new(AtomicU64::new(0));
-            let body = parts(bytes.clone(), Arc::clone(&taken));
-            let sending = self.repository.send_piece(place.url.clone(), start, body, bytes.len() as u64);
-            let sent = tokio::select! {
-                sent = sending => sent,
-                failure = self.stands_still(layer, &taken) => Err(failure),
-            };
-            match sent {
-                Err(Failure::Refused(refusal)) if again && refusal.status == StatusCode::UNAUTHORIZED => {
-                    again = false;
+        let mut attempt = 1;
+        while !bytes.is_empty() {
+            upload.given.fetch_max(upload.start + bytes.len() as u64, Ordering::Relaxed);
+            let failure = match self.send_part(layer, &place, upload.start, &bytes).await {
+                Ok(next) => {
+                    upload.start += bytes.len() as u64;
+                    return Ok(next);
                 }
-                sent => return sent,
+                Err(failure) => failure,
+            };
+            let status = match &failure {
+                Failure::Refused(refusal) => refusal.status,
+                _ => StatusCode::OK,
+            };
+            if again && status == StatusCode::UNAUTHORIZED {
+                again = false;
+                continue;
             }
+            // The registry has another part of it than was thought, or the line broke and nobody knows: it is asked at once, and
+            // behind a pause where that brings nothing.
+            let is_elsewhere = attempt == 1 && status == StatusCode::RANGE_NOT_SATISFIABLE;
+            let mut told = match is_elsewhere || matches!(failure, Failure::Line(_)) {
+                true => self.has_of_piece(&place, upload.start, &bytes, &failure).await,
+                false => None,
+            };
+            if !told.as_ref().is_some_and(|(_, has)| is_elsewhere || *has >= PART) {
+                if !self.again(&failure, attempt).await {
+                    return Err(failure);
+                }
+                told = self.has_of_piece(&place, upload.start, &bytes, &failure).await;
+            }
+            let Some((next, has)) = told else { return Err(failure) };
+            attempt = if has >= PART { 1 } else { attempt + 1 };
+            drop(bytes.split_to(has));
+            upload.start += has as u64;
+            place = next;
         }
+        Ok(place)
+    }
+
+    /// How many bytes of a piece the registry has, and where the rest goes; none where it does not tell, or tells what cannot be.
+    async fn has_of_piece(
+        &self,
+        place: &Place,
+        start: u64,
+        bytes: &Bytes,
+        failure: &Failure,
+    ) -> Option<(Place, usize)> {
+        let (place, received) = match (self.repository.received(place).await, failure) {
+            (Ok(received), _) => (received.place, received.bytes),
+            (Err(_), Failure::Refused(refusal)) => (place.clone(), refusal.received?),
+            (Err(_), _) => return None,
+        };
+        let has = usize::try_from(received.checked_sub(start)?).ok()?;
+        (has <= bytes.len()).then_some((place, has))
+    }
+
+    /// Sends what is left of a piece.
+    async fn send_part(&self, layer: &Layer, place: &Place, start: u64, bytes: &Bytes) -> Answer<Place> {
+        let taken = Arc::new(AtomicU64::new(0));
+        let body = parts(bytes.clone(), Arc::clone(&taken));
+        let sending = self.repository.send_piece(place.url.clone(), start, body, bytes.len() as u64);
+        let next = tokio::select! {
+            sent = sending => sent?,
+            failure = self.stands_still(layer, &taken) => return Err(failure),
+        };
+        Ok(Place { least: next.least.max(place.least), ..next })
     }
 
     /// Waits until a registry has not taken anything for too long.
@@ -208,14 +355,15 @@ fn parts(piece: Bytes, taken: Arc<AtomicU64>) -> Body {
 
 /// The pieces as a request's body. It ends where there come no more, for whatever reason: what was broken off is never
 /// called by a digest.
-fn body(pieces: mpsc::Receiver<Bytes>, taken: Arc<AtomicU64>) -> Body {
-    let pieces = stream::unfold((pieces, taken), |(mut pieces, taken)| async move {
+fn body(pieces: mpsc::Receiver<Bytes>, taken: Arc<AtomicU64>, given: Arc<AtomicU64>) -> Body {
+    let pieces = stream::unfold((pieces, taken, given), |(mut pieces, taken, given)| async move {
         let Some(piece) = pieces.recv().await else {
             taken.store(ENDED, Ordering::Relaxed);
             return None;
         };
         taken.fetch_add(1, Ordering::Relaxed);
-        Some((Ok(Frame::data(piece)), (pieces, taken)))
+        given.fetch_add(piece.len() as u64, Ordering::Relaxed);
+        Some((Ok(Frame::data(piece)), (pieces, taken, given)))
     });
     BodyExt::boxed_unsync(StreamBody::new(pieces))
 }
