@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 use std::io::{BufReader, Read as _};
 use std::sync::{Arc, Mutex, PoisonError};
 
-use hull_build::progress::{Classic, Event, Listener};
+use hull_build::progress::{Event, Listener};
 use hull_build::{Builder, Built, Failure, Files, Named, Prepared, Stop};
 use hull_engine::model::{Config, CreateBody, HostConfig};
 use hull_engine::{Engine, Error, Result};
@@ -16,7 +16,7 @@ use hyper::header::CONTENT_TYPE;
 use serde_json::json;
 
 use crate::blocking;
-use crate::build_answer::{AsClassic, Events, Lines, Quiet};
+use crate::build_answer::{AsClassic, Events, Lines, Withheld};
 use crate::build_preface::{preface, received};
 use crate::build_query::{asked, field, refuse};
 use crate::http::{self, Request, Response};
@@ -120,7 +120,10 @@ pub(crate) async fn build(mut request: Request) -> Result<Response> {
             None => preparing.prepare(asked, files, &stopping, &tell),
             Some(remote) => fetched(&preparing, asked, &remote, &stopping, &tell),
         };
-        let prepared = prepared.map_err(|failure| refused(&failure))?;
+        let prepared = prepared.map_err(|failure| match events {
+            true => refused(&failure),
+            false => Error::new(failure.kind, failure.detail.classic.unwrap_or(failure.message)),
+        })?;
         // What comes behind the archive is read too: the client is still sending it.
         std::io::copy(&mut reader, &mut std::io::sink())
             .map_err(|error| Error::system("read the request", error))?;
@@ -129,14 +132,10 @@ pub(crate) async fn build(mut request: Request) -> Result<Response> {
     .await?;
     gone.0 = None;
     let (lines, answer) = Lines::new(framed);
-    let teller: Arc<dyn Listener> = match (events, quiet) {
-        (true, _) => Arc::new(Events(lines.clone())),
-        (false, true) => Arc::new(Quiet(lines.clone())),
-        (false, false) => {
-            let say = lines.clone();
-            let classic = Classic::new(prepared.plan(), move |line| say.say(&json!({ "stream": line })));
-            Arc::new(AsClassic { lines: lines.clone(), classic })
-        }
+    let withheld = (quiet && !events).then(Withheld::default);
+    let teller: Arc<dyn Listener> = match events {
+        true => Arc::new(Events(lines.clone())),
+        false => Arc::new(AsClassic::new(prepared.plan(), &lines, withheld.clone())),
     };
     early.into_iter().for_each(|event| teller.event(event));
     if events || check_only {
@@ -152,7 +151,8 @@ pub(crate) async fn build(mut request: Request) -> Result<Response> {
             gone.gone().await;
             stop.stop();
         });
-        finish(prepared, teller, &lines, (events, quiet)).await;
+        let how = if events { How::Events } else { How::Classic(withheld) };
+        finish(prepared, teller, &lines, how).await;
         watch.abort();
     });
     Ok(http::streamed(StatusCode::OK, content_type(framed), answer))
@@ -220,49 +220,71 @@ pub(crate) fn judge_fetching(engine: &Arc<Engine>, guard: Option<&Arc<Guard>>) -
     guard.map_or(Ok(()), |guard| of_the_host.judge(&guard.on(engine)))
 }
 
+/// How a build is told.
+enum How {
+    /// Every event, to hull's own client.
+    Events,
+    /// As Docker's classic builder does; what is withheld where only the image's id is wanted.
+    Classic(Option<Withheld>),
+}
+
 /// Builds, and tells how it ended.
-async fn finish(prepared: Prepared, teller: Arc<dyn Listener>, lines: &Lines, (events, quiet): (bool, bool)) {
+async fn finish(prepared: Prepared, teller: Arc<dyn Listener>, lines: &Lines, how: How) {
     let names: Vec<String> = prepared.names();
-    match prepared.run(Arc::clone(&teller)).await {
-        Ok(Built { image, unused, told }) => {
-            let id = image.id.to_string();
-            if !unused.is_empty() && !quiet {
-                let text =
-                    format!("[Warning] One or more build-args [{}] were not consumed\n", unused.join(" "));
-                lines.say(&json!({ "stream": text }));
+    let squashed = prepared.request().squash;
+    let built = prepared.run(teller).await;
+    match (built, how) {
+        (Ok(Built { image, told, unused }), How::Events) => {
+            if !unused.is_empty() {
+                lines.say(&json!({ "stream": not_consumed(&unused) }));
             }
-            if !quiet {
-                lines.say(&json!({ "aux": { "ID": id } }));
+            lines.say(&json!({ "aux": { "ID": image.id.to_string() } }));
+            lines.say(&json!({ "id": "hull.build.result", "aux": told }));
+        }
+        (Ok(Built { image, .. }), How::Classic(Some(_))) => {
+            lines.say(&json!({ "stream": format!("{}\n", image.id) }));
+        }
+        (Ok(Built { image, unused, .. }), How::Classic(None)) => {
+            if !unused.is_empty() {
+                lines.say(&json!({ "stream": not_consumed(&unused) }));
             }
-            match (events, quiet) {
-                (true, _) => lines.say(&json!({ "id": "hull.build.result", "aux": told })),
-                (false, true) => lines.say(&json!({ "stream": format!("{id}\n") })),
-                (false, false) => {
-                    lines.say(&json!({ "stream": format!("Successfully built {}\n", image.id.short()) }));
-                    for name in names {
-                        lines.say(&json!({ "stream": format!("Successfully tagged {name}\n") }));
-                    }
-                }
+            // Each stage has told its own, but this is made of that.
+            if squashed {
+                lines.say(&json!({ "aux": { "ID": image.id.to_string() } }));
+            }
+            lines.say(&json!({ "stream": format!("Successfully built {}\n", image.id.short()) }));
+            for name in names {
+                lines.say(&json!({ "stream": format!("Successfully tagged {name}\n") }));
             }
         }
-        Err(failure) => {
-            let mut failure = failure;
-            let detail = std::mem::take(&mut *failure.detail);
-            let message = match (events, detail.classic) {
-                (false, Some(classic)) => classic,
-                _ => failure.message,
-            };
-            let mut told = json!({ "message": message });
-            if let Some(code) = detail.code {
-                told["code"] = json!(code);
-            }
-            if events {
-                told["excerpt"] = json!(detail.excerpt);
-                told["output"] = json!(detail.output);
-            }
-            lines.say(&json!({ "errorDetail": told, "error": message }));
-        }
+        (Err(failure), how) => failed(failure, lines, &how),
     }
+}
+
+fn not_consumed(unused: &[String]) -> String {
+    format!("[Warning] One or more build-args [{}] were not consumed\n", unused.join(" "))
+}
+
+/// Tells why a build failed.
+fn failed(mut failure: Failure, lines: &Lines, how: &How) {
+    let detail = std::mem::take(&mut *failure.detail);
+    let events = matches!(how, How::Events);
+    if let How::Classic(Some(withheld)) = how {
+        withheld.told(lines);
+    }
+    let message = match detail.classic {
+        Some(classic) if !events => classic,
+        _ => failure.message,
+    };
+    let mut told = json!({ "message": message });
+    if let Some(code) = detail.code {
+        told["code"] = json!(code);
+    }
+    if events {
+        told["excerpt"] = json!(detail.excerpt);
+        told["output"] = json!(detail.output);
+    }
+    lines.say(&json!({ "errorDetail": told, "error": message }));
 }
 
 /// `POST /build/cancel`.

@@ -1,16 +1,20 @@
 //! The answer of a build: its events in lines of JSON, as the client asks for them, and archives beside them.
 
 use std::pin::Pin;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use bytes::Bytes;
-use hull_build::progress::{Classic, Event, Listener, Sink, TakesArchive};
+use hull_build::plan::Plan;
+use hull_build::progress::{Classic, Event, Listener, Said, Sink, TakesArchive};
 use serde_json::{Value, json};
 use tokio::sync::{Notify, mpsc};
 
 /// So many bytes may wait for a client that reads slowly, until who prints or sends waits too.
 const BACKLOG: usize = 2 << 20;
+
+/// So many lines of a quiet build are kept for the case that it fails.
+const WITHHELD: usize = 10_000;
 
 /// The answer's lines. What tells is never held up by who reads; what prints is, when it asks for room.
 #[derive(Clone)]
@@ -129,15 +133,55 @@ impl Listener for Events {
     }
 }
 
+/// Lines that are told only where the build fails: whoever builds quietly wants nothing but the image's id.
+#[derive(Clone, Default)]
+pub(crate) struct Withheld(Arc<Mutex<Vec<Value>>>);
+
+impl Withheld {
+    /// Tells them.
+    pub(crate) fn told(&self, lines: &Lines) {
+        let withheld = std::mem::take(&mut *self.0.lock().unwrap_or_else(PoisonError::into_inner));
+        withheld.iter().for_each(|line| lines.say(line));
+    }
+
+    /// Keeps a line, and no more of them than may wait for a reader.
+    fn keep(&self, line: Value) {
+        let mut withheld = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if withheld.len() < WITHHELD {
+            withheld.push(line);
+        }
+    }
+}
+
 /// The classic builder's lines.
 pub(crate) struct AsClassic {
-    pub(crate) lines: Lines,
-    pub(crate) classic: Classic,
+    lines: Lines,
+    withheld: Option<Withheld>,
+    classic: Classic,
+}
+
+impl AsClassic {
+    /// For what is planned.
+    pub(crate) fn new(plan: &Plan, lines: &Lines, withheld: Option<Withheld>) -> AsClassic {
+        let (into, aside) = (lines.clone(), withheld.clone());
+        let classic = Classic::new(plan, move |said| {
+            let line = match said {
+                Said::Text(text) => json!({ "stream": text }),
+                Said::Image(id) => json!({ "aux": { "ID": id } }),
+            };
+            match &aside {
+                None => into.say(&line),
+                Some(withheld) => withheld.keep(line),
+            }
+        });
+        AsClassic { lines: lines.clone(), withheld, classic }
+    }
 }
 
 impl Listener for AsClassic {
     fn event(&self, event: Event) {
         match event {
+            Event::Warning { .. } if self.withheld.is_some() => {}
             Event::Warning { text, .. } => {
                 self.lines.say(&json!({ "stream": format!("[Warning] {text}\n") }));
             }
@@ -153,17 +197,6 @@ impl Listener for AsClassic {
 impl Drop for AsClassic {
     fn drop(&mut self) {
         self.classic.finish();
-    }
-}
-
-/// Nothing.
-pub(crate) struct Quiet(pub(crate) Lines);
-
-impl Listener for Quiet {
-    fn event(&self, _: Event) {}
-
-    fn room(&self) -> Room<'_> {
-        Box::pin(self.0.room())
     }
 }
 

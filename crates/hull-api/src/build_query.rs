@@ -1,6 +1,6 @@
 //! What the query of a build asks for.
 
-use hull_build::Output;
+use hull_build::{Containers, Output};
 use hull_engine::model::{HostConfig, Ulimit};
 use hull_engine::{Error, Result};
 use serde::de::DeserializeOwned;
@@ -37,6 +37,17 @@ pub(crate) fn field<T: DeserializeOwned + Default>(query: &Query, name: &str) ->
     let parsed: Option<T> = hull_engine::model::decode(text.as_bytes())
         .map_err(|error| Error::invalid(format!("error reading {}: {error}", called(name))))?;
     Ok(parsed.unwrap_or_default())
+}
+
+/// Which of the steps' containers stay: Docker's classic builder removes those of steps that were done where nobody says
+/// otherwise, and that of a step that failed where somebody says so. Other builds keep none.
+fn containers(query: &Query) -> Containers {
+    if query.text("progress") == Some("events") {
+        return Containers::default();
+    }
+    let force = query.flag("forcerm");
+    let says_no = query.text("rm").is_some_and(|rm| !rm.is_empty()) && !query.flag("rm");
+    Containers { stay: says_no && !force, failed_stay: !force }
 }
 
 /// What a query asks for.
@@ -82,6 +93,7 @@ pub(crate) fn asked(query: &Query) -> Result<hull_build::Request> {
         no_cache: query.flag("nocache"),
         squash: query.flag("squash"),
         keep_failed: query.flag("keepfailed"),
+        containers: containers(query),
         no_cache_filter: field(query, "nocachefilter")?,
         pull: query.flag("pull"),
         outputs,
@@ -122,6 +134,20 @@ mod tests {
         assert_eq!(host.extra_hosts.unwrap(), ["a:1.2.3.4", "b:5.6.7.8"]);
         assert_eq!(host.resources.ulimits.unwrap()[0].hard, 2);
         assert_eq!(asked.platform.unwrap().architecture, "arm64");
+    }
+
+    #[test]
+    fn containers_stay_as_the_classic_builder_has_them() {
+        let of = |text: &str| {
+            let Containers { stay, failed_stay } = containers(&query(text));
+            (stay, failed_stay)
+        };
+        assert_eq!(of("t=a"), (false, true));
+        assert_eq!(of("rm="), (false, true));
+        assert_eq!(of("rm=1"), (false, true));
+        assert_eq!(of("rm=0"), (true, true));
+        assert_eq!(of("rm=0&forcerm=1"), (false, false));
+        assert_eq!(of("rm=0&progress=events"), (false, false));
     }
 
     #[test]

@@ -16,6 +16,7 @@ use tokio::task::JoinHandle;
 use crate::build::{Build, wanted};
 use crate::dockerfile::Position;
 use crate::failure::{Failure, Result};
+use crate::intermediate::Doing;
 use crate::stage::Stage;
 use crate::underway::Turn;
 
@@ -41,20 +42,20 @@ impl Names {
 pub(crate) struct Behind {
     naming: JoinHandle<Result<Names>>,
     /// Steps without a layer: their keys, what they made, and what they did.
-    since: Vec<(Digest, Draft, String)>,
+    since: Vec<(Digest, Draft, Doing)>,
 }
 
 impl Behind {
     /// Notes a step without a layer, to be kept.
-    pub(crate) fn note(&mut self, key: Digest, draft: &Draft, created_by: String) {
-        self.since.push((key, draft.clone(), created_by));
+    pub(crate) fn note(&mut self, key: Digest, draft: &Draft, doing: Doing) {
+        self.since.push((key, draft.clone(), doing));
     }
 }
 
 /// A step whose layer has no digest yet.
 pub(crate) struct Step {
     pub(crate) key: Digest,
-    pub(crate) created_by: String,
+    pub(crate) doing: Doing,
     /// What it made, by the layer's drawn name.
     pub(crate) draft: Draft,
     pub(crate) layer: Unnamed,
@@ -89,13 +90,13 @@ pub(crate) fn follow(build: &Arc<Build>, before: Option<Behind>, step: Step) -> 
 fn named(build: &Build, mut names: Names, step: Step) -> Result<Names> {
     // A step that fails leaves what was done before it for the next time; who cancels the build wants nothing of it.
     wanted(&build.cancelled)?;
-    let Step { key, created_by, draft, layer, turn, place: _ } = step;
+    let Step { key, doing, draft, layer, turn, place: _ } = step;
     let drawn = layer.layer().diff_id;
     let (layer, _held) = layer.named()?;
     names.digests.insert(drawn, layer.diff_id);
     let images = &build.engine.images;
     let draft = names.applied(images, &draft)?;
-    images.keep_step(&key, &draft, &created_by, layer.size)?;
+    build.keep(&key, &draft, &doing, layer.size)?;
     build.done.lock().unwrap_or_else(PoisonError::into_inner).insert(key);
     drop(turn);
     names.held.push(draft);
@@ -119,8 +120,8 @@ impl Stage {
         let Some(Behind { naming, since }) = self.behind.take() else { return Ok(draft.clone()) };
         let names = joined(naming).await?;
         let images = &self.build.engine.images;
-        for (key, draft, created_by) in since {
-            images.keep_step(&key, &names.applied(images, &draft)?, &created_by, 0)?;
+        for (key, draft, doing) in since {
+            self.build.keep(&key, &names.applied(images, &draft)?, &doing, 0)?;
             self.build.done.lock().unwrap_or_else(PoisonError::into_inner).insert(key);
         }
         names.applied(images, draft)

@@ -13,7 +13,7 @@ use hull_engine::model::CreateBody;
 use hull_engine::{Engine, Kind};
 use hull_image::reference::Reference;
 use hull_image::registry::{Credentials, Wanted};
-use hull_image::{Digest, Draft, Image};
+use hull_image::{Digest, Draft, Image, ImageId};
 use tokio::sync::{OnceCell, oneshot};
 use tokio::task::JoinSet;
 
@@ -26,7 +26,7 @@ use crate::git::Fetcher;
 use crate::kept::Contexts;
 use crate::key::Key;
 use crate::named::Named;
-use crate::plan::{Base, Plan};
+use crate::plan::Plan;
 use crate::progress::{Event, Tell};
 use crate::request::Request;
 
@@ -37,6 +37,15 @@ pub struct Made {
     pub draft: Draft,
     /// The key of its last step.
     pub key: Digest,
+}
+
+impl Made {
+    /// The image that it is; none where nothing was made on nothing.
+    pub(crate) fn image(&self) -> Option<ImageId> {
+        let config = &self.draft.image.config;
+        let is_nothing = config.history.is_empty() && config.rootfs.diff_ids.is_empty();
+        (!is_nothing).then_some(self.draft.image.id)
+    }
 }
 
 /// The files of a stage, an image or a context, to be copied from.
@@ -165,10 +174,6 @@ impl Build {
     /// # Errors
     /// A step failed: what others did is kept for the next time.
     pub(crate) async fn make(self: Arc<Build>) -> Result<Made> {
-        let target = &self.plan.stages[self.plan.target];
-        if self.request.classic && target.base == Base::Scratch && target.instructions.is_empty() {
-            return Err(Failure::invalid("No image was generated. Is your Dockerfile empty?"));
-        }
         let cache = self.caching_images().await;
         self.cache.set(cache).ok();
         let mut running = JoinSet::new();
@@ -186,6 +191,9 @@ impl Build {
             }
         }
         let made = self.stage(self.plan.target).await?;
+        if self.request.classic && made.image().is_none() {
+            return Err(Failure::invalid("No image was generated. Is your Dockerfile empty?"));
+        }
         let made = self.squashed(made).await?;
         self.labelled(made)
     }
@@ -223,7 +231,9 @@ impl Build {
     /// made a step is not in its key to the last (arguments that are no part of it, caches, an image's own word for its
     /// history), and whoever may not have the machine must not decide what those build who may.
     pub fn key_of(&self, kind: &str) -> Key {
-        key_of(kind, self.request.socket.as_deref())
+        let key = key_of(kind, self.request.socket.as_deref());
+        // What those make is kept as images, and goes with them.
+        if self.request.classic { key.with("classic") } else { key }
     }
 
     /// The key of what a stage stands on. What is made at a given time is another than what is made now, so that is part of
@@ -322,8 +332,12 @@ impl Build {
 
     /// An image that is copied from.
     async fn image_from(&self, from: &str) -> Result<Made> {
+        if self.request.classic && from.bytes().all(|byte| byte.is_ascii_digit()) {
+            return Err(Failure::invalid(format!("invalid from flag value {from}: index out of bounds")));
+        }
         Box::pin(self.image(from, None)).await.map_err(|mut failure| {
-            failure.detail.classic = Some(format!("invalid from flag value {from}: {}", failure.message));
+            let why = failure.detail.classic.as_ref().unwrap_or(&failure.message);
+            failure.detail.classic = Some(format!("invalid from flag value {from}: {why}"));
             failure
         })
     }
@@ -435,6 +449,7 @@ impl Build {
                         Some(image) if image.repo_digests.is_empty() => Ok(image),
                         _ => {
                             let mut failure = Failure::from(error);
+                            failure.detail.classic = Some(failure.message.clone());
                             failure.message =
                                 format!("{name}: failed to resolve source metadata: {}", failure.message);
                             Err(failure)
@@ -453,9 +468,9 @@ impl Build {
         who.or_else(hub).cloned().unwrap_or_default()
     }
 
-    /// The labels of the request, as one more step.
+    /// The labels of the request, as one more step; of the classic builder they are steps of the plan.
     fn labelled(&self, made: Made) -> Result<Made> {
-        if self.request.labels.is_empty() {
+        if self.request.labels.is_empty() || self.request.classic {
             return Ok(made);
         }
         let labels = self.request.labels.clone().into_iter().collect();

@@ -258,7 +258,14 @@ fn check_mistake(file: &Dockerfile, message: String) -> dockerfile::Mistake {
 
 /// The names that the image gets; an error where the request makes no sense.
 fn names(request: &Request) -> Result<Vec<Reference>> {
-    let names = request.tags.iter().map(|tag| Reference::parse_tag(tag));
+    let names = request.tags.iter().map(|tag| {
+        let has_digest = Reference::parse(tag).is_ok_and(|name| name.digest.is_some());
+        if has_digest {
+            Err(hull_image::Error::invalid("build tag cannot contain a digest"))
+        } else {
+            Reference::parse_tag(tag)
+        }
+    });
     let mut names = names.collect::<hull_image::Result<Vec<_>>>()?;
     for name in request.outputs.iter().filter(|output| !output.cache).flat_map(|output| &output.names) {
         if !names.contains(name) {

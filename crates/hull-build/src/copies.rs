@@ -230,6 +230,7 @@ impl Wanted {
                 let mut failure = Failure::from(error.clone());
                 if error.kind == hull_image::Kind::NotFound {
                     failure.message = self.not_found(source);
+                    failure.detail.classic = self.classic_not_found(source);
                 }
                 failure
             };
@@ -237,10 +238,13 @@ impl Wanted {
             found.retain(|found| !points.contains(found.path.as_str()));
             if found.is_empty() {
                 let is_pattern = source.contains(['*', '?', '[']);
-                return Err(Failure::invalid(match is_pattern && self.from.is_none() {
-                    true => format!("{} failed: no source files were specified", self.keyword),
+                let none = format!("{} failed: no source files were specified", self.keyword);
+                let mut failure = Failure::invalid(match is_pattern && self.from.is_none() {
+                    true => none.clone(),
                     false => self.not_found(source),
-                }));
+                });
+                failure.detail.classic = if is_pattern { Some(none) } else { self.classic_not_found(source) };
+                return Err(failure);
             }
             for found in found {
                 let destination = match self.parents {
@@ -273,6 +277,12 @@ impl Wanted {
         }
     }
 
+    /// The same in the words of Docker's classic builder.
+    fn classic_not_found(&self, source: &str) -> Option<String> {
+        let source = source.trim_start_matches('/');
+        self.from.as_ref().map(|_| format!("{} failed: stat {source}: file does not exist", self.keyword))
+    }
+
     /// Beneath the destination, with the folders that the source is named by.
     fn with_parents(&self, found: &Found, pivot: &str) -> String {
         let named = found.named.strip_prefix(pivot.trim_start_matches('/')).unwrap_or(&found.named);
@@ -284,8 +294,8 @@ impl Wanted {
         if folder.is_empty() { format!("{base}/") } else { format!("{base}/{folder}/") }
     }
 
-    /// The line of the history, as Docker's classic builder writes it.
-    pub(crate) fn created_by(&self, digest: &Digest, placed: &[Placed]) -> String {
+    /// The words of the line of the history, as Docker's classic builder writes it behind this shell.
+    pub(crate) fn done(&self, mut shell: Vec<String>, digest: &Digest, placed: &[Placed]) -> Vec<String> {
         let kind = match placed {
             [one] if self.documents.is_empty() => {
                 if one.found.is_folder {
@@ -311,7 +321,8 @@ impl Wanted {
                 .with_all(self.documents.iter().flat_map(|(name, text)| [name, text]))
                 .finish(),
         };
-        format!("/bin/sh -c #(nop) {} {flags}{kind}:{} in {} ", self.keyword, digest.hex(), self.written)
+        shell.push(format!("#(nop) {} {flags}{kind}:{} in {} ", self.keyword, digest.hex(), self.written));
+        shell
     }
 
     /// Writes everything beneath a root.

@@ -18,8 +18,9 @@ use crate::elsewhere::repository;
 use crate::failure::{Failure, Result};
 use crate::fetching::fetch;
 use crate::git;
+use crate::intermediate::Doing;
 use crate::key::Key;
-use crate::metadata::Change;
+use crate::metadata::{Change, shell};
 use crate::stage::{Outcome, Stage};
 
 /// What is said of a copy that is kept by the stage that it is of.
@@ -60,7 +61,8 @@ impl Stage {
         for address in &wanted.addresses {
             let (registries, parent) = (self.build.engine.registries(), &self.build.places.temporary);
             let stop = &self.build.stop;
-            let fetched = Box::pin(fetch(registries, parent, address, into_folder, stop)).await?;
+            let fetched =
+                Box::pin(fetch(registries, parent, ("ADD failed:", address), into_folder, stop)).await?;
             fetched.check(wanted.checksum.as_deref())?;
             wanted.fetched.push(Arc::new(fetched));
         }
@@ -76,7 +78,9 @@ impl Stage {
         if let Some(by) = by {
             self.build.contexts.note_copy(by, key);
         }
-        let created_by = wanted.created_by(&digest, &placed);
+        let shell = shell(&self.made.draft.image.container_config());
+        let doing = self.doing(wanted.done(shell, &digest, &placed));
+        let created_by = doing.line();
         let mut outcome = match self.found(key, &created_by, |_: &mut ImageConfig| Ok(()))? {
             Some(outcome) => outcome,
             None => {
@@ -86,7 +90,7 @@ impl Stage {
                     None => {
                         let taken = self.copied(&wanted, placed, origin.as_ref()).await?;
                         let entered =
-                            self.entered(key, created_by, taken, Some(turn), |_: &mut ImageConfig| Ok(()));
+                            self.entered(key, doing, taken, Some(turn), |_: &mut ImageConfig| Ok(()));
                         Box::pin(entered).await?
                     }
                 }
@@ -117,9 +121,10 @@ impl Stage {
 
     /// Keeps a copy by its stage too, once its layer has its digest.
     fn keep_quick(&mut self, quick: Digest, draft: &Draft) -> Result<()> {
+        let doing = Doing { words: vec![BY_STAGE.to_owned()], ..Doing::default() };
         match &mut self.behind {
-            Some(behind) => behind.note(quick, draft, BY_STAGE.to_owned()),
-            None => self.build.engine.images.keep_step(&quick, draft, BY_STAGE, 0)?,
+            Some(behind) => behind.note(quick, draft, doing),
+            None => self.build.keep(&quick, draft, &doing, 0)?,
         }
         Ok(())
     }
@@ -216,12 +221,16 @@ impl Stage {
 
     /// WORKDIR: the folder is made where it is not there, for the user that is set.
     pub(crate) async fn workdir(&mut self, path: &str, change: &Change) -> Result<Outcome> {
-        let created_by = change.created_by(&self.made.draft.image.container_config());
+        let mut doing = self.doing(change.words(&self.made.draft.image.container_config()));
         let key = Key::of("workdir").with(self.made.key.to_string()).with(path).finish();
-        if let Some(outcome) = self.found(key, &created_by, |config| change.apply(config))? {
+        if let Some(outcome) = self.found(key, &doing.line(), |config| change.apply(config))? {
             return Ok(outcome);
         }
-        let step = Box::pin(self.build.step(&self.made.draft, CreateBody::default())).await?;
+        let step = Box::pin(self.build.step(&self.made.draft, self.files_body(&doing))).await?;
+        if self.build.request.classic {
+            step.id().clone_into(&mut doing.container);
+            self.tell_container(&step);
+        }
         let view = Box::pin(step.view()).await?;
         let user = self.made.draft.image.container_config().user;
         let path = path.to_owned();
@@ -236,8 +245,16 @@ impl Stage {
         })
         .await?;
         view.close().await;
-        let taken = if made { Box::pin(step.take(self.build.epoch)).await? } else { None };
-        Box::pin(self.entered(key, created_by, taken, None, |config| change.apply(config))).await
+        let taken = match made {
+            true => Box::pin(self.taken(step)).await?,
+            false => {
+                if self.build.request.classic {
+                    Box::pin(self.part_with(step)).await?;
+                }
+                None
+            }
+        };
+        Box::pin(self.entered(key, doing, taken, None, |config| change.apply(config))).await
     }
 }
 

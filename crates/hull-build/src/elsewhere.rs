@@ -90,7 +90,8 @@ impl Builder {
             let context = fetcher.fetch(&address, commit, keep || address.keep_git_dir).await?;
             return Ok(Got::Repository(context, commit));
         }
-        let fetched = fetch(registries, parent, address, false, &stop.flag()).await?;
+        let what = ("error downloading remote context", address);
+        let fetched = fetch(registries, parent, what, false, &stop.flag()).await?;
         let parent = parent.to_owned();
         blocking("unpack a context", move || Got::of(&fetched, &parent)).await
     }

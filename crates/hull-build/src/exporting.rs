@@ -15,6 +15,7 @@ use serde_json::{Value, json};
 use crate::build::{Build, Made};
 use crate::copying::blocking;
 use crate::failure::{Failure, Result};
+use crate::intermediate::Doing;
 use crate::key::Key;
 use crate::named::Named;
 use crate::output::{self, Archive, Output};
@@ -197,7 +198,8 @@ impl Build {
         });
         let draft = self.engine.images.draft(config)?;
         let size = layer.map_or(0, |layer| layer.size);
-        self.engine.images.keep_step(&key, &draft, "all layers of a build as one", size)?;
+        let doing = Doing { words: vec!["all layers of a build as one".to_owned()], ..Doing::default() };
+        self.keep(&key, &draft, &doing, size)?;
         Ok(Made { draft, key })
     }
 

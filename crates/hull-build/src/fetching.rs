@@ -78,21 +78,20 @@ fn name_of(url: &Uri) -> Option<String> {
     (!matches!(name, "" | "." | "..") && !name.contains('\0')).then(|| name.to_owned())
 }
 
-/// Fetches a file. `into_folder`: it is called as the address does, and must be.
+/// Fetches a file. `what` failed where it fails. `into_folder`: it is called as the address does, and must be.
 ///
 /// # Errors
 /// The address is none, nobody answers, the answer is no, or nobody wants it any more.
 pub(crate) async fn fetch(
     registries: &Registries,
     parent: &Path,
-    source: &str,
+    (what, source): (&str, &str),
     into_folder: bool,
     stop: &AtomicBool,
 ) -> Result<Fetched> {
     let shown = shown(source);
-    let failed = |why: String| Failure::new(Kind::System, format!("ADD failed: {shown}: {why}"));
-    let url: Uri =
-        source.parse().map_err(|_| Failure::invalid(format!("ADD failed: {shown} is no address")))?;
+    let failed = |why: String| Failure::new(Kind::System, format!("{what} {shown}: {why}"));
+    let url: Uri = source.parse().map_err(|_| Failure::invalid(format!("{what} {shown} is no address")))?;
     let name = match name_of(&url) {
         Some(name) => name,
         None if into_folder => {
@@ -114,7 +113,7 @@ pub(crate) async fn fetch(
     if !reply.status.is_success() {
         return Err(Failure::new(
             Kind::NotFound,
-            format!("ADD failed: {shown}: the server answered {}", reply.status),
+            format!("{what} {shown}: the server answered {}", reply.status),
         ));
     }
     let modified = reply.header(LAST_MODIFIED).and_then(|text| jiff::fmt::rfc2822::parse(text).ok());

@@ -7,6 +7,7 @@
 //! - `stage`: one instruction after the other, each looked up by its [`key`] before it is done, and waited for where another
 //!   build does it already (`underway`); `copying` (of what, `copies` says), `running` and
 //!   [`metadata`] do it.
+//! - `intermediate`: the images and containers that the classic builder leaves of its steps.
 //! - `borrowing`: steps that other images give; `behind`: layers whose digests are computed while the next steps run.
 //! - `named`: contexts beside the build's own; `elsewhere` and `git`: those that the daemon fetches.
 //! - [`output`]: where what was built goes; [`attest`]: what is attested of it.
@@ -30,6 +31,7 @@ pub mod failure;
 mod fetching;
 mod git;
 pub mod ignore;
+mod intermediate;
 pub mod kept;
 pub mod key;
 pub mod listing;
@@ -55,4 +57,4 @@ pub use git::words as git_words;
 pub use kept::Missing;
 pub use named::Named;
 pub use output::Output;
-pub use request::{Agent, Request, Secret};
+pub use request::{Agent, Containers, Request, Secret};

@@ -179,12 +179,20 @@ fn duration(nanoseconds: i64) -> String {
 impl Change {
     /// The line of the history, as Docker's classic builder writes it on an image of this configuration.
     pub fn created_by(&self, config: &ContainerConfig) -> String {
-        let shell = match self {
-            Change::Shell(words) => words.join(" "),
-            _ => shell(config).join(" "),
+        self.words(config).join(" ")
+    }
+
+    /// The words of that line: the command of the container that Docker's classic builder makes for it.
+    pub fn words(&self, config: &ContainerConfig) -> Vec<String> {
+        let mut words = match self {
+            Change::Shell(words) => words.clone(),
+            _ => shell(config),
         };
         let text = match self {
-            Change::Workdir(path) => return format!("{shell} #(nop) WORKDIR {path}"),
+            Change::Workdir(path) => {
+                words.push(format!("#(nop) WORKDIR {path}"));
+                return words;
+            }
             Change::Env(pairs) => format!("ENV {}", quoted(pairs)),
             Change::Label(pairs) => format!("LABEL {}", quoted(pairs)),
             Change::User(user) => format!("USER {user}"),
@@ -203,7 +211,8 @@ impl Change {
             Change::Maintainer(text) => format!("MAINTAINER {text}"),
             Change::Arg(text) => format!("ARG {text}"),
         };
-        format!("{shell} #(nop)  {text}")
+        words.extend(["#(nop) ".to_owned(), text]);
+        words
     }
 
     /// Changes a configuration.

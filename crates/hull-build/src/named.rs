@@ -12,6 +12,7 @@ use crate::builder::Builder;
 use crate::context::Context;
 use crate::copying::{blocking, digest_of};
 use crate::failure::{Failure, Result};
+use crate::intermediate::Doing;
 use crate::key::Key;
 use crate::request::Request;
 
@@ -108,9 +109,9 @@ impl Build {
         let sealed = Box::pin(step.seal(self.epoch)).await?;
         let layer = sealed.as_ref().map(|(layer, _)| layer);
         let created_by = format!("/bin/sh -c #(nop) FROM context {name} dir:{} in / ", digest.hex());
-        let draft = crate::stage::next(self, &on.draft, created_by.clone(), layer, |_| Ok(()))?;
-        let size = layer.map_or(0, |layer| layer.size);
-        self.engine.images.keep_step(&key, &draft, &created_by, size)?;
+        let doing = Doing { words: vec![created_by], ..Doing::default() };
+        let draft = crate::stage::next(self, &on.draft, &doing, layer, |_| Ok(()))?;
+        self.keep(&key, &draft, &doing, layer.map_or(0, |layer| layer.size))?;
         Ok(Made { draft, key })
     }
 }

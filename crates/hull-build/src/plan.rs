@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use hull_image::Platform;
 
 use crate::dockerfile::expand::{Expander, fits};
-use crate::dockerfile::{Dockerfile, Instruction, Kind, Mistake, Stage, nearest};
+use crate::dockerfile::{Dockerfile, Instruction, Kind, Mistake, Pairs, Stage, nearest};
 use crate::request::Request;
 
 /// What a Dockerfile means for one request.
@@ -107,12 +107,31 @@ pub fn plan(file: &Dockerfile, request: &Request) -> Result<Plan, Mistake> {
         stages.push(planned);
     }
     let target = target(&stages, &file.stages, &request.target)?;
-    let needed = needed(&stages, target);
+    // Docker's classic builder leaves no stage out that stands before the one that is wanted.
+    let needed = if request.classic { (0..=target).collect() } else { needed(&stages, target) };
+    if request.classic {
+        label(&mut stages[target], &request.labels);
+    }
     for name in &request.no_cache_filter {
         stage_named(name, &stages, &file.stages, "stage of --no-cache-filter")?;
     }
     let before = file.arguments.iter().map(|instruction| instruction.text.clone()).collect();
     Ok(Plan { stages, target, needed, globals, before, escape })
+}
+
+/// The labels of a request as the last steps of a stage, as Docker's classic builder has them.
+fn label(stage: &mut Planned, labels: &BTreeMap<String, String>) {
+    // Nothing in them is expanded.
+    let literal = |text: &String| format!("'{}'", text.replace('\'', r#"'"'"'"#));
+    for (name, value) in labels {
+        stage.instructions.push(Instruction {
+            text: format!("LABEL {name}={value}"),
+            keyword: "LABEL".to_owned(),
+            kind: Kind::Label(Pairs { pairs: vec![(literal(name), literal(value))], legacy: false }),
+            comments: Vec::new(),
+            ..stage.from.clone()
+        });
+    }
 }
 
 fn planned(
@@ -157,7 +176,9 @@ fn planned(
                 && stage_of(from, before, all).is_none()
                 && request.named(from).is_none()
         };
-        if let Kind::Copy(copy) = &instruction.kind
+        // The classic builder says that when it comes to it.
+        if !request.classic
+            && let Kind::Copy(copy) = &instruction.kind
             && let Some(from) = copy.from.as_ref().filter(|from| !from.is_empty() && out(from))
         {
             return Err(instruction.mistake(format!("invalid from flag value {from}: index out of bounds")));

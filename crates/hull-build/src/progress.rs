@@ -42,6 +42,18 @@ pub enum Event {
         /// On standard error.
         error: bool,
     },
+    /// What a step does was done before. Told to clients of the classic builder alone, as is what follows.
+    Cached {
+        /// Its number.
+        step: usize,
+    },
+    /// The container of a step is removed.
+    Removed {
+        /// The step's number.
+        step: usize,
+        /// The container's id.
+        container: String,
+    },
     /// A step is over.
     Done {
         /// Its number.
@@ -63,6 +75,9 @@ pub enum Event {
     Stage {
         /// Its number.
         stage: usize,
+        /// What it made: the digest of its configuration. Empty where that is nothing.
+        #[serde(skip_serializing_if = "String::is_empty")]
+        id: String,
     },
     /// The base image has instructions for who builds on it.
     Triggers {
@@ -143,10 +158,19 @@ impl Listener for Silence {
     }
 }
 
+/// What a client of Docker's classic builder is told.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Said {
+    /// A line or a part of one.
+    Text(String),
+    /// What a stage made: its image's id.
+    Image(String),
+}
+
 /// Events as the lines of Docker's classic builder, stage by stage in their order, however they run: the first that is not
 /// over is told as it goes, those behind it are kept back.
 pub struct Classic {
-    say: Box<dyn Fn(String) + Send + Sync>,
+    say: Box<dyn Fn(Said) + Send + Sync>,
     /// Steps before the first stage: its arguments.
     before: usize,
     state: Mutex<State>,
@@ -157,23 +181,22 @@ struct State {
     /// The stages that are built, in their order; what is kept back of each.
     waiting: BTreeMap<usize, Vec<Event>>,
     over: Vec<usize>,
-    /// Which stage a step is of, and in which container it ran.
+    /// Which stage a step is of.
     stage_of: BTreeMap<usize, usize>,
-    containers: BTreeMap<usize, String>,
 }
 
 impl Classic {
     /// For what is planned; `say` gets the lines.
-    pub fn new(plan: &Plan, say: impl Fn(String) + Send + Sync + 'static) -> Classic {
+    pub fn new(plan: &Plan, say: impl Fn(Said) + Send + Sync + 'static) -> Classic {
         let classic = Classic::of(&plan.needed, plan.before.len(), say);
         let total = plan.before.len() + plan.steps();
         for (index, text) in plan.before.iter().enumerate() {
-            (classic.say)(format!("Step {}/{total} : {text}\n", index + 1));
+            classic.begun(index + 1, total, text);
         }
         classic
     }
 
-    fn of(stages: &[usize], before: usize, say: impl Fn(String) + Send + Sync + 'static) -> Classic {
+    fn of(stages: &[usize], before: usize, say: impl Fn(Said) + Send + Sync + 'static) -> Classic {
         let waiting = stages.iter().map(|stage| (*stage, Vec::new())).collect();
         Classic { say: Box::new(say), before, state: Mutex::new(State { waiting, ..State::default() }) }
     }
@@ -188,35 +211,34 @@ impl Classic {
             }
             Event::Running { step, .. }
             | Event::Output { step, .. }
+            | Event::Cached { step }
+            | Event::Removed { step, .. }
             | Event::Done { step, .. }
             | Event::Failed { step }
             | Event::Triggers { step, .. } => state.stage_of.get(step).copied().unwrap_or_default(),
-            Event::Stage { stage } => *stage,
-            Event::Context { .. } => return,
-            Event::Warning { .. } => return,
+            Event::Stage { stage, .. } => *stage,
+            Event::Context { .. } | Event::Warning { .. } => return,
         };
         let first = state.waiting.keys().next().copied();
+        let is_over = matches!(event, Event::Stage { .. });
         if first.is_some_and(|first| first != stage) {
-            // The last words of a stage are told whatever its turn.
-            if let Event::Stage { .. } = event {
+            if is_over {
                 state.over.push(stage);
-            } else {
-                state.waiting.entry(stage).or_default().push(event);
             }
+            state.waiting.entry(stage).or_default().push(event);
             return;
         }
-        if let Event::Stage { .. } = event {
+        self.told(event);
+        if is_over {
             state.waiting.remove(&stage);
             // Those behind it may be over already.
             while let Some((next, events)) = state.waiting.pop_first() {
-                events.into_iter().for_each(|event| self.told(&mut state, event));
+                events.into_iter().for_each(|event| self.told(event));
                 if !state.over.contains(&next) {
                     state.waiting.insert(next, Vec::new());
                     break;
                 }
             }
-        } else {
-            self.told(&mut state, event);
         }
     }
 
@@ -224,37 +246,44 @@ impl Classic {
     pub fn finish(&self) {
         let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
         for (_, events) in std::mem::take(&mut state.waiting) {
-            events.into_iter().for_each(|event| self.told(&mut state, event));
+            events.into_iter().for_each(|event| self.told(event));
         }
     }
 
-    fn told(&self, state: &mut State, event: Event) {
+    /// As Docker does, in two pieces.
+    fn begun(&self, step: usize, total: usize, text: &str) {
+        self.text(format!("Step {step}/{total} : {text}"));
+        self.text("\n".to_owned());
+    }
+
+    fn text(&self, text: String) {
+        (self.say)(Said::Text(text));
+    }
+
+    fn told(&self, event: Event) {
         let short = |id: &str| id.trim_start_matches("sha256:").chars().take(12).collect::<String>();
-        let line = match event {
+        match event {
             Event::Step { step, total, text, .. } => {
-                format!("Step {}/{} : {text}\n", self.before + step, self.before + total)
+                self.begun(self.before + step, self.before + total, &text);
             }
-            Event::Running { step, container } => {
-                let line = format!(" ---> Running in {}\n", short(&container));
-                state.containers.insert(step, container);
-                line
+            Event::Running { container, .. } => {
+                self.text(format!(" ---> Running in {}\n", short(&container)));
             }
             // As Docker marks what comes from standard error.
-            Event::Output { text, error: true, .. } => format!("\u{1b}[91m{text}\u{1b}[0m"),
-            Event::Output { text, .. } => text,
-            Event::Done { id, cached: true, .. } => format!(" ---> Using cache\n ---> {}\n", short(&id)),
-            Event::Done { step, id, .. } => {
-                let removed = state.containers.remove(&step);
-                let removed = removed
-                    .map(|container| format!(" ---> Removed intermediate container {}\n", short(&container)));
-                format!("{} ---> {}\n", removed.unwrap_or_default(), short(&id))
+            Event::Output { text, error: true, .. } => self.text(format!("\u{1b}[91m{text}\u{1b}[0m")),
+            Event::Output { text, .. } => self.text(text),
+            Event::Cached { .. } => self.text(" ---> Using cache\n".to_owned()),
+            Event::Removed { container, .. } => {
+                self.text(format!(" ---> Removed intermediate container {}\n", short(&container)));
             }
+            Event::Done { id, .. } => self.text(format!(" ---> {}\n", short(&id))),
             Event::Triggers { count, .. } => {
-                format!("# Executing {count} build trigger{}\n", if count == 1 { "" } else { "s" })
+                let many = if count == 1 { "" } else { "s" };
+                self.text(format!("# Executing {count} build trigger{many}\n"));
             }
-            _ => return,
-        };
-        (self.say)(line);
+            Event::Stage { id, .. } if !id.is_empty() => (self.say)(Said::Image(id)),
+            _ => {}
+        }
     }
 }
 
@@ -266,7 +295,13 @@ mod tests {
     fn stages_are_told_in_their_order() {
         let said = Arc::new(Mutex::new(String::new()));
         let into = Arc::clone(&said);
-        let classic = Classic::of(&[0, 2], 1, move |line| into.lock().unwrap().push_str(&line));
+        let classic = Classic::of(&[0, 2], 1, move |said| {
+            let text = match said {
+                Said::Text(text) => text,
+                Said::Image(id) => format!("[{id}]\n"),
+            };
+            into.lock().unwrap().push_str(&text);
+        });
         let step = |step, stage| Event::Step {
             step,
             total: 3,
@@ -283,15 +318,18 @@ mod tests {
         classic.event(step(1, 0));
         classic.event(step(3, 2));
         classic.event(Event::Output { step: 3, text: "late\n".to_owned(), error: true });
+        classic.event(Event::Cached { step: 1 });
         classic.event(done(1, true));
         assert_eq!(said.lock().unwrap().as_str(), "Step 2/4 : s1\n ---> Using cache\n ---> 0123456789ab\n");
-        classic.event(Event::Running { step: 3, container: "c".repeat(64) });
-        classic.event(Event::Stage { stage: 0 });
+        let container = "c".repeat(64);
+        classic.event(Event::Running { step: 3, container: container.clone() });
+        classic.event(Event::Stage { stage: 0, id: "sha256:a".to_owned() });
+        classic.event(Event::Removed { step: 3, container });
         classic.event(done(3, false));
-        classic.event(Event::Stage { stage: 2 });
+        classic.event(Event::Stage { stage: 2, id: "sha256:b".to_owned() });
         let said = said.lock().unwrap();
-        let rest = "Step 4/4 : s3\n\u{1b}[91mlate\n\u{1b}[0m ---> Running in cccccccccccc\n \
-                    ---> Removed intermediate container cccccccccccc\n ---> 0123456789ab\n";
+        let rest = "[sha256:a]\nStep 4/4 : s3\n\u{1b}[91mlate\n\u{1b}[0m ---> Running in cccccccccccc\n \
+                    ---> Removed intermediate container cccccccccccc\n ---> 0123456789ab\n[sha256:b]\n";
         assert!(said.ends_with(rest), "{said}");
     }
 }

@@ -15,9 +15,11 @@ use crate::output::Output;
 /// Everything about a build but its context.
 #[derive(Clone, Debug, Default)]
 pub struct Request {
-    /// Asked of Docker's classic builder: each step's image is told by its id, and what a command writes to a volume of the
-    /// image is the volume's, and not the image's.
+    /// Asked of Docker's classic builder: all stages up to the wanted one are built, each step is an image of its own, and
+    /// what a command writes to a volume of the image is the volume's, and not the image's.
     pub classic: bool,
+    /// Which of the steps' containers stay, asked of the classic builder.
+    pub containers: Containers,
     /// The names that the image gets.
     pub tags: Vec<String>,
     /// The Dockerfile's path in the context; empty: `Dockerfile`.
@@ -73,6 +75,15 @@ pub struct Request {
     pub dockerfile_text: Option<String>,
     /// Credentials for registries, by their addresses.
     pub registries: BTreeMap<String, hull_image::registry::Credentials>,
+}
+
+/// Which of the steps' containers stay, as containers like others.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Containers {
+    /// Those of steps that were done.
+    pub stay: bool,
+    /// That of a step that failed.
+    pub failed_stay: bool,
 }
 
 /// An agent that holds keys, and signs with them for who reaches it.

@@ -14,6 +14,7 @@ use tokio::net::UnixStream;
 use crate::behind::known_by;
 use crate::dockerfile::{Command, Run};
 use crate::failure::{Failure, Result};
+use crate::intermediate::Doing;
 use crate::key::Key;
 use crate::metadata::shell;
 use crate::mounts::Mounts;
@@ -40,10 +41,9 @@ impl Stage {
         let words = self.words(run, &mut mounts);
         let shown = words.join(" ");
         let arguments = self.visible_arguments();
-        let created_by = match arguments.is_empty() {
-            true => shown.clone(),
-            false => format!("|{} {} {shown}", arguments.len(), arguments.join(" ")),
-        };
+        let count = (!arguments.is_empty()).then(|| format!("|{}", arguments.len()));
+        let mut doing = self.doing(count.iter().chain(&arguments).chain(&words).cloned().collect());
+        let created_by = doing.line();
         let network = run.network.as_deref().filter(|network| *network != "default");
         let key = Key::of("run")
             .with(self.made.key.to_string())
@@ -66,32 +66,38 @@ impl Stage {
         let mut body = self.body(words, &arguments, network);
         mounts.add_to(&mut body);
         let step = Box::pin(self.build.step(&self.made.draft, body)).await?;
+        step.id().clone_into(&mut doing.container);
         let stubs = Box::pin(mounts.stubs(&step)).await?;
-        self.build.say(Event::Running { step: self.step, container: step.id().to_owned() });
+        self.tell_container(&step);
         let mut tail = Tail::default();
         let output = match Box::pin(step.start()).await {
             Ok(output) => output,
-            Err(error) => return Err(not_started(&shown, error)),
+            Err(error) => {
+                Box::pin(self.failed_in(step)).await?;
+                return Err(not_started(&shown, error));
+            }
         };
         Box::pin(self.printed(output, &mut tail)).await?;
         let (status, out_of_memory) = step.ended().await;
         if status != 0 {
             let mut failure = failed(&shown, status, out_of_memory, &tail);
             if self.build.request.keep_failed {
-                failure.detail.kept = Box::pin(self.keep_failed(step, &stubs, &created_by)).await;
+                failure.detail.kept = Box::pin(self.keep_failed(step, &stubs, &doing)).await;
+            } else if self.build.request.classic {
+                Box::pin(self.failed_in(step)).await?;
             }
             return Err(failure);
         }
         step.clear_mount_points(&stubs)?;
-        let taken = Box::pin(step.take(self.build.epoch)).await?;
-        let outcome = self.entered(key, created_by, taken, Some(turn), |_: &mut ImageConfig| Ok(()));
+        let taken = Box::pin(self.taken(step)).await?;
+        let outcome = self.entered(key, doing, taken, Some(turn), |_: &mut ImageConfig| Ok(()));
         let outcome = Box::pin(outcome).await?;
         Ok(self.after_run(outcome))
     }
 
     /// Keeps the files of a command that failed, as it left them, with the variables that it saw. Where they cannot be kept
     /// the failure is told all the same.
-    async fn keep_failed(&mut self, step: Step, stubs: &[String], created_by: &str) -> Option<Digest> {
+    async fn keep_failed(&mut self, step: Step, stubs: &[String], doing: &Doing) -> Option<Digest> {
         if is_short_of_room(&self.build.places.temporary) {
             // What it left may be why.
             return None;
@@ -106,13 +112,13 @@ impl Stage {
         }
         let seen: Vec<String> =
             self.visible_arguments().into_iter().chain(self.predefined_arguments()).collect();
-        let next =
-            crate::stage::next(&self.build, &self.made.draft, created_by.to_owned(), layer, |config| {
-                config.config.get_or_insert_default().env.extend(seen);
-                Ok(())
-            });
+        let next = crate::stage::next(&self.build, &self.made.draft, doing, layer, |config| {
+            config.config.get_or_insert_default().env.extend(seen);
+            Ok(())
+        });
         // The same command that fails again takes the place of what it left before.
-        let key = Key::of("failed").with(self.made.key.to_string()).with(created_by).finish();
+        let created_by = doing.line();
+        let key = Key::of("failed").with(self.made.key.to_string()).with(&created_by).finish();
         let images = &self.build.engine.images;
         images.keep_step(&key, &next.ok()?, &format!("(failed) {created_by}"), size).ok()?;
         Some(key)
@@ -235,6 +241,7 @@ fn refuse(run: &Run, granted: &str) -> Result<()> {
 
 fn not_started(shown: &str, error: Error) -> Failure {
     let mut failure = Failure::from(error);
+    failure.detail.classic = Some(failure.message.clone());
     failure.message = format!("process {shown:?} could not be started: {}", failure.message);
     failure
 }

@@ -7,7 +7,7 @@ use std::sync::{Arc, PoisonError};
 use std::time::{Duration, Instant};
 
 use hull_image::config::History;
-use hull_image::{Digest, Draft, ImageConfig, Layer, Platform, Taken};
+use hull_image::{Digest, Draft, ImageConfig, ImageId, Layer, Platform, Taken};
 
 use crate::behind::{self, Behind};
 use crate::borrowing::{borrowed, continued};
@@ -16,6 +16,7 @@ use crate::dockerfile::expand::{Expander, fits};
 use crate::dockerfile::lint::PREDEFINED;
 use crate::dockerfile::{Instruction, Kind, Position, parse_trigger};
 use crate::failure::{Failure, Result};
+use crate::intermediate::{Doing, change_key};
 use crate::key::Key;
 use crate::metadata::{self, Change};
 use crate::plan::{Base, platform_arguments};
@@ -34,6 +35,8 @@ pub(crate) struct Stage {
     pub(crate) index: usize,
     /// What was made so far.
     pub(crate) made: Made,
+    /// The image that this is, or that it was before something was taken from it that is not the new image's.
+    pub(crate) parent: Option<ImageId>,
     /// The arguments that were declared, with their values.
     pub(crate) arguments: BTreeMap<String, Option<String>>,
     /// Nothing that was made before is used.
@@ -95,6 +98,7 @@ pub(crate) async fn run(build: Arc<Build>, index: usize) -> Result<Made> {
     let mut stage = Stage {
         build: Arc::clone(&build),
         index,
+        parent: made.image(),
         made,
         arguments,
         fresh: build.request.no_cache || build.plan.is_among(index, &build.request.no_cache_filter),
@@ -117,9 +121,10 @@ pub(crate) async fn run(build: Arc<Build>, index: usize) -> Result<Made> {
         match stage.execute(instruction).await {
             Ok(outcome) => {
                 let took = begun.elapsed().saturating_sub(std::mem::take(&mut stage.waited));
+                stage.tell_cached(&outcome);
                 let id = stage.behind.is_none().then_some(&outcome.made);
                 tell_done(&build, stage.step, id, outcome.cached, took);
-                stage.made = outcome.made;
+                stage.stands_on(outcome.made);
             }
             Err(failure) => {
                 build.say(Event::Failed { step: stage.step });
@@ -128,7 +133,8 @@ pub(crate) async fn run(build: Arc<Build>, index: usize) -> Result<Made> {
         }
     }
     stage.settle().await?;
-    build.say(Event::Stage { stage: index });
+    let id = stage.made.image().map(|id| id.to_string()).unwrap_or_default();
+    build.say(Event::Stage { stage: index, id });
     build.declares(index, stage.arguments);
     Ok(stage.made)
 }
@@ -190,32 +196,27 @@ async fn based(
 
 /// Applies a change of the configuration, or finds that it was applied before.
 pub(crate) fn changed(build: &Build, made: &Made, change: &Change, fresh: bool) -> Result<(Made, bool)> {
-    let (key, created_by) = change_key(made, change);
+    let words = change.words(&made.draft.image.container_config());
+    let doing = Doing { words, ..Doing::default() };
+    let key = change_key(made, change, &doing.line());
     if let Some(draft) = cached(build, &key, fresh)? {
         return Ok((Made { draft, key }, true));
     }
-    let draft = next(build, &made.draft, created_by.clone(), None, |config| change.apply(config))?;
-    build.engine.images.keep_step(&key, &draft, &created_by, 0)?;
+    let draft = next(build, &made.draft, &doing, None, |config| change.apply(config))?;
+    build.keep(&key, &draft, &doing, 0)?;
     Ok((Made { draft, key }, false))
-}
-
-fn change_key(made: &Made, change: &Change) -> (Digest, String) {
-    let created_by = change.created_by(&made.draft.image.container_config());
-    let stays = matches!(change, Change::Entrypoint(_, true));
-    let key = Key::of("change").with(made.key.to_string()).with(&created_by).with([u8::from(stays)]).finish();
-    (key, created_by)
 }
 
 /// What a step of this key made before, unless it is to be made anew. What this very build has made is as new as can be.
 pub(crate) fn cached(build: &Build, key: &Digest, fresh: bool) -> Result<Option<Draft>> {
-    if fresh && !build.has_done(key) { Ok(None) } else { Ok(build.engine.images.step(key)?) }
+    if fresh && !build.has_done(key) { Ok(None) } else { build.kept(key) }
 }
 
 /// The next image: a line of the history more, and a layer where there is one.
 pub(crate) fn next(
     build: &Build,
     draft: &Draft,
-    created_by: String,
+    doing: &Doing,
     layer: Option<&Layer>,
     change: impl FnOnce(&mut ImageConfig) -> Result<()>,
 ) -> Result<Draft> {
@@ -224,7 +225,7 @@ pub(crate) fn next(
     let now = build.now();
     config.history.push(History {
         created: Some(now.clone()),
-        created_by,
+        created_by: doing.line(),
         empty_layer: layer.is_none(),
         ..History::default()
     });
@@ -234,6 +235,12 @@ pub(crate) fn next(
     config.made_of(String::new(), None);
     config.docker_version.clear();
     config.comment.clear();
+    if let Some(config) = &mut config.config {
+        config.extra.remove("Image");
+    }
+    if build.request.classic {
+        doing.note_in(&mut config, build.epoch.is_some())?;
+    }
     let env = config.config.as_ref().map(|config| &config.env[..]).unwrap_or_default();
     fits("the variables of the image", env.iter().map(String::as_str)).map_err(Failure::invalid)?;
     let draft = build.engine.images.draft(config)?;
@@ -272,7 +279,10 @@ impl Stage {
             let outcome =
                 self.execute(&instruction).await.map_err(|failure| failure.at(from.at, from.last_line));
             match outcome {
-                Ok(outcome) => self.made = outcome.made,
+                Ok(outcome) => {
+                    self.tell_cached(&outcome);
+                    self.stands_on(outcome.made);
+                }
                 Err(failure) => {
                     self.build.say(Event::Failed { step: self.step });
                     return Err(failure);
@@ -280,6 +290,19 @@ impl Stage {
             }
         }
         Ok(())
+    }
+
+    /// What the next step is done on.
+    fn stands_on(&mut self, made: Made) {
+        self.parent = made.image();
+        self.made = made;
+    }
+
+    /// Tells clients of the classic builder that what a step does was done before.
+    fn tell_cached(&self, outcome: &Outcome) {
+        if outcome.cached && self.build.request.classic {
+            self.build.say(Event::Cached { step: self.step });
+        }
     }
 
     /// The value of a variable.
@@ -345,7 +368,10 @@ impl Stage {
             Kind::Run(run) => Box::pin(self.run(run)).await,
             Kind::Copy(copy) => Box::pin(self.copy(copy, None)).await,
             Kind::Add(add) => Box::pin(self.copy(&add.copy, Some(add))).await,
-            Kind::Arg(arguments) => self.argument(arguments),
+            Kind::Arg(arguments) => {
+                let change = self.argument(arguments)?;
+                self.apply(&change).await
+            }
             kind => {
                 let config = self.made.draft.image.container_config();
                 let change = {
@@ -360,8 +386,16 @@ impl Stage {
                 if let Change::Workdir(path) = &change {
                     return Box::pin(self.workdir(path, &change)).await;
                 }
-                self.changed(&change)
+                self.apply(&change).await
             }
+        }
+    }
+
+    /// Applies a change of the configuration.
+    async fn apply(&mut self, change: &Change) -> Result<Outcome> {
+        match self.build.request.classic {
+            true => Box::pin(self.committed(change)).await,
+            false => self.changed(change),
         }
     }
 
@@ -372,15 +406,16 @@ impl Stage {
             return Ok(Outcome { made, cached, borrowed: false });
         };
         // Nothing was done before on what has only just been made.
-        let (key, created_by) = change_key(&self.made, change);
-        let draft =
-            next(&self.build, &self.made.draft, created_by.clone(), None, |config| change.apply(config))?;
-        behind.note(key, &draft, created_by);
+        let words = change.words(&self.made.draft.image.container_config());
+        let doing = Doing { words, ..Doing::default() };
+        let key = change_key(&self.made, change, &doing.line());
+        let draft = next(&self.build, &self.made.draft, &doing, None, |config| change.apply(config))?;
+        behind.note(key, &draft, doing);
         Ok(Outcome { made: Made { draft, key }, cached: false, borrowed: false })
     }
 
     /// ARG: a value for what follows, and a line of the history.
-    fn argument(&mut self, arguments: &[(String, Option<String>)]) -> Result<Outcome> {
+    fn argument(&mut self, arguments: &[(String, Option<String>)]) -> Result<Change> {
         let platforms = platform_arguments(&self.build.request);
         let mut shown = Vec::new();
         for (name, default) in arguments {
@@ -397,7 +432,7 @@ impl Stage {
         }
         fits("the arguments of the stage", self.arguments.values().flatten().map(String::as_str))
             .map_err(Failure::invalid)?;
-        self.changed(&Change::Arg(shown.join(" ")))
+        Ok(Change::Arg(shown.join(" ")))
     }
 
     /// Waits for the stage that `from` names, if it is one. Its time is its own steps'.
@@ -429,20 +464,19 @@ impl Stage {
     pub(crate) async fn entered(
         &mut self,
         key: Digest,
-        created_by: String,
+        doing: Doing,
         taken: Option<Taken>,
         turn: Option<Turn>,
         change: impl FnOnce(&mut ImageConfig) -> Result<()>,
     ) -> Result<Outcome> {
         let unnamed = match taken {
             Some(Taken::Unnamed(layer)) => layer,
-            Some(Taken::Layer(layer, _held)) => return self.enter(key, created_by, Some(&layer), change),
-            None => return self.enter(key, created_by, None, change),
+            Some(Taken::Layer(layer, _held)) => return self.enter(key, doing, Some(&layer), change),
+            None => return self.enter(key, doing, None, change),
         };
-        let draft = next(&self.build, &self.made.draft, created_by.clone(), Some(unnamed.layer()), change)?;
+        let draft = next(&self.build, &self.made.draft, &doing, Some(unnamed.layer()), change)?;
         let follows = self.behind.is_some() || self.may_follow(&draft.image.config);
-        let step =
-            behind::Step { key, created_by, draft: draft.clone(), layer: unnamed, place: self.place, turn };
+        let step = behind::Step { key, doing, draft: draft.clone(), layer: unnamed, place: self.place, turn };
         self.behind = Some(behind::follow(&self.build, self.behind.take(), step));
         let draft = if follows { draft } else { self.settled(&draft).await? };
         Ok(Outcome { made: Made { draft, key }, cached: false, borrowed: false })
@@ -452,16 +486,15 @@ impl Stage {
     fn enter(
         &mut self,
         key: Digest,
-        created_by: String,
+        doing: Doing,
         layer: Option<&Layer>,
         change: impl FnOnce(&mut ImageConfig) -> Result<()>,
     ) -> Result<Outcome> {
-        let draft = next(&self.build, &self.made.draft, created_by.clone(), layer, change)?;
+        let draft = next(&self.build, &self.made.draft, &doing, layer, change)?;
         match &mut self.behind {
-            Some(behind) => behind.note(key, &draft, created_by),
+            Some(behind) => behind.note(key, &draft, doing),
             None => {
-                let size = layer.map_or(0, |layer| layer.size);
-                self.build.engine.images.keep_step(&key, &draft, &created_by, size)?;
+                self.build.keep(&key, &draft, &doing, layer.map_or(0, |layer| layer.size))?;
                 self.build.done.lock().unwrap_or_else(PoisonError::into_inner).insert(key);
             }
         }
@@ -491,13 +524,18 @@ impl Stage {
         for draft in self.build.cache.get().into_iter().flatten() {
             let (so_far, other) = (&self.made.draft.image.config, &draft.image.config);
             if let Some(mut config) = continued(so_far, other, created_by) {
+                let is_all = self.build.request.classic && other.history.len() == config.history.len();
                 // What was made at another time has other times in it.
                 if self.build.epoch.is_some() && config.created != Some(self.build.now()) {
                     continue;
                 }
                 change(&mut config)?;
                 let key = borrowed(key, &self.made.draft.image.config, &config);
-                let draft = self.build.engine.images.draft(config)?;
+                // As Docker does: where that was the image's last step, it is that image.
+                let draft = if is_all { draft.clone() } else { self.build.engine.images.draft(config)? };
+                if self.build.request.classic {
+                    self.build.keep(&key, &draft, &self.doing(Vec::new()), 0)?;
+                }
                 return Ok(Some(Outcome { made: Made { draft, key }, cached: true, borrowed: true }));
             }
         }

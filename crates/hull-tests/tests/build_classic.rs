@@ -25,11 +25,7 @@ fn context(dockerfile: &str) -> Tar {
 }
 
 fn started() -> Option<Daemon> {
-    (Engine::under_test() == Engine::Hull).then(|| {
-        let daemon = Daemon::start();
-        daemon.import_busybox();
-        daemon
-    })
+    (Engine::under_test() == Engine::Hull).then(Daemon::start)
 }
 
 #[test]
@@ -40,8 +36,8 @@ fn its_lines_are_dockers() {
         "t=a&t=b:1",
         context("ARG BASE=busybox\nFROM $BASE\nENV A=b\nRUN echo out; echo err >&2\nCMD echo $A\n"),
     );
-    let wanted = "Step 1/5 : ARG BASE=busybox\nStep 2/5 : FROM $BASE\n ---> ID\nStep 3/5 : ENV A=b\n ---> ID\n\
-                  Step 4/5 : RUN echo out; echo err >&2\n ---> Running in ID\n";
+    let wanted = "Step 1/5 : ARG BASE=busybox\nStep 2/5 : FROM $BASE\n ---> ID\nStep 3/5 : ENV A=b\n ---> Running in ID\n \
+                  ---> Removed intermediate container ID\n ---> ID\nStep 4/5 : RUN echo out; echo err >&2\n ---> Running in ID\n";
     assert!(said.starts_with(wanted), "{said}");
     // The two streams are apart: which comes first is not said.
     for line in ["out\n", "\u{1b}[91merr\n\u{1b}[0m", " ---> Removed intermediate container ID\n ---> ID\n"] {
@@ -49,7 +45,7 @@ fn its_lines_are_dockers() {
     }
     assert!(
         said.ends_with(
-            "Step 5/5 : CMD echo $A\n ---> ID\nSuccessfully built ID\nSuccessfully tagged a:latest\nSuccessfully tagged b:1\n"
+            "Step 5/5 : CMD echo $A\n ---> Running in ID\n ---> Removed intermediate container ID\n ---> ID\nSuccessfully built ID\nSuccessfully tagged a:latest\nSuccessfully tagged b:1\n"
         ),
         "{said}"
     );
@@ -58,11 +54,137 @@ fn its_lines_are_dockers() {
     let said = built(&daemon, "", context("FROM busybox\nCOPY *.none /\n"));
     assert!(said.ends_with("COPY failed: no source files were specified"), "{said}");
     let said = built(&daemon, "", context("FROM scratch\n"));
-    assert_eq!(said, "No image was generated. Is your Dockerfile empty?");
+    assert_eq!(said, "Step 1/1 : FROM scratch\n ---> \nNo image was generated. Is your Dockerfile empty?");
     let said = built(&daemon, "", context("FROM scratch\nLABEL a=b\n"));
     assert!(said.starts_with("Step 1/2 : FROM scratch\n ---> \nStep 2/2"), "{said}");
     let said = built(&daemon, "", context("FROM busybox\nCOPY --from=hull.invalid/nope /a /a\n"));
-    assert!(said.contains("invalid from flag value hull.invalid/nope: "), "{said}");
+    assert!(said.contains("invalid from flag value hull.invalid/nope: Get "), "{said}");
+    let said = built(&daemon, "", context("FROM busybox\nCOPY --from=5 /a /a\n"));
+    assert!(said.ends_with("COPY --from=5 /a /a\ninvalid from flag value 5: index out of bounds"), "{said}");
+    let said = built(&daemon, "", context("FROM busybox AS a\nFROM busybox\nCOPY --from=a /nope /a\n"));
+    assert!(said.ends_with("COPY failed: stat nope: file does not exist"), "{said}");
+    // Labels are steps, and what they say is not expanded.
+    let said =
+        built(&daemon, "labels=%7B%22a%22:%22it%27s%20$x%22,%22b%22:%22c%22%7D", context("FROM busybox\n"));
+    let label = |step: &str| {
+        format!("{step}\n ---> Running in ID\n ---> Removed intermediate container ID\n ---> ID\n")
+    };
+    let steps = label("Step 2/3 : LABEL a=it's $x") + &label("Step 3/3 : LABEL b=c");
+    assert!(
+        said.starts_with(&format!("Step 1/3 : FROM busybox\n ---> ID\n{steps}Successfully built ID\n")),
+        "{said}"
+    );
+    // A quiet build tells of itself where it fails.
+    let said = built(&daemon, "q=1", context("FROM busybox\nRUN echo why; exit 4\n"));
+    let wanted = "Step 1/2 : FROM busybox\n ---> ID\nStep 2/2 : RUN echo why; exit 4\n ---> Running in ID\nwhy\n\
+                  The command '/bin/sh -c echo why; exit 4' returned a non-zero code: 4";
+    assert_eq!(said, wanted);
+    assert!(built(&daemon, "q=1", context("FROM busybox\n")).starts_with("sha256:"));
+}
+
+/// The ids of images, from one with this name down to the one that has no parent here.
+fn chain(daemon: &Daemon, name: &str) -> Vec<String> {
+    let mut ids = Vec::new();
+    let mut next = name.to_owned();
+    while !next.is_empty() {
+        let shown = daemon.api().get(&format!("/v1.44/images/{next}/json")).expect("an answer").json();
+        ids.push(shown["Id"].as_str().expect("an id").to_owned());
+        next = shown["Parent"].as_str().expect("a parent").to_owned();
+    }
+    ids
+}
+
+#[test]
+fn each_step_is_an_image() {
+    let Some(daemon) = started() else { return };
+    let dockerfile = "FROM busybox\nENV A=b\nRUN echo 1 >/f\nCOPY Dockerfile /\nWORKDIR /w\n";
+    built(&daemon, "t=c", context(dockerfile));
+    let ids = chain(&daemon, "c");
+    assert_eq!(ids.len(), 5);
+    assert_eq!(ids[4], daemon.ok(&["image", "inspect", "-f", "{{.Id}}", "busybox"]));
+    assert_eq!(daemon.ok(&["history", "-q", "--no-trunc", "c"]), ids.join("\n"));
+    // Those without a name are there, and are listed where all are asked for.
+    let count = |all: &[&str]| {
+        daemon.ok(&[&["images", "-q", "--filter", "dangling=true"], all].concat()).lines().count()
+    };
+    assert_eq!((count(&[]), count(&["-a"])), (0, 3));
+    // The step's container and its configuration, for clients that ask as they once did.
+    let shown = daemon.api().get("/v1.44/images/c/json").expect("an answer").json();
+    assert_eq!(
+        shown["ContainerConfig"]["Cmd"].as_array().expect("words").last().expect("one"),
+        "#(nop) WORKDIR /w"
+    );
+    assert_eq!(
+        (shown["Config"]["Image"].as_str(), shown["Container"].as_str().map(str::len)),
+        (Some(&*ids[1]), Some(64))
+    );
+    assert_eq!(
+        daemon.api().get("/images/c/json").expect("an answer").json()["Config"]["Image"],
+        serde_json::Value::Null
+    );
+    let said = built(&daemon, "t=d", context(dockerfile));
+    assert_eq!(said.matches(" ---> Using cache\n ---> ID\n").count(), 4, "{said}");
+    assert_eq!(chain(&daemon, "d"), ids);
+    // An image goes with those that were made for it alone, and so does what may be used again.
+    daemon.ok(&["rmi", "d"]);
+    let gone = daemon.ok(&["rmi", "c"]);
+    assert_eq!(ids.iter().filter(|id| gone.contains(&format!("Deleted: {id}"))).count(), 4, "{gone}");
+    assert_eq!(count(&["-a"]), 0);
+    let said = built(&daemon, "t=c", context(dockerfile));
+    assert!(!said.contains("Using cache"), "{said}");
+}
+
+#[test]
+fn what_a_saved_image_has_is_used_again() {
+    let Some(daemon) = started() else { return };
+    let dockerfile = "FROM busybox\nENV A=b\nRUN echo 1 >/f\nCMD x\n";
+    built(&daemon, "t=c", context(dockerfile));
+    let id = chain(&daemon, "c")[0].clone();
+    daemon.session("$ hull save -o c.tar c; hull rmi c >/dev/null; hull load -q -i c.tar >/dev/null\n");
+    assert_eq!(chain(&daemon, "c").len(), 1);
+    let said = built(&daemon, "t=d&cachefrom=%5B%22c%22%5D", context(dockerfile));
+    assert_eq!(said.matches("Using cache").count(), 3, "{said}");
+    assert_eq!(daemon.ok(&["image", "inspect", "-f", "{{.Id}}", "d"]), id);
+    let said = built(&daemon, "t=e&cachefrom=%5B%22c%22%5D", context(&format!("{dockerfile}RUN echo 2\n")));
+    assert_eq!(said.matches("Using cache").count(), 3, "{said}");
+}
+
+#[test]
+fn containers_of_steps_stay_where_they_are_wanted() {
+    let Some(daemon) = started() else { return };
+    let containers = || daemon.ok(&["ps", "-a", "--format", "{{.Command}} {{.State}}", "--no-trunc"]);
+    let failing = "FROM busybox\nENV A=b\nRUN echo 1 >/f\nRUN exit 3\n";
+    built(&daemon, "forcerm=1&rm=1", context(failing));
+    assert_eq!(containers(), "");
+    built(&daemon, "rm=1", context(failing));
+    assert_eq!(containers(), "\"/bin/sh -c 'exit 3'\" exited");
+    daemon.session("$ hull rm $(hull ps -aq) >/dev/null\n");
+    let said =
+        built(&daemon, "rm=0&nocache=1&t=c", context("FROM busybox\nENV A=b\nRUN echo 1 >/f\nWORKDIR /w\n"));
+    assert!(!said.contains("Removed"), "{said}");
+    let kept = "\"/bin/sh -c '#(nop) WORKDIR /w'\" created\n\"/bin/sh -c 'echo 1 >/f'\" exited\n\"/bin/sh -c '#(nop) ' 'ENV A=b'\" created";
+    assert_eq!(containers(), kept);
+    // They are containers like others, with what they did; and the image has it too.
+    daemon.session(
+        r#"
+        $ id=$(hull ps -aq --filter status=exited); hull diff $id; hull commit $id >/dev/null; hull start -a $id; hull rm $id >/dev/null; hull run --rm c cat /f
+        A /f
+        1
+        "#,
+    );
+}
+
+#[test]
+fn stages_are_built_up_to_the_one_that_is_wanted() {
+    let Some(daemon) = started() else { return };
+    let dockerfile =
+        "FROM busybox AS a\nENV A=1\nFROM busybox AS tests\nRUN echo tested\nFROM busybox AS c\nFROM x\n";
+    let answer =
+        daemon.api().send("POST", "/build?target=c", "application/x-tar", &context(dockerfile).finish());
+    let text = answer.expect("an answer").text();
+    assert!(text.contains("tested"), "{text}");
+    // Each stage tells its image.
+    assert_eq!(text.matches("{\"aux\":{\"ID\":\"sha256:").count(), 3, "{text}");
 }
 
 #[test]

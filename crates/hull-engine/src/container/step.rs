@@ -142,6 +142,33 @@ impl Step {
         self.made_of(move |images, key| images.take(key, latest)).await
     }
 
+    /// Makes a layer of a copy of what it changed, and lets the container be ([`Step::keep`]).
+    ///
+    /// # Errors
+    /// As [`Step::seal`]; the container is removed then.
+    pub async fn copied(self, latest: Option<i64>) -> Result<Option<Taken>> {
+        let container = Arc::clone(&self.container);
+        let _transition = container.transition.lock().await;
+        container.cleared_at_rest().await;
+        let (images, key) = (Arc::clone(&self.engine.images), container.id.clone());
+        let copied =
+            tokio::task::spawn_blocking(move || images.copied(&key, latest).map_err(crate::images::error));
+        let copied =
+            copied.await.unwrap_or_else(|error| Err(Error::system("make a layer of a step", error)))?;
+        self.keep()?;
+        Ok(copied)
+    }
+
+    /// Lets it be a container like others, which stays until somebody removes it.
+    ///
+    /// # Errors
+    /// It was removed already, or that cannot be written down.
+    pub fn keep(mut self) -> Result<()> {
+        self.container.change(&self.engine.database, |record| record.build_step = false)?;
+        self.gone = true;
+        Ok(())
+    }
+
     /// Makes something of its files, and removes it.
     async fn made_of<T: Send + 'static>(
         mut self,

@@ -9,6 +9,12 @@ use crate::container::rfc3339;
 /// Go's zero time.
 const NEVER: &str = "0001-01-01T00:00:00Z";
 
+/// What of a configuration only containers have: texts, and yes or no.
+const CONTAINERS_TEXTS: [&str; 3] = ["Hostname", "Domainname", "Image"];
+/// See [`CONTAINERS_TEXTS`].
+const CONTAINERS_SWITCHES: [&str; 6] =
+    ["AttachStdin", "AttachStdout", "AttachStderr", "Tty", "OpenStdin", "StdinOnce"];
+
 /// One line of `GET /images/json`. `shared` and `containers` are -1 on the wire where they were not counted.
 pub(super) fn summary(
     image: &Image,
@@ -84,10 +90,10 @@ pub(super) fn inspect(image: &Image, version: u32) -> Value {
 fn container_config(config: &ContainerConfig, version: u32) -> Value {
     let mut members = Map::new();
     if version < 50 {
-        for name in ["Hostname", "Domainname", "Image"] {
+        for name in CONTAINERS_TEXTS {
             members.insert(name.to_owned(), json!(""));
         }
-        for name in ["AttachStdin", "AttachStdout", "AttachStderr", "Tty", "OpenStdin", "StdinOnce"] {
+        for name in CONTAINERS_SWITCHES {
             members.insert(name.to_owned(), json!(false));
         }
     }
@@ -98,6 +104,11 @@ fn container_config(config: &ContainerConfig, version: u32) -> Value {
     }
     if let Ok(Value::Object(known)) = serde_json::to_value(config) {
         members.extend(known);
+    }
+    if version >= 50 {
+        for name in CONTAINERS_TEXTS.into_iter().chain(CONTAINERS_SWITCHES) {
+            members.remove(name);
+        }
     }
     Value::Object(members)
 }

@@ -173,7 +173,9 @@ impl Engine {
             .map(|usage| (usage.id, (usage.shared, usage.unique)))
             .collect();
         let (mut items, mut active, mut used) = (Vec::new(), 0, 0);
-        for image in self.images.images() {
+        let listed =
+            |image: &Arc<hull_image::Image>| !image.is_dangling() || !self.images.has_children(&image.id);
+        for image in self.images.images().into_iter().filter(listed) {
             let users = self.containers_using(&image.id.to_string()).len();
             let (shares, own) = shared.get(&image.id).copied().unwrap_or_default();
             if users > 0 {

@@ -61,6 +61,7 @@ impl Store {
         config.author = options.author;
         config.comment = options.comment;
         config.config = Some(container);
+        env!("CARGO_PKG_VERSION").clone_into(&mut config.docker_version);
         config.made_of(options.container, options.container_config);
         let parent = parent.map(|parent| parent.id);
         self.enter(&serialise(&config)?, layers, parent, reference.as_slice())

@@ -67,6 +67,8 @@ impl Database {
              CREATE TABLE IF NOT EXISTS steps (
                  key TEXT PRIMARY KEY, top TEXT, config BLOB NOT NULL, description TEXT NOT NULL, size INTEGER NOT NULL,
                  created INTEGER NOT NULL, used INTEGER NOT NULL, uses INTEGER NOT NULL);
+             CREATE TABLE IF NOT EXISTS step_images (key TEXT PRIMARY KEY, image TEXT NOT NULL);
+             CREATE INDEX IF NOT EXISTS step_images_of ON step_images (image);
              CREATE TABLE IF NOT EXISTS names (reference TEXT PRIMARY KEY, image TEXT NOT NULL);
              CREATE TABLE IF NOT EXISTS blobs (
                  diff_id TEXT NOT NULL, digest TEXT NOT NULL, size INTEGER NOT NULL, media_type TEXT NOT NULL,
@@ -75,6 +77,7 @@ impl Database {
                  digest TEXT NOT NULL, image TEXT NOT NULL, media_type TEXT NOT NULL, content BLOB NOT NULL,
                  PRIMARY KEY (digest, image));
              CREATE TABLE IF NOT EXISTS unnamed (image TEXT PRIMARY KEY, since INTEGER NOT NULL);
+             DELETE FROM step_images WHERE image NOT IN (SELECT id FROM images);
              DELETE FROM manifests WHERE image NOT IN (SELECT id FROM images);
              DELETE FROM blobs WHERE diff_id NOT IN (SELECT diff_id FROM layers);
              PRAGMA user_version = {VERSION};
@@ -181,6 +184,21 @@ impl Database {
 
     pub(super) fn remove_step(&self, key: &Digest) -> Result<()> {
         self.connection.execute("DELETE FROM steps WHERE key = ?", [key.to_string()])?;
+        Ok(())
+    }
+
+    /// What steps of classic builds made: the key of each, and its image.
+    pub(super) fn step_images(&self) -> Result<Vec<(Digest, ImageId)>> {
+        let mut statement = self.connection.prepare("SELECT key, image FROM step_images")?;
+        let rows = statement.query_map([], |row| Ok((digest(row, 0)?, digest(row, 1)?)))?;
+        Ok(rows.collect::<rusqlite::Result<_>>()?)
+    }
+
+    pub(super) fn put_step_image(&self, key: &Digest, image: &ImageId) -> Result<()> {
+        let mut statement = self
+            .connection
+            .prepare_cached("INSERT OR REPLACE INTO step_images (key, image) VALUES (?, ?)")?;
+        statement.execute([key.to_string(), image.to_string()])?;
         Ok(())
     }
 
@@ -308,6 +326,7 @@ impl Database {
         self.connection.execute("DELETE FROM names WHERE image = ?", [id.to_string()])?;
         self.connection.execute("UPDATE images SET parent = NULL WHERE parent = ?", [id.to_string()])?;
         self.connection.execute("DELETE FROM manifests WHERE image = ?", [id.to_string()])?;
+        self.connection.execute("DELETE FROM step_images WHERE image = ?", [id.to_string()])?;
         self.connection.execute("DELETE FROM images WHERE id = ?", [id.to_string()])?;
         Ok(())
     }

@@ -123,7 +123,11 @@ impl Store {
     pub fn disk_usage(&self) -> DiskUsage {
         let state = self.state();
         let mut users: std::collections::HashMap<Digest, usize> = std::collections::HashMap::new();
-        for image in state.images.values() {
+        // What is there for the image that was made of it alone shares nothing with that.
+        let intermediate = |image: &Image| {
+            image.is_dangling() && state.children.get(&image.id).is_some_and(|children| !children.is_empty())
+        };
+        for image in state.images.values().filter(|image| !intermediate(image)) {
             for layer in &image.layers {
                 *users.entry(layer.chain_id).or_default() += 1;
             }

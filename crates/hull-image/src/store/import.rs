@@ -104,7 +104,7 @@ impl Store {
     }
 
     /// This machine itself is no other image.
-    fn check_not_host(&self, id: &ImageId) -> Result<()> {
+    pub(super) fn check_not_host(&self, id: &ImageId) -> Result<()> {
         match self.image(id).is_ok_and(|known| known.builtin) {
             true => Err(Error::new(
                 crate::Kind::Forbidden,
@@ -116,7 +116,7 @@ impl Store {
 
     /// Places what is unpacked; `put` writes what stands on it in the same transaction, and `noted` has it known before
     /// anybody could remove it again.
-    fn enter_layers<T>(
+    pub(super) fn enter_layers<T>(
         &self,
         raw_config: &[u8],
         unpacked: Vec<Unpacked<'_>>,

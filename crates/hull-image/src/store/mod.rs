@@ -29,6 +29,7 @@ mod seal;
 pub(crate) mod send;
 mod snapshot;
 mod state;
+mod step_images;
 mod steps;
 mod trash;
 mod tree;
@@ -127,6 +128,7 @@ impl Store {
         };
         store.read_rows()?;
         store.read_steps()?;
+        store.read_step_images()?;
         store.read_snapshots()?;
         store.remove_strays()?;
         store.remove_partials(receive::FORGOTTEN)?;

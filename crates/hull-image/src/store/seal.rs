@@ -130,7 +130,38 @@ impl Store {
         }
     }
 
-    /// The same without reading the files for their digest: they are moved to their place, and can be stood on at once. None
+    /// The same of a snapshot that stays what it is: its files are copied.
+    ///
+    /// # Errors
+    /// As [`Store::seal`].
+    pub fn copied(self: &Arc<Self>, key: &str, latest: Option<i64>) -> Result<Option<Taken>> {
+        let changes = self.raw_changes(key)?;
+        if changes.is_empty() {
+            return Ok(None);
+        }
+        let below = self.below(key)?;
+        let upper = self.snapshot(key)?.upper;
+        if let Some(latest) = latest {
+            clamp(&upper, &changes, latest)?;
+        }
+        let unpacked = self.unpack_from(|out| pack(&upper, &changes, out))?;
+        let below = self.named_below(below)?;
+        self.enter_layer(&unpacked, below).map(|(layer, held)| Some(Taken::Layer(layer, held)))
+    }
+
+    /// The layer that a snapshot stands on.
+    fn below(&self, key: &str) -> Result<Option<Digest>> {
+        match self.state().snapshots.get(key) {
+            Some(Base::Layer(top)) => Ok(Some(*top)),
+            Some(Base::Nothing) => Ok(None),
+            _ => Err(Error::new(
+                crate::Kind::Forbidden,
+                "what lies below is this machine itself (hull/host), which is no layer: nothing can be built on it",
+            )),
+        }
+    }
+
+    /// As [`Store::seal`], without reading the files for their digest: they are moved to their place, and can be stood on at once. None
     /// where nothing was changed.
     ///
     /// # Errors
@@ -140,16 +171,7 @@ impl Store {
         if changes.is_empty() {
             return Ok(None);
         }
-        let below = match self.state().snapshots.get(key) {
-            Some(Base::Layer(top)) => Some(*top),
-            Some(Base::Nothing) => None,
-            _ => {
-                return Err(Error::new(
-                    crate::Kind::Forbidden,
-                    "what lies below is this machine itself (hull/host), which is no layer: nothing can be built on it",
-                ));
-            }
-        };
+        let below = self.below(key)?;
         let Snapshot { upper, is_whole, .. } = self.snapshot(key)?;
         if let Some(latest) = latest {
             clamp(&upper, &changes, latest)?;

@@ -56,6 +56,8 @@ pub(super) struct State {
     pub(super) snapshots: HashMap<String, Base>,
     /// The steps of builds that are kept, and the uppermost layer of each.
     pub(super) steps: super::steps::Steps,
+    /// The images that steps of classic builds made, by what those depend on.
+    pub(super) step_images: HashMap<Digest, ImageId>,
 }
 
 impl State {
@@ -154,6 +156,7 @@ impl State {
     /// Forgets an image that has no names. Its uppermost layer loses a user.
     pub(super) fn remove_image(&mut self, id: &ImageId) {
         let Some(image) = self.images.remove(id) else { return };
+        self.step_images.retain(|_, made| made != id);
         if let Some(top) = image.layers.last() {
             self.release(&top.chain_id);
         }
