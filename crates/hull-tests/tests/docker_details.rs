@@ -254,14 +254,17 @@ fn an_image_tells_of_which_container_it_was_made() {
         .collect();
     let last = ["container pause", "image tag", "container commit", "container unpause"];
     assert!(actions.ends_with(&last.map(str::to_owned)), "{actions:?}");
-    // What is built on it was not made of that container.
+    // What is built on it was not made of that container, but of its own.
     let context = Tar::new().file("Dockerfile", b"FROM child:1\nLABEL c=d\n").finish();
-    // As docker-py asks unless told otherwise: the containers of steps need not be removed, and there are none.
+    // As docker-py asks unless told otherwise: the containers of steps stay.
     let path = "/v1.41/build?t=grandchild&rm=False&forcerm=False&q=False";
     let built = api.send("POST", path, "application/x-tar", &context).expect("an answer");
     assert!(built.status == 200 && built.text().contains("Successfully built"), "{}", built.text());
     let grandchild = api.get("/v1.41/images/grandchild/json").expect("an answer").json();
-    assert_eq!((&grandchild["Container"], &grandchild["ContainerConfig"]["Image"]), (&json!(""), &json!("")));
+    let made_of = api.get("/containers/json?all=1").expect("an answer").json()[0].clone();
+    assert_eq!(made_of["Command"], json!("/bin/sh -c '#(nop) ' 'LABEL c=d'"));
+    assert_eq!((&grandchild["Container"], &grandchild["Parent"]), (&made_of["Id"], &child["Id"]));
+    assert_eq!(grandchild["ContainerConfig"]["Image"], child["Id"]);
     let quiet =
         api.send("POST", "/v1.41/build?q=1", "application/x-tar", &context).expect("an answer").text();
     assert!(quiet.lines().count() == 1 && quiet.starts_with("{\"stream\":\"sha256:"), "{quiet}");
