@@ -25,6 +25,9 @@ pub enum Error {
     /// A value that cannot be: a name that is too long, an address of the wrong family.
     #[error("{0}")]
     Invalid(String),
+    /// What is asked for cannot be on this machine; a whole sentence.
+    #[error("{0}")]
+    Refused(String),
     /// Another program, or another container, has the port.
     #[error("{}/{protocol} is already in use{}", socket_text(*address, *port), holder_text(holder))]
     PortTaken {

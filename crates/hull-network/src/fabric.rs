@@ -9,6 +9,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use crate::firewall::{self, Ports};
 use crate::netlink::{Batch, Socket, route};
 use crate::netns::{self, Maker};
+use crate::parent::OnParent;
 use crate::{Error, Result, sysctl};
 
 /// A transport protocol whose ports can be published.
@@ -86,9 +87,12 @@ impl Bridge {
     }
 }
 
-/// A container's end of a veth pair and what it is to be.
+/// A container's interface on a network, and what it is to be: its end of a veth pair whose other end is a port of a
+/// bridge, or a device of its own on a parent.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Endpoint {
+    /// It is made on an interface of the machine; there is no bridge then, and no host end.
+    pub on_parent: Option<OnParent>,
     /// The bridge's name.
     pub bridge: String,
     /// The host end's name, at most 15 bytes, unique on the machine.
@@ -107,6 +111,10 @@ pub struct Endpoint {
     pub gateway4: Option<Ipv4Addr>,
     /// The IPv6 default route's gateway; `None`: no default route.
     pub gateway6: Option<Ipv6Addr>,
+    /// The IPv4 default route leads to the interface itself, without a gateway.
+    pub device_route4: bool,
+    /// The same for IPv6.
+    pub device_route6: bool,
     /// The MTU of both ends; the kernel's 1500 otherwise.
     pub mtu: Option<u32>,
     /// The container end may not reach its neighbours on the bridge (the bridge's `inter_container` is false).
@@ -213,7 +221,7 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 /// The longest name of an interface (IFNAMSIZ less its NUL).
 const LONGEST_NAME: usize = 15;
 
-fn check_name(name: &str) -> Result<()> {
+pub(crate) fn check_name(name: &str) -> Result<()> {
     let bad = |byte: u8| byte == b'/' || byte == b':' || byte == b'%' || !byte.is_ascii_graphic();
     if name.is_empty() || name.len() > LONGEST_NAME || matches!(name, "." | "..") || name.bytes().any(bad) {
         return Err(Error::Invalid(format!(
@@ -434,11 +442,26 @@ impl Fabric {
 
     /// Name and alias of every bridge of the machine.
     fn all_bridges(&self) -> Result<Vec<(String, String)>> {
+        self.all_of("bridge")
+    }
+
+    /// Name and alias of every interface of that kind.
+    pub(crate) fn all_of(&self, kind: &str) -> Result<Vec<(String, String)>> {
         let mut all = Vec::new();
-        lock(&self.links).dump(route::list_bridges(), |_, body| {
-            all.extend(route::bridge_of(body).map(|bridge| (bridge.name, bridge.alias)));
+        lock(&self.links).dump(route::list_kind(kind), |_, body| {
+            all.extend(route::link_of_kind(body, kind).map(|link| (link.name, link.alias)));
         })?;
         Ok(all)
+    }
+
+    /// The instance's own.
+    pub(crate) fn instance(&self) -> &str {
+        &self.instance
+    }
+
+    /// The socket that speaks of the machine's own interfaces.
+    pub(crate) fn links(&self) -> MutexGuard<'_, Socket> {
+        lock(&self.links)
     }
 
     /// A new network namespace with its loopback up, held by the descriptor alone.
@@ -490,10 +513,21 @@ impl Fabric {
         inside: &mut Socket,
         endpoint: &Endpoint,
     ) -> Result<Attached> {
-        check_name(&endpoint.host_name)?;
         check_name(&endpoint.container_name)?;
-        let host_index = self.add_pair(namespace, endpoint)?;
         let quiet = self.has_ipv6(endpoint.mtu);
+        if let Some(on_parent) = &endpoint.on_parent {
+            let host_index = self.add_on_parent(namespace, on_parent, endpoint)?;
+            let configured = configure_inside(namespace, inside, endpoint, quiet);
+            if configured.is_err() {
+                let mut batch = Batch::new();
+                route::delete_link(&mut batch, &endpoint.container_name);
+                // The first error is the one to tell.
+                let _ = inside.send(batch);
+            }
+            return Ok(Attached { host_index, container_index: configured? });
+        }
+        check_name(&endpoint.host_name)?;
+        let host_index = self.add_pair(namespace, endpoint)?;
         let configured = configure_inside(namespace, inside, endpoint, quiet).and_then(|index| {
             let mut batch = Batch::new();
             route::settle(&mut batch, &endpoint.host_name);
@@ -588,12 +622,15 @@ impl Fabric {
         &self.instance
     }
 
-    /// Removes everything of this instance: its bridges and its table. IP forwarding stays on, and so does the
+    /// Removes everything of this instance: its bridges, the parents that it made, and its table. IP forwarding stays on, and so does the
     /// table that keeps other interfaces closed if this turned it on.
     pub fn close(self) -> Result<()> {
         let mut result = Ok(());
         for name in self.bridges()? {
             result = result.and(self.remove_bridge(&name));
+        }
+        for name in self.parents()? {
+            result = result.and(self.remove_parent(&name));
         }
         result.and(firewall::close(&mut lock(&self.firewall).socket, &self.instance))
     }
@@ -643,6 +680,9 @@ fn configure_inside(
         sysctl::set(namespace, &endpoint.sysctls)?;
     }
     let mut batch = Batch::new();
+    if endpoint.on_parent.as_ref().is_some_and(OnParent::has_parents_mac) {
+        route::set_mac(&mut batch, index, name, endpoint.mac);
+    }
     if has_ipv6 {
         route::quiet_ipv6(&mut batch, index, name);
     }
@@ -664,6 +704,11 @@ fn configure_inside(
     }
     if let Some(gateway) = endpoint.gateway6 {
         route::add_default_route(&mut batch, index, gateway.into());
+    }
+    for (wanted, is_ipv6) in [(endpoint.device_route4, false), (endpoint.device_route6, true)] {
+        if wanted {
+            route::add_device_route(&mut batch, index, is_ipv6);
+        }
     }
     route::settle(&mut batch, name);
     socket.send(batch)?;

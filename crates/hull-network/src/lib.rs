@@ -8,6 +8,7 @@
 //! | module | what lives there |
 //! |---|---|
 //! | [`Fabric`] | one daemon's bridges, endpoints and published ports in the kernel |
+//! | [`Parent`] | interfaces of the machine that containers' own are made on (macvlan, ipvlan) |
 //! | [`ipam`] | subnets and addresses, pure |
 //! | [`ports`] | host ports, held by bound sockets |
 //! | [`dns`] | the responder at 127.0.0.11 |
@@ -22,8 +23,10 @@ mod firewall;
 pub mod ipam;
 mod netlink;
 pub mod netns;
+mod parent;
 pub mod ports;
 mod sysctl;
 
 pub use error::{Error, Result};
 pub use fabric::{Attached, Bridge, Endpoint, Fabric, Protocol, Published, PublishedBy, Subnet, mac_of};
+pub use parent::{Device, IpvlanFlag, IpvlanMode, MacvlanMode, OnParent, Parent};

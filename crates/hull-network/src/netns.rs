@@ -6,6 +6,7 @@
 //! namespaces and comes back ends itself when it cannot come back (`Maker`).
 
 use std::io;
+use std::net::IpAddr;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::Mutex;
 use std::sync::mpsc::{Receiver, Sender, SyncSender, channel, sync_channel};
@@ -81,6 +82,14 @@ pub fn interfaces(namespace: BorrowedFd<'_>) -> Result<Vec<Interface>> {
     let mut socket = route_socket(namespace)?;
     let mut all = Vec::new();
     socket.dump(route::list_links(), |_, body| all.extend(route::interface_of(body)))?;
+    Ok(all)
+}
+
+/// The addresses of a namespace, each with its interface's index and its prefix length; those of the link are left out.
+pub fn addresses(namespace: BorrowedFd<'_>) -> Result<Vec<(u32, IpAddr, u8)>> {
+    let mut socket = route_socket(namespace)?;
+    let mut all = Vec::new();
+    socket.dump(route::list_addresses(), |_, body| all.extend(route::address_of(body)))?;
     Ok(all)
 }
 

@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use hull_network::dns::Sockets;
-use hull_network::{Endpoint, Published, dns, mac_of};
+use hull_network::{Endpoint, OnParent, Published, dns, mac_of};
 use hull_runtime::protocol::Relay;
 
 use super::{Attachment, Entry, Inner, Network, Networks, endpoint, names, plan, ports};
@@ -74,7 +74,7 @@ pub(super) enum Answering {
 #[derive(Clone, Debug)]
 pub(super) struct Leg {
     pub(super) network: Arc<Network>,
-    pub(super) bridge: Option<Arc<plan::Plan>>,
+    pub(super) plan: Option<Arc<plan::Plan>>,
     pub(super) endpoint_id: String,
     pub(super) interface: String,
     pub(super) mac: [u8; 6],
@@ -109,8 +109,9 @@ impl Networks {
                 ports::take(&plan, &target, (joiner.name, &leg.endpoint_id))?
             }
             None => match allocation.legs.first().map(|leg| leg.network.driver.as_str()) {
-                // The host's own ports are there without being published.
-                Some("host") => ports::Taken::default(),
+                // The host's own ports are there without being published, and so are those of a container that is on the
+                // link itself.
+                Some("host" | "macvlan" | "ipvlan") => ports::Taken::default(),
                 _ => ports::unpublished(&plan),
             },
         };
@@ -251,7 +252,7 @@ impl Allocation {
     pub(super) fn name_interfaces(&mut self) {
         for index in 0..self.legs.len() {
             let leg = &self.legs[index];
-            let Some(plan) = leg.bridge.as_ref().filter(|_| leg.interface.is_empty()) else { continue };
+            let Some(plan) = leg.plan.as_ref().filter(|_| leg.interface.is_empty()) else { continue };
             let prefix = &plan.interface_prefix;
             let taken = |name: &String| self.legs.iter().any(|leg| leg.interface == *name);
             let name = (0..).map(|number| format!("{prefix}{number}")).find(|name| !taken(name));
@@ -259,32 +260,47 @@ impl Allocation {
         }
     }
 
-    /// The network whose address ports are published of: the one with the default route.
+    /// The first network that leads out: the one with the default route.
+    fn way_out(&self) -> Option<&Leg> {
+        self.legs.iter().find(|leg| leg.plan.as_ref().is_some_and(|plan| !plan.internal))
+    }
+
+    /// The network whose address ports are published of: the one with the default route, if it is a bridge. What
+    /// answers by another way does not come back through the machine.
     pub(super) fn publisher(&self) -> Option<&Leg> {
-        self.legs.iter().find(|leg| leg.bridge.as_ref().is_some_and(|plan| !plan.bridge.internal))
+        self.way_out().filter(|leg| leg.plan.as_ref().is_some_and(|plan| plan.bridge().is_some()))
     }
 
     /// What the kernel is to make of a place; none: `host` and `none` have no interface.
     pub(super) fn endpoint(&self, leg: &Leg) -> Option<Endpoint> {
-        let plan = leg.bridge.as_ref()?;
-        let routes = |family: fn(&Leg) -> bool| {
+        let plan = leg.plan.as_ref()?;
+        let first = |family: fn(&Leg) -> bool| {
             self.legs.iter().find(|leg| family(leg)).is_some_and(|first| first.endpoint_id == leg.endpoint_id)
         };
-        let gateway4 = leg.gateway4().filter(|_| routes(|leg| leg.gateway4().is_some()));
-        let gateway6 = leg.gateway6().filter(|_| routes(|leg| leg.gateway6().is_some()));
+        let routes4 = first(|leg| leg.gateway4().is_some() || leg.by_device(leg.address4.is_some()));
+        let routes6 = first(|leg| leg.gateway6().is_some() || leg.by_device(leg.address6.is_some()));
+        let (bridge, on_parent) = match &plan.wiring {
+            plan::Wiring::Bridge(bridge) => (Some(bridge), None),
+            plan::Wiring::Parent(parent, device) => {
+                (None, Some(OnParent { parent: parent.name().to_owned(), device: *device }))
+            }
+        };
         let own = |(name, value): &(String, String)| (name.replace("IFNAME", &leg.interface), value.clone());
         Some(Endpoint {
-            bridge: plan.bridge.name.clone(),
+            on_parent,
+            bridge: bridge.map(|bridge| bridge.name.clone()).unwrap_or_default(),
             host_name: leg.host_name(),
             container_name: leg.interface.clone(),
             mac: leg.mac,
             address4: leg.address4,
             address6: leg.address6,
             link_local: leg.link_local.clone(),
-            gateway4,
-            gateway6,
-            mtu: plan.bridge.mtu,
-            isolated: !plan.bridge.inter_container,
+            gateway4: leg.gateway4().filter(|_| routes4),
+            gateway6: leg.gateway6().filter(|_| routes6),
+            device_route4: routes4 && leg.by_device(leg.address4.is_some()),
+            device_route6: routes6 && leg.by_device(leg.address6.is_some()),
+            mtu: plan.mtu,
+            isolated: bridge.is_some_and(|bridge| !bridge.inter_container),
             sysctls: leg.sysctls.iter().map(own).collect(),
         })
     }
@@ -310,7 +326,7 @@ impl Allocation {
         let networks =
             self.legs.iter().filter(|leg| leg.resolves()).map(|leg| leg.network.id.clone()).collect();
         // Nobody outside is asked for a container that must not reach the outside.
-        let upstreams = match self.publisher() {
+        let upstreams = match self.way_out() {
             Some(_) => self.inner.upstreams(&self.dns).unwrap_or_default(),
             None => Vec::new(),
         };
@@ -328,11 +344,15 @@ impl Allocation {
     /// Answers what is asked at 127.0.0.11, where its sockets are bound.
     pub(super) fn serve(&self) {
         let mut answering = self.answering();
-        if let Answering::Bound(sockets) = std::mem::take(&mut *answering) {
-            let directory = Arc::clone(&self.inner.directory);
-            let task = tokio::spawn(dns::serve(sockets, self.id.clone(), directory));
-            *answering = Answering::Served(task.abort_handle());
-        }
+        *answering = match std::mem::take(&mut *answering) {
+            Answering::Bound(sockets) => {
+                let directory = Arc::clone(&self.inner.directory);
+                let task = tokio::spawn(dns::serve(sockets, self.id.clone(), directory));
+                Answering::Served(task.abort_handle())
+            }
+            // A task that goes on is known on, too: its sockets would keep the namespace.
+            other => other,
+        };
     }
 
     /// Nobody answers at 127.0.0.11 any more.
@@ -388,50 +408,75 @@ impl Entry {
     /// A new place on this network.
     fn leg(&mut self, settings: &EndpointSettings, names: Vec<String>) -> Result<Leg> {
         let asked = endpoint::check(&self.network, settings)?;
+        if asked.mac.is_some() && self.network.driver == "ipvlan" {
+            let message = "ipvlan interfaces do not support custom mac address assignment";
+            return Err(Error::new(crate::Kind::System, message));
+        }
         let mut leg = Leg {
             network: Arc::clone(&self.network),
-            bridge: self.bridge.clone(),
+            plan: self.plan.clone(),
             endpoint_id: random_id(),
-            interface: asked.interface.unwrap_or_default(),
+            interface: asked.interface.clone().unwrap_or_default(),
             mac: [0; 6],
             address4: None,
             address6: None,
-            link_local: asked.link_local,
-            sysctls: asked.sysctls,
-            links: asked.links,
+            link_local: asked.link_local.clone(),
+            sysctls: asked.sysctls.clone(),
+            links: asked.links.clone(),
             priority: settings.gw_priority,
             names: if self.network.is_user_defined() { names } else { Vec::new() },
         };
-        if let Some(pool) = &mut self.pool4 {
-            let address = take(pool, asked.address4.map(IpAddr::V4))?;
-            if let IpAddr::V4(address) = address {
-                leg.address4 = Some((address, pool.subnet().prefix()));
-            }
+        let taken = self.take_addresses(&mut leg, &asked);
+        if let Err(error) = taken {
+            self.give_back(&leg);
+            return Err(error);
         }
-        if let Some(pool) = &mut self.pool6 {
-            match take(pool, asked.address6.map(IpAddr::V6)) {
-                Ok(IpAddr::V6(address)) => leg.address6 = Some((address, pool.subnet().prefix())),
-                Ok(IpAddr::V4(_)) => {}
-                Err(error) => {
-                    self.give_back(&leg);
-                    return Err(error);
-                }
-            }
-        }
-        if self.bridge.is_some() {
+        if self.plan.is_some() {
             leg.mac = asked.mac.unwrap_or_else(|| leg.own_mac());
         }
         Ok(leg)
     }
 
+    /// Takes an address of each family that the network has: the one that is asked for, or the next of the first subnet
+    /// with one to give.
+    fn take_addresses(&mut self, leg: &mut Leg, asked: &endpoint::Asked) -> Result<()> {
+        for is_ipv6 in [false, true] {
+            let wanted =
+                if is_ipv6 { asked.address6.map(IpAddr::V6) } else { asked.address4.map(IpAddr::V4) };
+            let mut full = None;
+            let mut pools = self.pools.iter_mut().filter(|pool| {
+                let subnet = pool.subnet();
+                subnet.base().is_ipv6() == is_ipv6 && wanted.is_none_or(|wanted| subnet.contains(wanted))
+            });
+            let found = pools.find_map(|pool| match take(pool, wanted) {
+                Ok(address) => Some((address, pool.subnet().prefix())),
+                Err(error) => {
+                    full = Some(error);
+                    None
+                }
+            });
+            match (found, full) {
+                (Some((IpAddr::V4(address), prefix)), _) => leg.address4 = Some((address, prefix)),
+                (Some((IpAddr::V6(address), prefix)), _) => leg.address6 = Some((address, prefix)),
+                (None, Some(error)) => return Err(error),
+                (None, None) => {}
+            }
+        }
+        Ok(())
+    }
+
     /// The addresses of a place are free again.
     pub(super) fn give_back(&mut self, leg: &Leg) {
-        if let (Some(pool), Some((address, _))) = (&mut self.pool4, leg.address4) {
-            pool.release(IpAddr::V4(address));
+        for address in leg.addresses() {
+            if let Some(pool) = self.pool_of(address) {
+                pool.release(address);
+            }
         }
-        if let (Some(pool), Some((address, _))) = (&mut self.pool6, leg.address6) {
-            pool.release(IpAddr::V6(address));
-        }
+    }
+
+    /// The pool that an address is of.
+    pub(super) fn pool_of(&mut self, address: IpAddr) -> Option<&mut hull_network::ipam::Pool> {
+        self.pools.iter_mut().find(|pool| pool.subnet().contains(address))
     }
 }
 
@@ -451,7 +496,7 @@ fn take(pool: &mut hull_network::ipam::Pool, asked: Option<IpAddr>) -> Result<Ip
 impl Network {
     /// Whether its containers resolve each other: it is one of the user's own.
     pub(crate) fn is_user_defined(&self) -> bool {
-        self.driver == "bridge" && self.name != "bridge"
+        matches!(self.driver.as_str(), "bridge" | "macvlan" | "ipvlan") && self.name != "bridge"
     }
 }
 
@@ -477,15 +522,31 @@ impl Leg {
     }
 
     fn gateway4(&self) -> Option<Ipv4Addr> {
-        let plan = self.bridge.as_ref().filter(|plan| !plan.bridge.internal)?;
-        let bridge = plan.bridge.gateway4.map(|(address, _)| address);
-        self.address4.and(plan.router4.or(bridge))
+        let plan = self.plan.as_ref().filter(|plan| !plan.internal && !plan.routes_by_device())?;
+        let (address, _) = self.address4?;
+        plan.router4.or_else(|| match plan.gateway_of(address.into()) {
+            Some(IpAddr::V4(gateway)) => Some(gateway),
+            _ => None,
+        })
     }
 
     fn gateway6(&self) -> Option<Ipv6Addr> {
-        let plan = self.bridge.as_ref().filter(|plan| !plan.bridge.internal)?;
-        let bridge = plan.bridge.gateway6.map(|(address, _)| address);
-        self.address6.and(plan.router6.or(bridge))
+        let plan = self.plan.as_ref().filter(|plan| !plan.internal && !plan.routes_by_device())?;
+        let (address, _) = self.address6?;
+        plan.router6.or_else(|| match plan.gateway_of(address.into()) {
+            Some(IpAddr::V6(gateway)) => Some(gateway),
+            _ => None,
+        })
+    }
+
+    /// Whether the default route of a family that it has an address of leads to its interface itself.
+    fn by_device(&self, has_address: bool) -> bool {
+        has_address && self.plan.as_ref().is_some_and(|plan| plan.routes_by_device())
+    }
+
+    /// Whether its interface is a device on a parent, without an end on the host.
+    pub(super) fn is_on_parent(&self) -> bool {
+        self.plan.as_ref().is_some_and(|plan| plan.bridge().is_none())
     }
 
     pub(super) fn addresses(&self) -> Vec<IpAddr> {
@@ -496,16 +557,16 @@ impl Leg {
 
     pub(super) fn target(&self) -> ports::Target<'_> {
         ports::Target {
-            bridge: self.bridge.as_ref().map_or("", |plan| &plan.bridge.name),
+            bridge: self.plan.as_ref().and_then(|plan| plan.bridge()).map_or("", |bridge| &bridge.name),
             address4: self.address4.map(|(address, _)| address),
             address6: self.address6.map(|(address, _)| address),
-            host_binding: self.bridge.as_ref().and_then(|plan| plan.host_binding),
+            host_binding: self.plan.as_ref().and_then(|plan| plan.host_binding),
             relayed: false,
         }
     }
 
     /// The MAC address that nobody chose: of the IPv4 address, or of the endpoint's id, which is random.
-    fn own_mac(&self) -> [u8; 6] {
+    pub(super) fn own_mac(&self) -> [u8; 6] {
         match self.address4 {
             Some((address, _)) => mac_of(address),
             None => {
@@ -530,7 +591,9 @@ impl Leg {
     }
 
     fn mac_text(&self) -> String {
-        if self.bridge.is_some() { endpoint::mac_text(self.mac) } else { String::new() }
+        // Those of ipvlan have their parent's.
+        let own = self.plan.is_some() && self.network.driver != "ipvlan";
+        if own { endpoint::mac_text(self.mac) } else { String::new() }
     }
 
     /// What was asked for with what it got, as inspect shows it.

@@ -22,7 +22,7 @@ pub struct Network {
     /// When it was made, RFC 3339.
     #[serde(rename = "Created")]
     pub created: String,
-    /// `bridge`, `host` or `null`.
+    /// `bridge`, `macvlan`, `ipvlan`, `host` or `null`.
     #[serde(rename = "Driver")]
     pub driver: String,
     /// It has IPv4 addresses.
@@ -65,7 +65,7 @@ pub struct Ipam {
     pub driver: String,
     /// Options of that driver: none are known, and what is given is kept and shown.
     pub options: Option<BTreeMap<String, String>>,
-    /// One subnet, or one of each family.
+    /// One subnet, or one of each family; of macvlan and ipvlan any number.
     pub config: Vec<IpamConfig>,
 }
 
@@ -79,7 +79,7 @@ pub struct IpamConfig {
     /// Where addresses come from that nobody asks for by name.
     #[serde(rename = "IPRange", skip_serializing_if = "String::is_empty")]
     pub ip_range: String,
-    /// The bridge's own address; empty: the first.
+    /// The bridge's own address, or whom containers without a bridge route by; where empty, the first.
     #[serde(rename = "Gateway", skip_serializing_if = "String::is_empty")]
     pub gateway: String,
     /// Addresses that are other things' on this network.
@@ -155,7 +155,12 @@ impl Network {
     /// What of the options has no effect, in a sentence; empty where all of them have one.
     pub fn warning(&self) -> String {
         let names: Vec<&str> = self.options.keys().map(String::as_str).collect();
-        let idle: Vec<&str> = names.into_iter().filter(|name| !name.starts_with(option::OWN)).collect();
+        let idle: Vec<&str> = match self.driver.as_str() {
+            "macvlan" | "ipvlan" => {
+                names.into_iter().filter(|name| !super::parent::knows(&self.driver, name)).collect()
+            }
+            _ => names.into_iter().filter(|name| !name.starts_with(option::OWN)).collect(),
+        };
         if idle.is_empty() {
             return String::new();
         }
@@ -184,13 +189,21 @@ impl NetworkCreate {
         }
         let configured = self.ipam.config.iter().any(|config| !config.subnet.is_empty());
         let enable_ipv4 = self.enable_ipv4.unwrap_or(true);
-        let config = subnets(self.ipam.config, (enable_ipv4, self.enable_ipv6), pools, networks, routes)?;
+        let driver =
+            if matches!(self.driver.as_str(), "" | "default") { "bridge".to_owned() } else { self.driver };
+        let has_parent = driver != "bridge";
+        let routing = Routing {
+            several: has_parent,
+            gateways: !has_parent || super::parent::has_gateways(&self.options, self.internal),
+        };
+        let families = (enable_ipv4, self.enable_ipv6);
+        let config = subnets(self.ipam.config, families, routing, pools, networks, routes)?;
         let ipam = Ipam { driver: "default".to_owned(), options: self.ipam.options, config };
         Ok(Network {
             name: self.name,
             id,
             created,
-            driver: "bridge".to_owned(),
+            driver,
             enable_ipv4,
             enable_ipv6: self.enable_ipv6,
             ipam,
@@ -229,6 +242,7 @@ impl NetworkCreate {
         self.check_configuration()?;
         match self.driver.as_str() {
             "" | "bridge" | "default" => {}
+            "macvlan" | "ipvlan" => super::parent::check(&self.driver, &self.options)?,
             driver @ ("host" | "null") => {
                 let message = format!("only one instance of \"{driver}\" network is allowed");
                 return Err(Error::new(Kind::Forbidden, message));
@@ -239,9 +253,6 @@ impl NetworkCreate {
                     "This node is not a swarm manager. Use \"docker swarm init\" or \"docker swarm join\" to connect this \
                      node to swarm and try again.",
                 ));
-            }
-            driver @ ("macvlan" | "ipvlan") => {
-                return Err(Error::unsupported(format_args!("the network driver \"{driver}\"")));
             }
             driver => {
                 return Err(Error::not_found(format!(
@@ -283,15 +294,69 @@ fn check_name(name: &str) -> Result<()> {
     Ok(())
 }
 
-/// Completes the subnets: one of each family that is there.
+/// How a driver's subnets are routed.
+#[derive(Clone, Copy)]
+struct Routing {
+    /// There may be several of a family.
+    several: bool,
+    /// Each has a gateway, also where nobody names one.
+    gateways: bool,
+}
+
+/// A subnet as it was asked for: with its configuration, and without a prefix where one is to be chosen.
+type Asked = (IpamConfig, Option<Subnet>);
+
+/// Completes the subnets: at least one of each family that is there.
 fn subnets(
     asked: Vec<IpamConfig>,
-    (enable_ipv4, enable_ipv6): (bool, bool),
+    families: (bool, bool),
+    routing: Routing,
     pools: &Pools,
     networks: &[Subnet],
     routes: &[Subnet],
 ) -> Result<Vec<IpamConfig>> {
-    let (mut four, mut six) = (None, None);
+    let (four, six) = by_family(asked, families, routing)?;
+    let (enable_ipv4, enable_ipv6) = families;
+    let mut used = networks.to_vec();
+    let mut complete = Vec::new();
+    for (enabled, asked, is_ipv6) in [(enable_ipv4, four, false), (enable_ipv6, six, true)] {
+        if !enabled {
+            continue;
+        }
+        let asked = if asked.is_empty() { vec![Asked::default()] } else { asked };
+        for (mut config, subnet) in asked {
+            let subnet = match subnet {
+                Some(subnet) if used.iter().any(|other| other.overlaps(&subnet)) => {
+                    let message = "invalid pool request: Pool overlaps with other one on this address space";
+                    return Err(Error::new(Kind::Forbidden, message));
+                }
+                Some(subnet) => subnet,
+                None => {
+                    let busy = [used.as_slice(), routes].concat();
+                    if is_ipv6 { pools.choose6(&busy)? } else { pools.choose4(&busy)? }
+                }
+            };
+            used.push(subnet);
+            config.subnet = subnet.to_string();
+            if config.gateway.is_empty() && routing.gateways {
+                config.gateway = first_address(subnet)?.to_string();
+            }
+            // `10.1.0.1/16` is as good as `10.1.0.1`.
+            config.gateway = config.gateway.split('/').next().unwrap_or_default().to_owned();
+            pool(&config)?;
+            complete.push(config);
+        }
+    }
+    Ok(complete)
+}
+
+/// What was asked for, IPv4 and IPv6 apart.
+fn by_family(
+    asked: Vec<IpamConfig>,
+    (enable_ipv4, enable_ipv6): (bool, bool),
+    routing: Routing,
+) -> Result<(Vec<Asked>, Vec<Asked>)> {
+    let (mut four, mut six) = (Vec::new(), Vec::new());
     for config in asked {
         let subnet = match config.subnet.as_str() {
             "" => None,
@@ -305,41 +370,13 @@ fn subnets(
                 config.subnet
             )));
         }
-        let place = if is_ipv6 { &mut six } else { &mut four };
-        if place.is_some() {
+        let place: &mut Vec<Asked> = if is_ipv6 { &mut six } else { &mut four };
+        if !place.is_empty() && !routing.several {
             return Err(Error::invalid("bridge driver does not support more than one subnet of a family"));
         }
-        *place = Some((config, subnet));
+        place.push((config, subnet));
     }
-    let mut used = networks.to_vec();
-    let mut complete = Vec::new();
-    for (enabled, asked, is_ipv6) in [(enable_ipv4, four, false), (enable_ipv6, six, true)] {
-        if !enabled {
-            continue;
-        }
-        let (mut config, subnet) = asked.unwrap_or_default();
-        let subnet = match subnet {
-            Some(subnet) if used.iter().any(|other| other.overlaps(&subnet)) => {
-                let message = "invalid pool request: Pool overlaps with other one on this address space";
-                return Err(Error::new(Kind::Forbidden, message));
-            }
-            Some(subnet) => subnet,
-            None => {
-                let busy = [used.as_slice(), routes].concat();
-                if is_ipv6 { pools.choose6(&busy)? } else { pools.choose4(&busy)? }
-            }
-        };
-        used.push(subnet);
-        config.subnet = subnet.to_string();
-        if config.gateway.is_empty() {
-            config.gateway = first_address(subnet)?.to_string();
-        }
-        // `10.1.0.1/16` is as good as `10.1.0.1`.
-        config.gateway = config.gateway.split('/').next().unwrap_or_default().to_owned();
-        pool(&config)?;
-        complete.push(config);
-    }
-    Ok(complete)
+    Ok((four, six))
 }
 
 fn subnet(text: &str) -> Result<Subnet> {
@@ -378,7 +415,9 @@ pub(super) fn pool(config: &IpamConfig) -> Result<Pool> {
         }
     };
     let mut pool = Pool::new(subnet, range)?;
-    let named = std::iter::once(("gateway", &config.gateway))
+    let gateway = Some(("gateway", &config.gateway)).filter(|(_, address)| !address.is_empty());
+    let named = gateway
+        .into_iter()
         .chain(config.auxiliary_addresses.iter().map(|(name, address)| (name.as_str(), address)));
     for (name, text) in named {
         let invalid = |why: &dyn std::fmt::Display| {
@@ -410,11 +449,12 @@ mod tests {
         assert_eq!(network.ipam.config[0].subnet, "172.18.0.0/16");
         assert_eq!(network.ipam.config[0].gateway, "172.18.0.1");
         assert!(!network.configured);
-        let plan = plan(&network).unwrap();
-        assert_eq!(plan.bridge.name, "br-aaaaaaaaaaaa");
-        assert_eq!(plan.bridge.gateway4, Some(("172.18.0.1".parse().unwrap(), 16)));
-        assert!(plan.bridge.masquerade && plan.bridge.inter_container);
-        assert_eq!(plan.pool4.unwrap().allocate().unwrap().to_string(), "172.18.0.2");
+        let mut plan = plan(&network).unwrap();
+        assert_eq!(plan.pools[0].allocate().unwrap().to_string(), "172.18.0.2");
+        let bridge = plan.bridge().unwrap();
+        assert_eq!(bridge.name, "br-aaaaaaaaaaaa");
+        assert_eq!(bridge.gateway4, Some(("172.18.0.1".parse().unwrap(), 16)));
+        assert!(bridge.masquerade && bridge.inter_container);
     }
 
     #[test]
@@ -430,10 +470,11 @@ mod tests {
         .unwrap();
         assert!(network.configured);
         let mut plan = plan(&network).unwrap();
-        assert_eq!((plan.bridge.name.as_str(), plan.bridge.mtu), ("mine", Some(1400)));
-        assert!(!plan.bridge.inter_container && !plan.bridge.masquerade);
-        assert_eq!(plan.pool4.as_mut().unwrap().allocate().unwrap().to_string(), "10.9.8.1");
-        assert_eq!(plan.bridge.gateway6, Some(("fd00:9::9".parse().unwrap(), 64)));
+        assert_eq!(plan.pools[0].allocate().unwrap().to_string(), "10.9.8.1");
+        let bridge = plan.bridge().unwrap();
+        assert_eq!((bridge.name.as_str(), bridge.mtu), ("mine", Some(1400)));
+        assert!(!bridge.inter_container && !bridge.masquerade);
+        assert_eq!(bridge.gateway6, Some(("fd00:9::9".parse().unwrap(), 64)));
     }
 
     #[test]
@@ -453,7 +494,6 @@ mod tests {
             assert_eq!(refused(serde_json::json!({ "Name": name })), Kind::Forbidden, "{name}");
         }
         assert_eq!(refused(with("Driver", "host".into())), Kind::Forbidden);
-        assert_eq!(refused(with("Driver", "macvlan".into())), Kind::NotImplemented);
         assert_eq!(refused(with("Driver", "weave".into())), Kind::NotFound);
         assert_eq!(refused(with("Driver", "overlay".into())), Kind::Unavailable);
         assert_eq!(refused(with("Scope", "swarm".into())), Kind::Forbidden);

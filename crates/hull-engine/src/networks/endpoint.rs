@@ -32,7 +32,7 @@ pub(super) fn check(network: &Network, settings: &EndpointSettings) -> Result<As
         let message = "cannot create endpoint on configuration-only network";
         return Err(Error::new(Kind::Forbidden, message));
     }
-    let user_defined = network.driver == "bridge" && network.name != "bridge";
+    let user_defined = network.is_user_defined();
     let mut links = Vec::new();
     for link in settings.links.iter().flatten() {
         let (target, alias) = crate::container::parse_link(link)?;

@@ -20,8 +20,10 @@ pub struct Wire {
     pub name: String,
     /// The veth's other end, on the host; empty of a container that does not run.
     pub host_end: String,
-    /// The bridge that the host's end is a port of.
+    /// The bridge that the host's end is a port of; empty where there is a parent.
     pub bridge: String,
+    /// The machine's interface that the container's is a device on; empty where there is a bridge.
+    pub parent: String,
     /// Empty of a container that does not run and did not ask for one.
     pub mac_address: String,
     /// With their prefix lengths: `172.17.0.2/16`.
@@ -58,7 +60,7 @@ impl Networks {
     /// There is no such network.
     pub(crate) fn wire(&self, name: &str, settings: &EndpointSettings) -> Result<Option<Wire>> {
         let state = self.inner.state();
-        let Some(plan) = &state.find(name)?.bridge else { return Ok(None) };
+        let Some(plan) = &state.find(name)?.plan else { return Ok(None) };
         let address =
             |address: &str, length: u8| (!address.is_empty()).then(|| format!("{address}/{length}"));
         let addresses = [
@@ -69,8 +71,12 @@ impl Networks {
         Ok(Some(Wire {
             network: name.to_owned(),
             name: String::new(),
-            host_end: super::allocate::host_name(&settings.endpoint_id),
-            bridge: plan.bridge.name.clone(),
+            host_end: plan
+                .bridge()
+                .map(|_| super::allocate::host_name(&settings.endpoint_id))
+                .unwrap_or_default(),
+            bridge: plan.bridge().map(|bridge| bridge.name.clone()).unwrap_or_default(),
+            parent: super::parent::of(&plan.wiring).map(|of| of.name().to_owned()).unwrap_or_default(),
             mac_address: settings.mac_address.clone(),
             addresses: addresses.into_iter().flatten().collect(),
             gateways: gateways.into_iter().filter(|gateway| !gateway.is_empty()).cloned().collect(),
@@ -90,10 +96,18 @@ impl Networks {
         let namespace =
             File::open(&path).map_err(|error| Error::system(format_args!("open {path}"), error))?;
         let interfaces = netns::interfaces(namespace.as_fd())?;
+        let addresses = netns::addresses(namespace.as_fd())?;
         for wire in &mut wires {
-            // A veth's end knows the other's number.
-            let host_end = self.inner.fabric.host_index(&wire.host_end).ok();
-            let inside = interfaces.iter().find(|interface| Some(interface.peer) == host_end);
+            // A veth's end knows the other's number; a device on a parent is known by its address.
+            let index = if wire.parent.is_empty() {
+                let host_end = self.inner.fabric.host_index(&wire.host_end).ok();
+                let inside = interfaces.iter().find(|interface| Some(interface.peer) == host_end);
+                inside.map(|interface| interface.index)
+            } else {
+                let own = wire.addresses.iter().filter_map(|text| text.split('/').next()?.parse().ok());
+                super::live::index_by_address(&addresses, &own.collect::<Vec<_>>())
+            };
+            let inside = interfaces.iter().find(|interface| Some(interface.index) == index);
             wire.name = inside.map(|interface| interface.name.clone()).unwrap_or_default();
         }
         Ok(wires)

@@ -124,8 +124,8 @@ impl Networks {
             return self.inner.host_gateways.clone();
         }
         let state = self.inner.state();
-        let plan = state.find("bridge").ok().and_then(|entry| entry.bridge.clone());
-        let gateway = plan.and_then(|plan| plan.bridge.gateway4);
+        let plan = state.find("bridge").ok().and_then(|entry| entry.plan.clone());
+        let gateway = plan.and_then(|plan| plan.bridge()?.gateway4);
         gateway.map(|(address, _)| IpAddr::V4(address)).into_iter().collect()
     }
 }

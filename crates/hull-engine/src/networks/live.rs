@@ -7,7 +7,7 @@ use std::os::fd::AsFd;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-use hull_network::{Published, dns, netns};
+use hull_network::{Endpoint, Published, dns, netns};
 
 use super::allocate::{Allocation, Answering, Leg, all_names};
 use super::{Networks, endpoint, ports};
@@ -100,7 +100,8 @@ impl Networks {
         allocation: &mut Allocation,
     ) -> Result<EndpointSettings> {
         let network = self.resolve(network)?;
-        if network.driver != "bridge" || allocation.legs.iter().any(|leg| leg.network.driver == "host") {
+        let joins_none = matches!(network.driver.as_str(), "host" | "null");
+        if joins_none || allocation.legs.iter().any(|leg| leg.network.driver == "host") {
             return Err(Error::new(
                 Kind::InvalidParameter,
                 "container cannot be disconnected from host network or connected to host network",
@@ -150,7 +151,7 @@ impl Networks {
                 format!("container {} is not connected to network {}", live.id, network.name),
             ));
         };
-        let interface = leg.bridge.is_some().then(|| leg.interface.clone());
+        let interface = leg.plan.is_some().then(|| leg.interface.clone());
         let namespace = namespace(live.pid)?;
         let before = allocation.routes();
         if let Some(interface) = interface {
@@ -173,9 +174,9 @@ impl Allocation {
             let mut state = self.inner.state();
             let entry = state.find_mut(network)?;
             let asked = endpoint::check(&entry.network, settings).unwrap_or_default();
-            let leg = Leg {
+            let mut leg = Leg {
                 network: Arc::clone(&entry.network),
-                bridge: entry.bridge.clone(),
+                plan: entry.plan.clone(),
                 endpoint_id: settings.endpoint_id.clone(),
                 interface: asked.interface.unwrap_or_default(),
                 mac: endpoint::mac(&settings.mac_address).unwrap_or_default(),
@@ -188,11 +189,11 @@ impl Allocation {
                 priority: settings.gw_priority,
                 names: settings.dns_names.clone().unwrap_or_default(),
             };
-            for (pool, address) in [
-                (&mut entry.pool4, leg.address4.map(|(address, _)| IpAddr::V4(address))),
-                (&mut entry.pool6, leg.address6.map(|(address, _)| IpAddr::V6(address))),
-            ] {
-                if let (Some(pool), Some(address)) = (pool, address)
+            if settings.mac_address.is_empty() {
+                leg.mac = leg.own_mac();
+            }
+            for address in leg.addresses() {
+                if let Some(pool) = entry.pool_of(address)
                     && let Err(error) = pool.take(address)
                 {
                     tracing::warn!(container = self.id, %address, %error, "a running container's address is not its own");
@@ -209,13 +210,23 @@ impl Allocation {
     /// Finds what its interfaces are called: their order is that in which it joined, which is not known any more. The
     /// host end's name is that of the endpoint, and the other end knows its index.
     fn find_interfaces(&mut self, pid: i32) -> Result<()> {
-        if self.legs.iter().all(|leg| leg.bridge.is_none()) {
+        if self.legs.iter().all(|leg| leg.plan.is_none()) {
             return Ok(());
         }
-        let interfaces = netns::interfaces(namespace(pid)?.as_fd())?;
-        for leg in self.legs.iter_mut().filter(|leg| leg.bridge.is_some()) {
-            let host_end = self.inner.fabric.host_index(&leg.host_name()).ok();
-            match interfaces.iter().find(|interface| Some(interface.peer) == host_end) {
+        let namespace = namespace(pid)?;
+        let interfaces = netns::interfaces(namespace.as_fd())?;
+        let addresses = netns::addresses(namespace.as_fd())?;
+        for leg in self.legs.iter_mut().filter(|leg| leg.plan.is_some()) {
+            // One on a parent has no host end: it is known by what it was given.
+            let index = match leg.is_on_parent() {
+                true => index_by_address(&addresses, &leg.addresses()),
+                false => {
+                    let host_end = self.inner.fabric.host_index(&leg.host_name()).ok();
+                    let mut known = interfaces.iter().filter(|interface| Some(interface.peer) == host_end);
+                    known.next().map(|interface| interface.index)
+                }
+            };
+            match interfaces.iter().find(|interface| Some(interface.index) == index) {
                 Some(interface) => leg.interface.clone_from(&interface.name),
                 None => {
                     tracing::warn!(container = self.id, network = leg.network.name, "its interface is gone")
@@ -226,19 +237,19 @@ impl Allocation {
     }
 
     /// Its interfaces, and the default routes that lead through them.
-    fn routes(&self) -> BTreeMap<String, (Option<Ipv4Addr>, Option<Ipv6Addr>)> {
+    fn routes(&self) -> BTreeMap<String, Routes> {
         let endpoints = self.legs.iter().filter_map(|leg| self.endpoint(leg));
-        endpoints.map(|endpoint| (endpoint.container_name, (endpoint.gateway4, endpoint.gateway6))).collect()
+        let routes = |endpoint: Endpoint| Routes {
+            gateways: (endpoint.gateway4, endpoint.gateway6),
+            by_device: (endpoint.device_route4, endpoint.device_route6),
+        };
+        endpoints.map(|endpoint| (endpoint.container_name.clone(), routes(endpoint))).collect()
     }
 
     /// Brings the kernel from these interfaces and routes to those of now: an interface that gets or loses a default
     /// route is made anew, with the address that it had; those that left were detached before. Ports are published of
     /// the address that has the default route now.
-    fn rewire(
-        &mut self,
-        namespace: &File,
-        before: &BTreeMap<String, (Option<Ipv4Addr>, Option<Ipv6Addr>)>,
-    ) -> Result<()> {
+    fn rewire(&mut self, namespace: &File, before: &BTreeMap<String, Routes>) -> Result<()> {
         let fabric = &self.inner.fabric;
         let now = self.routes();
         for (interface, _) in
@@ -274,6 +285,18 @@ impl Allocation {
         *self.answering() = Answering::Bound(dns::listen(namespace(pid)?.as_fd())?);
         Ok(())
     }
+}
+
+/// The default routes that lead through an interface.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Routes {
+    gateways: (Option<Ipv4Addr>, Option<Ipv6Addr>),
+    by_device: (bool, bool),
+}
+
+/// The interface that has one of these addresses.
+pub(super) fn index_by_address(all: &[(u32, IpAddr, u8)], own: &[IpAddr]) -> Option<u32> {
+    all.iter().find(|(_, address, _)| own.contains(address)).map(|(index, ..)| *index)
 }
 
 /// A running container's network namespace.

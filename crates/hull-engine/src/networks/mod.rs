@@ -10,6 +10,7 @@
 //! | `default` | the default network, as the daemon's flags have it |
 //! | `endpoint` | what a container asks of its place on one; pure |
 //! | `ports` | published ports |
+//! | `parent` | networks without a bridge: macvlan and ipvlan |
 //! | `names` | who resolves whom |
 //! | `files` | /etc/hosts and /etc/resolv.conf |
 //! | `allocate` | a container's places, from the decision to their end |
@@ -26,6 +27,7 @@ mod explain;
 mod files;
 mod live;
 mod names;
+mod parent;
 mod place;
 mod plan;
 mod ports;
@@ -104,10 +106,10 @@ struct State {
 /// A network and who is on it.
 struct Entry {
     network: Arc<Network>,
-    /// None: `host` and `none` have no bridge and no addresses.
-    bridge: Option<Arc<plan::Plan>>,
-    pool4: Option<Pool>,
-    pool6: Option<Pool>,
+    /// None: `host` and `none` have no interfaces and no addresses.
+    plan: Option<Arc<plan::Plan>>,
+    /// The addresses of its subnets.
+    pools: Vec<Pool>,
     /// By the container's id.
     attached: BTreeMap<String, Attachment>,
 }
@@ -158,7 +160,7 @@ impl Networks {
             inner.state().insert(Arc::new(network))?;
         }
         inner.ensure_predefined(config)?;
-        inner.ensure_bridges()?;
+        inner.ensure_wirings()?;
         Ok(Networks { inner })
     }
 
@@ -226,7 +228,7 @@ impl Networks {
             }
             let network =
                 Arc::new(create.complete(random_id(), created, &self.inner.pools, &used, &routes)?);
-            state.check_bridge_name(&network)?;
+            state.check_wiring(&network)?;
             // In memory first, which keeps the name and the subnet; the row comes last.
             state.insert(Arc::clone(&network))?;
             network
@@ -275,8 +277,7 @@ impl Networks {
         // The row first: a bridge without a row is removed when the daemon starts.
         self.inner.database.delete(Table::Networks, &network.id)?;
         if !network.config_only {
-            let plan = plan::plan(&network)?;
-            self.inner.fabric.remove_bridge(&plan.bridge.name)?;
+            self.inner.unmake(&plan::plan(&network)?.wiring)?;
         }
         self.inner.publish("destroy", &network);
         Ok(())
@@ -374,17 +375,35 @@ impl Inner {
         self.database.put(Table::Networks, &network.id, &network)
     }
 
-    /// Makes the kernel have the bridges of all networks, and no others of this instance.
-    fn ensure_bridges(&self) -> Result<()> {
+    /// Makes the kernel have the bridges and parents of all networks, and no others of this instance.
+    fn ensure_wirings(&self) -> Result<()> {
         let plans: Vec<Arc<plan::Plan>> =
-            self.state().by_id.values().filter_map(|entry| entry.bridge.clone()).collect();
-        for name in self.fabric.bridges()? {
-            if !plans.iter().any(|plan| plan.bridge.name == name) {
-                tracing::info!(bridge = name, "a bridge of no network is removed");
-                self.fabric.remove_bridge(&name)?;
+            self.state().by_id.values().filter_map(|entry| entry.plan.clone()).collect();
+        let is_bridge =
+            |name: &str| plans.iter().any(|plan| plan.bridge().is_some_and(|bridge| bridge.name == name));
+        for name in self.fabric.bridges()?.into_iter().filter(|name| !is_bridge(name)) {
+            tracing::info!(bridge = name, "a bridge of no network is removed");
+            self.fabric.remove_bridge(&name)?;
+        }
+        let is_parent = |name: &str| {
+            plans.iter().any(|plan| parent::of(&plan.wiring).is_some_and(|of| of.name() == name))
+        };
+        for name in self.fabric.parents()?.into_iter().filter(|name| !is_parent(name)) {
+            tracing::info!(parent = name, "an interface that was a parent of no network's is removed");
+            self.fabric.remove_parent(&name)?;
+        }
+        for plan in &plans {
+            match &plan.wiring {
+                plan::Wiring::Bridge(bridge) => self.fabric.ensure_bridge(bridge)?,
+                // The machine's interface may come later; whoever starts a container before that is told.
+                plan::Wiring::Parent(parent, _) => {
+                    if let Err(error) = self.fabric.ensure_parent(parent) {
+                        tracing::warn!(parent = parent.name(), %error, "a network's parent is not there");
+                    }
+                }
             }
         }
-        plans.iter().try_for_each(|plan| Ok(self.fabric.ensure_bridge(&plan.bridge)?))
+        Ok(())
     }
 
     /// The kernel's part of a new network, then its row.
@@ -392,13 +411,36 @@ impl Inner {
         if network.config_only {
             return self.database.put(Table::Networks, &network.id, network);
         }
-        let plan = plan::plan(network)?;
-        self.fabric.ensure_bridge(&plan.bridge)?;
+        let wiring = plan::plan(network)?.wiring;
+        match &wiring {
+            plan::Wiring::Bridge(bridge) => self.fabric.ensure_bridge(bridge)?,
+            plan::Wiring::Parent(parent, _) => self.fabric.ensure_parent(parent)?,
+        }
         self.database.put(Table::Networks, &network.id, network).inspect_err(|_| {
-            if let Err(error) = self.fabric.remove_bridge(&plan.bridge.name) {
-                tracing::error!(bridge = plan.bridge.name, %error, "a bridge that no row names stays behind");
+            if let Err(error) = self.unmake(&wiring) {
+                tracing::error!(network = network.name, %error, "an interface that no row names stays behind");
             }
         })
+    }
+
+    /// Takes back what [`Inner::build`] made: a bridge, or a parent that no other network is on.
+    fn unmake(&self, wiring: &plan::Wiring) -> Result<()> {
+        match wiring {
+            plan::Wiring::Bridge(bridge) => self.fabric.remove_bridge(&bridge.name)?,
+            plan::Wiring::Parent(parent, _) => {
+                let on_it = |entry: &Entry| {
+                    let plan = entry.plan.as_ref();
+                    plan.and_then(|plan| parent::of(&plan.wiring))
+                        .is_some_and(|of| of.name() == parent.name())
+                };
+                // Under the lock, so that nobody comes to it meanwhile.
+                let state = self.state();
+                if !state.by_id.values().any(on_it) {
+                    self.fabric.remove_parent(parent.name())?;
+                }
+            }
+        }
+        Ok(())
     }
 
     /// Tells of a network itself; who comes and goes is told by the containers.
@@ -424,18 +466,17 @@ impl Inner {
 
 impl State {
     fn insert(&mut self, network: Arc<Network>) -> Result<()> {
-        let (mut pool4, mut pool6) = (None, None);
-        let bridge = match network.driver.as_str() {
-            "bridge" => {
+        let mut pools = Vec::new();
+        let plan = match network.driver.as_str() {
+            "host" | "null" => None,
+            _ => {
                 let mut plan = plan::plan(&network)?;
-                (pool4, pool6) = (plan.pool4.take(), plan.pool6.take());
+                pools = std::mem::take(&mut plan.pools);
                 Some(Arc::new(plan))
             }
-            _ => None,
         };
         self.by_name.insert(network.name.clone(), network.id.clone());
-        self.by_id
-            .insert(network.id.clone(), Entry { network, bridge, pool4, pool6, attached: BTreeMap::new() });
+        self.by_id.insert(network.id.clone(), Entry { network, plan, pools, attached: BTreeMap::new() });
         Ok(())
     }
 
@@ -469,26 +510,30 @@ impl State {
     }
 
     fn subnets(&self) -> Vec<Subnet> {
-        let bridges = self.by_id.values().filter_map(|entry| entry.bridge.as_deref());
-        bridges.flat_map(|plan| plan.bridge.subnets.iter().copied()).collect()
+        let plans = self.by_id.values().filter_map(|entry| entry.plan.as_deref());
+        plans.flat_map(|plan| plan.subnets.iter().map(|(subnet, _)| *subnet)).collect()
     }
 
-    fn check_bridge_name(&self, network: &Network) -> Result<()> {
+    /// Whether a new network's bridge or parent is free for it.
+    fn check_wiring(&self, network: &Network) -> Result<()> {
         if network.config_only {
             return Ok(());
         }
-        let name = plan::plan(network)?.bridge.name;
-        let has = |entry: &&Entry| entry.bridge.as_deref().is_some_and(|plan| plan.bridge.name == name);
-        match self.by_id.values().find(has) {
-            None => Ok(()),
-            Some(other) => Err(Error::new(
-                Kind::Forbidden,
-                format!(
-                    "the bridge {name} is the network {}'s; choose another bridge name",
-                    other.network.name
-                ),
-            )),
+        let wiring = plan::plan(network)?.wiring;
+        let others = self.by_id.values().filter_map(|entry| Some((&*entry.network, entry.plan.as_deref()?)));
+        for (other, plan) in others {
+            match (&wiring, &plan.wiring) {
+                (plan::Wiring::Bridge(own), plan::Wiring::Bridge(its)) if own.name == its.name => {
+                    let message = format!(
+                        "the bridge {} is the network {}'s; choose another bridge name",
+                        own.name, other.name
+                    );
+                    return Err(Error::new(Kind::Forbidden, message));
+                }
+                _ => parent::check_shared(&wiring, &plan.wiring, &other.id)?,
+            }
         }
+        Ok(())
     }
 }
 
@@ -522,7 +567,7 @@ impl Entry {
             let used = pool.taken().saturating_add(if subnet.base().is_ipv6() { 1 } else { 2 });
             (subnet.to_string(), json!({ "IPsInUse": used, "DynamicIPsAvailable": all.saturating_sub(used) }))
         };
-        let subnets: Map<String, Value> = self.pool4.iter().chain(&self.pool6).map(status).collect();
+        let subnets: Map<String, Value> = self.pools.iter().map(status).collect();
         value["Status"] = json!({ "IPAM": { "Subnets": subnets } });
         value
     }

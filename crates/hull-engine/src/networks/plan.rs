@@ -2,8 +2,8 @@
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
-use hull_network::Bridge;
 use hull_network::ipam::Pool;
+use hull_network::{Bridge, Device, IpvlanMode, Parent, Subnet};
 
 use super::create::{Network, ROUTER4, ROUTER6, pool};
 use crate::{Error, Result};
@@ -29,15 +29,51 @@ pub(super) mod option {
 /// What the kernel is to make of a network, and the addresses that it gives.
 #[derive(Debug)]
 pub(super) struct Plan {
-    pub(super) bridge: Bridge,
+    pub(super) wiring: Wiring,
+    /// Nothing leaves it and nothing comes in.
+    pub(super) internal: bool,
+    pub(super) mtu: Option<u32>,
     pub(super) host_binding: Option<Ipv4Addr>,
-    /// The routers that containers use; without one, the bridge.
+    /// The routers that containers use; without one, the gateways.
     pub(super) router4: Option<Ipv4Addr>,
     pub(super) router6: Option<Ipv6Addr>,
     /// `eth`, as in `eth0`.
     pub(super) interface_prefix: String,
-    pub(super) pool4: Option<Pool>,
-    pub(super) pool6: Option<Pool>,
+    /// The subnets, each with its gateway; none: nobody routes for it.
+    pub(super) subnets: Vec<(Subnet, Option<IpAddr>)>,
+    /// The addresses of each of them, taken out when the network is entered.
+    pub(super) pools: Vec<Pool>,
+}
+
+/// How containers' interfaces come to a network.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Wiring {
+    /// Each is a port of a bridge.
+    Bridge(Bridge),
+    /// Each is a device of its own on a parent.
+    Parent(Parent, Device),
+}
+
+impl Plan {
+    /// The network's bridge, if it has one.
+    pub(super) fn bridge(&self) -> Option<&Bridge> {
+        match &self.wiring {
+            Wiring::Bridge(bridge) => Some(bridge),
+            Wiring::Parent(..) => None,
+        }
+    }
+
+    /// The default route leads to the interface itself: the machine routes what ipvlan hands it.
+    pub(super) fn routes_by_device(&self) -> bool {
+        matches!(self.wiring, Wiring::Parent(_, Device::Ipvlan(IpvlanMode::L3 | IpvlanMode::L3s, _)))
+            && !self.internal
+    }
+
+    /// The gateway of the subnet that an address is in.
+    pub(super) fn gateway_of(&self, address: IpAddr) -> Option<IpAddr> {
+        let subnet = self.subnets.iter().find(|(subnet, _)| subnet.contains(address));
+        subnet.and_then(|(_, gateway)| *gateway)
+    }
 }
 
 /// What the kernel is to make of a network.
@@ -45,6 +81,56 @@ pub(super) struct Plan {
 /// # Errors
 /// An option that is not known, or not as it should be.
 pub(super) fn plan(network: &Network) -> Result<Plan> {
+    let mut plan = match network.driver.as_str() {
+        "bridge" => by_bridge(network)?,
+        _ => super::parent::by_parent(network)?,
+    };
+    for config in &network.ipam.config {
+        let pool = pool(config)?;
+        for (name, address) in &config.auxiliary_addresses {
+            match (name.as_str(), address.parse()) {
+                (ROUTER4, Ok(IpAddr::V4(address))) => plan.router4 = Some(address),
+                (ROUTER6, Ok(IpAddr::V6(address))) => plan.router6 = Some(address),
+                _ => {}
+            }
+        }
+        let subnet = pool.subnet();
+        let gateway = match config.gateway.as_str() {
+            "" => None,
+            text => Some(text.parse().map_err(|_| Error::invalid(format!("invalid gateway {text:?}")))?),
+        };
+        if let Wiring::Bridge(bridge) = &mut plan.wiring {
+            bridge.subnets.push(subnet);
+            match gateway {
+                Some(IpAddr::V4(gateway)) => bridge.gateway4 = Some((gateway, subnet.prefix())),
+                Some(IpAddr::V6(gateway)) => bridge.gateway6 = Some((gateway, subnet.prefix())),
+                None => {}
+            }
+        }
+        plan.subnets.push((subnet, gateway));
+        plan.pools.push(pool);
+    }
+    Ok(plan)
+}
+
+impl Plan {
+    /// One without subnets yet.
+    pub(super) fn new(wiring: Wiring, internal: bool) -> Plan {
+        Plan {
+            wiring,
+            internal,
+            mtu: None,
+            host_binding: None,
+            router4: None,
+            router6: None,
+            interface_prefix: "eth".to_owned(),
+            subnets: Vec::new(),
+            pools: Vec::new(),
+        }
+    }
+}
+
+fn by_bridge(network: &Network) -> Result<Plan> {
     let mut bridge = Bridge {
         name: format!("br-{}", &network.id[..12]),
         internal: network.internal,
@@ -58,10 +144,8 @@ pub(super) fn plan(network: &Network) -> Result<Plan> {
         let invalid = || invalid_option(name, value);
         match name.as_str() {
             option::NAME if interface_name(value) => bridge.name.clone_from(value),
-            option::PREFIX if interface_name(value) && value.len() <= 12 => {
-                interface_prefix.clone_from(value)
-            }
-            option::NAME | option::PREFIX => return Err(invalid()),
+            option::PREFIX => interface_prefix = prefix(name, value)?,
+            option::NAME => return Err(invalid()),
             option::MASQUERADE => {
                 bridge.masquerade = boolean(value).ok_or_else(invalid)? && !network.internal
             }
@@ -70,13 +154,7 @@ pub(super) fn plan(network: &Network) -> Result<Plan> {
                 let address: Ipv4Addr = value.parse().map_err(|_| invalid())?;
                 host_binding = Some(address).filter(|address| !address.is_unspecified());
             }
-            option::MTU => {
-                let mtu: u32 = value.parse().map_err(|_| invalid())?;
-                bridge.mtu = Some(mtu).filter(|mtu| *mtu != 0);
-                if bridge.mtu.is_some_and(|mtu| !(68..=65535).contains(&mtu)) {
-                    return Err(invalid());
-                }
-            }
+            option::MTU => bridge.mtu = mtu(name, value)?,
             option::INHIBIT4 => bridge.without_address4 |= boolean(value).ok_or_else(invalid)?,
             option::MODE4 => {
                 let mode = GatewayMode::of(name, value, network.internal)?;
@@ -99,30 +177,27 @@ pub(super) fn plan(network: &Network) -> Result<Plan> {
             _ => {}
         }
     }
-    let (mut pool4, mut pool6) = (None, None);
-    let (mut router4, mut router6) = (None, None);
-    for config in &network.ipam.config {
-        let pool = pool(config)?;
-        for (name, address) in &config.auxiliary_addresses {
-            match (name.as_str(), address.parse()) {
-                (ROUTER4, Ok(IpAddr::V4(address))) => router4 = Some(address),
-                (ROUTER6, Ok(IpAddr::V6(address))) => router6 = Some(address),
-                _ => {}
-            }
-        }
-        let subnet = pool.subnet();
-        bridge.subnets.push(subnet);
-        match config.gateway.parse() {
-            Ok(IpAddr::V4(gateway)) => {
-                (bridge.gateway4, pool4) = (Some((gateway, subnet.prefix())), Some(pool))
-            }
-            Ok(IpAddr::V6(gateway)) => {
-                (bridge.gateway6, pool6) = (Some((gateway, subnet.prefix())), Some(pool))
-            }
-            Err(_) => return Err(Error::invalid(format!("invalid gateway {:?}", config.gateway))),
-        }
+    let mtu = bridge.mtu;
+    let plan = Plan::new(Wiring::Bridge(bridge), network.internal);
+    Ok(Plan { mtu, host_binding, interface_prefix, ..plan })
+}
+
+/// How containers' interfaces begin, with room for their number behind it.
+pub(super) fn prefix(name: &str, value: &str) -> Result<String> {
+    if interface_name(value) && value.len() <= 12 {
+        Ok(value.to_owned())
+    } else {
+        Err(invalid_option(name, value))
     }
-    Ok(Plan { bridge, host_binding, router4, router6, interface_prefix, pool4, pool6 })
+}
+
+/// An MTU; 0 is the kernel's own.
+pub(super) fn mtu(name: &str, value: &str) -> Result<Option<u32>> {
+    match value.parse() {
+        Ok(0) => Ok(None),
+        Ok(mtu @ 68..=65535) => Ok(Some(mtu)),
+        _ => Err(invalid_option(name, value)),
+    }
 }
 
 pub(super) fn invalid_option(name: &str, value: &str) -> Error {
@@ -203,7 +278,7 @@ mod tests {
         let planned = |internal: bool, options: &[(&str, &str)]| {
             let options: BTreeMap<&str, &str> = options.iter().copied().collect();
             let body = serde_json::json!({"Name": "n", "Internal": internal, "Options": options});
-            complete(body, &[]).and_then(|network| plan(&network)).map(|plan| plan.bridge)
+            complete(body, &[]).and_then(|network| plan(&network)).map(|plan| plan.bridge().unwrap().clone())
         };
         const MODE: &str = "com.docker.network.bridge.gateway_mode_ipv4";
         let nat = planned(false, &[(MODE, "nat")]).unwrap();

@@ -40,7 +40,7 @@ impl Engine {
             "DriverStatus": self.driver_status(),
             "Plugins": {
                 "Volume": ["local"],
-                "Network": ["bridge", "host", "null"],
+                "Network": ["bridge", "host", "ipvlan", "macvlan", "null"],
                 "Authorization": null,
                 "Log": ["json-file", "local", "none"],
             },

@@ -28,6 +28,10 @@ const IFLA_INFO_DATA: u16 = 2;
 const IFLA_INFO_SLAVE_KIND: u16 = 4;
 const IFLA_INFO_SLAVE_DATA: u16 = 5;
 const VETH_INFO_PEER: u16 = 1;
+const IFLA_VLAN_ID: u16 = 1;
+const IFLA_MACVLAN_MODE: u16 = 1;
+const IFLA_IPVLAN_MODE: u16 = 1;
+const IFLA_IPVLAN_FLAGS: u16 = 2;
 const IFLA_BR_FORWARD_DELAY: u16 = 1;
 const IFLA_BR_STP_STATE: u16 = 5;
 const IFLA_BR_MCAST_SNOOPING: u16 = 23;
@@ -47,6 +51,7 @@ const RTA_TABLE: u16 = 15;
 const RT_TABLE_MAIN: u8 = 254;
 const RTPROT_BOOT: u8 = 3;
 const RT_SCOPE_UNIVERSE: u8 = 0;
+const RT_SCOPE_LINK: u8 = 253;
 const RT_SCOPE_HOST: u8 = 254;
 const RTN_UNICAST: u8 = 1;
 const UP: u32 = libc::IFF_UP as u32;
@@ -145,6 +150,85 @@ pub(crate) fn settle(batch: &mut Batch, name: &str) {
 pub(crate) fn up_port(batch: &mut Batch, name: &str) {
     batch.message(format!("bringing {name} up"), libc::RTM_NEWLINK, 0, &link(0, UP, UP), |attributes| {
         attributes.text(IFLA_IFNAME, name);
+    });
+}
+
+/// A device of `kind` on a parent, made directly in `namespace`; it is down.
+pub(crate) struct OnParent<'a> {
+    pub(crate) parent: &'a str,
+    pub(crate) parent_index: u32,
+    pub(crate) name: &'a str,
+    pub(crate) mac: Option<[u8; 6]>,
+    pub(crate) mtu: Option<u32>,
+    pub(crate) namespace: BorrowedFd<'a>,
+    pub(crate) device: Device,
+}
+
+/// See [`crate::Device`]; the numbers are the kernel's (linux/if_link.h).
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum Device {
+    Macvlan { mode: u32 },
+    Ipvlan { mode: u16, flags: u16 },
+}
+
+pub(crate) fn add_on_parent(batch: &mut Batch, made: &OnParent<'_>) {
+    let kind = match made.device {
+        Device::Macvlan { .. } => "macvlan",
+        Device::Ipvlan { .. } => "ipvlan",
+    };
+    let what = format!("making a {kind} interface on {}", made.parent);
+    batch.message(what, libc::RTM_NEWLINK, NLM_F_CREATE | NLM_F_EXCL, &link(0, 0, 0), |attributes| {
+        attributes.text(IFLA_IFNAME, made.name).u32(IFLA_LINK, made.parent_index);
+        attributes.u32(IFLA_NET_NS_FD, made.namespace.as_raw_fd() as u32);
+        if let Some(mac) = made.mac {
+            attributes.bytes(IFLA_ADDRESS, &mac);
+        }
+        if let Some(mtu) = made.mtu {
+            attributes.u32(IFLA_MTU, mtu);
+        }
+        attributes.nest(IFLA_LINKINFO, |info| {
+            info.text(IFLA_INFO_KIND, kind).nest(IFLA_INFO_DATA, |data| match made.device {
+                Device::Macvlan { mode } => {
+                    data.u32(IFLA_MACVLAN_MODE, mode);
+                }
+                Device::Ipvlan { mode, flags } => {
+                    data.bytes(IFLA_IPVLAN_MODE, &mode.to_ne_bytes());
+                    data.bytes(IFLA_IPVLAN_FLAGS, &flags.to_ne_bytes());
+                }
+            });
+        });
+    });
+}
+
+/// The hardware address of an existing link, also where the kernel has chosen another when it was made.
+pub(crate) fn set_mac(batch: &mut Batch, index: u32, name: &str, mac: [u8; 6]) {
+    let what = format!("giving {name} its hardware address");
+    batch.message(what, libc::RTM_NEWLINK, 0, &link(index, 0, 0), |attributes| {
+        attributes.bytes(IFLA_ADDRESS, &mac);
+    });
+}
+
+/// An interface of a kind that needs nothing else: `dummy`, `ifb`. It is up.
+pub(crate) fn add_alone(batch: &mut Batch, name: &str, kind: &str) {
+    let what = format!("making the {kind} interface {name}");
+    batch.message(what, libc::RTM_NEWLINK, NLM_F_CREATE | NLM_F_EXCL, &link(0, UP, UP), |attributes| {
+        attributes.text(IFLA_IFNAME, name);
+        attributes.nest(IFLA_LINKINFO, |info| {
+            info.text(IFLA_INFO_KIND, kind);
+        });
+    });
+}
+
+/// A VLAN's interface on another. It is up.
+pub(crate) fn add_vlan(batch: &mut Batch, name: &str, parent_index: u32, id: u16) {
+    let what = format!("making the VLAN interface {name}");
+    batch.message(what, libc::RTM_NEWLINK, NLM_F_CREATE | NLM_F_EXCL, &link(0, UP, UP), |attributes| {
+        attributes.text(IFLA_IFNAME, name).u32(IFLA_LINK, parent_index);
+        attributes.nest(IFLA_LINKINFO, |info| {
+            info.text(IFLA_INFO_KIND, "vlan").nest(IFLA_INFO_DATA, |data| {
+                data.bytes(IFLA_VLAN_ID, &id.to_ne_bytes());
+            });
+        });
     });
 }
 
@@ -249,6 +333,17 @@ pub(crate) fn add_default_route(batch: &mut Batch, index: u32, gateway: IpAddr) 
     });
 }
 
+/// The default route of a family that leads to the interface itself: whoever is meant is beyond it.
+pub(crate) fn add_device_route(batch: &mut Batch, index: u32, is_ipv6: bool) {
+    let family = (if is_ipv6 { libc::AF_INET6 } else { libc::AF_INET }) as u8;
+    let scope = if is_ipv6 { RT_SCOPE_UNIVERSE } else { RT_SCOPE_LINK };
+    let header = [family, 0, 0, 0, RT_TABLE_MAIN, RTPROT_BOOT, scope, RTN_UNICAST, 0, 0, 0, 0];
+    let what = "adding the default route by the interface itself";
+    batch.message(what, libc::RTM_NEWROUTE, NLM_F_CREATE | NLM_F_EXCL, &header, |attributes| {
+        attributes.u32(RTA_OIF, index);
+    });
+}
+
 /// A request for every interface with its counters.
 pub(crate) fn list_links() -> Batch {
     let mut batch = Batch::new();
@@ -256,32 +351,39 @@ pub(crate) fn list_links() -> Batch {
     batch
 }
 
-/// A request for every bridge. The kernel does the filtering: a thousand veths cost nothing.
-pub(crate) fn list_bridges() -> Batch {
+/// A request for every interface of a kind. The kernel does the filtering: a thousand veths cost nothing.
+pub(crate) fn list_kind(kind: &str) -> Batch {
     let mut batch = Batch::new();
-    batch.message("listing bridges", libc::RTM_GETLINK, NLM_F_DUMP, &link(0, 0, 0), |attributes| {
-        attributes.u32(IFLA_EXT_MASK, RTEXT_FILTER_SKIP_STATS).nest(IFLA_LINKINFO, |info| {
-            info.text(IFLA_INFO_KIND, "bridge");
-        });
-    });
+    batch.message(
+        format!("listing {kind} interfaces"),
+        libc::RTM_GETLINK,
+        NLM_F_DUMP,
+        &link(0, 0, 0),
+        |attributes| {
+            attributes.u32(IFLA_EXT_MASK, RTEXT_FILTER_SKIP_STATS).nest(IFLA_LINKINFO, |info| {
+                info.text(IFLA_INFO_KIND, kind);
+            });
+        },
+    );
     batch
 }
 
-/// A bridge of a dump.
+/// An interface of a dump, and what it is called besides.
 #[derive(Debug, Clone)]
-pub(crate) struct BridgeLink {
+pub(crate) struct NamedLink {
     pub(crate) name: String,
     pub(crate) alias: String,
 }
 
-pub(crate) fn bridge_of(body: &[u8]) -> Option<BridgeLink> {
+/// The interface of a dump, if it is of that kind: a kernel that knows no such kind does not filter.
+pub(crate) fn link_of_kind(body: &[u8], kind: &str) -> Option<NamedLink> {
     let body = body.get(16..)?;
     let info = attribute(body, IFLA_LINKINFO)?;
-    if attribute(info, IFLA_INFO_KIND).map(text)? != "bridge" {
+    if attribute(info, IFLA_INFO_KIND).map(text)? != kind {
         return None;
     }
     let alias = attribute(body, IFLA_IFALIAS).map(text).unwrap_or_default();
-    Some(BridgeLink { name: attribute(body, IFLA_IFNAME).map(text)?, alias })
+    Some(NamedLink { name: attribute(body, IFLA_IFNAME).map(text)?, alias })
 }
 
 pub(crate) fn interface_of(body: &[u8]) -> Option<Interface> {

@@ -145,7 +145,11 @@ fn network(page: &mut Page, of: &Value) {
         if !text(&wire["host_end"]).is_empty() {
             page.line("  veth", &format!("its other end on the host is {}", text(&wire["host_end"])));
         }
-        page.line("  bridge", &format!("{} of network {}", text(&wire["bridge"]), text(&wire["network"])));
+        let under = if text(&wire["parent"]).is_empty() { "bridge" } else { "parent" };
+        page.line(
+            &format!("  {under}"),
+            &format!("{} of network {}", text(&wire[under]), text(&wire["network"])),
+        );
         if let gateways @ [_, ..] = texts(&wire["gateways"]).as_slice() {
             page.line("  gateway", &gateways.join(" "));
         }

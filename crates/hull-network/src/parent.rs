@@ -1,0 +1,290 @@
+//! Networks without a bridge: each container's interface is a device of its own on one of the machine's (macvlan,
+//! ipvlan), and what it sends leaves there as it is.
+//!
+//! The machine's interface, the parent, is an administrator's, or made here: a VLAN's on another (`eth0.10`), or one that
+//! leads nowhere. What is made here carries the instance's alias and goes with its last network.
+
+use std::os::fd::BorrowedFd;
+
+use crate::fabric::{Endpoint, Fabric, check_name};
+use crate::netlink::{Batch, route};
+use crate::{Error, Result};
+
+/// What a device of macvlan's does with what is meant for its neighbours on the parent.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum MacvlanMode {
+    /// They reach each other.
+    #[default]
+    Bridge,
+    /// They do not.
+    Private,
+    /// They do if the switch that the parent is connected to sends it back.
+    Vepa,
+    /// There is one only, and it has the parent to itself.
+    Passthru,
+}
+
+/// Where a device of ipvlan's decides about a packet's way.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum IpvlanMode {
+    /// By its own neighbours, on the parent's link.
+    #[default]
+    L2,
+    /// By the machine's routes.
+    L3,
+    /// By the machine's routes, and its firewall sees it.
+    L3s,
+}
+
+/// Whom a device of ipvlan's reaches on its parent.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum IpvlanFlag {
+    /// Its neighbours.
+    #[default]
+    Bridge,
+    /// Not its neighbours.
+    Private,
+    /// Its neighbours, if the switch that the parent is connected to sends it back.
+    Vepa,
+}
+
+/// The kind of device that is made on a parent.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Device {
+    /// One with a hardware address of its own.
+    Macvlan(MacvlanMode),
+    /// One with the parent's hardware address.
+    Ipvlan(IpvlanMode, IpvlanFlag),
+}
+
+/// A device of its own on a parent.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct OnParent {
+    /// The parent's name.
+    pub parent: String,
+    /// What is made on it.
+    pub device: Device,
+}
+
+impl OnParent {
+    /// Made with the parent's hardware address, and given its own behind that: the parent takes it, too.
+    pub(crate) fn has_parents_mac(&self) -> bool {
+        self.device == Device::Macvlan(MacvlanMode::Passthru)
+    }
+}
+
+/// An interface that a network's containers have theirs on.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Parent {
+    /// One that leads nowhere, made and removed with the network.
+    Alone(String),
+    /// One of the machine's. Where it is not there and its name is another's with a VLAN's number (`eth0.10`), it is
+    /// made, and removed with its last network.
+    Of(String),
+}
+
+impl Parent {
+    /// Its name.
+    pub fn name(&self) -> &str {
+        match self {
+            Parent::Alone(name) | Parent::Of(name) => name,
+        }
+    }
+}
+
+/// The alias of a parent that was made here, before the instance's name.
+const ALIAS: &str = "hull parent of ";
+
+/// The kinds of interface that parents are made of: `ifb` where the kernel has no `dummy`.
+const KINDS: [&str; 3] = ["vlan", "dummy", "ifb"];
+
+impl Fabric {
+    /// Makes the parent, unless it is there.
+    ///
+    /// # Errors
+    /// It is not there and its name is no VLAN's on one that is; in Docker's words. Or the kernel refuses.
+    pub fn ensure_parent(&self, parent: &Parent) -> Result<()> {
+        let name = parent.name();
+        check_name(name)?;
+        if self.interface_exists(name)? {
+            return Ok(());
+        }
+        match parent {
+            Parent::Alone(name) => self.make_alone(name)?,
+            Parent::Of(name) => self.make_vlan(name)?,
+        }
+        let mut batch = Batch::new();
+        route::set_link(&mut batch, name, &format!("{ALIAS}{}", self.instance()), None);
+        let named = self.links().send(batch);
+        if named.is_err() {
+            // The first error is the one to tell; without its alias nobody would remove it.
+            let _ = self.delete_interface(name);
+        }
+        named
+    }
+
+    /// Removes a parent if this instance made it.
+    ///
+    /// # Errors
+    /// The kernel refuses.
+    pub fn remove_parent(&self, name: &str) -> Result<()> {
+        if self.parents()?.iter().any(|own| own == name) { self.delete_interface(name) } else { Ok(()) }
+    }
+
+    /// The parents that this instance made.
+    ///
+    /// # Errors
+    /// The kernel does not answer.
+    pub fn parents(&self) -> Result<Vec<String>> {
+        let wanted = format!("{ALIAS}{}", self.instance());
+        let mut own = Vec::new();
+        for kind in KINDS {
+            let links = self.all_of(kind)?.into_iter().filter(|(_, alias)| *alias == wanted);
+            own.extend(links.map(|(name, _)| name));
+        }
+        Ok(own)
+    }
+
+    fn interface_exists(&self, name: &str) -> Result<bool> {
+        match self.links().index_of(name) {
+            Ok(_) => Ok(true),
+            Err(error) if error.errno() == Some(libc::ENODEV) => Ok(false),
+            Err(error) => Err(error),
+        }
+    }
+
+    fn make_alone(&self, name: &str) -> Result<()> {
+        let make = |kind| {
+            let mut batch = Batch::new();
+            route::add_alone(&mut batch, name, kind);
+            self.links().send(batch)
+        };
+        match make("dummy") {
+            // This kernel has none: what is sent to an intermediate functional block that nobody set up goes nowhere, too.
+            Err(error) if error.errno() == Some(libc::EOPNOTSUPP) => make("ifb"),
+            made => made,
+        }
+    }
+
+    fn make_vlan(&self, name: &str) -> Result<()> {
+        let (parent, id) = vlan_of(name)?;
+        let parent_index = match self.links().index_of(parent) {
+            Err(error) if error.errno() == Some(libc::ENODEV) => {
+                return Err(Error::Refused(format!(
+                    "-o parent interface was not found on the host: {parent}"
+                )));
+            }
+            found => found?,
+        };
+        let mut batch = Batch::new();
+        route::add_vlan(&mut batch, name, parent_index, id);
+        self.links().send(batch)
+    }
+
+    fn delete_interface(&self, name: &str) -> Result<()> {
+        let mut batch = Batch::new();
+        route::delete_link(&mut batch, name);
+        match self.links().send(batch) {
+            Err(error) if error.errno() == Some(libc::ENODEV) => Ok(()),
+            other => other,
+        }
+    }
+
+    /// Makes an endpoint's device in its namespace; the parent's index.
+    pub(crate) fn add_on_parent(
+        &self,
+        namespace: BorrowedFd<'_>,
+        on_parent: &OnParent,
+        endpoint: &Endpoint,
+    ) -> Result<u32> {
+        let mut links = self.links();
+        let parent = on_parent.parent.as_str();
+        let parent_index = match links.index_of(parent) {
+            Err(error) if error.errno() == Some(libc::ENODEV) => {
+                return Err(Error::Refused(format!(
+                    "the requested parent interface {parent} was not found on the Docker host"
+                )));
+            }
+            found => found?,
+        };
+        let mut batch = Batch::new();
+        route::add_on_parent(
+            &mut batch,
+            &route::OnParent {
+                parent,
+                parent_index,
+                name: &endpoint.container_name,
+                mac: matches!(on_parent.device, Device::Macvlan(_)).then_some(endpoint.mac),
+                mtu: endpoint.mtu,
+                namespace,
+                device: on_parent.device.kernels(),
+            },
+        );
+        links.send(batch)?;
+        Ok(parent_index)
+    }
+}
+
+impl Device {
+    fn kernels(self) -> route::Device {
+        match self {
+            Device::Macvlan(mode) => route::Device::Macvlan {
+                mode: match mode {
+                    MacvlanMode::Private => 1,
+                    MacvlanMode::Vepa => 2,
+                    MacvlanMode::Bridge => 4,
+                    MacvlanMode::Passthru => 8,
+                },
+            },
+            Device::Ipvlan(mode, flag) => route::Device::Ipvlan {
+                mode: match mode {
+                    IpvlanMode::L2 => 0,
+                    IpvlanMode::L3 => 1,
+                    IpvlanMode::L3s => 2,
+                },
+                flags: match flag {
+                    IpvlanFlag::Bridge => 0,
+                    IpvlanFlag::Private => 1,
+                    IpvlanFlag::Vepa => 2,
+                },
+            },
+        }
+    }
+}
+
+/// `eth0.10`: the interface and the VLAN's number.
+fn vlan_of(name: &str) -> Result<(&str, u16)> {
+    let refused = |message: String| Err(Error::Refused(message));
+    match name.split('.').collect::<Vec<_>>().as_slice() {
+        [_] => refused(format!("invalid subinterface vlan name {name}, example formatting is eth0.10")),
+        [parent, number] => match number.parse::<i64>() {
+            Ok(id @ 1..=4094) => Ok((*parent, id as u16)),
+            Ok(id) => refused(format!("vlan id must be between 1-4094, received: {id}")),
+            Err(_) => {
+                refused(format!("unable to parse a valid vlan id from: {number} (ex. eth0.10 for vlan 10)"))
+            }
+        },
+        _ => refused(format!(
+            "required interface name format is: name.vlan_id, ex. eth0.10 for vlan 10, instead received {name}"
+        )),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_of_vlans() {
+        assert_eq!(vlan_of("eth0.10").unwrap(), ("eth0", 10));
+        for (name, why) in [
+            ("nothing", "invalid subinterface vlan name nothing, example formatting is eth0.10"),
+            ("eth0.0", "vlan id must be between 1-4094, received: 0"),
+            ("eth0.4095", "vlan id must be between 1-4094, received: 4095"),
+            ("eth0.x", "unable to parse a valid vlan id from: x (ex. eth0.10 for vlan 10)"),
+            ("a.1.2", "required interface name format is: name.vlan_id"),
+        ] {
+            assert!(vlan_of(name).unwrap_err().to_string().starts_with(why), "{name}");
+        }
+    }
+}
