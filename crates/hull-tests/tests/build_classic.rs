@@ -98,18 +98,18 @@ fn chain(daemon: &Daemon, name: &str) -> Vec<String> {
 fn each_step_is_an_image() {
     let Some(daemon) = started() else { return };
     let dockerfile = "FROM busybox\nENV A=b\nRUN echo 1 >/f\nCOPY Dockerfile /\nWORKDIR /w\n";
-    built(&daemon, "t=c", context(dockerfile));
-    let ids = chain(&daemon, "c");
+    built(&daemon, "t=made", context(dockerfile));
+    let ids = chain(&daemon, "made");
     assert_eq!(ids.len(), 5);
     assert_eq!(ids[4], daemon.ok(&["image", "inspect", "-f", "{{.Id}}", "busybox"]));
-    assert_eq!(daemon.ok(&["history", "-q", "--no-trunc", "c"]), ids.join("\n"));
+    assert_eq!(daemon.ok(&["history", "-q", "--no-trunc", "made"]), ids.join("\n"));
     // Those without a name are there, and are listed where all are asked for.
     let count = |all: &[&str]| {
         daemon.ok(&[&["images", "-q", "--filter", "dangling=true"], all].concat()).lines().count()
     };
     assert_eq!((count(&[]), count(&["-a"])), (0, 3));
     // The step's container and its configuration, for clients that ask as they once did.
-    let shown = daemon.api().get("/v1.44/images/c/json").expect("an answer").json();
+    let shown = daemon.api().get("/v1.44/images/made/json").expect("an answer").json();
     assert_eq!(
         shown["ContainerConfig"]["Cmd"].as_array().expect("words").last().expect("one"),
         "#(nop) WORKDIR /w"
@@ -119,18 +119,18 @@ fn each_step_is_an_image() {
         (Some(&*ids[1]), Some(64))
     );
     assert_eq!(
-        daemon.api().get("/images/c/json").expect("an answer").json()["Config"]["Image"],
+        daemon.api().get("/images/made/json").expect("an answer").json()["Config"]["Image"],
         serde_json::Value::Null
     );
-    let said = built(&daemon, "t=d", context(dockerfile));
+    let said = built(&daemon, "t=again", context(dockerfile));
     assert_eq!(said.matches(" ---> Using cache\n ---> ID\n").count(), 4, "{said}");
-    assert_eq!(chain(&daemon, "d"), ids);
+    assert_eq!(chain(&daemon, "again"), ids);
     // An image goes with those that were made for it alone, and so does what may be used again.
-    daemon.ok(&["rmi", "d"]);
-    let gone = daemon.ok(&["rmi", "c"]);
+    daemon.ok(&["rmi", "again"]);
+    let gone = daemon.ok(&["rmi", "made"]);
     assert_eq!(ids.iter().filter(|id| gone.contains(&format!("Deleted: {id}"))).count(), 4, "{gone}");
     assert_eq!(count(&["-a"]), 0);
-    let said = built(&daemon, "t=c", context(dockerfile));
+    let said = built(&daemon, "t=made", context(dockerfile));
     assert!(!said.contains("Using cache"), "{said}");
 }
 
@@ -138,14 +138,17 @@ fn each_step_is_an_image() {
 fn what_a_saved_image_has_is_used_again() {
     let Some(daemon) = started() else { return };
     let dockerfile = "FROM busybox\nENV A=b\nRUN echo 1 >/f\nCMD x\n";
-    built(&daemon, "t=c", context(dockerfile));
-    let id = chain(&daemon, "c")[0].clone();
-    daemon.session("$ hull save -o c.tar c; hull rmi c >/dev/null; hull load -q -i c.tar >/dev/null\n");
-    assert_eq!(chain(&daemon, "c").len(), 1);
-    let said = built(&daemon, "t=d&cachefrom=%5B%22c%22%5D", context(dockerfile));
+    built(&daemon, "t=made", context(dockerfile));
+    let id = chain(&daemon, "made")[0].clone();
+    daemon.session(
+        "$ hull save -o made.tar made; hull rmi made >/dev/null; hull load -q -i made.tar >/dev/null\n",
+    );
+    assert_eq!(chain(&daemon, "made").len(), 1);
+    let said = built(&daemon, "t=again&cachefrom=%5B%22made%22%5D", context(dockerfile));
     assert_eq!(said.matches("Using cache").count(), 3, "{said}");
-    assert_eq!(daemon.ok(&["image", "inspect", "-f", "{{.Id}}", "d"]), id);
-    let said = built(&daemon, "t=e&cachefrom=%5B%22c%22%5D", context(&format!("{dockerfile}RUN echo 2\n")));
+    assert_eq!(daemon.ok(&["image", "inspect", "-f", "{{.Id}}", "again"]), id);
+    let said =
+        built(&daemon, "t=more&cachefrom=%5B%22made%22%5D", context(&format!("{dockerfile}RUN echo 2\n")));
     assert_eq!(said.matches("Using cache").count(), 3, "{said}");
 }
 
@@ -159,15 +162,18 @@ fn containers_of_steps_stay_where_they_are_wanted() {
     built(&daemon, "rm=1", context(failing));
     assert_eq!(containers(), "\"/bin/sh -c 'exit 3'\" exited");
     daemon.session("$ hull rm $(hull ps -aq) >/dev/null\n");
-    let said =
-        built(&daemon, "rm=0&nocache=1&t=c", context("FROM busybox\nENV A=b\nRUN echo 1 >/f\nWORKDIR /w\n"));
+    let said = built(
+        &daemon,
+        "rm=0&nocache=1&t=made",
+        context("FROM busybox\nENV A=b\nRUN echo 1 >/f\nWORKDIR /w\n"),
+    );
     assert!(!said.contains("Removed"), "{said}");
     let kept = "\"/bin/sh -c '#(nop) WORKDIR /w'\" created\n\"/bin/sh -c 'echo 1 >/f'\" exited\n\"/bin/sh -c '#(nop) ' 'ENV A=b'\" created";
     assert_eq!(containers(), kept);
     // They are containers like others, with what they did; and the image has it too.
     daemon.session(
         r#"
-        $ id=$(hull ps -aq --filter status=exited); hull diff $id; hull commit $id >/dev/null; hull start -a $id; hull rm $id >/dev/null; hull run --rm c cat /f
+        $ id=$(hull ps -aq --filter status=exited); hull diff $id; hull commit $id >/dev/null; hull start -a $id; hull rm $id >/dev/null; hull run --rm made cat /f
         A /f
         1
         "#,

@@ -123,7 +123,7 @@ impl Store {
     pub fn disk_usage(&self) -> DiskUsage {
         let state = self.state();
         let mut users: std::collections::HashMap<Digest, usize> = std::collections::HashMap::new();
-        // What is there for the image that was made of it alone shares nothing with that.
+        // What is there for the image that was made of it alone takes nothing from that.
         let intermediate = |image: &Image| {
             image.is_dangling() && state.children.get(&image.id).is_some_and(|children| !children.is_empty())
         };
@@ -133,8 +133,9 @@ impl Store {
             }
         }
         let images = state.images.values().map(|image| {
+            let own = usize::from(!intermediate(image));
             let shared =
-                image.layers.iter().filter(|layer| users.get(&layer.chain_id).is_some_and(|&n| n > 1));
+                image.layers.iter().filter(|layer| users.get(&layer.chain_id).is_some_and(|&n| n > own));
             let shared = shared.map(|layer| layer.size).sum();
             ImageUsage { id: image.id, size: image.size, shared, unique: image.size - shared }
         });
