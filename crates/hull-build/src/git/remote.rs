@@ -13,7 +13,7 @@ use tokio::net::TcpStream;
 use super::Fetcher;
 use super::address::{Address, Scheme};
 use super::object::Oid;
-use super::wire::{Line, Lines, PATIENCE, Source, command, line, said_by};
+use super::wire::{self, Lines, PATIENCE, Source, command, line};
 use crate::failure::{Failure, Result};
 
 /// The port of git://.
@@ -78,23 +78,7 @@ impl<'a> Remote<'a> {
 
     /// Reads what a server can, from its first line on.
     async fn speaks(&self, first: Option<String>, mut lines: Lines) -> Result<Lines> {
-        if first.as_deref() != Some("version 2") {
-            return Err(self.address.failed(
-                "the server does not speak version 2 of git's protocol (git 2.18 and later do); clone it and build the folder",
-            ));
-        }
-        let (mut shallow, mut sha1) = (false, true);
-        while let Some(line) = lines.text().await.map_err(|failure| self.address.failed(failure))? {
-            shallow |=
-                line.strip_prefix("fetch=").is_some_and(|can| can.split(' ').any(|can| can == "shallow"));
-            sha1 &= line.strip_prefix("object-format=").is_none_or(|format| format == "sha1");
-        }
-        if !sha1 {
-            return Err(self.address.failed("its objects are named by SHA-256, which is not supported yet"));
-        }
-        if !shallow {
-            return Err(self.address.failed("the server gives no single commits (shallow)"));
-        }
+        wire::abilities(first, &mut lines).await.map_err(|failure| self.address.failed(failure))?;
         Ok(lines)
     }
 
@@ -162,17 +146,8 @@ impl<'a> Remote<'a> {
         let mut arguments = vec!["peel".to_owned()];
         arguments.extend(candidates.iter().map(|name| format!("ref-prefix {name}")));
         let mut lines = self.command(command("ls-refs", &arguments)).await?;
-        let mut found = std::collections::HashMap::new();
-        while let Some(line) = lines.text().await.map_err(|failure| self.address.failed(failure))? {
-            let mut words = line.split(' ');
-            let (Some(oid), Some(name)) = (words.next(), words.next()) else { continue };
-            let peeled = words.find_map(|word| word.strip_prefix("peeled:"));
-            if candidates.iter().any(|candidate| candidate == name) {
-                let oid: Oid =
-                    peeled.unwrap_or(oid).parse().map_err(|failure| self.address.failed(failure))?;
-                found.insert(name.to_owned(), oid);
-            }
-        }
+        let found = wire::references(&mut lines, &candidates).await;
+        let found = found.map_err(|failure| self.address.failed(failure))?;
         candidates.iter().find_map(|name| found.get(name).copied()).ok_or_else(|| {
             let hex = name.len() >= 7 && name.bytes().all(|byte| byte.is_ascii_hexdigit());
             let hint = if hex { " (a commit is named by all of its 40 digits)" } else { "" };
@@ -193,26 +168,13 @@ impl<'a> Remote<'a> {
             arguments.into_iter().chain([format!("want {commit}"), "done".to_owned()]).collect();
         let mut lines = self.command(command("fetch", &arguments)).await?;
         let failed = |failure: Failure| self.address.failed(failure);
-        loop {
-            match lines.next().await.map_err(failed)? {
-                Some(Line::Data(data)) if data.trim_ascii_end() == b"packfile" => break,
-                // What it says of the depth is what was asked for.
-                Some(Line::Data(_) | Line::Section) => {}
-                Some(Line::Flush) | None => return Err(self.address.failed("the server sent no pack")),
-            }
-        }
+        wire::until_pack(&mut lines).await.map_err(failed)?;
         let disk = |error: std::io::Error| self.address.failed(format!("write what comes: {error}"));
         let out = tokio::fs::File::create_new(file).await.map_err(disk)?;
         let mut out = tokio::io::BufWriter::with_capacity(1 << 20, out);
-        while let Some(Line::Data(data)) = lines.next().await.map_err(failed)? {
+        while let Some(bytes) = wire::pack_bytes(&mut lines).await.map_err(failed)? {
             crate::build::wanted(&self.fetcher.stop)?;
-            match data.split_first() {
-                Some((1, pack)) => out.write_all(pack).await.map_err(disk)?,
-                Some((3, said)) => {
-                    return Err(self.address.failed(format!("the server says: {}", said_by(said))));
-                }
-                _ => {}
-            }
+            out.write_all(&bytes).await.map_err(disk)?;
         }
         out.flush().await.map_err(disk)
     }

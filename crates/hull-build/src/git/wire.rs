@@ -1,9 +1,12 @@
 //! git's lines, each behind its length, over whatever carries them.
 
+use std::collections::HashMap;
+
 use hull_image::registry::Reply;
 use tokio::io::AsyncReadExt;
 use tokio::net::TcpStream;
 
+use super::object::Oid;
 use crate::failure::{Failure, Result};
 
 /// How long a server may say nothing.
@@ -23,6 +26,8 @@ pub(super) enum Line {
 pub(super) enum Source {
     Http(Box<Reply>),
     Tcp(TcpStream),
+    /// What was said before.
+    Said(Vec<u8>),
 }
 
 impl Source {
@@ -32,6 +37,10 @@ impl Source {
                 let piece = reply.chunk().await.map_err(|failure| Failure::invalid(failure.to_string()))?;
                 into.extend_from_slice(piece.as_deref().unwrap_or_default());
                 Ok(piece.is_some())
+            }
+            Source::Said(bytes) => {
+                into.append(bytes);
+                Ok(false)
             }
             Source::Tcp(stream) => {
                 let read = tokio::time::timeout(PATIENCE, stream.read_buf(into));
@@ -66,7 +75,7 @@ impl Lines {
             self.bytes.drain(..self.at);
             self.at = 0;
             if !self.source.more(&mut self.bytes).await? {
-                return Ok(false);
+                return Ok(self.bytes.len() >= count);
             }
         }
         Ok(true)
@@ -115,6 +124,82 @@ impl Lines {
             _ => Ok(None),
         }
     }
+}
+
+/// Reads what a server can, from its first line on.
+///
+/// # Errors
+/// That is not enough.
+pub(super) async fn abilities(first: Option<String>, lines: &mut Lines) -> Result<()> {
+    if first.as_deref() != Some("version 2") {
+        return Err(Failure::invalid(
+            "the server does not speak version 2 of git's protocol (git 2.18 and later do); clone it and build the folder",
+        ));
+    }
+    let (mut shallow, mut sha1) = (false, true);
+    while let Some(line) = lines.text().await? {
+        shallow |= line.strip_prefix("fetch=").is_some_and(|can| can.split(' ').any(|can| can == "shallow"));
+        sha1 &= line.strip_prefix("object-format=").is_none_or(|format| format == "sha1");
+    }
+    if !sha1 {
+        return Err(Failure::invalid("its objects are named by SHA-256, which is not supported yet"));
+    }
+    if !shallow {
+        return Err(Failure::invalid("the server gives no single commits (shallow)"));
+    }
+    Ok(())
+}
+
+/// Reads which commits these references are of: peeled, where they are of tags.
+///
+/// # Errors
+/// The line broke, or what comes are none.
+pub(super) async fn references(lines: &mut Lines, names: &[String]) -> Result<HashMap<String, Oid>> {
+    let mut found = HashMap::new();
+    while let Some(line) = lines.text().await? {
+        let mut words = line.split(' ');
+        let (Some(oid), Some(name)) = (words.next(), words.next()) else { continue };
+        let peeled = words.find_map(|word| word.strip_prefix("peeled:"));
+        if names.iter().any(|wanted| wanted == name) {
+            found.insert(name.to_owned(), peeled.unwrap_or(oid).parse()?);
+        }
+    }
+    Ok(found)
+}
+
+/// Reads up to where the pack begins.
+///
+/// # Errors
+/// There comes none.
+pub(super) async fn until_pack(lines: &mut Lines) -> Result<()> {
+    loop {
+        match lines.next().await? {
+            Some(Line::Data(data)) if data.trim_ascii_end() == b"packfile" => return Ok(()),
+            // What it says of the depth is what was asked for.
+            Some(Line::Data(_) | Line::Section) => {}
+            Some(Line::Flush) | None => return Err(Failure::invalid("the server sent no pack")),
+        }
+    }
+}
+
+/// The next bytes of the pack, behind a number that says so; none at its end. What the server tells beside it is left out.
+///
+/// # Errors
+/// The line broke, or the server says why there come no more.
+pub(super) async fn pack_bytes(lines: &mut Lines) -> Result<Option<Vec<u8>>> {
+    while let Some(Line::Data(mut data)) = lines.next().await? {
+        match data.first() {
+            Some(1) => {
+                data.drain(..1);
+                return Ok(Some(data));
+            }
+            Some(3) => {
+                return Err(Failure::invalid(format!("the server says: {}", said_by(&data[1..]))));
+            }
+            _ => {}
+        }
+    }
+    Ok(None)
 }
 
 /// What somebody else's server says, fit to be shown.

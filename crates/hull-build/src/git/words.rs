@@ -10,6 +10,7 @@ use super::address::Address;
 use super::checkout::{self, Checkout};
 use super::object::Kind;
 use super::pack::Pack;
+use super::wire::{self, Lines, Source};
 use super::{keep, submodule};
 use crate::failure::{Failure, Result};
 
@@ -41,6 +42,24 @@ pub fn unpack(file: &Path, to: &Path, entries: u64, keep_git_dir: bool) -> Resul
         keep::write(&pack, file, commit, &address, to, &written)?;
     }
     Ok((objects.len(), written.links.len()))
+}
+
+/// Reads what a server says as if it were asked for its abilities, a reference and a pack, one behind the other: how many references
+/// there are, and how many bytes of a pack.
+///
+/// # Errors
+/// It is not what a server says.
+pub async fn said(bytes: Vec<u8>) -> Result<(usize, usize)> {
+    let mut lines = Lines::of(Source::Said(bytes));
+    let first = lines.text().await?;
+    wire::abilities(first, &mut lines).await?;
+    let references = wire::references(&mut lines, &["HEAD".to_owned(), "refs/heads/main".to_owned()]).await?;
+    wire::until_pack(&mut lines).await?;
+    let mut size = 0;
+    while let Some(bytes) = wire::pack_bytes(&mut lines).await? {
+        size += bytes.len();
+    }
+    Ok((references.len(), size))
 }
 
 /// The submodules that a `.gitmodules` tells of: paths, and where they are as seen from a repository.

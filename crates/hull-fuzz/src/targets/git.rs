@@ -89,6 +89,77 @@ pub(crate) const WORDS: Target = Target {
     prepare: || Box::new(words),
 };
 
+pub(crate) const WIRE: Target = Target {
+    name: "git-wire",
+    about: "what servers of git's say, line by line",
+    seeds: || {
+        let line = |text: &str| format!("{:04x}{text}", text.len() + 4);
+        let oid = "0123456789abcdef0123456789abcdef01234567";
+        let greeting = [
+            line("version 2\n"),
+            line("agent=git/2\n"),
+            line("fetch=shallow wait-for-done\n"),
+            line("object-format=sha1\n"),
+        ];
+        let refs = [
+            line(&format!("{oid} HEAD symref-target:refs/heads/main\n")),
+            line(&format!("{oid} refs/heads/main peeled:{oid}\n")),
+        ];
+        let pack = [
+            line("shallow-info\n"),
+            line(&format!("shallow {oid}\n")),
+            "0001".to_owned(),
+            line("packfile\n"),
+        ];
+        let bands = [line("\u{2}Counting\n"), line("\u{1}PACK"), line("\u{1}bytes")];
+        let end = ["0000".to_owned()];
+        let good = [&greeting[..], &end, &refs, &end, &pack, &bands, &end].concat().concat();
+        let stops = [&greeting[..], &end, &refs, &end, &pack, &[line("\u{3}out of memory\u{1b}[2J")]]
+            .concat()
+            .concat();
+        vec![good.into_bytes(), stops.into_bytes(), line("ERR access denied").into_bytes()]
+    },
+    words: &[
+        "0000",
+        "0001",
+        "0002",
+        "0003",
+        "0004",
+        "0005\u{1}",
+        "0005\u{3}",
+        "fff0",
+        "ffff",
+        "+001",
+        "ERR ",
+        "version 2\n",
+        "000eversion 2\n",
+        "packfile\n",
+        "000dpackfile\n",
+        "fetch=shallow",
+        "object-format=sha256",
+        "peeled:",
+        "HEAD",
+        "shallow-info",
+        "\n",
+        " ",
+    ],
+    block: 1,
+    repair: as_it_is,
+    prepare: || {
+        let runtime = tokio::runtime::Builder::new_current_thread().build().expect("a runtime");
+        Box::new(move |input| match runtime.block_on(git_words::said(input.to_vec())) {
+            Ok((references, bytes)) => {
+                assert!(bytes <= input.len());
+                format!("{references} references, a pack: {}", bytes > 0)
+            }
+            Err(failure) => {
+                assert!(!failure.message.contains(char::is_control), "{:?}", failure.message);
+                failure.message
+            }
+        })
+    },
+};
+
 fn words(input: &[u8]) -> String {
     let text = String::from_utf8_lossy(input);
     let (address, modules) = text.split_once('\n').unwrap_or((&text, ""));
@@ -259,6 +330,15 @@ mod tests {
             ["4 objects, 0 submodules", "4 objects, 1 submodules", "4 objects, 0 submodules"]
         );
         crate::briefly(&super::PACK);
+    }
+
+    #[test]
+    fn lines() {
+        let mut once = (super::WIRE.prepare)();
+        let said: Vec<String> = (super::WIRE.seeds)().iter().map(|seed| once(seed)).collect();
+        assert_eq!(said[0], "2 references, a pack: true");
+        assert_eq!(said[1..], ["the server says: out of memory [2J", "the server says: access denied"]);
+        crate::briefly(&super::WIRE);
     }
 
     #[test]

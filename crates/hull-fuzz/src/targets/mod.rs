@@ -1,13 +1,18 @@
 //! What is fuzzed.
 
+mod certificates;
 mod challenge;
+mod compressed;
 mod configuration;
 mod context;
 mod dockerfile;
 mod git;
+mod headers;
 mod layers;
+mod layout;
 mod manifest;
 mod reference;
+mod signature;
 mod tar;
 
 use crate::Target;
@@ -19,6 +24,11 @@ pub fn targets() -> &'static [Target] {
         manifest::TARGET,
         configuration::TARGET,
         challenge::TARGET,
+        headers::TARGET,
+        certificates::TARGET,
+        signature::TARGET,
+        layout::TARGET,
+        compressed::TARGET,
         dockerfile::TARGET,
         context::LISTING,
         context::IGNORE,
@@ -28,5 +38,6 @@ pub fn targets() -> &'static [Target] {
         layers::TARGET,
         git::PACK,
         git::WORDS,
+        git::WIRE,
     ]
 }

@@ -345,7 +345,7 @@ fn store() -> (Walls, Store) {
 
 /// # Panics
 /// Something is left in the store.
-fn is_empty(walls: &Walls, store: &Store) {
+pub(super) fn is_empty(walls: &Walls, store: &Store) {
     assert_eq!(store.images().len(), 1, "the built-in image alone");
     assert_eq!(
         fs::read_dir(walls.inner.join("tmp")).expect("the folder").count(),

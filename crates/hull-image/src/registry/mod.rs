@@ -28,6 +28,7 @@ mod tls;
 mod token;
 mod upload;
 mod wire;
+pub mod words;
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError, RwLock};

@@ -153,10 +153,7 @@ impl Repository {
         }
         let reply = self.session.call(call).await?;
         let start = match reply.status {
-            StatusCode::PARTIAL_CONTENT => {
-                let range = reply.header(CONTENT_RANGE).and_then(|text| text.strip_prefix("bytes "));
-                range.and_then(|range| range.split('-').next()?.trim().parse().ok()).unwrap_or(offset)
-            }
+            StatusCode::PARTIAL_CONTENT => reply.header(CONTENT_RANGE).and_then(first_byte).unwrap_or(offset),
             _ => 0,
         };
         match start > offset {
@@ -210,11 +207,20 @@ impl Repository {
 
 /// The next page, in the same registry.
 pub(super) fn following(reply: &Reply) -> Option<Uri> {
-    let link = reply.headers.get(LINK)?.to_str().ok()?;
+    next_page(&reply.url, reply.header(LINK)?)
+}
+
+/// The first byte of a blob in `bytes 5-9/10`.
+pub(super) fn first_byte(range: &str) -> Option<u64> {
+    range.strip_prefix("bytes ")?.split('-').next()?.trim().parse().ok()
+}
+
+/// The page behind one, where the link names it and it is in the same registry.
+pub(super) fn next_page(from: &Uri, link: &str) -> Option<Uri> {
     let (address, relation) = link.trim().strip_prefix('<')?.split_once('>')?;
     let next = relation.contains("rel=\"next\"") || relation.contains("rel=next");
-    let url = join(&reply.url, address).filter(|_| next)?;
-    same_place(&url, &reply.url).then_some(url)
+    let url = join(from, address).filter(|_| next)?;
+    same_place(&url, from).then_some(url)
 }
 
 fn media_type(reply: &Reply) -> String {

@@ -218,7 +218,7 @@ impl Session {
 }
 
 /// The words of a `Warning` that is for people: `299 - "words"`.
-fn warning(header: &str) -> Option<String> {
+pub(super) fn warning(header: &str) -> Option<String> {
     let text = header.trim().strip_prefix("299 ")?.trim_start().split_once(' ')?.1.trim();
     let text = text.strip_prefix('"')?.strip_suffix('"')?.replace("\\\"", "\"");
     (!text.is_empty()).then(|| shown(&text, 300))

@@ -10,7 +10,7 @@ use webpki::RawPublicKeyEntity;
 use webpki::ring::{ECDSA_P256_SHA256, ECDSA_P384_SHA256, ED25519, RSA_PKCS1_2048_8192_SHA256};
 
 use super::failure::{Answer, Failure};
-use super::manifest::{Descriptor, Raw};
+use super::manifest::Descriptor;
 use super::{Credentials, Registries, Repository};
 use crate::reference::Reference;
 use crate::{Digest, Error, Kind, Result};
@@ -141,12 +141,13 @@ impl Repository {
     /// What was signed of an image, with the signatures.
     async fn signatures(&self, of: &Digest) -> Answer<Vec<Descriptor>> {
         let mut layers = match self.manifest(&format!("sha256-{}.sig", of.hex())).await {
-            Ok(raw) => signed(&raw)?,
+            Ok(raw) => signed(raw.digest, &raw.bytes)?,
             Err(Failure::Refused(refusal)) if refusal.is_unknown() => Vec::new(),
             Err(failure) => return Err(failure),
         };
         for referrer in self.referrers(of, Some(ARTIFACT)).await?.into_iter().take(MOST) {
-            layers.extend(signed(&self.manifest(&referrer.digest.to_string()).await?)?);
+            let raw = self.manifest(&referrer.digest.to_string()).await?;
+            layers.extend(signed(raw.digest, &raw.bytes)?);
             layers.truncate(MOST);
         }
         Ok(layers)
@@ -160,15 +161,15 @@ impl Repository {
     }
 }
 
-fn signed(raw: &Raw) -> Answer<Vec<Descriptor>> {
-    let signatures: Signatures = serde_json::from_slice(&raw.bytes).map_err(|error| {
-        Failure::Wrong(format!("the manifest of signatures {} is none: {error}", raw.digest))
-    })?;
+/// What was signed, with the signatures, by a manifest of that digest.
+pub(super) fn signed(digest: Digest, bytes: &[u8]) -> Answer<Vec<Descriptor>> {
+    let signatures: Signatures = serde_json::from_slice(bytes)
+        .map_err(|error| Failure::Wrong(format!("the manifest of signatures {digest} is none: {error}")))?;
     Ok(signatures.layers.into_iter().filter(|layer| layer.media_type == SIGNED).collect())
 }
 
 /// Whether what was signed says that it is of that image.
-fn claims(payload: &[u8], of: &Digest) -> bool {
+pub(super) fn claims(payload: &[u8], of: &Digest) -> bool {
     serde_json::from_slice::<Payload>(payload)
         .is_ok_and(|said| said.critical.kind == CLAIM && said.critical.image.docker_manifest_digest == *of)
 }

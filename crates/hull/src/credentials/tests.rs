@@ -102,3 +102,86 @@ fn a_build_is_handed_all() {
     let all = Credentials::of(folder.path()).all().unwrap();
     assert_eq!(all["r"], json!({"username": "me", "password": "p:w", "serveraddress": "r"}));
 }
+
+/// Stores credentials in a configuration as somebody wrote it: what is found then is what was stored, and what is not understood
+/// stays.
+fn stored_into(folder: &std::path::Path, text: &[u8]) -> String {
+    fs::write(folder.join("config.json"), text).unwrap();
+    let credentials = Credentials::of(folder);
+    let before = match credentials.0.read() {
+        Ok(before) => before,
+        Err(error) => return error.to_string(),
+    };
+    for server in before.get("auths").and_then(Value::as_object).into_iter().flatten() {
+        if let Err(error) = AuthConfig::from_entry(server.0, server.1) {
+            // Neither a password nor what might be one.
+            assert!(!error.to_string().contains("secret"), "{error}");
+        }
+    }
+    // A helper would be a program.
+    match keeper(&before, "a.example") {
+        Ok(None) => {}
+        Ok(Some(_)) => return "a helper".to_owned(),
+        Err(error) => return error.to_string(),
+    }
+    let found = of_file(&before, "a.example");
+    if let Err(error) = credentials.store(&someone("a.example")) {
+        assert_eq!(fs::read(folder.join("config.json")).unwrap(), text, "changed, and refused");
+        return error.to_string();
+    }
+    assert!(credentials.get("a.example").unwrap().unwrap() == someone("a.example"));
+    let after = credentials.0.read().unwrap();
+    for (key, value) in before.iter().filter(|(key, _)| *key != "auths") {
+        assert_eq!(after.get(key), Some(value), "{key}");
+    }
+    format!(
+        "stored, before: {}",
+        found.map_or("malformed", |found| if found.is_some() { "one" } else { "none" })
+    )
+}
+
+#[test]
+fn a_configuration_of_any_kind() {
+    let target = hull_fuzz::Target {
+        name: "config-json",
+        about: "the client's config.json",
+        seeds: || {
+            [
+                r#"{"auths":{"a.example":{"auth":"bWU6c2VjcmV0","identitytoken":"secret"},"https://b.example/v1/":{"username":"u"}}}"#,
+                r#"{"auths":{},"credsStore":"pass","credHelpers":{"a.example":"","b.example":"x"},"psFormat":"{{.ID}}","n":1.50}"#,
+                "{}",
+                "",
+            ]
+            .map(|text| text.as_bytes().to_vec())
+            .to_vec()
+        },
+        words: &[
+            "\"auths\":",
+            "\"auth\":",
+            "\"a.example\":",
+            "\"credsStore\":",
+            "\"credHelpers\":",
+            "\"username\":",
+            "\"identitytoken\":",
+            "null",
+            "{}",
+            "[]",
+            "\"\"",
+            "{",
+            "}",
+            ",",
+            ":",
+            "../",
+            "bWU6",
+            "1e400",
+            "\\u0000",
+        ],
+        block: 1,
+        repair: hull_fuzz::as_it_is,
+        prepare: || {
+            let folder = tempfile::tempdir_in("/dev/shm").or_else(|_| tempfile::tempdir()).unwrap();
+            Box::new(move |text| stored_into(folder.path(), text))
+        },
+    };
+    hull_fuzz::briefly(&target);
+}
