@@ -19,9 +19,10 @@ usage: cargo xtask COMMAND
 
   test             all checks and tests; installs what they need with apt-get where it may
       --no-install     installs nothing
-      --machines       all of `vm-test`, not v2 and systemd alone
-  vm-test [v1] [v2] [systemd]
-                   tests in virtual machines: cgroup v1 and v2 alone, systemd, resets that lose the disk's cache (or: vm)
+      --machines       all of `vm-test`, not v2, systemd and SELinux alone
+  vm-test [v1] [v2] [systemd] [selinux]
+                   tests in virtual machines: cgroup v1 and v2 alone, systemd, SELinux, resets that lose the disk's
+                   cache (or: vm)
       --only WORD      the tests whose name holds WORD (may be repeated)
       --resets N       N resets (default: 3)
       --binary PATH    the binary under test (default: target/release/hull)

@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use super::kernel::{self, Kernel};
+use super::policy;
 use crate::Result;
 use crate::shell::{find, heading, output, run_command};
 
@@ -134,12 +135,26 @@ const TESTS: &[(&str, &str, &[&str])] = &[
 /// Those that run where systemd is the first process.
 const TESTS_ON_SYSTEMD: &[(&str, &str, &[&str])] = &[("hull-tests", "oci_systemd", &[])];
 
+/// Those that run where SELinux is.
+const TESTS_ON_SELINUX: &[(&str, &str, &[&str])] = &[("hull-tests", "selinux", &[])];
+
+/// What the policy's authors tell engines: the labels of containers. It is the file of Debian's and Fedora's policies.
+const LABELS: &str = "process = \"system_u:system_r:container_t:s0\"\n\
+                      file = \"system_u:object_r:container_file_t:s0\"\n\
+                      ro_file = \"system_u:object_r:container_ro_file_t:s0\"\n";
+
 const INIT: &str = include_str!("guest/init.sh");
 const UNIT: &str = include_str!("guest/vm.service");
 const RESET: &str = include_str!("guest/reset.sh");
 
-/// Makes the image.
-pub(super) fn prepare(folder: &Path, kernel: &Kernel, binary: &Path, filters: &[String]) -> Result<PathBuf> {
+/// Makes the image, with the tests of these machines; where there are words, with those alone that have one in their names.
+pub(super) fn prepare(
+    folder: &Path,
+    kernel: &Kernel,
+    binary: &Path,
+    machines: &[String],
+    filters: &[String],
+) -> Result<PathBuf> {
     heading("the disk of virtual machines");
     let tree = Tree::new(folder.join("root"))?;
     for package in UNPACKED {
@@ -151,8 +166,12 @@ pub(super) fn prepare(folder: &Path, kernel: &Kernel, binary: &Path, filters: &[
     tree.programs()?;
     tree.modules(&kernel.modules)?;
     tree.program(binary, "usr/bin/hull")?;
-    for way in super::CGROUPS {
-        let tests = if way == super::SYSTEMD { TESTS_ON_SYSTEMD } else { TESTS };
+    for way in machines {
+        let tests = match way.as_str() {
+            super::SYSTEMD => TESTS_ON_SYSTEMD,
+            super::SELINUX => TESTS_ON_SELINUX,
+            _ => TESTS,
+        };
         let mut plan = String::new();
         for (krate, name, words) in tests {
             let words = if filters.is_empty() { words.join(" ") } else { filters.join(" ") };
@@ -164,6 +183,9 @@ pub(super) fn prepare(folder: &Path, kernel: &Kernel, binary: &Path, filters: &[
         }
         tree.text(&format!("vm/tests-on-{way}"), &plan, 0o644)?;
     }
+    policy::compile(folder, &tree.0.join("vm/policy"))?;
+    tree.text("etc/selinux/config", "SELINUX=permissive\nSELINUXTYPE=guest\n", 0o644)?;
+    tree.text("etc/selinux/guest/contexts/lxc_contexts", LABELS, 0o644)?;
     tree.text("usr/lib/systemd/system/vm.service", UNIT, 0o644)?;
     tree.text("vm/init", INIT, 0o755)?;
     tree.text("vm/reset", RESET, 0o755)?;
@@ -214,6 +236,7 @@ impl Tree {
         }
         let folders = [
             "dev",
+            "etc/selinux/guest/contexts",
             "disk",
             "etc",
             "proc",

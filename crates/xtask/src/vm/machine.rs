@@ -68,7 +68,9 @@ impl Machine {
         match self.lines.recv_timeout(until.saturating_duration_since(Instant::now())) {
             Ok(line) => Ok(Some(line)),
             Err(RecvTimeoutError::Disconnected) => Ok(None),
-            Err(RecvTimeoutError::Timeout) => Err("the machine was given up: it took too long".into()),
+            Err(RecvTimeoutError::Timeout) => {
+                Err("the machine was given up: it said nothing for too long".into())
+            }
         }
     }
 
@@ -77,19 +79,21 @@ impl Machine {
         self.lines.recv_timeout(until.saturating_duration_since(Instant::now())).ok()
     }
 
-    /// Prints what it prints, until it ends; an error where it says no good last word.
-    pub(super) fn run_to_its_end(mut self, patience: Duration) -> Result<()> {
-        let until = Instant::now() + patience;
+    /// Prints what it prints, until it ends; an error where it says no good last word, or nothing at all for so long.
+    /// Returns how many tests have passed in it.
+    pub(super) fn run_to_its_end(mut self, silence: Duration) -> Result<u64> {
         let mut last = None;
-        while let Some(line) = self.line(until)? {
+        let mut passed = 0;
+        while let Some(line) = self.line(Instant::now() + silence)? {
             println!("  {line}");
+            passed += passed_by(&line);
             if let Some(status) = line.strip_prefix(LAST_WORD) {
                 last = Some(status.to_owned());
             }
         }
         self.process.wait()?;
         match last.as_deref() {
-            Some("0") => Ok(()),
+            Some("0") => Ok(passed),
             Some(status) => Err(format!("what ran in it ended with {status}").into()),
             None => Err("the machine stopped without its last word".into()),
         }
@@ -106,5 +110,30 @@ impl Drop for Machine {
         if matches!(self.process.try_wait(), Ok(None)) {
             self.process.kill().and_then(|()| self.process.wait()).ok();
         }
+    }
+}
+
+/// How many tests a line says have passed: `test result: ok. 3 passed; 0 failed; …`.
+fn passed_by(line: &str) -> u64 {
+    let result = line.trim_start().strip_prefix("test result: ").and_then(|rest| rest.split_once(". "));
+    let number = result.and_then(|(_, counts)| counts.split_once(" passed"));
+    number.and_then(|(number, _)| number.parse().ok()).unwrap_or(0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::passed_by;
+
+    #[test]
+    fn what_has_passed_is_read_from_the_closing_lines() {
+        let line =
+            "test result: ok. 3 passed; 0 failed; 0 ignored; 0 measured; 7 filtered out; finished in 1.00s";
+        assert_eq!(passed_by(line), 3);
+        assert_eq!(passed_by("test result: FAILED. 2 passed; 1 failed"), 2);
+        assert_eq!(
+            passed_by("test result: ok. 0 passed; 0 failed; 0 ignored; 0 measured; 9 filtered out"),
+            0
+        );
+        assert_eq!(passed_by("test one ... ok"), 0);
     }
 }

@@ -27,6 +27,13 @@ cgroups_v1() {
     mkdir /sys/fs/cgroup/systemd && mount -t cgroup -o none,name=systemd cgroup /sys/fs/cgroup/systemd
 }
 
+# The tests' policy, in one write, as the kernel wants it; it is not enforced yet.
+selinux() {
+    mount -t selinuxfs selinuxfs /sys/fs/selinux
+    dd if=/vm/policy of=/sys/fs/selinux/load bs=16M count=1 status=none
+    export HULL_TESTS_NEED_SELINUX=1
+}
+
 machine() {
     mount -t sysfs sysfs /sys
     mount -t securityfs securityfs /sys/kernel/security
@@ -37,6 +44,7 @@ machine() {
     mount -t tmpfs -o mode=755 run /run
     mount -o remount,rw /
     mount --make-rshared /
+    [ "$(asked tests)" != selinux ] || selinux
     "cgroups_$(asked cgroup)"
     # All at once and before there is work: patching the kernel's text while both processors are busy is what
     # emulation does worst.
@@ -51,13 +59,14 @@ machine() {
 
 tests() {
     local status=0 line
-    export HULL_BIN=/usr/bin/hull HULL_TESTS_NEED_APPARMOR=1 HULL_TESTS_NEED_CIFS=1
+    export HULL_BIN=/usr/bin/hull HULL_TESTS_NEED_CIFS=1
+    [ "$(asked tests)" = selinux ] || export HULL_TESTS_NEED_APPARMOR=1
     while read -r -u 9 line; do
         # The words behind the program's name are the tests to run.
         set -- $line
         echo "== $*"
         "$1" --test-threads=2 "${@:2}" </dev/null || status=1
-    done 9<"/vm/tests-on-$(asked cgroup)"
+    done 9<"/vm/tests-on-$(asked tests)"
     return $status
 }
 
