@@ -65,6 +65,8 @@ pub struct DaemonConfig {
     pub runtimes: Runtimes,
     /// The ids that containers have; none: the host's.
     pub userns_remap: Option<Remap>,
+    /// Containers have SELinux labels, where the machine has SELinux.
+    pub selinux_enabled: bool,
 }
 
 /// What a container is that does not say.

@@ -15,7 +15,7 @@ use hull_runtime::launcher::Launcher;
 use tokio::io::Interest;
 
 use crate::config::{DaemonConfig, Reloadable};
-use crate::container::{Containers, ExecIndex};
+use crate::container::{Containers, ExecIndex, Selinux};
 use crate::database::Database;
 use crate::events::Events;
 use crate::images::Pulls;
@@ -46,6 +46,8 @@ pub struct Engine {
     pub(crate) execs: ExecIndex,
     pub(crate) database: Arc<Database>,
     pub(crate) launcher: Launcher,
+    /// Who gives SELinux's labels, if containers have them.
+    pub(crate) selinux: Option<Selinux>,
     /// The sizes of what nobody counts: volumes, and containers' writable layers.
     pub(crate) volume_sizes: crate::system::Sizes,
     pub(crate) container_sizes: crate::system::Sizes,
@@ -118,6 +120,7 @@ impl Engine {
             execs: ExecIndex::default(),
             database,
             launcher,
+            selinux: Selinux::open(config.selinux_enabled)?,
             volume_sizes: crate::system::Sizes::default(),
             container_sizes: crate::system::Sizes::default(),
             ending: AtomicBool::new(false),

@@ -29,6 +29,7 @@ pub mod oci;
 pub mod partial;
 pub mod protocol;
 pub mod seccomp;
+pub mod selinux;
 pub mod shim;
 pub mod sys;
 mod systemd;

@@ -227,6 +227,9 @@ pub struct Flags {
     /// Lets no program in containers that do not say gain privileges
     #[arg(long)]
     pub(super) no_new_privileges: bool,
+    /// Gives containers SELinux labels, where the machine has SELinux
+    #[arg(long)]
+    pub(super) selinux_enabled: bool,
     /// The system call filter of containers that choose none: a file with Docker's format, builtin or unconfined
     #[arg(long, value_name = "PROFILE")]
     pub(super) seccomp_profile: Option<String>,

@@ -96,6 +96,7 @@ pub(super) fn settle(flags: Flags, given: &ArgMatches) -> Result<Settings> {
                 named => named,
             },
             live_restore,
+            selinux_enabled: flags.selinux_enabled || file.selinux_enabled,
             experimental: flags.experimental || file.experimental,
             address_pools: pools,
             dns: if flags.dns.is_empty() { file.dns } else { flags.dns },

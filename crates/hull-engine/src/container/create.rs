@@ -108,6 +108,8 @@ impl Engine {
                 *mode = format!("container:{}", self.container(other)?.id);
             }
         }
+        self.fill_label_options(&mut host_config)?;
+        self.check_labels(&host_config)?;
         self.check_remapped_image(&host_config, image.as_deref())?;
         let mut wanted = self.wanted_mounts(&config, &host_config, caller)?;
         for layered in layered {
@@ -135,6 +137,7 @@ impl Engine {
             stopped_by_user: false,
             build_step,
             owner: None,
+            labels: None,
         };
         if let Some(pid) = ends_with {
             record.tie_to(pid)?;
@@ -153,7 +156,9 @@ impl Engine {
         } else {
             self.containers.take_name(&record.name, &id)?
         };
+        record.labels = self.labels_for(&record.host_config)?;
         if let Err(error) = self.make_parts(&mut record, image.as_deref(), wanted, limit, may_hang).await {
+            self.free_labels(record.labels.as_ref());
             self.undo_creation(&id).await;
             return Err(error);
         }
@@ -192,6 +197,10 @@ impl Engine {
             let root = self.outer_root(&record.host_config);
             may_hang_if(may_hang, self, move |engine| engine.acquire_mounts(&id, wanted, root)).await?
         };
+        if record.labels.is_some() {
+            let record = record.clone();
+            may_hang_if(may_hang, self, move |_| record.label_binds()).await?;
+        }
         fault::point("create", "mounts acquired")?;
         self.images.create_limited_snapshot(&record.id, image, limit).map_err(crate::images::error)?;
         fault::point("create", "snapshot made")?;

@@ -53,6 +53,7 @@ mod remove;
 mod resources;
 mod rootfs;
 mod security;
+mod selinux;
 mod shim;
 mod shutdown;
 mod spec;
@@ -92,6 +93,7 @@ pub use read_logs::Logs;
 pub(crate) use registry::Containers;
 pub use remove::RemoveOptions;
 pub use security::check_profile as check_seccomp_profile;
+pub(crate) use selinux::Selinux;
 pub use stats::Stats;
 pub use step::{Step, StepView};
 pub use top::Top;
@@ -192,6 +194,9 @@ pub(crate) struct Record {
     /// Whose it is: it is removed when that process ends.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) owner: Option<Process>,
+    /// Its SELinux labels, where the daemon gives them.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) labels: Option<selinux::Labels>,
 }
 
 /// Which state a container is in.
@@ -341,6 +346,7 @@ impl Record {
             stopped_by_user: false,
             build_step: false,
             owner: None,
+            labels: None,
         }
     }
 }

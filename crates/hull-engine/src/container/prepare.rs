@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use hull_runtime::protocol::{self, Launch, Limits, Stdio, UserLookup};
+use hull_runtime::selinux::Walk;
 
 use super::cdi::{Edits, Registry};
 use super::files::LinkLine;
@@ -14,6 +15,7 @@ use super::mounts::MountKind;
 use super::ownerless::note_cgroup;
 use super::rootfs::rootfs;
 use super::security::seccomp;
+use super::selinux::Relabel;
 use super::spec::{Facts, Namespaces, Share, Source};
 use super::starting::{self, Starting};
 use super::{Container, Record, init, logs};
@@ -92,11 +94,14 @@ impl Engine {
         self.write_files(record, allocation.as_ref(), &linked, &files)?;
         if record.host_config.ipc_mode == "shareable" {
             let root = self.outer_root(&record.host_config);
-            super::view::mount_shared_memory(&runtime_dir, record.host_config.shm_size, root)?;
+            let label = record.mount_label();
+            let size = record.host_config.shm_size;
+            super::view::mount_shared_memory(&runtime_dir, size, root, label.as_deref())?;
         }
         let edits = self.edits(record)?;
         let shared_memory = self.shared_memory(record)?;
         let sources = self.mount_sources(record, mounted)?;
+        record.label_mounts(&files, &sources)?;
         Ok(Prepared {
             awaits_network: own_network,
             makes_network: own_network && namespaces.user != Share::Host,
@@ -311,6 +316,10 @@ impl Engine {
         let mut spec = self.spec(record, &prepared.facts)?;
         if runtime.is_some() && host.init.unwrap_or(self.config.defaults.init) {
             init::stand_in_front(&mut spec)?;
+        }
+        if snapshot.is_whole {
+            // A tree is bound, and not mounted with a label for all of it.
+            record.relabel(&snapshot.upper, Relabel::Private, Walk::UnlessLabelled)?;
         }
         let rootfs = rootfs(snapshot, prepared.facts.namespaces.user != Share::Host, &mut spec);
         Ok(Launch {

@@ -180,6 +180,7 @@ impl Engine {
         let volumes = self.release_volumes(&container.id, volumes).await;
         fault::passed("remove", "volumes aside");
         self.remove_folders_behind(container, volumes);
+        self.free_labels(container.record().labels.as_ref());
         fault::passed("remove", "folders aside");
         self.tell(container, "destroy");
         container.lifetime.send_modify(|lifetime| {

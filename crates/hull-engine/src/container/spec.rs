@@ -158,6 +158,7 @@ impl Engine {
         let security = security(host)?;
         let mut linux = Linux::default();
         linux.set_devices(None);
+        linux.set_mount_label(record.mount_label());
         linux.set_seccomp(seccomp(host, &self.config.defaults.seccomp)?.1);
         linux.set_namespaces(Some(namespaces(&facts.namespaces)));
         if let Some(remap) = self.remap_of(host).filter(|_| facts.namespaces.user == Share::Own) {
@@ -194,6 +195,7 @@ impl Engine {
         process.set_capabilities(Some(capability_sets(capabilities(host)?)));
         process.set_no_new_privileges(Some(security(host)?.no_new_privileges));
         process.set_apparmor_profile(record.apparmor()?);
+        process.set_selinux_label(record.process_label());
         process.set_oom_score_adj((host.oom_score_adj != 0).then_some(host.oom_score_adj));
         process.set_rlimits(Some(self.rlimits(host)?));
         Ok(process)

@@ -30,6 +30,9 @@ impl Engine {
             for name in names {
                 self.volumes.retain(&name, &container.id);
             }
+            if let (Some(selinux), Some(labels)) = (&self.selinux, &container.record().labels) {
+                selinux.take_up(labels);
+            }
         }
         let endings = self.take_up_shims().await;
         self.remove_ownerless();

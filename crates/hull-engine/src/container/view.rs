@@ -7,7 +7,7 @@ use std::sync::Arc;
 use hull_image::Image;
 use hull_image::archive::IdMap;
 use hull_runtime::protocol::{self, Event, ToLauncher};
-use oci_spec::runtime::{Mount, Spec};
+use oci_spec::runtime::{Linux, Mount, Spec};
 use rustix::fs::{CWD, Mode, OFlags};
 
 use super::mounts::{MountKind, MountPlan, Owner};
@@ -100,6 +100,9 @@ impl Engine {
         let snapshot = self.images.snapshot(&record.id).map_err(crate::images::error)?;
         let mut spec = Spec::default();
         spec.set_mounts(Some(mounts));
+        let mut linux = Linux::default();
+        linux.set_mount_label(record.mount_label());
+        spec.set_linux(Some(linux));
         let (ours, theirs) = protocol::pair()?;
         // As it is on the disk, which is as it is told inside.
         let rootfs = rootfs(snapshot, false, &mut spec);
@@ -211,13 +214,19 @@ pub(super) fn shared_memory(runtime_dir: &Path) -> PathBuf {
 }
 
 /// Mounts it.
-pub(super) fn mount_shared_memory(runtime_dir: &Path, size: i64, root: Owner) -> Result<()> {
+pub(super) fn mount_shared_memory(
+    runtime_dir: &Path,
+    size: i64,
+    root: Owner,
+    label: Option<&str>,
+) -> Result<()> {
     use rustix::mount::{MountFlags, mount};
     let folder = shared_memory(runtime_dir);
     let failed = |error: std::io::Error| Error::system(format_args!("mount {}", folder.display()), error);
     std::fs::create_dir(&folder).map_err(failed)?;
-    let options = std::ffi::CString::new(format!("mode=1777,size={size},uid={},gid={}", root.uid, root.gid))
-        .map_err(|error| failed(error.into()))?;
+    let label = label.map(|label| format!(",context=\"{label}\"")).unwrap_or_default();
+    let words = format!("mode=1777,size={size},uid={},gid={}{label}", root.uid, root.gid);
+    let options = std::ffi::CString::new(words).map_err(|error| failed(error.into()))?;
     let flags = MountFlags::NOSUID | MountFlags::NODEV | MountFlags::NOEXEC;
     mount("shm", &folder, "tmpfs", flags, options.as_c_str()).map_err(|error| failed(error.into()))
 }

@@ -36,6 +36,7 @@ impl Place {
             host_gateways: Vec::new(),
             defaults: crate::Defaults::default(),
             live_restore: true,
+            selinux_enabled: false,
             experimental: false,
             address_pools: vec![format!("base=10.213.{}.0/20,size=24", number * 16)],
             dns: Vec::new(),

@@ -104,7 +104,7 @@ impl Engine {
             "ContainerdCommit": { "ID": "" },
             "RuncCommit": { "ID": "" },
             "InitCommit": { "ID": "" },
-            "SecurityOptions": security(cgroups, &self.config),
+            "SecurityOptions": security(cgroups, &self.config, self.selinux.is_some()),
             "FirewallBackend": { "Driver": "nftables" },
             "CDISpecDirs": self.config.cdi_spec_dirs,
             "Warnings": limits.warnings(cgroups),
@@ -226,13 +226,16 @@ impl Limits {
     }
 }
 
-fn security(cgroups: &Hierarchy, config: &DaemonConfig) -> Vec<String> {
+fn security(cgroups: &Hierarchy, config: &DaemonConfig, selinux: bool) -> Vec<String> {
     let profile = match &config.defaults.seccomp {
         DefaultSeccomp::BuiltIn => "builtin",
         DefaultSeccomp::Unconfined => "unconfined",
         DefaultSeccomp::Profile { path, .. } => path,
     };
     let mut options = vec![format!("name=seccomp,profile={profile}")];
+    if selinux {
+        options.push("name=selinux".to_owned());
+    }
     if config.userns_remap.is_some() {
         options.push("name=userns".to_owned());
     }

@@ -27,6 +27,7 @@ impl Place {
             host_gateways: Vec::new(),
             defaults: crate::Defaults::default(),
             live_restore: true,
+            selinux_enabled: false,
             experimental: false,
             address_pools: Vec::new(),
             dns: Vec::new(),

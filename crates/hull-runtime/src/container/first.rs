@@ -80,10 +80,10 @@ fn assemble(
         }
     }
     let from_outside = outside.filter(|outside| outside.mounts()).map(|_| teller);
-    process::new_session(start.keyring)?;
+    let procfs = sysctl::host_procfs()?;
+    process::new_session(start.keyring.then_some(process), procfs.as_fd())?;
 
     // The file system, while the host's is still there to take from.
-    let procfs = sysctl::host_procfs()?;
     root::cut_propagation(start.spec)?;
     let root = root::assemble(match from_outside {
         Some(teller) => teller.tree()?,

@@ -10,9 +10,9 @@ use rustix::mount::{
     fsopen, open_tree,
 };
 
-use super::inroot;
 use super::options::{NODEV, NOEXEC, NOSUID, RDONLY};
 use super::root::attach_at;
+use super::{inroot, labels};
 use crate::error::Context;
 use crate::sys::{self, MountAttr};
 use crate::{Error, Result};
@@ -42,12 +42,12 @@ impl Masks {
             write_protect(Path::new(path), root)?;
         }
         for path in linux.masked_paths().iter().flatten().filter(chosen) {
-            self.mask(Path::new(path), root)?;
+            self.mask(Path::new(path), root, labels::of_mounts(spec))?;
         }
         Ok(())
     }
 
-    fn mask(&mut self, path: &Path, root: BorrowedFd<'_>) -> Result<()> {
+    fn mask(&mut self, path: &Path, root: BorrowedFd<'_>, label: Option<&str>) -> Result<()> {
         let doing = || format!("mask {}", path.display());
         let Some(at) = inroot::find(root, path)? else { return Ok(()) };
         let pattern = if inroot::is_folder(&at).context(doing)? { &mut self.folder } else { &mut self.null };
@@ -56,7 +56,7 @@ impl Masks {
             return attach_at(tree.as_fd(), at.as_fd()).context(doing);
         }
         let tree = if inroot::is_folder(&at).context(doing)? {
-            empty_folder().context(doing)?
+            empty_folder(label).context(doing)?
         } else {
             null_device(root)?
         };
@@ -72,10 +72,13 @@ fn clone(tree: BorrowedFd<'_>) -> rustix::io::Result<OwnedFd> {
     open_tree(tree, "", flags)
 }
 
-fn empty_folder() -> rustix::io::Result<OwnedFd> {
+fn empty_folder(label: Option<&str>) -> rustix::io::Result<OwnedFd> {
     let context = fsopen("tmpfs", FsOpenFlags::FSOPEN_CLOEXEC)?;
     fsconfig_set_string(&context, "nr_inodes", "1")?;
     fsconfig_set_string(&context, "mode", "555")?;
+    if let Some(label) = label {
+        fsconfig_set_string(&context, "context", label)?;
+    }
     fsconfig_create(&context)?;
     let attributes = MountAttrFlags::from_bits_retain((RDONLY | NOSUID | NODEV | NOEXEC) as u32);
     let mounted = fsmount(&context, FsMountFlags::FSMOUNT_CLOEXEC, attributes)?;

@@ -77,7 +77,7 @@ fn enter(exec: &ExecIn<'_>, teller: &Teller) -> Result<Option<Answerer>> {
         userns::become_root()?;
         process::shield()?;
     }
-    process::new_session(true)?;
+    process::new_session(Some(exec.process), procfs.as_fd())?;
     let terminal = match exec.streams {
         Streams::Pipes { .. } | Streams::Inherited => None,
         Streams::Terminal { size } => {

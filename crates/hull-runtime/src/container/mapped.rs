@@ -15,7 +15,7 @@ use rustix::mount::{OpenTreeFlags, open_tree};
 
 use super::options::Options;
 use super::report::Heard;
-use super::{mounts, outside, report, root, userns};
+use super::{labels, mounts, outside, report, root, userns};
 use crate::error::Context;
 use crate::protocol::Rootfs;
 use crate::sys::{self, MountAttr};
@@ -57,7 +57,7 @@ impl Owner {
 pub(crate) fn root_tree(spec: &Spec, rootfs: &Rootfs, owner: Option<&Owner>) -> Result<OwnedFd> {
     match (rootfs, owner) {
         (Rootfs::Overlay { lower, upper, work, mapped: true }, Some(owner)) => {
-            overlay(lower, upper, work, owner)
+            overlay(lower, upper, work, labels::of_mounts(spec), owner)
         }
         (Rootfs::MappedPath, Some(owner)) => {
             let path = root::path_of(spec)?;
@@ -71,8 +71,14 @@ pub(crate) fn root_tree(spec: &Spec, rootfs: &Rootfs, owner: Option<&Owner>) -> 
 }
 
 /// A detached overlay of the layers, uppermost first. The caller is single-threaded.
-pub(crate) fn overlay(lower: &[PathBuf], upper: &Path, work: &Path, owner: &Owner) -> Result<OwnedFd> {
-    overlay_by(lower, upper, work, owner, root::overlay)
+pub(crate) fn overlay(
+    lower: &[PathBuf],
+    upper: &Path,
+    work: &Path,
+    label: Option<&str>,
+    owner: &Owner,
+) -> Result<OwnedFd> {
+    overlay_by(lower, upper, work, owner, |lower, upper, work| root::overlay(lower, upper, work, label))
 }
 
 /// The same, by one of the kernel's ways to mount it.
@@ -188,10 +194,10 @@ pub fn probe(folder: &Path, users: &[[u32; 3]], groups: &[[u32; 3]], trees: bool
         let owner = Owner { namespace, root };
         let [lower, upper, work] = &folders;
         let lower = std::slice::from_ref(lower);
-        let root = if trees { mapped(&lower[0], &owner) } else { overlay(lower, upper, work, &owner) };
+        let root = if trees { mapped(&lower[0], &owner) } else { overlay(lower, upper, work, None, &owner) };
         let root = match root {
             // Not the ids are what stands in the way.
-            Err(_) if !trees && root::overlay(lower, upper, work).is_err() => mapped(&lower[0], &owner),
+            Err(_) if !trees && root::overlay(lower, upper, work, None).is_err() => mapped(&lower[0], &owner),
             root => root,
         };
         let found = rustix::fs::fstat(&root?).context(doing)?.st_uid;
@@ -279,12 +285,12 @@ mod tests {
 
     #[test]
     fn files_are_the_container_s_and_stay_whose_they_are() {
-        tried(root::overlay);
+        tried(|lower, upper, work| root::overlay(lower, upper, work, None));
     }
 
     #[test]
     fn by_the_old_call_it_is_the_same() {
-        tried(root::overlay_by_mount);
+        tried(|lower, upper, work| root::overlay_by_mount(lower, upper, work, None));
     }
 
     #[test]
@@ -298,7 +304,7 @@ mod tests {
         let outcome = super::super::tests::in_a_shim(|_| {
             let (namespace, root) = userns::handle_of(&[[0, 100_000, 9]], &[[0, 100_000, 9]])?;
             let owner = Owner { namespace, root };
-            overlay(&["/proc".into()], Path::new("/tmp/u/a"), Path::new("/tmp/w/a"), &owner).map(drop)
+            overlay(&["/proc".into()], Path::new("/tmp/u/a"), Path::new("/tmp/w/a"), None, &owner).map(drop)
         });
         assert!(outcome.error.unwrap().to_string().contains("is not beside it"));
     }

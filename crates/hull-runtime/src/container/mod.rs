@@ -56,7 +56,7 @@ pub(crate) use devices::elsewhere as device_elsewhere;
 pub(crate) use granted::cut_to_granted;
 pub(crate) use hold::state_for_hooks;
 pub use hold::{Held, Hold, start_held};
-pub use labels::{check_apparmor, has_selinux};
+pub use labels::check_apparmor;
 pub(crate) use mapped::{Owner, root_tree, small_tmpfs};
 pub use mapped::{as_owner, probe as probe_mapped};
 pub use mounts::{LAYERS, SUBPATH};

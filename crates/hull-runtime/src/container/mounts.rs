@@ -15,7 +15,7 @@ use rustix::{fs, io};
 use super::inroot::{self, Kind};
 use super::options::{self, NODEV, NOEXEC, NOSUID, Options, RDONLY};
 use super::report::Teller;
-use super::{copyup, mapped, outside, root, sysctl};
+use super::{copyup, labels, mapped, outside, root, sysctl};
 use crate::cgroup::Cgroup;
 use crate::error::Context;
 use crate::sys::{self, MountAttr};
@@ -61,7 +61,7 @@ pub(super) struct Sorted {
 pub(super) fn prepare_all(spec: &Spec, from_outside: Option<&Teller>) -> Result<Sorted> {
     let mut sorted = Sorted { now: Vec::new(), later: Vec::new() };
     for mount in spec.mounts().iter().flatten() {
-        let prepared = prepare(mount, from_outside)?;
+        let prepared = prepare(mount, spec, from_outside)?;
         let waits = matches!(prepared.tree, Tree::Sysfs | Tree::OfCgroups)
             || sorted.later.iter().any(|other| prepared.destination.starts_with(&other.destination));
         if waits { sorted.later.push(prepared) } else { sorted.now.push(prepared) }
@@ -101,9 +101,14 @@ pub(super) fn prepare_binds(spec: &Spec) -> Result<Vec<Prepared>> {
 /// The tree of a mount that another runtime is to be shown as a plain folder or file, and the mount in words that it knows;
 /// none where it mounts that itself. So are those that only hull's own words describe (a part of a volume, mapped ids,
 /// layers), and in a user namespace (`owner`) every bind: its source may lie where root inside may not go.
-pub(crate) fn tree_for_another(mount: &mut Mount, owner: Option<&mapped::Owner>) -> Result<Option<OwnedFd>> {
+pub(crate) fn tree_for_another(
+    mount: &mut Mount,
+    label: Option<&str>,
+    owner: Option<&mapped::Owner>,
+) -> Result<Option<OwnedFd>> {
     let words = mount.options().clone().unwrap_or_default();
-    let options = options::parse(&words);
+    let mut options = options::parse(&words);
+    options.context = label.map(str::to_owned);
     let (own, tree) = if mount.typ().as_deref() == Some(LAYERS) {
         let own: &[&str] = &["lowerdir", "upperdir", "workdir"];
         (own, layers(mount.destination(), &options, owner)?)
@@ -140,8 +145,9 @@ pub(super) fn is_bind(mount: &Mount, options: &Options) -> bool {
     !options.remount && (options.bind.is_some() || mount.typ().as_deref() == Some("bind"))
 }
 
-fn prepare(mount: &Mount, from_outside: Option<&Teller>) -> Result<Prepared> {
+fn prepare(mount: &Mount, spec: &Spec, from_outside: Option<&Teller>) -> Result<Prepared> {
     let mut options = options::parse(mount.options().as_deref().unwrap_or_default());
+    options.context = labels::of_mount(mount, &options, spec);
     options.mode_of_place =
         mount.typ().as_deref() == Some("tmpfs") && options.data.iter().all(|(key, _)| key != "mode");
     let destination = mount.destination();
@@ -171,7 +177,11 @@ fn prepare(mount: &Mount, from_outside: Option<&Teller>) -> Result<Prepared> {
             Some(teller) => teller.tree()?,
             None => layers(&destination, &options, None)?,
         }),
-        kind => Tree::Detached(file_system(kind, mount.source().as_deref(), &destination, &options)?),
+        kind => {
+            let tree = file_system(kind, mount.source().as_deref(), &destination, &options)?;
+            labels::label_queues(kind, tree.as_fd(), spec)?;
+            Tree::Detached(tree)
+        }
     };
     Ok(Prepared { destination, kind, tree, options })
 }
@@ -223,7 +233,8 @@ pub(super) fn file_system(
 /// What a file system is told: the kernel's own words first.
 fn parameters(options: &Options) -> impl Iterator<Item = (&str, Option<&str>)> {
     let own = options.data.iter().map(|(key, value)| (key.as_str(), value.as_deref()));
-    options.file_system.iter().map(|word| (word.as_str(), None)).chain(own)
+    let context = options.context.as_deref().map(|label| ("context", Some(label)));
+    options.file_system.iter().map(|word| (word.as_str(), None)).chain(own).chain(context)
 }
 
 /// Those of a bind's options that no bind has, and that are not hull's own words.
@@ -255,9 +266,10 @@ pub(super) fn layers(
         return Err(Error::refused(doing("layers", destination), "it has no upperdir or no workdir"));
     };
     let lower = named("lowerdir");
+    let label = options.context.as_deref();
     let tree = match owner {
-        Some(owner) => mapped::overlay(&lower, &upper, &work, owner)?,
-        None => root::overlay(&lower, &upper, &work)?,
+        Some(owner) => mapped::overlay(&lower, &upper, &work, label, owner)?,
+        None => root::overlay(&lower, &upper, &work, label)?,
     };
     let attributes = MountAttr::flags(options.attributes.set, options.attributes.clear);
     sys::mount_setattr(tree.as_fd(), false, &attributes).context(|| doing("layers", destination))?;
@@ -339,7 +351,8 @@ fn cgroups(destination: &Path, options: &Options, cgroup: &Cgroup) -> Result<Tre
     }
     let parameters =
         [("mode".to_owned(), Some("755".to_owned())), ("size".to_owned(), Some("64k".to_owned()))];
-    let writable = Options { data: parameters.to_vec(), ..Options::default() };
+    let context = options.context.clone();
+    let writable = Options { data: parameters.to_vec(), context, ..Options::default() };
     let tmpfs = file_system("tmpfs", None, destination, &writable)?;
     let making = || format!("make the folders of the cgroups on {}", destination.display());
     let mut views = Vec::with_capacity(folders.len());

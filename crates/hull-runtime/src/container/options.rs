@@ -70,6 +70,8 @@ pub(crate) struct Options {
     pub(crate) copy_up: bool,
     /// A tmpfs that names no mode gets that of its destination, if that is there.
     pub(crate) mode_of_place: bool,
+    /// The SELinux label of all files in a file system that is made for the container.
+    pub(crate) context: Option<String>,
 }
 
 /// Sorts options. Unknown words are the file system's own, which refuses what it does not know either.

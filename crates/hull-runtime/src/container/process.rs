@@ -34,13 +34,11 @@ pub(super) fn shield() -> Result<()> {
     Ok(())
 }
 
-/// A session of its own, and with `keyring` a session keyring that is not the host's.
-pub(super) fn new_session(keyring: bool) -> Result<()> {
+/// A session of its own, and with a process that is to have one, a session keyring that is not the host's.
+pub(super) fn new_session(keyring_of: Option<&Process>, procfs: BorrowedFd<'_>) -> Result<()> {
     rustix::process::setsid().context(|| "start a session".into())?;
-    if !keyring {
-        return Ok(());
-    }
-    match sys::new_session_keyring() {
+    let Some(process) = keyring_of else { return Ok(()) };
+    match labels::with_labelled_keys(process, procfs, sys::new_session_keyring)? {
         Ok(()) => Ok(()),
         // Kernels without keyrings; the host's filter of system calls, where hull itself is in a container.
         Err(error) if matches!(error.raw_os_error(), Some(libc::ENOSYS | libc::EPERM)) => Ok(()),

@@ -16,7 +16,7 @@ use rustix::mount::{
 };
 use rustix::{fs, mount, process};
 
-use super::options;
+use super::{labels, options};
 use crate::error::Context;
 use crate::protocol::Rootfs;
 use crate::sys::{self, MountAttr};
@@ -64,7 +64,9 @@ fn wanted_propagation(spec: &Spec) -> Result<Option<(u64, bool)>> {
 pub(crate) fn detached(spec: &Spec, rootfs: &Rootfs) -> Result<OwnedFd> {
     match rootfs {
         Rootfs::Path => clone_of_path(spec),
-        Rootfs::Overlay { lower, upper, work, mapped: false } => overlay(lower, upper, work),
+        Rootfs::Overlay { lower, upper, work, mapped: false } => {
+            overlay(lower, upper, work, labels::of_mounts(spec))
+        }
         Rootfs::Overlay { mapped: true, .. } | Rootfs::MappedPath => {
             let reason = "the container has no user namespace to map the ids of its files by";
             Err(Error::refused("mount the root file system", reason))
@@ -107,15 +109,15 @@ pub(super) fn attach_at(mounted: BorrowedFd<'_>, destination: BorrowedFd<'_>) ->
     mount::move_mount(mounted, "", destination, "", flags)
 }
 
-/// A detached overlay of the layers, uppermost first.
-pub(crate) fn overlay(lower: &[PathBuf], upper: &Path, work: &Path) -> Result<OwnedFd> {
+/// A detached overlay of the layers, uppermost first; all files in it have the SELinux label that is given.
+pub(crate) fn overlay(lower: &[PathBuf], upper: &Path, work: &Path, label: Option<&str>) -> Result<OwnedFd> {
     let doing = || format!("mount the overlay of {} layers on {}", lower.len(), upper.display());
     if lower.is_empty() {
         return Err(Error::refused(doing(), "an overlay needs at least one layer"));
     }
-    match overlay_by_fsopen(lower, upper, work) {
+    match overlay_by_fsopen(lower, upper, work, label) {
         Ok(Some(mounted)) => Ok(mounted),
-        Ok(None) => overlay_by_mount(lower, upper, work)
+        Ok(None) => overlay_by_mount(lower, upper, work, label)
             .map_err(|error| if error.doing.is_empty() { Error { doing: doing(), ..error } } else { error }),
         Err((error, said)) => Err(Error::kernel(doing(), error).advise(said)),
     }
@@ -138,9 +140,11 @@ fn overlay_by_fsopen(
     lower: &[PathBuf],
     upper: &Path,
     work: &Path,
+    label: Option<&str>,
 ) -> std::result::Result<Option<OwnedFd>, (Errno, String)> {
     let too_long = |path: &Path| path.as_os_str().len() > FSCONFIG_MAX;
     if too_long(upper)
+        || label.is_some_and(|label| label.len() > FSCONFIG_MAX)
         || too_long(work)
         || lower.iter().any(|path| too_long(path))
         || !overlay_reads_parameters()
@@ -158,7 +162,7 @@ fn overlay_by_fsopen(
     }
     mount::fsconfig_set_string(&context, "upperdir", upper).map_err(failed)?;
     mount::fsconfig_set_string(&context, "workdir", work).map_err(failed)?;
-    for (key, value) in PLAIN {
+    for (key, value) in PLAIN.into_iter().chain(label.map(|label| ("context", label))) {
         mount::fsconfig_set_string(&context, key, value).map_err(failed)?;
     }
     mount::fsconfig_create(&context).map_err(failed)?;
@@ -167,7 +171,12 @@ fn overlay_by_fsopen(
 
 /// By `mount(2)`, whose options must fit in a page: the paths are given relative to the folder that all of
 /// them share. The overlay is mounted on its own upper folder and detached from there.
-pub(super) fn overlay_by_mount(lower: &[PathBuf], upper: &Path, work: &Path) -> Result<OwnedFd> {
+pub(super) fn overlay_by_mount(
+    lower: &[PathBuf],
+    upper: &Path,
+    work: &Path,
+    label: Option<&str>,
+) -> Result<OwnedFd> {
     let shared = shared_folder(lower.iter().map(PathBuf::as_path).chain([upper, work]));
     let relative = |path: &Path| -> String {
         let name = path.strip_prefix(&shared).unwrap_or(path).to_string_lossy();
@@ -180,6 +189,10 @@ pub(super) fn overlay_by_mount(lower: &[PathBuf], upper: &Path, work: &Path) -> 
         format!("lowerdir={},upperdir={},workdir={}", layers.join(":"), relative(upper), relative(work));
     for (key, value) in PLAIN {
         options.push_str(&format!(",{key}={value}"));
+    }
+    if let Some(label) = label {
+        // In quotes: a level may hold commas.
+        options.push_str(&format!(",context=\"{label}\""));
     }
     let doing = || format!("mount the overlay of {} layers on {}", lower.len(), upper.display());
     if options.len() > MOUNT_MAX {
@@ -279,7 +292,7 @@ mod tests {
         let outcome = super::super::tests::in_a_shim(|outcome| {
             sys::unshare_namespaces(libc::CLONE_NEWNS).unwrap();
             cut_propagation(&Spec::default())?;
-            let root = overlay_by_mount(&layers, &upper, &work)?;
+            let root = overlay_by_mount(&layers, &upper, &work, None)?;
             attach(root.as_fd(), CWD, Path::new("/")).unwrap();
             for name in ["f", "g"] {
                 let file = fs::openat(&root, name, OFlags::RDONLY, Mode::empty()).unwrap();
@@ -301,7 +314,7 @@ mod tests {
         let outcome = super::super::tests::in_a_shim(|outcome| {
             sys::unshare_namespaces(libc::CLONE_NEWNS).unwrap();
             cut_propagation(&Spec::default())?;
-            let root = overlay_by_mount(&[PathBuf::from("/")], &upper, &work)?;
+            let root = overlay_by_mount(&[PathBuf::from("/")], &upper, &work, None)?;
             let found = fs::statat(&root, "etc/passwd", fs::AtFlags::empty());
             outcome.output = found.map_or_else(|error| error.to_string(), |_| "there".to_owned());
             Ok(())
@@ -314,7 +327,7 @@ mod tests {
     fn too_many_layers_for_the_old_call_are_refused_in_words() {
         let layers: Vec<PathBuf> =
             (0..300).map(|layer| PathBuf::from(format!("/layers/number-{layer}"))).collect();
-        let error = overlay_by_mount(&layers, Path::new("/upper"), Path::new("/work")).unwrap_err();
+        let error = overlay_by_mount(&layers, Path::new("/upper"), Path::new("/work"), None).unwrap_err();
         assert!(error.to_string().contains("Linux 6.7 or newer"), "{error}");
     }
 

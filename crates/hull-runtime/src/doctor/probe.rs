@@ -94,7 +94,7 @@ pub(super) fn overlay() -> io::Result<()> {
         folders.iter().try_for_each(fs::create_dir)?;
         let [lower, upper, work] = folders;
         fs::write(lower.join("file"), "")?;
-        let mounted = container::overlay(&[lower], &upper, &work)
+        let mounted = container::overlay(&[lower], &upper, &work, None)
             .map_err(|error| io::Error::from_raw_os_error(error.errno.unwrap_or(libc::EINVAL)))?;
         rustix::fs::statat(&mounted, "file", rustix::fs::AtFlags::empty())?;
         Ok(())

@@ -85,7 +85,7 @@ pub(super) fn change(root: &Root) -> Result<()> {
         }
         Root::Layers { lower, upper, work } => {
             let kept = ["dev", "sys"].map(|name| (name, tree_of(&Path::new("/").join(name), true)));
-            let layers = container::overlay(lower, upper, work)?;
+            let layers = container::overlay(lower, upper, work, None)?;
             container::attach(layers.as_fd(), CWD, Path::new("/"))
                 .context(|| "put the image's files over the root".into())?;
             container::enter(layers.as_fd(), false)?;

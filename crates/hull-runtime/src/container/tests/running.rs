@@ -494,7 +494,8 @@ fn every_session_has_a_keyring_of_its_own() {
     let serial = || unsafe { libc::syscall(libc::SYS_keyctl, GET_KEYRING_ID, SESSION_KEYRING, 0) };
     let outcome = ok(in_a_shim(|outcome| {
         let before = serial();
-        process::new_session(true)?;
+        let procfs = sysctl::host_procfs()?;
+        process::new_session(Some(&Process::default()), procfs.as_fd())?;
         let first = serial();
         sys::new_session_keyring().unwrap();
         outcome.output = format!("{}", before != first && first != serial() && before != serial());
