@@ -110,7 +110,14 @@ fn output(launcher: &Launcher, folder: &Path) -> Outcome<()> {
 }
 
 fn log_file(path: &Path) -> LogFile {
-    LogFile { path: path.into(), max_size: 0, max_file: 1, attributes: Default::default(), compress: false }
+    LogFile {
+        path: path.into(),
+        max_size: 0,
+        max_file: 1,
+        attributes: Default::default(),
+        compress: false,
+        buffer: None,
+    }
 }
 
 fn median(values: &mut [u128]) -> u128 {

@@ -225,6 +225,10 @@ pub struct LogFile {
     /// Rotated files are compressed with gzip (`PATH.1.gz`).
     #[serde(default)]
     pub compress: bool,
+    /// A process of its own writes the log, and who prints never waits for it: so many bytes wait for that process at
+    /// most, and what does not fit is dropped.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub buffer: Option<u64>,
 }
 
 /// How long something may run. The shim holds these, so they hold while the daemon is away.

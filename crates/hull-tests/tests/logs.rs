@@ -77,6 +77,43 @@ fn rotation_keeps_the_end_and_following_survives_it() {
 }
 
 #[test]
+fn rotated_files_are_compressed_and_read_like_others() {
+    Daemon::start().session(
+        r#"
+        $ hull run -d --name zz --log-opt max-size=200k --log-opt max-file=4 --log-opt compress=true busybox sh -c 'i=0; while [ $i -lt 100 ]; do seq $((i*100)) $((i*100+99)); i=$((i+1)); usleep 10000; done'
+        <id>
+        $ hull logs -f zz >followed; seq 0 9999 | cmp - followed
+        $ until ls $(hull inspect -f '{{.LogPath}}' zz).*.gz >/dev/null 2>&1; do :; done
+        $ first=$(hull logs zz | head -n 1); seq $first 9999 >wanted; hull logs zz | cmp - wanted
+        $ hull logs --tail 5000 zz | cmp - <(seq 5000 9999)
+        $ hull start -a zz | tail -n 1; hull logs --tail 2 zz
+        9999
+        9998
+        9999
+        "#,
+    );
+}
+
+#[test]
+fn a_log_that_nobody_waits_for_has_all_that_there_was_room_for() {
+    Daemon::start().session(
+        r#"
+        $ hull run -d --name nb --log-opt mode=non-blocking --log-opt max-buffer-size=8m busybox sh -c 'printf begun; until test -e /go; do usleep 1000; done; seq 1 20000'
+        <id>
+        $ (hull attach --no-stdin nb >attached 2>&1; echo $? >status) & hull exec nb touch /go; hull wait nb; wait; cat status
+        0
+        0
+        $ hull logs nb | sed s/begun// | cmp - <(seq 1 20000)
+        $ hull logs --since 1h -f nb | tail -n 1
+        20000
+        $ hull run --log-driver local --log-opt mode=non-blocking --name nl busybox echo hi; hull logs nl
+        hi
+        hi
+        "#,
+    );
+}
+
+#[test]
 fn drivers() {
     Daemon::start().session(
         r#"

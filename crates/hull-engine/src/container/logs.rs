@@ -1,17 +1,23 @@
 //! What a container printed: where the shim writes it, and reading it back.
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use hull_runtime::protocol::{Log, LogFile};
 
+use super::security::truth;
 use super::{Record, log_attributes};
 use crate::model::LogConfig;
 use crate::{Error, Result};
 
-/// The size at which a log file is rotated unless said otherwise, in bytes.
+/// The size at which a log file is rotated unless said otherwise, in bytes: of json-file, and of local, where it is Docker's.
 const MAX_SIZE: u64 = 10 * 1000 * 1000;
+const MAX_SIZE_LOCAL: u64 = 20 * 1000 * 1000;
 /// How many log files there are at most unless said otherwise.
 const MAX_FILE: u32 = 3;
+const MAX_FILE_LOCAL: u32 = 5;
+/// How much output waits for the log (`mode=non-blocking`) unless said otherwise, in bytes.
+const MAX_BUFFER: u64 = 1_000_000;
 
 /// Which part of a log is wanted.
 #[derive(Clone, Debug, Default)]
@@ -45,11 +51,17 @@ pub fn check(config: &LogConfig) -> Result<()> {
 struct Parsed {
     max_size: u64,
     max_file: u32,
+    compress: bool,
+    buffer: Option<u64>,
 }
 
 fn parse(config: &LogConfig) -> Result<Parsed> {
-    match config.driver.as_str() {
-        "json-file" | "local" | "none" => {}
+    let driver = config.driver.as_str();
+    let buffer = buffer(&config.config)?;
+    match driver {
+        "json-file" | "local" => {}
+        // It has no options, and Docker minds none.
+        "none" => return Ok(Parsed { max_size: 0, max_file: 1, compress: false, buffer: None }),
         other @ ("syslog" | "journald" | "gelf" | "fluentd" | "awslogs" | "splunk" | "gcplogs"
         | "logentries" | "etwlogs") => {
             return Err(Error::unsupported(format_args!(
@@ -62,46 +74,73 @@ fn parse(config: &LogConfig) -> Result<Parsed> {
             )));
         }
     }
-    let mut parsed = Parsed { max_size: MAX_SIZE, max_file: MAX_FILE };
-    let non_blocking = config.config.get("mode").is_some_and(|mode| mode == "non-blocking");
+    let mut parsed = match driver {
+        "local" => Parsed { max_size: MAX_SIZE_LOCAL, max_file: MAX_FILE_LOCAL, compress: true, buffer },
+        _ => Parsed { max_size: MAX_SIZE, max_file: MAX_FILE, compress: false, buffer },
+    };
+    let invalid = |name: &str, why: String| {
+        Error::invalid(format!("failed to initialize logging driver: {name}: {why}"))
+    };
     for (name, value) in &config.config {
-        let invalid = || Error::invalid(format!("invalid value {value:?} of the log option {name}"));
-        match (config.driver.as_str(), name.as_str()) {
-            ("none", _) => {
-                return Err(Error::invalid(format!("unknown log opt '{name}' for none log driver")));
-            }
+        match (driver, name.as_str()) {
+            (_, "max-size") if value == "-1" => parsed.max_size = 0,
             (_, "max-size") => {
-                parsed.max_size = if value == "-1" { 0 } else { size(value).ok_or_else(invalid)? }
+                parsed.max_size =
+                    size(value).ok_or_else(|| invalid(name, format!("invalid size: '{value}'")))?;
             }
             (_, "max-file") => {
-                parsed.max_file = value.parse().ok().filter(|count| *count >= 1).ok_or_else(invalid)?
+                parsed.max_file = value
+                    .parse()
+                    .map_err(|_| invalid(name, format!("strconv.Atoi: parsing {value:?}: invalid syntax")))?;
+                if parsed.max_file < 1 {
+                    return Err(invalid(name, "max-file cannot be less than 1".to_owned()));
+                }
             }
-            (_, "mode") if value == "blocking" => {}
-            (_, "mode") if value != "non-blocking" => {
-                return Err(Error::invalid(format!("logger: logging mode not supported: {value}")));
+            (_, "compress") => {
+                parsed.compress = truth(value).ok_or_else(|| {
+                    invalid(name, format!("strconv.ParseBool: parsing {value:?}: invalid syntax"))
+                })?;
             }
-            (_, "max-buffer-size") if !non_blocking => {
-                return Err(Error::invalid(
-                    "logger: max-buffer-size option is only supported with 'mode=non-blocking'",
-                ));
-            }
-            (_, "compress") if value == "false" => {}
+            (_, "mode" | "max-buffer-size") => {}
             ("json-file", "labels" | "env" | "labels-regex" | "env-regex" | "tag") => {}
-            (driver, "mode" | "compress" | "max-buffer-size") => {
-                return Err(Error::unsupported(format_args!(
-                    "the option {name}={value} of the log driver {driver}"
-                )));
+            ("local", _) => {
+                return Err(Error::invalid(format!("unknown log opt '{name}' for log driver {driver}")));
             }
-            (driver, _) => {
-                return Err(Error::invalid(format!("unknown log opt '{name}' for {driver} log driver")));
-            }
+            _ => return Err(Error::invalid(format!("unknown log opt '{name}' for {driver} log driver"))),
         }
     }
     log_attributes::check(&config.config)?;
     if parsed.max_size == 0 && config.config.get("max-file").is_some_and(|count| count != "1") {
         return Err(Error::invalid("invalid log option: max-file needs max-size"));
     }
+    let rotates = parsed.max_size > 0 && parsed.max_file > 1;
+    if config.config.contains_key("compress") && parsed.compress && !rotates {
+        let why = "compress cannot be true when max-file is less than 2 or max-size is not set";
+        return Err(invalid("compress", why.to_owned()));
+    }
+    parsed.compress &= rotates;
     Ok(parsed)
+}
+
+/// How many bytes may wait for the log; none where who prints waits for it.
+fn buffer(options: &BTreeMap<String, String>) -> Result<Option<u64>> {
+    let non_blocking = match options.get("mode").map_or("", String::as_str) {
+        "" | "blocking" => false,
+        "non-blocking" => true,
+        other => return Err(Error::invalid(format!("logger: logging mode not supported: {other}"))),
+    };
+    let Some(text) = options.get("max-buffer-size") else { return Ok(non_blocking.then_some(MAX_BUFFER)) };
+    if !non_blocking {
+        return Err(Error::invalid(
+            "logger: max-buffer-size option is only supported with 'mode=non-blocking'",
+        ));
+    }
+    // In powers of 1024, as memory is; nothing at all is the default.
+    match crate::size::parse(text) {
+        Some(0) => Ok(Some(MAX_BUFFER)),
+        Some(bytes) => Ok(Some(bytes)),
+        None => Err(Error::invalid(format!("error parsing option max-buffer-size: invalid size: '{text}'"))),
+    }
 }
 
 /// `10m`, `1g`, `512k`, in powers of 1000 as Docker's log options are.
@@ -131,10 +170,10 @@ pub(super) fn path(folder: &Path, id: &str, driver: &str) -> Option<PathBuf> {
 /// What the shim is told.
 pub(super) fn to_shim(record: &Record, folder: &Path) -> Result<Log> {
     let config = &record.host_config.log_config;
-    let Parsed { max_size, max_file } = parse(config)?;
+    let Parsed { max_size, max_file, compress, buffer } = parse(config)?;
     let Some(path) = path(folder, &record.id, &config.driver) else { return Ok(Log::None) };
-    let file =
-        LogFile { path, max_size, max_file, attributes: log_attributes::attributes(record), compress: false };
+    let attributes = log_attributes::attributes(record);
+    let file = LogFile { path, max_size, max_file, attributes, compress, buffer };
     Ok(if config.driver == "local" { Log::Local(file) } else { Log::JsonFile(file) })
 }
 
@@ -156,13 +195,22 @@ mod tests {
     #[test]
     fn what_is_not_there_is_refused_by_name() {
         check(&config("json-file", &[("max-size", "1m"), ("max-file", "2")])).unwrap();
+        check(&config("none", &[("max-size", "1m")])).unwrap();
+        let of = |driver, options| parse(&config(driver, options)).unwrap();
+        let buffered = of("local", &[("mode", "non-blocking"), ("max-buffer-size", "2k")]);
+        assert_eq!((buffered.buffer, buffered.compress), (Some(2048), true));
+        assert!(of("json-file", &[("compress", "T")]).compress);
+        assert!(!of("local", &[("max-file", "1")]).compress, "there is nothing rotated to compress");
         for (driver, options) in [
             ("journald", &[][..]),
             ("nonsense", &[]),
             ("json-file", &[("max-file", "0")]),
-            ("json-file", &[("mode", "non-blocking")]),
+            ("json-file", &[("mode", "nonsense")]),
+            ("json-file", &[("max-buffer-size", "1m")]),
+            ("json-file", &[("compress", "true"), ("max-file", "1")]),
+            ("json-file", &[("compress", "yes")]),
             ("json-file", &[("what", "x")]),
-            ("none", &[("max-size", "1m")]),
+            ("local", &[("tag", "x")]),
         ] {
             let error = check(&config(driver, options)).unwrap_err();
             let named = options.first().map_or(driver, |(name, _)| name);

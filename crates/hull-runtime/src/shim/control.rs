@@ -200,12 +200,12 @@ impl Shim {
             return Err(Error::refused("attach a client", "the message came without its socket"));
         };
         self.process(attach.exec.as_deref())?;
-        if let (true, Some(log)) = (attach.held, &self.log) {
+        if let (true, Some(log)) = (attach.held, &mut self.log) {
             let Some(pipe) = descriptors.pop() else {
                 return Err(Error::refused("hold a client's stream", "the message came without its pipe"));
             };
-            let place = log.place()?;
-            let begun = [Stream::Stdout, Stream::Stderr].map(|stream| (stream, log.begun(stream)));
+            let (place, [stdout, stderr]) = log.place()?;
+            let begun = [(Stream::Stdout, &stdout[..]), (Stream::Stderr, &stderr[..])];
             self.first.streams.attach(attach, socket, Some(Hold { pipe, begun }));
             return Ok(Reply::Held(place));
         }

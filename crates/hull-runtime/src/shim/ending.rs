@@ -125,7 +125,9 @@ impl Shim {
         let mut buffer = std::mem::take(&mut self.buffer);
         self.first.streams.give_up(&mut buffer, self.log.as_mut());
         self.buffer = buffer;
-        self.log = None;
+        if let Some(log) = self.log.take() {
+            log.close();
+        }
         self.reap();
         self.end_execs();
     }

@@ -29,6 +29,8 @@ pub(super) enum Part {
     Client(usize, usize),
     /// What holds the stream of a client of a process.
     Hold(usize, usize),
+    /// Who writes the log can take more.
+    Log,
     /// A published port, or who has come to one.
     Relay(Side),
 }

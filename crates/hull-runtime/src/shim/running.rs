@@ -11,7 +11,7 @@ use super::foreign::{Foreign, Signalling};
 use super::interests::{Interests, Part};
 use super::kernel;
 use super::limits::Clock;
-use super::log::Writer;
+use super::log::Sink;
 use super::relay::Relays;
 use super::start::Started;
 use super::starting::StartingExec;
@@ -41,7 +41,7 @@ pub(super) struct Shim {
     pub(super) first: Running,
     pub(super) at_ns: u64,
     pub(super) init: bool,
-    pub(super) log: Option<Writer>,
+    pub(super) log: Option<Sink>,
     pub(super) execs: Vec<RunningExec>,
     pub(super) starting: Vec<StartingExec>,
     /// Signals that another runtime passes on.
@@ -210,6 +210,9 @@ impl Shim {
             interests.add(signalling.fd(), libc::POLLIN, Part::Signalling(index));
         }
         self.relays.interests(interests);
+        if let Some(fd) = self.log.as_ref().and_then(Sink::waits_for) {
+            interests.add(fd, libc::POLLOUT, Part::Log);
+        }
         self.first.streams.interests(0, interests);
         for (index, exec) in self.execs.iter().enumerate() {
             exec.process.streams.interests(index + 1, interests);
@@ -235,6 +238,11 @@ impl Shim {
                     streams.output(stream, &mut buffer, None);
                 }
                 self.buffer = buffer;
+            }
+            Part::Log => {
+                if let Some(log) = &mut self.log {
+                    log.ready();
+                }
             }
             Part::Relay(side) => {
                 let mut buffer = std::mem::take(&mut self.buffer);

@@ -7,7 +7,7 @@ use oci_spec::runtime::{Process, Spec};
 use super::ending::ExitRecord;
 use super::foreign::{self, Beginning, Begun, Foreign};
 use super::kernel::{self, Interest};
-use super::log::Writer;
+use super::log::Sink;
 use super::relay::Relays;
 use super::streams::{self, Streams};
 use crate::cgroup::Cgroup;
@@ -26,7 +26,7 @@ pub(super) struct Started {
     pub(super) listener: OwnedFd,
     pub(super) cgroup: Cgroup,
     pub(super) streams: Streams,
-    pub(super) log: Option<Writer>,
+    pub(super) log: Option<Sink>,
     pub(super) pid: i32,
     pub(super) pidfd: OwnedFd,
     pub(super) init: bool,
@@ -142,7 +142,7 @@ pub(super) fn start(
     }
     let cgroup = Cgroup::begin(&cgroup_path(&spec, &launch.id))?;
     undo.cgroup = Some(cgroup.clone());
-    let log = Writer::open(launch.log.clone())?;
+    let log = Sink::open(launch.log.clone())?;
     let filter = match launch.seccomp {
         Seccomp::Default => Some(seccomp::default_filter(&bounding(spec.process().as_ref()))?),
         Seccomp::Spec => spec

@@ -18,7 +18,7 @@ use rustix::termios::Winsize;
 use super::client::{Client, Input};
 use super::early::Early;
 use super::interests::{Interests, Part};
-use super::log::{Stream, Writer};
+use super::log::{Sink, Stream};
 use crate::error::Context;
 use crate::protocol::{Attach, Stdio};
 use crate::{Error, Result, container};
@@ -226,7 +226,7 @@ impl Streams {
     }
 
     /// Reads a stream once and passes it on; whether there may be more at once.
-    pub(super) fn output(&mut self, stream: Stream, buffer: &mut Vec<u8>, log: Option<&mut Writer>) -> bool {
+    pub(super) fn output(&mut self, stream: Stream, buffer: &mut Vec<u8>, log: Option<&mut Sink>) -> bool {
         let Some(source) = self.source(stream) else { return false };
         buffer.clear();
         match rustix::io::retry_on_intr(|| rustix::io::read(source, spare_capacity(buffer))) {
@@ -278,7 +278,7 @@ impl Streams {
     }
 
     /// Passes on what was read before the process was there.
-    pub(super) fn pass_early(&mut self, mut log: Option<&mut Writer>) {
+    pub(super) fn pass_early(&mut self, mut log: Option<&mut Sink>) {
         for (stream, bytes) in self.early.take() {
             if let Some(log) = &mut log {
                 log.write(stream, &bytes, super::now_ns());
@@ -296,7 +296,7 @@ impl Streams {
     }
 
     /// The stream has ended, or is given up.
-    fn end_output(&mut self, stream: Stream, log: Option<&mut Writer>) {
+    fn end_output(&mut self, stream: Stream, log: Option<&mut Sink>) {
         match stream {
             Stream::Stdout => (self.terminal_open, self.stdout) = (false, None),
             Stream::Stderr => self.stderr = None,
@@ -307,7 +307,7 @@ impl Streams {
     }
 
     /// Reads what is there and then ends both streams, whoever still holds them.
-    pub(super) fn give_up(&mut self, buffer: &mut Vec<u8>, mut log: Option<&mut Writer>) {
+    pub(super) fn give_up(&mut self, buffer: &mut Vec<u8>, mut log: Option<&mut Sink>) {
         for stream in [Stream::Stdout, Stream::Stderr] {
             // A pipe holds a mebibyte at most; whoever fills it faster than it is read is not waited for.
             for _ in 0..64 {

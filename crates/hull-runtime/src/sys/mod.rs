@@ -527,3 +527,9 @@ pub(crate) fn close_from(first: u32) -> io::Result<()> {
     // SAFETY: the caller never again touches an owner of these descriptors.
     check(unsafe { libc::syscall(libc::SYS_close_range, first, u32::MAX, 0) }).map(drop)
 }
+
+/// Closes every descriptor from 3 on but those in `kept`, for a process that likewise does not return.
+pub(crate) fn close_others(kept: &mut [RawFd]) -> io::Result<()> {
+    // SAFETY: the caller never again touches an owner of the others.
+    unsafe { close_all_but(3, kept) }
+}

@@ -361,6 +361,7 @@ pub(crate) fn log_file(path: &Path) -> LogFile {
         max_file: 1,
         attributes: Default::default(),
         compress: false,
+        buffer: None,
     }
 }
 

@@ -93,15 +93,16 @@ fn a_wrong_count_of_descriptors_is_refused() {
 }
 
 #[test]
-fn compressed_logs_are_refused_by_name() {
-    let mut bench = Bench::shell("true");
+fn a_log_that_is_written_beside_is_whole_when_the_end_is_told() {
+    let mut bench = Bench::shell("i=0; while [ $i -lt 20000 ]; do echo $i; i=$((i+1)); done; printf end");
     if let hull_runtime::protocol::Log::JsonFile(file) = &mut bench.log {
-        file.compress = true;
+        file.buffer = Some(8 << 20);
     }
-    match bench.launch().event() {
-        Some(Event::StartFailed(error)) => assert!(error.to_string().contains("compressed logs"), "{error}"),
-        other => panic!("{other:?}"),
-    }
+    let hull_runtime::protocol::Log::JsonFile(file) = bench.log.clone() else { panic!("another log") };
+    assert_eq!(bench.run().status, 0);
+    let log = std::fs::read_to_string(&file.path).unwrap();
+    assert_eq!(log.lines().count(), 20_001);
+    assert!(log.lines().last().unwrap().contains("\"end\""), "{log}");
     bench.assert_gone();
 }
 

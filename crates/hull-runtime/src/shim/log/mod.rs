@@ -14,14 +14,19 @@ use std::time::{Duration, Instant};
 
 use rustix::fs::FlockOperation;
 
+use self::compress::{Compressor, packed};
+use crate::Result;
 use crate::error::Context;
 use crate::protocol::{Log, LogFile, LogPlace};
-use crate::{Error, Result};
 
+mod behind;
+mod compress;
 mod json;
 mod local;
+mod process;
 pub mod read;
 
+pub(crate) use behind::Sink;
 pub(crate) use json::rfc3339;
 #[cfg(test)]
 mod tests;
@@ -92,6 +97,7 @@ pub(crate) struct Writer {
     tail: Vec<u8>,
     /// A follower did not come further in time: until then none is waited for.
     deaf_until: Option<Instant>,
+    compressor: Compressor,
 }
 
 impl Writer {
@@ -103,9 +109,6 @@ impl Writer {
             Log::Local(config) => (config, Format::Local),
         };
         let doing = || format!("open the log {}", config.path.display());
-        if config.compress {
-            return Err(Error::refused(doing(), "compressed logs are not supported yet"));
-        }
         let file = create(&config.path).context(doing)?;
         let mut size = file.metadata().context(doing)?.len();
         if size > 0 {
@@ -123,6 +126,7 @@ impl Writer {
             begun,
             tail,
             deaf_until: None,
+            compressor: Compressor::default(),
         }))
     }
 
@@ -171,16 +175,12 @@ impl Writer {
         }
     }
 
-    /// Behind the last entry.
-    pub(crate) fn place(&self) -> Result<LogPlace> {
+    /// Behind the last entry, and of both streams the start of a line that has not ended, and is no entry yet.
+    fn place_and_begun(&self) -> Result<behind::Place> {
         let file =
             self.file.metadata().context(|| format!("look at the log {}", self.config.path.display()))?;
-        Ok(LogPlace { device: file.dev(), inode: file.ino(), offset: self.size })
-    }
-
-    /// The start of a line of `stream` that has not ended, and is no entry yet.
-    pub(crate) fn begun(&self, stream: Stream) -> &[u8] {
-        &self.begun[stream as usize - 1]
+        let place = LogPlace { device: file.dev(), inode: file.ino(), offset: self.size };
+        Ok((place, self.begun.clone()))
     }
 
     /// Encodes the first entry of `text`; returns how many bytes it took.
@@ -258,38 +258,55 @@ impl Writer {
         let _ = std::fs::remove_file(&fresh);
         let Ok(file) = create(Path::new(&fresh)) else { return };
         let kept = self.config.max_file.max(1);
+        let lock = self.config.compress.then(|| compress::lock(path));
         for number in (0..kept).rev() {
             // There are fewer files than allowed at first.
             let _ = std::fs::rename(numbered(path, number), numbered(path, number + 1));
+            if self.config.compress && number > 0 {
+                let _ = std::fs::rename(packed(path, number), packed(path, number + 1));
+            }
         }
         if std::fs::rename(&fresh, path).is_err() {
             // What is written on is the newest again.
             let _ = std::fs::rename(numbered(path, 1), path);
             return;
         }
-        let oldest = numbered(path, kept);
+        let oldest = [numbered(path, kept), packed(path, kept)];
         (self.file, self.size) = (file, 0);
-        self.wait_for_followers(&oldest);
-        let _ = std::fs::remove_file(oldest);
+        for oldest in oldest.iter().take(if self.config.compress { 2 } else { 1 }) {
+            self.wait_for_followers(oldest);
+            let _ = std::fs::remove_file(oldest);
+        }
+        if lock.is_some() {
+            self.compressor.begin(&self.config);
+        }
     }
 
     /// Waits until no follower has this file as its newest: each opens the next one before it lets go of that
     /// ([`read::Keeper`]), which takes no longer than to be woken. One that does not in time is no longer waited for,
     /// and loses what it has not opened.
     fn wait_for_followers(&mut self, oldest: &Path) {
-        let begun = Instant::now();
-        if self.deaf_until.is_some_and(|until| begun < until) {
+        if self.deaf_until.is_some_and(|until| Instant::now() < until) {
             return;
         }
         let Ok(oldest) = File::open(oldest) else { return };
-        while rustix::fs::flock(&oldest, FlockOperation::NonBlockingLockExclusive).is_err() {
-            if begun.elapsed() > FOLLOWERS_PATIENCE {
-                self.deaf_until = Some(Instant::now() + DEAF);
-                return;
-            }
-            let _ = super::kernel::poll(&mut [], Some(Duration::from_micros(100)));
+        if !until_unlocked(&oldest, FOLLOWERS_PATIENCE) {
+            self.deaf_until = Some(Instant::now() + DEAF);
         }
     }
+}
+
+/// Waits until no follower holds this file, and locks it then; false, where that takes too long.
+fn until_unlocked(file: &File, patience: Duration) -> bool {
+    let begun = Instant::now();
+    while rustix::fs::flock(file, FlockOperation::NonBlockingLockExclusive).is_err() {
+        if begun.elapsed() > patience {
+            return false;
+        }
+        // Woken early it looks again early.
+        let _ = super::kernel::poll(&mut [], Some(Duration::from_micros(100)));
+    }
+    true
 }
 
 fn create(path: &Path) -> std::io::Result<File> {

@@ -11,12 +11,13 @@ use std::borrow::Cow;
 use std::collections::VecDeque;
 use std::fs::File;
 use std::os::unix::fs::{FileExt, MetadataExt};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use rustix::fs::FlockOperation;
 use serde::Deserialize;
 
+use super::compress::{self, Origin};
 use super::{Format, Stream, json, local, numbered};
 use crate::error::Context;
 use crate::protocol::{Log, LogPlace};
@@ -125,6 +126,31 @@ struct OpenFile {
     id: (u64, u64),
     /// Where the buffer starts, or reading will.
     at: u64,
+    /// It is compressed, and has the place of the file which it was made of.
+    packed: bool,
+    /// Of a compressed file: what it was made of, and which file it is itself.
+    origin: Option<(Origin, (u64, u64))>,
+}
+
+impl OpenFile {
+    /// Whether both have the same in them, as far as they were not opened long ago.
+    fn is_the_same(&self, other: &OpenFile) -> bool {
+        match (&self.origin, &other.origin) {
+            (None, None) => self.id == other.id,
+            (Some((_, this)), Some((_, other))) => this == other,
+            (None, Some((origin, _))) => self.file.metadata().is_ok_and(|now| Origin::of(&now) == *origin),
+            (Some(_), None) => other.is_the_same(self),
+        }
+    }
+
+    /// The file, to be read from.
+    fn plain(&mut self, path: &Path) -> std::io::Result<&File> {
+        if self.packed {
+            self.file = compress::unpack(&self.file, path)?;
+            self.packed = false;
+        }
+        Ok(&self.file)
+    }
 }
 
 impl Reader {
@@ -195,11 +221,13 @@ impl Reader {
         let mut wanted = count;
         for index in (0..self.files.len()).rev() {
             let file = &mut self.files[index];
+            let doing = || format!("read the log {}", self.path.display());
+            let plain = file.plain(&self.path).context(doing)?;
             let found = match self.format {
-                Format::Json => lines_back(&file.file, wanted),
-                Format::Local => records_back(&file.file, wanted),
+                Format::Json => lines_back(plain, wanted),
+                Format::Local => records_back(plain, wanted),
             };
-            let (start, skipped) = found.context(|| format!("read the log {}", self.path.display()))?;
+            let (start, skipped) = found.context(doing)?;
             file.at = start;
             wanted -= skipped;
             if wanted == 0 {
@@ -276,7 +304,8 @@ impl Reader {
         self.used = 0;
         let length = self.buffer.len();
         self.buffer.resize(length + CHUNK, 0);
-        let read = file.file.read_at(&mut self.buffer[length..], file.at + length as u64);
+        let from = file.at + length as u64;
+        let read = file.plain(&self.path).and_then(|plain| plain.read_at(&mut self.buffer[length..], from));
         self.buffer.truncate(length + *read.as_ref().unwrap_or(&0));
         Ok(read.context(|| doing)? > 0)
     }
@@ -377,7 +406,21 @@ impl Found {
         let mut files: VecDeque<OpenFile> = VecDeque::new();
         // One more than there may be: a rotation in progress has moved the oldest up before it is gone.
         for number in 0..=self.max_file {
-            let path = numbered(&self.path, number);
+            let Some(file) = self.numbered(number)? else { continue };
+            if Some(file.id) == self.newest {
+                break;
+            }
+            if files.iter().all(|other| !other.is_the_same(&file)) {
+                files.push_front(file);
+            }
+        }
+        Ok(files)
+    }
+
+    /// The file of this number, or the compressed one that has taken its place: that is there before the other goes.
+    fn numbered(&self, number: u32) -> Result<Option<OpenFile>> {
+        let compressed = (number > 0).then(|| compress::packed(&self.path, number));
+        for path in std::iter::once(numbered(&self.path, number)).chain(compressed) {
             let doing = || format!("open the log {}", path.display());
             let file = match File::open(&path) {
                 Ok(file) => file,
@@ -385,15 +428,13 @@ impl Found {
                 Err(error) => return Err(Error::kernel(doing(), error)),
             };
             let metadata = file.metadata().context(doing)?;
-            let id = (metadata.dev(), metadata.ino());
-            if Some(id) == self.newest {
-                break;
-            }
-            if files.iter().all(|other| other.id != id) {
-                files.push_front(OpenFile { file, id, at: 0 });
-            }
+            let packed = path.extension().is_some_and(|extension| extension == "gz");
+            let itself = (metadata.dev(), metadata.ino());
+            let origin = if packed { Origin::read(&file).map(|origin| (origin, itself)) } else { None };
+            let id = origin.map_or(itself, |(origin, _)| origin.id());
+            return Ok(Some(OpenFile { file, id, at: 0, packed, origin }));
         }
-        Ok(files)
+        Ok(None)
     }
 }
 

@@ -15,7 +15,7 @@ impl Dice {
 
 fn config(folder: &Path, max_size: u64, max_file: u32) -> LogFile {
     let path = folder.join("log");
-    LogFile { path, max_size, max_file, attributes: BTreeMap::new(), compress: false }
+    LogFile { path, max_size, max_file, attributes: BTreeMap::new(), compress: false, buffer: None }
 }
 
 fn all(log: &Log, query: Query) -> Vec<Entry> {
@@ -310,7 +310,7 @@ fn a_reader_stops_at_a_place_and_goes_on_behind_it() {
             for number in from..to {
                 writer.write(Stream::Stdout, format!("{number}\n").as_bytes(), 1_700_000_000_000_000_000);
             }
-            writer.place().unwrap()
+            writer.place_and_begun().unwrap().0
         };
         // A place in the current file, which is a rotated one by the time that it is read; and one at a file's start.
         let place = write(0, 7);
@@ -341,4 +341,92 @@ fn a_reader_stops_at_a_place_and_goes_on_behind_it() {
             .flatten()
             .for_each(|file| drop(std::fs::remove_file(file.path())));
     }
+}
+
+/// Waits until this holds, which another process brings about.
+fn await_that(what: impl Fn() -> bool) {
+    let begun = Instant::now();
+    while !what() {
+        assert!(begun.elapsed() < Duration::from_secs(30), "it does not come");
+        std::thread::yield_now();
+    }
+}
+
+#[test]
+fn rotated_files_are_compressed_and_read() {
+    let folder = tempfile::tempdir().unwrap();
+    let config = LogFile { compress: true, ..config(folder.path(), 1000, 4) };
+    for log in both(&config) {
+        let mut writer = Writer::open(log.clone()).unwrap().unwrap();
+        let mut follower = Reader::open(&log, Query { follow: true, ..Query::default() }).unwrap().unwrap();
+        let (mut followed, mut written) = (Vec::new(), Vec::new());
+        for number in 0..60 {
+            let line = format!("line {number} {}\n", "x".repeat(80));
+            writer.write(Stream::Stdout, line.as_bytes(), number);
+            written.push(line);
+            while follower.poll_more().unwrap() {
+                followed.extend(std::iter::from_fn(|| follower.next_entry().unwrap()));
+            }
+            // Each has its turn before the next is due.
+            let plain = || (1..=4).any(|number| numbered(&config.path, number).exists());
+            await_that(|| !plain());
+        }
+        assert_eq!(texts(&followed), written, "what was compressed is no other file to who follows");
+        assert_eq!((1..=4).filter(|number| packed(&config.path, *number).exists()).count(), 3);
+        let kept = texts(&all(&log, Query::default()));
+        assert!(kept.len() > 20 && written.ends_with(&kept), "{kept:?}");
+        let tail = texts(&all(&log, Query { tail: Some(15), ..Query::default() }));
+        assert!(written.ends_with(&tail) && tail.len() == 15, "{tail:?}");
+        // What is no archive is read as far as it goes, which is not at all.
+        std::fs::write(packed(&config.path, 3), "no archive").unwrap();
+        assert!(written.ends_with(&texts(&all(&log, Query::default()))));
+        drop(writer);
+        for entry in std::fs::read_dir(folder.path()).unwrap() {
+            std::fs::remove_file(entry.unwrap().path()).unwrap();
+        }
+    }
+}
+
+#[test]
+fn another_process_writes_and_is_not_waited_for() {
+    let folder = tempfile::tempdir().unwrap();
+    let plain = config(folder.path(), 0, 1);
+    let log = Log::JsonFile(LogFile { buffer: Some(100_000), ..plain.clone() });
+    let mut sink = Sink::open(log.clone()).unwrap().unwrap();
+    sink.write(Stream::Stdout, b"one\ntw", 1);
+    let (place, begun) = sink.place().unwrap();
+    assert_eq!(place.offset, std::fs::metadata(&plain.path).unwrap().len());
+    assert_eq!(begun, [b"tw".to_vec(), Vec::new()]);
+    // The process stands still: it is the one that has the file open.
+    let writer = children_called("hull-log").pop().unwrap();
+    rustix::process::kill_process(writer, rustix::process::Signal::STOP).unwrap();
+    let piece = [&[b'x'; 9_999][..], b"\n"].concat();
+    for _ in 0..200 {
+        sink.write(Stream::Stdout, &piece, 2);
+        let Sink::Behind(behind) = &sink else { unreachable!() };
+        assert!(behind.held <= 120_000, "{}", behind.held);
+    }
+    rustix::process::kill_process(writer, rustix::process::Signal::CONT).unwrap();
+    sink.close();
+    let lines = texts(&all(&log, Query::default()));
+    assert_eq!(lines[0], "one\n");
+    let told = lines.last().unwrap();
+    assert!(told.contains("bytes of output were dropped here"), "{told}");
+    let dropped: usize = told.split(' ').nth(1).unwrap().parse().unwrap();
+    let logged: usize = lines.iter().filter(|line| line.contains('x')).map(String::len).sum();
+    // The first line had begun.
+    assert_eq!(logged + dropped, 200 * piece.len() + 2);
+}
+
+/// Children of this process by that name.
+fn children_called(name: &str) -> Vec<rustix::process::Pid> {
+    let children = std::fs::read_dir("/proc/self/task").unwrap().flat_map(|task| {
+        let children = std::fs::read_to_string(task.unwrap().path().join("children")).unwrap_or_default();
+        children.split_whitespace().map(str::to_owned).collect::<Vec<_>>()
+    });
+    let called = |pid: &String| {
+        std::fs::read_to_string(format!("/proc/{pid}/comm")).is_ok_and(|comm| comm.trim() == name)
+    };
+    let pid = |pid: String| rustix::process::Pid::from_raw(pid.parse().unwrap()).unwrap();
+    children.filter(called).map(pid).collect()
 }

@@ -1,0 +1,174 @@
+//! Rotated files compressed with gzip: `PATH.1.gz`, `PATH.2.gz`.
+//!
+//! A process of its own does it, at the lowest priority, while the shim writes on; there is one at a time, and one that ends
+//! has left no file behind. The compressed file has no name until it is whole. It gets that of the file which it stands
+//! for, wherever rotations have moved that meanwhile: a lock on the log's folder keeps the two apart. In its header is
+//! which file it was made of, so that a reader which has that one open does not take it for another.
+
+use std::fs::{File, Metadata};
+use std::io::{self, BufWriter, Write};
+use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::unix::fs::{FileExt, MetadataExt};
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use flate2::read::MultiGzDecoder;
+use flate2::{Compression, GzBuilder};
+use rustix::fs::{AtFlags, CWD, FlockOperation, Mode, OFlags};
+use rustix::pipe::PipeFlags;
+
+use super::{FOLLOWERS_PATIENCE, numbered, process, until_unlocked};
+use crate::protocol::LogFile;
+use crate::shim::kernel::{self, Interest};
+
+/// How a header's field begins that names the file: two letters and its length (RFC 1952, 2.3.1.1).
+const FIELD: [u8; 4] = [b'h', b'L', 32, 0];
+/// Where that field begins: behind the ten bytes of the head, and the length of all fields.
+const FIELD_AT: u64 = 12;
+
+/// The compressed file of this number.
+pub(super) fn packed(path: &Path, number: u32) -> PathBuf {
+    let mut name = numbered(path, number).into_os_string();
+    name.push(".gz");
+    name.into()
+}
+
+/// Keeps the names of rotated files as they are while it is held; none where the folder cannot be locked, which means that
+/// nobody else can either.
+pub(super) fn lock(path: &Path) -> Option<File> {
+    let folder = File::open(path.parent()?).ok()?;
+    rustix::fs::flock(&folder, FlockOperation::LockExclusive).ok()?;
+    Some(folder)
+}
+
+/// Compresses what is rotated.
+#[derive(Debug, Default)]
+pub(super) struct Compressor {
+    /// Closes at the other end when the process has ended.
+    running: Option<OwnedFd>,
+}
+
+impl Compressor {
+    /// Has the rotated files compressed that are not yet, under the folder's [`lock`]. What cannot be, stays as it is.
+    pub(super) fn begin(&mut self, config: &LogFile) {
+        if self.running.as_ref().is_some_and(|process| !has_ended(process)) {
+            // It will look for more before it ends.
+            return;
+        }
+        let Ok((reader, writer)) = rustix::pipe::pipe_with(PipeFlags::CLOEXEC) else { return };
+        let started = process::beside(c"hull-log-gzip", &mut [writer.as_raw_fd()], || all(config, writer));
+        self.running = started.is_ok().then_some(reader);
+    }
+}
+
+fn has_ended(process: &OwnedFd) -> bool {
+    let mut interest = [Interest { fd: process.as_raw_fd(), events: libc::POLLIN, revents: 0 }];
+    kernel::poll(&mut interest, Some(Duration::ZERO)).is_ok() && interest[0].revents != 0
+}
+
+fn all(config: &LogFile, running: OwnedFd) {
+    // Where that is not granted it is done all the same.
+    let _ = rustix::process::nice(19);
+    let rotated = |number: u32| {
+        let file = File::open(numbered(&config.path, number)).ok()?;
+        let metadata = file.metadata().ok()?;
+        Some((file, (metadata.dev(), metadata.ino())))
+    };
+    loop {
+        // Whoever rotates holds it, too: he finds this one ended, or this one finds what he has rotated.
+        let lock = lock(&config.path);
+        // The oldest first.
+        let Some((file, id)) = (1..=config.max_file).rev().find_map(rotated) else {
+            drop(running);
+            return;
+        };
+        drop(lock);
+        // One that cannot be compressed keeps those behind it from being tried again and again.
+        if one(config, file, id).is_err() {
+            return;
+        }
+    }
+}
+
+/// Puts a compressed file in the place of this one.
+fn one(config: &LogFile, mut file: File, id: (u64, u64)) -> io::Result<()> {
+    // Who still has it as the newest that he knows would not be waited for when it is removed.
+    if until_unlocked(&file, FOLLOWERS_PATIENCE) {
+        rustix::fs::flock(&file, FlockOperation::Unlock)?;
+    }
+    let whole = pack(&mut file, unnamed(&config.path)?)?;
+    let lock = lock(&config.path).ok_or(io::ErrorKind::ResourceBusy)?;
+    let is_it = |number: &u32| {
+        std::fs::metadata(numbered(&config.path, *number)).is_ok_and(|it| (it.dev(), it.ino()) == id)
+    };
+    // It may have become too old meanwhile.
+    let Some(number) = (1..=config.max_file).find(is_it) else { return Ok(()) };
+    let name = packed(&config.path, number);
+    // A process that was killed between the two next steps may have left one.
+    let _ = std::fs::remove_file(&name);
+    let itself = format!("/proc/self/fd/{}", whole.as_raw_fd());
+    rustix::fs::linkat(CWD, itself, CWD, &name, AtFlags::SYMLINK_FOLLOW)?;
+    let removed = std::fs::remove_file(numbered(&config.path, number));
+    drop(lock);
+    removed
+}
+
+fn pack(file: &mut File, whole: File) -> io::Result<File> {
+    let field = Origin::of(&file.metadata()?).field();
+    let mut packer = GzBuilder::new().extra(field).write(BufWriter::new(whole), Compression::default());
+    io::copy(file, &mut packer)?;
+    let mut whole = packer.finish()?;
+    whole.flush()?;
+    whole.into_inner().map_err(io::IntoInnerError::into_error)
+}
+
+/// A file beside the log that goes when it is closed.
+fn unnamed(path: &Path) -> io::Result<File> {
+    let folder = path.parent().ok_or(io::ErrorKind::NotFound)?;
+    let flags = OFlags::TMPFILE | OFlags::RDWR | OFlags::CLOEXEC;
+    Ok(rustix::fs::open(folder, flags, Mode::from_raw_mode(0o640))?.into())
+}
+
+/// Which file a compressed one was made of: its device and inode; and, for the next one gets the same inode, how long it was
+/// and when it was last written to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Origin([u64; 4]);
+
+impl Origin {
+    /// This file.
+    pub(super) fn of(file: &Metadata) -> Origin {
+        let written = file.mtime() as u64 * 1_000_000_000 + file.mtime_nsec() as u64;
+        Origin([file.dev(), file.ino(), file.len(), written])
+    }
+
+    /// What a compressed file's header says; none, where it says nothing.
+    pub(super) fn read(packed: &File) -> Option<Origin> {
+        let mut field = [0; 36];
+        packed.read_exact_at(&mut field, FIELD_AT).ok()?;
+        let mut numbers = [0; 4];
+        for (number, bytes) in numbers.iter_mut().zip(field.strip_prefix(&FIELD)?.chunks_exact(8)) {
+            *number = u64::from_le_bytes(bytes.try_into().ok()?);
+        }
+        Some(Origin(numbers))
+    }
+
+    /// Device and inode.
+    pub(super) fn id(self) -> (u64, u64) {
+        (self.0[0], self.0[1])
+    }
+
+    fn field(self) -> Vec<u8> {
+        FIELD.into_iter().chain(self.0.into_iter().flat_map(u64::to_le_bytes)).collect()
+    }
+}
+
+/// What is in a compressed file, as far as it can be read, in one beside the log that has no name.
+pub(super) fn unpack(packed: &File, path: &Path) -> io::Result<File> {
+    let mut plain = unnamed(path)?;
+    match io::copy(&mut MultiGzDecoder::new(packed), &mut plain) {
+        Err(error) if !matches!(error.kind(), io::ErrorKind::InvalidInput | io::ErrorKind::UnexpectedEof) => {
+            Err(error)
+        }
+        _ => Ok(plain),
+    }
+}
