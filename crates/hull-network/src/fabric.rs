@@ -75,6 +75,16 @@ pub struct Bridge {
     pub open4: bool,
     /// The same of IPv6.
     pub open6: bool,
+    /// The containers' IPv4 addresses are reached as they are, at published ports; what leaves keeps them.
+    pub routed4: bool,
+    /// The same of IPv6.
+    pub routed6: bool,
+    /// Interfaces of the machine by which published ports are reached at the containers' own addresses.
+    pub trusted: Vec<String>,
+    /// The IPv4 address that what is masqueraded takes, instead of the interface's that it leaves by.
+    pub source4: Option<Ipv4Addr>,
+    /// The same for IPv6.
+    pub source6: Option<Ipv6Addr>,
 }
 
 impl Bridge {
@@ -139,7 +149,7 @@ pub struct Published {
     pub protocol: Protocol,
     /// The host address; `None`, 0.0.0.0 and :: are every address of the container address's family.
     pub host_address: Option<IpAddr>,
-    /// The host port.
+    /// The host port; 0: the container's port is let in at the container's own address, and nothing is translated.
     pub host_port: u16,
     /// The container's address; of the host address's family.
     pub container_address: IpAddr,
@@ -155,8 +165,16 @@ impl Published {
         firewall::map_of(self)
     }
 
+    /// Whether it is reached at the container's own address, without translation.
+    pub fn is_direct(&self) -> bool {
+        self.host_port == 0
+    }
+
     /// The element as nft(8) writes it: `tcp . 8080 : 172.17.0.2 . 80`.
     pub fn element(&self) -> String {
+        if self.is_direct() {
+            return format!("{} . {} . {}", self.container_address, self.protocol, self.container_port);
+        }
         let host = self.host_address.filter(|address| !address.is_unspecified());
         let host = host.map(|address| format!("{address} . ")).unwrap_or_default();
         format!(

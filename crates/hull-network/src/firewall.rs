@@ -14,6 +14,10 @@
 //!   set  subnets4/6   subnet . bridge: what is behind each bridge
 //!   set  masquerade4/6  subnet . bridge: the same, of the bridges that masquerade
 //!   set  open4/6      bridges whose containers are reached at every port
+//!   set  routed4/6    bridges whose containers are reached at their own addresses, at published ports
+//!   set  trusted      interface . bridge: who comes by it is let in as on a routed bridge
+//!   set  direct4/6    container address . protocol . port: what is published on such bridges
+//!   map  source4/6    bridge → the address that what leaves takes instead of the interface's
 //!
 //!   chain guard        prerouting, raw:     from a bridge to 127.0.0.0/8: drop                            (1)
 //!   chain prerouting   prerouting, dstnat:  to an address of this machine: translate by map               (2)
@@ -21,13 +25,14 @@
 //!   chain postrouting  postrouting, srcnat:
 //!       translated, and leaving into the subnet it came from: masquerade                                  (3)
 //!       leaving into the subnet it came from: as it is
-//!       from a masqueraded subnet through its bridge: masquerade
+//!       from a masqueraded subnet through its bridge: the address by source4/6, else masquerade
 //!       from 127.0.0.0/8 to a bridge: masquerade                                                          (4)
 //!   chain forward      forward, filter, policy accept:
 //!       established and related: accept
 //!       neighbours: accept
 //!       from or to an internal bridge: drop
 //!       to a bridge: accept what was translated                                                           (5)
+//!       to a routed bridge, or from an interface that one trusts: accept what direct4/6 has; ICMP to a routed one
 //!       from a bridge to a bridge: drop
 //!       to an open bridge: accept; to another: drop
 //! }
@@ -102,6 +107,18 @@ const WILDCARD6: Set = Set {
     data: &[Field::Address6, Field::Port],
     interval: false,
 };
+const DIRECT4: Set = Set {
+    name: "direct4",
+    key: &[Field::Address4, Field::Protocol, Field::Port],
+    data: &[],
+    interval: false,
+};
+const DIRECT6: Set = Set {
+    name: "direct6",
+    key: &[Field::Address6, Field::Protocol, Field::Port],
+    data: &[],
+    interval: false,
+};
 const BRIDGES: Set = Set { name: "bridges", key: &[Field::Interface], data: &[], interval: false };
 const INTERNAL: Set = Set { name: "internal", key: &[Field::Interface], data: &[], interval: false };
 const NEIGHBOURS: Set =
@@ -118,10 +135,33 @@ const MASQUERADE6: Set =
 const OPEN4: Set = Set { name: "open4", key: &[Field::Interface], data: &[], interval: false };
 const OPEN6: Set = Set { name: "open6", key: &[Field::Interface], data: &[], interval: false };
 
-/// The sets whose elements end with a bridge's name.
-const OF_BRIDGES: [Set; 9] =
-    [BRIDGES, INTERNAL, NEIGHBOURS, SUBNETS4, SUBNETS6, MASQUERADE4, MASQUERADE6, OPEN4, OPEN6];
-const OF_PORTS: [Set; 4] = [PORTS4, PORTS6, WILDCARD4, WILDCARD6];
+const ROUTED4: Set = Set { name: "routed4", key: &[Field::Interface], data: &[], interval: false };
+const ROUTED6: Set = Set { name: "routed6", key: &[Field::Interface], data: &[], interval: false };
+const TRUSTED: Set =
+    Set { name: "trusted", key: &[Field::Interface, Field::Interface], data: &[], interval: false };
+const SOURCE_OF4: Set =
+    Set { name: "source4", key: &[Field::Interface], data: &[Field::Address4], interval: false };
+const SOURCE_OF6: Set =
+    Set { name: "source6", key: &[Field::Interface], data: &[Field::Address6], interval: false };
+
+/// The sets and maps whose elements' keys end with a bridge's name.
+const OF_BRIDGES: [Set; 14] = [
+    BRIDGES,
+    INTERNAL,
+    NEIGHBOURS,
+    SUBNETS4,
+    SUBNETS6,
+    MASQUERADE4,
+    MASQUERADE6,
+    OPEN4,
+    OPEN6,
+    ROUTED4,
+    ROUTED6,
+    TRUSTED,
+    SOURCE_OF4,
+    SOURCE_OF6,
+];
+const OF_PORTS: [Set; 6] = [PORTS4, PORTS6, WILDCARD4, WILDCARD6, DIRECT4, DIRECT6];
 
 const PREROUTING: u32 = 0;
 const FORWARD: u32 = 2;
@@ -254,10 +294,10 @@ fn translate(transaction: &mut Transaction<'_>, chain: &str) {
 
 fn postrouting(transaction: &mut Transaction<'_>) {
     let families = [
-        (IPV4, SOURCE4, 1, SUBNETS4.name, MASQUERADE4.name),
-        (IPV6, SOURCE6, 4, SUBNETS6.name, MASQUERADE6.name),
+        (IPV4, SOURCE4, 1, SUBNETS4.name, MASQUERADE4.name, SOURCE_OF4.name),
+        (IPV6, SOURCE6, 4, SUBNETS6.name, MASQUERADE6.name, SOURCE_OF6.name),
     ];
-    for (family, source, after, subnets, masquerade) in families {
+    for (family, source, after, subnets, masquerade, sources) in families {
         let leaving = [
             FAMILY,
             family,
@@ -270,17 +310,22 @@ fn postrouting(transaction: &mut Transaction<'_>) {
         transaction.rule("postrouting", &hairpin);
         let stays: Vec<_> = leaving.iter().copied().chain([Expression::Return]).collect();
         transaction.rule("postrouting", &stays);
-        transaction.rule(
-            "postrouting",
-            &[
-                FAMILY,
-                family,
-                source,
-                Expression::Meta { key: META_IIFNAME, to: after },
-                Expression::Lookup { set: masquerade, from: 0, to: None },
-                Expression::Masquerade,
-            ],
-        );
+        let outgoing = [
+            FAMILY,
+            family,
+            source,
+            Expression::Meta { key: META_IIFNAME, to: after },
+            Expression::Lookup { set: masquerade, from: 0, to: None },
+        ];
+        let by_address = [
+            Expression::Meta { key: META_IIFNAME, to: 0 },
+            Expression::Lookup { set: sources, from: 0, to: Some(0) },
+            Expression::TranslateSource { ipv6: after == 4, address: 0 },
+        ];
+        let addressed: Vec<_> = outgoing.iter().copied().chain(by_address).collect();
+        transaction.rule("postrouting", &addressed);
+        let masqueraded: Vec<_> = outgoing.iter().copied().chain([Expression::Masquerade]).collect();
+        transaction.rule("postrouting", &masqueraded);
     }
     transaction.rule(
         "postrouting",
@@ -319,6 +364,27 @@ fn forward(transaction: &mut Transaction<'_>) {
     let published: Vec<_> =
         [to, any_of(BRIDGES.name)].iter().chain(&TRANSLATED).copied().chain([Expression::Accept]).collect();
     transaction.rule("forward", &published);
+    let protocol = |to| Expression::Meta { key: META_L4PROTO, to };
+    let port = |to| Expression::Payload { base: Base::Transport, offset: 2, length: 2, to };
+    for (family, destination, after, routed, direct, icmp) in [
+        (IPV4, DESTINATION4, 1, ROUTED4.name, DIRECT4.name, &[libc::IPPROTO_ICMP as u8]),
+        (IPV6, DESTINATION6, 4, ROUTED6.name, DIRECT6.name, &[libc::IPPROTO_ICMPV6 as u8]),
+    ] {
+        let published = [
+            destination,
+            protocol(after),
+            port(after + 1),
+            Expression::Lookup { set: direct, from: 0, to: None },
+            Expression::Accept,
+        ];
+        let to_routed = [FAMILY, family, to, any_of(routed)];
+        transaction.rule("forward", &to_routed.iter().chain(&published).copied().collect::<Vec<_>>());
+        let trusted =
+            [FAMILY, family, from, Expression::Meta { key: META_OIFNAME, to: 4 }, any_of(TRUSTED.name)];
+        transaction.rule("forward", &trusted.iter().chain(&published).copied().collect::<Vec<_>>());
+        let pinged = [protocol(0), Expression::Equal { from: 0, value: icmp }, Expression::Accept];
+        transaction.rule("forward", &to_routed.iter().chain(&pinged).copied().collect::<Vec<_>>());
+    }
     let between = [from, any_of(BRIDGES.name), to, any_of(BRIDGES.name), Expression::Drop];
     transaction.rule("forward", &between);
     for (family, open) in [(IPV4, OPEN4.name), (IPV6, OPEN6.name)] {
@@ -370,6 +436,9 @@ fn wanted_elements(set: &Set, bridge: &Bridge) -> Vec<Element> {
         if condition { vec![Element { key, ..Element::default() }] } else { Vec::new() }
     };
     let masquerade = bridge.masquerade && !bridge.internal;
+    let source = |key, address: Option<Vec<u8>>| {
+        address.map(|data| Element { key, data, ..Element::default() }).into_iter().collect()
+    };
     match set.name {
         "bridges" => when(true, name),
         "internal" => when(bridge.internal, name),
@@ -378,8 +447,17 @@ fn wanted_elements(set: &Set, bridge: &Bridge) -> Vec<Element> {
         "subnets6" => subnets(false),
         "open4" => when(bridge.open4, name),
         "open6" => when(bridge.open6, name),
-        "masquerade4" if masquerade => subnets(true),
-        "masquerade6" if masquerade => subnets(false),
+        "masquerade4" if masquerade && !bridge.routed4 => subnets(true),
+        "masquerade6" if masquerade && !bridge.routed6 => subnets(false),
+        "routed4" => when(bridge.routed4, name),
+        "routed6" => when(bridge.routed6, name),
+        "trusted" => {
+            let pair = |from: &String| [interface_bytes(from).to_vec(), name.clone()].concat();
+            let pairs = bridge.trusted.iter().map(pair);
+            pairs.map(|key| Element { key, ..Element::default() }).collect()
+        }
+        "source4" => source(name, bridge.source4.map(|address| address.octets().to_vec())),
+        "source6" => source(name, bridge.source6.map(|address| address.octets().to_vec())),
         _ => Vec::new(),
     }
 }
@@ -426,6 +504,9 @@ fn push_address(bytes: &mut Vec<u8>, address: IpAddr) {
 
 /// The map that a published port stands in.
 pub(crate) fn map_of(port: &Published) -> &'static str {
+    if port.is_direct() {
+        return if port.container_address.is_ipv4() { DIRECT4.name } else { DIRECT6.name };
+    }
     let every = port.host_address.is_none_or(|address| address.is_unspecified());
     match (port.container_address.is_ipv4(), every) {
         (true, false) => PORTS4.name,
@@ -454,6 +535,13 @@ fn port_element(owner: &str, port: &Published) -> Result<(&'static str, Element)
     }
     let set = map_of(port);
     let mut element = Element { comment: format!("{owner} {}", port.bridge), ..Element::default() };
+    if port.is_direct() {
+        push_address(&mut element.key, port.container_address);
+        element.key.extend_from_slice(&[protocol_number(port.protocol), 0, 0, 0]);
+        element.key.extend_from_slice(&port.container_port.to_be_bytes());
+        element.key.extend_from_slice(&[0, 0]);
+        return Ok((set, element));
+    }
     if let Some(address) = address {
         push_address(&mut element.key, address);
     }
@@ -477,7 +565,9 @@ fn port_of(set: &Set, element: &Element) -> Option<PublishedBy> {
             Some((IpAddr::from(*address), rest))
         }
     }
-    let ipv4 = set.data[0] == Field::Address4;
+    // Where nothing is translated, the container's own address and port are the key.
+    let is_direct = set.data.is_empty();
+    let ipv4 = if is_direct { set.key[0] } else { set.data[0] } == Field::Address4;
     let (host_address, key) = if set.key.len() == 3 {
         let (address, rest) = address(&element.key, ipv4)?;
         (Some(address), rest)
@@ -490,16 +580,16 @@ fn port_of(set: &Set, element: &Element) -> Option<PublishedBy> {
         libc::IPPROTO_SCTP => Protocol::Sctp,
         _ => return None,
     };
-    let (container_address, data) = address(&element.data, ipv4)?;
+    let key_port = u16::from_be_bytes(*key.get(4..)?.first_chunk()?);
     let (owner, bridge) = element.comment.split_once(' ').unwrap_or((&element.comment, ""));
-    let port = Published {
-        protocol,
-        host_address,
-        host_port: u16::from_be_bytes(*key.get(4..)?.first_chunk()?),
-        container_address,
-        container_port: u16::from_be_bytes(*data.first_chunk()?),
-        bridge: bridge.to_owned(),
+    let (container_address, container_port, host_address, host_port) = if is_direct {
+        (host_address?, key_port, None, 0)
+    } else {
+        let (container, data) = address(&element.data, ipv4)?;
+        (container, u16::from_be_bytes(*data.first_chunk()?), host_address, key_port)
     };
+    let bridge = bridge.to_owned();
+    let port = Published { protocol, host_address, host_port, container_address, container_port, bridge };
     Some(PublishedBy { owner: owner.to_owned(), port })
 }
 
@@ -592,7 +682,8 @@ impl Ports {
 /// See "Connections that exist" above.
 fn forget_udp(socket: &mut Socket, ports: &[&Published]) -> Result<()> {
     for port in ports.iter().filter(|port| port.protocol == Protocol::Udp) {
-        conntrack::forget_udp(socket, port.container_address.is_ipv4(), port.host_port)?;
+        let addressed = if port.is_direct() { port.container_port } else { port.host_port };
+        conntrack::forget_udp(socket, port.container_address.is_ipv4(), addressed)?;
     }
     Ok(())
 }

@@ -61,6 +61,66 @@ fn what_leaves_takes_the_hosts_address_and_nothing_comes_in_unasked() {
     });
 }
 
+/// The container's port 80 at its own address.
+fn direct(container: impl Into<IpAddr>) -> Published {
+    Published { bridge: "hull0".into(), ..tcp(None, 0, container) }
+}
+
+#[test]
+fn a_routed_network_is_reached_at_its_own_addresses() {
+    on_a_machine(|| {
+        let outside = outside();
+        let fabric = Fabric::open("hull").unwrap();
+        let net = Bridge { routed4: true, routed6: true, ..bridge("hull0", 20) };
+        let other = bridge("br-other", 21);
+        fabric.ensure_bridge(&net).unwrap();
+        fabric.ensure_bridge(&other).unwrap();
+        let (one, beside) = (container(&fabric, &net, 2), container(&fabric, &other, 2));
+        serve(&one, 80);
+        serve(&one, 81);
+        serve(&outside, 80);
+        assert!(ask(&outside, v4(20, 2), 80).is_err(), "nothing is published yet");
+        let ports = [direct(v4(20, 2)), direct(v6(20, 2))];
+        fabric.publish("c1", &ports).unwrap();
+        assert_eq!(ask(&outside, v4(20, 2), 80).as_deref(), Ok("198.51.100.2"));
+        assert_eq!(ask(&outside, v6(20, 2), 80).as_deref(), Ok("fd00:51::2"));
+        assert!(ask(&outside, v4(20, 2), 81).is_err(), "which is not published");
+        assert!(ask(&beside, v4(20, 2), 80).is_ok(), "from another network");
+        assert!(ask(&beside, v4(20, 2), 81).is_err());
+        assert_eq!(ask(&one, [198, 51, 100, 2], 80).as_deref(), Ok("10.20.0.2"), "it keeps its address");
+        // What the kernel holds is read as it was written.
+        let held: Vec<Published> = fabric.published().unwrap().into_iter().map(|by| by.port).collect();
+        assert!(ports.iter().all(|port| held.contains(port)) && held.len() == 2, "{held:?}");
+        fabric.unpublish("c1", &ports).unwrap();
+        assert!(ask(&outside, v4(20, 2), 80).is_err());
+    });
+}
+
+#[test]
+fn an_interface_that_is_trusted_and_an_address_of_ones_choice() {
+    on_a_machine(|| {
+        let outside = outside();
+        let fabric = Fabric::open("hull").unwrap();
+        let net = bridge("hull0", 20);
+        fabric.ensure_bridge(&net).unwrap();
+        let one = container(&fabric, &net, 2);
+        serve(&one, 80);
+        serve(&outside, 80);
+        fabric.publish("c1", &[tcp(None, 8080, v4(20, 2)), direct(v4(20, 2))]).unwrap();
+        assert!(ask(&outside, v4(20, 2), 80).is_err(), "not trusted");
+        let trusting = Bridge { trusted: vec!["eth-out".into()], ..net.clone() };
+        fabric.ensure_bridge(&trusting).unwrap();
+        assert_eq!(ask(&outside, v4(20, 2), 80).as_deref(), Ok("198.51.100.2"));
+        assert_eq!(ask(&outside, [198, 51, 100, 1], 8080).as_deref(), Ok("198.51.100.2"));
+        ip("addr add 198.51.100.77/24 dev eth-out");
+        let addressed = Bridge { source4: Some([198, 51, 100, 77].into()), ..net.clone() };
+        fabric.ensure_bridge(&addressed).unwrap();
+        assert_eq!(ask(&one, [198, 51, 100, 2], 80).as_deref(), Ok("198.51.100.77"));
+        fabric.ensure_bridge(&net).unwrap();
+        assert_eq!(ask(&one, [198, 51, 100, 2], 80).as_deref(), Ok("198.51.100.1"));
+    });
+}
+
 #[test]
 fn a_published_port_is_reached_from_everywhere() {
     for bridge_netfilter in ["0", "1"] {

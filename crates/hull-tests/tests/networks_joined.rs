@@ -143,7 +143,7 @@ fn a_configuration_that_networks_share() {
         $ hull run --rm --network made busybox ip -4 -o addr show eth0 | grep -c 10.201.0
         1
         $ hull network rm conf
-        Error response from daemon: configuration network "conf" is in use
+        Error response from daemon: error while removing network: configuration network "conf" is in use
         [1]
         $ hull network prune -f --filter label=none
         $ hull network create --config-from nosuch other
@@ -178,4 +178,49 @@ fn addresses_of_the_link_and_the_address_where_it_always_stood() {
     let shown = api.get("/containers/plain/json").expect("an answer").json()["NetworkSettings"].clone();
     assert_eq!(shown["IPAddress"], shown["Networks"]["bridge"]["IPAddress"]);
     assert!(shown["IPAddress"].as_str().is_some_and(|address| !address.is_empty()), "{shown}");
+}
+
+#[test]
+fn what_networks_cannot_be_is_told_in_dockers_words() {
+    let daemon = Daemon::start();
+    let mut api = daemon.api();
+    let mut made = |name: &str, value: Value| {
+        let mut body = json!({ "Name": "n" });
+        body[name] = value;
+        let answer = api.post("/networks/create", &body).expect("an answer");
+        (answer.status, answer.message())
+    };
+    let subnet = json!({ "Config": [{ "Subnet": "10.201.0.5/24", "Gateway": "10.202.0.1" }] });
+    let told = "invalid network config:\n* invalid subnet 10.201.0.5/24: it should be 10.201.0.0/24\n\
+                * invalid gateway 10.202.0.1: parent subnet 10.201.0.0/24 doesn't contain this address";
+    assert_eq!(made("IPAM", subnet), (400, told.to_owned()));
+    let two = json!({ "Config": [{ "Subnet": "10.201.0.0/24" }, { "Subnet": "10.202.0.0/24" }] });
+    assert_eq!(made("IPAM", two), (403, "bridge driver doesn't support multiple subnets".to_owned()));
+    const ICC: &str = "com.docker.network.bridge.enable_icc";
+    let told = "failed to parse com.docker.network.bridge.enable_icc value: x (strconv.ParseBool: parsing \"x\": \
+                invalid syntax)";
+    assert_eq!(made("Options", json!({ ICC: "x" })), (400, told.to_owned()));
+    // IPv6 that is not enabled is left out, and that is said.
+    let six = json!({ "Name": "four", "IPAM": { "Config": [{ "Subnet": "fd00:201::/64" }] } });
+    let answer = api.post("/networks/create", &six).expect("an answer");
+    assert_eq!(answer.status, 201, "{}", answer.text());
+    assert!(answer.json()["Warning"].as_str().is_some_and(|text| text.contains("fd00:201::/64")));
+    daemon.ok(&["run", "-d", "--name", "plain", "busybox", "sleep", "600"]);
+    let gone = api.post("/networks/four/disconnect", &json!({ "Container": "plain" })).expect("an answer");
+    assert_eq!(gone.status, 500, "{}", gone.text());
+    assert!(gone.message().ends_with("is not connected to network four"), "{}", gone.text());
+}
+
+#[test]
+fn a_container_on_the_hosts_network_is_called_as_the_host_is() {
+    Daemon::start().session(
+        r#"
+        $ hull run -d --name hosted --network host --expose 80 busybox sleep 600
+        <id>
+        $ [ "$(hull inspect -f '{{.Config.Hostname}}' hosted)" = "$(uname -n)" ] && [ "$(hull exec hosted hostname)" = "$(uname -n)" ]
+        $ hull run -d --name lonely --network none --expose 80 busybox sleep 600; hull inspect -f '{{.NetworkSettings.Ports}}' lonely
+        <id>
+        map[]
+        "#,
+    );
 }

@@ -178,3 +178,56 @@ fn a_port_of_every_address_is_reached_by_ipv6() {
         "#,
     );
 }
+
+#[test]
+fn a_datagrams_answer_leaves_from_the_address_that_was_asked() {
+    if std::net::TcpListener::bind("[::1]:0").is_err() {
+        eprintln!("left out: this machine has no IPv6");
+        return;
+    }
+    Daemon::start().session(
+        r#"
+        $ ip addr add fd00:5160::1/128 dev lo; ip addr add fd00:5160::2/128 dev lo
+        $ hull run -d --name udp -p 5161:5000/udp -v /usr:/usr:ro -v /lib:/lib:ro -v /lib64:/lib64:ro busybox /usr/bin/socat UDP-LISTEN:5000,fork PIPE
+        <id>
+        $ answers() { echo ping | timeout 1 socat -t 0.5 - "UDP6:[$1]:5161,bind=[$2]" | grep ping; }; eventually answers ::1 ::1
+        $ answers() { echo ping | timeout 1 socat -t 0.5 - "UDP6:[$1]:5161,bind=[$2]" | grep ping; }; answers fd00:5160::1 fd00:5160::2; answers fd00:5160::2 ::1
+        ping
+        ping
+        "#,
+    );
+}
+
+#[test]
+fn a_routed_network_takes_no_port_of_the_host() {
+    Daemon::start().session(
+        r#"
+        $ hull network create -o com.docker.network.bridge.gateway_mode_ipv4=routed --subnet 10.206.0.0/24 routed
+        <id>
+        $ hull run -d --name one --network routed -p 3170:80 --expose 81 busybox sleep 600
+        <id>
+        $ hull run -d --name two --network routed -p 3170:80 busybox sleep 600
+        <id>
+        $ hull inspect -f '{{json .NetworkSettings.Ports}}' one
+        {"80/tcp":[{"HostIp":"0.0.0.0","HostPort":""}],"81/tcp":null}
+        $ nft list ruleset | grep -o '10.206.0.2 . tcp . 80'
+        10.206.0.2 . tcp . 80
+        $ hull restart -t 0 one; hull rm -f one two
+        one
+        one
+        two
+        $ nft list ruleset | grep -c '10.206.0.. . tcp . 80'
+        0
+        [1]
+        $ hull network create -o com.docker.network.bridge.trusted_host_interfaces=eth9 -o com.docker.network.host_ipv4=192.0.2.9 trusting
+        <id>
+        $ hull run -d --name three --network trusting -p 127.0.0.1:3171:80 -p 127.0.0.1:3172:80 busybox sleep 600
+        <id>
+        $ hull inspect -f '{{json .NetworkSettings.Ports}}' three
+        {"80/tcp":[{"HostIp":"127.0.0.1","HostPort":"3171"},{"HostIp":"127.0.0.1","HostPort":"3172"}]}
+        $ hull rm -f three; hull network rm trusting
+        three
+        trusting
+        "#,
+    );
+}

@@ -102,6 +102,10 @@ impl Engine {
         resources::check(&host_config, &mut warnings)?;
         warnings.extend(resources::discarded(&host_config.resources));
         check_modes(self, &host_config, &config)?;
+        if host_config.network_mode == "host" && config.hostname.is_empty() {
+            // Whoever is on the machine's network is called as the machine is.
+            config.hostname = rustix::system::uname().nodename().to_string_lossy().into_owned();
+        }
         for mode in [&mut host_config.pid_mode, &mut host_config.ipc_mode] {
             // Its id, so that a rename of the other changes nothing.
             if let Some(other) = mode.strip_prefix("container:") {

@@ -35,7 +35,7 @@ impl Engine {
         if config.network_disabled {
             return Ok(BTreeMap::new());
         }
-        if mode == "host" && publishes(host) {
+        if mode == "host" && host.port_bindings.as_ref().is_some_and(|ports| !ports.is_empty()) {
             warnings.push("Published ports are discarded when using host network mode".to_owned());
         }
         let exclusive = mode == "host" || mode == "none";

@@ -422,8 +422,11 @@ fn ports(record: &Record) -> Vec<Value> {
             shown.push(json!({ "PrivatePort": private, "Type": protocol }));
         }
         for binding in bindings {
-            let public = binding.host_port.parse::<u16>().unwrap_or(0);
-            let mut entry = json!({ "PrivatePort": private, "PublicPort": public, "Type": protocol });
+            let mut entry = json!({ "PrivatePort": private, "Type": protocol });
+            // One that is let in at the container's own address has none.
+            if let Ok(public) = binding.host_port.parse::<u16>() {
+                entry["PublicPort"] = json!(public);
+            }
             if !binding.host_ip.is_empty() {
                 entry["IP"] = json!(binding.host_ip);
             }

@@ -117,9 +117,10 @@ impl Engine {
             ));
         }
         if !container.record().endpoints.contains_key(&name) {
+            let the = if container.record().is_running() { "" } else { "the " };
             return Err(Error::new(
-                Kind::Forbidden,
-                format!("container {} is not connected to network {name}", container.id),
+                Kind::System,
+                format!("container {} is not connected to {the}network {name}", container.id),
             ));
         }
         let leaves = name.clone();

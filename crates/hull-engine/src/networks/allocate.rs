@@ -110,8 +110,8 @@ impl Networks {
             }
             None => match allocation.legs.first().map(|leg| leg.network.driver.as_str()) {
                 // The host's own ports are there without being published, and so are those of a container that is on the
-                // link itself.
-                Some("host" | "macvlan" | "ipvlan") => ports::Taken::default(),
+                // link itself; where there is no network, there are none.
+                Some("host" | "null" | "macvlan" | "ipvlan") => ports::Taken::default(),
                 _ => ports::unpublished(&plan),
             },
         };
@@ -556,8 +556,12 @@ impl Leg {
     }
 
     pub(super) fn target(&self) -> ports::Target<'_> {
+        let bridge = self.plan.as_ref().and_then(|plan| plan.bridge());
         ports::Target {
-            bridge: self.plan.as_ref().and_then(|plan| plan.bridge()).map_or("", |bridge| &bridge.name),
+            routed4: bridge.is_some_and(|bridge| bridge.routed4),
+            routed6: bridge.is_some_and(|bridge| bridge.routed6),
+            trusts: bridge.is_some_and(|bridge| !bridge.trusted.is_empty()),
+            bridge: bridge.map_or("", |bridge| &bridge.name),
             address4: self.address4.map(|(address, _)| address),
             address6: self.address6.map(|(address, _)| address),
             host_binding: self.plan.as_ref().and_then(|plan| plan.host_binding),

@@ -24,6 +24,7 @@ impl NetworkCreate {
             configured: false,
             config_only: true,
             config_from: String::new(),
+            left_out: Vec::new(),
         }
     }
 
@@ -56,9 +57,13 @@ impl NetworkCreate {
         }
         let refused = if !self.config_from.network.is_empty() {
             "a configuration network cannot depend on another configuration network"
-        } else if self.internal || self.attachable {
+        } else if self.internal
+            || self.attachable
+            || self.ingress
+            || !matches!(self.scope.as_str(), "" | "local")
+        {
             "configuration network can only contain network specific fields. Network operator fields like \
-             [ ingress | internal | attachable ] are not supported."
+             [ ingress | internal | attachable | scope ] are not supported."
         } else {
             return Ok(());
         };

@@ -1,13 +1,13 @@
 //! What a network is asked to be, checked and completed: names, subnets.
 
 use std::collections::BTreeMap;
-use std::net::IpAddr;
 
 use hull_network::Subnet;
-use hull_network::ipam::{Pool, Pools};
+use hull_network::ipam::Pools;
 use serde::{Deserialize, Serialize};
 
 use super::plan::{boolean, invalid_option, option};
+use super::subnets::{Routing, subnets, validate};
 use crate::{Error, Kind, Result};
 
 /// A network: the row in the database, and the API's words for it.
@@ -55,6 +55,9 @@ pub struct Network {
     /// The name of the network that it has its configuration of; empty: its own.
     #[serde(rename = "hull.ConfigFrom", default)]
     pub config_from: String,
+    /// Subnets that were asked for and are not made: those of IPv6 where it is not enabled. Known to its creation alone.
+    #[serde(skip)]
+    pub left_out: Vec<String>,
 }
 
 /// Who gives addresses, and of what.
@@ -152,8 +155,11 @@ pub(super) const ROUTER4: &str = "DefaultGatewayIPv4";
 pub(super) const ROUTER6: &str = "DefaultGatewayIPv6";
 
 impl Network {
-    /// What of the options has no effect, in a sentence; empty where all of them have one.
+    /// What of that which was asked has no effect, in a sentence; empty where all of it has one.
     pub fn warning(&self) -> String {
+        if !self.left_out.is_empty() {
+            return format!("IPv6 is not enabled (--ipv6): without the subnet {}", self.left_out.join(", "));
+        }
         let names: Vec<&str> = self.options.keys().map(String::as_str).collect();
         let idle: Vec<&str> = match self.driver.as_str() {
             "macvlan" | "ipvlan" => {
@@ -187,6 +193,7 @@ impl NetworkCreate {
         if self.config_only {
             return Ok(self.configuration(id, created));
         }
+        let left_out = validate(&mut self.ipam.config, self.enable_ipv6)?;
         let configured = self.ipam.config.iter().any(|config| !config.subnet.is_empty());
         let enable_ipv4 = self.enable_ipv4.unwrap_or(true);
         let driver =
@@ -214,6 +221,7 @@ impl NetworkCreate {
             configured,
             config_only: false,
             config_from: self.config_from.network,
+            left_out,
         })
     }
 
@@ -294,144 +302,6 @@ fn check_name(name: &str) -> Result<()> {
     Ok(())
 }
 
-/// How a driver's subnets are routed.
-#[derive(Clone, Copy)]
-struct Routing {
-    /// There may be several of a family.
-    several: bool,
-    /// Each has a gateway, also where nobody names one.
-    gateways: bool,
-}
-
-/// A subnet as it was asked for: with its configuration, and without a prefix where one is to be chosen.
-type Asked = (IpamConfig, Option<Subnet>);
-
-/// Completes the subnets: at least one of each family that is there.
-fn subnets(
-    asked: Vec<IpamConfig>,
-    families: (bool, bool),
-    routing: Routing,
-    pools: &Pools,
-    networks: &[Subnet],
-    routes: &[Subnet],
-) -> Result<Vec<IpamConfig>> {
-    let (four, six) = by_family(asked, families, routing)?;
-    let (enable_ipv4, enable_ipv6) = families;
-    let mut used = networks.to_vec();
-    let mut complete = Vec::new();
-    for (enabled, asked, is_ipv6) in [(enable_ipv4, four, false), (enable_ipv6, six, true)] {
-        if !enabled {
-            continue;
-        }
-        let asked = if asked.is_empty() { vec![Asked::default()] } else { asked };
-        for (mut config, subnet) in asked {
-            let subnet = match subnet {
-                Some(subnet) if used.iter().any(|other| other.overlaps(&subnet)) => {
-                    let message = "invalid pool request: Pool overlaps with other one on this address space";
-                    return Err(Error::new(Kind::Forbidden, message));
-                }
-                Some(subnet) => subnet,
-                None => {
-                    let busy = [used.as_slice(), routes].concat();
-                    if is_ipv6 { pools.choose6(&busy)? } else { pools.choose4(&busy)? }
-                }
-            };
-            used.push(subnet);
-            config.subnet = subnet.to_string();
-            if config.gateway.is_empty() && routing.gateways {
-                config.gateway = first_address(subnet)?.to_string();
-            }
-            // `10.1.0.1/16` is as good as `10.1.0.1`.
-            config.gateway = config.gateway.split('/').next().unwrap_or_default().to_owned();
-            pool(&config)?;
-            complete.push(config);
-        }
-    }
-    Ok(complete)
-}
-
-/// What was asked for, IPv4 and IPv6 apart.
-fn by_family(
-    asked: Vec<IpamConfig>,
-    (enable_ipv4, enable_ipv6): (bool, bool),
-    routing: Routing,
-) -> Result<(Vec<Asked>, Vec<Asked>)> {
-    let (mut four, mut six) = (Vec::new(), Vec::new());
-    for config in asked {
-        let subnet = match config.subnet.as_str() {
-            "" => None,
-            text => Some(subnet(text)?),
-        };
-        let is_ipv6 = subnet.is_some_and(|subnet| subnet.base().is_ipv6());
-        if !(if is_ipv6 { enable_ipv6 } else { enable_ipv4 }) {
-            let (family, flag) = if is_ipv6 { ("IPv6", "--ipv6") } else { ("IPv4", "--ipv4") };
-            return Err(Error::invalid(format!(
-                "invalid network config: subnet {} needs {family}: enable it with {flag}",
-                config.subnet
-            )));
-        }
-        let place: &mut Vec<Asked> = if is_ipv6 { &mut six } else { &mut four };
-        if !place.is_empty() && !routing.several {
-            return Err(Error::invalid("bridge driver does not support more than one subnet of a family"));
-        }
-        place.push((config, subnet));
-    }
-    Ok((four, six))
-}
-
-fn subnet(text: &str) -> Result<Subnet> {
-    let invalid = || Error::invalid(format!("invalid network config: invalid subnet {text}: no such prefix"));
-    let (address, prefix) = text.split_once('/').ok_or_else(invalid)?;
-    let address: IpAddr = address.parse().map_err(|_| invalid())?;
-    let prefix: u8 = prefix.parse().map_err(|_| invalid())?;
-    let subnet = Subnet::new(address, prefix).map_err(|_| invalid())?;
-    if subnet.base() != address {
-        return Err(Error::invalid(format!(
-            "invalid network config: invalid subnet {text}: it should be {subnet}"
-        )));
-    }
-    Ok(subnet)
-}
-
-pub(super) fn first_address(subnet: Subnet) -> Result<IpAddr> {
-    Ok(Pool::new(subnet, None)?.allocate()?)
-}
-
-/// The addresses that a subnet gives: its gateway and its auxiliary addresses are taken.
-pub(super) fn pool(config: &IpamConfig) -> Result<Pool> {
-    let subnet = subnet(&config.subnet)?;
-    let range = match config.ip_range.as_str() {
-        "" => None,
-        text => {
-            let range: Subnet = text
-                .parse()
-                .map_err(|_| Error::invalid(format!("invalid network config: invalid ip-range {text}")))?;
-            if !subnet.contains(range.base()) || range.prefix() < subnet.prefix() {
-                return Err(Error::invalid(format!(
-                    "invalid network config: invalid ip-range {text}: parent subnet {subnet} doesn't contain ip-range"
-                )));
-            }
-            Some(range)
-        }
-    };
-    let mut pool = Pool::new(subnet, range)?;
-    let gateway = Some(("gateway", &config.gateway)).filter(|(_, address)| !address.is_empty());
-    let named = gateway
-        .into_iter()
-        .chain(config.auxiliary_addresses.iter().map(|(name, address)| (name.as_str(), address)));
-    for (name, text) in named {
-        let invalid = |why: &dyn std::fmt::Display| {
-            Error::invalid(format!("invalid network config: invalid address {text} ({name}): {why}"))
-        };
-        let address: IpAddr = text.parse().map_err(|error| invalid(&error))?;
-        if !subnet.contains(address) {
-            return Err(invalid(&format_args!("parent subnet {subnet} doesn't contain it")));
-        }
-        pool.take(address).map_err(|error| invalid(&error))?;
-    }
-    Ok(pool)
-}
-
 #[cfg(test)]
 mod tests {
     use super::super::plan::plan;
@@ -505,15 +375,23 @@ mod tests {
             serde_json::json!({"Subnet": "10.6.0.1/24"}),
             serde_json::json!({"Subnet": "10.6.0.0"}),
             serde_json::json!({"Subnet": "10.6.0.0/33"}),
-            serde_json::json!({"Subnet": "fd00::/64"}),
             serde_json::json!({"Subnet": "10.6.0.0/24", "Gateway": "10.7.0.1"}),
             serde_json::json!({"Subnet": "10.6.0.0/24", "IPRange": "10.7.0.0/25"}),
             serde_json::json!({"Subnet": "10.6.0.0/24", "IPRange": "10.6.0.0/16"}),
-            serde_json::json!({"Subnet": "10.6.0.0/24", "AuxiliaryAddresses": {"a": "10.6.0.1"}}),
         ] {
             assert_eq!(refused(ipam(config.clone())), Kind::InvalidParameter, "{config}");
         }
+        let taken = serde_json::json!({"Subnet": "10.6.0.0/24", "AuxiliaryAddresses": {"a": "10.6.0.1"}});
+        assert_eq!(refused(ipam(taken)), Kind::Forbidden);
         let two = serde_json::json!({"Config": [{"Subnet": "10.6.0.0/24"}, {"Subnet": "10.7.0.0/24"}]});
-        assert_eq!(refused(with("IPAM", two)), Kind::InvalidParameter);
+        assert_eq!(refused(with("IPAM", two)), Kind::Forbidden);
+    }
+
+    #[test]
+    fn a_subnet_of_a_family_that_is_not_enabled_is_left_out() {
+        let both = serde_json::json!({"Config": [{"Subnet": "fd00:7::/64"}, {"Subnet": "10.7.0.0/24"}]});
+        let network = complete(serde_json::json!({"Name": "n", "IPAM": both}), &[]).unwrap();
+        assert_eq!(network.ipam.config.len(), 1);
+        assert!(network.warning().contains("fd00:7::/64"), "{}", network.warning());
     }
 }

@@ -6,8 +6,9 @@ use std::net::{IpAddr, Ipv4Addr};
 use hull_network::Subnet;
 
 use super::Inner;
-use super::create::{self, Ipam, IpamConfig, Network, ROUTER4, ROUTER6};
+use super::create::{Ipam, IpamConfig, Network, ROUTER4, ROUTER6};
 use super::plan::option;
+use super::subnets;
 use crate::config::{DaemonConfig, DefaultBridge, DefaultNetwork};
 use crate::database::Table;
 use crate::{Error, Result};
@@ -87,13 +88,13 @@ impl Inner {
                 match known.filter(within) {
                     Some(known) => {
                         let subnet: Subnet = known.subnet.parse()?;
-                        let gateway = known.gateway.parse().or_else(|_| create::first_address(subnet))?;
+                        let gateway = known.gateway.parse().or_else(|_| subnets::first_address(subnet))?;
                         (subnet, gateway)
                     }
                     None => {
                         let busy = [self.state().subnets(), hull_network::ipam::routes()?].concat();
                         let subnet = range.map_or_else(|| self.pools.choose4(&busy), Ok)?;
-                        (subnet, create::first_address(subnet)?)
+                        (subnet, subnets::first_address(subnet)?)
                     }
                 }
             }
@@ -110,7 +111,7 @@ impl Inner {
                 self.pools.choose6(&[self.state().subnets(), hull_network::ipam::routes()?].concat())?
             }
         };
-        config_of(subnet, create::first_address(subnet)?, None, (ROUTER6, wanted.gateway6.map(IpAddr::V6)))
+        config_of(subnet, subnets::first_address(subnet)?, None, (ROUTER6, wanted.gateway6.map(IpAddr::V6)))
     }
 }
 
@@ -146,7 +147,7 @@ fn config_of(
             .into_iter()
             .collect(),
     };
-    create::pool(&config)?;
+    subnets::pool(&config)?;
     Ok(config)
 }
 

@@ -185,6 +185,7 @@ mod tests {
             configured,
             config_only: false,
             config_from: String::new(),
+            left_out: Vec::new(),
         }
     }
 

@@ -147,7 +147,7 @@ impl Networks {
         }
         let Some(leg) = allocation.legs.iter().find(|leg| leg.network.id == network.id) else {
             return Err(Error::new(
-                Kind::Forbidden,
+                Kind::System,
                 format!("container {} is not connected to network {}", live.id, network.name),
             ));
         };

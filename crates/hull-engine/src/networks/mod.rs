@@ -7,6 +7,7 @@
 //! |---|---|
 //! | `configuration` | networks that are the configuration of others |
 //! | `create` | what a network is asked to be, checked and completed; pure |
+//! | `subnets` | the subnets that it is asked to have; pure |
 //! | `default` | the default network, as the daemon's flags have it |
 //! | `endpoint` | what a container asks of its place on one; pure |
 //! | `ports` | published ports |
@@ -31,6 +32,7 @@ mod parent;
 mod place;
 mod plan;
 mod ports;
+mod subnets;
 #[cfg(test)]
 mod tests;
 
@@ -268,7 +270,10 @@ impl Networks {
             }
             let depends = |other: &&Entry| network.config_only && other.network.config_from == network.name;
             if state.by_id.values().any(|other| depends(&other)) {
-                let message = format!("configuration network {:?} is in use", network.name);
+                let message = format!(
+                    "error while removing network: configuration network {:?} is in use",
+                    network.name
+                );
                 return Err(Error::new(Kind::Forbidden, message));
             }
             state.remove(&network.id);
@@ -602,6 +607,7 @@ impl Network {
             configured: false,
             config_only: false,
             config_from: String::new(),
+            left_out: Vec::new(),
         }
     }
 }

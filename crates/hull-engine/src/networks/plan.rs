@@ -5,7 +5,8 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use hull_network::ipam::Pool;
 use hull_network::{Bridge, Device, IpvlanMode, Parent, Subnet};
 
-use super::create::{Network, ROUTER4, ROUTER6, pool};
+use super::create::{Network, ROUTER4, ROUTER6};
+use super::subnets::pool;
 use crate::{Error, Result};
 
 /// The options that the bridge driver knows.
@@ -22,6 +23,9 @@ pub(super) mod option {
     pub(in crate::networks) const INHIBIT4: &str = "com.docker.network.bridge.inhibit_ipv4";
     pub(in crate::networks) const MODE4: &str = "com.docker.network.bridge.gateway_mode_ipv4";
     pub(in crate::networks) const MODE6: &str = "com.docker.network.bridge.gateway_mode_ipv6";
+    pub(in crate::networks) const TRUSTED: &str = "com.docker.network.bridge.trusted_host_interfaces";
+    pub(in crate::networks) const SOURCE4: &str = "com.docker.network.host_ipv4";
+    pub(in crate::networks) const SOURCE6: &str = "com.docker.network.host_ipv6";
     pub(in crate::networks) const ENABLE4: &str = "com.docker.network.enable_ipv4";
     pub(in crate::networks) const ENABLE6: &str = "com.docker.network.enable_ipv6";
 }
@@ -33,7 +37,7 @@ pub(super) struct Plan {
     /// Nothing leaves it and nothing comes in.
     pub(super) internal: bool,
     pub(super) mtu: Option<u32>,
-    pub(super) host_binding: Option<Ipv4Addr>,
+    pub(super) host_binding: Option<IpAddr>,
     /// The routers that containers use; without one, the gateways.
     pub(super) router4: Option<Ipv4Addr>,
     pub(super) router6: Option<Ipv6Addr>,
@@ -151,20 +155,33 @@ fn by_bridge(network: &Network) -> Result<Plan> {
             }
             option::ICC => bridge.inter_container = boolean(value).ok_or_else(invalid)?,
             option::HOST_BINDING => {
-                let address: Ipv4Addr = value.parse().map_err(|_| invalid())?;
-                host_binding = Some(address).filter(|address| !address.is_unspecified());
+                let address: IpAddr = value.parse().map_err(|_| invalid())?;
+                // `::` is every IPv6 address, 0.0.0.0 every one.
+                let every = IpAddr::V4(Ipv4Addr::UNSPECIFIED);
+                host_binding = Some(address).filter(|address| *address != every);
             }
+            option::TRUSTED => {
+                let names = value.split(':').map(str::trim).filter(|name| !name.is_empty());
+                bridge.trusted = names.map(str::to_owned).collect();
+                if !bridge.trusted.iter().all(|name| interface_name(name)) {
+                    return Err(invalid());
+                }
+            }
+            option::SOURCE4 => bridge.source4 = Some(value.parse().map_err(|_| invalid())?),
+            option::SOURCE6 => bridge.source6 = Some(value.parse().map_err(|_| invalid())?),
             option::MTU => bridge.mtu = mtu(name, value)?,
             option::INHIBIT4 => bridge.without_address4 |= boolean(value).ok_or_else(invalid)?,
             option::MODE4 => {
                 let mode = GatewayMode::of(name, value, network.internal)?;
                 bridge.without_address4 |= mode == GatewayMode::Isolated;
                 bridge.open4 = mode == GatewayMode::Unprotected;
+                bridge.routed4 = mode == GatewayMode::Routed;
             }
             option::MODE6 => {
                 let mode = GatewayMode::of(name, value, network.internal)?;
                 bridge.without_address6 |= mode == GatewayMode::Isolated;
                 bridge.open6 = mode == GatewayMode::Unprotected;
+                bridge.routed6 = mode == GatewayMode::Routed;
             }
             // Read when the network was made.
             option::ENABLE4 | option::ENABLE6 => {}
@@ -200,8 +217,18 @@ pub(super) fn mtu(name: &str, value: &str) -> Result<Option<u32>> {
     }
 }
 
+/// In Docker's words, which are Go's where a value is read.
 pub(super) fn invalid_option(name: &str, value: &str) -> Error {
-    Error::invalid(format!("invalid value {value:?} of the network option {name}"))
+    let why = match name {
+        option::MTU if value.parse::<i64>().is_ok() => "value out of range".to_owned(),
+        option::MTU => format!("strconv.Atoi: parsing {value:?}: invalid syntax"),
+        option::MASQUERADE | option::ICC | option::INHIBIT4 | option::ENABLE4 | option::ENABLE6 => {
+            format!("strconv.ParseBool: parsing {value:?}: invalid syntax")
+        }
+        option::HOST_BINDING => "nil ip".to_owned(),
+        _ => return Error::invalid(format!("invalid value {value:?} of the network option {name}")),
+    };
+    Error::invalid(format!("failed to parse {name} value: {value} ({why})"))
 }
 
 /// How a bridge stands between its containers and the rest, for one family of addresses.
@@ -211,6 +238,8 @@ enum GatewayMode {
     Nat,
     /// Ports are published, and whoever has a route reaches all others too.
     Unprotected,
+    /// Containers are reached at their own addresses, at published ports; nothing is translated.
+    Routed,
     /// The bridge has no address: the containers reach each other and nobody else, the host neither.
     Isolated,
 }
@@ -225,7 +254,7 @@ impl GatewayMode {
                 "invalid value \"isolated\" of the network option {name}: gateway mode 'isolated' can only be used with an \
                  internal network"
             ))),
-            "routed" => Err(Error::unsupported(format_args!("the network option {name}=routed"))),
+            "routed" => Ok(GatewayMode::Routed),
             _ => Err(invalid_option(name, value)),
         }
     }
@@ -265,8 +294,9 @@ mod tests {
     #[test]
     fn an_option_that_is_not_known_is_refused_by_name() {
         let mut network = complete(serde_json::json!({"Name": "n"}), &[]).unwrap();
-        network.options.insert("com.docker.network.bridge.gateway_mode_ipv4".into(), "routed".into());
+        network.options.insert("com.docker.network.bridge.nosuch".into(), "1".into());
         assert_eq!(plan(&network).unwrap_err().kind, Kind::NotImplemented);
+        network.options.clear();
         network.options.insert("com.docker.network.bridge.gateway_mode_ipv4".into(), "bogus".into());
         assert!(plan(&network).unwrap_err().message.contains("gateway_mode_ipv4"));
         network.options = BTreeMap::from([("com.docker.network.bridge.name".into(), "a/b".into())]);
@@ -285,6 +315,12 @@ mod tests {
         assert!(!nat.without_address4 && !nat.open4);
         assert!(planned(false, &[(MODE, "nat-unprotected")]).unwrap().open4);
         assert!(planned(true, &[(MODE, "isolated")]).unwrap().without_address4);
+        assert!(planned(false, &[(MODE, "routed")]).unwrap().routed4);
+        let trusted = planned(false, &[("com.docker.network.bridge.trusted_host_interfaces", "eth0:vx.1")]);
+        assert_eq!(trusted.unwrap().trusted, ["eth0", "vx.1"]);
+        let source = planned(false, &[("com.docker.network.host_ipv4", "192.0.2.1")]).unwrap().source4;
+        assert_eq!(source, Some("192.0.2.1".parse().unwrap()));
+        assert!(planned(false, &[("com.docker.network.host_ipv4", "fd00::1")]).is_err());
         assert_eq!(planned(false, &[(MODE, "isolated")]).unwrap_err().kind, Kind::InvalidParameter);
         assert!(planned(false, &[("com.docker.network.bridge.inhibit_ipv4", "1")]).unwrap().without_address4);
         let six = planned(false, &[("com.docker.network.enable_ipv6", "true")]).unwrap();

@@ -45,14 +45,21 @@ pub(super) struct Taken {
 }
 
 /// Where ports lead to.
+#[derive(Default)]
 pub(super) struct Target<'a> {
     pub(super) bridge: &'a str,
     pub(super) address4: Option<Ipv4Addr>,
     pub(super) address6: Option<Ipv6Addr>,
     /// The network's `com.docker.network.bridge.host_binding_ipv4`.
-    pub(super) host_binding: Option<Ipv4Addr>,
+    pub(super) host_binding: Option<IpAddr>,
     /// The shim answers by IPv6 where the container has none.
     pub(super) relayed: bool,
+    /// What is published of the IPv4 address is let in there, and no port of the host leads to it.
+    pub(super) routed4: bool,
+    /// The same of IPv6.
+    pub(super) routed6: bool,
+    /// What is published is let in at the container's own address besides.
+    pub(super) trusts: bool,
 }
 
 /// Reads what was asked.
@@ -102,39 +109,87 @@ pub(super) fn take(plan: &Plan, target: &Target<'_>, endpoint: (&str, &str)) -> 
     for (port, places) in plan {
         let mut shown = Vec::new();
         for place in places {
-            let address = place.address.or(target.host_binding.map(IpAddr::V4));
-            let reserved = reserve(port.protocol, address, place.range, target.answered())
-                .map_err(|error| refused(&error, endpoint, address, place.range))?;
-            for (host_address, container_address) in target.pairs(address)? {
-                shown.push(PortBinding {
-                    host_ip: host_address.to_string(),
-                    host_port: reserved.port.to_string(),
-                });
-                taken.published.push(published(
-                    *port,
-                    host_address,
-                    reserved.port,
-                    container_address,
-                    target,
-                ));
+            let address = place.address.or(target.host_binding);
+            let pairs = target.pairs(address)?;
+            let (direct, translated): (Vec<_>, Vec<_>) =
+                pairs.into_iter().partition(|(_, container)| target.is_routed(*container));
+            if let [(host, _), ..] = translated.as_slice() {
+                // The host's port of a family that is routed stays free.
+                let held = address.or((!direct.is_empty()).then_some(*host));
+                let number = taken.hold(*port, (held, place.range), target, &mut shown, endpoint)?;
+                taken.publish(*port, number, &translated, target, &mut shown);
             }
-            if let Some(place) = reserved.answered {
-                shown.push(PortBinding {
-                    host_ip: Ipv6Addr::UNSPECIFIED.to_string(),
-                    host_port: reserved.port.to_string(),
-                });
-                taken.relays.push(Relay {
-                    reserved: taken.sockets.len() + place,
-                    datagrams: port.protocol == Protocol::Udp,
-                    // Which the firewall leads to wherever the container is.
-                    to: (Ipv4Addr::LOCALHOST, reserved.port).into(),
-                });
-            }
-            taken.sockets.extend(reserved.sockets);
+            taken.publish(*port, 0, &direct, target, &mut shown);
         }
+        shown.sort_by_key(|binding: &PortBinding| binding.host_ip.contains(':'));
         taken.shown.insert(port.to_string(), shown);
     }
     Ok(taken)
+}
+
+impl Taken {
+    /// Takes a port of the host, and has the shim answer at it where that is asked for; its number.
+    fn hold(
+        &mut self,
+        port: Port,
+        (address, range): (Option<IpAddr>, PortRange),
+        target: &Target<'_>,
+        shown: &mut Vec<PortBinding>,
+        endpoint: (&str, &str),
+    ) -> Result<u16> {
+        let reserved = reserve(port.protocol, address, range, target.answered())
+            .map_err(|error| refused(&error, endpoint, address, range))?;
+        if let Some(place) = reserved.answered {
+            shown.push(PortBinding {
+                host_ip: Ipv6Addr::UNSPECIFIED.to_string(),
+                host_port: reserved.port.to_string(),
+            });
+            self.relays.push(Relay {
+                reserved: self.sockets.len() + place,
+                datagrams: port.protocol == Protocol::Udp,
+                // Which the firewall leads to wherever the container is.
+                to: (Ipv4Addr::LOCALHOST, reserved.port).into(),
+            });
+        }
+        self.sockets.extend(reserved.sockets);
+        Ok(reserved.port)
+    }
+
+    /// Publishes at a port of the host, or (0) at the container's own addresses.
+    fn publish(
+        &mut self,
+        port: Port,
+        number: u16,
+        pairs: &[(IpAddr, IpAddr)],
+        target: &Target<'_>,
+        shown: &mut Vec<PortBinding>,
+    ) {
+        for (host, container) in pairs {
+            let host_port = if number == 0 { String::new() } else { number.to_string() };
+            shown.push(PortBinding { host_ip: host.to_string(), host_port });
+            add(&mut self.published, port, (*host, number), *container, target);
+        }
+    }
+}
+
+/// Adds what is published, and what is let in besides.
+fn add(
+    all: &mut Vec<Published>,
+    port: Port,
+    (host, number): (IpAddr, u16),
+    container: IpAddr,
+    target: &Target<'_>,
+) {
+    if number != 0 {
+        all.push(published(port, host, number, container, target));
+    }
+    if number == 0 || target.trusts {
+        let direct = published(port, host, 0, container, target);
+        // Two ports of the host may lead to one of the container's.
+        if !all.contains(&direct) {
+            all.push(direct);
+        }
+    }
 }
 
 /// The ports of a container that nothing is published of: each is shown with an empty list.
@@ -157,11 +212,14 @@ pub(super) fn again(
                 // The shim answers there.
                 continue;
             }
-            let number = number(&place.host_port).ok_or_else(|| no_port(&place.host_port))?;
-            let pairs = target.pairs(Some(host))?;
-            all.extend(
-                pairs.into_iter().map(|(host, container)| published(port, host, number, container, target)),
-            );
+            // None is one that is let in at the container's own address.
+            let number = match place.host_port.as_str() {
+                "" => 0,
+                text => number(text).ok_or_else(|| no_port(text))?,
+            };
+            for (host, container) in target.pairs(Some(host))? {
+                add(&mut all, port, (host, number), container, target);
+            }
         }
     }
     Ok(all)
@@ -170,7 +228,7 @@ pub(super) fn again(
 fn published(port: Port, host: IpAddr, host_port: u16, container: IpAddr, target: &Target<'_>) -> Published {
     Published {
         protocol: port.protocol,
-        host_address: Some(host).filter(|address| !address.is_unspecified()),
+        host_address: Some(host).filter(|address| host_port != 0 && !address.is_unspecified()),
         host_port,
         container_address: container,
         container_port: port.number,
@@ -179,6 +237,11 @@ fn published(port: Port, host: IpAddr, host_port: u16, container: IpAddr, target
 }
 
 impl Target<'_> {
+    /// Whether what is published of an address of the container's is let in there.
+    fn is_routed(&self, container: IpAddr) -> bool {
+        if container.is_ipv4() { self.routed4 } else { self.routed6 }
+    }
+
     /// Who answers what comes by IPv6 to a port of every address.
     fn answered(&self) -> Answered {
         match (self.address4, self.address6) {
@@ -355,8 +418,8 @@ mod tests {
             bridge: "b",
             address4,
             address6,
-            host_binding: None,
             relayed: true,
+            ..Target::default()
         };
         assert_eq!(target(four, None).pairs(None).unwrap().len(), 1);
         assert_eq!(target(four, six).pairs(None).unwrap().len(), 2);
@@ -366,13 +429,7 @@ mod tests {
 
     #[test]
     fn what_was_published_is_known_again_from_what_is_shown() {
-        let target = Target {
-            bridge: "b",
-            address4: "10.0.0.2".parse().ok(),
-            address6: None,
-            host_binding: None,
-            relayed: false,
-        };
+        let target = Target { bridge: "b", address4: "10.0.0.2".parse().ok(), ..Target::default() };
         let shown = [("80/tcp", "0.0.0.0", "3000"), ("80/tcp", "::", "3000"), ("81/udp", "127.0.0.1", "9")];
         let all = again(&bindings(&shown), &target).unwrap();
         assert_eq!(all.len(), 2, "what the shim answers is not the firewall's");
@@ -380,6 +437,27 @@ mod tests {
         assert_eq!((all[0].host_port, all[0].container_port), (3000, 80));
         assert_eq!(all[1].host_address, Some("127.0.0.1".parse().unwrap()));
         assert_eq!(all[1].protocol, Protocol::Udp);
+    }
+
+    #[test]
+    fn what_is_routed_takes_no_port_of_the_host() {
+        let target = Target {
+            bridge: "b",
+            address4: "10.0.0.2".parse().ok(),
+            address6: "fd00::2".parse().ok(),
+            routed4: true,
+            routed6: true,
+            ..Target::default()
+        };
+        let plan = plan(&bindings(&[("80/tcp", "", "3000"), ("80/tcp", "", "3001")]), &[], false).unwrap();
+        let taken = take(&plan, &target, ("web", "e1")).unwrap();
+        assert!(taken.sockets.is_empty() && taken.relays.is_empty());
+        let binding = |binding: &PortBinding| format!("{}:{}", binding.host_ip, binding.host_port);
+        let shown: Vec<String> = taken.shown["80/tcp"].iter().map(binding).collect();
+        assert_eq!(shown, ["0.0.0.0:", "0.0.0.0:", ":::", ":::"]);
+        assert_eq!(taken.published.len(), 2, "each address once");
+        assert!(taken.published.iter().all(Published::is_direct));
+        assert_eq!(again(&taken.shown, &target).unwrap(), taken.published);
     }
 
     #[test]

@@ -362,6 +362,11 @@ pub(crate) enum Expression<'a> {
         address: u32,
         port: u32,
     },
+    /// Source translation to the address in a register.
+    TranslateSource {
+        ipv6: bool,
+        address: u32,
+    },
     /// Source translation to the leaving interface's address.
     Masquerade,
     Accept,
@@ -442,6 +447,11 @@ impl Expression<'_> {
                 const DNAT: u32 = 1;
                 let family = if ipv6 { libc::AF_INET6 } else { libc::AF_INET };
                 a.be32(1, DNAT).be32(2, family as u32).be32(3, FIRST + address).be32(5, FIRST + port);
+            }),
+            Expression::TranslateSource { ipv6, address } => named("nat", &|a| {
+                const SNAT: u32 = 0;
+                let family = if ipv6 { libc::AF_INET6 } else { libc::AF_INET };
+                a.be32(1, SNAT).be32(2, family as u32).be32(3, FIRST + address);
             }),
             Expression::Masquerade => named("masq", &|_| {}),
             Expression::Accept => named("immediate", &|a| verdict(a, 1)),

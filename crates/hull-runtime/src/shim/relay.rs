@@ -11,12 +11,13 @@ use std::time::{Duration, Instant};
 
 use rustix::io::Errno;
 use rustix::net::{
-    AddressFamily, RecvFlags, SendFlags, Shutdown, SocketFlags, SocketType, accept_with, connect, recv,
-    recvfrom, send, sendto, shutdown, socket_with, sockopt,
+    AddressFamily, RecvFlags, SendFlags, Shutdown, SocketFlags, SocketType, accept_with, connect, recv, send,
+    shutdown, socket_with, sockopt,
 };
 
 use super::interests::{Interests, Part};
 use crate::protocol::Relay;
+use crate::sys::datagrams;
 use crate::{Error, Result};
 
 /// How many connections there are at once, where the limit of open files allows it; who comes then waits for one to end.
@@ -110,6 +111,8 @@ struct Way {
 struct Peer {
     port: usize,
     address: SocketAddrV6,
+    /// The machine's address that was asked, and answers: a sender takes none from another.
+    asked: Option<datagrams::Local>,
     target: OwnedFd,
     seen: Instant,
 }
@@ -132,6 +135,10 @@ impl Relays {
             let socket = reserved.remove(relay.reserved);
             rustix::io::ioctl_fionbio(&socket, true)
                 .map_err(|error| Error::kernel("prepare a published port", error))?;
+            if relay.datagrams {
+                datagrams::tell_destinations(socket.as_fd())
+                    .map_err(|error| Error::kernel("prepare a published port", error))?;
+            }
             relays.ports.push(Port { socket, datagrams: relay.datagrams, to: relay.to });
         }
         Ok(relays)
@@ -227,27 +234,25 @@ impl Relays {
     fn receive(&mut self, index: usize, buffer: &mut Vec<u8>) {
         buffer.resize(PIECE, 0);
         for _ in 0..DATAGRAMS {
-            let Ok((length, _, from)) =
-                recvfrom(&self.ports[index].socket, &mut buffer[..], RecvFlags::empty())
-            else {
-                return;
-            };
-            let Some(from) = from.and_then(|from| SocketAddrV6::try_from(from).ok()) else { continue };
-            if let Some(target) = self.peer(index, from) {
+            let Ok(arrived) = datagrams::receive(self.ports[index].socket.as_fd(), buffer) else { return };
+            let Some(arrived) = arrived else { continue };
+            if let Some(target) = self.peer(index, &arrived) {
                 // A datagram may be lost, here too.
-                let _ = send(target, &buffer[..length], SendFlags::NOSIGNAL);
+                let _ = send(target, &buffer[..arrived.length], SendFlags::NOSIGNAL);
             }
         }
     }
 
     /// The socket by which a sender's datagrams go on, and the answers come back.
-    fn peer(&mut self, port: usize, address: SocketAddrV6) -> Option<&OwnedFd> {
-        let known = self.peers.iter().position(|peer| peer.port == port && peer.address == address);
+    fn peer(&mut self, port: usize, arrived: &datagrams::Arrived) -> Option<&OwnedFd> {
+        let (address, asked) = (arrived.from, arrived.to);
+        let is_it = |peer: &Peer| (peer.port, peer.address, peer.asked) == (port, address, asked);
+        let known = self.peers.iter().position(is_it);
         let index = match known {
             Some(index) => index,
             None => {
                 let (target, _) = reach(self.ports[port].to, SocketType::DGRAM).ok()?;
-                let peer = Peer { port, address, target, seen: Instant::now() };
+                let peer = Peer { port, address, asked, target, seen: Instant::now() };
                 let stillest = self.peers.iter().enumerate().min_by_key(|(_, peer)| peer.seen);
                 match stillest.map(|(index, _)| index).filter(|_| self.peers.len() >= self.most.peers) {
                     Some(index) => {
@@ -274,7 +279,7 @@ impl Relays {
                 Ok((length, _)) => {
                     peer.seen = Instant::now();
                     let socket = &self.ports[peer.port].socket;
-                    let _ = sendto(socket, &buffer[..length], SendFlags::NOSIGNAL, &peer.address);
+                    let _ = datagrams::send(socket.as_fd(), &buffer[..length], peer.address, peer.asked);
                 }
                 // Nobody listened there: told once, and over with.
                 Err(Errno::CONNREFUSED) => {}

@@ -7,6 +7,7 @@ use std::ffi::{CStr, CString};
 use std::io;
 use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 
+pub(crate) mod datagrams;
 pub mod sockets;
 
 /// `CLONE_INTO_CGROUP`, since Linux 5.7.
