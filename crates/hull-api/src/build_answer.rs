@@ -7,6 +7,8 @@ use std::sync::{Arc, Mutex, PoisonError};
 use bytes::Bytes;
 use hull_build::plan::Plan;
 use hull_build::progress::{Classic, Event, Listener, Said, Sink, TakesArchive};
+use hull_image::reference::Reference;
+use hull_image::registry::{Pulled, Step};
 use serde_json::{Value, json};
 use tokio::sync::{Notify, mpsc};
 
@@ -176,17 +178,29 @@ impl AsClassic {
         });
         AsClassic { lines: lines.clone(), withheld, classic }
     }
+
+    fn say(&self, line: Value) {
+        match &self.withheld {
+            None => self.lines.say(&line),
+            Some(withheld) => withheld.keep(line),
+        }
+    }
 }
 
 impl Listener for AsClassic {
     fn event(&self, event: Event) {
         match event {
-            Event::Warning { .. } if self.withheld.is_some() => {}
-            Event::Warning { text, .. } => {
-                self.lines.say(&json!({ "stream": format!("[Warning] {text}\n") }));
-            }
+            Event::Warning { text, .. } => self.say(json!({ "stream": format!("[Warning] {text}\n") })),
             event => self.classic.event(event),
         }
+    }
+
+    fn pulling(&self, step: &Step) {
+        self.say(crate::pull::line(step));
+    }
+
+    fn pulled(&self, name: &Reference, pulled: &Pulled) {
+        crate::pull::ended(name, pulled).into_iter().for_each(|line| self.say(line));
     }
 
     fn room(&self) -> Room<'_> {

@@ -16,6 +16,10 @@ pub(crate) fn refuse(query: &Query) -> Result<()> {
             return Err(Error::invalid(format!("Unsupported isolation: {other:?}")));
         }
     }
+    if query.all("securityopt").any(|option| !option.is_empty()) {
+        let message = "The daemon on this platform does not support setting security options on build";
+        return Err(Error::invalid(message));
+    }
     match query.text("version") {
         None | Some("" | "1" | "2") => Ok(()),
         Some(other) => Err(Error::invalid(format!("invalid version {other:?}"))),
@@ -158,6 +162,7 @@ mod tests {
             refuse(&query("isolation=hyperv")).unwrap_err().message,
             "Unsupported isolation: \"hyperv\""
         );
+        assert!(refuse(&query("securityopt=label%3Dx")).unwrap_err().message.contains("security options"));
         assert!(asked(&query("labels=x")).unwrap_err().message.starts_with("error reading labels: "));
         assert!(asked(&query("buildargs=x")).is_err());
         assert!(

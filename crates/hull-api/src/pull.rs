@@ -124,7 +124,7 @@ pub(crate) fn failure(error: &Error) -> Value {
 }
 
 /// What a pull came to, in Docker's words.
-fn ended(reference: &Reference, pulled: &Pulled) -> [Value; 2] {
+pub(crate) fn ended(reference: &Reference, pulled: &Pulled) -> [Value; 2] {
     let name = reference.familiar();
     let status = match pulled.newer {
         true => format!("Status: Downloaded newer image for {name}"),

@@ -437,12 +437,15 @@ impl Build {
     async fn pulled(&self, name: &str, platform: Option<&hull_image::Platform>) -> Result<Arc<Image>> {
         let reference = Reference::parse(name)?.or_latest();
         let who = self.credentials(&reference.domain);
-        let wanted = Wanted { reference, platform: platform.cloned() };
+        let wanted = Wanted { reference: reference.clone(), platform: platform.cloned() };
         let mut watch = self.engine.image_pull(wanted, who);
         loop {
             match watch.next().await {
-                News::Steps(_) => {}
-                News::End(Ok(pulled)) => return Ok(pulled.image),
+                News::Steps(steps) => steps.iter().for_each(|step| self.tell.pulling(step)),
+                News::End(Ok(pulled)) => {
+                    self.tell.pulled(&reference, &pulled);
+                    return Ok(pulled.image);
+                }
                 News::End(Err(error)) => {
                     return match self.request.pull.then(|| self.here(name, platform)).transpose()?.flatten() {
                         // Asked for anew, and only here: an image that was built or imported.

@@ -155,7 +155,7 @@ impl Builder {
         let (source, file) = read(&request, &context)?;
         let wrong = |message| Failure::of_mistake(&check_mistake(&file, message), &source);
         let check = Check::of(&file, &request.build_args).map_err(wrong)?;
-        let ignored = ignored(&source, &context)?;
+        let ignored = ignored(&source, &context, request.ignore_text.as_deref())?;
         let around = Around {
             inherited: &|stage| self.inherited(&file, stage),
             ignored: &|path| ignored.excludes(path.as_bytes()),
@@ -245,10 +245,16 @@ impl Builder {
 }
 
 /// What the context is said to be without.
-fn ignored(source: &Source, context: &Context) -> Result<Ignore> {
-    let own = context.text(&format!("{}.dockerignore", source.name)).ok().flatten();
-    let text = own.or_else(|| context.text(".dockerignore").ok().flatten());
-    Ignore::parse(&text.unwrap_or_default()).map_err(Failure::invalid)
+fn ignored(source: &Source, context: &Context, given: Option<&str>) -> Result<Ignore> {
+    let text = match given {
+        Some(text) => Some(text.to_owned()),
+        None => match context.text(&format!("{}.dockerignore", source.name))? {
+            None => context.text(".dockerignore")?,
+            own => own,
+        },
+    };
+    Ignore::parse(&text.unwrap_or_default())
+        .map_err(|message| Failure::invalid(format!("error reading .dockerignore: {message}")))
 }
 
 fn check_mistake(file: &Dockerfile, message: String) -> dockerfile::Mistake {

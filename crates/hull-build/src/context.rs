@@ -96,7 +96,8 @@ impl Context {
     /// It is malformed, holds devices, or the disk is full.
     pub fn read(parent: &Path, archive: &mut dyn Read) -> Result<Context> {
         let context = Context::empty(parent)?;
-        let put = Put { owner: Some((0, 0)), no_devices: true, ..Put::default() };
+        // A body that is cut off is no whole body, and told as such.
+        let put = Put { owner: Some((0, 0)), no_devices: true, may_lack_end: true, ..Put::default() };
         archive::put(context.root(), "/", archive, put).map_err(|error| {
             let mut failure = Failure::from(error);
             failure.message = format!("read the build context: {}", failure.message);

@@ -15,6 +15,8 @@ use serde_json::{Value, json};
 use crate::failure::{Failure, Result};
 use crate::progress::{Event, Listener, Sink, Tell};
 use crate::request::Request;
+use hull_image::reference::Reference;
+use hull_image::registry::{Pulled, Step as PullStep};
 
 /// So many logs are kept, and so many bytes of them; those of the builds that ended last.
 const KEPT: usize = 100;
@@ -301,6 +303,14 @@ impl Listener for Recording {
 
     fn room(&self) -> Pin<Box<dyn Future<Output = ()> + Send + '_>> {
         self.tell.room()
+    }
+
+    fn pulling(&self, step: &PullStep) {
+        self.tell.pulling(step);
+    }
+
+    fn pulled(&self, name: &Reference, pulled: &Pulled) {
+        self.tell.pulled(name, pulled);
     }
 
     fn output(&self, number: usize) -> Option<Sink> {

@@ -5,6 +5,8 @@ use std::os::fd::BorrowedFd;
 use std::pin::Pin;
 use std::sync::{Arc, Mutex, PoisonError};
 
+use hull_image::reference::Reference;
+use hull_image::registry::{Pulled, Step as PullStep};
 use serde::Serialize;
 
 use crate::plan::Plan;
@@ -109,6 +111,12 @@ pub trait Listener: Send + Sync {
 
     /// Waits until what was told has been taken, more or less: whoever prints without end waits for who reads it.
     fn room(&self) -> Pin<Box<dyn Future<Output = ()> + Send + '_>>;
+
+    /// A base image comes further; told to clients of the classic builder alone.
+    fn pulling(&self, _step: &PullStep) {}
+
+    /// It is here, under this name.
+    fn pulled(&self, _name: &Reference, _pulled: &Pulled) {}
 
     /// Where the output of this number of the request goes, if whoever asks takes it.
     fn output(&self, _number: usize) -> Option<Sink> {

@@ -73,6 +73,8 @@ pub struct Request {
     pub check_only: bool,
     /// The Dockerfile itself, where it is not in the context.
     pub dockerfile_text: Option<String>,
+    /// What the context is said to be without, where its own `.dockerignore` is not in it.
+    pub ignore_text: Option<String>,
     /// Credentials for registries, by their addresses.
     pub registries: BTreeMap<String, hull_image::registry::Credentials>,
 }

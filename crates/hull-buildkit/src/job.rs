@@ -182,13 +182,17 @@ impl Job {
             (Place::Folder(name), None) => {
                 let ignore = definition.and_then(|definition| definition.ignore);
                 let asked = question.is_some() || request.check_only;
-                let paths = match &of_definition {
-                    // What is asked of the Dockerfile alone needs no files.
-                    Some(_) if asked => Some(BTreeSet::new()),
-                    Some((_, plan)) => self.paths(plan, &request),
-                    None => None,
-                };
+                let mut paths = of_definition.as_ref().map_or(None, |(_, plan)| self.paths(plan, &request));
                 let folder = (&*name, folders.of(&name));
+                let takes = !paths.as_ref().is_some_and(BTreeSet::is_empty);
+                if takes && question.is_none() {
+                    request.ignore_text = self.ignored(folder, ignore).await?;
+                }
+                if asked && of_definition.is_some() {
+                    // What is asked of the Dockerfile alone needs no files.
+                    paths = Some(BTreeSet::new());
+                }
+                let ignore = request.ignore_text.clone();
                 self.received(folder, "[internal] load build context", &request, ignore, paths).await?
             }
             (Place::Address(address), None) => {
@@ -263,8 +267,9 @@ impl Job {
             }
             NamedPlace::Folder(folder) => {
                 let work = format!("[context {name}] load from client");
-                let context =
-                    self.received((&folder, folders.of(&folder)), &work, request, None, None).await?;
+                let from = (&*folder, folders.of(&folder));
+                let ignore = self.ignored(from, None).await?;
+                let context = self.received(from, &work, request, ignore, None).await?;
                 Ok(Named::Folder(Arc::new(context)))
             }
         }
@@ -363,6 +368,22 @@ impl Job {
         Context::of_folder(&path, temporary)
     }
 
+    /// What a folder is said to be without: the Dockerfile's own patterns, or those that lie in it.
+    async fn ignored(
+        &self,
+        folder: (&str, &Session),
+        own: Option<String>,
+    ) -> Result<Option<String>, Failure> {
+        if own.is_some() {
+            return Ok(own);
+        }
+        let work = self.trace.begin(&format!("[internal] load {IGNORE}"));
+        let fetched = self.fetched(folder, vec![IGNORE.to_owned()], (&work, "transferring context:")).await?;
+        let text = fetched.text(IGNORE)?;
+        work.done();
+        Ok(text)
+    }
+
     /// Receives the context: only what the plan takes of it, and of that only what is not here.
     async fn received(
         &self,
@@ -376,18 +397,6 @@ impl Job {
             // Nothing of it is copied.
             return Context::of_file(&self.builder.places().temporary, ".empty", &[]);
         }
-        let ignore = match ignore {
-            Some(ignore) => Some(ignore),
-            None => {
-                let work = self.trace.begin(&format!("[internal] load {IGNORE}"));
-                let fetched = self
-                    .fetched((name, session), vec![IGNORE.to_owned()], (&work, "transferring context:"))
-                    .await?;
-                let text = fetched.text(IGNORE)?;
-                work.done();
-                text
-            }
-        };
         let excluded = ignore.as_deref().map(patterns).unwrap_or_default();
         hull_build::ignore::Ignore::of(excluded.iter().map(String::as_str))
             .map_err(|message| Failure::invalid(format!("failed to parse {IGNORE}: {message}")))?;

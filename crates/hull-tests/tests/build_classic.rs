@@ -1,6 +1,7 @@
 //! Docker's classic builder: `POST /build` with an archive, and what its lines and its images say.
 
-use hull_tests::{Daemon, Engine, Tar};
+use hull_tests::registry::Registry;
+use hull_tests::{Daemon, Engine, Tar, private_network};
 
 /// Builds a context; the lines of the answer, one after the other, ids masked.
 fn built(daemon: &Daemon, query: &str, context: Tar) -> String {
@@ -209,6 +210,11 @@ fn what_is_asked_for_wrongly_is_refused_in_dockers_words() {
         ("remote=nonsense", "remoteURL (nonsense) could not be recognized as URL"),
         ("version=3", "invalid version \"3\""),
         ("isolation=hyperv", "Unsupported isolation: \"hyperv\""),
+        ("securityopt=a", "The daemon on this platform does not support setting security options on build"),
+        (
+            "t=a@sha256:0000000000000000000000000000000000000000000000000000000000000000",
+            "build tag cannot contain a digest",
+        ),
     ] {
         assert_eq!(refused(query), message);
     }
@@ -282,4 +288,44 @@ fn archives_of_every_kind_are_unpacked() {
         1
         "#,
     );
+}
+
+#[test]
+fn a_base_that_is_pulled_is_told_of() {
+    if Engine::under_test() != Engine::Hull {
+        return;
+    }
+    private_network();
+    let registry = Registry::start();
+    let daemon = Daemon::with(&[]);
+    registry.image("1", &[1 << 20]);
+    let image = format!("{}/a/b:1", registry.address);
+    let build = |query: &str| {
+        let context = context(&format!("FROM {image}\nENV a=b\n")).finish();
+        let answer = daemon.api().send("POST", &format!("/build?{query}"), "application/x-tar", &context);
+        answer.expect("an answer").text()
+    };
+    let text = build("t=made");
+    assert!(text.contains(r#"{"status":"Pulling from a/b","id":"1"}"#), "{text}");
+    assert!(text.contains(&format!("Status: Downloaded newer image for {image}")), "{text}");
+    assert!(text.contains("Successfully tagged made:latest"), "{text}");
+    assert!(!build("t=made").contains("Pulling"));
+    assert!(build("t=made&pull=1").contains(&format!("Status: Image is up to date for {image}")));
+    let quiet = build("q=1&pull=1");
+    assert!(quiet.lines().count() == 1 && quiet.starts_with(r#"{"stream":"sha256:"#), "{quiet}");
+}
+
+#[test]
+fn an_archive_may_end_behind_its_last_file() {
+    let Some(daemon) = started() else { return };
+    // As Docker's client sends one that it has put a Dockerfile of elsewhere into.
+    let text = "FROM busybox\nCOPY last /\nCMD x\n";
+    let whole = context(text).file("last", b"abc").finish();
+    let end = whole.windows(3).rposition(|bytes| bytes == b"abc").expect("its contents") + 3;
+    let send = |length: usize| {
+        let answer = daemon.api().send("POST", "/build", "application/x-tar", &whole[..length]);
+        answer.expect("an answer").text()
+    };
+    assert!(send(end).contains("Successfully built"), "{}", send(end));
+    assert!(send(end - 1).contains("invalid tar archive: it is truncated"), "{}", send(end - 1));
 }

@@ -184,6 +184,11 @@ fn buildx_checks_bakes_and_names_contexts() {
         $ mkdir ctx; printf 'from busybox\nRUN true\nWORKDIR x\n' >ctx/Dockerfile; x build --check ctx 2>&1 | grep -o '^WARNING: [A-Za-z]*'
         WARNING: ConsistentInstructionCasing
         WARNING: WorkdirRelativePath
+        $ printf '# check=experimental=CopyIgnoredFile\nFROM busybox\nCOPY no /\n' >ctx/Dockerfile; echo no >ctx/.dockerignore; x build --check ctx 2>&1 | grep -o '^WARNING: [A-Za-z]*'
+        WARNING: CopyIgnoredFile
+        $ printf '# check=experimental=CopyIgnoredFile\nFROM busybox\nCOPY . /\n' >ctx/Dockerfile; x build --check ctx 2>&1 | grep -c '^WARNING'; x build -q ctx | cut -c 1-7
+        0
+        sha256:
         $ mkdir other; echo other >other/f; printf 'FROM busybox\nCOPY --from=dir f /f\nCOPY --from=img /bin/busybox /b\n' | x build -q --build-context dir=other --build-context img=docker-image://busybox -t n - >/dev/null; hull run --rm n cat /f
         other
         $ mkdir bake; cd bake; echo f >f; printf '%s\n' 'target "default" {' 'contexts = { below = "target:base" }' 'dockerfile-inline = "FROM below\nRUN cat /base >/app\nCOPY f /f"' 'tags = ["baked"]' '}' 'target "base" {' 'dockerfile-inline = "FROM busybox\nCOPY f /base"' '}' >docker-bake.hcl

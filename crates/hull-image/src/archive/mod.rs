@@ -57,6 +57,8 @@ pub struct Put {
     pub ids: IdMap,
     /// Devices are refused: who made the archive is nobody who may have them.
     pub no_devices: bool,
+    /// The end-of-archive marker may be missing: that all of it came is known otherwise.
+    pub may_lack_end: bool,
 }
 
 /// What is at `path` beneath `root`; its last element is not followed.
@@ -107,10 +109,10 @@ pub fn put(root: BorrowedFd<'_>, path: &str, tar: &mut dyn Read, options: Put) -
         ids: &options.ids,
         no_devices: options.no_devices,
     };
-    unpack(Extractor::new(root, path.as_bytes(), rules), tar)
+    unpack(Extractor::new(root, path.as_bytes(), rules), tar, options.may_lack_end)
 }
 
-fn unpack(mut extractor: Extractor<'_>, tar: &mut dyn Read) -> Result<()> {
+fn unpack(mut extractor: Extractor<'_>, tar: &mut dyn Read, may_lack_end: bool) -> Result<()> {
     let mut source = BufReader::with_capacity(128 * 1024, tar);
     let start = std::io::BufRead::fill_buf(&mut source).map_err(Error::archive)?;
     // Nothing at all is nothing to extract.
@@ -123,7 +125,7 @@ fn unpack(mut extractor: Extractor<'_>, tar: &mut dyn Read) -> Result<()> {
     while let Some(entry) = reader.next().map_err(Error::archive)? {
         extractor.entry(entry, &mut reader, |()| 0)?;
     }
-    if !reader.finish().map_err(Error::archive)?.0 {
+    if !reader.finish().map_err(Error::archive)?.0 && !may_lack_end {
         return Err(Error::invalid("invalid tar archive: it is truncated (it has no end-of-archive marker)"));
     }
     extractor.finish()?;
@@ -147,7 +149,7 @@ pub fn export_volume(root: BorrowedFd<'_>, out: &mut dyn Write) -> Result<()> {
 /// # Errors
 /// The archive is malformed or leads out of the volume, or the disk fails. What was unpacked before stays.
 pub fn import_volume(root: BorrowedFd<'_>, tar: &mut dyn Read) -> Result<()> {
-    unpack(Extractor::new(root, b"", Rules::Volume), tar)
+    unpack(Extractor::new(root, b"", Rules::Volume), tar, false)
 }
 
 /// The paths, without links, that are not there on the way to `path`, and that itself where it is not there.

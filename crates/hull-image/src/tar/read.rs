@@ -166,12 +166,14 @@ impl<R: BufRead, S: Record> Reader<R, S> {
 
     /// Passes over what is left of the current entry; it is recorded, since nobody took it as contents.
     fn skip(&mut self) -> io::Result<()> {
-        let mut left = self.left + self.padding;
+        let padding = self.padding;
+        let mut left = self.left + padding;
         (self.left, self.padding) = (0, 0);
         while left > 0 {
             let bytes = fill(&mut self.source)?;
             if bytes.is_empty() {
-                return Err(truncated());
+                // Docker's client ends an archive behind the last file's contents where it has put a Dockerfile into it.
+                return if left <= padding { Ok(()) } else { Err(truncated()) };
             }
             let count = bytes.len().min(usize::try_from(left).unwrap_or(usize::MAX));
             self.record.raw(&bytes[..count])?;
