@@ -43,6 +43,11 @@ pub(crate) fn field<T: DeserializeOwned + Default>(query: &Query, name: &str) ->
     Ok(parsed.unwrap_or_default())
 }
 
+/// The outputs that a query names, as they are written.
+pub(crate) fn outputs_of(query: &Query) -> Result<Vec<hull_build::output::Asked>> {
+    field(query, "outputs")
+}
+
 /// Which of the steps' containers stay: Docker's classic builder removes those of steps that were done where nobody says
 /// otherwise, and that of a step that failed where somebody says so. Other builds keep none.
 fn containers(query: &Query) -> Containers {
@@ -84,7 +89,9 @@ pub(crate) fn asked(query: &Query) -> Result<hull_build::Request> {
     let tags: Vec<String> = query.all("t").filter(|tag| !tag.is_empty()).map(str::to_owned).collect();
     let attest = hull_build::Attest::of(&field(query, "attests")?).map_err(|failure| refused(&failure))?;
     let mut outputs = Vec::new();
-    for output in field::<Vec<hull_build::output::Asked>>(query, "outputs")? {
+    // Those of BuildKit's clients are taken over their session.
+    let written = if query.text("version") == Some("2") { Vec::new() } else { outputs_of(query)? };
+    for output in written {
         outputs.push(Output::of(output, &tags, attest.any()).map_err(|failure| refused(&failure))?);
     }
     Ok(hull_build::Request {

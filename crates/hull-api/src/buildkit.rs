@@ -18,7 +18,7 @@ use serde_json::{Value, json};
 
 use crate::build::judged;
 use crate::build_answer::Lines;
-use crate::build_query::{asked, refuse};
+use crate::build_query::{asked, outputs_of, refuse};
 use crate::http::{self, Request, Response};
 use crate::policy::Guard;
 
@@ -101,13 +101,9 @@ pub(crate) async fn build(mut request: Request) -> Result<Response> {
     request.buildkit.opened(&session, socket.clone()).await;
     refuse(&request.query)?;
     let mut asked = asked(&request.query)?;
-    if asked.outputs.iter().any(|output| output.archive.is_some()) {
-        return Err(Error::unsupported(
-            "an output that is sent to the client (local, tar, oci, docker), over BuildKit's protocol,",
-        ));
-    }
     judged(&request.engine, request.guard.as_ref(), &mut asked)?;
     let mut order = Order::new(asked);
+    order.goes_to(outputs_of(&request.query)?).map_err(refused)?;
     match request.query.text("remote") {
         None | Some(OVER_SESSION) => {}
         Some(AS_REQUEST) => (order.context, order.dockerfile) = (Place::Archive, String::new()),
@@ -152,6 +148,7 @@ async fn ordered(
         Place::Archive => Some(buildkit.archives().take(socket, id).await.map_err(text)?),
         _ => None,
     };
+    let stays = order.stays();
     let (build, told) = buildkit.order(session, order, stop.clone()).await.map_err(text)?;
     // A task of its own: stopped, it undoes what it has begun.
     let running = tokio::spawn(build.run(archive));
@@ -161,6 +158,8 @@ async fn ordered(
         lines.room().await;
     }
     match running.await {
+        // What only goes to the client has no image here.
+        Ok(Ok(Some(_))) if !stays => Ok(()),
         Ok(Ok(Some(built))) => {
             lines.say(&json!({ "id": "moby.image.id", "aux": { "ID": built.image.id.to_string() } }));
             Ok(())

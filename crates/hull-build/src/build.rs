@@ -346,6 +346,7 @@ impl Build {
     pub async fn step(&self, draft: &Draft, mut body: CreateBody) -> Result<Step> {
         self.check()?;
         if body.config.cmd.is_none() {
+            body.hidden = true;
             body.config.cmd = Some(vec!["/".to_owned()]);
             body.host_config.network_mode = "none".to_owned();
             // Nothing runs in it: files are the layers' own, whatever users containers get.

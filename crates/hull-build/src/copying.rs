@@ -226,11 +226,11 @@ impl Stage {
         if let Some(outcome) = self.found(key, &doing.line(), |config| change.apply(config))? {
             return Ok(outcome);
         }
-        let step = Box::pin(self.build.step(&self.made.draft, self.files_body(&doing))).await?;
-        if self.build.request.classic {
-            step.id().clone_into(&mut doing.container);
-            self.tell_container(&step);
-        }
+        let container = match self.build.request.classic {
+            true => Some(Box::pin(self.container_of(&mut doing)).await?),
+            false => None,
+        };
+        let step = Box::pin(self.build.step(&self.made.draft, CreateBody::default())).await?;
         let view = Box::pin(step.view()).await?;
         let user = self.made.draft.image.container_config().user;
         let path = path.to_owned();
@@ -245,15 +245,10 @@ impl Stage {
         })
         .await?;
         view.close().await;
-        let taken = match made {
-            true => Box::pin(self.taken(step)).await?,
-            false => {
-                if self.build.request.classic {
-                    Box::pin(self.part_with(step)).await?;
-                }
-                None
-            }
-        };
+        let taken = if made { Box::pin(step.take(self.build.epoch)).await? } else { None };
+        if let Some(container) = container {
+            Box::pin(self.part_with(container)).await?;
+        }
         Box::pin(self.entered(key, doing, taken, None, |config| change.apply(config))).await
     }
 }

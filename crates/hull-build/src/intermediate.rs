@@ -2,7 +2,6 @@
 //! container, which may stay.
 
 use hull_engine::container::Step;
-use hull_engine::model::CreateBody;
 use hull_image::{Digest, Draft, ImageConfig, ImageId, Taken};
 
 use crate::build::{Build, Made};
@@ -84,25 +83,22 @@ impl Stage {
         if let Some(outcome) = self.found(key, &doing.line(), |config| change.apply(config))? {
             return Ok(outcome);
         }
-        let body = self.files_body(&doing);
-        let step = Box::pin(self.build.step(&self.made.draft, body)).await?;
-        doing.container = step.id().to_owned();
-        self.tell_container(&step);
+        let step = Box::pin(self.container_of(&mut doing)).await?;
         let draft = next(&self.build, &self.made.draft, &doing, None, |config| change.apply(config))?;
         self.build.keep(&key, &draft, &doing, 0)?;
-        self.part_with(step).await?;
+        Box::pin(self.part_with(step)).await?;
         Ok(Outcome { made: Made { draft, key }, cached: false, borrowed: false })
     }
 
-    /// A container for files, with the words of what is done in it.
-    pub(crate) fn files_body(&self, doing: &Doing) -> CreateBody {
-        let mut body = CreateBody::default();
-        if self.build.request.classic {
-            body.config.cmd = Some(doing.words.clone());
-            body.host_config.network_mode = "none".to_owned();
-            body.host_config.userns_mode = "host".to_owned();
-        }
-        body
+    /// The container that tells what is done, and never runs. It may stay and be started then, so it is one that a policy has
+    /// judged, as that of a command.
+    pub(crate) async fn container_of(&self, doing: &mut Doing) -> Result<Step> {
+        let mut body = self.body(doing.words.clone(), &[], None);
+        body.config.volumes = None;
+        let step = Box::pin(self.build.step(&self.made.draft, body)).await?;
+        step.id().clone_into(&mut doing.container);
+        self.tell_container(&step);
+        Ok(step)
     }
 
     /// Tells in which container the step is done.
@@ -119,9 +115,9 @@ impl Stage {
         Ok(())
     }
 
-    /// What the step's container changed. It is gone then, or stays where the request wants that.
-    pub(crate) async fn taken(&self, step: Step) -> Result<Option<Taken>> {
-        if self.build.request.containers.stay {
+    /// What the step's container changed. It is gone then, or stays where the request wants that and it may.
+    pub(crate) async fn taken(&self, step: Step, may_stay: bool) -> Result<Option<Taken>> {
+        if self.build.request.containers.stay && may_stay {
             return Ok(Box::pin(step.copied(self.build.epoch)).await?);
         }
         let container = step.id().to_owned();
@@ -132,9 +128,9 @@ impl Stage {
         Ok(taken)
     }
 
-    /// The step failed in its container: that stays where the request does not want it removed.
-    pub(crate) async fn failed_in(&self, step: Step) -> Result<()> {
-        if self.build.request.containers.failed_stay {
+    /// The step failed in its container: that stays where the request does not want it removed and it may.
+    pub(crate) async fn failed_in(&self, step: Step, may_stay: bool) -> Result<()> {
+        if self.build.request.containers.failed_stay && may_stay {
             return Ok(step.keep()?);
         }
         self.removed(step).await;

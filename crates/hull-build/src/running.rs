@@ -37,6 +37,8 @@ impl Stage {
         for mount in &run.mounts {
             Box::pin(self.wait_for(&mount.from)).await?;
         }
+        // What was mounted is this build's: secrets, caches, others' files.
+        let may_stay = run.mounts.is_empty() && run.script().is_none();
         let mut mounts = Box::pin(self.mounts(&run.mounts)).await?;
         let words = self.words(run, &mut mounts);
         let shown = words.join(" ");
@@ -73,7 +75,7 @@ impl Stage {
         let output = match Box::pin(step.start()).await {
             Ok(output) => output,
             Err(error) => {
-                Box::pin(self.failed_in(step)).await?;
+                Box::pin(self.failed_in(step, may_stay)).await?;
                 return Err(not_started(&shown, error));
             }
         };
@@ -84,12 +86,12 @@ impl Stage {
             if self.build.request.keep_failed {
                 failure.detail.kept = Box::pin(self.keep_failed(step, &stubs, &doing)).await;
             } else if self.build.request.classic {
-                Box::pin(self.failed_in(step)).await?;
+                Box::pin(self.failed_in(step, may_stay)).await?;
             }
             return Err(failure);
         }
         step.clear_mount_points(&stubs)?;
-        let taken = Box::pin(self.taken(step)).await?;
+        let taken = Box::pin(self.taken(step, may_stay)).await?;
         let outcome = self.entered(key, doing, taken, Some(turn), |_: &mut ImageConfig| Ok(()));
         let outcome = Box::pin(outcome).await?;
         Ok(self.after_run(outcome))
@@ -151,7 +153,7 @@ impl Stage {
         }
     }
 
-    fn body(&self, words: Vec<String>, arguments: &[String], network: Option<&str>) -> CreateBody {
+    pub(crate) fn body(&self, words: Vec<String>, arguments: &[String], network: Option<&str>) -> CreateBody {
         let image = self.made.draft.image.container_config();
         let mut env = image.env.clone();
         env.extend(arguments.iter().cloned());

@@ -314,6 +314,32 @@ impl Order {
         Ok(())
     }
 
+    /// Where the result goes, as Docker's clients name it beside the build's tags. A folder or file of the client's is the
+    /// client's alone to know.
+    ///
+    /// # Errors
+    /// There is no such output, or it makes no sense.
+    pub fn goes_to(&mut self, outputs: Vec<output::Asked>) -> Result<(), Failure> {
+        let tags = self.request.tags.join(",");
+        if !outputs.is_empty() {
+            self.request.tags.clear();
+        }
+        for (number, output::Asked { kind, mut attrs }) in outputs.into_iter().enumerate() {
+            attrs.remove("dest");
+            if !tags.is_empty() && !matches!(kind.as_str(), "local" | "tar" | "cacheonly") {
+                attrs.entry("name".to_owned()).or_insert_with(|| tags.clone());
+            }
+            self.export(&kind, &attrs.into_iter().collect(), number)?;
+        }
+        Ok(())
+    }
+
+    /// Whether an image stays on this machine.
+    pub fn stays(&self) -> bool {
+        let outputs = &self.request.outputs;
+        outputs.is_empty() || outputs.iter().any(|output| output.archive.is_none() && !output.nowhere)
+    }
+
     /// The image is for later builds alone.
     pub(crate) fn keep_only(&mut self) {
         self.add(Output { nowhere: true, ..Output::default() }, Way::None, 0);

@@ -329,3 +329,14 @@ fn an_archive_may_end_behind_its_last_file() {
     assert!(send(end).contains("Successfully built"), "{}", send(end));
     assert!(send(end - 1).contains("invalid tar archive: it is truncated"), "{}", send(end - 1));
 }
+
+#[test]
+fn what_only_has_files_is_no_container_to_anybody() {
+    let Some(daemon) = started() else { return };
+    let text = "FROM busybox\nCOPY Dockerfile /\nLABEL a=b\n";
+    built(&daemon, "t=made", context(text));
+    let events = daemon.api().get("/events?since=1&until=0s").expect("events").text();
+    let of = |action: &str| events.matches(&format!("\"Action\":\"{action}\"")).count();
+    // The label's alone.
+    assert_eq!((of("create"), of("destroy")), (1, 1), "{events}");
+}

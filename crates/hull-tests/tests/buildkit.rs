@@ -314,3 +314,38 @@ fn what_was_built_is_remembered_and_a_dockerfile_can_be_asked() {
         )
     ));
 }
+
+#[test]
+fn the_older_client_takes_what_was_built() {
+    if Engine::under_test() != Engine::Hull {
+        return;
+    }
+    let Some(docker) = docker() else { return };
+    let begin = format!(
+        "$ export DOCKER_HOST=${{DOCKER_HOST:-$HULL_HOST}} DOCKER_CONFIG=$PWD/config DOCKER_BUILDKIT=1; build() {{ {docker} build -q \"$@\"; }}"
+    );
+    Daemon::start().session(&format!(
+        "{begin}\n{}",
+        unindented(
+            r#"
+        $ mkdir -p ctx/d; echo f >ctx/d/f; printf '%s\n' 'FROM busybox AS b' 'RUN echo hi >/x && chmod 750 /x' 'FROM scratch' 'COPY --from=b /x /x' 'COPY d /d' >ctx/Dockerfile
+        $ build -o out ctx; cat out/x out/d/f; stat -c %a out/x
+        hi
+        f
+        750
+        $ build -o - ctx | tar tf -
+        d/
+        d/f
+        x
+        $ build -t named:1 -o type=docker,dest=d.tar ctx; hull images -q named; hull load -qi d.tar
+        Loaded image: named:1
+        $ build -t named:2 -o type=image ctx | cut -c 1-7; hull images --format '{{.Tag}}' named
+        sha256:
+        2
+        1
+        $ build -o type=nope ctx 2>&1 | grep -o 'output type=nope is not supported'
+        output type=nope is not supported
+        "#
+        )
+    ));
+}

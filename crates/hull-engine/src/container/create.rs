@@ -83,7 +83,8 @@ impl Engine {
         caller: Owner,
         built: Option<Arc<Image>>,
     ) -> Result<Checked> {
-        let CreateBody { mut config, mut host_config, networking_config, layered, ends_with, .. } = body;
+        let CreateBody { mut config, mut host_config, networking_config, layered, ends_with, hidden, .. } =
+            body;
         let id = random_id();
         let name = name.map(names::checked).transpose()?.unwrap_or_default().to_owned();
         let build_step = built.is_some();
@@ -140,6 +141,7 @@ impl Engine {
             restart_count: 0,
             stopped_by_user: false,
             build_step,
+            hidden,
             owner: None,
             labels: None,
         };

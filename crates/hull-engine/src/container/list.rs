@@ -88,7 +88,10 @@ impl Engine {
             }
             let record = container.record().clone();
             let up = record.is_running() || record.state.status == Status::Restarting;
-            if !(across || up) || !self.matches(&container, &record, &options.filters, &patterns)? {
+            if record.hidden
+                || !(across || up)
+                || !self.matches(&container, &record, &options.filters, &patterns)?
+            {
                 continue;
             }
             let mut names = vec![format!("/{}", record.name)];

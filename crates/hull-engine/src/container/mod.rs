@@ -191,6 +191,9 @@ pub(crate) struct Record {
     /// It is a step of a build, and nothing without that.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub(crate) build_step: bool,
+    /// It is listed and told of nowhere: only a build knows of it.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub(crate) hidden: bool,
     /// Whose it is: it is removed when that process ends.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) owner: Option<Process>,
@@ -345,6 +348,7 @@ impl Record {
             restart_count: 0,
             stopped_by_user: false,
             build_step: false,
+            hidden: false,
             owner: None,
             labels: None,
         }
@@ -491,7 +495,13 @@ impl crate::Engine {
         action: impl Into<String>,
         further: [(&str, String); N],
     ) {
-        let mut attributes = container.record().event_attributes();
+        let mut attributes = {
+            let record = container.record();
+            if record.hidden {
+                return;
+            }
+            record.event_attributes()
+        };
         attributes.extend(further.map(|(name, value)| (name.to_owned(), value)));
         self.events.publish(crate::events::Kind::Container, action, &container.id, attributes);
     }

@@ -32,6 +32,9 @@ pub struct CreateBody {
     /// Of a build's step: variables that are written down nowhere.
     #[serde(skip)]
     pub secret_env: Vec<String>,
+    /// Of a build's step that never runs: it has files only, and is listed and told of nowhere.
+    #[serde(skip)]
+    pub hidden: bool,
 }
 
 impl<'de> Deserialize<'de> for CreateBody {
