@@ -182,7 +182,7 @@ impl Job {
             (Place::Folder(name), None) => {
                 let ignore = definition.and_then(|definition| definition.ignore);
                 let asked = question.is_some() || request.check_only;
-                let mut paths = of_definition.as_ref().map_or(None, |(_, plan)| self.paths(plan, &request));
+                let mut paths = of_definition.as_ref().and_then(|(_, plan)| self.paths(plan, &request));
                 let folder = (&*name, folders.of(&name));
                 let takes = !paths.as_ref().is_some_and(BTreeSet::is_empty);
                 if takes && question.is_none() {
