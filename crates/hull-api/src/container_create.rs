@@ -102,6 +102,9 @@ fn refuse_what_came_later(host: &HostConfig, networking: &NetworkingConfig, vers
         if version < 44 && mount.kind == "bind" && force {
             return refused("BindOptions.ReadOnlyForceRecursive needs API v1.44 or newer");
         }
+        if version < 48 && mount.kind == "image" {
+            return refused("Mount type \"image\" needs API v1.48 or newer");
+        }
         let subpath = mount.volume_options.as_ref().is_some_and(|options| !options.subpath.is_empty());
         if version < 45 && subpath {
             return refused("VolumeOptions.Subpath needs API v1.45 or newer");

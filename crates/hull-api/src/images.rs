@@ -3,6 +3,7 @@
 use hull_engine::filter::Filters;
 use hull_engine::images::ImageQuery;
 use hull_engine::{Engine, Error, Kind, Result};
+use hull_image::reference::Reference;
 use hull_image::registry::{Call, Reply};
 use hull_image::{Import, Loaded, Platform};
 use hyper::{Method, StatusCode, Uri};
@@ -202,8 +203,16 @@ pub(crate) async fn save_several(request: Request) -> Result<Response> {
     archive(&request, names).await
 }
 
+/// A repository's name stands for all of its tags, also where none of them is `latest`.
+fn all_tags(engine: &Engine, name: String) -> Vec<String> {
+    let repository = Reference::parse(&name).ok().filter(|name| name.tag.is_none() && name.digest.is_none());
+    let tags = repository.map(|repository| engine.images.tags_of(&repository)).unwrap_or_default();
+    if tags.is_empty() { vec![name] } else { tags.into_iter().map(|(tag, _)| tag.familiar()).collect() }
+}
+
 async fn archive(request: &Request, names: Vec<String>) -> Result<Response> {
     let platform = platform(&request.query)?;
+    let names: Vec<String> = names.into_iter().flat_map(|name| all_tags(&request.engine, name)).collect();
     for name in &names {
         request.engine.image_inspect(name, platform.as_ref(), request.version)?;
     }

@@ -77,3 +77,20 @@ fn a_stopped_container_is_copied_too_and_volumes_are_seen() {
         "#,
     );
 }
+
+#[test]
+fn what_the_kernel_shows_is_no_part_of_a_container_s_files() {
+    Daemon::start().session(
+        r#"
+        $ hull run -d --name box -v vol:/vol busybox sh -c 'echo x >/vol/file; sleep 1000' >/dev/null; until hull exec box test -s /vol/file; do :; done
+        $ hull cp box:/ - >all.tar; tar tf all.tar 2>/dev/null | grep -E '^/?(proc|sys|vol|bin/busybox)' | sort
+        /bin/busybox
+        /proc/
+        /sys/
+        /vol/
+        /vol/file
+        $ hull cp box:/proc - | tar t
+        proc/
+        "#,
+    );
+}

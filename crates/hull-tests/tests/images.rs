@@ -192,3 +192,16 @@ fn a_name_that_is_loaded_leaves_the_image_that_had_it() {
         "#,
     );
 }
+
+#[test]
+fn a_repository_s_name_saves_all_its_tags() {
+    Daemon::start().session(
+        r#"
+        $ hull tag busybox many:1; hull tag busybox many:2; hull save many | tar xO manifest.json | grep -o 'many:[0-9a-z]*' | sort
+        many:1
+        many:2
+        $ hull save no-such 2>&1 >/dev/null | tail -n 1
+        Error response from daemon: No such image: no-such:latest
+        "#,
+    );
+}

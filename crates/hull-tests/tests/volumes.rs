@@ -1,6 +1,7 @@
 //! Volumes, binds and tmpfs.
 
 use hull_tests::Daemon;
+use serde_json::json;
 
 #[test]
 fn named_volumes() {
@@ -156,4 +157,63 @@ fn a_part_of_a_volume() {
         part
         "#,
     );
+}
+
+#[test]
+fn an_image_s_files_are_mounted() {
+    let daemon = Daemon::start();
+    daemon.session(
+        r#"
+        $ hull run --name make busybox sh -c 'mkdir -p /data/sub; echo told >/data/file; echo below >/data/sub/file; ln -s /data /way' && hull commit make files >/dev/null && hull rm make
+        make
+        $ hull run --name user --mount type=image,source=files,target=/i busybox sh -c 'cat /i/data/file; ls /i | grep -v -e dev -e proc -e root -e sys -e tmp; touch /i/x'
+        told
+        bin
+        data
+        etc
+        way
+        touch: /i/x: Read-only file system
+        [1]
+        $ hull inspect -f '{{json .Mounts}}' user
+        [{"Type":"image","Source":"files","Destination":"/i","Mode":"","RW":false,"Propagation":""}]
+        $ hull run --rm --mount type=image,source=files,target=/i,image-subpath=data/sub busybox ls /i
+        file
+        $ hull run --rm --mount type=image,source=files,target=/one,image-subpath=way/file busybox cat /one
+        told
+        $ hull run --rm --volumes-from user busybox cat /i/data/file
+        told
+        $ hull run --rm --mount type=image,source=files,target=/i,image-subpath=nope busybox true 2>/dev/null
+        [127]
+        $ hull rmi files
+        Error response from daemon: conflict: unable to remove repository reference "files" (must force) - container <short id> is using its referenced image <short id>
+        [1]
+        $ hull rmi -f files >/dev/null; hull start -a user
+        told
+        bin
+        data
+        etc
+        way
+        touch: /i/x: Read-only file system
+        [1]
+        $ hull rm user; hull system fsck
+        user
+        1 images, 1 layers, 0 snapshots, 0 containers, 0 volumes, 3 networks: nothing is wrong
+        $ hull create --mount type=image,target=/i busybox 2>&1
+        Error response from daemon: invalid mount config for type "image": field Source must not be empty
+        [1]
+        $ hull create --mount type=image,source=busybox,target=/i,image-subpath=../x busybox 2>&1
+        Error response from daemon: invalid mount config for type "image": subpath "../x" must be a relative path inside the image
+        [1]
+        "#,
+    );
+    let mut api = daemon.api();
+    let mut create = |version: &str, image: &str| {
+        let mount = json!({ "Type": "image", "Source": image, "Target": "/i" });
+        let body = json!({ "Image": "busybox", "HostConfig": { "Mounts": [mount] } });
+        let answer = api.post(&format!("/{version}/containers/create"), &body).expect("an answer");
+        (answer.status, answer.message())
+    };
+    assert_eq!(create("v1.48", "no-such"), (404, "No such image: no-such:latest".to_owned()));
+    let old = create("v1.47", "busybox");
+    assert_eq!(old, (400, "Mount type \"image\" needs API v1.48 or newer".to_owned()));
 }

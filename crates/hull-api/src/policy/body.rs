@@ -22,6 +22,9 @@ impl Judged for CreateBody {
         judge.pin_others(&mut self.host_config)?;
         judge.label(self.config.labels.get_or_insert_default())?;
         judge.judge_host(&self.host_config)?;
+        for mount in self.host_config.mounts.iter_mut().flatten().filter(|mount| mount.kind == "image") {
+            judge.image_of(&mut mount.source)?;
+        }
         judge.networks_of(self)?;
         let mounts = judge.engine.mounts_asked_for(&self.config, &self.host_config)?;
         judge.judge_mounts(&mounts)?;

@@ -112,6 +112,11 @@ impl Judge<'_> {
                         self.judge_volume_options(&mount.source, &volume.options)?;
                     }
                 }
+                // Which image it may be has been judged by its name.
+                MountKind::Image => {
+                    let is_hosts = self.engine.images.resolve(&mount.source).is_ok_and(|image| image.builtin);
+                    self.check(Rule::NoBinds, is_hosts, "the image hull/host, which is the host's files")?;
+                }
                 // Whatever else there will be.
                 _ => self.check(Rule::NoBinds, true, format_args!("the mount of {}", mount.source))?,
             }

@@ -224,7 +224,9 @@ impl Engine {
     /// Undoes a creation that failed half-way. Each part may have nothing to undo; the first failure is the one that is
     /// told.
     async fn undo_creation(self: &Arc<Self>, id: &str) {
-        let _ = self.images.remove_snapshot(id);
+        for key in self.images.snapshots().iter().filter(|key| mounts::owner_of_key(key) == id) {
+            let _ = self.images.remove_snapshot(key);
+        }
         // What is mounted over a volume may not let go of it.
         for volume in self.release_volumes(id, true).await {
             let _ = hull_image::remove_tree(&volume);
@@ -351,6 +353,11 @@ impl Engine {
                         format!("error while creating mount source path '{}': {error}", plan.source),
                     )
                 })?;
+            }
+            if plan.kind == MountKind::Image {
+                let image = self.images.resolve(&plan.image).map_err(crate::images::error)?;
+                let key = mounts::image_key(id, plans.len());
+                self.images.create_snapshot(&key, Some(&image)).map_err(crate::images::error)?;
             }
             plans.push(plan);
         }

@@ -88,6 +88,7 @@ pub(crate) use freeze::Still;
 pub(crate) use links::parse as parse_link;
 pub use list::ListOptions;
 pub use logs::{LogOptions, check as check_log_config};
+pub(crate) use mounts::owner_of_key;
 pub use mounts::{MountKind, MountPlan, Owner};
 pub use read_logs::Logs;
 pub(crate) use registry::Containers;
@@ -319,6 +320,13 @@ impl Record {
     /// The ids of those that it is linked to.
     pub(crate) fn link_targets(&self) -> Vec<String> {
         self.links.iter().map(|link| link.target.clone()).collect()
+    }
+
+    /// The keys of the snapshots that hold the images that are mounted.
+    pub(crate) fn image_mounts(&self) -> Vec<String> {
+        let mounts = self.mounts.iter().enumerate();
+        let of_images = mounts.filter(|(_, mount)| !mount.image.is_empty());
+        of_images.map(|(index, _)| mounts::image_key(&self.id, index)).collect()
     }
 
     /// The names of the volumes it uses, each once.

@@ -32,8 +32,11 @@ pub struct MountPlan {
     pub read_only_recursive: bool,
     /// A volume that is new is not filled with what the image holds there.
     pub no_copy: bool,
-    /// A folder inside the volume.
+    /// A folder inside the volume or the image.
     pub subpath: String,
+    /// The id of the image whose files these are; empty where they are none's.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub image: String,
     /// A tmpfs's mount options.
     pub options: Vec<String>,
     /// The volume was made for this container and has no name of a user's.
@@ -69,6 +72,8 @@ pub enum MountKind {
     Volume,
     /// A file system in memory.
     Tmpfs,
+    /// An image's files, which nobody changes.
+    Image,
 }
 
 impl MountKind {
@@ -77,6 +82,7 @@ impl MountKind {
             MountKind::Bind => "bind",
             MountKind::Volume => "volume",
             MountKind::Tmpfs => "tmpfs",
+            MountKind::Image => "image",
         }
     }
 }
@@ -143,7 +149,12 @@ impl Engine {
             written.push(parse_bind(bind, &host.volume_driver, caller)?);
         }
         for mount in host.mounts.iter().flatten() {
-            written.push(parse_mount(mount)?);
+            let mut wanted = parse_mount(mount)?;
+            if wanted.plan.kind == MountKind::Image {
+                let image = self.images.resolve(&mount.source).map_err(crate::images::error)?;
+                wanted.plan.image = image.id.to_string();
+            }
+            written.push(wanted);
         }
         for (place, options) in host.tmpfs.iter().flatten() {
             written.push(parse_tmpfs(place, options)?);
@@ -362,15 +373,7 @@ fn parse_mount(mount: &Mount) -> Result<Wanted> {
             }
             let options = mount.volume_options.clone().unwrap_or_default();
             plan.no_copy = options.no_copy;
-            if Path::new(&options.subpath).is_absolute()
-                || options.subpath.split('/').any(|part| part == "..")
-            {
-                return Err(invalid(format!(
-                    "subpath {:?} must be a relative path inside the volume",
-                    options.subpath
-                )));
-            }
-            plan.subpath = options.subpath;
+            plan.subpath = subpath(options.subpath, "volume").map_err(invalid)?;
             let driver = options.driver_config.unwrap_or_default();
             let volume = WantedVolume {
                 driver: driver.name,
@@ -398,10 +401,42 @@ fn parse_mount(mount: &Mount) -> Result<Wanted> {
             }
             Ok(Wanted { plan, volume: None, create_source: false })
         }
-        "" => Err(invalid("mount type unknown: it is bind, volume or tmpfs".to_owned())),
-        other @ ("image" | "cluster") => Err(Error::unsupported(format_args!("a mount of type {other}"))),
+        "image" => {
+            other_options("image")?;
+            if mount.source.is_empty() {
+                return Err(invalid("field Source must not be empty".to_owned()));
+            }
+            plan.kind = MountKind::Image;
+            plan.source.clone_from(&mount.source);
+            // As in Docker, whatever ReadOnly says.
+            plan.writable = false;
+            let options = mount.image_options.clone().unwrap_or_default();
+            plan.subpath = subpath(options.subpath, "image").map_err(invalid)?;
+            Ok(Wanted { plan, volume: None, create_source: false })
+        }
+        "" => Err(invalid("mount type unknown: it is bind, volume, tmpfs or image".to_owned())),
+        other @ "cluster" => Err(Error::unsupported(format_args!("a mount of type {other}"))),
         _ => Err(invalid("mount type unknown".to_owned())),
     }
+}
+
+/// A part of a volume or an image, which is to be inside of it.
+fn subpath(subpath: String, of: &str) -> std::result::Result<String, String> {
+    if Path::new(&subpath).is_absolute() || subpath.split('/').any(|part| part == "..") {
+        return Err(format!("subpath {subpath:?} must be a relative path inside the {of}"));
+    }
+    Ok(subpath)
+}
+
+/// The key of the snapshot that holds the image of a container's mount, by the mount's place in its list. It is made with
+/// the container and goes with it, so that the layers stay as long.
+pub(super) fn image_key(container: &str, index: usize) -> String {
+    format!("{container}-{index}")
+}
+
+/// The container that a snapshot belongs to, its own or one of its mounts'.
+pub(crate) fn owner_of_key(key: &str) -> &str {
+    key.split_once('-').map_or(key, |(container, _)| container)
 }
 
 /// Whether what is asked about a bind's read-only mounts beneath goes together.

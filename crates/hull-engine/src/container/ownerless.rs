@@ -62,7 +62,7 @@ impl Engine {
             }
         }
         for key in self.images.snapshots() {
-            if !known(key.as_ref())
+            if !known(super::mounts::owner_of_key(&key).as_ref())
                 && let Err(error) = self.images.remove_snapshot(&key)
             {
                 tracing::error!(key, %error, "a writable layer that no container owns could not be removed");

@@ -11,7 +11,7 @@ use hull_runtime::selinux::Walk;
 use super::cdi::{Edits, Registry};
 use super::files::LinkLine;
 use super::links::Linked;
-use super::mounts::MountKind;
+use super::mounts::{self, MountKind};
 use super::ownerless::note_cgroup;
 use super::rootfs::rootfs;
 use super::security::seccomp;
@@ -270,9 +270,15 @@ impl Engine {
     /// The host's folder behind each mount of the record, in its order; a tmpfs has none.
     fn mount_sources(&self, record: &Record, mounted: &mut MountedVolumes) -> Result<Vec<Source>> {
         let mut sources = Vec::with_capacity(record.mounts.len());
-        for mount in &record.mounts {
+        for (index, mount) in record.mounts.iter().enumerate() {
             sources.push(match mount.kind {
                 MountKind::Tmpfs => Source::default(),
+                MountKind::Image => {
+                    let key = mounts::image_key(&record.id, index);
+                    let snapshot = self.images.snapshot(&key).map_err(crate::images::error)?;
+                    let layers = self.images.image_layers(&key).map_err(crate::images::error)?;
+                    Source::of_image(snapshot, layers, mount.subpath.clone())
+                }
                 MountKind::Volume => {
                     let folder = self.volumes.mount(&mount.name, &mounted.run)?;
                     mounted.volumes.push(mount.name.clone());
@@ -287,7 +293,7 @@ impl Engine {
                         check_subpath(&folder, &mount.subpath)?;
                     }
                     let own = !bring_others_files(&self.volumes.get(&mount.name)?.options);
-                    Source { folder, subpath: mount.subpath.clone(), own }
+                    Source { folder, subpath: mount.subpath.clone(), own, ..Source::default() }
                 }
                 MountKind::Bind => {
                     if let Err(error) = fs::metadata(&mount.source) {
@@ -297,7 +303,9 @@ impl Engine {
                         )));
                     }
                     // What a build mounts is the builder's, and told as the layers are.
-                    Source { own: record.build_step, ..Source::from(PathBuf::from(&mount.source)) }
+                    let folder = PathBuf::from(&mount.source);
+                    let layers = mount.layers.clone();
+                    Source { folder, layers, own: record.build_step, ..Source::default() }
                 }
             });
         }

@@ -201,7 +201,8 @@ impl Engine {
     pub fn containers_using(&self, image_id: &str) -> Vec<(String, bool)> {
         let of_image = |container: Arc<Container>| {
             let record = container.record();
-            (record.image_id == image_id).then(|| (record.id.clone(), record.is_running()))
+            let mounts = record.mounts.iter().any(|mount| mount.image == image_id);
+            (record.image_id == image_id || mounts).then(|| (record.id.clone(), record.is_running()))
         };
         self.containers.all().into_iter().filter_map(of_image).collect()
     }

@@ -173,8 +173,11 @@ impl Engine {
         // Who still asks for one is told that it is gone.
         drop(std::mem::take(&mut *locked(&container.execs)));
         fault::passed("remove", "row gone");
-        if let Err(error) = self.images.remove_snapshot(&container.id) {
-            tracing::error!(container = container.id, %error, "its writable layer could not be removed");
+        let of_mounts = container.record().image_mounts();
+        for key in std::iter::once(container.id.clone()).chain(of_mounts) {
+            if let Err(error) = self.images.remove_snapshot(&key) {
+                tracing::error!(container = container.id, %error, "its writable layer could not be removed");
+            }
         }
         fault::passed("remove", "snapshot gone");
         let volumes = self.release_volumes(&container.id, volumes).await;

@@ -322,7 +322,7 @@ impl Record {
                 MountKind::Volume => source.own,
                 // What a build mounts is the builder's.
                 MountKind::Bind => self.build_step,
-                MountKind::Tmpfs => continue,
+                MountKind::Tmpfs | MountKind::Image => continue,
             };
             if let Some(how) = Relabel::asked(&plan.mode).or(own.then_some(Relabel::Shared)) {
                 self.relabel(&source.folder, how, Walk::UnlessLabelled)?;

@@ -24,11 +24,22 @@ pub(super) struct Source {
     pub(super) folder: PathBuf,
     /// Empty where all of it is meant.
     pub(super) subpath: String,
+    /// Folders that are shown merged, uppermost first, above which are those in `folder`; none: it is `folder` itself.
+    pub(super) layers: Vec<PathBuf>,
     /// It is the container's alone, and root's in there as it is on the disk: its ids are mapped like the container's.
     pub(super) own: bool,
 }
 
 impl Source {
+    /// The files of an image, which a snapshot holds that nobody writes to.
+    pub(super) fn of_image(snapshot: hull_image::Snapshot, layers: Vec<PathBuf>, subpath: String) -> Source {
+        let folder = match layers.is_empty() {
+            true => snapshot.upper,
+            false => snapshot.upper.parent().map(PathBuf::from).unwrap_or_default(),
+        };
+        Source { folder, subpath, layers, own: true }
+    }
+
     /// The mount's option that names the part.
     pub(super) fn option(&self) -> Option<String> {
         (!self.subpath.is_empty()).then(|| format!("{}={}", hull_runtime::container::SUBPATH, self.subpath))
@@ -377,10 +388,11 @@ fn planned_mount(plan: &MountPlan, source: &Source, remap: Option<&Remap>) -> Mo
             plan.options.iter().map(String::as_str).chain((!plan.writable).then_some("ro")).collect();
         return mount(&plan.destination, "tmpfs", "tmpfs", &options);
     }
-    if !plan.layers.is_empty() {
+    if !source.layers.is_empty() {
         let path = |name: &str, path: &std::path::Path| format!("{name}={}", path.display());
         let written = ["upper", "work"].map(|name| path(&format!("{name}dir"), &source.folder.join(name)));
-        let options = plan.layers.iter().map(|layer| path("lowerdir", layer)).chain(written);
+        let options = source.layers.iter().map(|layer| path("lowerdir", layer)).chain(written);
+        let options = options.chain(source.option());
         let options: Vec<String> = options.chain((!plan.writable).then(|| "ro".to_owned())).collect();
         let options: Vec<&str> = options.iter().map(String::as_str).collect();
         return mount(&plan.destination, hull_runtime::container::LAYERS, "layers", &options);
@@ -412,7 +424,12 @@ mod tests {
     #[test]
     fn a_volume_s_part_is_left_to_the_first_process_to_look_up() {
         let plan = MountPlan { kind: MountKind::Volume, destination: "/v".into(), ..MountPlan::default() };
-        let source = Source { folder: "/volumes/v/_data".into(), subpath: "a/b".into(), own: true };
+        let source = Source {
+            folder: "/volumes/v/_data".into(),
+            subpath: "a/b".into(),
+            own: true,
+            ..Source::default()
+        };
         let planned = planned_mount(&plan, &source, None);
         assert_eq!(planned.source().as_deref(), Some("/volumes/v/_data".as_ref()));
         let words = ["rbind", "rprivate", "ro", "x-hull.subpath=a/b"].map(str::to_owned);

@@ -29,7 +29,7 @@ pub struct Traits {
 pub struct Mounted {
     /// What it is.
     pub kind: MountKind,
-    /// The volume's name, or the host's path of a bind.
+    /// The volume's name, the image's id, or the host's path of a bind.
     pub source: String,
     /// What the volume is made with, should it not be there.
     pub options: BTreeMap<String, String>,
@@ -39,7 +39,11 @@ pub struct Mounted {
 
 impl Mounted {
     fn of(plan: &MountPlan, options: BTreeMap<String, String>) -> Mounted {
-        let source = if plan.kind == MountKind::Volume { &plan.name } else { &plan.source };
+        let source = match plan.kind {
+            MountKind::Volume => &plan.name,
+            MountKind::Image => &plan.image,
+            MountKind::Bind | MountKind::Tmpfs => &plan.source,
+        };
         Mounted { kind: plan.kind, source: source.clone(), options, anonymous: plan.anonymous }
     }
 }

@@ -59,7 +59,9 @@ impl Engine {
             return Ok(View { root, ids, _holder: None });
         }
         let mut mounts = Vec::new();
-        for plan in record.mounts.iter().filter(|plan| plan.kind != MountKind::Tmpfs) {
+        // What is not there while nothing runs, and what nobody changes.
+        let is_shown = |plan: &&MountPlan| !matches!(plan.kind, MountKind::Tmpfs | MountKind::Image);
+        for plan in record.mounts.iter().filter(is_shown) {
             mounts.push(
                 self.view_mount(plan, self.remap_of(&record.host_config).filter(|_| !record.build_step))?,
             );
@@ -77,9 +79,12 @@ impl Engine {
             MountKind::Volume => {
                 let volume = self.volumes.get(&plan.name)?;
                 let own = !bring_others_files(&volume.options);
-                Source { folder: volume.mountpoint.clone(), subpath: plan.subpath.clone(), own }
+                let folder = volume.mountpoint.clone();
+                Source { folder, subpath: plan.subpath.clone(), own, ..Source::default() }
             }
-            MountKind::Bind | MountKind::Tmpfs => Source::from(PathBuf::from(&plan.source)),
+            MountKind::Bind | MountKind::Tmpfs | MountKind::Image => {
+                Source::from(PathBuf::from(&plan.source))
+            }
         };
         let mut mount = Mount::default();
         mount.set_destination(plan.destination.clone().into());

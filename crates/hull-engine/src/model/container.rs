@@ -366,7 +366,7 @@ pub struct RestartPolicy {
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "PascalCase", default)]
 pub struct Mount {
-    /// `bind`, `volume`, `tmpfs`; others are refused by name.
+    /// `bind`, `volume`, `tmpfs`, `image`; others are refused by name.
     #[serde(rename = "Type")]
     pub kind: String,
     /// The volume's name or the host's path.
@@ -386,9 +386,9 @@ pub struct Mount {
     /// For volumes.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub volume_options: Option<VolumeOptions>,
-    /// For images, which are refused.
+    /// For images.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub image_options: Option<serde_json::Value>,
+    pub image_options: Option<ImageOptions>,
     /// For tmpfs.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub tmpfs_options: Option<TmpfsOptions>,
@@ -438,9 +438,20 @@ pub struct VolumeOptions {
 #[serde(rename_all = "PascalCase", default)]
 pub struct DriverConfig {
     /// Its name.
+    #[serde(skip_serializing_if = "String::is_empty")]
     pub name: String,
     /// Its options.
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub options: Option<BTreeMap<String, String>>,
+}
+
+/// Options of an image's files.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "PascalCase", default)]
+pub struct ImageOptions {
+    /// A folder or file inside the image.
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub subpath: String,
 }
 
 /// Options of a tmpfs.
@@ -462,7 +473,7 @@ pub struct TmpfsOptions {
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "PascalCase", default)]
 pub struct MountPoint {
-    /// `bind`, `volume` or `tmpfs`.
+    /// `bind`, `volume`, `tmpfs` or `image`.
     #[serde(rename = "Type")]
     pub kind: String,
     /// The volume's name.

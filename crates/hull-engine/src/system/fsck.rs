@@ -9,7 +9,7 @@ use hull_image::{Check, Finding, Wrong};
 use serde_json::{Value, json};
 
 use crate::blocking::may_hang;
-use crate::container::{Container, Status};
+use crate::container::{Container, Status, owner_of_key};
 use crate::engine::Engine;
 use crate::{Error, Result};
 
@@ -84,7 +84,7 @@ impl Engine {
             finding.repaired = how.repair && hull_image::remove_tree(&path).is_ok();
             findings.push(finding);
         }
-        for key in snapshots.iter().filter(|key| !known.contains(*key)) {
+        for key in snapshots.iter().filter(|key| !known.contains(owner_of_key(key))) {
             if self.images.snapshot(key).is_err() {
                 continue;
             }

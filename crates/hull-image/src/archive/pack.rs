@@ -125,7 +125,9 @@ impl<W: Write> Packer<W> {
                 let mut entry = self.told(&path, Kind::Directory, &stat);
                 entry.xattrs = self.xattrs(&folder).map_err(|errno| reading(&path, errno))?;
                 self.out.header(&entry).map_err(sending)?;
-                Ok(Some(folder))
+                // What the kernel makes up is no part of a container's files, and much of it cannot be read.
+                let is_shown = self.one_file_system || !is_of_the_kernel(&folder);
+                Ok(is_shown.then_some(folder))
             }
             Err(Errno::XDEV) => {
                 self.out.header(&self.told(&path, Kind::Directory, stat)).map_err(sending)?;
@@ -354,6 +356,23 @@ pub(crate) fn names(folder: BorrowedFd<'_>) -> Result<Vec<CString>, Errno> {
     }
     names.sort();
     Ok(names)
+}
+
+/// Whether a folder is in a file system that shows the kernel's state.
+fn is_of_the_kernel(folder: &OwnedFd) -> bool {
+    /// procfs, sysfs, both cgroups', devpts, mqueue, debugfs, tracefs, securityfs (linux/magic.h).
+    const MAGIC: [fs::FsWord; 9] = [
+        0x9fa0,
+        0x6265_6572,
+        0x27_e0eb,
+        0x6367_7270,
+        0x1cd1,
+        0x1980_0202,
+        0x6462_6720,
+        0x7472_6163,
+        0x7363_6673,
+    ];
+    fs::fstatfs(folder).is_ok_and(|system| MAGIC.contains(&system.f_type))
 }
 
 pub(crate) fn reading(path: &[u8], errno: Errno) -> Error {

@@ -112,6 +112,20 @@ impl Store {
         Ok(shown(&folder, self.lower(&state, base)?, is_whole))
     }
 
+    /// The files of an image that a snapshot stands on, to be mounted by themselves: the layers, uppermost first, without what a
+    /// container's mount points are in. None, where the snapshot is a whole tree.
+    pub fn image_layers(&self, key: &str) -> Result<Vec<PathBuf>> {
+        let Snapshot { mut lower, is_whole, .. } = self.snapshot(key)?;
+        if is_whole {
+            return Ok(Vec::new());
+        }
+        // An overlay has one layer at least.
+        if lower.len() > 1 {
+            lower.retain(|layer| *layer != self.init_layer());
+        }
+        Ok(lower)
+    }
+
     /// The keys of all snapshots: a daemon that starts removes those whose container it does not know.
     pub fn snapshots(&self) -> Vec<String> {
         self.state().snapshots.keys().cloned().collect()

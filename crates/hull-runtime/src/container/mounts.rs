@@ -26,7 +26,7 @@ use crate::{Error, Result};
 pub const SUBPATH: &str = "x-hull.subpath";
 
 /// The type of a mount that shows layers of the engine's, merged: `lowerdir=` for each, uppermost first, and `upperdir=` and
-/// `workdir=` for what is written.
+/// `workdir=` for what is written; [`SUBPATH`] where a part of them is meant.
 pub const LAYERS: &str = "x-hull.layers";
 
 /// A mount that has a destination, but is not there yet.
@@ -110,7 +110,7 @@ pub(crate) fn tree_for_another(
     let mut options = options::parse(&words);
     options.context = label.map(str::to_owned);
     let (own, tree) = if mount.typ().as_deref() == Some(LAYERS) {
-        let own: &[&str] = &["lowerdir", "upperdir", "workdir"];
+        let own: &[&str] = &["lowerdir", "upperdir", "workdir", SUBPATH];
         (own, layers(mount.destination(), &options, owner)?)
     } else {
         let has_part = options.data.iter().any(|(key, _)| key == SUBPATH);
@@ -173,10 +173,14 @@ fn prepare(mount: &Mount, spec: &Spec, from_outside: Option<&Teller>) -> Result<
         }
         "sysfs" => Tree::Sysfs,
         "cgroup" | "cgroup2" => Tree::OfCgroups,
-        LAYERS => Tree::Detached(match from_outside {
-            Some(teller) => teller.tree()?,
-            None => layers(&destination, &options, None)?,
-        }),
+        LAYERS => {
+            let tree = match from_outside {
+                Some(teller) => teller.tree()?,
+                None => layers(&destination, &options, None)?,
+            };
+            // A part of them may be a file.
+            return bind(mount, options, tree);
+        }
         kind => {
             let tree = file_system(kind, mount.source().as_deref(), &destination, &options)?;
             labels::label_queues(kind, tree.as_fd(), spec)?;
@@ -273,7 +277,11 @@ pub(super) fn layers(
     };
     let attributes = MountAttr::flags(options.attributes.set, options.attributes.clear);
     sys::mount_setattr(tree.as_fd(), false, &attributes).context(|| doing("layers", destination))?;
-    Ok(tree)
+    let Some(part) = named(SUBPATH).pop() else { return Ok(tree) };
+    // They are merged here for this mount alone: nobody else changes the way to the part.
+    let part = inroot::open(tree.as_fd(), &part, OFlags::PATH).context(|| doing("layers", destination))?;
+    let flags = OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC;
+    open_tree(part, "", flags | OpenTreeFlags::AT_EMPTY_PATH).context(|| doing("layers", destination))
 }
 
 /// A detached copy of a part of the host's tree, as a bind's options want it.

@@ -262,6 +262,7 @@ impl Engine {
     fn facts(&self, record: &Record, namespaces: Namespaces, edits: Edits) -> Facts {
         let sources = record.mounts.iter().map(|mount| match mount.kind {
             MountKind::Tmpfs => PathBuf::new(),
+            MountKind::Image => PathBuf::from(&mount.image),
             MountKind::Bind => PathBuf::from(&mount.source),
             MountKind::Volume => {
                 let volume = self.volumes.get(&mount.name);
