@@ -12,9 +12,6 @@ use super::machine::Machine;
 use crate::Result;
 use crate::shell::{find, run_command};
 
-/// How long a machine may take to boot, look and work as far as it is asked to.
-const PATIENCE: Duration = Duration::from_secs(480);
-
 /// The containers that must be there: from the first to the last.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Made {
@@ -72,10 +69,10 @@ pub(super) fn run(folder: &Path, kernel: &Kernel, root: &Path, resets: u32) -> R
         if amid == Moment::Pulling {
             wanted = 1;
         }
-        let until = Instant::now() + PATIENCE;
         let mut seen = 0;
         while seen < wanted {
-            let line = machine.line(until)?.ok_or("the machine stopped by itself")?;
+            let line =
+                machine.line(Instant::now() + super::SILENCE)?.ok_or("the machine stopped by itself")?;
             println!("  {line}");
             seen += u64::from(made.hear(&line)? == Some(amid));
         }
@@ -89,7 +86,7 @@ pub(super) fn run(folder: &Path, kernel: &Kernel, root: &Path, resets: u32) -> R
         println!("reset {reset}: {} ms after {amid:?} {wanted} of this boot", delay.as_millis());
     }
     let step = format!("{}-{}-look", made.first, made.last);
-    boot(kernel, root, &disk, &step)?.run_to_its_end(PATIENCE)?;
+    boot(kernel, root, &disk, &step)?.run_to_its_end(super::SILENCE)?;
     fs::remove_file(&disk)?;
     Ok(())
 }
