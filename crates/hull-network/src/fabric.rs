@@ -492,8 +492,7 @@ impl Fabric {
     /// # Errors
     /// The namespace cannot be entered.
     pub fn wake(&self, namespace: BorrowedFd<'_>) -> Result<()> {
-        netns::run(namespace, netns::hear_no_routers)?
-            .map_err(|error| Error::kernel("have a network namespace hear no routers", error))?;
+        self.maker.hear_no_routers(namespace)?;
         netns::wake(&mut netns::route_socket(namespace)?)
     }
 

@@ -23,6 +23,7 @@ mod firewall;
 pub mod ipam;
 mod netlink;
 pub mod netns;
+mod own_proc;
 mod parent;
 pub mod ports;
 mod sysctl;

@@ -8,13 +8,14 @@
 use std::io;
 use std::net::IpAddr;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::sync::Mutex;
 use std::sync::mpsc::{Receiver, Sender, SyncSender, channel, sync_channel};
+use std::sync::{Arc, Mutex};
 
 use rustix::fs::{Mode, OFlags};
 use rustix::thread::{LinkNameSpaceType, UnshareFlags, move_into_link_name_space};
 
 use crate::netlink::{Batch, Socket, route};
+use crate::own_proc::OwnProc;
 use crate::{Error, Result};
 
 /// An interface and its counters since it was made.
@@ -119,12 +120,19 @@ enum Request {
 pub(crate) struct Maker {
     home: OwnedFd,
     requests: Mutex<Option<Sender<Request>>>,
+    proc: Arc<OwnProc>,
 }
 
 impl Maker {
     /// `home` is where the thread lives between requests.
     pub(crate) fn new(home: OwnedFd) -> Self {
-        Maker { home, requests: Mutex::new(None) }
+        Maker { home, requests: Mutex::new(None), proc: Arc::default() }
+    }
+
+    /// Has the interfaces that come into a namespace, which others have made, believe no router advertisement.
+    pub(crate) fn hear_no_routers(&self, namespace: BorrowedFd<'_>) -> Result<()> {
+        run(namespace, || self.proc.hear_no_routers())?
+            .map_err(|error| Error::kernel("have a network namespace hear no routers", error))
     }
 
     pub(crate) fn make(&self) -> Result<Made> {
@@ -153,9 +161,10 @@ impl Maker {
         let (sender, receiver) = channel();
         let failed = |error| Error::kernel("starting the thread that makes network namespaces", error);
         let home = self.home.try_clone().map_err(failed)?;
+        let proc = Arc::clone(&self.proc);
         std::thread::Builder::new()
             .name("netns-maker".into())
-            .spawn(move || serve(&home, &receiver))
+            .spawn(move || serve(&home, &proc, &receiver))
             .map_err(failed)?;
         // The receiver lives in the thread just started, so this cannot fail before the thread has served it.
         let _ = sender.send(request);
@@ -164,7 +173,7 @@ impl Maker {
     }
 }
 
-fn serve(home: &OwnedFd, requests: &Receiver<Request>) {
+fn serve(home: &OwnedFd, proc: &OwnProc, requests: &Receiver<Request>) {
     if enter(home.as_fd()).is_err() {
         return; // whoever waits learns it from the dropped reply
     }
@@ -173,7 +182,8 @@ fn serve(home: &OwnedFd, requests: &Receiver<Request>) {
         if matches!(request, Request::Ahead) && spare.is_some() {
             continue;
         }
-        let (made, at_home) = spare.take().map_or_else(|| make(home.as_fd()), |spare| (Ok(spare), true));
+        let (made, at_home) =
+            spare.take().map_or_else(|| make(home.as_fd(), proc), |spare| (Ok(spare), true));
         match request {
             // Who asked may have gone; the namespace goes with its descriptor then.
             Request::Make(reply) => drop(reply.send(made)),
@@ -186,13 +196,13 @@ fn serve(home: &OwnedFd, requests: &Receiver<Request>) {
 }
 
 /// Makes a namespace; the second value says whether the thread is back where it was.
-fn make(home: BorrowedFd<'_>) -> (Result<Made>, bool) {
+fn make(home: BorrowedFd<'_>, proc: &OwnProc) -> (Result<Made>, bool) {
     // SAFETY: NEWNET alone; no descriptor table is unshared.
     if let Err(error) = unsafe { rustix::thread::unshare_unsafe(UnshareFlags::NEWNET) } {
         return (Err(Error::kernel("making a network namespace", error)), true);
     }
     let inside = open_current().and_then(|namespace| {
-        hear_no_routers()?;
+        proc.hear_no_routers()?;
         Ok((namespace, Socket::route()?))
     });
     let at_home = enter(home).is_ok();
@@ -203,19 +213,6 @@ fn make(home: BorrowedFd<'_>) -> (Result<Made>, bool) {
         },
     );
     (made, at_home)
-}
-
-/// Has the interfaces that come into the calling thread's namespace believe no router advertisement: on a bridge any
-/// container can send one, and would be the others' way out (CVE-2020-13401). Addresses and routes are given.
-pub(crate) fn hear_no_routers() -> io::Result<()> {
-    for key in ["all", "default"] {
-        match std::fs::write(format!("/proc/sys/net/ipv6/conf/{key}/accept_ra"), "0") {
-            // A kernel without IPv6.
-            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
-            written => written?,
-        }
-    }
-    Ok(())
 }
 
 /// Takes up the loopback of the namespace that a socket speaks to.
