@@ -57,7 +57,17 @@ impl Database {
     /// # Errors
     /// The file cannot be opened, or another daemon has it.
     pub(crate) fn open(path: &Path) -> Result<Database> {
-        let failed = |error| Error::system(format_args!("open the database {}", path.display()), error);
+        let failed = |error: rusqlite::Error| {
+            let failure = Error::system(format_args!("open the database {}", path.display()), &error);
+            match error.sqlite_error_code() {
+                Some(rusqlite::ErrorCode::DatabaseCorrupt | rusqlite::ErrorCode::NotADatabase) => {
+                    let advice = "restore it from a copy, or move it away with its -wal and -shm: hull begins without containers \
+                                  and networks then, and `hull system fsck --repair` makes volumes of what lies in volumes";
+                    Error { message: format!("{}: {advice}", failure.message), ..failure }
+                }
+                _ => failure,
+            }
+        };
         let connection = Connection::open(path).map_err(failed)?;
         // Two daemons on one data root would undo each other's work: the first one holds the file.
         connection
@@ -145,5 +155,22 @@ impl Database {
             documents.push(document);
         }
         Ok(documents)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::Database;
+
+    #[test]
+    fn a_database_that_is_none_is_told_with_what_to_do() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("hull.db");
+        std::fs::write(&path, [b'x'; 8192]).unwrap();
+        let error = Database::open(&path).err().unwrap().to_string();
+        assert!(
+            error.contains("hull.db: file is not a database: restore it from a copy, or move it away"),
+            "{error}"
+        );
     }
 }

@@ -70,7 +70,15 @@ impl Error {
 
 impl From<rusqlite::Error> for Error {
     fn from(error: rusqlite::Error) -> Error {
-        Error::new(Kind::System, format!("the image store's database: {error}"))
+        // What to do, where the file is none any more.
+        let advice = match error.sqlite_error_code() {
+            Some(rusqlite::ErrorCode::DatabaseCorrupt | rusqlite::ErrorCode::NotADatabase) => {
+                " (image/image.db in the data root): restore it from a copy, or move it away with its -wal and -shm: hull begins \
+                 without images then, what containers wrote is kept until theirs are here again, and volumes stay"
+            }
+            _ => "",
+        };
+        Error::new(Kind::System, format!("the image store's database: {error}{advice}"))
     }
 }
 
@@ -81,5 +89,19 @@ impl Error {
             Some(_) => Error::system("read the archive", error),
             None => Error::invalid(error.to_string()),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #[test]
+    fn a_database_that_is_none_is_told_with_what_to_do() {
+        let folder = tempfile::tempdir().unwrap();
+        std::fs::write(folder.path().join("image.db"), [b'x'; 8192]).unwrap();
+        let error = crate::Store::open(folder.path(), &[]).unwrap_err().to_string();
+        assert!(
+            error.contains("image/image.db in the data root): restore it from a copy, or move it away"),
+            "{error}"
+        );
     }
 }

@@ -186,6 +186,47 @@ fn a_container_whose_image_was_lost_is_given_its_files_again() {
 }
 
 #[test]
+fn what_a_container_wrote_outlives_the_loss_of_its_image() {
+    if docker() {
+        return;
+    }
+    let mut daemon = Daemon::start();
+    daemon.ok(&["save", "-o", "busybox.tar", "busybox"]);
+    daemon.ok(&["run", "--name", "box", "busybox", "sh", "-c", "echo precious >/mine; rm /bin/ls"]);
+    daemon.ok(&["create", "--name", "other", "busybox", "true"]);
+    daemon.stop();
+    let layers = fs::read_dir(data(&daemon, "image/layers")).expect("the layers").flatten();
+    for layer in layers.filter(|layer| layer.file_name() != "0") {
+        fs::remove_dir_all(layer.path()).expect("a layer goes");
+    }
+    daemon.begin();
+    let (other, mine) = (
+        "missing the writable layer of the container other",
+        "missing the writable layer of the container box",
+    );
+    let mut found = fsck(&daemon, &["--repair"]);
+    found.1.sort();
+    assert_eq!(found, (4, vec![mine.to_owned(), other.to_owned()]));
+    let refused = daemon.hull(&["cp", "box:/mine", "-"]);
+    assert!(refused.stderr.contains("hull system fsck --repair"), "{refused:?}");
+    // It goes without a trace where its user has had enough of it.
+    daemon.ok(&["rm", "other"]);
+    daemon.ok(&["load", "-i", "busybox.tar"]);
+    let told = daemon.hull(&["system", "fsck"]).stdout;
+    assert!(told.contains("with --repair box stands on its image again, with what it had written"), "{told}");
+    assert_eq!(fsck(&daemon, &["--repair"]), (1, vec![format!("{mine}, repaired")]));
+    assert_eq!(daemon.ok(&["diff", "box"]), "C /bin\nD /bin/ls\nA /mine");
+    assert_ne!(daemon.hull(&["rmi", "busybox"]).status, 0, "it is used again");
+    // And so it is for the next daemon.
+    daemon.kill();
+    daemon.begin();
+    let copied = daemon.dir().join("work/mine");
+    daemon.ok(&["cp", "box:/mine", copied.to_str().expect("a path")]);
+    assert_eq!(fs::read_to_string(copied).expect("it came"), "precious\n");
+    assert_eq!(fsck(&daemon, &[]), (0, vec![]));
+}
+
+#[test]
 fn what_is_just_being_removed_is_no_orphan() {
     if docker() {
         return;

@@ -117,8 +117,8 @@ impl Engine {
         Ok(containers.len())
     }
 
-    /// A container whose writable layer is not there: a power cut took the image away that it stood on, with what it had
-    /// written. Where the image is here again, a repair gives it a new one.
+    /// A container whose writable layer is not there, or what that stands on: its image was lost, as by a power cut. Where the
+    /// image is here again, a repair has it stand on that, with what it had written where that is still there.
     fn without_files(&self, container: &Container, how: Check) -> Finding {
         let (name, typed, image_id, host) = {
             let record = container.record();
@@ -145,7 +145,11 @@ impl Engine {
                 }
             },
         };
-        let remedy = format!("with --repair {name} gets a new one of its image; what it had written is lost");
+        let kept = self.images.is_lost_below(&container.id);
+        let remedy = match kept {
+            true => format!("with --repair {name} stands on its image again, with what it had written"),
+            false => format!("with --repair {name} gets a new one of its image; what it had written is lost"),
+        };
         if !how.repair {
             return finding(remedy);
         }
@@ -161,6 +165,9 @@ impl Engine {
                 .map_err(|error| error.to_string())
         });
         match made {
+            Ok(()) if kept => {
+                Finding { repaired: true, ..finding(format!("{name} has what it had written")) }
+            }
             Ok(()) => Finding { repaired: true, ..finding(format!("{name} begins as its image is")) },
             Err(error) => {
                 finding(format!("not repaired: {error}; remove the container {name}, and make it anew"))

@@ -7,7 +7,7 @@ use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
-use rustix::fs::{CWD, Mode, OFlags, mkdirat, openat, symlinkat};
+use rustix::fs::{AtFlags, CWD, Mode, OFlags, mkdirat, openat, renameat, symlinkat, unlinkat};
 use rustix::io::Errno;
 
 use super::state::{Base, State, base36};
@@ -45,11 +45,7 @@ impl Store {
         limit: Option<u64>,
     ) -> Result<Snapshot> {
         check_key(key)?;
-        let base = match image {
-            None => Base::Nothing,
-            Some(image) if image.builtin => Base::Host,
-            Some(image) => image.layers.last().map_or(Base::Nothing, |top| Base::Layer(top.chain_id)),
-        };
+        let base = base_of(image);
         let is_overlaid = self.is_overlaid(&base)?;
         let (lower, link) = {
             let mut state = self.state_mut();
@@ -78,12 +74,43 @@ impl Store {
         Ok(shown(&folder, lower, !is_overlaid))
     }
 
-    /// Makes what is missing of a snapshot that nothing is mounted of: all of it, on this image, where a power cut took what it
-    /// stood on. What is there of it stays.
+    /// Whether what a snapshot stood on is gone, and what was written above it is still there.
+    pub fn is_lost_below(&self, key: &str) -> bool {
+        self.state().snapshots.get(key) == Some(&Base::Lost)
+    }
+
+    /// Has a snapshot that lost what it stood on stand on this image, which it was made of.
+    fn stand_on(&self, key: &str, image: Option<&Image>) -> Result<()> {
+        let folder = self.snapshot_folder(key);
+        let fail = |errno: Errno| Error::file("find what is below", &folder, errno);
+        let base = base_of(image);
+        let mut state = self.state_mut();
+        let link = self.link(&state, &base)?;
+        let new = folder.join("base.new");
+        match unlinkat(CWD, &new, AtFlags::empty()) {
+            Ok(()) | Err(Errno::NOENT) => {}
+            Err(errno) => return Err(fail(errno)),
+        }
+        symlinkat(link, CWD, &new).map_err(fail)?;
+        renameat(CWD, &new, CWD, folder.join("base")).map_err(fail)?;
+        if let Base::Layer(top) = &base
+            && let Some(layer) = state.layers.get_mut(top)
+        {
+            layer.users += 1;
+        }
+        state.snapshots.insert(key.to_owned(), base);
+        Ok(())
+    }
+
+    /// Makes what is missing of a snapshot that nothing is mounted of: all of it, on this image, where there is none, and what it
+    /// stands on where that was lost. What is there of it stays.
     ///
     /// # Errors
     /// A layer below it is missing, or it cannot be made.
     pub fn renew_snapshot(&self, key: &str, image: Option<&Image>, limit: Option<u64>) -> Result<()> {
+        if self.is_lost_below(key) {
+            self.stand_on(key, image)?;
+        }
         let Ok(snapshot) = self.snapshot(key) else {
             return self.create_limited_snapshot(key, image, limit).map(|_| ());
         };
@@ -109,7 +136,11 @@ impl Store {
         let folder = self.snapshot_folder(key);
         // Each is as it was made, whatever the driver is today.
         let is_whole = folder.join(WHOLE).is_dir();
-        Ok(shown(&folder, self.lower(&state, base)?, is_whole))
+        let lower = self.lower(&state, base).map_err(|error| match base {
+            Base::Lost => no_such(key),
+            _ => error,
+        })?;
+        Ok(shown(&folder, lower, is_whole))
     }
 
     /// The files of an image that a snapshot stands on, to be mounted by themselves: the layers, uppermost first, without what a
@@ -147,7 +178,7 @@ impl Store {
     /// Removes from what a snapshot changed the files and folders at these paths that have nothing in them, in this order.
     /// None of them leads through a link.
     pub fn remove_if_empty(&self, key: &str, paths: &[String]) -> Result<()> {
-        use rustix::fs::{AtFlags, FileType, OFlags, ResolveFlags, openat2, statat, unlinkat};
+        use rustix::fs::{FileType, ResolveFlags, openat2, statat};
         let upper = super::diff::open_upper(&self.snapshot(key)?.upper)?;
         for path in paths {
             let fail = |errno| Error::file("remove", std::path::Path::new(path), errno);
@@ -260,6 +291,7 @@ impl Store {
         Ok(match base {
             Base::Nothing => "nothing".to_owned(),
             Base::Host => "host".to_owned(),
+            Base::Lost => return Err(lost()),
             Base::Layer(top) => {
                 let layer = state.layers.get(top);
                 let layer = layer.ok_or_else(|| Error::not_found("the image was removed meanwhile"))?;
@@ -274,6 +306,7 @@ impl Store {
             Base::Nothing => Vec::new(),
             Base::Layer(top) => state.folders(top, &self.root.join("layers")),
             Base::Host => return self.host_lower(),
+            Base::Lost => return Err(lost()),
         };
         lower.push(self.init_layer());
         Ok(lower)
@@ -288,16 +321,23 @@ impl Store {
         for entry in std::fs::read_dir(&folder).map_err(|error| Error::file("read", &folder, error))? {
             let entry = entry.map_err(|error| Error::file("read", &folder, error))?;
             let link = std::fs::read_link(entry.path().join("base")).ok();
-            let base = link.as_ref().and_then(|link| match link.as_os_str().as_bytes() {
-                b"nothing" => Some(Base::Nothing),
-                b"host" => Some(Base::Host),
-                _ => Some(Base::Layer(*by_number.get(link.file_name()?.to_str()?)?)),
+            let base = link.as_ref().map(|link| match link.as_os_str().as_bytes() {
+                b"nothing" => Base::Nothing,
+                b"host" => Base::Host,
+                _ => match link.file_name().and_then(|name| by_number.get(name.to_str()?)) {
+                    Some(top) => Base::Layer(*top),
+                    None => {
+                        let key = entry.file_name();
+                        tracing::warn!(
+                            "the layer {} of snapshot {key:?} is lost: what was written above it is kept until its image is \
+                             here again",
+                            link.display()
+                        );
+                        Base::Lost
+                    }
+                },
             });
             let (Ok(key), Some(base)) = (entry.file_name().into_string(), base) else {
-                if let Some(link) = link {
-                    let key = entry.file_name();
-                    tracing::warn!("the layer {} of snapshot {key:?} is lost: it is removed", link.display());
-                }
                 self.trash.take(&entry.path())?;
                 continue;
             };
@@ -331,10 +371,23 @@ fn check_key(key: &str) -> Result<()> {
     Ok(())
 }
 
+/// What a snapshot of an image stands on.
+fn base_of(image: Option<&Image>) -> Base {
+    match image {
+        None => Base::Nothing,
+        Some(image) if image.builtin => Base::Host,
+        Some(image) => image.layers.last().map_or(Base::Nothing, |top| Base::Layer(top.chain_id)),
+    }
+}
+
+fn lost() -> Error {
+    Error::not_found("what it stands on was lost")
+}
+
 fn no_such(key: &str) -> Error {
     Error::not_found(format!(
-        "the files of {key} are not there: the image that it was made of was lost when the machine went down before it \
-         was on the disk; load or pull the image again and run `hull system fsck --repair`, or remove the container and \
+        "the files of {key} are not there: the image that it was made of was lost, as when a machine goes down before it \
+         is on the disk; load or pull the image again and run `hull system fsck --repair`, or remove the container and \
          make it anew"
     ))
 }

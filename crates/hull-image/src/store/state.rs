@@ -43,6 +43,8 @@ pub(super) enum Base {
     Layer(Digest),
     /// This machine's own files.
     Host,
+    /// A layer that is not here any more. What was written above it is kept until the image is here again.
+    Lost,
 }
 
 /// All that is known.
