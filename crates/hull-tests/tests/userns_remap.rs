@@ -803,6 +803,12 @@ fn builds_in_user_namespaces() {
 /// limits are not.
 #[test]
 fn a_cgroup_is_divided_from_inside() {
+    // Of v1 nobody in a user namespace has a part.
+    if !["unified", "cgroup.controllers"].iter().any(|of_v2| Path::new("/sys/fs/cgroup").join(of_v2).exists())
+    {
+        eprintln!("not tested: this machine has cgroups of v1 alone");
+        return;
+    }
     let Some(daemon) = remapped() else { return };
     let script = "cd /sys/fs/cgroup; [ ! -d unified ] || cd unified; mkdir part && echo 0 >part/cgroup.procs && \
                   grep ^0: /proc/self/cgroup; ( echo max >cgroup.max.depth ) 2>/dev/null || echo limited";
