@@ -8,7 +8,7 @@ use std::io::{BufReader, Read as _};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use hull_build::progress::{Event, Listener};
-use hull_build::{Builder, Built, Failure, Files, Named, Prepared, Stop};
+use hull_build::{Builder, Built, Failure, Files, Prepared, Stop};
 use hull_engine::model::{Config, CreateBody, HostConfig};
 use hull_engine::{Engine, Error, Result};
 use hyper::StatusCode;
@@ -101,11 +101,7 @@ pub(crate) async fn build(mut request: Request) -> Result<Response> {
             let preface = preface(&mut reader)?;
             asked.secrets = preface.secrets()?;
             for context in &preface.contexts {
-                let named = received(&preparing, context, &asked, &stopping, &mut reader)?;
-                match named {
-                    Named::Given(draft) if context.is_cache() => asked.cache_given.push(draft),
-                    named => drop(asked.contexts.insert(context.name.to_ascii_lowercase(), named)),
-                }
+                received(&preparing, context, &mut asked, &stopping, &mut reader)?;
             }
             asked.dockerfile_text = preface.dockerfile;
             told = preface.context;

@@ -40,22 +40,20 @@ pub(crate) struct NamedContext {
     value: String,
 }
 
-impl NamedContext {
-    /// Whether it only gives its steps.
-    pub(crate) fn is_cache(&self) -> bool {
-        self.kind == ContextKind::Cache
-    }
-}
+impl NamedContext {}
 
-#[derive(Clone, Copy, Deserialize, PartialEq, Eq)]
+#[derive(Clone, Copy, Deserialize)]
 #[serde(rename_all = "lowercase")]
 enum ContextKind {
     /// A folder, sent as an archive.
     Folder,
     /// An OCI layout with one image, sent as an archive.
     Layout,
-    /// The same, whose steps are used where they are the same.
+    /// The same, with any number of images, whose steps are used where they are the same.
     Cache,
+    /// An OCI layout with the files of cache mounts.
+    #[serde(rename = "cachemounts")]
+    CacheMounts,
     /// An image that is here or in a registry.
     Image,
     /// A git repository, an archive or a file, which the daemon fetches.
@@ -91,30 +89,48 @@ impl Preface {
 pub(crate) fn received(
     builder: &Builder,
     context: &NamedContext,
-    asked: &hull_build::Request,
+    asked: &mut hull_build::Request,
     stop: &Stop,
     reader: &mut BufReader<BodyReader>,
-) -> Result<Named> {
+) -> Result<()> {
     let mut pieces = Pieces { reader, left: 0, ended: false };
+    let platform = asked.platform.clone();
     let named = match context.kind {
-        ContextKind::Image => return Ok(Named::Image(context.value.clone())),
+        ContextKind::Image => Ok(Some(Named::Image(context.value.clone()))),
         ContextKind::Address => {
             let fetching = builder.fetch_named(&context.value, asked, stop);
-            return tokio::runtime::Handle::current().block_on(fetching).map_err(|failure| refused(&failure));
+            tokio::runtime::Handle::current().block_on(fetching).map(Some)
         }
-        ContextKind::Folder => builder.receive_folder(&mut pieces),
-        ContextKind::Layout | ContextKind::Cache => {
-            builder.receive_layout(&mut pieces, asked.platform.as_ref())
-        }
+        ContextKind::Folder => builder.receive_folder(&mut pieces).map(Some),
+        ContextKind::Layout => builder.receive_layout(&mut pieces, platform.as_ref()).map(Some),
+        ContextKind::Cache => builder.receive_cache(&mut pieces, platform.as_ref()).map(|drafts| {
+            asked.cache_given.extend(drafts);
+            None
+        }),
+        ContextKind::CacheMounts => builder.receive_folder(&mut pieces).map(|named| {
+            if let Named::Folder(folder) = named {
+                asked.cache_mounts_given.push(folder);
+            }
+            None
+        }),
     };
+    let is_sent = !matches!(context.kind, ContextKind::Image | ContextKind::Address);
     let named = named.map_err(|failure| {
         let error = refused(&failure);
-        Error::new(error.kind, format!("the context {}: {}", context.name, error.message))
+        match is_sent {
+            true => Error::new(error.kind, format!("the context {}: {}", context.name, error.message)),
+            false => error,
+        }
     })?;
-    // What stands behind an archive's end is sent as well.
-    std::io::copy(&mut pieces, &mut std::io::sink())
-        .map_err(|error| Error::system("read the request", error))?;
-    Ok(named)
+    if is_sent {
+        // What stands behind an archive's end is sent as well.
+        std::io::copy(&mut pieces, &mut std::io::sink())
+            .map_err(|error| Error::system("read the request", error))?;
+    }
+    if let Some(named) = named {
+        asked.contexts.insert(context.name.to_ascii_lowercase(), named);
+    }
+    Ok(())
 }
 
 /// What comes in pieces, each behind its length in four bytes, the highest first; an empty one is the last.

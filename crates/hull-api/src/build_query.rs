@@ -111,6 +111,7 @@ pub(crate) fn asked(query: &Query) -> Result<hull_build::Request> {
         attest,
         cache_from: field(query, "cachefrom")?,
         cache_from_registry: field(query, "cachefromregistry")?,
+        cache_mounts_from: field(query, "cachemountsfrom")?,
         host,
         ..hull_build::Request::default()
     })

@@ -17,10 +17,11 @@ use hull_image::{Digest, Draft, Image, ImageId};
 use tokio::sync::{OnceCell, oneshot};
 use tokio::task::JoinSet;
 
+use crate::cache_mounts::Elsewhere;
 use crate::caches::Places;
 use crate::context::{Context, Folder};
-use crate::dockerfile::Source;
-use crate::exporting::Told;
+use crate::dockerfile::{Sharing, Source};
+use crate::exporting::{Leaving, Told};
 use crate::failure::{Failure, Result};
 use crate::git::Fetcher;
 use crate::kept::Contexts;
@@ -144,6 +145,10 @@ pub struct Build {
     pub materials: Mutex<BTreeMap<String, String>>,
     /// Images whose steps are used where they are the same, once they are there.
     pub cache: OnceCell<Vec<Draft>>,
+    /// Where the files of cache mounts are that are not here, once they are known.
+    pub(crate) mounts_from: OnceCell<Vec<Elsewhere>>,
+    /// The ids of the cache mounts that its steps have, or would have had.
+    pub(crate) caches_used: Mutex<BTreeMap<String, Sharing>>,
     /// Build arguments that some stage declares.
     pub consumed: Mutex<BTreeSet<String>>,
     /// The arguments that each stage has declared, with their values, once it is made.
@@ -176,6 +181,7 @@ impl Build {
     pub(crate) async fn make(self: Arc<Build>) -> Result<Made> {
         let cache = self.caching_images().await;
         self.cache.set(cache).ok();
+        self.mounts_from.set(self.mounts_elsewhere().await).ok();
         let mut running = JoinSet::new();
         for stage in self.plan.needed.clone() {
             let build = Arc::clone(&self);
@@ -198,23 +204,28 @@ impl Build {
         self.labelled(made)
     }
 
-    /// Enters what was made under its names, and sends it where the request wants it.
+    /// Enters what was made under its names, and sends it where the request wants it. Of several platforms' images all go, and
+    /// this machine's stays.
     ///
     /// # Errors
     /// It cannot be entered or sent.
-    pub(crate) async fn deliver(self: &Arc<Build>, made: &Made) -> Result<(Arc<Image>, Told)> {
+    pub(crate) async fn deliver(self: &Arc<Build>, all: &[Leaving]) -> Result<(Arc<Image>, Told)> {
+        let own = all.iter().find(|one| Arc::ptr_eq(&one.build, self));
+        let Some(draft) = own.map(|one| one.draft.clone()) else {
+            return Err(Failure::new(Kind::System, "the build has made nothing"));
+        };
         if self.stays_nowhere() {
-            let told = self.exported(&made.draft).await?;
-            return Ok((Arc::clone(&made.draft.image), told));
+            let told = self.exported(all).await?;
+            return Ok((Arc::clone(&draft.image), told));
         }
-        let (build, draft) = (Arc::clone(self), made.draft.clone());
+        let build = Arc::clone(self);
         let entered = tokio::task::spawn_blocking(move || {
             let image = build.engine.images.enter_draft(&draft, &build.names)?;
             build.engine.tell_built(&image, &build.names);
             Ok(image)
         });
         let image = entered.await.unwrap_or_else(|error| Err(Failure::system("enter the image", error)))?;
-        let told = self.exported(&made.draft).await?;
+        let told = self.exported(all).await?;
         Ok((image, told))
     }
 
@@ -389,24 +400,47 @@ impl Build {
             if !self.request.may_fetch {
                 continue;
             }
-            let before = images.resolve(name).ok();
-            match Box::pin(self.pulled(name, self.request.platform.as_ref())).await {
-                Ok(image) => {
-                    drafts.extend(images.draft_of(&image).ok());
-                    // It was fetched for its layers: by its name nobody has asked for it here.
-                    if before.is_none()
-                        && let Err(error) = images.remove(name, false, false, &|_| None)
-                    {
-                        tracing::debug!(%error, "an image that gave its steps stays");
-                    }
+            let fetched = async {
+                let stages = Box::pin(self.stages_at(name)).await?;
+                // An image has the steps of its own stage; an index of stages those of all.
+                let platform = self.request.platform.as_ref().filter(|_| stages.is_none());
+                for name in stages.unwrap_or_else(|| vec![name.clone()]) {
+                    drafts.push(Box::pin(self.lent(&name, platform)).await?);
                 }
-                Err(failure) => self.say(Event::Warning {
+                Ok::<(), Failure>(())
+            };
+            if let Err(failure) = fetched.await {
+                self.say(Event::Warning {
                     text: format!("the cache {name} gives nothing: {}", failure.message),
                     excerpt: String::new(),
-                }),
+                });
             }
         }
         drafts
+    }
+
+    /// The images of an index of stages, by their digests; none where the name means something else.
+    async fn stages_at(&self, name: &str) -> Result<Option<Vec<String>>> {
+        let reference = Reference::parse(name)?.or_latest();
+        let who = self.credentials(&reference.domain);
+        let remote = self.engine.registries().remote(&reference, &who).await?;
+        let digests = hull_image::dress::stages(&remote.raw.bytes)?;
+        let named = |digest: Digest| format!("{}@{digest}", reference.familiar_name());
+        Ok(digests.map(|digests| digests.into_iter().map(named).collect()))
+    }
+
+    /// An image that is fetched for its layers: by its name nobody has asked for it here.
+    async fn lent(&self, name: &str, platform: Option<&hull_image::Platform>) -> Result<Draft> {
+        let images = &self.engine.images;
+        let before = images.resolve(name).ok();
+        let image = Box::pin(self.pulled(name, platform)).await?;
+        let draft = images.draft_of(&image)?;
+        if before.is_none()
+            && let Err(error) = images.remove(name, false, false, &|_| None)
+        {
+            tracing::debug!(%error, "an image that gave its steps stays");
+        }
+        Ok(draft)
     }
 
     /// Notes an image that the build takes: by its manifest where it has one, or else by its id.

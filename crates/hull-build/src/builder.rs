@@ -16,6 +16,7 @@ use crate::context::{Context, Folder};
 use crate::copies::leads_out;
 use crate::dockerfile::lint::{Around, Check, Warning, lint};
 use crate::dockerfile::{self, Dockerfile, Source};
+use crate::exporting::Leaving;
 use crate::failure::{Failure, Result};
 use crate::ignore::Ignore;
 use crate::kept::{Contexts, Missing};
@@ -190,6 +191,8 @@ impl Builder {
             done: Mutex::default(),
             naming: Mutex::default(),
             cache: tokio::sync::OnceCell::new(),
+            mounts_from: tokio::sync::OnceCell::new(),
+            caches_used: Mutex::default(),
             request,
         };
         let logs = self.logs.clone();
@@ -273,10 +276,17 @@ fn names(request: &Request) -> Result<Vec<Reference>> {
         }
     });
     let mut names = names.collect::<hull_image::Result<Vec<_>>>()?;
-    for name in request.outputs.iter().filter(|output| !output.cache).flat_map(|output| &output.names) {
+    let named = |output: &&crate::output::Output| !output.cache && !output.dress.by_digest;
+    for name in request.outputs.iter().filter(named).flat_map(|output| &output.names) {
         if !names.contains(name) {
             names.push(name.clone());
         }
+    }
+    let denied = request.outputs.iter().any(|output| output.rewrite == Some(false));
+    if denied && request.epoch()?.is_some() {
+        return Err(Failure::invalid(
+            "rewrite-timestamp=false is not supported by hull with SOURCE_DATE_EPOCH: what is built has that time in any case",
+        ));
     }
     let goes = |output: &crate::output::Output| {
         !output.cache && (output.push || output.archive == Some(crate::output::Archive::Oci))
@@ -413,10 +423,11 @@ impl Undelivered {
         let Some(made) = self.made.take() else {
             return Err(Failure::new(Kind::System, "the build has made nothing"));
         };
+        let leaving = [Leaving { build: Arc::clone(&self.build), draft: made.draft.clone() }];
         let delivered = tokio::select! {
             biased;
             () = self.stop.stopped() => Err(Failure::cancelled()),
-            delivered = self.build.deliver(&made) => delivered,
+            delivered = self.build.deliver(&leaving) => delivered,
         };
         self.recording.ended(delivered.as_ref().map(|(image, _)| image.id.to_string()));
         let (image, told) = delivered?;

@@ -1,15 +1,16 @@
 //! What was built leaves: each output is a step of its own behind those of the Dockerfile.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 use std::sync::Arc;
 use std::time::Instant;
 
 use hull_engine::Kind;
 use hull_engine::model::CreateBody;
+use hull_image::Draft;
+use hull_image::archive;
 use hull_image::config::History;
-use hull_image::dress::Dress;
+use hull_image::dress::Part;
 use hull_image::reference::Reference;
-use hull_image::{Draft, Image};
 use serde_json::{Value, json};
 
 use crate::build::{Build, Made};
@@ -20,12 +21,27 @@ use crate::key::Key;
 use crate::named::Named;
 use crate::output::{self, Archive, Output};
 use crate::plan::Base;
-use crate::progress::{Event, Sink};
+use crate::progress::{Event, Sink, TakesArchive};
 
 /// One way out.
 enum Way {
     Push(Reference),
     Archive(usize, Archive),
+}
+
+/// What a build made, on its way out: of several platforms each is a build of its own.
+pub(crate) struct Leaving {
+    pub(crate) build: Arc<Build>,
+    pub(crate) draft: Draft,
+}
+
+impl Leaving {
+    /// The folder of its files, where those of other platforms are beside them.
+    fn folder(&self) -> String {
+        let config = &self.draft.image.config;
+        hull_image::registry::manifest::words(&config.os, &config.architecture, &config.variant)
+            .replace('/', "_")
+    }
 }
 
 /// What is told of what was made, under BuildKit's names for it.
@@ -44,15 +60,21 @@ impl Build {
         outputs.any(|output| output.push || output.archive == Some(Archive::Oci))
     }
 
-    /// Sends an image where the request wants it; what is told of it then.
-    pub(crate) async fn exported(self: &Arc<Build>, draft: &Draft) -> Result<Told> {
-        let image = &draft.image;
-        let statements = match self.request.attest.any() && self.goes_with_statements() {
-            true => Box::pin(self.statements(draft)).await?,
-            false => Vec::new(),
-        };
-        let mut told = output::told(image, &self.names);
-        let total = self.plan.steps();
+    /// Sends images, one for each platform, where the request wants them; what is told of them then.
+    pub(crate) async fn exported(self: &Arc<Build>, all: &[Leaving]) -> Result<Told> {
+        let Some(first) = all.first() else { return Ok(Told::new()) };
+        let attested = self.request.attest.any() && self.goes_with_statements();
+        let mut parts = Vec::new();
+        for one in all {
+            let statements = match attested {
+                true => Box::pin(one.build.statements(&one.draft)).await?,
+                false => Vec::new(),
+            };
+            parts.push(Part { image: Arc::clone(&one.draft.image), statements });
+        }
+        let mut told = output::told(&first.draft.image, &self.names);
+        let total = all.iter().map(|one| one.build.plan.steps()).sum();
+        let stages = all.iter().map(|one| one.build.plan.stages.len()).sum();
         let mut ways = Vec::new();
         for (number, output) in self.request.outputs.iter().enumerate() {
             if let Some(archive) = output.archive {
@@ -67,9 +89,10 @@ impl Build {
             self.say(Event::Step {
                 step,
                 total,
-                stage: self.plan.stages.len(),
+                stage: stages,
                 name: "export".to_owned(),
                 text: match &way {
+                    _ if output.mounts => "exporting cache mounts".to_owned(),
                     _ if output.cache => "exporting cache".to_owned(),
                     Way::Push(name) => format!("pushing {name}"),
                     Way::Archive(_, Archive::Files) => "sending the files".to_owned(),
@@ -78,16 +101,22 @@ impl Build {
                 },
             });
             let begun = Instant::now();
-            let statements = if output.cache { Vec::new() } else { statements.clone() };
-            let dress = Dress { statements, unnamed: output.cache, ..output.dress.clone() };
-            let output = &Output { dress, ..output.clone() };
+            let goes = match (output.cache, output.dress.stages) {
+                (false, _) => parts.clone(),
+                (true, false) => all.iter().map(|one| Part::plain(&one.draft.image)).collect(),
+                (true, true) => stages_of(all),
+            };
             let exported = match way {
-                Way::Push(name) => Box::pin(self.pushed(image, output, &name, step)).await,
-                Way::Archive(number, kind) => Box::pin(self.sent(draft, output, number, kind)).await,
+                _ if output.mounts => Box::pin(self.mounts_sent(all, output, way, step)).await,
+                Way::Push(name) => Box::pin(self.pushed(goes, output, &name, step)).await,
+                Way::Archive(number, Archive::Files) => Box::pin(self.files_sent(all, output, number)).await,
+                Way::Archive(number, kind) => Box::pin(self.sent(goes, output, number, kind)).await,
             };
             match exported {
+                Ok(_) if output.mounts => {}
+                Ok(_) if output.cache && output.push => {}
                 Ok(sent) if output.cache => {
-                    // As BuildKit's clients look for what to write into the index of a folder.
+                    // As BuildKit's clients look for what to write into the index of a folder: what a registry has is another.
                     let manifest = sent.get("containerimage.descriptor").cloned();
                     told.extend(manifest.map(|manifest| ("cache.manifest".to_owned(), manifest)));
                 }
@@ -98,54 +127,90 @@ impl Build {
                 }
             }
             let seconds = begun.elapsed().as_secs_f64();
-            self.say(Event::Done { step, id: image.id.to_string(), cached: false, seconds });
+            let id = if output.mounts { String::new() } else { first.draft.image.id.to_string() };
+            self.say(Event::Done { step, id, cached: false, seconds });
         }
         Ok(told)
     }
 
-    /// Sends an archive to whoever asks.
+    /// Where an output goes that is sent to whoever asks.
+    pub(crate) fn sink(&self, number: usize) -> Result<Sink> {
+        self.check()?;
+        self.tell.output(number).ok_or_else(|| {
+            Failure::invalid(
+                "who asks for this build takes no archives: use hull's own client, or save the image",
+            )
+        })
+    }
+
+    /// The same of an output that is an archive.
+    pub(crate) fn archive_sink(&self, number: usize) -> Result<Box<dyn TakesArchive>> {
+        match self.sink(number)? {
+            Sink::Archive(out) => Ok(out),
+            Sink::Files(_) => {
+                Err(Failure::invalid("an image is sent as an archive, and files are asked for"))
+            }
+        }
+    }
+
+    /// Sends the files of images to whoever asks: those of several platforms each in a folder of its own, unless they are to be
+    /// in one.
+    async fn files_sent(self: &Arc<Build>, all: &[Leaving], output: &Output, number: usize) -> Result<Told> {
+        let mut archive: Option<FilesArchive> = None;
+        for one in all {
+            let image = Arc::clone(&one.draft.image);
+            let folder = (all.len() > 1 && !output.merged).then(|| one.folder());
+            let sink = match archive.take() {
+                None => self.sink(number)?,
+                Some(archive) => Sink::Archive(Box::new(archive)),
+            };
+            let step = Box::pin(one.build.step(&one.draft, CreateBody::default())).await?;
+            let view = Box::pin(step.view()).await?;
+            let images = Arc::clone(&self.engine.images);
+            let (view, rest) = blocking("send the files", move || {
+                let without = images.only_mounted_on(&image)?;
+                let rest = match sink {
+                    Sink::Archive(out) => {
+                        let mut archive = FilesArchive(out);
+                        archive::export_files(view.root(), without, folder.as_deref(), &mut archive)?;
+                        Some(archive)
+                    }
+                    Sink::Files(files) => {
+                        files.take(view.root(), &without, folder.as_deref()).map_err(taken)?;
+                        None
+                    }
+                };
+                Ok((view, rest))
+            })
+            .await?;
+            archive = rest;
+            view.close().await;
+            step.remove().await;
+        }
+        if let Some(FilesArchive(mut out)) = archive {
+            let end = move || {
+                archive::end_files(&mut out)?;
+                out.finish().map_err(taken)
+            };
+            blocking("send the files", end).await?;
+        }
+        Ok(Told::new())
+    }
+
+    /// Sends an archive of images to whoever asks.
     async fn sent(
         self: &Arc<Build>,
-        draft: &Draft,
+        parts: Vec<Part>,
         output: &Output,
         number: usize,
         kind: Archive,
     ) -> Result<Told> {
-        self.check()?;
-        let taken = |error| Failure::system("send the output", error);
-        let sink = self.tell.output(number).ok_or_else(|| {
-            Failure::invalid(
-                "who asks for this build takes no archives: use hull's own client, or save the image",
-            )
-        })?;
-        let (images, image) = (Arc::clone(&self.engine.images), Arc::clone(&draft.image));
-        if kind == Archive::Files {
-            let step = Box::pin(self.step(draft, CreateBody::default())).await?;
-            let view = Box::pin(step.view()).await?;
-            let view = blocking("send the files", move || {
-                match sink {
-                    Sink::Archive(mut out) => {
-                        images.export_built(&image, view.root(), &mut *out)?;
-                        out.finish().map_err(taken)?;
-                    }
-                    Sink::Files(files) => {
-                        let without = images.only_mounted_on(&image)?;
-                        files.take(view.root(), &without).map_err(taken)?;
-                    }
-                }
-                Ok(view)
-            });
-            view.await?.close().await;
-            step.remove().await;
-            return Ok(Told::new());
-        }
-        let Sink::Archive(mut out) = sink else {
-            return Err(Failure::invalid("an image is sent as an archive, and files are asked for"));
-        };
+        let mut out = self.archive_sink(number)?;
+        let images = Arc::clone(&self.engine.images);
         let (names, dress) = (output.names.clone(), output.dress.clone());
         let descriptor = blocking("send the image", move || {
             let docker = kind == Archive::Docker;
-            let descriptor = images.save_built(&image, &names, &dress, docker, &mut *out)?;
+            let descriptor = images.save_built(&parts, &names, &dress, docker, &mut *out)?;
             out.finish().map_err(taken)?;
             Ok(descriptor)
         });
@@ -224,42 +289,119 @@ impl Build {
         }
     }
 
+    /// An error where the daemon may send nothing to a registry.
+    fn may_push(&self, name: &Reference) -> Result<()> {
+        self.check()?;
+        if self.request.may_fetch {
+            return Ok(());
+        }
+        Err(Failure::new(
+            Kind::Forbidden,
+            format!(
+                "push {name}: the daemon sends it from the host's network, which this socket refuses to builds; push the \
+                 image when it is built"
+            ),
+        ))
+    }
+
+    /// Who tells how far a push has come.
+    pub(crate) fn push_teller(self: &Arc<Build>, step: usize) -> hull_image::registry::Tell {
+        let build = Arc::clone(self);
+        Arc::new(move |told: hull_image::registry::Step| {
+            // How far a layer has come is for who watches alone.
+            if told.progress.is_none() {
+                let text = format!("{}: {}\n", told.id, told.status);
+                build.say(Event::Output { step, text, error: false });
+            }
+        })
+    }
+
     async fn pushed(
         self: &Arc<Build>,
-        image: &Arc<Image>,
+        parts: Vec<Part>,
         output: &Output,
         name: &Reference,
         step: usize,
     ) -> Result<Told> {
-        self.check()?;
-        if !self.request.may_fetch {
-            return Err(Failure::new(
-                Kind::Forbidden,
-                format!(
-                    "push {name}: the daemon sends it from the host's network, which this socket refuses to builds; push the \
-                     image when it is built"
-                ),
-            ));
-        }
-        let build = Arc::clone(self);
-        let tell = Arc::new(move |told: hull_image::registry::Step| {
-            // How far a layer has come is for who watches alone.
-            if told.progress.is_none() {
-                build.say(Event::Output {
-                    step,
-                    text: format!("{}: {}\n", told.id, told.status),
-                    error: false,
-                });
-            }
-        });
-        let who = self.credentials(&name.domain);
-        let sent = self.engine.push_built(image, name, &who, &output.dress, tell).await?;
-        let text = format!("{}: digest: {} size: {}\n", name.familiar(), sent.digest, sent.size);
+        self.may_push(name)?;
+        let (who, tell) = (self.credentials(&name.domain), self.push_teller(step));
+        let sent = self.engine.push_built(&parts, name, &who, &output.dress, tell).await?;
+        let shown = if output.dress.by_digest { name.familiar_name() } else { name.familiar() };
+        let text = format!("{shown}: digest: {} size: {}\n", sent.digest, sent.size);
         self.say(Event::Output { step, text, error: false });
         let descriptor = json!({ "mediaType": sent.media_type, "digest": sent.digest, "size": sent.size });
         Ok(Told::from([
             ("containerimage.digest".to_owned(), json!(sent.digest)),
             ("containerimage.descriptor".to_owned(), descriptor),
         ]))
+    }
+
+    /// Sends the cache mounts that the build used.
+    async fn mounts_sent(
+        self: &Arc<Build>,
+        all: &[Leaving],
+        output: &Output,
+        way: Way,
+        step: usize,
+    ) -> Result<Told> {
+        if let Way::Push(name) = &way {
+            self.may_push(name)?;
+        }
+        let artifact = Box::pin(self.mounts_packed(all, output.dress.compress, step)).await?;
+        match way {
+            Way::Push(name) => {
+                let (who, tell) = (self.credentials(&name.domain), self.push_teller(step));
+                self.engine.push_artifact(&artifact, &name, &who, tell).await?;
+            }
+            Way::Archive(number, _) => {
+                let mut out = self.archive_sink(number)?;
+                let written = move || {
+                    artifact.write_layout(&mut *out)?;
+                    out.finish().map_err(taken)
+                };
+                blocking("send the cache mounts", written).await?;
+            }
+        }
+        Ok(Told::new())
+    }
+}
+
+/// The images of all stages, from which steps are taken again: the targets' before those that they are made of.
+fn stages_of(all: &[Leaving]) -> Vec<Part> {
+    let mut parts: Vec<Part> = all.iter().map(|one| Part::plain(&one.draft.image)).collect();
+    for one in all {
+        let plan = &one.build.plan;
+        let with_steps = plan.needed.iter().filter(|stage| !plan.stages[**stage].instructions.is_empty());
+        for stage in with_steps {
+            if let Some(Ok(made)) = one.build.stages[*stage].get() {
+                parts.push(Part::plain(&made.draft.image));
+            }
+        }
+    }
+    let mut seen = HashSet::new();
+    parts.retain(|part| seen.insert(part.image.id));
+    parts
+}
+
+fn taken(error: std::io::Error) -> Failure {
+    Failure::system("send the output", error)
+}
+
+/// An archive of files that is not at its end yet.
+struct FilesArchive(Box<dyn TakesArchive>);
+
+impl std::io::Write for FilesArchive {
+    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+        self.0.write(bytes)
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        self.0.flush()
+    }
+}
+
+impl TakesArchive for FilesArchive {
+    fn finish(self: Box<Self>) -> std::io::Result<()> {
+        self.0.finish()
     }
 }

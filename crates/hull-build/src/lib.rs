@@ -8,6 +8,7 @@
 //!   build does it already (`underway`); `copying` (of what, `copies` says), `running` and
 //!   [`metadata`] do it.
 //! - `intermediate`: the images and containers that the classic builder leaves of its steps.
+//! - `cache_mounts`: the files of cache mounts, exported and brought back.
 //! - `borrowing`: steps that other images give; `behind`: layers whose digests are computed while the next steps run.
 //! - `named`: contexts beside the build's own; `elsewhere` and `git`: those that the daemon fetches.
 //! - [`output`]: where what was built goes; [`attest`]: what is attested of it.
@@ -19,6 +20,7 @@ mod behind;
 mod borrowing;
 pub mod build;
 pub mod builder;
+mod cache_mounts;
 pub mod caches;
 pub mod cancel;
 pub mod context;

@@ -99,13 +99,13 @@ pub(crate) struct Mounted {
 }
 
 /// A cache that a step has, until this is dropped.
-struct Used {
+pub(crate) struct Used {
     places: Arc<Places>,
     name: String,
 }
 
 impl Used {
-    fn of(places: &Arc<Places>, name: &str) -> Used {
+    pub(crate) fn of(places: &Arc<Places>, name: &str) -> Used {
         let mut used = places.used.lock().unwrap_or_else(PoisonError::into_inner);
         *used.entry(name.to_owned()).or_default() += 1;
         Used { places: Arc::clone(places), name: name.to_owned() }
@@ -154,6 +154,8 @@ impl Stage {
                 let id = if id.is_empty() { target.clone() } else { id };
                 let mode = mount.mode.unwrap_or(0o755);
                 let described = described.with(&id).finish();
+                let mut used = self.build.caches_used.lock().unwrap_or_else(PoisonError::into_inner);
+                used.insert(id.clone(), mount.sharing);
                 (target, What::Cache { id, sharing: mount.sharing, mode, owner }, described)
             }
             MountKind::Tmpfs => (absolute(&target), What::Tmpfs { size: mount.size }, described.finish()),
@@ -294,7 +296,7 @@ impl Mounts {
 
 impl Build {
     /// The name of a cache's folder.
-    fn cache_name(&self, id: &str) -> String {
+    pub(crate) fn cache_name(&self, id: &str) -> String {
         self.key_of("cache").with(id).finish().hex()
     }
 }
@@ -428,6 +430,10 @@ impl Mounted {
             }
         };
         self._used.push(Used::of(&places, &name));
+        // What is elsewhere is the first one's, of those that share it with nobody.
+        if name == self.build.cache_name(id) {
+            self.build.bring_back(id, &name)?;
+        }
         let folder = places.caches.join(&name);
         let failed = |error: std::io::Error| Failure::system(format_args!("make the cache {id}"), error);
         match std::fs::create_dir(&folder) {

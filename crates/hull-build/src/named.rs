@@ -54,7 +54,7 @@ impl Builder {
     /// # Errors
     /// It is malformed, or has another number of images.
     pub fn receive_layout(&self, archive: &mut dyn Read, platform: Option<&Platform>) -> Result<Named> {
-        let drafts = self.engine.images.load_drafts(archive, platform)?;
+        let drafts = self.receive_cache(archive, platform)?;
         let count = drafts.len();
         match <[Draft; 1]>::try_from(drafts) {
             Ok([draft]) => Ok(Named::Given(draft)),
@@ -62,6 +62,14 @@ impl Builder {
                 "the OCI layout has {count} images where one is wanted: name it by its tag or digest"
             ))),
         }
+    }
+
+    /// The same of a layout whose images only give their steps: however many they are. Blocks.
+    ///
+    /// # Errors
+    /// It is malformed.
+    pub fn receive_cache(&self, archive: &mut dyn Read, platform: Option<&Platform>) -> Result<Vec<Draft>> {
+        Ok(self.engine.images.load_drafts(archive, platform)?)
     }
 }
 

@@ -145,11 +145,16 @@ pub trait TakesArchive: std::io::Write + Send {
 
 /// Whoever asks, taking files.
 pub trait TakesFiles: Send {
-    /// Sends what is in a folder, but for these paths. Blocks.
+    /// Sends what is in a folder, but for these paths, as what is in the folder of the name `beneath` where there is one. Blocks.
     ///
     /// # Errors
     /// The files cannot be read, or he could not take them.
-    fn take(self: Box<Self>, root: BorrowedFd<'_>, without: &HashSet<Vec<u8>>) -> std::io::Result<()>;
+    fn take(
+        self: Box<Self>,
+        root: BorrowedFd<'_>,
+        without: &HashSet<Vec<u8>>,
+        beneath: Option<&str>,
+    ) -> std::io::Result<()>;
 }
 
 /// Where events go.

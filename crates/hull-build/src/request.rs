@@ -8,6 +8,7 @@ use std::sync::Arc;
 use hull_engine::model::HostConfig;
 
 use crate::attest::Attest;
+use crate::context::Context;
 use crate::failure::{Failure, Result};
 use crate::named::Named;
 use crate::output::Output;
@@ -48,6 +49,10 @@ pub struct Request {
     pub cache_from_registry: Vec<String>,
     /// The same, of images that came with the request.
     pub cache_given: Vec<hull_image::Draft>,
+    /// OCI layouts with the files of cache mounts, which came with the request.
+    pub cache_mounts_given: Vec<Arc<Context>>,
+    /// The same, in registries.
+    pub cache_mounts_from: Vec<String>,
     /// Where the image goes, beyond this machine.
     pub outputs: Vec<Output>,
     /// What is attested of the image where it goes.

@@ -276,7 +276,22 @@ impl Job {
     }
 
     /// The image of an OCI layout that the client has, whose store and digest these are.
-    async fn layout(&self, (store, digest): (String, String), request: &Request) -> Result<Draft, Failure> {
+    async fn layout(&self, place: (String, String), request: &Request) -> Result<Draft, Failure> {
+        match <[Draft; 1]>::try_from(self.images(place, request).await?) {
+            Ok([draft]) => Ok(draft),
+            Err(drafts) => Err(Failure::invalid(format!(
+                "the OCI layout has {} images where one is wanted",
+                drafts.len()
+            ))),
+        }
+    }
+
+    /// The images of an OCI layout that the client has: one, or those of the stages of a build.
+    async fn images(
+        &self,
+        (store, digest): (String, String),
+        request: &Request,
+    ) -> Result<Vec<Draft>, Failure> {
         let patience = self.patience(&self.session).await?;
         let blobs = Blobs::new(Arc::clone(&self.session), store, Arc::clone(&patience));
         let stored = blobs.image(&digest, request.platform.as_ref()).await.map_err(failed)?;
@@ -284,9 +299,8 @@ impl Job {
         let (mut archive, out) = std::io::pipe().map_err(broken)?;
         let sending = tokio::task::spawn_blocking(move || blobs.send_layout(&stored, out));
         let (builder, platform) = (Arc::clone(&self.builder), request.platform.clone());
-        let received = blocking("receive an OCI layout", move || {
-            builder.receive_layout(&mut archive, platform.as_ref())
-        });
+        let received =
+            blocking("receive an OCI layout", move || builder.receive_cache(&mut archive, platform.as_ref()));
         let received = received.await;
         if received.is_err() {
             patience.end();
@@ -296,9 +310,7 @@ impl Job {
             (Err(error), Err(_)) if error.kind() != std::io::ErrorKind::BrokenPipe => {
                 Err(Failure::invalid(error.to_string()))
             }
-            (_, Err(failure)) => Err(failure),
-            (_, Ok(Named::Given(draft))) => Ok(draft),
-            (_, Ok(_)) => Err(Failure::invalid("the OCI layout has no image")),
+            (_, received) => received,
         }
     }
 
@@ -310,9 +322,9 @@ impl Job {
     /// Takes a cache that the client has in a folder. One that cannot be had has nothing to give.
     async fn cached(&self, store: String, digest: String, request: &mut Request) {
         let mut work = self.trace.begin(&format!("importing cache manifest from {store}"));
-        match self.layout((store, digest), request).await {
-            Ok(draft) => {
-                request.cache_given.push(draft);
+        match self.images((store, digest), request).await {
+            Ok(drafts) => {
+                request.cache_given.extend(drafts);
                 work.done();
             }
             Err(failure) => work.ended(&failure.message),

@@ -253,10 +253,20 @@ impl Order {
             match (name.as_str(), value.as_str()) {
                 ("ref", value) => reference = Some(value),
                 ("dest", value) => folder = Some(value),
+                ("mode", "max") if kind == "inline" => {
+                    return Err(unsupported(
+                        "mode=max of --cache-to type=inline (an image has the steps of its own stage)",
+                    ));
+                }
+                ("mode", "max") => drop(attrs.insert("cache".to_owned(), "max".to_owned())),
                 // It is so in any case: steps are in their image's history.
                 ("mode", "min" | "") | ("image-manifest" | "oci-mediatypes", "true" | "1") => {}
-                ("compression", "gzip" | "") | ("force-compression" | "ignore-error", "false" | "0" | "") => {
+                ("compression" | "compression-level" | "force-compression", value) if kind != "inline" => {
+                    if !value.is_empty() {
+                        attrs.insert(name.clone(), value.to_owned());
+                    }
                 }
+                ("ignore-error", "false" | "0" | "") => {}
                 _ => return Err(unsupported(&format!("{name}={value} of --cache-to type={kind}"))),
             }
         }

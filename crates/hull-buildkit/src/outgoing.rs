@@ -107,8 +107,13 @@ struct Files {
 }
 
 impl TakesFiles for Files {
-    fn take(self: Box<Self>, root: BorrowedFd<'_>, without: &HashSet<Vec<u8>>) -> io::Result<()> {
-        filesync::send(self.call, &self.patience, root, without)
+    fn take(
+        self: Box<Self>,
+        root: BorrowedFd<'_>,
+        without: &HashSet<Vec<u8>>,
+        beneath: Option<&str>,
+    ) -> io::Result<()> {
+        filesync::send(self.call, &self.patience, root, without, beneath)
     }
 }
 

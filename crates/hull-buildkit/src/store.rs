@@ -5,7 +5,7 @@ use std::collections::{HashMap, HashSet};
 use std::io::{self, Read};
 use std::sync::Arc;
 
-use hull_image::registry::manifest::{Descriptor, choose};
+use hull_image::registry::manifest::{Descriptor, OCI_INDEX, OCI_MANIFEST, choose};
 use hull_image::{Digest, Platform};
 use prost::Message;
 use serde::Deserialize;
@@ -189,20 +189,40 @@ impl Blobs {
     pub(crate) async fn image(&self, digest: &str, platform: Option<&Platform>) -> Result<Stored> {
         let mut stored = Stored::default();
         let (mut digest, mut bytes) = (digest.to_owned(), self.document(digest).await?);
+        let stages = hull_image::dress::stages(&bytes).map_err(|error| malformed(&error.message))?;
+        if let Some(stages) = stages {
+            return self.stages(&stages).await;
+        }
         if let Some(manifests) = parsed(&bytes)?.get("manifests") {
             digest = chosen(manifests, platform, &digest)?;
             bytes = self.document(&digest).await?;
         }
         let manifest = parsed(&bytes)?;
-        let media_type =
-            manifest["mediaType"].as_str().unwrap_or("application/vnd.oci.image.manifest.v1+json");
+        let media_type = manifest["mediaType"].as_str().unwrap_or(OCI_MANIFEST);
         stored.index = json!({
             "schemaVersion": 2,
-            "mediaType": "application/vnd.oci.image.index.v1+json",
+            "mediaType": OCI_INDEX,
             "manifests": [{ "mediaType": media_type, "digest": digest, "size": bytes.len() }],
         });
         stored.parts(&manifest)?;
         stored.add(digest, bytes.len() as u64)?;
+        Ok(stored)
+    }
+
+    /// What the images of a build's stages are made of, all of which give their steps.
+    async fn stages(&self, digests: &[Digest]) -> Result<Stored> {
+        let mut stored = Stored::default();
+        let mut manifests = Vec::new();
+        for digest in digests {
+            let digest = digest.to_string();
+            let bytes = self.document(&digest).await?;
+            let manifest = parsed(&bytes)?;
+            let media_type = manifest["mediaType"].as_str().unwrap_or(OCI_MANIFEST);
+            manifests.push(json!({ "mediaType": media_type, "digest": digest, "size": bytes.len() }));
+            stored.parts(&manifest)?;
+            stored.add(digest, bytes.len() as u64)?;
+        }
+        stored.index = json!({ "schemaVersion": 2, "mediaType": OCI_INDEX, "manifests": manifests });
         Ok(stored)
     }
 

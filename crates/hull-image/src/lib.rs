@@ -5,6 +5,8 @@
 //! it fetches, and hands over to the store's threads.
 
 pub mod archive;
+pub mod artifact;
+pub mod compress;
 pub mod config;
 mod digest;
 pub mod disk;

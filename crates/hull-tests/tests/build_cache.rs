@@ -151,8 +151,92 @@ fn steps_are_kept_in_folders_and_registries() {
         $ clean; hull build -q --cache-from type=local,src=none --cache-from type=registry,ref=127.0.0.1:15210/none -t c ctx 2>&1 | cut -d: -f1
         WARNING
         sha256
-        $ hull build --cache-to type=registry,ref=x,mode=max ctx 2>&1 | head -1
-        --cache-to type=registry,ref=x,mode=max: mode=max is not supported yet: the steps of the target are kept
+        $ hull build --cache-to type=inline,mode=max ctx 2>&1 | head -1
+        --cache-to type=inline,mode=max: an image has the steps of its own stage: mode=max is of type=registry and local
         "#
     ));
+}
+
+/// A stage that is only copied from, and an image that has nothing of it but one file.
+const STAGES: &str = r#"
+        $ mkdir ctx; printf '%s\n' 'FROM busybox AS made' 'RUN cat /proc/sys/kernel/random/uuid >/id' 'FROM busybox' 'COPY --from=made /id /id' >ctx/Dockerfile
+        $ clean() { hull rmi -f c >/dev/null 2>&1; hull builder prune -af >/dev/null; }; cached() { hull build --progress plain -t c "$@" ctx 2>&1 | grep -c CACHED; hull run --rm c cat /id | cmp -s - one && echo same; }
+"#;
+
+#[test]
+fn the_steps_of_all_stages_are_kept_where_that_is_asked_for() {
+    private_network();
+    let folder = tempfile::tempdir().expect("a folder");
+    let _registry = DockerRegistry::start(folder.path(), "127.0.0.1:15216", "");
+    Daemon::start().session(&format!(
+        r#"{STAGES}
+        $ hull build -q -t c --cache-to type=local,dest=max,mode=max --cache-to type=local,dest=min --cache-to type=registry,ref=127.0.0.1:15216/max,mode=max,compression=zstd ctx >/dev/null; hull run --rm c cat /id >one
+        $ clean; cached --cache-from type=local,src=max
+        2
+        same
+        $ clean; cached --cache-from type=registry,ref=127.0.0.1:15216/max; hull images --format '{{{{.Repository}}}}' | sort
+        2
+        same
+        busybox
+        c
+        hull/host
+        $ clean; cached --cache-from type=local,src=min
+        0
+        [1]
+        "#
+    ));
+}
+
+#[test]
+fn files_of_cache_mounts_are_kept_elsewhere_and_come_back() {
+    private_network();
+    let folder = tempfile::tempdir().expect("a folder");
+    let _registry = DockerRegistry::start(folder.path(), "127.0.0.1:15217", "");
+    Daemon::start().session(
+        r#"
+        $ mkdir ctx; printf '%s\n' 'FROM busybox' 'ARG RUN' 'RUN --mount=type=cache,id=a,target=/a,uid=5,mode=0711 --mount=type=cache,target=/b cat /a/n /b/n >/seen 2>/dev/null; test -e /a/n || { echo one >/a/n; chown 7:8 /a/n; chmod 640 /a/n; ln /a/n /a/m; echo two >/b/n; }; stat -c "%u:%g %a %h" /a/n /a/m /a >>/seen' >ctx/Dockerfile
+        $ run=0; seen() { run=$((run+1)); hull build -q -t c --build-arg RUN=$run "$@" ctx 2>&1 | grep -v ^sha256; hull run --rm c cat /seen; }; forget() { hull rmi -f c >/dev/null; hull builder prune -af >/dev/null; }
+        $ hull build --progress plain --cache-mounts-from 127.0.0.1:15217/none --cache-mounts-from type=local,src=none ctx 2>&1 | grep -c 's no cache mounts'; hull builder prune -af >/dev/null
+        2
+        $ seen --cache-mounts-to type=local,dest=kept --cache-mounts-to 127.0.0.1:15217/kept; ls kept
+        7:8 640 2
+        7:8 640 2
+        5:0 711 2
+        blobs
+        index.json
+        oci-layout
+        $ forget; seen --cache-mounts-from type=local,src=kept
+        one
+        two
+        7:8 640 2
+        7:8 640 2
+        5:0 711 2
+        $ forget; seen --cache-mounts-from type=registry,ref=127.0.0.1:15217/kept | head -2; hull builder df -v | grep -o 'cache mount.*'
+        one
+        two
+        cache mount /b
+        cache mount a
+        $ forget; seen | head -1
+        7:8 640 2
+        $ forget; printf 'FROM busybox\nRUN --mount=type=cache,id=a,target=/a cat /a/n\nRUN --mount=type=cache,id=other,target=/o true\n' | hull build --progress plain --cache-mounts-from type=local,src=kept --cache-mounts-to type=local,dest=again,compression=gzip - 2>&1 | grep -o ' one$\|[a-z]*: [0-9]* bytes$' | sed 's/[0-9][0-9]*/N/'
+         one
+        a: N bytes
+        other: N bytes
+        $ printf 'FROM busybox\nRUN --mount=type=cache,id=a,target=/a cat /a/n || echo no""ne\nRUN --mount=type=cache,id=other,target=/o true\n' >D; hull builder prune -af >/dev/null; hull build -q -t c --cache-to type=local,dest=steps -f D ctx >/dev/null; forget; hull build --progress plain -f D --cache-from type=local,src=steps --cache-mounts-from type=local,src=again --cache-mounts-to type=local,dest=third ctx 2>&1 | grep -o 'CACHED\|[a-z]*: [0-9]* bytes$' | sed 's/[0-9][0-9]*/N/'
+        CACHED
+        CACHED
+        a: N bytes
+        other: N bytes
+        $ python3 -c 'import json; d = json.load(open("again/index.json"))["manifests"][0]["digest"][7:]; l = json.load(open("again/blobs/sha256/" + d))["layers"][0]; print(l["mediaType"], l["annotations"]); open("again/blobs/sha256/" + l["digest"][7:], "ab").write(b"no"); f = "third/blobs/sha256/" + json.load(open("third/index.json"))["manifests"][0]["digest"][7:]; b = "third/blobs/sha256/" + json.load(open(f))["layers"][0]["digest"][7:]; open(b, "r+b").write(b"no")'
+        application/vnd.oci.image.layer.v1.tar+gzip {'io.hull.build.cache-mount.id': 'a'}
+        $ for from in again third kept; do hull builder prune -af >/dev/null; hull build -f D --progress plain --cache-mounts-from type=local,src=$from ctx 2>&1 | grep -o 'the cache mount a gives no cache mounts\| one$\| none$' | sort; done
+         one
+         none
+        the cache mount a gives no cache mounts
+         one
+        $ hull build -q --cache-mounts-from type=local,src=steps -f D ctx 2>&1 | grep -c sha256; hull build -q --cache-mounts-to type=inline ctx 2>&1 | head -1
+        1
+        --cache-mounts-to type=inline: there are type=registry,ref=NAME and type=local,dest=FOLDER
+        "#,
+    );
 }

@@ -243,3 +243,40 @@ fn attestations_lie_beside_what_is_pushed() {
     assert!(uri.starts_with("pkg:docker/busybox@latest"), "{uri}");
     assert!(!provenance.to_string().contains("hush"));
 }
+
+#[test]
+fn what_is_pushed_is_compressed_and_named_as_it_is_asked_for() {
+    if Engine::under_test() != Engine::Hull {
+        return;
+    }
+    private_network();
+    let folder = tempfile::tempdir().expect("a folder");
+    let _registry = DockerRegistry::start(folder.path(), "127.0.0.1:15218", "");
+    Daemon::start().session(
+        r#"
+        $ mkdir ctx; printf 'FROM busybox\nRUN echo hi >/f\n' >ctx/Dockerfile; manifest() { curl -s -H 'Accept: application/vnd.oci.image.manifest.v1+json' -H 'Accept: application/vnd.docker.distribution.manifest.v2+json' http://127.0.0.1:15218/v2/app/manifests/$1 | python3 -c 'import json, sys; m = json.load(sys.stdin); print(m.get("mediaType"), *sorted({l["mediaType"].split(".")[-1] for l in m["layers"]}))'; }
+        $ push() { hull build -q -o type=registry,name=127.0.0.1:15218/app:$1,$2 ctx >/dev/null && manifest $1; }
+        $ push zstd compression=zstd,force-compression=true; push hard compression=zstd,compression-level=19,force-compression=true; push plain compression=uncompressed,force-compression=true; push oci oci-mediatypes=true; push docker oci-mediatypes=false,compression=gzip
+        application/vnd.oci.image.manifest.v1+json tar+zstd
+        application/vnd.oci.image.manifest.v1+json tar+zstd
+        application/vnd.oci.image.manifest.v1+json tar
+        application/vnd.oci.image.manifest.v1+json tar+gzip
+        application/vnd.docker.distribution.manifest.v2+json gzip
+        $ for tag in zstd plain docker; do hull rmi -f 127.0.0.1:15218/app:$tag >/dev/null; hull builder prune -af >/dev/null; hull run --rm 127.0.0.1:15218/app:$tag cat /f 2>/dev/null; done
+        hi
+        hi
+        hi
+        $ hull build -q -o type=image,name=127.0.0.1:15218/digest,push=true,push-by-digest=true,name-canonical=true --metadata-file m ctx >/dev/null; curl -s http://127.0.0.1:15218/v2/digest/tags/list; curl -s -o /dev/null -w '%{http_code}\n' -H 'Accept: application/vnd.oci.image.manifest.v1+json' -H 'Accept: application/vnd.docker.distribution.manifest.v2+json' http://127.0.0.1:15218/v2/digest/manifests/$(python3 -c 'import json; print(json.load(open("m"))["containerimage.digest"])'); hull images -q 127.0.0.1:15218/digest:latest
+        {"errors":[{"code":"NAME_UNKNOWN","message":"repository name not known to registry","detail":{"name":"digest"}}]}
+        200
+        $ printf 'FROM busybox\nRUN echo ho >/f\n' >ctx/Dockerfile; hull build -q -o type=registry,name=127.0.0.1:15218/gone,store=false ctx >/dev/null; hull images -q 127.0.0.1:15218/gone; curl -s http://127.0.0.1:15218/v2/gone/tags/list
+        {"name":"gone","tags":["latest"]}
+        $ for o in compression=estargz compression-level=30 unpack=false registry.insecure=true dangling-name-prefix=x; do hull build -q -o type=registry,name=127.0.0.1:15218/no,$o ctx 2>&1 | grep -o 'output type=.*'; done
+        output type=registry: compression=estargz is not supported by hull: there are gzip, zstd and uncompressed
+        output type=registry: compression-level=30: there are 0 to 9 with gzip, and 0 to 22 with zstd
+        output type=registry: what stays here is unpacked in any case: unpack=false is not supported
+        output type=registry: which registries are reached without TLS is the daemon's to say (insecure-registries)
+        output type=registry: dangling-name-prefix=x is not supported by hull
+        "#,
+    );
+}

@@ -29,7 +29,8 @@ const ASKS: usize = 1024;
 /// How much of a file goes at a time.
 const PIECE: usize = 256 << 10;
 
-/// Sends all that is beneath a folder, but for these paths, on a call that has begun. Blocks.
+/// Sends all that is beneath a folder, but for these paths, on a call that has begun, as what is in the folder `beneath` where
+/// there is one. Blocks.
 ///
 /// # Errors
 /// The files cannot be read, or the client does not take them.
@@ -38,6 +39,7 @@ pub(crate) fn send(
     patience: &Patience,
     root: BorrowedFd<'_>,
     without: &HashSet<Vec<u8>>,
+    beneath: Option<&str>,
 ) -> io::Result<()> {
     let Call { send: sending, receive } = call;
     // What the client asks for is taken as it comes: it may ask before it was told of everything.
@@ -46,7 +48,13 @@ pub(crate) fn send(
     let mut listening = JoinSet::new();
     listening.spawn_on(listen(receive, asks), &Handle::current());
     let send = To { send: &sending, patience };
-    let mut walk = Walk { send: &send, without, told: Vec::new(), links: HashMap::new() };
+    let prefix = beneath.map(|name| format!("{name}/")).unwrap_or_default();
+    let mut walk = Walk { send: &send, without, prefix, told: Vec::new(), links: HashMap::new() };
+    if let Some(name) = beneath {
+        walk.told.push(None);
+        let folder = Stat { path: name.to_owned(), mode: go::DIR | 0o755, ..Stat::default() };
+        say(&send, stat_of(folder))?;
+    }
     let root = openat(root, ".", OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())?;
     walk.folder(&root, b"", 0)?;
     let told = std::mem::take(&mut walk.told);
@@ -126,10 +134,23 @@ fn contents(send: &To<'_>, root: &OwnedFd, path: &[u8], number: usize, buffer: &
     }
 }
 
+fn stat_of(stat: Stat) -> Packet {
+    Packet { r#type: PacketType::PacketStat.into(), stat: Some(stat), ..Packet::default() }
+}
+
+/// The extended attributes of what is at a name, without those that are the machine's own business.
+fn attributes(folder: &OwnedFd, name: &CString) -> io::Result<HashMap<String, Vec<u8>>> {
+    let found = hull_image::archive::attributes(folder.as_fd(), name.to_bytes())?;
+    let text = |(name, value): (Vec<u8>, Vec<u8>)| Some((String::from_utf8(name).ok()?, value));
+    Ok(found.into_iter().filter_map(text).collect())
+}
+
 /// A walk that tells of what it comes by, in the order of names.
 struct Walk<'a> {
     send: &'a To<'a>,
     without: &'a HashSet<Vec<u8>>,
+    /// What stands before each path that is told.
+    prefix: String,
     /// The paths of the files whose contents may be asked for, by their numbers.
     told: Vec<Option<Vec<u8>>>,
     /// Files with several names, by device and inode: the name that was told first.
@@ -164,9 +185,11 @@ impl Walk<'_> {
 
     fn one(&mut self, folder: &OwnedFd, name: &CString, path: Vec<u8>, depth: usize) -> io::Result<()> {
         let stat = statat(folder, name, AtFlags::SYMLINK_NOFOLLOW)?;
-        let text = String::from_utf8(path.clone()).map_err(|_| {
+        let text = std::str::from_utf8(&path).map(|path| format!("{}{path}", self.prefix)).map_err(|_| {
             let name = String::from_utf8_lossy(&path).into_owned();
-            io::Error::other(format!("{name:?} is no text: this protocol has no such names"))
+            io::Error::other(format!(
+                "{name:?} is no text: this protocol has no such names; -o type=tar takes them"
+            ))
         })?;
         let kind = FileType::from_raw_mode(stat.st_mode);
         let mut told = Stat {
@@ -210,11 +233,9 @@ impl Walk<'_> {
                 _ => drop(self.links.insert((stat.st_dev, stat.st_ino), text)),
             }
         }
+        told.xattrs = attributes(folder, name)?;
         self.told.push(has_contents.then(|| path.clone()));
-        say(
-            self.send,
-            Packet { r#type: PacketType::PacketStat.into(), stat: Some(told), ..Packet::default() },
-        )?;
+        say(self.send, stat_of(told))?;
         if kind == FileType::Directory {
             let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
             let inner = openat(folder.as_fd(), name, flags, Mode::empty())?;

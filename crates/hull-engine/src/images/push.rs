@@ -2,7 +2,8 @@
 
 use std::sync::Arc;
 
-use hull_image::dress::Dress;
+use hull_image::artifact::Artifact;
+use hull_image::dress::{Dress, Part};
 use hull_image::reference::Reference;
 use hull_image::registry::{Credentials, Sent, Step};
 use hull_image::{Image, Platform};
@@ -52,22 +53,40 @@ impl Engine {
         Ok(())
     }
 
-    /// Pushes an image that was built under a name, with what goes with it. Dropped, it ends.
+    /// Pushes images that were built, one for each platform, under a name, with what goes with them. Dropped, it ends.
     ///
     /// # Errors
     /// In Docker's words: the registry does not take it.
     pub async fn push_built(
         &self,
-        image: &Arc<Image>,
+        parts: &[Part],
         name: &Reference,
         who: &Credentials,
         dress: &Dress,
         tell: hull_image::registry::Tell,
     ) -> Result<Sent> {
-        let push = self.pusher.open(name, std::slice::from_ref(image), who, tell).await?;
-        let sent = push.dressed(image, name.tag.as_deref().unwrap_or("latest"), dress).await?;
-        self.tell_push(name, image);
+        let images: Vec<Arc<Image>> = parts.iter().map(|part| Arc::clone(&part.image)).collect();
+        let push = self.pusher.open(name, &images, who, tell).await?;
+        let sent = push.dressed(parts, name.tag.as_deref().unwrap_or("latest"), dress).await?;
+        if let Some(first) = images.first() {
+            self.tell_push(name, first);
+        }
         Ok(sent)
+    }
+
+    /// Pushes what is no image. Dropped, it ends.
+    ///
+    /// # Errors
+    /// In Docker's words: the registry does not take it.
+    pub async fn push_artifact(
+        &self,
+        artifact: &Artifact,
+        name: &Reference,
+        who: &Credentials,
+        tell: hull_image::registry::Tell,
+    ) -> Result<Sent> {
+        let push = self.pusher.open(name, &[], who, tell).await?;
+        Ok(push.artifact(artifact, name.tag.as_deref().unwrap_or("latest")).await?)
     }
 
     /// The images by their tags.

@@ -144,12 +144,62 @@ pub fn export_volume(root: BorrowedFd<'_>, out: &mut dyn Write) -> Result<()> {
     Ok(())
 }
 
+/// The extended attributes of what is at a name in a folder, which is not followed; without those of overlayfs and of SELinux.
+///
+/// # Errors
+/// They cannot be read.
+pub fn attributes(folder: BorrowedFd<'_>, name: &[u8]) -> std::io::Result<Vec<(Vec<u8>, Vec<u8>)>> {
+    let number = std::os::fd::AsRawFd::as_raw_fd(&folder);
+    let path = [format!("/proc/self/fd/{number}/").as_bytes(), name].concat();
+    pack::attributes_of(&path, pack::Of::Overlay, false).map_err(Into::into)
+}
+
+/// Writes the files of a tree but for some paths, those of a folder of the name `beneath` where there is one; the archive has no
+/// end yet ([`end_files`]).
+///
+/// # Errors
+/// They cannot be read, or nobody reads.
+pub fn export_files(
+    root: BorrowedFd<'_>,
+    without: std::collections::HashSet<Vec<u8>>,
+    beneath: Option<&str>,
+    out: &mut dyn Write,
+) -> Result<()> {
+    let prefix = beneath.map(|name| format!("{name}/")).unwrap_or_default();
+    let without = without.into_iter().map(|path| [prefix.as_bytes(), &path].concat()).collect();
+    let mut packer = Packer::new(std::io::BufWriter::with_capacity(256 * 1024, out), true).without(without);
+    if beneath.is_some() {
+        packer.entry(&crate::tar::Entry::new(&prefix, crate::tar::Kind::Directory, 0o755, 0, 0))?;
+    }
+    let folder = open_in_root(root, b"/", OFlags::RDONLY | OFlags::DIRECTORY).map_err(whole)?;
+    for name in pack::names(folder.as_fd()).map_err(whole)? {
+        packer.pack(root, name.as_bytes(), &[prefix.as_bytes(), name.as_bytes()].concat())?;
+    }
+    packer.leave().map(drop)
+}
+
+/// Ends an archive of files.
+///
+/// # Errors
+/// Nobody reads.
+pub fn end_files(out: &mut dyn Write) -> Result<()> {
+    crate::tar::Writer::new(out).finish().map(drop).map_err(|error| Error::system("write the archive", error))
+}
+
 /// Unpacks a tar (plain or compressed) into a volume's folder, which gets the owner and mode of the archive's `./`.
 ///
 /// # Errors
 /// The archive is malformed or leads out of the volume, or the disk fails. What was unpacked before stays.
 pub fn import_volume(root: BorrowedFd<'_>, tar: &mut dyn Read) -> Result<()> {
-    unpack(Extractor::new(root, b"", Rules::Volume), tar, false)
+    unpack(Extractor::new(root, b"", Rules::Volume { no_devices: false }), tar, false)
+}
+
+/// The same of an archive that somebody else may have made: devices are refused.
+///
+/// # Errors
+/// As [`import_volume`].
+pub fn import_files(root: BorrowedFd<'_>, tar: &mut dyn Read) -> Result<()> {
+    unpack(Extractor::new(root, b"", Rules::Volume { no_devices: true }), tar, false)
 }
 
 /// The paths, without links, that are not there on the way to `path`, and that itself where it is not there.

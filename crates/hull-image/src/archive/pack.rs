@@ -63,6 +63,11 @@ impl<W: Write> Packer<W> {
         Packer { without, ..self }
     }
 
+    /// Leaves the archive without an end: more comes behind.
+    pub(crate) fn leave(self) -> Result<W> {
+        self.out.leave().map_err(sending)
+    }
+
     /// Ends the archive.
     pub(crate) fn finish(self) -> Result<W> {
         self.out.finish().map_err(sending)
@@ -306,11 +311,21 @@ fn pieces(file: &OwnedFd, stat: &Stat) -> Option<Vec<(u64, u64)>> {
 /// Names and values.
 pub(crate) type Xattrs = Vec<(Vec<u8>, Vec<u8>)>;
 
-/// The extended attributes of what is at a path.
+/// The extended attributes of what is at a path. A link at its end is not followed, but for those of `/proc`, which lead to what
+/// is open.
 pub(crate) fn xattrs(path: &str, of: Of) -> Result<Xattrs, Errno> {
+    attributes_of(path.as_bytes(), of, true)
+}
+
+/// The same of what is at a name in a folder, which is not followed.
+pub(crate) fn attributes_of(path: &[u8], of: Of, follow: bool) -> Result<Xattrs, Errno> {
     let mut list = vec![0; 1024];
     let length = loop {
-        match fs::listxattr(path, &mut list[..]) {
+        let listed = match follow {
+            true => fs::listxattr(path, &mut list[..]),
+            false => fs::llistxattr(path, &mut list[..]),
+        };
+        match listed {
             Ok(length) => break length,
             Err(Errno::RANGE) if list.len() < 1 << 20 => list.resize(list.len() * 4, 0),
             Err(Errno::OPNOTSUPP | Errno::NOENT) => return Ok(Vec::new()),
@@ -325,7 +340,11 @@ pub(crate) fn xattrs(path: &str, of: Of) -> Result<Xattrs, Errno> {
         }
         let mut value = vec![0; 256];
         loop {
-            match fs::getxattr(path, name, &mut value[..]) {
+            let read = match follow {
+                true => fs::getxattr(path, name, &mut value[..]),
+                false => fs::lgetxattr(path, name, &mut value[..]),
+            };
+            match read {
                 Ok(length) => {
                     value.truncate(length);
                     found.push((name.to_vec(), value));

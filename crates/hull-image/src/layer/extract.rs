@@ -48,7 +48,10 @@ pub(crate) enum Rules<'a> {
     },
     /// A volume, which may be in use: parents are resolved beneath it, its own folder is part of the archive, and
     /// overlayfs's attributes are its users' own.
-    Volume,
+    Volume {
+        /// Devices are refused.
+        no_devices: bool,
+    },
 }
 
 /// Extracts entries beneath a folder.
@@ -89,7 +92,7 @@ impl<'a> Extractor<'a> {
         let (parent, name) = split(&path);
         if name.is_empty() {
             // The root itself is what it is, as in Docker; but a volume's.
-            if matches!(self.rules, Rules::Volume) && entry.kind == Kind::Directory {
+            if matches!(self.rules, Rules::Volume { .. }) && entry.kind == Kind::Directory {
                 self.folders.insert(Vec::new(), entry);
             }
             return Ok(());
@@ -170,7 +173,9 @@ impl<'a> Extractor<'a> {
     fn open_beneath(&self, path: &[u8], flags: OFlags) -> Result<OwnedFd, Errno> {
         let resolve = match self.rules {
             Rules::Layer { .. } => ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS,
-            Rules::Container { .. } | Rules::Volume => ResolveFlags::IN_ROOT | ResolveFlags::NO_MAGICLINKS,
+            Rules::Container { .. } | Rules::Volume { .. } => {
+                ResolveFlags::IN_ROOT | ResolveFlags::NO_MAGICLINKS
+            }
         };
         let path: Vec<u8> = [&self.prefix[..], path].concat();
         let path = if path.is_empty() { b"." } else { &path[..] };
@@ -328,8 +333,10 @@ impl<'a> Extractor<'a> {
                 fs::mknodat(folder, name, kind, Mode::empty(), device)
             }
         };
-        if matches!(self.rules, Rules::Container { no_devices: true, .. })
-            && matches!(entry.kind, Kind::Character | Kind::Block)
+        if matches!(
+            self.rules,
+            Rules::Container { no_devices: true, .. } | Rules::Volume { no_devices: true }
+        ) && matches!(entry.kind, Kind::Character | Kind::Block)
         {
             return Err(Failure::Refused("it is a device, and devices are not taken from here".to_owned()));
         }
@@ -420,7 +427,7 @@ impl<'a> Extractor<'a> {
 
     /// Overlayfs's own attributes would change what the layers above and below it mean.
     fn xattr_name<'n>(&self, name: &'n [u8]) -> Result<&'n OsStr, Failure> {
-        let overlays = name.starts_with(b"trusted.overlay.") && !matches!(self.rules, Rules::Volume);
+        let overlays = name.starts_with(b"trusted.overlay.") && !matches!(self.rules, Rules::Volume { .. });
         if overlays || name.contains(&0) {
             return Err(Failure::Refused(format!(
                 "the attribute {:?} is not allowed",
@@ -433,7 +440,7 @@ impl<'a> Extractor<'a> {
     fn owner(&self, entry: &Entry) -> Result<(u32, u32), Failure> {
         let named = (entry.uid, entry.gid);
         match self.rules {
-            Rules::Layer { .. } | Rules::Volume => Ok(named),
+            Rules::Layer { .. } | Rules::Volume { .. } => Ok(named),
             Rules::Container { owner, ids, .. } => {
                 let (uid, gid) = owner.unwrap_or(named);
                 ids.outside(uid, gid).map_err(|error| Failure::Refused(error.to_string()))

@@ -9,6 +9,7 @@
 //! All that a registry says is an attacker's until its digest is right: bodies have limits, redirects lead to http(s)
 //! only, credentials go to the host they are for, and lines that stand still are left.
 
+mod artifact;
 mod ask;
 mod challenge;
 mod connect;
@@ -35,6 +36,7 @@ use std::sync::{Arc, Mutex, PoisonError, RwLock};
 
 use hyper_util::client::proxy::matcher::Matcher;
 
+pub use artifact::Remote;
 pub use ask::{Described, Found};
 pub use challenge::Challenge;
 pub use credentials::Credentials;

@@ -7,7 +7,7 @@
 
 mod layer;
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 use std::time::{Duration, Instant};
@@ -20,13 +20,13 @@ use serde_json::json;
 use tokio::sync::Semaphore;
 
 use super::failure::{Answer, Failure};
-use super::manifest::{
-    self, Content, DOCKER_CONFIG, DOCKER_LAYER, DOCKER_MANIFEST, Descriptor, OCI_LAYER_GZIP, Raw,
-};
+use super::manifest::{self, Content, DOCKER_CONFIG, DOCKER_LAYER, DOCKER_MANIFEST, Descriptor, Raw};
 use super::pull::{Step, Tell, blocking};
 use super::upload::{Mount, Place};
 use super::{Call, Challenge, Credentials, Registries, Repository, Session};
-use crate::dress::{Dress, package};
+use crate::artifact::Artifact;
+use crate::compress::{Algorithm, Compress};
+use crate::dress::{Dress, Part, package};
 use crate::reference::Reference;
 use crate::{Digest, Image, Layer, LayerBlob, Result, Store};
 
@@ -185,86 +185,129 @@ impl Push<'_> {
     /// # Errors
     /// In Docker's words: the registry refuses, or does not answer.
     pub async fn image(&self, image: &Arc<Image>, tag: &str) -> Result<Sent> {
-        self.dressed(image, tag, &Dress::default()).await
+        self.dressed(&[Part::plain(image)], tag, &Dress::default()).await
     }
 
-    /// The same with what goes with the image.
+    /// The same of several images, with what goes with them.
     ///
     /// # Errors
     /// As [`Push::image`].
-    pub async fn dressed(&self, image: &Arc<Image>, tag: &str, dress: &Dress) -> Result<Sent> {
-        let _kept = self.pusher.store.keep_layers(image);
-        let sent = self.send(image, tag, dress).await.map_err(Failure::of_push);
+    pub async fn dressed(&self, parts: &[Part], tag: &str, dress: &Dress) -> Result<Sent> {
+        let _kept: Vec<_> = parts.iter().map(|part| self.pusher.store.keep_layers(&part.image)).collect();
+        let sent = self.send(parts, tag, dress).await.map_err(Failure::of_push);
         super::pull::tell_warnings(&self.repository, &self.tell);
         sent
     }
 
-    async fn send(&self, image: &Arc<Image>, tag: &str, dress: &Dress) -> Answer<Sent> {
-        let came_with = self.came_with(image).await?;
+    /// Sends what is no image's.
+    ///
+    /// # Errors
+    /// As [`Push::image`].
+    pub async fn artifact(&self, artifact: &Artifact, tag: &str) -> Result<Sent> {
+        let sending = async {
+            for blob in &artifact.blobs {
+                self.blob(blob).await?;
+            }
+            retried!(self, self.repository.put_manifest(tag, &artifact.manifest))
+        };
+        let sent: Answer<()> = sending.await;
+        super::pull::tell_warnings(&self.repository, &self.tell);
+        sent.map_err(Failure::of_push)?;
+        Ok(sent_as(&artifact.manifest))
+    }
+
+    async fn send(&self, parts: &[Part], tag: &str, dress: &Dress) -> Answer<Sent> {
+        let plain = dress.is_plain(parts);
+        let came_with = match parts {
+            [one] if plain => self.came_with(&one.image).await?,
+            _ => None,
+        };
         let wanted = came_with.as_ref().map(|(_, layers)| layers.as_slice()).unwrap_or_default();
         let mut unique: Vec<(&Layer, Option<&Descriptor>)> = Vec::new();
-        for (index, layer) in image.layers.iter().enumerate() {
-            // A layer that comes twice is sent once.
-            if !unique.iter().any(|(known, _)| known.diff_id == layer.diff_id) {
-                unique.push((layer, wanted.get(index)));
+        let mut seen = HashSet::new();
+        for part in parts {
+            for (index, layer) in part.image.layers.iter().enumerate() {
+                // A layer that comes twice is sent once.
+                if seen.insert(layer.diff_id) {
+                    unique.push((layer, wanted.get(index)));
+                }
             }
         }
         // Docker's order: the uppermost is told first.
         unique.iter().rev().for_each(|(layer, _)| self.say(layer, "Preparing", None));
         let mut sent = Vec::new();
         for (layer, wanted) in unique.into_iter().rev() {
-            sent.push(self.layer(layer, wanted));
+            sent.push(self.layer(layer, wanted, dress.compress));
         }
         let blobs: HashMap<Digest, LayerBlob> = try_join_all(sent).await?.into_iter().collect();
-        let config = Bytes::copy_from_slice(&image.raw_config);
-        if retried!(self, self.repository.has_blob(&image.id))?.is_none() {
-            retried!(self, self.repository.put_blob(&image.id, config.clone()))?;
+        for part in parts {
+            self.small(&part.image.id, Bytes::copy_from_slice(&part.image.raw_config)).await?;
         }
-        let layers: Vec<&LayerBlob> =
-            image.layers.iter().filter_map(|layer| blobs.get(&layer.diff_id)).collect();
-        let raw = match came_with {
-            _ if !dress.is_plain() => self.with_dress(image, tag, dress, &layers).await?,
-            Some((raw, wanted)) if wanted.iter().map(|w| w.digest).eq(layers.iter().map(|l| l.digest)) => raw,
-            _ => written(&image.id, image.raw_config.len(), &layers),
+        let of = |part: &Part| -> Vec<&LayerBlob> {
+            part.image.layers.iter().filter_map(|layer| blobs.get(&layer.diff_id)).collect()
         };
-        retried!(self, self.repository.put_manifest(tag, &raw))?;
-        let sent = Sent { digest: raw.digest, size: raw.bytes.len(), media_type: raw.media_type.clone() };
-        let (store, id) = (Arc::clone(&self.pusher.store), image.id);
+        let raw = match (came_with, parts) {
+            (Some((raw, wanted)), [one])
+                if wanted.iter().map(|w| w.digest).eq(of(one).iter().map(|l| l.digest)) =>
+            {
+                raw
+            }
+            (_, [one]) if plain => written(&one.image.id, one.image.raw_config.len(), &of(one)),
+            _ => self.with_dress(parts, tag, dress, &of).await?,
+        };
+        let at = if dress.by_digest { raw.digest.to_string() } else { tag.to_owned() };
+        retried!(self, self.repository.put_manifest(&at, &raw))?;
+        let sent = sent_as(&raw);
+        let store = Arc::clone(&self.pusher.store);
+        let ids: Vec<Digest> = parts.iter().map(|part| part.image.id).collect();
         let name = format!("{}@{}", self.name, raw.digest);
         let unnamed = dress.unnamed;
         blocking(move || {
-            store.add_manifest(&raw, &id)?;
-            if unnamed { Ok(()) } else { store.add_digest(&id, &name) }
+            for id in &ids {
+                store.add_manifest(&raw, id)?;
+                if unnamed {
+                    continue;
+                }
+                match store.add_digest(id, &name) {
+                    // Of several platforms' images those of others are not entered here.
+                    Err(error) if error.kind == crate::Kind::NotFound => {}
+                    named => named?,
+                }
+            }
+            Ok(())
         })
         .await?;
         Ok(sent)
     }
 
-    /// Sends what goes with an image; what its tag stands for then.
-    async fn with_dress(
+    /// A small blob, unless it is there.
+    async fn small(&self, digest: &Digest, bytes: Bytes) -> Answer<()> {
+        if retried!(self, self.repository.has_blob(digest))?.is_none() {
+            retried!(self, self.repository.put_blob(digest, bytes.clone()))?;
+        }
+        Ok(())
+    }
+
+    /// Sends what goes with images; what their tag stands for then.
+    async fn with_dress<'b>(
         &self,
-        image: &Arc<Image>,
+        parts: &[Part],
         tag: &str,
         dress: &Dress,
-        layers: &[&LayerBlob],
+        blobs: &(dyn Fn(&Part) -> Vec<&'b LayerBlob> + Sync),
     ) -> Answer<Raw> {
-        let layers: Vec<Descriptor> = layers
-            .iter()
-            .map(|layer| Descriptor {
-                // What came with a manifest of Docker's is named in the words of OCI's.
-                media_type: match layer.media_type.as_str() {
-                    DOCKER_LAYER => OCI_LAYER_GZIP.to_owned(),
-                    other => other.to_owned(),
-                },
+        let dressed = {
+            let described = |layer: &LayerBlob| Descriptor {
+                media_type: layer.media_type.clone(),
                 size: layer.size,
                 ..Descriptor::of(layer.digest)
-            })
-            .collect();
-        let dressed = dress.dressed(image, &layers, &[package(&self.name, tag, image)]);
+            };
+            let parts: Vec<(&Part, Vec<Descriptor>)> =
+                parts.iter().map(|part| (part, blobs(part).into_iter().map(described).collect())).collect();
+            dress.dressed(&parts, &|image| vec![package(&self.name, tag, image)])
+        };
         for (digest, bytes) in &dressed.blobs {
-            if retried!(self, self.repository.has_blob(digest))?.is_none() {
-                retried!(self, self.repository.put_blob(digest, bytes.clone()))?;
-            }
+            self.small(digest, bytes.clone()).await?;
         }
         for raw in &dressed.inner {
             retried!(self, self.repository.put_manifest(&raw.digest.to_string(), raw))?;
@@ -295,7 +338,12 @@ impl Push<'_> {
     }
 
     /// Sees to it that a layer is in the repository; as what.
-    async fn layer(&self, layer: &Layer, wanted: Option<&Descriptor>) -> Answer<(Digest, LayerBlob)> {
+    async fn layer(
+        &self,
+        layer: &Layer,
+        wanted: Option<&Descriptor>,
+        how: Compress,
+    ) -> Answer<(Digest, LayerBlob)> {
         let permit = match self.pusher.uploads.try_acquire() {
             Ok(permit) => permit,
             Err(_) => {
@@ -307,13 +355,16 @@ impl Push<'_> {
                     .map_err(|_| Failure::Line("the daemon ends".to_owned()))?
             }
         };
-        let candidates = self.candidates(layer, wanted).await?;
+        let candidates = self.candidates(layer, wanted, how).await?;
         let (blob, said) = match self.there(&candidates).await? {
             Some(blob) => (blob, "Layer already exists".to_owned()),
             None => match self.taken_over(&candidates).await? {
                 Ok((blob, Some(from))) => (blob, format!("Mounted from {from}")),
                 Ok((blob, None)) => (blob, "Layer already exists".to_owned()),
-                Err(place) => (self.upload(layer, candidates.size, place).await?, "Pushed".to_owned()),
+                Err(place) => {
+                    let outgoing = self.of_layer(layer, candidates.size, how);
+                    (self.upload(&outgoing, place).await?, "Pushed".to_owned())
+                }
             },
         };
         drop(permit);
@@ -326,15 +377,18 @@ impl Push<'_> {
 
     /// What a layer is known as: what the manifest names before what this repository has, what this registry has, and
     /// what others have.
-    async fn candidates(&self, layer: &Layer, wanted: Option<&Descriptor>) -> Result<Candidates> {
+    async fn candidates(
+        &self,
+        layer: &Layer,
+        wanted: Option<&Descriptor>,
+        how: Compress,
+    ) -> Result<Candidates> {
         let (store, diff_id, chain_id) = (Arc::clone(&self.pusher.store), layer.diff_id, layer.chain_id);
         let (mut blobs, size) =
             blocking(move || Ok((store.layer_blobs(&diff_id)?, store.archive_size(&chain_id)?))).await?;
         let is_wanted = |blob: &LayerBlob| wanted.is_some_and(|wanted| wanted.digest == blob.digest);
         // What a new manifest cannot name is of use for the old one alone.
-        blobs.retain(|blob| {
-            is_wanted(blob) || matches!(blob.media_type.as_str(), DOCKER_LAYER | OCI_LAYER_GZIP)
-        });
+        blobs.retain(|blob| is_wanted(blob) || serves(&blob.media_type, how));
         blobs.sort_by_key(|blob| {
             (!is_wanted(blob), blob.repository != self.name, self.path_of(blob).is_none())
         });
@@ -394,9 +448,9 @@ impl Push<'_> {
         Ok(Err(place))
     }
 
-    /// Tells how much of a layer is on its way, a few times a second.
-    fn progress(&self, layer: &Layer, size: u64) -> impl Fn(u64) + Send + 'static {
-        let (tell, id) = (Arc::clone(&self.tell), layer.diff_id.short());
+    /// Tells how much of a blob is on its way, a few times a second.
+    fn progress(&self, id: String, size: u64) -> impl Fn(u64) + Send + 'static {
+        let tell = Arc::clone(&self.tell);
         let told = std::cell::Cell::new(None::<Instant>);
         move |at| {
             if at < size && told.get().is_some_and(|last| last.elapsed() < TICK) {
@@ -420,6 +474,23 @@ impl Push<'_> {
         tracing::debug!(repository = self.name, attempt, %failure, "tried again");
         tokio::time::sleep(wait(failure, attempt)).await;
         true
+    }
+}
+
+/// What was sent, by what stands for it.
+fn sent_as(raw: &Raw) -> Sent {
+    Sent { digest: raw.digest, size: raw.bytes.len(), media_type: raw.media_type.clone() }
+}
+
+/// Whether a blob of this kind may stand for a layer that is to be compressed so. As in BuildKit, what is compressed otherwise
+/// already stays so where nobody forces it, as far as a manifest can name it.
+fn serves(media_type: &str, how: Compress) -> bool {
+    let wanted = how.algorithm.unwrap_or(Algorithm::Gzip);
+    let is = Algorithm::of_media_type(media_type);
+    match how.force {
+        // How hard it was compressed is not known.
+        true => is == Some(wanted) && how.level.is_none(),
+        false => is == Some(Algorithm::Gzip) || is == Some(wanted),
     }
 }
 
@@ -482,6 +553,17 @@ mod tests {
         );
         assert_eq!(String::from_utf8_lossy(&raw.bytes), expected);
         assert_eq!(raw.digest, Digest::of(expected.as_bytes()));
+    }
+
+    #[test]
+    fn what_is_compressed_otherwise_stays_so_where_nobody_forces_it() {
+        let how = |algorithm, force, level| Compress { algorithm: Some(algorithm), level, force };
+        let zstd = Algorithm::Zstd.media_type(false);
+        assert!(serves(DOCKER_LAYER, Compress::default()) && !serves(zstd, Compress::default()));
+        assert!(serves(DOCKER_LAYER, how(Algorithm::Zstd, false, None)));
+        assert!(!serves(DOCKER_LAYER, how(Algorithm::Zstd, true, None)));
+        assert!(serves(zstd, how(Algorithm::Zstd, true, None)));
+        assert!(!serves(zstd, how(Algorithm::Zstd, true, Some(9))));
     }
 
     #[test]

@@ -455,7 +455,7 @@ impl Store {
     }
 
     /// A file without a name, which goes when it is closed.
-    fn spool(&self) -> Result<File> {
+    pub(super) fn spool(&self) -> Result<File> {
         let folder = self.root.join("tmp");
         let flags = OFlags::TMPFILE | OFlags::RDWR | OFlags::CLOEXEC;
         let file = rustix::fs::open(&folder, flags, Mode::from(0o600));

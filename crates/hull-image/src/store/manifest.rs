@@ -103,7 +103,7 @@ fn check_name(path: &str, config: &[u8]) -> Result<()> {
     }
 }
 
-#[derive(Deserialize)]
+#[derive(Default, Deserialize)]
 #[serde(rename_all = "camelCase")]
 struct Descriptor {
     #[serde(default)]
@@ -140,6 +140,7 @@ struct Manifest {
 fn oci(members: &Members, platform: Option<&Platform>) -> Result<Vec<Described>> {
     let index: Index = parse("index.json", &members.json("index.json")?)?;
     let mut images: Vec<Described> = Vec::new();
+    let index = with_stages(members, index)?;
     for descriptor in &index.manifests {
         let name = image_name(&descriptor.annotations)?;
         let Some(mut image) = image(members, descriptor, platform, 0)? else {
@@ -158,6 +159,24 @@ fn oci(members: &Members, platform: Option<&Platform>) -> Result<Vec<Described>>
         }
     }
     Ok(images)
+}
+
+/// An index in which indexes of stages are those stages.
+fn with_stages(members: &Members, index: Index) -> Result<Index> {
+    let mut manifests = Vec::new();
+    for descriptor in index.manifests {
+        let stages = match descriptor.media_type.as_str() {
+            OCI_INDEX => crate::dress::stages(&blob(members, &descriptor.digest)?)?,
+            _ => None,
+        };
+        let Some(stages) = stages else {
+            manifests.push(descriptor);
+            continue;
+        };
+        let of = |digest: Digest| Descriptor { digest: digest.to_string(), ..Descriptor::default() };
+        manifests.extend(stages.into_iter().map(of));
+    }
+    Ok(Index { manifests })
 }
 
 /// The name that an index gives an image: in full, or a mere tag, which names nothing by itself.

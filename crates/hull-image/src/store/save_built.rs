@@ -1,6 +1,6 @@
 //! What a build made, as an archive: its files, or the image as Docker's archive or an OCI layout with what goes with it.
 
-use std::collections::{BTreeSet, HashSet};
+use std::collections::{BTreeSet, HashMap, HashSet};
 use std::io::{self, Write};
 use std::os::fd::BorrowedFd;
 use std::sync::Arc;
@@ -8,25 +8,26 @@ use std::sync::Arc;
 use rustix::fs::{Mode, OFlags, openat};
 use serde_json::{Value, json};
 
-use super::save::{LAYER, path, sending};
+use super::save::{path, sending};
 use super::seal::Held;
 use super::{Image, Layer, Store};
-use crate::archive::pack::Packer;
-use crate::dress::{Dress, package};
+use crate::artifact::{end_layout, write_blob};
+use crate::compress::{Algorithm, Compress};
+use crate::dress::{Dress, Part, described, package};
 use crate::reference::Reference;
 use crate::registry::manifest::Descriptor;
 use crate::tar::{Entry, Kind, Writer};
-use crate::{Error, Result};
+use crate::{Digest, Error, Result};
 
 impl Store {
-    /// Writes an image as an archive that is an OCI layout, and with `docker` also what `docker load` of long ago reads. Its layers
-    /// are not compressed. What names the image, with its size.
+    /// Writes images as an archive that is an OCI layout, and with `docker` also what `docker load` of long ago reads. Their
+    /// layers are not compressed, where nothing else is asked for. What names the images, with its size.
     ///
     /// # Errors
     /// A layer is not any more what it was, or nobody reads.
     pub fn save_built(
         &self,
-        image: &Image,
+        parts: &[Part],
         names: &[Reference],
         dress: &Dress,
         docker: bool,
@@ -36,22 +37,30 @@ impl Store {
         for folder in ["blobs/", "blobs/sha256/"] {
             out.header(&Entry::new(folder, Kind::Directory, 0o755, 0, 0)).map_err(sending)?;
         }
-        let (mut written, mut layers) = (BTreeSet::new(), Vec::new());
-        for layer in &image.layers {
-            if written.insert(layer.diff_id) {
-                self.write_layer(&mut out, &layer.chain_id)?;
+        let mut written = BTreeSet::new();
+        let mut layers_of = Vec::new();
+        let mut known: HashMap<Digest, Descriptor> = HashMap::new();
+        for part in parts {
+            let mut layers = Vec::new();
+            for layer in &part.image.layers {
+                let descriptor = match known.get(&layer.diff_id) {
+                    Some(descriptor) => descriptor.clone(),
+                    None => self.save_layer(&layer.chain_id, dress.compress, &mut out)?,
+                };
+                written.insert(descriptor.digest);
+                known.insert(layer.diff_id, descriptor.clone());
+                layers.push(descriptor);
             }
-            let size = self.layer_row(&layer.chain_id)?.archive_size;
-            layers.push(Descriptor { media_type: LAYER.to_owned(), size, ..Descriptor::of(layer.diff_id) });
+            layers_of.push((part, layers));
         }
-        let packages: Vec<String> = names
-            .iter()
-            .map(|name| package(&name.name(), name.tag.as_deref().unwrap_or("latest"), image))
-            .collect();
-        let dressed = dress.dressed(image, &layers, &packages);
-        let config = (image.id, image.raw_config.to_vec().into());
+        let dressed = dress.dressed(&layers_of, &|image| {
+            let package =
+                |name: &Reference| package(&name.name(), name.tag.as_deref().unwrap_or("latest"), image);
+            names.iter().map(package).collect()
+        });
+        let configs = parts.iter().map(|part| (part.image.id, part.image.raw_config.to_vec().into()));
         let manifests = dressed.inner.iter().chain([&dressed.top]).map(|raw| (raw.digest, raw.bytes.clone()));
-        for (digest, bytes) in [config].into_iter().chain(dressed.blobs.iter().cloned()).chain(manifests) {
+        for (digest, bytes) in configs.chain(dressed.blobs.iter().cloned()).chain(manifests) {
             if written.insert(digest) {
                 out.file(&path(&digest), &bytes, 0).map_err(sending)?;
             }
@@ -66,35 +75,51 @@ impl Store {
         if index.is_empty() {
             index.push(dressed.descriptor.clone());
         }
-        let index = json!({ "schemaVersion": 2, "mediaType": "application/vnd.oci.image.index.v1+json", "manifests": index });
-        let mut file =
-            |name: &str, value: Value| out.file(name, value.to_string().as_bytes(), 0).map_err(sending);
-        file("index.json", index)?;
-        if docker {
+        if let (true, [(one, layers)]) = (docker, &layers_of[..]) {
             let tags: Vec<String> = names.iter().map(Reference::familiar).collect();
-            let layers: Vec<String> = image.layers.iter().map(|layer| path(&layer.diff_id)).collect();
-            file(
-                "manifest.json",
-                json!([{ "Config": path(&image.id), "RepoTags": tags, "Layers": layers }]),
-            )?;
+            let layers: Vec<String> = layers.iter().map(|layer| path(&layer.digest)).collect();
+            let manifest = json!([{ "Config": path(&one.image.id), "RepoTags": tags, "Layers": layers }]);
+            out.file("manifest.json", manifest.to_string().as_bytes(), 0).map_err(sending)?;
         }
-        file("oci-layout", json!({ "imageLayoutVersion": "1.0.0" }))?;
-        out.finish().map_err(sending)?;
-        Ok(json!({
-            "mediaType": dressed.top.media_type,
-            "digest": dressed.top.digest,
-            "size": dressed.top.bytes.len(),
-        }))
+        end_layout(out, &index)?;
+        Ok(described(&dressed.top))
     }
 
-    /// Writes the files of an image, whose view this is, as an archive: without what is there only to be mounted on.
-    ///
-    /// # Errors
-    /// They cannot be read, or nobody reads.
-    pub fn export_built(&self, image: &Image, root: BorrowedFd<'_>, out: &mut dyn Write) -> Result<()> {
-        let without = self.only_mounted_on(image)?;
-        let packer = Packer::new(io::BufWriter::with_capacity(256 * 1024, out), true).without(without);
-        crate::archive::export_with(root, packer)
+    /// Writes a layer as a blob of a layout.
+    fn save_layer<W: Write>(
+        &self,
+        chain_id: &Digest,
+        how: Compress,
+        out: &mut Writer<W>,
+    ) -> Result<Descriptor> {
+        let algorithm = how.algorithm.unwrap_or(Algorithm::Uncompressed);
+        let row = self.layer_row(chain_id)?;
+        let of = |digest, size| Descriptor {
+            media_type: algorithm.media_type(false).to_owned(),
+            size,
+            ..Descriptor::of(digest)
+        };
+        if algorithm == Algorithm::Uncompressed {
+            self.write_layer(out, chain_id)?;
+            return Ok(of(row.diff_id, row.archive_size));
+        }
+        // How long it is stands before it.
+        let mut file = self.spool()?;
+        let mut failed = None;
+        let mut take = |piece: bytes::Bytes| match file.write_all(&piece) {
+            Ok(()) => true,
+            Err(error) => {
+                failed = Some(error);
+                false
+            }
+        };
+        let compressed = self.compress_layer(chain_id, how, &|_| {}, &mut take);
+        let compressed = match failed {
+            Some(error) => return Err(Error::system("compress a layer", error)),
+            None => compressed?,
+        };
+        write_blob(out, &compressed.digest, &file, compressed.size)?;
+        Ok(of(compressed.digest, compressed.size))
     }
 
     /// The paths in an image's view that are there only to be mounted on.

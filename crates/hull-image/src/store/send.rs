@@ -4,18 +4,14 @@ use std::io::{self, Write};
 use std::sync::Arc;
 
 use bytes::Bytes;
-use flate2::Compression;
-use flate2::write::GzEncoder;
 use sha2::{Digest as _, Sha256};
 
 use super::kept::Kept;
 use super::{Image, Store};
+use crate::compress::{Algorithm, Compress};
 use crate::registry::manifest::Raw;
 use crate::{Digest, ImageId, Result};
 
-/// How hard is compressed. Half the processor time of the usual 6, which is what a push takes; layers are larger by 7 percent.
-/// Another number gives every layer another digest.
-const LEVEL: u32 = 2;
 /// As large a piece is sent at once.
 const PIECE: usize = 128 << 10;
 
@@ -35,22 +31,23 @@ impl Store {
         Kept::counted(Arc::clone(self), layer)
     }
 
-    /// Puts a layer's archive together and compresses it with gzip, always to the same bytes. `take` gets them piece by
-    /// piece, and says no when nobody wants more, which is an error then; `progress` gets how much of the archive is done.
+    /// Puts a layer's archive together and compresses it, with gzip where nothing else is said, always to the same bytes. `take`
+    /// gets them piece by piece, and says no when nobody wants more, which is an error then; `progress` gets how much of the
+    /// archive is done.
     pub(crate) fn compress_layer(
         &self,
         chain_id: &Digest,
+        how: Compress,
         progress: &dyn Fn(u64),
         take: &mut dyn FnMut(Bytes) -> bool,
     ) -> Result<Compressed> {
         let row = self.layer_row(chain_id)?;
-        let pieces = Pieces { take, piece: Vec::with_capacity(PIECE), digest: Sha256::new(), size: 0 };
-        let encoder = GzEncoder::new(pieces, Compression::new(LEVEL));
+        let failed = |error| crate::Error::system("compress a layer", error);
+        let pieces = Pieces::new(take);
+        let encoder = how.algorithm.unwrap_or(Algorithm::Gzip).encoder(how.level, pieces).map_err(failed)?;
         let mut counted = Counted { out: encoder, count: 0, progress };
         self.assemble_layer(&row, &mut counted)?;
-        let ended = counted.out.finish().and_then(|mut pieces| pieces.send().map(|()| pieces));
-        let pieces = ended.map_err(|error| crate::Error::system("compress a layer", error))?;
-        Ok(Compressed { digest: Digest::from_hasher(pieces.digest), size: pieces.size })
+        counted.out.finish().and_then(Pieces::ended).map_err(failed)
     }
 
     /// The bytes of a layer's archive.
@@ -85,14 +82,24 @@ impl<W: Write> Write for Counted<'_, W> {
 }
 
 /// Gathers what is written, hashes it and passes it on.
-struct Pieces<'a> {
+pub(crate) struct Pieces<'a> {
     take: &'a mut dyn FnMut(Bytes) -> bool,
     piece: Vec<u8>,
     digest: Sha256,
     size: u64,
 }
 
-impl Pieces<'_> {
+impl<'a> Pieces<'a> {
+    pub(crate) fn new(take: &'a mut dyn FnMut(Bytes) -> bool) -> Pieces<'a> {
+        Pieces { take, piece: Vec::with_capacity(PIECE), digest: Sha256::new(), size: 0 }
+    }
+
+    /// What it came to.
+    pub(crate) fn ended(mut self) -> io::Result<Compressed> {
+        self.send()?;
+        Ok(Compressed { digest: Digest::from_hasher(self.digest), size: self.size })
+    }
+
     fn send(&mut self) -> io::Result<()> {
         if self.piece.is_empty() {
             return Ok(());

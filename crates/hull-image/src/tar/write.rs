@@ -108,6 +108,12 @@ impl<W: Write> Writer<W> {
         self.pad(contents.len() as u64)
     }
 
+    /// Gives back where it wrote, without an end of the archive.
+    pub(crate) fn leave(mut self) -> io::Result<W> {
+        self.out.flush()?;
+        Ok(self.out)
+    }
+
     /// Writes the end-of-archive marker and gives back where it wrote.
     pub(crate) fn finish(mut self) -> io::Result<W> {
         self.out.write_all(&[0; 2 * BLOCK])?;

@@ -1,4 +1,4 @@
-//! A layer that no repository of the registry has: compressed, and sent meanwhile.
+//! A layer, or another blob, that no repository of the registry has: compressed, and sent meanwhile.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -12,12 +12,13 @@ use hyper::body::Frame;
 use tokio::sync::mpsc;
 
 use super::Push;
+use crate::artifact::{Blob, Source};
+use crate::compress::{Algorithm, Compress};
 use crate::registry::failure::{Answer, Failure};
-use crate::registry::manifest::DOCKER_LAYER;
 use crate::registry::upload::{PUT_TOGETHER, Place};
 use crate::registry::{Body, Challenge};
 use crate::store::send::Compressed;
-use crate::{Error, Kind, Layer, LayerBlob};
+use crate::{Error, Kind, Layer, LayerBlob, Result};
 
 /// How many compressed pieces of a layer may wait to be sent.
 const WAITING: usize = 8;
@@ -44,13 +45,64 @@ impl Upload {
     }
 }
 
+/// Who makes something: tells how far it is, and gives it piece by piece.
+type Making = dyn Fn(&dyn Fn(u64), &mut dyn FnMut(Bytes) -> bool) -> Result<Compressed> + Send + Sync;
+
+/// A blob that is made while it is sent, always to the same bytes.
+pub(super) struct Outgoing {
+    /// By what those who watch know it.
+    id: String,
+    /// The same in full.
+    what: String,
+    /// Bytes of what it is made of.
+    size: u64,
+    media_type: String,
+    make: Arc<Making>,
+}
+
 impl Push<'_> {
-    /// Compresses a layer and sends it meanwhile, as often as it takes. Where the line breaks, it goes on behind what the
-    /// registry has, if that says so: compressed again the bytes are the same ones.
-    pub(super) async fn upload(&self, layer: &Layer, size: u64, place: Option<Place>) -> Answer<LayerBlob> {
+    /// A layer as what is sent of it.
+    pub(super) fn of_layer(&self, layer: &Layer, size: u64, how: Compress) -> Outgoing {
+        let (store, chain_id) = (Arc::clone(&self.pusher.store), layer.chain_id);
+        // By Docker's name for it, which stays where nothing else is asked for.
+        let media_type = how.algorithm.unwrap_or(Algorithm::Gzip).media_type(true);
+        Outgoing {
+            id: layer.diff_id.short(),
+            what: format!("layer {}", layer.diff_id),
+            size,
+            media_type: media_type.to_owned(),
+            make: Arc::new(move |progress, take| store.compress_layer(&chain_id, how, progress, take)),
+        }
+    }
+
+    /// Sees to it that a blob is in the repository.
+    pub(super) async fn blob(&self, blob: &Blob) -> Answer<()> {
+        let digest = blob.descriptor.digest;
+        let file = match &blob.source {
+            Source::Bytes(bytes) => return self.small(&digest, bytes.clone()).await,
+            Source::File(file) => Arc::clone(file),
+        };
+        if self.repository.has_blob(&digest).await?.is_some() {
+            return Ok(());
+        }
+        let permit = self.pusher.uploads.acquire().await;
+        let _permit = permit.map_err(|_| Failure::Line("the daemon ends".to_owned()))?;
+        let outgoing = Outgoing {
+            id: digest.short(),
+            what: format!("blob {digest}"),
+            size: blob.descriptor.size,
+            media_type: blob.descriptor.media_type.clone(),
+            make: Arc::new(move |progress, take| crate::artifact::pieces_of(&file, progress, take)),
+        };
+        self.upload(&outgoing, None).await.map(drop)
+    }
+
+    /// Makes a blob and sends it meanwhile, as often as it takes. Where the line breaks, it goes on behind what the registry has,
+    /// if that says so: made again the bytes are the same ones.
+    pub(super) async fn upload(&self, blob: &Outgoing, place: Option<Place>) -> Answer<LayerBlob> {
         let (mut upload, mut attempt, mut may_resume) = (Upload::anew(place), 1, true);
         let Compressed { digest, size } = loop {
-            let failure = match self.upload_once(layer, size, &mut upload).await {
+            let failure = match self.upload_once(blob, &mut upload).await {
                 Ok(compressed) => break compressed,
                 Err(failure) => failure,
             };
@@ -86,7 +138,7 @@ impl Push<'_> {
             upload = next;
             attempt += 1;
         };
-        let (media_type, repository) = (DOCKER_LAYER.to_owned(), self.name.clone());
+        let (media_type, repository) = (blob.media_type.clone(), self.name.clone());
         Ok(LayerBlob { digest, size, media_type, repository })
     }
 
@@ -113,7 +165,7 @@ impl Push<'_> {
         }
     }
 
-    async fn upload_once(&self, layer: &Layer, size: u64, upload: &mut Upload) -> Answer<Compressed> {
+    async fn upload_once(&self, blob: &Outgoing, upload: &mut Upload) -> Answer<Compressed> {
         let place = match upload.place.take() {
             Some(place) => place,
             None => self.repository.begin_upload().await?,
@@ -122,19 +174,18 @@ impl Push<'_> {
         let processor = Arc::clone(&self.pusher.compressing).acquire_owned().await;
         let processor = processor.map_err(|_| Failure::Line("the daemon ends".to_owned()))?;
         let (sender, pieces) = mpsc::channel(WAITING);
-        let (store, chain_id) = (Arc::clone(&self.pusher.store), layer.chain_id);
-        let progress = self.progress(layer, size);
+        let make = Arc::clone(&blob.make);
+        let progress = self.progress(blob.id.clone(), blob.size);
         let compressing = tokio::task::spawn_blocking(move || {
-            let done =
-                store.compress_layer(&chain_id, &progress, &mut |piece| sender.blocking_send(piece).is_ok());
+            let done = make(&progress, &mut |piece| sender.blocking_send(piece).is_ok());
             drop(processor);
             done
         });
         // Where the sending failed, the one who compresses notices that nobody takes it any more. What goes on in the middle
         // says where that is, which only pieces do.
         let place = match upload.start > 0 || self.is_in_pieces() {
-            true => self.send_pieces(layer, place, upload, pieces).await?,
-            false => self.send_whole(layer, place, upload, pieces).await?,
+            true => self.send_pieces(blob, place, upload, pieces).await?,
+            false => self.send_whole(blob, place, upload, pieces).await?,
         };
         upload.place = Some(place.clone());
         let compressed =
@@ -167,7 +218,7 @@ impl Push<'_> {
     /// Sends a layer in one request, whose length nobody knows before its end.
     async fn send_whole(
         &self,
-        layer: &Layer,
+        blob: &Outgoing,
         place: Place,
         upload: &Upload,
         pieces: mpsc::Receiver<Bytes>,
@@ -176,14 +227,14 @@ impl Push<'_> {
         let body = body(pieces, Arc::clone(&taken), Arc::clone(&upload.given));
         tokio::select! {
             sent = self.repository.send_bytes(place.url, body) => sent,
-            failure = self.stands_still(layer, &taken) => Err(failure),
+            failure = self.stands_still(blob, &taken) => Err(failure),
         }
     }
 
     /// Sends a layer in requests of a known length, behind what the registry has of it.
     async fn send_pieces(
         &self,
-        layer: &Layer,
+        blob: &Outgoing,
         mut place: Place,
         upload: &mut Upload,
         mut pieces: mpsc::Receiver<Bytes>,
@@ -215,7 +266,7 @@ impl Push<'_> {
             }
             if !piece.is_empty() {
                 let bytes = Bytes::from(std::mem::take(&mut piece));
-                place = self.send_piece(layer, place, upload, bytes).await?;
+                place = self.send_piece(blob, place, upload, bytes).await?;
                 upload.place = Some(place.clone());
             }
             if is_last && skipped > 0 {
@@ -233,7 +284,7 @@ impl Push<'_> {
     /// registry says how much has come.
     async fn send_piece(
         &self,
-        layer: &Layer,
+        blob: &Outgoing,
         mut place: Place,
         upload: &mut Upload,
         mut bytes: Bytes,
@@ -242,7 +293,7 @@ impl Push<'_> {
         let mut attempt = 1;
         while !bytes.is_empty() {
             upload.given.fetch_max(upload.start + bytes.len() as u64, Ordering::Relaxed);
-            let failure = match self.send_part(layer, &place, upload.start, &bytes).await {
+            let failure = match self.send_part(blob, &place, upload.start, &bytes).await {
                 Ok(next) => {
                     upload.start += bytes.len() as u64;
                     return Ok(next);
@@ -297,19 +348,19 @@ impl Push<'_> {
     }
 
     /// Sends what is left of a piece.
-    async fn send_part(&self, layer: &Layer, place: &Place, start: u64, bytes: &Bytes) -> Answer<Place> {
+    async fn send_part(&self, blob: &Outgoing, place: &Place, start: u64, bytes: &Bytes) -> Answer<Place> {
         let taken = Arc::new(AtomicU64::new(0));
         let body = parts(bytes.clone(), Arc::clone(&taken));
         let sending = self.repository.send_piece(place.url.clone(), start, body, bytes.len() as u64);
         let next = tokio::select! {
             sent = sending => sent?,
-            failure = self.stands_still(layer, &taken) => return Err(failure),
+            failure = self.stands_still(blob, &taken) => return Err(failure),
         };
         Ok(Place { least: next.least.max(place.least), ..next })
     }
 
     /// Waits until a registry has not taken anything for too long.
-    async fn stands_still(&self, layer: &Layer, taken: &AtomicU64) -> Failure {
+    async fn stands_still(&self, blob: &Outgoing, taken: &AtomicU64) -> Failure {
         let patience = self.pusher.registries.settings().patience;
         let (mut before, mut since) = (0, Instant::now());
         loop {
@@ -323,8 +374,8 @@ impl Push<'_> {
             if since.elapsed() > allowed {
                 let seconds = allowed.as_secs_f32();
                 return Failure::Line(format!(
-                    "the registry has taken nothing of the layer {} for {seconds} seconds",
-                    layer.diff_id
+                    "the registry has taken nothing of the {} for {seconds} seconds",
+                    blob.what
                 ));
             }
         }

@@ -1,4 +1,5 @@
-//! `--cache-from`: images whose steps are used, here, in registries, or as OCI layouts in folders.
+//! `--cache-from` and `--cache-mounts-from`: images whose steps are used, and files of cache mounts; here, in registries, or as
+//! OCI layouts in folders.
 
 use std::path::Path;
 
@@ -26,30 +27,48 @@ impl Caches {
     pub(super) fn of(texts: &[String]) -> Result<Caches, Error> {
         let mut caches = Caches::default();
         for text in texts {
-            if !text.contains('=') {
+            if text.contains('=') {
+                caches.add("--cache-from", "cache", text)?;
+            } else {
                 caches.images.push(text.clone());
-                continue;
-            }
-            let field =
-                |name: &str| text.split(',').find_map(|part| part.strip_prefix(name)?.strip_prefix('='));
-            match (field("type"), field("ref"), field("src")) {
-                (Some("registry"), Some(image), None) => caches.registries.push(image.to_owned()),
-                (Some("local"), None, Some(folder)) if Path::new(folder).join("index.json").exists() => {
-                    let packed = layout_of(folder);
-                    caches
-                        .folders
-                        .push(packed.map_err(|why| Error::flag(format!("--cache-from {text}: {why}")))?);
-                }
-                // As with BuildKit: the first build has none yet.
-                (Some("local"), None, Some(folder)) => errln!("WARNING: --cache-from: {folder} has no cache"),
-                _ => {
-                    return Err(Error::flag(format!(
-                        "--cache-from {text}: there are NAME, type=registry,ref=NAME and type=local,src=FOLDER"
-                    )));
-                }
             }
         }
         Ok(caches)
+    }
+
+    /// What the flags for the files of cache mounts say.
+    ///
+    /// # Errors
+    /// There is no such kind of place.
+    pub(super) fn of_mounts(texts: &[String]) -> Result<Caches, Error> {
+        let mut caches = Caches::default();
+        for text in texts {
+            if text.contains('=') {
+                caches.add("--cache-mounts-from", "cache mounts", text)?;
+            } else {
+                caches.registries.push(text.clone());
+            }
+        }
+        Ok(caches)
+    }
+
+    fn add(&mut self, flag: &str, what: &str, text: &str) -> Result<(), Error> {
+        let field = |name: &str| text.split(',').find_map(|part| part.strip_prefix(name)?.strip_prefix('='));
+        match (field("type"), field("ref"), field("src")) {
+            (Some("registry"), Some(image), None) => self.registries.push(image.to_owned()),
+            (Some("local"), None, Some(folder)) if Path::new(folder).join("index.json").exists() => {
+                let packed = layout_of(folder);
+                self.folders.push(packed.map_err(|why| Error::flag(format!("{flag} {text}: {why}")))?);
+            }
+            // As with BuildKit: the first build has none yet.
+            (Some("local"), None, Some(folder)) => errln!("WARNING: {flag}: {folder} has no {what}"),
+            _ => {
+                return Err(Error::flag(format!(
+                    "{flag} {text}: there are NAME, type=registry,ref=NAME and type=local,src=FOLDER"
+                )));
+            }
+        }
+        Ok(())
     }
 }
 
@@ -63,6 +82,8 @@ mod tests {
         assert_eq!(of("a/b:1").unwrap().images, ["a/b:1"]);
         assert_eq!(of("type=registry,ref=a/b:1").unwrap().registries, ["a/b:1"]);
         assert!(of("type=local,src=/no/such").unwrap().folders.is_empty());
+        let mounts = Caches::of_mounts(&["r/x".to_owned(), "type=local,src=/no/such".to_owned()]).unwrap();
+        assert!(mounts.registries == ["r/x"] && mounts.images.is_empty() && mounts.folders.is_empty());
         assert!(of("type=gha").is_err() && of("type=registry").is_err());
     }
 }

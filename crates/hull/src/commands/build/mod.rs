@@ -78,7 +78,13 @@ pub struct BuildArgs {
     /// Images whose steps are used where they are the same (NAME, type=registry,ref=NAME, type=local,src=FOLDER)
     #[arg(long, value_name = "stringArray")]
     cache_from: Vec<String>,
-    /// Where the image's steps are kept for later builds (type=inline, type=registry,ref=NAME, type=local,dest=FOLDER)
+    /// Where the files of cache mounts are that are not here (NAME, type=registry,ref=NAME, type=local,src=FOLDER)
+    #[arg(long, value_name = "stringArray")]
+    cache_mounts_from: Vec<String>,
+    /// Where the files of the cache mounts that the build uses are kept (type=registry,ref=NAME, type=local,dest=FOLDER[,compression=zstd|gzip|uncompressed])
+    #[arg(long, value_name = "stringArray")]
+    cache_mounts_to: Vec<String>,
+    /// Where steps are kept for later builds (type=inline, type=registry,ref=NAME[,mode=max], type=local,dest=FOLDER[,mode=max])
     #[arg(long, value_name = "stringArray")]
     cache_to: Vec<String>,
     /// Set the parent cgroup for the RUN instructions during build
@@ -224,7 +230,9 @@ pub async fn build(args: BuildArgs, context: &Context) -> Result<ExitStatus, Err
     let sent = sent(&args)?;
     let mut outputs = Outputs::of(&args)?;
     outputs.add_caches(&args.cache_to)?;
+    outputs.add_mounts(&args.cache_mounts_to)?;
     let caches = Caches::of(&args.cache_from)?;
+    let cache_mounts = Caches::of_mounts(&args.cache_mounts_from)?;
     // It goes with the value, behind the build.
     let session = agents::Session::open(context, &agents).await?;
     let query = query(&args, &sent.name)?
@@ -234,10 +242,15 @@ pub async fn build(args: BuildArgs, context: &Context) -> Result<ExitStatus, Err
         .with_some("outputs", outputs.query())
         .with_some("cachefrom", list_of(&caches.images))
         .with_some("cachefromregistry", list_of(&caches.registries))
+        .with_some("cachemountsfrom", list_of(&cache_mounts.registries))
         .with_flag("framed", outputs.framed());
     let (mut contexts, mut beside) = contexts::named(&args.build_context)?;
     contexts.extend(caches.folders.iter().map(|_| json!({ "name": "cache", "kind": "cache" })));
     beside.extend(caches.folders);
+    contexts.extend(
+        cache_mounts.folders.iter().map(|_| json!({ "name": "cache mounts", "kind": "cachemounts" })),
+    );
+    beside.extend(cache_mounts.folders);
     let preface = json!({ "secrets": secrets, "dockerfile": sent.dockerfile, "contexts": contexts });
     let registries = registry_config(context);
     let mut headers = vec![("content-type", "application/vnd.hull.build")];

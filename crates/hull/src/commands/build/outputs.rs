@@ -62,32 +62,31 @@ impl Outputs {
         let only = self.asked.is_empty();
         for text in texts {
             let wrong = |why: String| Error::flag(format!("--cache-to {text}: {why}"));
-            let (mut kind, mut name, mut dest) = ("registry", None, None);
-            for field in text.split(',') {
-                match field.split_once('=') {
-                    Some(("type", value)) => kind = value,
-                    Some(("ref", value)) => name = Some(value),
-                    Some(("dest", value)) => dest = Some(value),
-                    Some(("mode", "min")) => {}
-                    Some(("mode", "max")) => {
-                        return Err(wrong(
-                            "mode=max is not supported yet: the steps of the target are kept".to_owned(),
-                        ));
-                    }
-                    None if !text.contains('=') => name = Some(field),
-                    _ => return Err(wrong(format!("unexpected {field:?}"))),
+            let Elsewhere { kind, name, dest, mut attrs } = Elsewhere::of(text, &CACHE).map_err(wrong)?;
+            let mode = attrs.remove("mode");
+            let mode = mode.as_ref().and_then(Value::as_str);
+            let cache = match mode {
+                None | Some("min") => "true",
+                Some("max") if kind == "inline" => {
+                    return Err(wrong(
+                        "an image has the steps of its own stage: mode=max is of type=registry and local"
+                            .to_owned(),
+                    ));
                 }
-            }
-            let (output, place) = match (kind, name, dest) {
+                Some("max") => "max",
+                Some(other) => return Err(wrong(format!("mode={other}: it is min or max"))),
+            };
+            attrs.insert("cache".to_owned(), json!(cache));
+            let (output, place) = match (kind.as_str(), name, dest) {
                 // An image has its steps in its history in any case.
-                ("inline", None, None) => continue,
-                ("registry", Some(name), None) => (
-                    json!({ "Type": "image", "Attrs": { "name": name, "push": "true", "cache": "true" } }),
-                    None,
-                ),
+                ("inline", None, None) if attrs.len() == 1 => continue,
+                ("registry", Some(name), None) => {
+                    attrs.insert("name".to_owned(), json!(name));
+                    attrs.insert("push".to_owned(), json!("true"));
+                    (json!({ "Type": "image", "Attrs": attrs }), None)
+                }
                 ("local", None, Some(dest)) => {
-                    let place = Place::Folder(PathBuf::from(dest));
-                    (json!({ "Type": "oci", "Attrs": { "cache": "true" } }), Some(place))
+                    (json!({ "Type": "oci", "Attrs": attrs }), Some(Place::Folder(PathBuf::from(dest))))
                 }
                 _ => {
                     return Err(wrong(
@@ -98,11 +97,44 @@ impl Outputs {
             self.asked.push(output);
             self.places.push(place);
         }
+        self.stays_here(only);
+        Ok(())
+    }
+
+    /// Where the files of cache mounts are kept for later builds.
+    ///
+    /// # Errors
+    /// There is no such place.
+    pub(super) fn add_mounts(&mut self, texts: &[String]) -> Result<(), Error> {
+        let only = self.asked.is_empty();
+        for text in texts {
+            let wrong = |why: String| Error::flag(format!("--cache-mounts-to {text}: {why}"));
+            let Elsewhere { kind, name, dest, mut attrs } = Elsewhere::of(text, &MOUNTS).map_err(wrong)?;
+            let place = match (kind.as_str(), name, dest) {
+                ("registry", Some(name), None) => {
+                    attrs.insert("name".to_owned(), json!(name));
+                    None
+                }
+                ("local", None, Some(dest)) => Some(Place::Folder(PathBuf::from(dest))),
+                _ => {
+                    return Err(wrong(
+                        "there are type=registry,ref=NAME and type=local,dest=FOLDER".to_owned(),
+                    ));
+                }
+            };
+            self.asked.push(json!({ "Type": "cachemounts", "Attrs": attrs }));
+            self.places.push(place);
+        }
+        self.stays_here(only);
+        Ok(())
+    }
+
+    /// The image stays here, too, where nothing but caches go elsewhere.
+    fn stays_here(&mut self, only: bool) {
         if only && !self.asked.is_empty() {
             self.asked.push(json!({ "Type": "image" }));
             self.places.push(None);
         }
-        Ok(())
     }
 
     /// The query's `outputs`; none where the image stays where it is built.
@@ -158,6 +190,37 @@ impl Outputs {
         self.asked.push(json!({ "Type": kind, "Attrs": attrs }));
         self.places.push(place);
         Ok(())
+    }
+}
+
+/// What `--cache-to` and `--cache-mounts-to` say beside the place.
+const CACHE: [&str; 4] = ["mode", "compression", "compression-level", "force-compression"];
+const MOUNTS: [&str; 2] = ["compression", "compression-level"];
+
+/// A place for what later builds use.
+struct Elsewhere {
+    kind: String,
+    name: Option<String>,
+    dest: Option<String>,
+    attrs: Map<String, Value>,
+}
+
+impl Elsewhere {
+    fn of(text: &str, known: &[&str]) -> Result<Elsewhere, String> {
+        let mut place = Elsewhere { kind: "registry".to_owned(), name: None, dest: None, attrs: Map::new() };
+        for field in text.split(',') {
+            match field.split_once('=') {
+                Some(("type", value)) => place.kind = value.to_owned(),
+                Some(("ref", value)) => place.name = Some(value.to_owned()),
+                Some(("dest", value)) => place.dest = Some(value.to_owned()),
+                Some((name, value)) if known.contains(&name) => {
+                    place.attrs.insert(name.to_owned(), json!(value));
+                }
+                None if !text.contains('=') => place.name = Some(field.to_owned()),
+                _ => return Err(format!("unexpected {field:?}")),
+            }
+        }
+        Ok(place)
     }
 }
 
@@ -224,6 +287,30 @@ mod tests {
         for wrong in ["k", "=v", "what:k=v", "index:=v"] {
             assert!(annotations(&[wrong.to_owned()]).is_err(), "{wrong}");
         }
+    }
+
+    #[test]
+    fn caches_have_their_modes() {
+        let cache = |text: &str| {
+            let mut outputs = Outputs::default();
+            outputs
+                .add_caches(&[text.to_owned()])
+                .map(|()| outputs.asked.first().cloned().unwrap_or_default())
+        };
+        let of = |text: &str, name: &str| cache(text).unwrap()["Attrs"][name].clone();
+        assert_eq!(of("type=local,dest=d", "cache"), "true");
+        assert_eq!(of("type=registry,ref=r/x,mode=max,compression=zstd", "cache"), "max");
+        assert_eq!(of("type=registry,ref=r/x,mode=max,compression=zstd", "compression"), "zstd");
+        assert_eq!(cache("type=inline").unwrap(), Value::Null);
+        for wrong in ["type=inline,mode=max", "type=local,dest=d,mode=all", "type=local", "type=gha"] {
+            assert!(cache(wrong).is_err(), "{wrong}");
+        }
+        let mut mounts = Outputs::default();
+        mounts.add_mounts(&["r/x".to_owned(), "type=local,dest=d,compression=gzip".to_owned()]).unwrap();
+        assert_eq!(mounts.asked[0], json!({ "Type": "cachemounts", "Attrs": { "name": "r/x" } }));
+        assert_eq!(mounts.places[1], Some(Place::Folder(PathBuf::from("d"))));
+        assert_eq!(mounts.asked[2]["Type"], "image");
+        assert!(mounts.add_mounts(&["type=inline".to_owned()]).is_err());
     }
 
     #[test]
