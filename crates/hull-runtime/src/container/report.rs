@@ -202,9 +202,14 @@ pub(super) fn hear(socket: BorrowedFd<'_>) -> Result<Heard> {
     let mut received = sockets::receive(socket, &mut packet);
     // A child that ends without having read everything resets its socket: that is told once, before its last words.
     if matches!(&received, Err(error) if error.raw_os_error() == Some(libc::ECONNRESET)) {
-        // Without any it was killed: who gets as far as the exec has read everything. Like every end without a word that
-        // counts as running, and its status says what it was.
-        received = sockets::receive(socket, &mut packet);
+        let last = sockets::receive(socket, &mut packet);
+        // Without any it was killed: who gets as far as the exec has read everything. The errno is how callers know it.
+        if matches!(last, Ok((0, _))) {
+            let reset = std::io::Error::from_raw_os_error(libc::ECONNRESET);
+            let error = Error::kernel("hear from the first process", reset);
+            return Err(error.advise("it was killed, and ended without a word"));
+        }
+        received = last;
     }
     let received = received.context(|| "hear from the first process".into())?;
     let step = match received {
@@ -294,6 +299,6 @@ mod tests {
         cgroup_is_there(parents.as_fd()).unwrap();
         drop(childs);
         let Err(error) = hear(parents.as_fd()) else { panic!("the child is gone") };
-        assert_eq!(error.doing, "hear from the first process");
+        assert_eq!((error.doing.as_str(), error.errno), ("hear from the first process", Some(libc::ECONNRESET)));
     }
 }
