@@ -299,6 +299,9 @@ mod tests {
         cgroup_is_there(parents.as_fd()).unwrap();
         drop(childs);
         let Err(error) = hear(parents.as_fd()) else { panic!("the child is gone") };
-        assert_eq!((error.doing.as_str(), error.errno), ("hear from the first process", Some(libc::ECONNRESET)));
+        assert_eq!(
+            (error.doing.as_str(), error.errno),
+            ("hear from the first process", Some(libc::ECONNRESET))
+        );
     }
 }
