@@ -63,6 +63,31 @@ fn a_registry_that_fails_now_and_then_gets_the_image() {
 }
 
 #[test]
+fn a_cache_is_pushed_to_a_registry_that_is_busy_when_it_is_asked() {
+    let (registry, daemon) = setup(&[]);
+    let known = std::sync::Mutex::new(std::collections::HashSet::new());
+    registry.misbehave(move |asked, proper| {
+        let is_new = || known.lock().unwrap().insert(asked.path.clone());
+        match asked.method == "HEAD" && asked.path.contains("/blobs/") && is_new() {
+            true => error(503, "UNAVAILABLE", "a moment please"),
+            false => proper,
+        }
+    });
+    let folder = tempfile::tempdir().expect("a folder");
+    let dockerfile = "FROM busybox\nRUN --mount=type=cache,id=a,target=/a echo one >/a/n\n";
+    std::fs::write(folder.path().join("Dockerfile"), dockerfile).expect("a file");
+    let name = format!("{}/kept", registry.address);
+    daemon.ok(&["build", "-q", "--cache-mounts-to", &name, &folder.path().to_string_lossy()]);
+    let asked = registry.asked();
+    let heads = asked.iter().filter(|asked| asked.method == "HEAD" && asked.path.contains("/kept/blobs/"));
+    assert!(heads.count() >= 2, "{asked:?}");
+    assert!(
+        asked.iter().any(|asked| asked.method == "PUT" && asked.path.contains("/kept/manifests/")),
+        "{asked:?}"
+    );
+}
+
+#[test]
 fn a_registry_that_lies_is_not_believed() {
     let (registry, daemon) = setup(&[]);
     let begins = |asked: &Asked| asked.method == "POST";

@@ -5,8 +5,6 @@
 //! An image that came with a manifest goes with the same one, byte for byte, as long as its layers there are the ones
 //! that it names: its digest does not change on the way through hull.
 
-mod layer;
-
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
@@ -55,6 +53,9 @@ macro_rules! retried {
         }
     }};
 }
+
+// Behind the macro, which it uses.
+mod layer;
 
 /// Pushes images; the layers of all share the uploads that may run at once.
 #[derive(Debug)]

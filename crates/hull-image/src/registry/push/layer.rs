@@ -82,7 +82,7 @@ impl Push<'_> {
             Source::Bytes(bytes) => return self.small(&digest, bytes.clone()).await,
             Source::File(file) => Arc::clone(file),
         };
-        if self.repository.has_blob(&digest).await?.is_some() {
+        if retried!(self, self.repository.has_blob(&digest))?.is_some() {
             return Ok(());
         }
         let permit = self.pusher.uploads.acquire().await;
