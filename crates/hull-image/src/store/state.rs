@@ -59,7 +59,7 @@ pub(super) struct State {
     /// The steps of builds that are kept, and the uppermost layer of each.
     pub(super) steps: super::steps::Steps,
     /// The images that steps of classic builds made, by what those depend on.
-    pub(super) step_images: HashMap<Digest, ImageId>,
+    pub(super) step_images: super::step_images::StepImages,
 }
 
 impl State {
@@ -158,7 +158,7 @@ impl State {
     /// Forgets an image that has no names. Its uppermost layer loses a user.
     pub(super) fn remove_image(&mut self, id: &ImageId) {
         let Some(image) = self.images.remove(id) else { return };
-        self.step_images.retain(|_, made| made != id);
+        self.step_images.forget(id);
         if let Some(top) = image.layers.last() {
             self.release(&top.chain_id);
         }
