@@ -5,6 +5,8 @@ use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::{self, Read};
 use std::os::fd::AsFd;
+use std::os::unix::fs::FileExt;
+use std::path::Path;
 use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, PoisonError};
 
@@ -56,13 +58,37 @@ impl<R: Read> Read for Wanted<'_, R> {
     }
 }
 
+/// What may be unpacked in a folder: a twentieth of its disk stays free.
+fn room(folder: &Path) -> io::Result<u64> {
+    let disk = rustix::fs::statvfs(folder)?;
+    Ok(disk.f_bavail.saturating_sub(disk.f_blocks / 20).saturating_mul(disk.f_frsize))
+}
+
+/// Notes which cache the folder of this name is, and by the time of the note that it is used now.
+///
+/// # Errors
+/// The disk fails.
+pub(crate) fn note_used(caches: &Path, id: &str, name: &str) -> io::Result<()> {
+    let path = caches.join(format!("{name}.id"));
+    let file = File::options().write(true).create(true).truncate(false).open(path)?;
+    // It is empty where whoever made it was ended then.
+    if file.metadata()?.len() != id.len() as u64 {
+        file.write_all_at(id.as_bytes(), 0)?;
+    }
+    file.set_modified(std::time::SystemTime::now())
+}
+
 impl Build {
     /// Where the files of caches can be had. What cannot be had has nothing to give.
     pub(crate) async fn mounts_elsewhere(&self) -> Vec<Elsewhere> {
         let mut all = Vec::new();
         for layout in &self.request.cache_mounts_given {
             let name = "the folder of cache mounts".to_owned();
-            let blobs = Layout(layout.root()).manifest().and_then(|manifest| blobs_of(&manifest, KIND));
+            let folder = Arc::clone(layout);
+            let read =
+                move || Ok(Layout(folder.root()).manifest().and_then(|manifest| blobs_of(&manifest, KIND)));
+            let blobs = blocking("read an OCI layout", read).await;
+            let blobs = blobs.unwrap_or_else(|failure| Err(hull_image::Error::invalid(failure.message)));
             let place = Place::Layout(Arc::clone(layout));
             all.extend(self.or_warn(&name.clone(), blobs.map(|blobs| Elsewhere { name, place, blobs })));
         }
@@ -116,39 +142,54 @@ impl Build {
                 return Ok(());
             }
             self.check()?;
-            let unpacked = self.unpacked(source, blob);
+            let failed = |error: io::Error| Failure::system(format_args!("bring the cache {id} back"), error);
+            let to_unpack = Folder::beneath(&self.places.temporary)?;
+            let limit = room(&self.places.temporary).map_err(failed)?;
+            let unpacked = self.unpacked(source, blob, to_unpack, limit);
             self.check()?;
+            let unpacked = match unpacked {
+                // The disk's fault and not that of what is unpacked.
+                Err(error) if error.kind == hull_image::Kind::System => {
+                    return Err(Failure::system(format_args!("bring the cache {id} back"), error.message));
+                }
+                other => other,
+            };
             let name_of = format!("{}: the cache mount {id}", source.name);
             let Some(unpacked) = self.or_warn(&name_of, unpacked) else { continue };
-            let failed = |error: io::Error| Failure::system(format_args!("bring the cache {id} back"), error);
+            // Its id before the folder itself: one without is known to nobody.
+            note_used(&self.places.caches, id, name).map_err(failed)?;
             let files = unpacked.path().join("files");
             match rustix::fs::renameat_with(CWD, &files, CWD, &folder, RenameFlags::NOREPLACE) {
                 // Another build has made it meanwhile.
                 Err(rustix::io::Errno::EXIST) => return Ok(()),
                 renamed => renamed.map_err(|errno| failed(errno.into()))?,
             }
-            std::fs::write(self.places.caches.join(format!("{name}.id")), id).map_err(failed)?;
             return Ok(());
         }
         Ok(())
     }
 
-    /// The files of a cache, in a folder of their own until their digest was right.
-    fn unpacked(&self, source: &Elsewhere, blob: &Descriptor) -> hull_image::Result<Folder> {
-        let system = |what: &str, error: io::Error| {
-            hull_image::Error::new(hull_image::Kind::System, format!("{what}: {error}"))
-        };
-        let folder = Folder::beneath(&self.places.temporary);
-        let folder =
-            folder.map_err(|failure| hull_image::Error::new(hull_image::Kind::System, failure.message))?;
+    /// The files of a cache, in a folder of their own until their digest was right: so many bytes at most.
+    fn unpacked(
+        &self,
+        source: &Elsewhere,
+        blob: &Descriptor,
+        folder: Folder,
+        limit: u64,
+    ) -> hull_image::Result<Folder> {
+        let system = |what: &str, error: io::Error| hull_image::Error::system(what, error);
         let files = folder.path().join("files");
         std::fs::create_dir(&files).map_err(|error| system("make a folder", error))?;
         let root = File::open(&files).map_err(|error| system("open a folder", error))?;
         let take = |blob: &mut dyn Read| {
             let mut blob = Wanted(blob, &self.stop);
-            hull_image::archive::import_files(root.as_fd(), &mut blob)?;
+            hull_image::archive::import_files(root.as_fd(), &mut blob, limit)?;
             // At its end it is compared with its digest.
-            io::copy(&mut blob, &mut io::sink()).map_err(|error| system("read the blob", error)).map(drop)
+            let rest = io::copy(&mut blob, &mut io::sink());
+            rest.map(drop).map_err(|error| match error.raw_os_error() {
+                Some(_) => system("read the blob", error),
+                None => hull_image::Error::invalid(format!("read the blob: {error}")),
+            })
         };
         match &source.place {
             Place::Layout(layout) => take(&mut Layout(layout.root()).blob(blob)?)?,
@@ -202,5 +243,28 @@ impl Build {
             self.say(Event::Output { step, text, error: false });
         }
         Ok(Artifact::new(KIND, blobs))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_cache_gets_its_id_again() {
+        let caches = Folder::beneath(&std::env::temp_dir()).unwrap();
+        let note = caches.path().join("a.id");
+        let id = || std::fs::read_to_string(&note).unwrap();
+        note_used(caches.path(), "/root/.cache", "a").unwrap();
+        assert_eq!(id(), "/root/.cache");
+        let long_ago = std::time::UNIX_EPOCH;
+        File::options().write(true).open(&note).unwrap().set_modified(long_ago).unwrap();
+        note_used(caches.path(), "/root/.cache", "a").unwrap();
+        assert!(std::fs::metadata(&note).unwrap().modified().unwrap() > long_ago);
+        // The daemon was killed between the folder and its note, or amid that.
+        std::fs::write(&note, "").unwrap();
+        note_used(caches.path(), "/root/.cache", "a").unwrap();
+        assert_eq!(id(), "/root/.cache");
+        assert!(room(caches.path()).is_ok());
     }
 }

@@ -12,6 +12,7 @@ use hull_image::Digest;
 use hull_image::archive::{self, DigestOptions, Found};
 
 use crate::build::Build;
+use crate::cache_mounts::note_used;
 use crate::caches::Places;
 use crate::context::{Folder, write_private};
 use crate::copying::{blocking, digest_of};
@@ -441,15 +442,11 @@ impl Mounted {
                 std::fs::set_permissions(&folder, std::os::unix::fs::PermissionsExt::from_mode(mode))
                     .map_err(failed)?;
                 std::os::unix::fs::chown(&folder, Some(owner.0), Some(owner.1)).map_err(failed)?;
-                std::fs::write(places.caches.join(format!("{name}.id")), id).map_err(failed)?;
             }
-            Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => {
-                // When it was last used is told by this file's time.
-                let id = std::fs::File::options().write(true).open(places.caches.join(format!("{name}.id")));
-                id.and_then(|id| id.set_modified(std::time::SystemTime::now())).map_err(failed)?;
-            }
+            Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => {}
             Err(error) => return Err(failed(error)),
         }
+        note_used(&places.caches, id, &name).map_err(failed)?;
         self.bind(target, &folder, false);
         Ok(())
     }

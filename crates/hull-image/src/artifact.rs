@@ -369,7 +369,11 @@ mod tests {
             assert_eq!((blobs.len(), blobs[0].annotations["of"].as_str()), (1, "x"));
             let to = tempfile::tempdir().unwrap();
             let back = File::open(to.path()).unwrap();
-            archive::import_files(back.as_fd(), &mut layout.blob(&blobs[0]).unwrap()).unwrap();
+            // Small as it comes, and not unpacked beyond what there is room for.
+            let error =
+                archive::import_files(back.as_fd(), &mut layout.blob(&blobs[0]).unwrap(), 1024).unwrap_err();
+            assert!(error.message.contains("more than the 1024 bytes"), "{error}");
+            archive::import_files(back.as_fd(), &mut layout.blob(&blobs[0]).unwrap(), 1 << 20).unwrap();
             let meta = |name: &str| std::fs::metadata(to.path().join(name)).unwrap();
             assert_eq!((meta("g").ino(), meta("g").len()), (meta("d/f").ino(), 300_000));
             assert_eq!(meta("d").mode() & 0o7777, 0o2711);

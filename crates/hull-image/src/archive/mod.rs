@@ -109,10 +109,30 @@ pub fn put(root: BorrowedFd<'_>, path: &str, tar: &mut dyn Read, options: Put) -
         ids: &options.ids,
         no_devices: options.no_devices,
     };
-    unpack(Extractor::new(root, path.as_bytes(), rules), tar, options.may_lack_end)
+    unpack(Extractor::new(root, path.as_bytes(), rules), tar, options.may_lack_end, u64::MAX)
 }
 
-fn unpack(mut extractor: Extractor<'_>, tar: &mut dyn Read, may_lack_end: bool) -> Result<()> {
+/// What is unpacked of an archive, which may not have more bytes than `limit`.
+struct Bounded<R> {
+    from: R,
+    limit: u64,
+    left: u64,
+}
+
+impl<R: Read> Read for Bounded<R> {
+    fn read(&mut self, buffer: &mut [u8]) -> std::io::Result<usize> {
+        let count = self.from.read(buffer)?;
+        self.left = self.left.checked_sub(count as u64).ok_or_else(|| {
+            std::io::Error::other(format!(
+                "unpacked the archive has more than the {} bytes that it may have",
+                self.limit
+            ))
+        })?;
+        Ok(count)
+    }
+}
+
+fn unpack(mut extractor: Extractor<'_>, tar: &mut dyn Read, may_lack_end: bool, limit: u64) -> Result<()> {
     let mut source = BufReader::with_capacity(128 * 1024, tar);
     let start = std::io::BufRead::fill_buf(&mut source).map_err(Error::archive)?;
     // Nothing at all is nothing to extract.
@@ -121,6 +141,7 @@ fn unpack(mut extractor: Extractor<'_>, tar: &mut dyn Read, may_lack_end: bool) 
     }
     let compression = Compression::sniff(start)?;
     let decoded = compression.decoder(source).map_err(Error::archive)?;
+    let decoded = Bounded { from: decoded, limit, left: limit };
     let mut reader = Reader::new(BufReader::with_capacity(128 * 1024, decoded), ());
     while let Some(entry) = reader.next().map_err(Error::archive)? {
         extractor.entry(entry, &mut reader, |()| 0)?;
@@ -191,15 +212,15 @@ pub fn end_files(out: &mut dyn Write) -> Result<()> {
 /// # Errors
 /// The archive is malformed or leads out of the volume, or the disk fails. What was unpacked before stays.
 pub fn import_volume(root: BorrowedFd<'_>, tar: &mut dyn Read) -> Result<()> {
-    unpack(Extractor::new(root, b"", Rules::Volume { no_devices: false }), tar, false)
+    unpack(Extractor::new(root, b"", Rules::Volume { no_devices: false }), tar, false, u64::MAX)
 }
 
-/// The same of an archive that somebody else may have made: devices are refused.
+/// The same of an archive that somebody else may have made: devices are refused, and more bytes than `limit`, unpacked.
 ///
 /// # Errors
 /// As [`import_volume`].
-pub fn import_files(root: BorrowedFd<'_>, tar: &mut dyn Read) -> Result<()> {
-    unpack(Extractor::new(root, b"", Rules::Volume { no_devices: true }), tar, false)
+pub fn import_files(root: BorrowedFd<'_>, tar: &mut dyn Read, limit: u64) -> Result<()> {
+    unpack(Extractor::new(root, b"", Rules::Volume { no_devices: true }), tar, false, limit)
 }
 
 /// The paths, without links, that are not there on the way to `path`, and that itself where it is not there.
