@@ -1,5 +1,6 @@
 //! The answer of a build: its events in lines of JSON, as the client asks for them, and archives beside them.
 
+use std::collections::VecDeque;
 use std::pin::Pin;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -15,8 +16,8 @@ use tokio::sync::{Notify, mpsc};
 /// So many bytes may wait for a client that reads slowly, until who prints or sends waits too.
 const BACKLOG: usize = 2 << 20;
 
-/// So many lines of a quiet build are kept for the case that it fails.
-const WITHHELD: usize = 10_000;
+/// So many bytes of what a quiet build tells last are kept for the case that it fails.
+const WITHHELD: usize = 1 << 20;
 
 /// The answer's lines. What tells is never held up by who reads; what prints is, when it asks for room.
 #[derive(Clone)]
@@ -74,6 +75,10 @@ impl Lines {
     }
 
     pub(crate) fn say(&self, line: &Value) {
+        self.say_text(&line.to_string());
+    }
+
+    fn say_text(&self, line: &str) {
         self.send(1, format!("{line}\r\n").as_bytes());
     }
 
@@ -137,21 +142,43 @@ impl Listener for Events {
 
 /// Lines that are told only where the build fails: whoever builds quietly wants nothing but the image's id.
 #[derive(Clone, Default)]
-pub(crate) struct Withheld(Arc<Mutex<Vec<Value>>>);
+pub(crate) struct Withheld(Arc<Mutex<Kept>>);
+
+/// The last lines, by their bytes: why a build fails is said at its end.
+#[derive(Default)]
+struct Kept {
+    lines: VecDeque<String>,
+    bytes: usize,
+    /// So many were before them.
+    left_out: usize,
+}
+
+impl Kept {
+    fn keep(&mut self, line: String) {
+        self.bytes += line.len();
+        self.lines.push_back(line);
+        // The last one stays, however long it is.
+        while self.bytes > WITHHELD && self.lines.len() > 1 {
+            let Some(first) = self.lines.pop_front() else { return };
+            self.bytes -= first.len();
+            self.left_out += 1;
+        }
+    }
+}
 
 impl Withheld {
     /// Tells them.
     pub(crate) fn told(&self, lines: &Lines) {
         let withheld = std::mem::take(&mut *self.0.lock().unwrap_or_else(PoisonError::into_inner));
-        withheld.iter().for_each(|line| lines.say(line));
+        if withheld.left_out > 0 {
+            let text = format!("[{} earlier lines of the quiet build are left out]\n", withheld.left_out);
+            lines.say(&json!({ "stream": text }));
+        }
+        withheld.lines.iter().for_each(|line| lines.say_text(line));
     }
 
-    /// Keeps a line, and no more of them than may wait for a reader.
-    fn keep(&self, line: Value) {
-        let mut withheld = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        if withheld.len() < WITHHELD {
-            withheld.push(line);
-        }
+    fn keep(&self, line: &Value) {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).keep(line.to_string());
     }
 }
 
@@ -173,7 +200,7 @@ impl AsClassic {
             };
             match &aside {
                 None => into.say(&line),
-                Some(withheld) => withheld.keep(line),
+                Some(withheld) => withheld.keep(&line),
             }
         });
         AsClassic { lines: lines.clone(), withheld, classic }
@@ -182,7 +209,7 @@ impl AsClassic {
     fn say(&self, line: Value) {
         match &self.withheld {
             None => self.lines.say(&line),
-            Some(withheld) => withheld.keep(line),
+            Some(withheld) => withheld.keep(&line),
         }
     }
 }
@@ -219,6 +246,25 @@ mod tests {
     use futures_util::StreamExt as _;
 
     use super::*;
+
+    #[tokio::test]
+    async fn a_quiet_build_that_fails_tells_what_it_told_last() {
+        let withheld = Withheld::default();
+        for number in 0..40 {
+            withheld.keep(&json!({ "stream": format!("{number}{}", "x".repeat(WITHHELD / 16)) }));
+        }
+        withheld.keep(&json!({ "stream": "why it failed" }));
+        assert!(withheld.0.lock().unwrap().bytes <= WITHHELD);
+        let (lines, stream) = Lines::new(false);
+        withheld.told(&lines);
+        drop(lines);
+        let told: Vec<Bytes> = stream.map(|piece| piece.unwrap()).collect().await;
+        let told = String::from_utf8(told.concat()).unwrap();
+        assert!(
+            told.starts_with("{\"stream\":\"[25 earlier lines of the quiet build are left out]\\n\"}\r\n")
+        );
+        assert!(told.contains("\"25xx") && told.ends_with("{\"stream\":\"why it failed\"}\r\n"));
+    }
 
     #[tokio::test]
     async fn who_sends_waits_for_who_reads_by_the_bytes() {

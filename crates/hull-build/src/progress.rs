@@ -1,6 +1,6 @@
 //! What a build tells while it goes on.
 
-use std::collections::{BTreeMap, HashSet};
+use std::collections::{BTreeMap, HashSet, VecDeque};
 use std::os::fd::BorrowedFd;
 use std::pin::Pin;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -180,6 +180,9 @@ pub enum Said {
     Image(String),
 }
 
+/// So many bytes of what stages print are kept back until it is their turn to be told.
+const KEPT_BACK: usize = 4 << 20;
+
 /// Events as the lines of Docker's classic builder, stage by stage in their order, however they run: the first that is not
 /// over is told as it goes, those behind it are kept back.
 pub struct Classic {
@@ -192,10 +195,47 @@ pub struct Classic {
 #[derive(Default)]
 struct State {
     /// The stages that are built, in their order; what is kept back of each.
-    waiting: BTreeMap<usize, Vec<Event>>,
+    waiting: BTreeMap<usize, Waiting>,
+    /// Bytes of output that are kept back, of all stages.
+    bytes: usize,
     over: Vec<usize>,
     /// Which stage a step is of.
     stage_of: BTreeMap<usize, usize>,
+}
+
+/// What is kept back of a stage.
+#[derive(Default)]
+struct Waiting {
+    events: VecDeque<Event>,
+    /// By step, how many bytes of its output are left out.
+    left_out: BTreeMap<usize, usize>,
+}
+
+/// What an output takes while it is kept back.
+fn taken_by(text: &str) -> usize {
+    text.len() + size_of::<Event>()
+}
+
+impl State {
+    /// Keeps an event back. A stage whose turn has not come cannot wait for a reader, for the one whose turn it is may be
+    /// waiting for it (for a cache mount, for the same step): where all keep back too much, it loses what it printed first.
+    fn keep_back(&mut self, stage: usize, event: Event) {
+        let waiting = self.waiting.entry(stage).or_default();
+        if let Event::Output { text, .. } = &event {
+            self.bytes += taken_by(text);
+        }
+        waiting.events.push_back(event);
+        while self.bytes > KEPT_BACK {
+            let is_output = |event: &Event| matches!(event, Event::Output { .. });
+            let first = waiting.events.iter().position(is_output);
+            let Some(Event::Output { step, text, .. }) = first.and_then(|at| waiting.events.remove(at))
+            else {
+                return;
+            };
+            self.bytes -= taken_by(&text);
+            *waiting.left_out.entry(step).or_default() += text.len();
+        }
+    }
 }
 
 impl Classic {
@@ -210,7 +250,7 @@ impl Classic {
     }
 
     fn of(stages: &[usize], before: usize, say: impl Fn(Said) + Send + Sync + 'static) -> Classic {
-        let waiting = stages.iter().map(|stage| (*stage, Vec::new())).collect();
+        let waiting = stages.iter().map(|stage| (*stage, Waiting::default())).collect();
         Classic { say: Box::new(say), before, state: Mutex::new(State { waiting, ..State::default() }) }
     }
 
@@ -238,17 +278,17 @@ impl Classic {
             if is_over {
                 state.over.push(stage);
             }
-            state.waiting.entry(stage).or_default().push(event);
+            state.keep_back(stage, event);
             return;
         }
         self.told(event);
         if is_over {
             state.waiting.remove(&stage);
             // Those behind it may be over already.
-            while let Some((next, events)) = state.waiting.pop_first() {
-                events.into_iter().for_each(|event| self.told(event));
+            while let Some((next, waiting)) = state.waiting.pop_first() {
+                state.bytes -= self.kept_back(waiting);
                 if !state.over.contains(&next) {
-                    state.waiting.insert(next, Vec::new());
+                    state.waiting.insert(next, Waiting::default());
                     break;
                 }
             }
@@ -258,9 +298,34 @@ impl Classic {
     /// Tells what was kept back: a build that failed in a later stage is told with what that printed.
     pub fn finish(&self) {
         let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
-        for (_, events) in std::mem::take(&mut state.waiting) {
-            events.into_iter().for_each(|event| self.told(event));
+        for (_, waiting) in std::mem::take(&mut state.waiting) {
+            state.bytes -= self.kept_back(waiting);
         }
+    }
+
+    /// Tells what was kept back of a stage, and how many bytes that was.
+    fn kept_back(&self, mut waiting: Waiting) -> usize {
+        let mut bytes = 0;
+        for event in waiting.events {
+            let begun = match &event {
+                Event::Running { step, .. } => Some(*step),
+                Event::Output { step, text, .. } => {
+                    bytes += taken_by(text);
+                    Some(*step)
+                }
+                _ => None,
+            };
+            let left_out = begun.and_then(|step| waiting.left_out.remove(&step));
+            let is_output = matches!(event, Event::Output { .. });
+            let mut note = left_out.map(|bytes| format!("[{bytes} bytes of output are left out]\n"));
+            // What is left out was before what is still here, and behind the container's name.
+            if is_output && let Some(note) = note.take() {
+                self.text(note);
+            }
+            self.told(event);
+            note.into_iter().for_each(|note| self.text(note));
+        }
+        bytes
     }
 
     /// As Docker does, in two pieces.
@@ -344,5 +409,35 @@ mod tests {
         let rest = "[sha256:a]\nStep 4/4 : s3\n\u{1b}[91mlate\n\u{1b}[0m ---> Running in cccccccccccc\n \
                     ---> Removed intermediate container cccccccccccc\n ---> 0123456789ab\n[sha256:b]\n";
         assert!(said.ends_with(rest), "{said}");
+    }
+
+    #[test]
+    fn what_is_kept_back_has_a_bound() {
+        let said = Arc::new(Mutex::new(String::new()));
+        let into = Arc::clone(&said);
+        let classic = Classic::of(&[0, 1], 0, move |said| {
+            if let Said::Text(text) = said {
+                into.lock().unwrap().push_str(&text);
+            }
+        });
+        let step =
+            |step, stage| Event::Step { step, total: 2, stage, name: String::new(), text: String::new() };
+        classic.event(step(1, 0));
+        classic.event(step(2, 1));
+        classic.event(Event::Running { step: 2, container: "c".repeat(64) });
+        let piece = "x".repeat(64 << 10);
+        for _ in 0..2 * KEPT_BACK / piece.len() {
+            classic.event(Event::Output { step: 2, text: piece.clone(), error: false });
+        }
+        classic.event(Event::Output { step: 2, text: "the end\n".to_owned(), error: false });
+        assert!(classic.state.lock().unwrap().bytes <= KEPT_BACK);
+        classic.event(Event::Stage { stage: 0, id: String::new() });
+        let said = said.lock().unwrap();
+        let (_, behind) = said.split_once(" ---> Running in cccccccccccc\n[").unwrap();
+        let (count, rest) = behind.split_once(" bytes of output are left out]\n").unwrap();
+        let count: usize = count.parse().unwrap();
+        assert_eq!(count + rest.len(), 2 * KEPT_BACK + "the end\n".len());
+        assert!(count > KEPT_BACK && rest.ends_with("xthe end\n"));
+        assert_eq!(classic.state.lock().unwrap().bytes, 0);
     }
 }
