@@ -97,7 +97,7 @@ fn named(build: &Build, mut names: Names, step: Step) -> Result<Names> {
     let images = &build.engine.images;
     let draft = names.applied(images, &draft)?;
     build.keep(&key, &draft, &doing, layer.size)?;
-    build.done.lock().unwrap_or_else(PoisonError::into_inner).insert(key);
+    build.has_made(key);
     drop(turn);
     names.held.push(draft);
     Ok(names)
@@ -122,7 +122,7 @@ impl Stage {
         let images = &self.build.engine.images;
         for (key, draft, doing) in since {
             self.build.keep(&key, &names.applied(images, &draft)?, &doing, 0)?;
-            self.build.done.lock().unwrap_or_else(PoisonError::into_inner).insert(key);
+            self.build.has_made(key);
         }
         names.applied(images, draft)
     }

@@ -273,6 +273,11 @@ impl Build {
         self.done.lock().unwrap_or_else(PoisonError::into_inner).contains(key)
     }
 
+    /// This build has made what is kept under this key.
+    pub(crate) fn has_made(&self, key: Digest) {
+        self.done.lock().unwrap_or_else(PoisonError::into_inner).insert(key);
+    }
+
     /// By what others know that this step is being done. A `fresh` one may use nothing of others, and waits for its own
     /// build alone.
     pub(crate) fn turn_key(&self, key: Digest, fresh: bool) -> Digest {

@@ -90,14 +90,19 @@ impl Context {
         Ok(Context { root, path, filtered: false, _keep: Some(Box::new(folder)), known: None })
     }
 
-    /// Unpacks an archive, plain or compressed; everything in it becomes root's.
+    /// Unpacks an archive that is a request's body, plain or compressed; everything in it becomes root's.
     ///
     /// # Errors
     /// It is malformed, holds devices, or the disk is full.
     pub fn read(parent: &Path, archive: &mut dyn Read) -> Result<Context> {
+        // A request says where its body ends (one that does not has none), and one that is cut off is told as such.
+        Context::unpack(parent, archive, true)
+    }
+
+    /// The same of any archive. `is_whole`: it is known that nothing of it is missing, so that it may lack its end.
+    pub(crate) fn unpack(parent: &Path, archive: &mut dyn Read, is_whole: bool) -> Result<Context> {
         let context = Context::empty(parent)?;
-        // A body that is cut off is no whole body, and told as such.
-        let put = Put { owner: Some((0, 0)), no_devices: true, may_lack_end: true, ..Put::default() };
+        let put = Put { owner: Some((0, 0)), no_devices: true, may_lack_end: is_whole, ..Put::default() };
         archive::put(context.root(), "/", archive, put).map_err(|error| {
             let mut failure = Failure::from(error);
             failure.message = format!("read the build context: {}", failure.message);
@@ -233,4 +238,24 @@ pub fn write_private(path: &Path, bytes: &[u8], mode: u32) -> Result<()> {
     let mut file = options.write(true).create_new(true).open(path).map_err(failed)?;
     file.write_all(bytes).map_err(failed)?;
     file.set_permissions(std::os::unix::fs::PermissionsExt::from_mode(mode)).map_err(failed)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_may_be_cut_off_needs_its_end() {
+        let parent = Folder::beneath(&std::env::temp_dir()).unwrap();
+        let files = Context::of_file(parent.path(), "a", b"").unwrap();
+        // Cut off at the border of a block.
+        let mut cut = Vec::new();
+        archive::export_files(files.root(), std::collections::HashSet::new(), None, &mut cut).unwrap();
+        let mut whole = cut.clone();
+        archive::end_files(&mut whole).unwrap();
+        assert!(Context::unpack(parent.path(), &mut &cut[..], true).is_ok());
+        assert!(Context::unpack(parent.path(), &mut &whole[..], false).is_ok());
+        let failure = Context::unpack(parent.path(), &mut &cut[..], false).unwrap_err();
+        assert!(failure.message.contains("it is truncated"), "{}", failure.message);
+    }
 }

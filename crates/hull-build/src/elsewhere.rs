@@ -110,7 +110,7 @@ impl Got {
     fn of(fetched: &Fetched, parent: &std::path::Path) -> Result<Got> {
         let found = fetched.found();
         if let Some(mut archive) = archive::open_archive(fetched.root(), &found)? {
-            return Context::read(parent, &mut archive).map(Got::Folder);
+            return Context::unpack(parent, &mut archive, fetched.is_whole()).map(Got::Folder);
         }
         let flags = rustix::fs::OFlags::RDONLY | rustix::fs::OFlags::NOFOLLOW | rustix::fs::OFlags::CLOEXEC;
         let file = rustix::fs::openat(fetched.root(), &*found.path, flags, rustix::fs::Mode::empty())

@@ -24,6 +24,8 @@ pub(crate) struct Fetched {
     found: Found,
     /// Of a file alone.
     digest: Option<Digest>,
+    /// That all of it came was told by the server: how long it is, or where it ends.
+    is_whole: bool,
     _kept: Kept,
 }
 
@@ -45,12 +47,23 @@ impl Fetched {
         self.found.clone()
     }
 
+    /// Whether it is known that nothing of it is missing.
+    pub(crate) fn is_whole(&self) -> bool {
+        self.is_whole
+    }
+
     /// The files of a repository.
     pub(crate) fn repository(context: Context) -> Result<Fetched> {
         let root = context.root().try_clone_to_owned();
         let root = root.map_err(|error| Failure::system("keep a folder open", error))?;
         let found = Found { path: String::new(), named: String::new(), is_folder: true };
-        Ok(Fetched { root, found, digest: None, _kept: Kept::Repository { _context: context } })
+        Ok(Fetched {
+            root,
+            found,
+            digest: None,
+            is_whole: true,
+            _kept: Kept::Repository { _context: context },
+        })
     }
 
     /// Refuses what is not what was expected.
@@ -116,6 +129,7 @@ pub(crate) async fn fetch(
             format!("{what} {shown}: the server answered {}", reply.status),
         ));
     }
+    let is_whole = reply.tells_its_end();
     let modified = reply.header(LAST_MODIFIED).and_then(|text| jiff::fmt::rfc2822::parse(text).ok());
     let mut hasher = Sha256::new();
     while let Some(piece) = reply.chunk().await.map_err(|failure| failed(failure.to_string()))? {
@@ -130,7 +144,7 @@ pub(crate) async fn fetch(
     let root = std::fs::File::open(folder.path()).map_err(disk)?.into();
     let found = Found { path: name.clone(), named: name, is_folder: false };
     let digest = Some(Digest::from_hasher(hasher));
-    Ok(Fetched { root, found, digest, _kept: Kept::File { _folder: folder } })
+    Ok(Fetched { root, found, digest, is_whole, _kept: Kept::File { _folder: folder } })
 }
 
 #[cfg(test)]

@@ -83,9 +83,16 @@ impl Stage {
         if let Some(outcome) = self.found(key, &doing.line(), |config| change.apply(config))? {
             return Ok(outcome);
         }
+        // Another stage of this build, or another build, may be doing it: then it is there when that is through.
+        let underway = &self.build.places.underway;
+        let _turn = underway.turn(self.build.turn_key(key, self.fresh)).await;
+        if let Some(outcome) = self.kept(key)? {
+            return Ok(outcome);
+        }
         let step = Box::pin(self.container_of(&mut doing)).await?;
         let draft = next(&self.build, &self.made.draft, &doing, None, |config| change.apply(config))?;
         self.build.keep(&key, &draft, &doing, 0)?;
+        self.build.has_made(key);
         Box::pin(self.part_with(step)).await?;
         Ok(Outcome { made: Made { draft, key }, cached: false, borrowed: false })
     }
@@ -128,13 +135,18 @@ impl Stage {
         Ok(taken)
     }
 
-    /// The step failed in its container: that stays where the request does not want it removed and it may.
-    pub(crate) async fn failed_in(&self, step: Step, may_stay: bool) -> Result<()> {
-        if self.build.request.containers.failed_stay && may_stay {
-            return Ok(step.keep()?);
+    /// The step failed in its container: that stays where the request does not want it removed and it may. Where it cannot
+    /// stay that is a warning: why the step failed is what is to be told.
+    pub(crate) async fn failed_in(&self, step: Step, may_stay: bool) {
+        if !self.build.request.containers.failed_stay || !may_stay {
+            return self.removed(step).await;
         }
-        self.removed(step).await;
-        Ok(())
+        let container = step.id().to_owned();
+        if let Err(error) = step.keep() {
+            tracing::warn!(container, %error, "the container of a step that failed could not be kept");
+            let text = format!("the step's container {container} could not be kept: {error}");
+            self.build.say(Event::Warning { text, excerpt: String::new() });
+        }
     }
 
     async fn removed(&self, step: Step) {

@@ -75,7 +75,7 @@ impl Stage {
         let output = match Box::pin(step.start()).await {
             Ok(output) => output,
             Err(error) => {
-                Box::pin(self.failed_in(step, may_stay)).await?;
+                Box::pin(self.failed_in(step, may_stay)).await;
                 return Err(not_started(&shown, error));
             }
         };
@@ -86,7 +86,7 @@ impl Stage {
             if self.build.request.keep_failed {
                 failure.detail.kept = Box::pin(self.keep_failed(step, &stubs, &doing)).await;
             } else if self.build.request.classic {
-                Box::pin(self.failed_in(step, may_stay)).await?;
+                Box::pin(self.failed_in(step, may_stay)).await;
             }
             return Err(failure);
         }

@@ -495,7 +495,7 @@ impl Stage {
             Some(behind) => behind.note(key, &draft, doing),
             None => {
                 self.build.keep(&key, &draft, &doing, layer.map_or(0, |layer| layer.size))?;
-                self.build.done.lock().unwrap_or_else(PoisonError::into_inner).insert(key);
+                self.build.has_made(key);
             }
         }
         Ok(Outcome { made: Made { draft, key }, cached: false, borrowed: false })

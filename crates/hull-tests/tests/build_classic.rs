@@ -30,6 +30,16 @@ fn started() -> Option<Daemon> {
 }
 
 #[test]
+fn a_step_of_two_stages_is_done_once_also_without_a_cache() {
+    let Some(daemon) = started() else { return };
+    let dockerfile = "FROM busybox AS a\nENV A=b\nFROM busybox\nENV A=b\nCOPY --from=a /bin/true /t\n";
+    let said = built(&daemon, "nocache=1", context(dockerfile));
+    assert_eq!(said.matches(" ---> Using cache\n").count(), 1, "{said}");
+    let said = built(&daemon, "nocache=1", context(dockerfile));
+    assert_eq!(said.matches(" ---> Using cache\n").count(), 1, "what another build made is not used: {said}");
+}
+
+#[test]
 fn its_lines_are_dockers() {
     let Some(daemon) = started() else { return };
     let said = built(

@@ -8,7 +8,7 @@ use http_body_util::{BodyExt, Empty, Full};
 use hyper::body::Incoming;
 use hyper::header::{
     AUTHORIZATION, CONTENT_LENGTH, HeaderMap, HeaderName, HeaderValue, LOCATION, PROXY_AUTHORIZATION,
-    USER_AGENT,
+    TRANSFER_ENCODING, USER_AGENT,
 };
 use hyper::{Method, StatusCode, Uri};
 use hyper_util::client::legacy::Client;
@@ -120,6 +120,14 @@ impl Reply {
     /// A header that is text.
     pub fn header(&self, name: impl hyper::header::AsHeaderName) -> Option<&str> {
         self.headers.get(name)?.to_str().ok()
+    }
+
+    /// Whether it is told where the body ends. Otherwise that is where the line ends, and what is missing is not seen.
+    pub fn tells_its_end(&self) -> bool {
+        let is_chunked = || {
+            self.header(TRANSFER_ENCODING).is_some_and(|how| how.to_ascii_lowercase().ends_with("chunked"))
+        };
+        self.headers.contains_key(CONTENT_LENGTH) || is_chunked()
     }
 
     /// The next piece of the body; none at its end.
