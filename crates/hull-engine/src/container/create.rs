@@ -9,6 +9,7 @@ use hull_image::Image;
 use super::check::{check_config, check_environment, check_modes, check_ports, check_restart_policy};
 use super::inherit::inherit;
 use super::mounts::{self, MountKind, MountPlan, Owner, Wanted};
+use super::selinux::Labels;
 use super::{Container, Record, State, command, names, now_ns, random_id, resources, rfc3339};
 use crate::blocking::{may_hang_if, see_through};
 use crate::config::DefaultBridge;
@@ -33,6 +34,25 @@ struct Checked {
     /// The most bytes that it may write.
     limit: Option<u64>,
     warnings: Vec<String>,
+}
+
+/// The labels of a container that is being made. They are free again unless it comes to be, also where nobody waits for it
+/// any more.
+struct GivenLabels<'e> {
+    engine: &'e Engine,
+    labels: Option<Labels>,
+}
+
+impl GivenLabels<'_> {
+    fn keep(mut self) {
+        self.labels = None;
+    }
+}
+
+impl Drop for GivenLabels<'_> {
+    fn drop(&mut self) {
+        self.engine.free_labels(self.labels.as_ref());
+    }
 }
 
 impl Engine {
@@ -163,8 +183,8 @@ impl Engine {
             self.containers.take_name(&record.name, &id)?
         };
         record.labels = self.labels_for(&record.host_config)?;
+        let given = GivenLabels { engine: self, labels: record.labels.clone() };
         if let Err(error) = self.make_parts(&mut record, image.as_deref(), wanted, limit, may_hang).await {
-            self.free_labels(record.labels.as_ref());
             self.undo_creation(&id).await;
             return Err(error);
         }
@@ -183,6 +203,7 @@ impl Engine {
         }
         let container = Arc::new(Container::new(record));
         self.containers.insert(taken, Arc::clone(&container));
+        given.keep();
         self.tell(&container, "create");
         self.remove_after_owner(&container);
         Ok(Created { id, warnings })

@@ -122,6 +122,9 @@ fn parse(config: &LogConfig) -> Result<Parsed> {
     Ok(parsed)
 }
 
+/// The most that may wait of one container's output.
+const BUFFER_MAX: u64 = 1 << 30;
+
 /// How many bytes may wait for the log; none where who prints waits for it.
 fn buffer(options: &BTreeMap<String, String>) -> Result<Option<u64>> {
     let non_blocking = match options.get("mode").map_or("", String::as_str) {
@@ -138,6 +141,10 @@ fn buffer(options: &BTreeMap<String, String>) -> Result<Option<u64>> {
     // In powers of 1024, as memory is; nothing at all is the default.
     match crate::size::parse(text) {
         Some(0) => Ok(Some(MAX_BUFFER)),
+        // It is the machine's memory, and no container's limit counts it.
+        Some(bytes) if bytes > BUFFER_MAX => Err(Error::invalid(format!(
+            "max-buffer-size: '{text}' is more than a container's log may hold back in the machine's memory: say 1g or less"
+        ))),
         Some(bytes) => Ok(Some(bytes)),
         None => Err(Error::invalid(format!("error parsing option max-buffer-size: invalid size: '{text}'"))),
     }
@@ -206,6 +213,7 @@ mod tests {
             ("nonsense", &[]),
             ("json-file", &[("max-file", "0")]),
             ("json-file", &[("mode", "nonsense")]),
+            ("json-file", &[("max-buffer-size", "2g"), ("mode", "non-blocking")]),
             ("json-file", &[("max-buffer-size", "1m")]),
             ("json-file", &[("compress", "true"), ("max-file", "1")]),
             ("json-file", &[("compress", "yes")]),

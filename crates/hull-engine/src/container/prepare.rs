@@ -49,7 +49,8 @@ impl Engine {
         }
         let record = container.record().clone();
         let run = container.run();
-        let may_hang = self.looks_at_host_paths(&record);
+        // Whole trees may have to be labelled.
+        let may_hang = self.looks_at_host_paths(&record) || record.labels.is_some();
         let prepare = may_hang_if(may_hang, self, move |engine| {
             // What it has mounted when it fails, or when nobody waits for it any more, goes with this.
             let mut mounted = MountedVolumes { engine: Arc::clone(engine), run, volumes: Vec::new() };

@@ -97,13 +97,25 @@ impl Selinux {
             let (name, value) = option.split_once(':').ok_or_else(|| {
                 bad(option, "'disable' or \n'user, role, level, type, filetype' followed by ':' and a value")
             })?;
+            // It goes into the quotes of a mount's options.
+            if value.is_empty() || !selinux::is_label(value) {
+                return Err(bad(option, "have a value of letters, digits and any of _ . , : -"));
+            }
+            // A colon ends a part of a label; only a level may have some.
+            if name != "level" && value.contains(':') {
+                return Err(bad(option, "have a value without colons, but for level's"));
+            }
             let value = value.to_owned();
             match name {
                 "user" => (process.user, file.user) = (value.clone(), value),
                 "role" => process.role = value,
                 "type" => process.kind = value,
                 "filetype" => file.kind = value,
-                "level" => level = Some(value),
+                // In one form: the same categories in another spelling are not free for another container.
+                "level" => {
+                    let normal = selinux::normal_level(&value);
+                    level = Some(normal.ok_or_else(|| bad(option, "have a level such as s0:c1,c2"))?);
+                }
                 _ => return Err(bad(option, "'disable, user, role, level, type, filetype'")),
             }
         }
@@ -138,7 +150,9 @@ impl Selinux {
     }
 
     fn take(&self, level: &str) {
-        *locked(&self.levels).entry(level.to_owned()).or_default() += 1;
+        // An earlier daemon may have written another spelling.
+        let level = selinux::normal_level(level).unwrap_or_else(|| level.to_owned());
+        *locked(&self.levels).entry(level).or_default() += 1;
     }
 
     /// A container of an earlier daemon's has these.
@@ -172,7 +186,8 @@ fn bad(option: &str, valid: &str) -> Error {
 }
 
 fn level_of(labels: &Labels) -> Option<String> {
-    labels.process.parse::<Context>().ok()?.level
+    let level = labels.process.parse::<Context>().ok()?.level?;
+    Some(selinux::normal_level(&level).unwrap_or(level))
 }
 
 /// Where the contexts of containers are in the policy that `/etc/selinux/config` names.
@@ -403,7 +418,15 @@ mod tests {
         give(&["level:s0:c5,c6"]).unwrap();
         selinux.free(&Labels { process: "u:r:other_t:s0:c5,c6".into(), mount: String::new() });
         assert!(locked(&selinux.levels).contains_key("s0:c5,c6"));
+        // In another spelling it is the same.
+        give(&["level:s0:c8,c7"]).unwrap();
+        give(&["level:s0:c7.c8"]).unwrap();
+        assert_eq!(locked(&selinux.levels).get("s0:c7,c8"), Some(&2));
         for (option, why) in [
+            ("filetype:t\",lowerdir=/etc,x=\"", "letters, digits"),
+            ("type:t:s0", "without colons"),
+            ("type:", "letters, digits"),
+            ("level:secret", "such as s0:c1,c2"),
             ("nested", "bad label option \"nested\", valid options 'disable' or \n'user, role"),
             ("colour:red", "bad label option \"colour:red\", valid options 'disable, user"),
         ] {

@@ -229,6 +229,9 @@ pub(super) fn mount_shared_memory(
     let folder = shared_memory(runtime_dir);
     let failed = |error: std::io::Error| Error::system(format_args!("mount {}", folder.display()), error);
     std::fs::create_dir(&folder).map_err(failed)?;
+    if let Some(label) = label.filter(|label| !hull_runtime::selinux::is_label(label)) {
+        return Err(Error::invalid(format!("mount {}: {label:?} is no SELinux label", folder.display())));
+    }
     let label = label.map(|label| format!(",context=\"{label}\"")).unwrap_or_default();
     let words = format!("mode=1777,size={size},uid={},gid={}{label}", root.uid, root.gid);
     let options = std::ffi::CString::new(words).map_err(|error| failed(error.into()))?;

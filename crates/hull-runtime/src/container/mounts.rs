@@ -103,12 +103,12 @@ pub(super) fn prepare_binds(spec: &Spec) -> Result<Vec<Prepared>> {
 /// layers), and in a user namespace (`owner`) every bind: its source may lie where root inside may not go.
 pub(crate) fn tree_for_another(
     mount: &mut Mount,
-    label: Option<&str>,
+    spec: &Spec,
     owner: Option<&mapped::Owner>,
 ) -> Result<Option<OwnedFd>> {
     let words = mount.options().clone().unwrap_or_default();
     let mut options = options::parse(&words);
-    options.context = label.map(str::to_owned);
+    options.context = labels::of_mount(mount, &options, spec);
     let (own, tree) = if mount.typ().as_deref() == Some(LAYERS) {
         let own: &[&str] = &["lowerdir", "upperdir", "workdir", SUBPATH];
         (own, layers(mount.destination(), &options, owner)?)

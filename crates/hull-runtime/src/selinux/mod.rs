@@ -37,6 +37,63 @@ pub struct Context {
     pub level: Option<String>,
 }
 
+/// Whether a label, or a part of one, has only characters that labels have. Others could end the quotes in which one is
+/// given to the kernel.
+pub fn is_label(text: &str) -> bool {
+    text.chars().all(|letter| letter.is_ascii_alphanumeric() || "_.,:-".contains(letter))
+}
+
+/// A level in the one form that all its spellings have in common: categories one by one where there are no more than two
+/// in a row, in order, and each once. None: it is no level.
+pub fn normal_level(level: &str) -> Option<String> {
+    let (low, high) = level.split_once('-').map_or((level, None), |(low, high)| (low, Some(high)));
+    let low = normal_end(low)?;
+    match high.map(normal_end) {
+        None => Some(low),
+        Some(high) => high.map(|high| if high == low { low } else { format!("{low}-{high}") }),
+    }
+}
+
+/// One end of a range of levels.
+fn normal_end(level: &str) -> Option<String> {
+    let number = |word: &str, letter: char| {
+        let digits = word.strip_prefix(letter)?;
+        let is_number = !digits.is_empty() && digits.bytes().all(|byte| byte.is_ascii_digit());
+        digits.parse::<u16>().ok().filter(|_| is_number)
+    };
+    let (sensitivity, categories) = level
+        .split_once(':')
+        .map_or((level, None), |(sensitivity, categories)| (sensitivity, Some(categories)));
+    let sensitivity = number(sensitivity, 's')?;
+    let mut all = std::collections::BTreeSet::new();
+    for part in categories.into_iter().flat_map(|categories| categories.split(',')) {
+        let (first, last) = part.split_once('.').unwrap_or((part, part));
+        let (first, last) = (number(first, 'c')?, number(last, 'c')?);
+        if first > last {
+            return None;
+        }
+        all.extend(first..=last);
+    }
+    let mut words: Vec<String> = Vec::new();
+    let mut rest = all.into_iter().peekable();
+    while let Some(first) = rest.next() {
+        let mut last = first;
+        while let Some(next) = rest.next_if(|next| *next == last + 1) {
+            last = next;
+        }
+        match last - first {
+            0 => words.push(format!("c{first}")),
+            1 => words.extend([format!("c{first}"), format!("c{last}")]),
+            _ => words.push(format!("c{first}.c{last}")),
+        }
+    }
+    Some(if words.is_empty() {
+        format!("s{sensitivity}")
+    } else {
+        format!("s{sensitivity}:{}", words.join(","))
+    })
+}
+
 impl FromStr for Context {
     type Err = String;
 
@@ -59,6 +116,25 @@ impl fmt::Display for Context {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_level_has_one_form() {
+        for (level, normal) in [
+            ("s0", "s0"),
+            ("s0:c2,c1", "s0:c1,c2"),
+            ("s0:c1.c2", "s0:c1,c2"),
+            ("s0:c3,c1,c2,c9", "s0:c1.c3,c9"),
+            ("s00:c01,c2,c2", "s0:c1,c2"),
+            ("s0-s0:c1023,c0", "s0-s0:c0,c1023"),
+            ("s0:c1-s0:c1", "s0:c1"),
+        ] {
+            assert_eq!(normal_level(level).as_deref(), Some(normal), "{level}");
+        }
+        for level in ["", "x", "s0:", "s0:c", "s0:c2.c1", "s0:c+1", "s0:c70000", "s0-", "s0:c1,", "s0:c1\""] {
+            assert_eq!(normal_level(level), None, "{level}");
+        }
+        assert!(is_label("system_u:object_r:t-x:s0:c1.c3") && !is_label("t\"") && !is_label("t x"));
+    }
 
     #[test]
     fn a_label_is_its_parts() {

@@ -4,7 +4,7 @@
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::path::Path;
 
-use rustix::fs::{self, AtFlags, CWD, Dir, FileType, Mode, OFlags, XattrFlags};
+use rustix::fs::{self, AtFlags, Dir, FileType, Mode, OFlags, XattrFlags};
 use rustix::io::Errno;
 
 use super::ATTRIBUTE;
@@ -56,18 +56,16 @@ pub enum Walk {
 /// # Errors
 /// It is a part of the machine that must keep its labels, or one of the files cannot be labelled.
 pub fn relabel(path: &Path, label: &str, walk: Walk) -> Result<()> {
-    let real = std::fs::canonicalize(path).context(|| format!("find {}", path.display()))?;
-    // Some are links on some machines, whose targets are meant as well.
-    let is =
-        |never: &&str| real == Path::new(never) || std::fs::canonicalize(never).is_ok_and(|at| at == real);
-    if NEVER.iter().any(is) {
+    let doing = || format!("label {} {label}", path.display());
+    // Opened first: what is asked about is what is labelled, whoever exchanges folders on the way.
+    let top = fs::open(path, OFlags::PATH | OFlags::CLOEXEC, Mode::empty())
+        .context(|| format!("find {}", path.display()))?;
+    if is_the_machines(&top).context(doing)? {
+        let real = std::fs::read_link(by_number(top.as_fd())).unwrap_or_else(|_| path.to_owned());
         // Docker's words.
         let reason = format!("SELinux relabeling of {} is not allowed", real.display());
-        return Err(Error::refused(format!("label {} {label}", path.display()), reason));
+        return Err(Error::refused(doing(), reason));
     }
-    let doing = || format!("label {} {label}", path.display());
-    let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-    let top = fs::openat(CWD, &real, flags, Mode::empty()).context(doing)?;
     if walk == Walk::UnlessLabelled && has_label(top.as_fd(), label) {
         return Ok(());
     }
@@ -75,6 +73,16 @@ pub fn relabel(path: &Path, label: &str, walk: Walk) -> Result<()> {
         Err(Errno::OPNOTSUPP) => Ok(()),
         done => done.context(doing),
     }
+}
+
+/// Whether it is one of those that nobody may relabel, by whatever name it was opened: some are links on some machines,
+/// whose targets are meant as well.
+fn is_the_machines(file: &OwnedFd) -> rustix::io::Result<bool> {
+    let found = fs::fstat(file)?;
+    let is = |never: &&str| {
+        fs::stat(*never).is_ok_and(|stat| (stat.st_dev, stat.st_ino) == (found.st_dev, found.st_ino))
+    };
+    Ok(NEVER.iter().any(is))
 }
 
 /// Labels what was opened, by its number in `/proc`, which leads to that very file, be it a link.
@@ -182,12 +190,17 @@ mod tests {
             // Where SELinux is enabled, a label that its policy does not know is refused; without it, root alone may.
             Err(error) => {
                 assert!(matches!(error.errno, Some(libc::EINVAL | libc::EPERM)), "{error}");
+                eprintln!("left out: this machine lets nobody set such a label ({error})");
                 return;
             }
         }
+        if of(&tree).is_empty() {
+            eprintln!("left out: the file system of {} has no labels", tree.display());
+            return;
+        }
         for path in ["", "a", "a/b", "a/b/file", "a/link"] {
             let found = of(&tree.join(path));
-            assert!(found == label || found.is_empty(), "{path}: {found}");
+            assert_eq!(found, label, "{path}");
         }
         assert_eq!(of(&outside), before);
     }

@@ -279,7 +279,7 @@ impl Relays {
                 Ok((length, _)) => {
                     peer.seen = Instant::now();
                     let socket = &self.ports[peer.port].socket;
-                    let _ = datagrams::send(socket.as_fd(), &buffer[..length], peer.address, peer.asked);
+                    let _ = datagrams::answer(socket.as_fd(), &buffer[..length], peer.address, peer.asked);
                 }
                 // Nobody listened there: told once, and over with.
                 Err(Errno::CONNREFUSED) => {}

@@ -97,13 +97,37 @@ fn destination(header: &libc::msghdr) -> Option<Local> {
     Some(Local { address: Ipv6Addr::from(info.ipi6_addr.s6_addr), interface: info.ipi6_ifindex })
 }
 
-/// Sends one datagram, from an address of this machine where one is named.
-pub(crate) fn send(
+/// Sends an answer from where it was asked, if something may leave from there: what was sent to many (broadcast and
+/// multicast), or to an address that is gone meanwhile, is answered from where the routes say.
+pub(crate) fn answer(
     socket: BorrowedFd<'_>,
     bytes: &[u8],
     to: SocketAddrV6,
-    from: Option<Local>,
+    asked: Option<Local>,
 ) -> io::Result<()> {
+    let asked = asked.filter(|asked| !is_multicast(asked.address));
+    match send(socket, bytes, to, asked) {
+        Err(error)
+            if asked.is_some()
+                && matches!(
+                    error.raw_os_error(),
+                    Some(libc::EINVAL | libc::EADDRNOTAVAIL | libc::ENETUNREACH)
+                ) =>
+        {
+            send(socket, bytes, to, None)
+        }
+        sent => sent,
+    }
+}
+
+/// Also of IPv4, as sockets of both kinds have it.
+fn is_multicast(address: Ipv6Addr) -> bool {
+    address.is_multicast()
+        || address.to_ipv4_mapped().is_some_and(|address| address.is_multicast() || address.is_broadcast())
+}
+
+/// Sends one datagram, from an address of this machine where one is named.
+fn send(socket: BorrowedFd<'_>, bytes: &[u8], to: SocketAddrV6, from: Option<Local>) -> io::Result<()> {
     // SAFETY: for these plain structures of C all zeros are a value.
     let (mut name, mut header): (libc::sockaddr_in6, libc::msghdr) =
         unsafe { (std::mem::zeroed(), std::mem::zeroed()) };
@@ -149,7 +173,10 @@ mod tests {
 
     #[test]
     fn an_answer_leaves_from_where_it_was_asked() {
-        let Ok(server) = UdpSocket::bind("[::]:0") else { return };
+        let Ok(server) = UdpSocket::bind("[::]:0") else {
+            eprintln!("left out: this machine has no IPv6");
+            return;
+        };
         tell_destinations(server.as_fd()).unwrap();
         let client = UdpSocket::bind("[::1]:0").unwrap();
         client.connect(("::1", server.local_addr().unwrap().port())).unwrap();
@@ -158,8 +185,15 @@ mod tests {
         let arrived = receive(server.as_fd(), &mut buffer).unwrap().unwrap();
         assert_eq!((&buffer[..arrived.length], arrived.from.ip()), (&b"ping"[..], &Ipv6Addr::LOCALHOST));
         assert_eq!(arrived.to.map(|to| to.address), Some(Ipv6Addr::LOCALHOST));
-        send(server.as_fd(), b"pong", arrived.from, arrived.to).unwrap();
+        client.set_read_timeout(Some(std::time::Duration::from_secs(20))).unwrap();
+        answer(server.as_fd(), b"pong", arrived.from, arrived.to).unwrap();
         assert_eq!(client.recv(&mut buffer).unwrap(), 4);
+        // Nothing leaves from what was sent to many, nor from what the machine has not any more: the routes say.
+        for asked in ["ff02::1", "::ffff:255.255.255.255", "2001:db8::1"] {
+            let asked = Local { address: asked.parse().unwrap(), interface: 0 };
+            answer(server.as_fd(), b"again", arrived.from, Some(asked)).unwrap();
+            assert_eq!(client.recv(&mut buffer).unwrap(), 5);
+        }
         // From an address that the machine has not, nothing is sent.
         let strange = Local { address: "2001:db8::1".parse().unwrap(), interface: 0 };
         assert!(send(server.as_fd(), b"pong", arrived.from, Some(strange)).is_err());

@@ -124,12 +124,11 @@ impl Bundle {
         if wanted.owner.is_some() {
             mounts.extend(devices_as_binds(spec));
         }
-        let label = spec.linux().as_ref().and_then(|linux| linux.mount_label().clone());
         let mut follows = false;
         let mut trees = Vec::new();
         for (index, mount) in mounts.iter_mut().enumerate() {
             follows |= propagates(mount)?;
-            if let Some(tree) = container::tree_for_another(mount, label.as_deref(), wanted.owner)? {
+            if let Some(tree) = container::tree_for_another(mount, spec, wanted.owner)? {
                 trees.push((index, tree));
             }
         }

@@ -344,7 +344,7 @@ fn a_reader_stops_at_a_place_and_goes_on_behind_it() {
 }
 
 /// Waits until this holds, which another process brings about.
-fn await_that(what: impl Fn() -> bool) {
+fn await_that(mut what: impl FnMut() -> bool) {
     let begun = Instant::now();
     while !what() {
         assert!(begun.elapsed() < Duration::from_secs(30), "it does not come");
@@ -398,13 +398,13 @@ fn another_process_writes_and_is_not_waited_for() {
     assert_eq!(place.offset, std::fs::metadata(&plain.path).unwrap().len());
     assert_eq!(begun, [b"tw".to_vec(), Vec::new()]);
     // The process stands still: it is the one that has the file open.
-    let writer = children_called("hull-log").pop().unwrap();
+    let writer = writer_of(&plain.path);
     rustix::process::kill_process(writer, rustix::process::Signal::STOP).unwrap();
     let piece = [&[b'x'; 9_999][..], b"\n"].concat();
     for _ in 0..200 {
         sink.write(Stream::Stdout, &piece, 2);
         let Sink::Behind(behind) = &sink else { unreachable!() };
-        assert!(behind.held <= 120_000, "{}", behind.held);
+        assert!(behind.held() <= 120_000, "{}", behind.held());
     }
     rustix::process::kill_process(writer, rustix::process::Signal::CONT).unwrap();
     sink.close();
@@ -416,6 +416,71 @@ fn another_process_writes_and_is_not_waited_for() {
     let logged: usize = lines.iter().filter(|line| line.contains('x')).map(String::len).sum();
     // The first line had begun.
     assert_eq!(logged + dropped, 200 * piece.len() + 2);
+}
+
+/// An answer that came too late is not taken for that of the next question, and its lateness is told at once.
+#[test]
+fn a_late_answer_is_not_taken_for_another() {
+    let folder = tempfile::tempdir().unwrap();
+    let plain = config(folder.path(), 0, 1);
+    let log = Log::JsonFile(LogFile { buffer: Some(100_000), ..plain.clone() });
+    let mut sink = Sink::open(log.clone()).unwrap().unwrap();
+    sink.write(Stream::Stdout, b"one\n", 1);
+    sink.place().unwrap();
+    let writer = writer_of(&plain.path);
+    rustix::process::kill_process(writer, rustix::process::Signal::STOP).unwrap();
+    assert!(sink.place().is_err());
+    sink.write(Stream::Stdout, b"two\n", 1);
+    let begun = std::time::Instant::now();
+    let refused = sink.place().unwrap_err().to_string();
+    assert!(refused.contains("takes nothing at this moment"), "{refused}");
+    assert!(begun.elapsed() < std::time::Duration::from_millis(900), "{:?}", begun.elapsed());
+    rustix::process::kill_process(writer, rustix::process::Signal::CONT).unwrap();
+    let mut place = None;
+    await_that(|| {
+        place = sink.place().ok();
+        place.is_some()
+    });
+    assert_eq!(place.unwrap().0.offset, std::fs::metadata(&plain.path).unwrap().len());
+    sink.close();
+    assert_eq!(texts(&all(&log, Query::default())), ["one\n", "two\n"]);
+}
+
+/// A process that was killed is replaced, and the log says that something may be missing.
+#[test]
+fn another_process_follows_one_that_was_killed() {
+    let folder = tempfile::tempdir().unwrap();
+    let plain = config(folder.path(), 0, 1);
+    let log = Log::JsonFile(LogFile { buffer: Some(100_000), ..plain.clone() });
+    let mut sink = Sink::open(log.clone()).unwrap().unwrap();
+    sink.write(Stream::Stdout, b"one\n", 1);
+    sink.place().unwrap();
+    let writer = writer_of(&plain.path);
+    rustix::process::kill_process(writer, rustix::process::Signal::KILL).unwrap();
+    let open = format!("/proc/{}/fd", writer.as_raw_nonzero());
+    await_that(|| std::fs::read_dir(&open).map_or(0, Iterator::count) == 0);
+    // One byte at a time: no more waits than may, heads and all.
+    for _ in 0..20_000 {
+        sink.write(Stream::Stdout, b"x", 2);
+        let Sink::Behind(behind) = &sink else { unreachable!() };
+        assert!(behind.held() <= 101_000, "{}", behind.held());
+    }
+    // Its newline may be dropped, but not its end.
+    sink.end(Stream::Stdout, 3);
+    sink.close();
+    let lines = texts(&all(&log, Query::default())).concat();
+    assert!(lines.starts_with("one\n"), "{lines}");
+    assert!(lines.contains("the process that writes the log was killed"), "{lines}");
+    assert!(lines.contains('x'), "{lines}");
+}
+
+/// The process that has this log open.
+fn writer_of(log: &std::path::Path) -> rustix::process::Pid {
+    let has_it = |pid: &rustix::process::Pid| {
+        let open = std::fs::read_dir(format!("/proc/{}/fd", pid.as_raw_nonzero())).into_iter().flatten();
+        open.flatten().any(|entry| std::fs::read_link(entry.path()).is_ok_and(|target| target == log))
+    };
+    children_called("hull-log").into_iter().find(has_it).unwrap()
 }
 
 /// Children of this process by that name.
