@@ -204,11 +204,9 @@ impl Judged for NetworkCreate {
             }
         }
         for (option, value) in &self.options {
-            // An interface that is there already, and a driver that puts a container beside the host's.
-            let hosts = matches!(option.as_str(), "com.docker.network.bridge.name" | "parent");
             judge.check(
                 Rule::NoHostNamespaces,
-                hosts,
+                !keeps_to_itself(option),
                 format_args!("the network's option {option}={value}"),
             )?;
         }
@@ -217,9 +215,55 @@ impl Judged for NetworkCreate {
     }
 }
 
+/// Whether a network's option changes nothing but the network itself. A list of what is let through, so that an option
+/// that is new is refused until somebody has looked at it. Not in it is what names an interface of the host, or chooses
+/// the address that its traffic leaves with, or lets others than its containers come in (routed modes, trusted
+/// interfaces).
+fn keeps_to_itself(option: &str) -> bool {
+    let Some(known) = option.strip_prefix("com.docker.network.") else {
+        return false;
+    };
+    matches!(
+        known,
+        "bridge.enable_icc"
+            | "bridge.enable_ip_masquerade"
+            | "bridge.host_binding_ipv4"
+            | "bridge.default_bridge"
+            | "bridge.inhibit_ipv4"
+            | "container_iface_prefix"
+            | "driver.mtu"
+            | "enable_ipv4"
+            | "enable_ipv6"
+    )
+}
+
 /// The container that a network is given to, or taken from.
 pub(crate) fn member(judge: &Judge<'_>, name: &mut String) -> Result<()> {
     let container = judge.container(name)?;
     name.clone_from(&container.id);
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::keeps_to_itself;
+
+    #[test]
+    fn an_option_that_reaches_the_host_is_none_of_the_network_alone() {
+        for of_the_host in [
+            "bridge.name",
+            "bridge.trusted_host_interfaces",
+            "bridge.gateway_mode_ipv4",
+            "bridge.gateway_mode_ipv6",
+            "host_ipv4",
+            "host_ipv6",
+            "bridge.one_that_comes_later",
+        ] {
+            assert!(!keeps_to_itself(&format!("com.docker.network.{of_the_host}")), "{of_the_host}");
+        }
+        assert!(!keeps_to_itself("parent"));
+        for own in ["bridge.enable_icc", "bridge.enable_ip_masquerade", "driver.mtu", "enable_ipv6"] {
+            assert!(keeps_to_itself(&format!("com.docker.network.{own}")), "{own}");
+        }
+    }
 }

@@ -176,7 +176,7 @@ impl Engine {
         let of_mounts = container.record().image_mounts();
         for key in std::iter::once(container.id.clone()).chain(of_mounts) {
             if let Err(error) = self.images.remove_snapshot(&key) {
-                tracing::error!(container = container.id, %error, "its writable layer could not be removed");
+                tracing::error!(container = container.id, snapshot = key, %error, "a snapshot of it could not be removed");
             }
         }
         fault::passed("remove", "snapshot gone");

@@ -282,7 +282,7 @@ impl Networks {
         // The row first: a bridge without a row is removed when the daemon starts.
         self.inner.database.delete(Table::Networks, &network.id)?;
         if !network.config_only {
-            self.inner.unmake(&plan::plan(&network)?.wiring)?;
+            self.inner.unmake(&network.id, &plan::plan(&network)?.wiring)?;
         }
         self.inner.publish("destroy", &network);
         Ok(())
@@ -422,14 +422,15 @@ impl Inner {
             plan::Wiring::Parent(parent, _) => self.fabric.ensure_parent(parent)?,
         }
         self.database.put(Table::Networks, &network.id, network).inspect_err(|_| {
-            if let Err(error) = self.unmake(&wiring) {
+            if let Err(error) = self.unmake(&network.id, &wiring) {
                 tracing::error!(network = network.name, %error, "an interface that no row names stays behind");
             }
         })
     }
 
-    /// Takes back what [`Inner::build`] made: a bridge, or a parent that no other network is on.
-    fn unmake(&self, wiring: &plan::Wiring) -> Result<()> {
+    /// Takes back what [`Inner::build`] made for the network `id`: a bridge, or a parent that no other network is on.
+    /// One whose making failed is among the networks still.
+    fn unmake(&self, id: &str, wiring: &plan::Wiring) -> Result<()> {
         match wiring {
             plan::Wiring::Bridge(bridge) => self.fabric.remove_bridge(&bridge.name)?,
             plan::Wiring::Parent(parent, _) => {
@@ -440,7 +441,7 @@ impl Inner {
                 };
                 // Under the lock, so that nobody comes to it meanwhile.
                 let state = self.state();
-                if !state.by_id.values().any(on_it) {
+                if !state.by_id.iter().any(|(of, entry)| of.as_str() != id && on_it(entry)) {
                     self.fabric.remove_parent(parent.name())?;
                 }
             }
