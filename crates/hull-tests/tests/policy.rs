@@ -252,8 +252,17 @@ fn a_confined_socket_gives_nothing_of_the_host() {
         let volume = json!({ "Name": "v", "DriverOpts": {"type": kind, "o": "bind", "device": "/"} });
         refused(kind, "no-binds", &api.post("/volumes/create", &volume).expect("an answer"));
     }
-    let network = json!({ "Name": "n", "Options": {"com.docker.network.bridge.name": "eth0"} });
-    refused("network", "no-host-namespaces", &api.post("/networks/create", &network).expect("an answer"));
+    for (option, value) in [
+        ("bridge.name", "eth0"),
+        ("host_ipv4", "192.0.2.1"),
+        ("host_ipv6", "fd00::1"),
+        ("bridge.trusted_host_interfaces", "eth0"),
+        ("bridge.gateway_mode_ipv4", "routed"),
+    ] {
+        let options = json!({ format!("com.docker.network.{option}"): value });
+        let network = json!({ "Name": "n", "Options": options });
+        refused(option, "no-host-namespaces", &api.post("/networks/create", &network).expect("an answer"));
+    }
     let join = json!({ "Container": own });
     refused("join", "no-host-namespaces", &api.post("/networks/host/connect", &join).expect("an answer"));
     for path in ["/hull/sockets", "/plugins/pull", "/swarm/init", "/networks/bridge/namespace?pid=1"] {
