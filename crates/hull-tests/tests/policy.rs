@@ -263,6 +263,12 @@ fn a_confined_socket_gives_nothing_of_the_host() {
         let network = json!({ "Name": "n", "Options": options });
         refused(option, "no-host-namespaces", &api.post("/networks/create", &network).expect("an answer"));
     }
+    // Also where it would come from a configuration of somebody else's.
+    let options = json!({ "com.docker.network.host_ipv4": "192.0.2.1" });
+    let configuration = json!({ "Name": "configuration", "ConfigOnly": true, "Options": options });
+    done("configuration", &daemon.api().post("/networks/create", &configuration).expect("an answer"));
+    let network = json!({ "Name": "n", "ConfigFrom": {"Network": "configuration"} });
+    refused("ConfigFrom", "no-host-namespaces", &api.post("/networks/create", &network).expect("an answer"));
     let join = json!({ "Container": own });
     refused("join", "no-host-namespaces", &api.post("/networks/host/connect", &join).expect("an answer"));
     for path in ["/hull/sockets", "/plugins/pull", "/swarm/init", "/networks/bridge/namespace?pid=1"] {

@@ -195,6 +195,13 @@ fn an_image_s_files_are_mounted() {
         way
         touch: /i/x: Read-only file system
         [1]
+        $ hull cp user:/i/data/file - | tar -xO; echo more >more; hull cp more user:/i/data/ 2>&1 | grep -c -i read-only; hull start -a user >/dev/null 2>&1; hull cp user:/i/data - | tar -t
+        told
+        1
+        data/
+        data/file
+        data/sub/
+        data/sub/file
         $ hull rm user; hull system fsck
         user
         1 images, 1 layers, 0 snapshots, 0 containers, 0 volumes, 3 networks: nothing is wrong

@@ -202,17 +202,21 @@ impl Judged for NetworkCreate {
             if !judge.guard.policy.sees(&network.labels) {
                 return Err(Error::not_found(format!("network {from} not found")));
             }
+            // What it takes over from there is as if it had been said here.
+            options_of_a_network(judge, &network.options)?;
         }
-        for (option, value) in &self.options {
-            judge.check(
-                Rule::NoHostNamespaces,
-                !keeps_to_itself(option),
-                format_args!("the network's option {option}={value}"),
-            )?;
-        }
+        options_of_a_network(judge, &self.options)?;
         let own = matches!(self.driver.as_str(), "" | "default" | "bridge");
         judge.check(Rule::NoHostNamespaces, !own, format_args!("the network driver {}", self.driver))
     }
+}
+
+fn options_of_a_network(judge: &Judge<'_>, options: &BTreeMap<String, String>) -> Result<()> {
+    for (option, value) in options {
+        let asked = format_args!("the network's option {option}={value}");
+        judge.check(Rule::NoHostNamespaces, !keeps_to_itself(option), asked)?;
+    }
+    Ok(())
 }
 
 /// Whether a network's option changes nothing but the network itself. A list of what is let through, so that an option

@@ -11,7 +11,7 @@ use hull_runtime::selinux::Walk;
 use super::cdi::{Edits, Registry};
 use super::files::LinkLine;
 use super::links::Linked;
-use super::mounts::{self, MountKind};
+use super::mounts::{self, MountKind, MountPlan};
 use super::ownerless::note_cgroup;
 use super::rootfs::rootfs;
 use super::security::seccomp;
@@ -274,12 +274,7 @@ impl Engine {
         for (index, mount) in record.mounts.iter().enumerate() {
             sources.push(match mount.kind {
                 MountKind::Tmpfs => Source::default(),
-                MountKind::Image => {
-                    let key = mounts::image_key(&record.id, index);
-                    let snapshot = self.images.snapshot(&key).map_err(crate::images::error)?;
-                    let layers = self.images.image_layers(&key).map_err(crate::images::error)?;
-                    Source::of_image(snapshot, layers, mount.subpath.clone())
-                }
+                MountKind::Image => self.mounted_image(record, index, mount)?,
                 MountKind::Volume => {
                     let folder = self.volumes.mount(&mount.name, &mounted.run)?;
                     mounted.volumes.push(mount.name.clone());
@@ -311,6 +306,14 @@ impl Engine {
             });
         }
         Ok(sources)
+    }
+
+    /// The files behind the mount of an image, which is the record's mount of that index.
+    pub(super) fn mounted_image(&self, record: &Record, index: usize, mount: &MountPlan) -> Result<Source> {
+        let key = mounts::image_key(&record.id, index);
+        let snapshot = self.images.snapshot(&key).map_err(crate::images::error)?;
+        let layers = self.images.image_layers(&key).map_err(crate::images::error)?;
+        Ok(Source::of_image(snapshot, layers, mount.subpath.clone()))
     }
 
     /// The message to the launcher.

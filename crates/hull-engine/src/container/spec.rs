@@ -382,7 +382,8 @@ fn mounts(record: &Record, facts: &Facts, remap: Option<&Remap>) -> Result<Vec<M
     Ok(mounts)
 }
 
-fn planned_mount(plan: &MountPlan, source: &Source, remap: Option<&Remap>) -> Mount {
+/// A mount of the record's, from its source on the host.
+pub(super) fn planned_mount(plan: &MountPlan, source: &Source, remap: Option<&Remap>) -> Mount {
     if plan.kind == MountKind::Tmpfs {
         let options: Vec<&str> =
             plan.options.iter().map(String::as_str).chain((!plan.writable).then_some("ro")).collect();

@@ -13,7 +13,7 @@ use rustix::fs::{CWD, Mode, OFlags};
 use super::mounts::{MountKind, MountPlan, Owner};
 use super::rootfs::rootfs;
 use super::shim::Shim;
-use super::spec::Source;
+use super::spec::{self, Source};
 use super::{Container, Record, idmap, remapped};
 use crate::blocking::may_hang_if;
 use crate::remap::Remap;
@@ -59,12 +59,16 @@ impl Engine {
             return Ok(View { root, ids, _holder: None });
         }
         let mut mounts = Vec::new();
-        // What is not there while nothing runs, and what nobody changes.
-        let is_shown = |plan: &&MountPlan| !matches!(plan.kind, MountKind::Tmpfs | MountKind::Image);
-        for plan in record.mounts.iter().filter(is_shown) {
-            mounts.push(
-                self.view_mount(plan, self.remap_of(&record.host_config).filter(|_| !record.build_step))?,
-            );
+        let remap = self.remap_of(&record.host_config).filter(|_| !record.build_step);
+        for (index, plan) in record.mounts.iter().enumerate() {
+            mounts.push(match plan.kind {
+                // Not there while nothing runs.
+                MountKind::Tmpfs => continue,
+                MountKind::Image => {
+                    spec::planned_mount(plan, &self.mounted_image(&record, index, plan)?, None)
+                }
+                MountKind::Volume | MountKind::Bind => self.view_mount(plan, remap)?,
+            });
         }
         self.view_of(&record, mounts).await
     }
