@@ -228,7 +228,7 @@ fn addresses_are_contexts() {
         text
         packed
         $ hull build $H/none 2>&1 | tail -1
-        Error response from daemon: ADD failed: http://127.0.0.1:8418/none: the server answered 404 Not Found
+        Error response from daemon: error downloading remote context http://127.0.0.1:8418/none: the server answered 404 Not Found
         $ curl -s --unix-socket "${HULL_HOST#unix://}" -X POST "http://x/build?remote=$H/c.tgz&t=b" | grep -c 'Successfully tagged b:latest'; hull run --rm b cat /f
         1
         packed
