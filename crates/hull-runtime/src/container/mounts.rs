@@ -81,12 +81,16 @@ pub(super) fn with_cgroups(mounts: Vec<Prepared>, cgroup: &Cgroup) -> Result<Vec
     mounts.into_iter().map(prepare).collect()
 }
 
-/// Prepares the bind mounts alone, for a look at a container that does not run.
+/// Prepares the mounts of what is on the disk alone (binds, and layers of images), for a look at a container that does not run.
 pub(super) fn prepare_binds(spec: &Spec) -> Result<Vec<Prepared>> {
     let mut binds = Vec::new();
     for mount in spec.mounts().iter().flatten() {
-        let options = options::parse(mount.options().as_deref().unwrap_or_default());
-        if is_bind(mount, &options) {
+        let mut options = options::parse(mount.options().as_deref().unwrap_or_default());
+        if mount.typ().as_deref() == Some(LAYERS) {
+            options.context = labels::of_mount(mount, &options, spec);
+            let tree = layers(mount.destination(), &options, None)?;
+            binds.push(bind(mount, options, tree)?);
+        } else if is_bind(mount, &options) {
             let tree = match outside::bind_tree(mount, &options, None) {
                 // Files that cannot be told as they are inside are told as they are outside.
                 Err(error) if error.errno == Some(libc::EINVAL) => bind_tree(mount, &options)?,
