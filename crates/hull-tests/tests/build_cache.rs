@@ -104,7 +104,7 @@ fn the_same_step_at_the_same_time_is_done_once() {
         r#"
         $ gate() { printf '%s\n' 'FROM busybox' "RUN --mount=type=cache,id=gate,target=/g $*" | hull build -q --no-cache - >/dev/null; }
         $ mkdir ctx; id='RUN --mount=type=cache,id=gate,target=/g until test -e /g/open; do usleep 1000; done; cat /proc/sys/kernel/random/uuid >/id'; printf '%s\n' 'FROM busybox' "$id" >ctx/Dockerfile
-        $ build() { hull build --progress plain -t $1 ctx >$1.log 2>&1; }; waiting() { until test $(cat *.log | grep -c 'waiting for it') = $1; do :; done; }
+        $ build() { hull build --progress plain -t $1 ctx >$1.log 2>&1; }; waiting() { until test $(cat *.log 2>/dev/null | grep -c 'waiting for it') = $1; do :; done; }
         $ build a & build b & build c & waiting 2; gate touch /g/open; wait; for name in a b c; do hull run --rm $name cat /id; done | uniq | wc -l
         1
         $ printf '%s\n' 'FROM busybox AS a' "$id" 'FROM busybox AS b' "$id" 'FROM busybox' 'COPY --from=a /id /a' 'COPY --from=b /id /b' >ctx/Dockerfile

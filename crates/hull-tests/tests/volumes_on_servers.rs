@@ -72,9 +72,9 @@ fn create(daemon: &Daemon, name: &str, kind: &str, device: &str, options: &str) 
     daemon.ok(&["volume", "create", "-o", &kind, "-o", &device, "-o", &options, name]);
 }
 
-/// What is mounted on a volume of the daemon's, in the host's namespace.
+/// Whether something is mounted on a volume of this daemon's; others in the host's namespace have such names, too.
 fn is_mounted(daemon: &Daemon, name: &str) -> bool {
-    let mountpoint = format!("/volumes/{name}/_data ");
+    let mountpoint = format!("{}/data/volumes/{name}/_data ", daemon.dir().display());
     let mounts = fs::read_to_string(format!("/proc/{}/mountinfo", daemon.pid())).expect("the mounts");
     mounts.lines().any(|line| line.contains(&mountpoint))
 }
