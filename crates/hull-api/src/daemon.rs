@@ -159,6 +159,8 @@ async fn run(settings: Settings, launcher: Launcher, reload: &Reload) -> Result<
     }
     tell_ready();
     tracing::info!(version = env!("CARGO_PKG_VERSION"), "the daemon is ready");
+    // Most of what has run until here does not run again.
+    hull_runtime::shim::trim_text();
     loop {
         tokio::select! {
             _ = terminate.recv() => break,

@@ -128,6 +128,29 @@ pub fn trim_heap() {
     }
 }
 
+/// Unmaps this program's code: what only its start has run leaves this process's memory. What runs on comes back as it is
+/// run, out of the page cache. Where /proc does not tell where the code is, it stays.
+pub fn trim_text() {
+    let Some((start, end)) = text() else { return };
+    // SAFETY: code is mapped from the file, and nobody has written to it (the mapping does not let them): what is unmapped
+    // is read from the file again, also by the caller, as soon as it returns.
+    unsafe {
+        libc::madvise(start as *mut libc::c_void, end - start, libc::MADV_DONTNEED);
+    }
+}
+
+/// From where to where this program's code is mapped, readable and executable.
+fn text() -> Option<(usize, usize)> {
+    let own = text as *const () as usize;
+    let maps = std::fs::read_to_string("/proc/self/maps").ok()?;
+    maps.lines().find_map(|line| {
+        let (range, rest) = line.split_once(' ')?;
+        let (start, end) = range.split_once('-')?;
+        let (start, end) = (usize::from_str_radix(start, 16).ok()?, usize::from_str_radix(end, 16).ok()?);
+        ((start..end).contains(&own) && rest.starts_with("r-xp")).then_some((start, end))
+    })
+}
+
 /// Gives the stack back to the kernel that deeper calls have used: the start goes deep, what follows does not.
 #[inline(never)]
 pub(crate) fn trim_stack() {
@@ -199,4 +222,33 @@ fn owned(fd: RawFd) -> io::Result<OwnedFd> {
     }
     // SAFETY: the kernel has just made this descriptor for us.
     Ok(unsafe { OwnedFd::from_raw_fd(fd) })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{text, trim_text};
+
+    /// How much of the program's code is mapped now, in KiB.
+    fn resident() -> u64 {
+        let (start, _) = text().expect("the code is mapped");
+        let regions = std::fs::read_to_string("/proc/self/smaps").expect("the kernel tells");
+        let mut lines = regions.lines().skip_while(|line| !line.starts_with(&format!("{start:08x}-")));
+        let line = lines.find(|line| line.starts_with("Rss:")).expect("a size");
+        line.split_whitespace().nth(1).and_then(|text| text.parse().ok()).expect("a number")
+    }
+
+    #[test]
+    fn code_that_has_run_is_unmapped_and_runs_again() {
+        // What a start goes through: much of the program, once.
+        let size = {
+            let (start, end) = text().expect("the code is mapped");
+            // SAFETY: reads code, which is mapped and readable.
+            let pages = (start..end).step_by(4096).map(|at| unsafe { *(at as *const u8) });
+            std::hint::black_box(pages.fold(0_u8, u8::wrapping_add));
+            u64::try_from((end - start) / 1024).expect("not so large")
+        };
+        assert!(resident() >= size / 2, "{} of {size} KiB", resident());
+        trim_text();
+        assert!(resident() < size / 2, "{} of {size} KiB", resident());
+    }
 }

@@ -46,7 +46,7 @@ mod start;
 mod starting;
 mod streams;
 
-pub use kernel::{share_heap, trim_heap};
+pub use kernel::{share_heap, trim_heap, trim_text};
 
 pub(crate) use start::Ready;
 
