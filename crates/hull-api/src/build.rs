@@ -230,12 +230,14 @@ async fn finish(prepared: Prepared, teller: Arc<dyn Listener>, lines: &Lines, ho
     let squashed = prepared.request().squash;
     let built = prepared.run(teller).await;
     match (built, how) {
-        (Ok(Built { image, told, unused }), How::Events) => {
-            if !unused.is_empty() {
-                lines.say(&json!({ "stream": not_consumed(&unused) }));
+        (Ok(built), How::Events) => {
+            if !built.unused.is_empty() {
+                lines.say(&json!({ "stream": not_consumed(&built.unused) }));
             }
-            lines.say(&json!({ "aux": { "ID": image.id.to_string() } }));
-            lines.say(&json!({ "id": "hull.build.result", "aux": told }));
+            if let Some(id) = built.id() {
+                lines.say(&json!({ "aux": { "ID": id } }));
+            }
+            lines.say(&json!({ "id": "hull.build.result", "aux": built.told }));
         }
         (Ok(Built { image, .. }), How::Classic(Some(_))) => {
             lines.say(&json!({ "stream": format!("{}\n", image.id) }));

@@ -94,24 +94,25 @@ pub(crate) fn received(
     reader: &mut BufReader<BodyReader>,
 ) -> Result<()> {
     let mut pieces = Pieces { reader, left: 0, ended: false };
-    let platform = asked.platform.clone();
+    let (platforms, name) = (asked.all_platforms(), context.name.to_ascii_lowercase());
+    let one = |named| vec![(name.clone(), named)];
     let named = match context.kind {
-        ContextKind::Image => Ok(Some(Named::Image(context.value.clone()))),
+        ContextKind::Image => Ok(one(Named::Image(context.value.clone()))),
         ContextKind::Address => {
             let fetching = builder.fetch_named(&context.value, asked, stop);
-            tokio::runtime::Handle::current().block_on(fetching).map(Some)
+            tokio::runtime::Handle::current().block_on(fetching).map(one)
         }
-        ContextKind::Folder => builder.receive_folder(&mut pieces).map(Some),
-        ContextKind::Layout => builder.receive_layout(&mut pieces, platform.as_ref()).map(Some),
-        ContextKind::Cache => builder.receive_cache(&mut pieces, platform.as_ref()).map(|drafts| {
+        ContextKind::Folder => builder.receive_folder(&mut pieces).map(one),
+        ContextKind::Layout => builder.receive_layout(&name, &mut pieces, &platforms),
+        ContextKind::Cache => builder.receive_cache(&mut pieces, &platforms).map(|drafts| {
             asked.cache_given.extend(drafts);
-            None
+            Vec::new()
         }),
         ContextKind::CacheMounts => builder.receive_folder(&mut pieces).map(|named| {
             if let Named::Folder(folder) = named {
                 asked.cache_mounts_given.push(folder);
             }
-            None
+            Vec::new()
         }),
     };
     let is_sent = !matches!(context.kind, ContextKind::Image | ContextKind::Address);
@@ -127,9 +128,7 @@ pub(crate) fn received(
         std::io::copy(&mut pieces, &mut std::io::sink())
             .map_err(|error| Error::system("read the request", error))?;
     }
-    if let Some(named) = named {
-        asked.contexts.insert(context.name.to_ascii_lowercase(), named);
-    }
+    asked.contexts.extend(named);
     Ok(())
 }
 

@@ -3,6 +3,7 @@
 use hull_build::{Containers, Output};
 use hull_engine::model::{HostConfig, Ulimit};
 use hull_engine::{Error, Result};
+use hull_image::Platform;
 use serde::de::DeserializeOwned;
 
 use crate::build::refused;
@@ -85,22 +86,24 @@ pub(crate) fn asked(query: &Query) -> Result<hull_build::Request> {
     resources.cgroup_parent = query.text("cgroupparent").unwrap_or_default().to_owned();
     let ulimits: Vec<Ulimit> = field(query, "ulimits")?;
     resources.ulimits = (!ulimits.is_empty()).then_some(ulimits);
-    let platform = crate::images::platform(query)?;
+    let platforms = platforms(query)?;
     let tags: Vec<String> = query.all("t").filter(|tag| !tag.is_empty()).map(str::to_owned).collect();
     let attest = hull_build::Attest::of(&field(query, "attests")?).map_err(|failure| refused(&failure))?;
     let mut outputs = Vec::new();
     // Those of BuildKit's clients are taken over their session.
     let written = if query.text("version") == Some("2") { Vec::new() } else { outputs_of(query)? };
     for output in written {
-        outputs.push(Output::of(output, &tags, attest.any()).map_err(|failure| refused(&failure))?);
+        outputs.push(
+            Output::of(output, &tags, attest.any() || platforms.len() > 1)
+                .map_err(|failure| refused(&failure))?,
+        );
     }
-    Ok(hull_build::Request {
+    let mut asked = hull_build::Request {
         tags,
         dockerfile: query.text("dockerfile").unwrap_or_default().to_owned(),
         target: query.text("target").unwrap_or_default().to_owned(),
         build_args: field(query, "buildargs")?,
         labels: field(query, "labels")?,
-        platform,
         no_cache: query.flag("nocache"),
         squash: query.flag("squash"),
         keep_failed: query.flag("keepfailed"),
@@ -114,7 +117,18 @@ pub(crate) fn asked(query: &Query) -> Result<hull_build::Request> {
         cache_mounts_from: field(query, "cachemountsfrom")?,
         host,
         ..hull_build::Request::default()
-    })
+    };
+    asked.build_for(platforms);
+    Ok(asked)
+}
+
+/// The platforms of a query: to hull's own client's builds, a list with commas, too.
+fn platforms(query: &Query) -> Result<Vec<Platform>> {
+    let named = query.text("platform").unwrap_or_default();
+    if query.text("progress") != Some("events") || !named.contains(',') || named.starts_with('{') {
+        return Ok(crate::images::platform(query)?.into_iter().collect());
+    }
+    Ok(named.split(',').map(|platform| platform.trim().parse()).collect::<hull_image::Result<_>>()?)
 }
 
 #[cfg(test)]
@@ -146,6 +160,14 @@ mod tests {
         assert_eq!(host.extra_hosts.unwrap(), ["a:1.2.3.4", "b:5.6.7.8"]);
         assert_eq!(host.resources.ulimits.unwrap()[0].hard, 2);
         assert_eq!(asked.platform.unwrap().architecture, "arm64");
+    }
+
+    #[test]
+    fn several_platforms_are_hulls_own_client_s_alone() {
+        let several = asked(&query("progress=events&platform=linux/amd64,linux/arm64")).unwrap();
+        assert_eq!((several.platforms.len(), several.platform), (2, None));
+        assert!(asked(&query("platform=linux/amd64,linux/arm64")).is_err());
+        assert!(asked(&query("progress=events&platform=linux/amd64,")).is_err());
     }
 
     #[test]

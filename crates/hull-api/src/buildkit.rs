@@ -161,7 +161,9 @@ async fn ordered(
         // What only goes to the client has no image here.
         Ok(Ok(Some(_))) if !stays => Ok(()),
         Ok(Ok(Some(built))) => {
-            lines.say(&json!({ "id": "moby.image.id", "aux": { "ID": built.image.id.to_string() } }));
+            if let Some(id) = built.id() {
+                lines.say(&json!({ "id": "moby.image.id", "aux": { "ID": id } }));
+            }
             Ok(())
         }
         Ok(Ok(None)) => Ok(()),

@@ -18,6 +18,7 @@ pub(crate) fn continued(so_far: &ImageConfig, other: &ImageConfig, created_by: &
     let steps = so_far.history.len();
     let same = |a: &History, b: &History| a.created_by == b.created_by && a.empty_layer == b.empty_layer;
     let begins = other.history.len() > steps
+        && (&so_far.os, &so_far.architecture) == (&other.os, &other.architecture)
         && so_far.history.iter().zip(&other.history).all(|(a, b)| same(a, b))
         && other.rootfs.diff_ids.starts_with(&so_far.rootfs.diff_ids);
     let step = other.history.get(steps).filter(|step| begins && step.created_by == created_by)?;
@@ -59,6 +60,8 @@ mod tests {
         assert!(continued(&so_far, &all, "RUN c").is_none());
         assert!(continued(&image(&[("other", false), ("ENV a", true)]), &all, "RUN b").is_none());
         assert!(continued(&all, &all, "RUN d").is_none());
+        let other_machine = ImageConfig { architecture: "arm64".to_owned(), ..all.clone() };
+        assert!(continued(&so_far, &other_machine, "RUN b").is_none());
         // Neither the step's own key nor that of another image which says the same of another layer.
         let key = Digest::of(b"RUN b");
         let given = borrowed(key, &so_far, &next);

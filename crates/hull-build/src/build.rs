@@ -8,15 +8,14 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use hull_engine::container::{Step, StepView};
-use hull_engine::images::News;
 use hull_engine::model::CreateBody;
 use hull_engine::{Engine, Kind};
 use hull_image::reference::Reference;
-use hull_image::registry::{Credentials, Wanted};
-use hull_image::{Digest, Draft, Image, ImageId};
+use hull_image::{Digest, Draft, Image, ImageId, Platform};
 use tokio::sync::{OnceCell, oneshot};
 use tokio::task::JoinSet;
 
+use crate::bases::Looking;
 use crate::cache_mounts::Elsewhere;
 use crate::caches::Places;
 use crate::context::{Context, Folder};
@@ -107,6 +106,37 @@ pub type Opened = Arc<OnceCell<Result<Arc<Origin>>>>;
 /// Arguments with their values.
 pub(crate) type Declared = BTreeMap<String, Option<String>>;
 
+/// Where the steps of one platform's build are among those of all.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Among {
+    /// The platform is told with each step.
+    pub(crate) platform: Option<Platform>,
+    /// The steps and stages of those before it.
+    pub(crate) steps_before: usize,
+    pub(crate) stages_before: usize,
+    /// The steps of all.
+    pub(crate) steps: usize,
+}
+
+impl Among {
+    /// How a stage is called: behind its platform where there may be several, as `linux/amd64->arm64` where it is made on one
+    /// for another.
+    pub(crate) fn name_of(&self, stage: usize, plan: &Plan) -> String {
+        let name = &plan.stages[stage].name;
+        let Some(target) = &self.platform else { return name.clone() };
+        let own = plan.platform_of(stage).unwrap_or(target);
+        if own == target {
+            return format!("{own} {name}");
+        }
+        let to = if own.os == target.os {
+            target.to_string()[target.os.len() + 1..].to_owned()
+        } else {
+            target.to_string()
+        };
+        format!("{own}->{to} {name}")
+    }
+}
+
 /// A build that goes on.
 pub struct Build {
     /// The engine.
@@ -117,8 +147,10 @@ pub struct Build {
     pub plan: Plan,
     /// The Dockerfile.
     pub source: Source,
+    /// Where its steps are among those of all platforms.
+    pub(crate) among: Among,
     /// The files that were sent.
-    pub context: Context,
+    pub context: Arc<Context>,
     /// Where what goes on is told.
     pub tell: Tell,
     /// Set when nobody wants it any more.
@@ -130,7 +162,7 @@ pub struct Build {
     /// Contexts that stay.
     pub(crate) contexts: Arc<Contexts>,
     /// Where this build's secrets are, in memory.
-    pub private: Folder,
+    pub private: Arc<Folder>,
     /// The names that the image gets.
     pub names: Vec<Reference>,
     /// What each stage made, once it has.
@@ -146,7 +178,7 @@ pub struct Build {
     /// Images whose steps are used where they are the same, once they are there.
     pub cache: OnceCell<Vec<Draft>>,
     /// Where the files of cache mounts are that are not here, once they are known.
-    pub(crate) mounts_from: OnceCell<Vec<Elsewhere>>,
+    pub(crate) mounts_from: Arc<OnceCell<Vec<Elsewhere>>>,
     /// The ids of the cache mounts that its steps have, or would have had.
     pub(crate) caches_used: Mutex<BTreeMap<String, Sharing>>,
     /// Build arguments that some stage declares.
@@ -154,8 +186,10 @@ pub struct Build {
     /// The arguments that each stage has declared, with their values, once it is made.
     pub(crate) declared: Mutex<HashMap<usize, Declared>>,
     /// The steps that this build itself has done: two of its stages that do the same do it once, whatever of earlier
-    /// builds may be used.
-    pub done: Mutex<HashSet<Digest>>,
+    /// builds may be used. So do two platforms' builds, as do those of what follows.
+    pub done: Arc<Mutex<HashSet<Digest>>>,
+    /// Names of images that are being looked for.
+    pub(crate) looking: Arc<Looking>,
     /// Layers whose digests are computed behind the steps: each ends with its sender.
     pub naming: Mutex<Vec<oneshot::Receiver<()>>>,
 }
@@ -174,14 +208,19 @@ pub(crate) fn key_of(kind: &str, socket: Option<&Path>) -> Key {
 }
 
 impl Build {
+    /// Finds what steps may be taken from. One platform's build after the other does so: what one has fetched for it another
+    /// may fetch, too, and no name of it stays.
+    pub(crate) async fn begin(&self) {
+        let cache = self.caching_images().await;
+        self.cache.set(cache).ok();
+        self.mounts_from.get_or_init(|| self.mounts_elsewhere()).await;
+    }
+
     /// Runs its stages. What they make has no name yet and went nowhere.
     ///
     /// # Errors
     /// A step failed: what others did is kept for the next time.
     pub(crate) async fn make(self: Arc<Build>) -> Result<Made> {
-        let cache = self.caching_images().await;
-        self.cache.set(cache).ok();
-        self.mounts_from.set(self.mounts_elsewhere().await).ok();
         let mut running = JoinSet::new();
         for stage in self.plan.needed.clone() {
             let build = Arc::clone(&self);
@@ -189,9 +228,9 @@ impl Build {
         }
         while let Some(ended) = running.join_next().await {
             let ended = ended.unwrap_or_else(|error| Err(Failure::system("build a stage", error)));
-            if let Err(failure) = ended {
+            if let Err(mut failure) = ended {
                 // Those that still run are not wanted any more; what they have begun is undone with them.
-                self.stop.store(true, Ordering::Relaxed);
+                failure.detail.interrupted = self.stop.swap(true, Ordering::Relaxed);
                 running.shutdown().await;
                 return Err(failure.shown_in(&self.source));
             }
@@ -210,14 +249,13 @@ impl Build {
     /// # Errors
     /// It cannot be entered or sent.
     pub(crate) async fn deliver(self: &Arc<Build>, all: &[Leaving]) -> Result<(Arc<Image>, Told)> {
-        let own = all.iter().find(|one| Arc::ptr_eq(&one.build, self));
-        let Some(draft) = own.map(|one| one.draft.clone()) else {
+        let Some(first) = all.first() else {
             return Err(Failure::new(Kind::System, "the build has made nothing"));
         };
-        if self.stays_nowhere() {
-            let told = self.exported(all).await?;
-            return Ok((Arc::clone(&draft.image), told));
-        }
+        let Some(draft) = self.staying(all).map(|one| one.draft.clone()) else {
+            let told = Box::pin(self.exported(all)).await?;
+            return Ok((Arc::clone(&first.draft.image), told));
+        };
         let build = Arc::clone(self);
         let entered = tokio::task::spawn_blocking(move || {
             let image = build.engine.images.enter_draft(&draft, &build.names)?;
@@ -225,7 +263,7 @@ impl Build {
             Ok(image)
         });
         let image = entered.await.unwrap_or_else(|error| Err(Failure::system("enter the image", error)))?;
-        let told = self.exported(all).await?;
+        let told = Box::pin(self.exported(all)).await?;
         Ok((image, told))
     }
 
@@ -372,143 +410,6 @@ impl Build {
         body.config.labels = Some(self.request.step_labels.clone());
         body.host_config.log_config.driver = "none".to_owned();
         Ok(Box::pin(self.engine.create_step(Arc::clone(&draft.image), body)).await?)
-    }
-
-    /// An image that is here, or is fetched.
-    pub async fn image(&self, name: &str, platform: Option<&hull_image::Platform>) -> Result<Made> {
-        let platform = platform.or(self.request.platform.as_ref());
-        let here = if self.request.pull { None } else { self.here(name, platform)? };
-        let image = match here {
-            Some(image) => image,
-            None => Box::pin(self.pulled(name, platform)).await?,
-        };
-        if image.builtin {
-            return Err(Failure::new(
-                Kind::Forbidden,
-                "hull/host is this machine itself, which is no layer: nothing can be built on it; make a base with `hull \
-                 image bootstrap`",
-            ));
-        }
-        self.took(name, &image);
-        let key = self.base_key("image").with(image.id.to_string()).finish();
-        Ok(Made { draft: self.engine.images.draft_of(&image)?, key })
-    }
-
-    /// The images whose steps are used. One that cannot be had has nothing to give.
-    async fn caching_images(&self) -> Vec<Draft> {
-        let images = &self.engine.images;
-        let mut drafts = self.request.cache_given.clone();
-        for name in &self.request.cache_from {
-            drafts.extend(images.resolve(name).ok().and_then(|image| images.draft_of(&image).ok()));
-        }
-        for name in &self.request.cache_from_registry {
-            if !self.request.may_fetch {
-                continue;
-            }
-            let fetched = async {
-                let stages = Box::pin(self.stages_at(name)).await?;
-                // An image has the steps of its own stage; an index of stages those of all.
-                let platform = self.request.platform.as_ref().filter(|_| stages.is_none());
-                for name in stages.unwrap_or_else(|| vec![name.clone()]) {
-                    drafts.push(Box::pin(self.lent(&name, platform)).await?);
-                }
-                Ok::<(), Failure>(())
-            };
-            if let Err(failure) = fetched.await {
-                self.say(Event::Warning {
-                    text: format!("the cache {name} gives nothing: {}", failure.message),
-                    excerpt: String::new(),
-                });
-            }
-        }
-        drafts
-    }
-
-    /// The images of an index of stages, by their digests; none where the name means something else.
-    async fn stages_at(&self, name: &str) -> Result<Option<Vec<String>>> {
-        let reference = Reference::parse(name)?.or_latest();
-        let who = self.credentials(&reference.domain);
-        let remote = self.engine.registries().remote(&reference, &who).await?;
-        let digests = hull_image::dress::stages(&remote.raw.bytes)?;
-        let named = |digest: Digest| format!("{}@{digest}", reference.familiar_name());
-        Ok(digests.map(|digests| digests.into_iter().map(named).collect()))
-    }
-
-    /// An image that is fetched for its layers: by its name nobody has asked for it here.
-    async fn lent(&self, name: &str, platform: Option<&hull_image::Platform>) -> Result<Draft> {
-        let images = &self.engine.images;
-        let before = images.resolve(name).ok();
-        let image = Box::pin(self.pulled(name, platform)).await?;
-        let draft = images.draft_of(&image)?;
-        if before.is_none()
-            && let Err(error) = images.remove(name, false, false, &|_| None)
-        {
-            tracing::debug!(%error, "an image that gave its steps stays");
-        }
-        Ok(draft)
-    }
-
-    /// Notes an image that the build takes: by its manifest where it has one, or else by its id.
-    fn took(&self, name: &str, image: &Image) {
-        let Ok(name) = Reference::parse(name).map(Reference::or_latest) else { return };
-        let begins = format!("{}@", name.familiar_name());
-        let digest = image
-            .repo_digests
-            .iter()
-            .find_map(|digest| digest.strip_prefix(&begins)?.strip_prefix("sha256:"));
-        let digest = digest.map_or_else(|| image.id.hex(), str::to_owned);
-        let tag = name.tag.as_deref().unwrap_or_default();
-        let uri = hull_image::dress::package(&name.name(), tag, image);
-        self.materials.lock().unwrap_or_else(PoisonError::into_inner).insert(uri, digest);
-    }
-
-    /// An image that is here, of the platform that is wanted.
-    fn here(&self, name: &str, platform: Option<&hull_image::Platform>) -> Result<Option<Arc<Image>>> {
-        let image = match self.engine.images.resolve(name) {
-            Ok(image) => image,
-            Err(error) if error.kind == hull_image::Kind::NotFound => return Ok(None),
-            Err(error) => return Err(error.into()),
-        };
-        let fits = platform.is_none_or(|platform| self.engine.image_on_platform(name, platform).is_ok());
-        Ok(Some(image).filter(|_| fits))
-    }
-
-    /// An image from its registry. One that is nobody's but this machine's stays what it is.
-    async fn pulled(&self, name: &str, platform: Option<&hull_image::Platform>) -> Result<Arc<Image>> {
-        let reference = Reference::parse(name)?.or_latest();
-        let who = self.credentials(&reference.domain);
-        let wanted = Wanted { reference: reference.clone(), platform: platform.cloned() };
-        let mut watch = self.engine.image_pull(wanted, who);
-        loop {
-            match watch.next().await {
-                News::Steps(steps) => steps.iter().for_each(|step| self.tell.pulling(step)),
-                News::End(Ok(pulled)) => {
-                    self.tell.pulled(&reference, &pulled);
-                    return Ok(pulled.image);
-                }
-                News::End(Err(error)) => {
-                    return match self.request.pull.then(|| self.here(name, platform)).transpose()?.flatten() {
-                        // Asked for anew, and only here: an image that was built or imported.
-                        Some(image) if image.repo_digests.is_empty() => Ok(image),
-                        _ => {
-                            let mut failure = Failure::from(error);
-                            failure.detail.classic = Some(failure.message.clone());
-                            failure.message =
-                                format!("{name}: failed to resolve source metadata: {}", failure.message);
-                            Err(failure)
-                        }
-                    };
-                }
-            }
-        }
-    }
-
-    /// What the request says of who asks that registry.
-    pub fn credentials(&self, registry: &str) -> Credentials {
-        let who = self.request.registries.get(registry);
-        let hub =
-            || self.request.registries.get("https://index.docker.io/v1/").filter(|_| registry == "docker.io");
-        who.or_else(hub).cloned().unwrap_or_default()
     }
 
     /// The labels of the request, as one more step; of the classic builder they are steps of the plan.

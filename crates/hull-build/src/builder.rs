@@ -1,28 +1,29 @@
 //! The builder: what outlives one build, and the builds that go on.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::io::Read;
 use std::path::Path;
 use std::sync::{Arc, Mutex};
 
 use hull_engine::{Engine, Kind};
 use hull_image::reference::Reference;
-use hull_image::{Digest, Draft, Image};
+use hull_image::{Digest, Image, Platform};
 
-use crate::build::{Build, Made};
-use crate::caches::{KEPT, Places, collect};
+use crate::build::{Among, Build};
+use crate::caches::Places;
 use crate::cancel::{Names, Stop};
 use crate::context::{Context, Folder};
 use crate::copies::leads_out;
-use crate::dockerfile::lint::{Around, Check, Warning, lint};
+use crate::dockerfile::lint::{Around, Check, lint};
 use crate::dockerfile::{self, Dockerfile, Source};
-use crate::exporting::Leaving;
 use crate::failure::{Failure, Result};
 use crate::ignore::Ignore;
 use crate::kept::{Contexts, Missing};
-use crate::logs::{Logs, Recording};
+use crate::logs::Logs;
+use crate::output::{Archive, Output};
 use crate::plan::{Plan, plan};
-use crate::progress::{Event, Silence, Tell};
+use crate::prepared::Prepared;
+use crate::progress::{Event, Silence};
 use crate::request::Request;
 
 /// The daemon's builder.
@@ -53,25 +54,6 @@ impl Read for Counted<'_> {
         *self.1 += count as u64;
         Ok(count)
     }
-}
-
-/// A build that has been looked through and can begin.
-pub struct Prepared {
-    build: Arc<Build>,
-    stop: Stop,
-    logs: Logs,
-    /// What is unwise about its Dockerfile.
-    pub warnings: Vec<Warning>,
-}
-
-/// A build that came to its end.
-pub struct Built {
-    /// The image.
-    pub image: Arc<Image>,
-    /// Build arguments that nothing asked for.
-    pub unused: Vec<String>,
-    /// What is told of it under BuildKit's names: `containerimage.digest` and so on.
-    pub told: BTreeMap<String, serde_json::Value>,
 }
 
 impl Builder {
@@ -168,35 +150,63 @@ impl Builder {
             let message = format!("lint violation found for rules: {}", rules.join(", "));
             return Err(Failure::of_mistake(&dockerfile::Mistake::at(first.at, message), &source));
         }
-        let plan = plan(&file, &request).map_err(|mistake| Failure::of_mistake(&mistake, &source))?;
-        let build = Build {
-            engine: Arc::clone(&self.engine),
-            stages: plan.stages.iter().map(|_| tokio::sync::OnceCell::new()).collect(),
-            plan,
-            source,
-            context,
-            tell: Arc::new(Silence),
-            stop: stop.flag(),
-            cancelled: stop.asked(),
-            places: Arc::clone(&self.places),
-            contexts: Arc::clone(&self.contexts),
-            private: Folder::beneath(&self.places.private)?,
-            names,
-            origins: Mutex::default(),
-            started: jiff::Timestamp::now().to_string(),
-            epoch,
-            materials: Mutex::default(),
-            consumed: Mutex::default(),
-            declared: Mutex::default(),
-            done: Mutex::default(),
-            naming: Mutex::default(),
-            cache: tokio::sync::OnceCell::new(),
-            mounts_from: tokio::sync::OnceCell::new(),
-            caches_used: Mutex::default(),
-            request,
-        };
-        let logs = self.logs.clone();
-        Ok(Prepared { build: Arc::new(build), stop: stop.clone(), logs, warnings })
+        let mut plans = Vec::new();
+        for request in request.each() {
+            let plan = plan(&file, &request).map_err(|mistake| Failure::of_mistake(&mistake, &source))?;
+            plans.push((request, plan));
+        }
+        let builds = self.builds(plans, (source, context, names, epoch), stop)?;
+        Prepared::of(builds, stop, &self.logs, warnings)
+    }
+
+    /// A build for each platform. What is done for one is not done again for another where it is the same.
+    fn builds(
+        &self,
+        plans: Vec<(Request, Plan)>,
+        (source, context, names, epoch): (Source, Context, Vec<Reference>, Option<i64>),
+        stop: &Stop,
+    ) -> Result<Vec<Build>> {
+        let (context, private) = (Arc::new(context), Arc::new(Folder::beneath(&self.places.private)?));
+        let (done, looking, mounts_from) = (Arc::default(), Arc::default(), Arc::default());
+        let started = jiff::Timestamp::now().to_string();
+        let steps = plans.iter().map(|(_, plan)| plan.steps()).sum();
+        let (mut steps_before, mut stages_before) = (0, 0);
+        let mut builds = Vec::new();
+        for (request, plan) in plans {
+            let platform = request.indexed.then(|| request.platform.clone().unwrap_or_else(Platform::host));
+            let among = Among { platform, steps_before, stages_before, steps };
+            steps_before += plan.steps();
+            stages_before += plan.stages.len();
+            builds.push(Build {
+                engine: Arc::clone(&self.engine),
+                stages: plan.stages.iter().map(|_| tokio::sync::OnceCell::new()).collect(),
+                plan,
+                source: source.clone(),
+                among,
+                context: Arc::clone(&context),
+                tell: Arc::new(Silence),
+                stop: stop.flag(),
+                cancelled: stop.asked(),
+                places: Arc::clone(&self.places),
+                contexts: Arc::clone(&self.contexts),
+                private: Arc::clone(&private),
+                names: names.clone(),
+                origins: Mutex::default(),
+                started: started.clone(),
+                epoch,
+                materials: Mutex::default(),
+                consumed: Mutex::default(),
+                declared: Mutex::default(),
+                done: Arc::clone(&done),
+                looking: Arc::clone(&looking),
+                naming: Mutex::default(),
+                cache: tokio::sync::OnceCell::new(),
+                mounts_from: Arc::clone(&mounts_from),
+                caches_used: Mutex::default(),
+                request,
+            });
+        }
+        Ok(builds)
     }
 
     /// Reads what a client that came by `socket` has in the folder that it calls `key`: what of it is to be sent with the
@@ -276,7 +286,7 @@ fn names(request: &Request) -> Result<Vec<Reference>> {
         }
     });
     let mut names = names.collect::<hull_image::Result<Vec<_>>>()?;
-    let named = |output: &&crate::output::Output| !output.cache && !output.dress.by_digest;
+    let named = |output: &&Output| !output.cache && !output.dress.by_digest;
     for name in request.outputs.iter().filter(named).flat_map(|output| &output.names) {
         if !names.contains(name) {
             names.push(name.clone());
@@ -288,16 +298,34 @@ fn names(request: &Request) -> Result<Vec<Reference>> {
             "rewrite-timestamp=false is not supported by hull with SOURCE_DATE_EPOCH: what is built has that time in any case",
         ));
     }
-    let goes = |output: &crate::output::Output| {
-        !output.cache && (output.push || output.archive == Some(crate::output::Archive::Oci))
-    };
+    let goes = |output: &Output| !output.cache && (output.push || output.archive == Some(Archive::Oci));
     if request.attest.any() && !request.attest.where_possible && !request.outputs.iter().any(goes) {
         return Err(Failure::invalid(
             "attestations lie beside an image in an index, and one that stays here has none: push it (--push), or have an OCI \
              layout made (-o type=oci)",
         ));
     }
+    if request.indexed {
+        several(request)?;
+    }
     Ok(names)
+}
+
+/// An error where an index of images is to go where there is no place for one.
+fn several(request: &Request) -> Result<()> {
+    let outputs = || request.outputs.iter().filter(|output| !output.cache);
+    if outputs().any(|output| output.archive == Some(Archive::Docker)) {
+        return Err(Failure::invalid("docker exporter does not currently support exporting manifest lists"));
+    }
+    let stays = |output: &Output| output.archive.is_none() && !output.push && !output.nowhere;
+    if request.platforms.len() > 1 && (outputs().next().is_none() || outputs().any(stays)) {
+        return Err(Failure::new(
+            Kind::NotImplemented,
+            "exporting multiple references to image store is currently unsupported: a name means one image here; push them \
+             (--push), have an OCI layout made (-o type=oci,dest=FILE), or build for one platform",
+        ));
+    }
+    Ok(())
 }
 
 /// The Dockerfile of a request.
@@ -325,135 +353,4 @@ fn read(request: &Request, context: &Context) -> Result<(Source, Dockerfile)> {
     let source = Source { name: name.to_owned(), text };
     let file = dockerfile::parse(&source.text).map_err(|mistake| Failure::of_mistake(&mistake, &source))?;
     Ok((source, file))
-}
-
-impl Prepared {
-    /// The stages that are built, in their order.
-    pub fn plan(&self) -> &Plan {
-        &self.build.plan
-    }
-
-    /// The names that the image gets, as people write them.
-    pub fn names(&self) -> Vec<String> {
-        self.build.names.iter().map(Reference::familiar).collect()
-    }
-
-    /// What is asked.
-    pub fn request(&self) -> &Request {
-        &self.build.request
-    }
-
-    /// The Dockerfile.
-    pub fn source(&self) -> &Source {
-        &self.build.source
-    }
-
-    /// Builds, and delivers what was made. What goes on is told meanwhile.
-    ///
-    /// # Errors
-    /// A step failed, or the build was stopped.
-    pub async fn run(self, tell: Tell) -> Result<Built> {
-        self.make(tell).await?.deliver().await
-    }
-
-    /// Builds, and leaves it to whoever asks whether what was made gets its names and goes anywhere.
-    ///
-    /// # Errors
-    /// A step failed, or the build was stopped.
-    pub async fn make(self, tell: Tell) -> Result<Undelivered> {
-        let Prepared { build, stop, logs, .. } = self;
-        let Ok(mut build) = Arc::try_unwrap(build) else {
-            return Err(Failure::new(Kind::System, "the build has begun already"));
-        };
-        let recording = Arc::new(logs.record(&build.request, &build.source.name, tell).begun());
-        build.tell = Arc::clone(&recording) as Tell;
-        let build = Arc::new(build);
-        let running = Arc::clone(&build);
-        let made = tokio::select! {
-            biased;
-            () = stop.stopped() => Err(Failure::cancelled()),
-            made = running.make() => made,
-        };
-        build.close().await;
-        let mut undelivered = Undelivered { build, stop, logs, recording, made: None };
-        match made {
-            Ok(made) => {
-                undelivered.made = Some(made);
-                Ok(undelivered)
-            }
-            Err(failure) => {
-                undelivered.recording.ended(Err(&failure));
-                Err(failure)
-            }
-        }
-    }
-}
-
-/// What a build made, without a name yet. Dropped, it stays without.
-pub struct Undelivered {
-    build: Arc<Build>,
-    stop: Stop,
-    logs: Logs,
-    recording: Arc<Recording>,
-    /// None: it was delivered, or nothing was made.
-    made: Option<Made>,
-}
-
-impl Undelivered {
-    /// The image.
-    pub fn draft(&self) -> Option<&Draft> {
-        self.made.as_ref().map(|made| &made.draft)
-    }
-
-    /// The names that it gets, as people write them.
-    pub fn names(&self) -> Vec<String> {
-        self.build.names.iter().map(Reference::familiar).collect()
-    }
-
-    /// Whether it stays on this machine, or only goes elsewhere.
-    pub fn stays(&self) -> bool {
-        !self.build.stays_nowhere()
-    }
-
-    /// Gives it its names, and sends it where the request wants it.
-    ///
-    /// # Errors
-    /// It cannot be entered or sent, or the build was stopped.
-    pub async fn deliver(mut self) -> Result<Built> {
-        let Some(made) = self.made.take() else {
-            return Err(Failure::new(Kind::System, "the build has made nothing"));
-        };
-        let leaving = [Leaving { build: Arc::clone(&self.build), draft: made.draft.clone() }];
-        let delivered = tokio::select! {
-            biased;
-            () = self.stop.stopped() => Err(Failure::cancelled()),
-            delivered = self.build.deliver(&leaving) => delivered,
-        };
-        self.recording.ended(delivered.as_ref().map(|(image, _)| image.id.to_string()));
-        let (image, told) = delivered?;
-        Ok(Built { image, unused: self.build.not_consumed(), told })
-    }
-}
-
-impl Drop for Undelivered {
-    fn drop(&mut self) {
-        if let Some(made) = &self.made {
-            self.recording.ended(Ok(made.draft.image.id.to_string()));
-        }
-        let (engine, contexts) = (Arc::clone(&self.build.engine), Arc::clone(&self.build.contexts));
-        let logs = self.logs.clone();
-        // Behind: what is used least gives way to what was made now.
-        let tidy = move || {
-            logs.tidy();
-            if let Err(error) = collect(&engine, KEPT) {
-                tracing::warn!(%error, "steps of builds that are not used any more could not be removed");
-            }
-            if let Err(error) = contexts.collect() {
-                tracing::warn!(%error, "contexts of builds that are not used any more could not be removed");
-            }
-        };
-        if let Ok(runtime) = tokio::runtime::Handle::try_current() {
-            runtime.spawn_blocking(tidy);
-        }
-    }
 }

@@ -1,16 +1,18 @@
 //! What was built leaves: each output is a step of its own behind those of the Dockerfile.
 
-use std::collections::{BTreeMap, HashSet};
+use std::collections::{BTreeMap, HashMap, HashSet};
+use std::os::fd::{AsRawFd, BorrowedFd};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Instant;
 
 use hull_engine::Kind;
 use hull_engine::model::CreateBody;
-use hull_image::Draft;
 use hull_image::archive;
 use hull_image::config::History;
-use hull_image::dress::Part;
+use hull_image::dress::{Dress, Part};
 use hull_image::reference::Reference;
+use hull_image::{Draft, Image, Platform, Store};
 use serde_json::{Value, json};
 
 use crate::build::{Build, Made};
@@ -48,10 +50,17 @@ impl Leaving {
 pub(crate) type Told = BTreeMap<String, Value>;
 
 impl Build {
-    /// Whether the image is asked for in other places alone.
-    pub(crate) fn stays_nowhere(&self) -> bool {
+    /// What stays on this machine; none: it is asked for in other places alone. Of several platforms' images it is this
+    /// machine's, for a name means one.
+    pub(crate) fn staying<'a>(&self, all: &'a [Leaving]) -> Option<&'a Leaving> {
         let mut outputs = self.request.outputs.iter().filter(|output| !output.cache).peekable();
-        outputs.peek().is_some() && outputs.all(|output| output.archive.is_some() || output.nowhere)
+        if outputs.peek().is_some() && outputs.all(|output| output.archive.is_some() || output.nowhere) {
+            return None;
+        }
+        match all {
+            [one] => Some(one),
+            several => several.iter().find(|one| one.draft.image.is_for(&Platform::host())),
+        }
     }
 
     /// Whether some output has a place for what is attested.
@@ -72,8 +81,9 @@ impl Build {
             };
             parts.push(Part { image: Arc::clone(&one.draft.image), statements });
         }
-        let mut told = output::told(&first.draft.image, &self.names);
-        let total = all.iter().map(|one| one.build.plan.steps()).sum();
+        let one = (!self.request.indexed).then_some(&*first.draft.image);
+        let mut told = output::told(one, &self.names);
+        let total = self.among.steps;
         let stages = all.iter().map(|one| one.build.plan.stages.len()).sum();
         let mut ways = Vec::new();
         for (number, output) in self.request.outputs.iter().enumerate() {
@@ -133,6 +143,11 @@ impl Build {
         Ok(told)
     }
 
+    /// What goes with the images of an output.
+    fn dress(&self, output: &Output) -> Dress {
+        Dress { indexed: self.request.indexed && !output.cache, ..output.dress.clone() }
+    }
+
     /// Where an output goes that is sent to whoever asks.
     pub(crate) fn sink(&self, number: usize) -> Result<Sink> {
         self.check()?;
@@ -156,19 +171,30 @@ impl Build {
     /// Sends the files of images to whoever asks: those of several platforms each in a folder of its own, unless they are to be
     /// in one.
     async fn files_sent(self: &Arc<Build>, all: &[Leaving], output: &Output, number: usize) -> Result<Told> {
-        let mut archive: Option<FilesArchive> = None;
+        let split = output.split.unwrap_or(self.request.indexed);
+        let mut opened = Vec::new();
         for one in all {
-            let image = Arc::clone(&one.draft.image);
-            let folder = (all.len() > 1 && !output.merged).then(|| one.folder());
+            let step = Box::pin(one.build.step(&one.draft, CreateBody::default())).await?;
+            let view = Box::pin(step.view()).await?;
+            opened.push((step, view, one.draft.clone(), split.then(|| one.folder())));
+        }
+        if !split && opened.len() > 1 {
+            let images = Arc::clone(&self.engine.images);
+            opened = blocking("look at the files", move || {
+                apart(&images, opened.iter().map(|(_, view, draft, _)| (view.root(), &*draft.image)))?;
+                Ok(opened)
+            })
+            .await?;
+        }
+        let mut archive: Option<FilesArchive> = None;
+        for (step, view, draft, folder) in opened {
             let sink = match archive.take() {
                 None => self.sink(number)?,
                 Some(archive) => Sink::Archive(Box::new(archive)),
             };
-            let step = Box::pin(one.build.step(&one.draft, CreateBody::default())).await?;
-            let view = Box::pin(step.view()).await?;
             let images = Arc::clone(&self.engine.images);
             let (view, rest) = blocking("send the files", move || {
-                let without = images.only_mounted_on(&image)?;
+                let without = images.only_mounted_on(&draft.image)?;
                 let rest = match sink {
                     Sink::Archive(out) => {
                         let mut archive = FilesArchive(out);
@@ -207,7 +233,7 @@ impl Build {
     ) -> Result<Told> {
         let mut out = self.archive_sink(number)?;
         let images = Arc::clone(&self.engine.images);
-        let (names, dress) = (output.names.clone(), output.dress.clone());
+        let (names, dress) = (output.names.clone(), self.dress(output));
         let descriptor = blocking("send the image", move || {
             let docker = kind == Archive::Docker;
             let descriptor = images.save_built(&parts, &names, &dress, docker, &mut *out)?;
@@ -325,7 +351,7 @@ impl Build {
     ) -> Result<Told> {
         self.may_push(name)?;
         let (who, tell) = (self.credentials(&name.domain), self.push_teller(step));
-        let sent = self.engine.push_built(&parts, name, &who, &output.dress, tell).await?;
+        let sent = self.engine.push_built(&parts, name, &who, &self.dress(output), tell).await?;
         let shown = if output.dress.by_digest { name.familiar_name() } else { name.familiar() };
         let text = format!("{shown}: digest: {} size: {}\n", sent.digest, sent.size);
         self.say(Event::Output { step, text, error: false });
@@ -385,6 +411,37 @@ fn stages_of(all: &[Leaving]) -> Vec<Part> {
 
 fn taken(error: std::io::Error) -> Failure {
     Failure::system("send the output", error)
+}
+
+/// An error where a file of one platform would take the place of another's in the one folder that all go to.
+fn apart<'a>(images: &Store, all: impl Iterator<Item = (BorrowedFd<'a>, &'a Image)>) -> Result<()> {
+    let failed = |error| Failure::system("look at the files", error);
+    let mut of: HashMap<PathBuf, Platform> = HashMap::new();
+    for (root, image) in all {
+        // Nothing runs in it: what is a folder stays one.
+        let root = PathBuf::from(format!("/proc/self/fd/{}", root.as_raw_fd()));
+        let platform = Platform::of(&image.config);
+        let without = images.only_mounted_on(image)?;
+        let mut folders = vec![PathBuf::new()];
+        while let Some(folder) = folders.pop() {
+            for entry in std::fs::read_dir(root.join(&folder)).map_err(failed)? {
+                let entry = entry.map_err(failed)?;
+                let path = folder.join(entry.file_name());
+                if without.contains(path.as_os_str().as_encoded_bytes()) {
+                    continue;
+                }
+                if entry.file_type().map_err(failed)?.is_dir() {
+                    folders.push(path);
+                } else if let Some(other) = of.insert(path.clone(), platform.clone()) {
+                    return Err(Failure::invalid(format!(
+                        "cannot overwrite /{} from {other} with {platform} when split option is disabled",
+                        path.display()
+                    )));
+                }
+            }
+        }
+    }
+    Ok(())
 }
 
 /// An archive of files that is not at its end yet.

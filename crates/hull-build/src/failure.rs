@@ -23,6 +23,8 @@ pub struct Failure {
 pub struct Detail {
     /// The same in the words of Docker's classic builder, where they differ.
     pub classic: Option<String>,
+    /// It failed for something else that did before, or was stopped.
+    pub interrupted: bool,
     /// The exit status of the command that failed.
     pub code: Option<i32>,
     /// The instruction that it is about: its first place and last line.

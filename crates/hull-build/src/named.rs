@@ -48,28 +48,43 @@ impl Builder {
         Context::read(&self.places.temporary, archive).map(Arc::new).map(Named::Folder)
     }
 
-    /// Receives an OCI layout with one image as an archive. The image is the build's alone: it is entered nowhere, and its
-    /// layers stay as long as the build has it. Blocks.
+    /// Receives an OCI layout as an archive, which stands for a name: with one image, or one for each of several platforms. They
+    /// are the build's alone: they are entered nowhere, and their layers stay as long as the build has them. Blocks.
     ///
     /// # Errors
-    /// It is malformed, or has another number of images.
-    pub fn receive_layout(&self, archive: &mut dyn Read, platform: Option<&Platform>) -> Result<Named> {
-        let drafts = self.receive_cache(archive, platform)?;
-        let count = drafts.len();
-        match <[Draft; 1]>::try_from(drafts) {
-            Ok([draft]) => Ok(Named::Given(draft)),
-            Err(_) => Err(Failure::invalid(format!(
-                "the OCI layout has {count} images where one is wanted: name it by its tag or digest"
-            ))),
+    /// It is malformed, or has other images.
+    pub fn receive_layout(
+        &self,
+        name: &str,
+        archive: &mut dyn Read,
+        platforms: &[Platform],
+    ) -> Result<Vec<(String, Named)>> {
+        let drafts = self.receive_cache(archive, platforms)?;
+        if platforms.len() < 2 {
+            let count = drafts.len();
+            let [draft] = <[Draft; 1]>::try_from(drafts).map_err(|_| {
+                Failure::invalid(format!(
+                    "the OCI layout has {count} images where one is wanted: name it by its tag or digest"
+                ))
+            })?;
+            return Ok(vec![(name.to_owned(), Named::Given(draft))]);
         }
+        let of = |platform: &Platform| {
+            let mut fitting = drafts.iter().filter(|draft| draft.image.is_for(platform));
+            match (fitting.next(), fitting.next()) {
+                (Some(draft), None) => Ok((format!("{name}::{platform}"), Named::Given(draft.clone()))),
+                _ => Err(Failure::invalid(format!("the OCI layout has not one image for {platform}"))),
+            }
+        };
+        platforms.iter().map(of).collect()
     }
 
     /// The same of a layout whose images only give their steps: however many they are. Blocks.
     ///
     /// # Errors
     /// It is malformed.
-    pub fn receive_cache(&self, archive: &mut dyn Read, platform: Option<&Platform>) -> Result<Vec<Draft>> {
-        Ok(self.engine.images.load_drafts(archive, platform)?)
+    pub fn receive_cache(&self, archive: &mut dyn Read, platforms: &[Platform]) -> Result<Vec<Draft>> {
+        Ok(self.engine.images.load_drafts(archive, platforms)?)
     }
 }
 

@@ -40,8 +40,8 @@ pub struct Output {
     pub archive: Option<Archive>,
     /// Files get the time that is asked for, or not, where somebody said so.
     pub rewrite: Option<bool>,
-    /// The files of several platforms are not apart, each in a folder.
-    pub merged: bool,
+    /// The files of each platform are in a folder of its own, or not, where somebody said so.
+    pub split: Option<bool>,
     /// What goes with it.
     pub dress: Dress,
 }
@@ -122,7 +122,7 @@ impl Output {
             "cache" => self.dress.stages = value == "max",
             "push" => self.push = set()?,
             "push-by-digest" => self.dress.by_digest = set()?,
-            "platform-split" if is_files => self.merged = !set()?,
+            "platform-split" if is_files => self.split = Some(set()?),
             "oci-mediatypes" if !is_files => self.dress.oci = Some(set()?),
             "force-compression" if !is_files => self.dress.compress.force = set()?,
             "rewrite-timestamp" => self.rewrite = Some(set()?),
@@ -261,13 +261,13 @@ fn annotated<'a>(text: &str, dress: &'a mut Dress) -> Option<(&'a mut Annotation
     (!key.is_empty()).then(|| (list, key.to_owned()))
 }
 
-/// What a build tells of what it made, under BuildKit's names for it.
-pub(crate) fn told(image: &Image, names: &[Reference]) -> BTreeMap<String, serde_json::Value> {
-    let mut told = BTreeMap::from([
-        ("containerimage.config.digest".to_owned(), serde_json::json!(image.id)),
-        // As Docker has it where an image has no manifest: its configuration stands for it.
-        ("containerimage.digest".to_owned(), serde_json::json!(image.id)),
-    ]);
+/// What a build tells of what it made, under BuildKit's names for it. Of an index of images, what that is alone is told.
+pub(crate) fn told(image: Option<&Image>, names: &[Reference]) -> BTreeMap<String, serde_json::Value> {
+    let mut told = BTreeMap::new();
+    // As Docker has it where an image has no manifest: its configuration stands for it.
+    for name in ["containerimage.config.digest", "containerimage.digest"] {
+        told.extend(image.map(|image| (name.to_owned(), serde_json::json!(image.id))));
+    }
     if !names.is_empty() {
         let names: Vec<String> = names.iter().map(Reference::to_string).collect();
         told.insert("image.name".to_owned(), serde_json::json!(names.join(",")));
@@ -308,7 +308,7 @@ mod tests {
         let other = other.unwrap();
         assert!(other.dress.by_digest && other.dress.oci == Some(false));
         assert!(pushed(&[("store", "false")]).unwrap().nowhere);
-        assert!(of("local", &[("platform-split", "false")], &[]).unwrap().merged);
+        assert_eq!(of("local", &[("platform-split", "false")], &[]).unwrap().split, Some(false));
         assert!(
             of("image", &[("cache", "max"), ("push", "true"), ("name", "r:1/a")], &[]).unwrap().dress.stages
         );

@@ -61,10 +61,7 @@ pub fn platform_arguments(request: &Request) -> BTreeMap<String, String> {
     let target = request.platform.clone().unwrap_or_else(Platform::host);
     let mut values = BTreeMap::new();
     for (prefix, platform) in [("TARGET", &target), ("BUILD", &host)] {
-        let variant =
-            if platform.variant.is_empty() { String::new() } else { format!("/{}", platform.variant) };
-        let whole = format!("{}/{}{variant}", platform.os, platform.architecture);
-        values.insert(format!("{prefix}PLATFORM"), whole);
+        values.insert(format!("{prefix}PLATFORM"), platform.to_string());
         values.insert(format!("{prefix}OS"), platform.os.clone());
         values.insert(format!("{prefix}ARCH"), platform.architecture.clone());
         values.insert(format!("{prefix}VARIANT"), platform.variant.clone());
@@ -234,6 +231,14 @@ impl Plan {
     /// Whether a list of names has the stage of this number, by its name or by that number.
     pub fn is_among(&self, stage: usize, names: &[String]) -> bool {
         names.iter().any(|name| self.earlier(self.stages.len(), name) == Some(stage))
+    }
+
+    /// What a stage is built for, where it says so itself or stands on one that does; none: what the build is for.
+    pub fn platform_of(&self, mut stage: usize) -> Option<&Platform> {
+        while let Base::Stage(below) = self.stages[stage].base {
+            stage = below;
+        }
+        self.stages[stage].platform.as_ref()
     }
 
     /// How many steps are built.

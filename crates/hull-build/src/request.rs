@@ -1,11 +1,12 @@
 //! What is asked of a build.
 
 use std::any::Any;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use hull_engine::model::HostConfig;
+use hull_image::Platform;
 
 use crate::attest::Attest;
 use crate::context::Context;
@@ -32,7 +33,11 @@ pub struct Request {
     /// Labels of the image.
     pub labels: BTreeMap<String, String>,
     /// `os/architecture` of what is built; none: this machine's.
-    pub platform: Option<hull_image::Platform>,
+    pub platform: Option<Platform>,
+    /// The same, where several are asked for: each is built as by a request of its own ([`Request::each`]).
+    pub platforms: Vec<Platform>,
+    /// Images leave in an index of platforms, also where there is one.
+    pub indexed: bool,
     /// Nothing that was built before is used.
     pub no_cache: bool,
     /// The files of a command that fails are kept, for a shell in them.
@@ -107,6 +112,46 @@ pub trait Agent: std::fmt::Debug + Send + Sync {
 pub struct Secret(pub Vec<u8>);
 
 impl Request {
+    /// Asks for these platforms. One that is named twice is built once.
+    pub fn build_for(&mut self, platforms: Vec<Platform>) {
+        let mut seen = HashSet::new();
+        let mut platforms: Vec<Platform> =
+            platforms.into_iter().filter(|platform| seen.insert(platform.clone())).collect();
+        match platforms.len() {
+            0 => {}
+            1 => self.platform = platforms.pop(),
+            _ => (self.platforms, self.indexed) = (platforms, true),
+        }
+    }
+
+    /// The request of each platform, in their order. A context of the name `NAME::PLATFORM` is there for that one alone, in the
+    /// place of `NAME`.
+    pub fn each(&self) -> Vec<Request> {
+        let own = match &self.platforms[..] {
+            [] => vec![self.platform.clone()],
+            several => several.iter().cloned().map(Some).collect(),
+        };
+        own.into_iter()
+            .map(|platform| {
+                let shown = platform.clone().unwrap_or_else(Platform::host).to_string();
+                let mut contexts = BTreeMap::new();
+                let (for_one, for_all): (Vec<_>, Vec<_>) =
+                    self.contexts.iter().partition(|(name, _)| name.contains("::"));
+                contexts.extend(for_all.into_iter().map(|(name, named)| (name.clone(), named.clone())));
+                contexts.extend(for_one.into_iter().filter_map(|(name, named)| {
+                    let (name, of) = name.split_once("::")?;
+                    (of == shown).then(|| (name.to_owned(), named.clone()))
+                }));
+                Request { platform, platforms: Vec::new(), contexts, ..self.clone() }
+            })
+            .collect()
+    }
+
+    /// The platforms whose images are taken from an archive that has those of several; none: this machine's.
+    pub fn all_platforms(&self) -> Vec<Platform> {
+        self.platform.iter().chain(&self.platforms).cloned().collect()
+    }
+
     /// The time that what is built gets, in seconds since 1970; none: the time at which it is built.
     ///
     /// # Errors
@@ -124,5 +169,39 @@ impl Request {
 impl std::fmt::Debug for Secret {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         write!(f, "({} bytes)", self.0.len())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_platform_has_a_request_of_its_own() {
+        let parsed = |text: &str| text.parse::<Platform>().unwrap();
+        let mut request = Request::default();
+        request.build_for(vec![parsed("linux/amd64"), parsed("linux/arm/v7"), parsed("linux/amd64")]);
+        assert!(request.indexed && request.platform.is_none());
+        let image = |name: &str| Named::Image(name.to_owned());
+        for name in ["base::linux/arm/v7", "base", "only::linux/amd64"] {
+            request.contexts.insert(name.to_owned(), image(name));
+        }
+        let each = request.each();
+        let stands_for = |request: &Request, name: &str| match request.contexts.get(name) {
+            Some(Named::Image(image)) => image.clone(),
+            _ => String::new(),
+        };
+        assert_eq!(each.len(), 2);
+        assert_eq!(each[1].platform, Some(parsed("linux/arm/v7")));
+        assert_eq!(stands_for(&each[0], "base"), "base");
+        assert_eq!(stands_for(&each[1], "base"), "base::linux/arm/v7");
+        assert_eq!(
+            (stands_for(&each[0], "only").as_str(), stands_for(&each[1], "only").as_str()),
+            ("only::linux/amd64", "")
+        );
+        let mut one = Request::default();
+        one.build_for(vec![parsed("linux/arm64"), parsed("linux/arm64")]);
+        assert!(!one.indexed && one.each()[0].platform == Some(parsed("linux/arm64")));
+        assert_eq!(Request::default().each().len(), 1);
     }
 }

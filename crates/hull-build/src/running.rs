@@ -76,7 +76,12 @@ impl Stage {
             Ok(output) => output,
             Err(error) => {
                 Box::pin(self.failed_in(step, may_stay)).await;
-                return Err(not_started(&shown, error));
+                let image = &self.made.draft.image.config;
+                return Err(not_started(
+                    &shown,
+                    error,
+                    crate::foreign::advice(&image.os, &image.architecture),
+                ));
             }
         };
         Box::pin(self.printed(output, &mut tail)).await?;
@@ -241,8 +246,12 @@ fn refuse(run: &Run, granted: &str) -> Result<()> {
     Ok(())
 }
 
-fn not_started(shown: &str, error: Error) -> Failure {
+/// `advice` is what to do where the image is for another machine.
+fn not_started(shown: &str, error: Error, advice: Option<String>) -> Failure {
     let mut failure = Failure::from(error);
+    if let Some(advice) = advice {
+        failure.message = format!("{}\n{advice}", failure.message);
+    }
     failure.detail.classic = Some(failure.message.clone());
     failure.message = format!("process {shown:?} could not be started: {}", failure.message);
     failure

@@ -65,13 +65,15 @@ pub(crate) struct Outcome {
 
 /// Builds the stage of this number.
 pub(crate) async fn run(build: Arc<Build>, index: usize) -> Result<Made> {
-    let first = 1 + build
-        .plan
-        .needed
-        .iter()
-        .filter(|stage| **stage < index)
-        .map(|stage| 1 + build.plan.stages[*stage].instructions.len())
-        .sum::<usize>();
+    let first = 1
+        + build.among.steps_before
+        + build
+            .plan
+            .needed
+            .iter()
+            .filter(|stage| **stage < index)
+            .map(|stage| 1 + build.plan.stages[*stage].instructions.len())
+            .sum::<usize>();
     let planned = build.plan.stages[index].clone();
     let from = &planned.from;
     let begun = Instant::now();
@@ -134,7 +136,7 @@ pub(crate) async fn run(build: Arc<Build>, index: usize) -> Result<Made> {
     }
     stage.settle().await?;
     let id = stage.made.image().map(|id| id.to_string()).unwrap_or_default();
-    build.say(Event::Stage { stage: index, id });
+    build.say(Event::Stage { stage: build.among.stages_before + index, id });
     build.declares(index, stage.arguments);
     Ok(stage.made)
 }
@@ -145,9 +147,9 @@ fn announce(build: &Build, index: usize, step: usize, instruction: &Instruction)
     let first = planned.instructions.iter().position(|one| one == instruction).map_or(1, |at| at + 2);
     build.say(Event::Step {
         step,
-        total: build.plan.steps(),
-        stage: index,
-        name: format!("{} {first}/{steps}", planned.name),
+        total: build.among.steps,
+        stage: build.among.stages_before + index,
+        name: format!("{} {first}/{steps}", build.among.name_of(index, &build.plan)),
         text: instruction.text.clone(),
     });
 }

@@ -99,12 +99,16 @@ pub(crate) fn worker() -> WorkerRecord {
             .into_iter()
             .map(|name| (format!("org.mobyproject.buildkit.worker.{name}"), "hull".to_owned()))
             .collect(),
-        platforms: vec![pb::Platform {
-            architecture: host.architecture,
-            os: host.os,
-            variant: host.variant,
-            ..pb::Platform::default()
-        }],
+        // Those whose programs run here. Builds that run none may be for others.
+        platforms: std::iter::once(host)
+            .chain(hull_build::foreign::platforms())
+            .map(|platform| pb::Platform {
+                architecture: platform.architecture,
+                os: platform.os,
+                variant: platform.variant,
+                ..pb::Platform::default()
+            })
+            .collect(),
         buildkit_version: Some(version()),
         ..WorkerRecord::default()
     }

@@ -1,7 +1,7 @@
 //! Builds that clients steer: the controller is asked to solve and waits, and meanwhile the client asks the gateway to
 //! run the Dockerfile frontend and says in the end which result it wants.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -11,7 +11,7 @@ use base64::engine::general_purpose::STANDARD;
 use bollard_buildkit_proto::google::rpc::Status as RpcStatus;
 use bollard_buildkit_proto::moby::buildkit::v1::apicaps::ApiCap;
 use bollard_buildkit_proto::moby::buildkit::v1::frontend::{
-    CacheOptionsEntry as CacheImport, InputsResponse, PongResponse, Ref, Result as BuildResult,
+    CacheOptionsEntry as CacheImport, InputsResponse, PongResponse, Ref, RefMap, Result as BuildResult,
     ReturnRequest, ReturnResponse, SolveRequest as BridgeRequest, SolveResponse as BridgeResponse,
     WarnResponse, result,
 };
@@ -22,8 +22,8 @@ use bollard_buildkit_proto::pb;
 use futures_util::stream;
 use hull_build::{Failure, Stop};
 use hull_engine::Kind;
-use hull_image::Draft;
-use serde_json::Value;
+use hull_image::{Draft, Platform};
+use serde_json::{Value, json};
 use tokio::sync::{Notify, oneshot};
 
 use crate::control::worker;
@@ -89,8 +89,14 @@ type Key = (Option<PathBuf>, String);
 /// What a client says that it wants in the end, or how it failed.
 type Returned = std::result::Result<Option<Box<Made>>, RpcStatus>;
 
-/// What the gateway made, by the names that it gave; once a result is returned, that it was.
-type Results = HashMap<String, (Draft, Option<Box<Made>>)>;
+/// What the gateway made, by the names that it gave. Of several platforms all are of one result.
+type Results = HashMap<String, (Draft, Arc<Mutex<One>>)>;
+
+/// A result: what was made, until it is returned, and the names of its images.
+struct One {
+    made: Option<Box<Made>>,
+    names: BTreeSet<String>,
+}
 
 /// One of them.
 struct Build {
@@ -204,6 +210,15 @@ impl Drop for Named {
         }
         self.builds.named().remove(&self.key);
     }
+}
+
+/// A platform as OCI has it.
+fn oci(platform: &Platform) -> Value {
+    let mut shown = json!({ "architecture": platform.architecture, "os": platform.os });
+    if !platform.variant.is_empty() {
+        shown["variant"] = json!(platform.variant);
+    }
+    shown
 }
 
 /// `Control.Solve`.
@@ -415,24 +430,43 @@ impl Build {
         let mut result = BuildResult::default();
         match ended.map_err(|failed| failed.status())? {
             Ended::Told(told) => result.metadata = told,
-            Ended::Made(made) => {
-                let draft = made.draft().cloned();
-                let draft = draft.ok_or_else(|| Status::new(Code::Internal, "the build has made nothing"))?;
-                let id = draft.image.id.to_string();
-                result.metadata.insert("containerimage.config".to_owned(), draft.image.raw_config.to_vec());
-                let def = Some(definition(&id));
-                let mut results = self.made();
-                if results.len() >= RESULTS && !results.contains_key(&id) {
-                    let what =
-                        format!("one build has {RESULTS} results at most that nobody has asked for yet");
-                    return Err(Status::new(Code::FailedPrecondition, what));
-                }
-                results.insert(id.clone(), (draft, Some(made)));
-                drop(results);
-                result.result = Some(result::Result::Ref(Ref { id, def }));
-            }
+            Ended::Made(made) => self.told(made, &mut result)?,
         }
         Ok(Answer::one(&BridgeResponse { result: Some(result), ..Default::default() }))
+    }
+
+    /// Names what was made, and says what it is.
+    fn told(&self, made: Box<Made>, result: &mut BuildResult) -> Result<()> {
+        let (drafts, is_indexed) = (made.drafts(), made.is_indexed());
+        let names = drafts.iter().map(|draft| draft.image.id.to_string()).collect();
+        let one = Arc::new(Mutex::new(One { made: Some(made), names }));
+        let mut refs = BTreeMap::new();
+        for draft in drafts {
+            let id = draft.image.id.to_string();
+            let config = draft.image.raw_config.to_vec();
+            let platform = Platform::of(&draft.image.config);
+            let mut results = self.made();
+            if results.len() >= RESULTS && !results.contains_key(&id) {
+                let what = format!("one build has {RESULTS} results at most that nobody has asked for yet");
+                return Err(Status::new(Code::FailedPrecondition, what));
+            }
+            results.insert(id.clone(), (draft, Arc::clone(&one)));
+            drop(results);
+            let made = Ref { def: Some(definition(&id)), id };
+            if !is_indexed {
+                result.metadata.insert("containerimage.config".to_owned(), config);
+                result.result = Some(result::Result::Ref(made));
+                return Ok(());
+            }
+            result.metadata.insert(format!("containerimage.config/{platform}"), config);
+            refs.insert(platform.to_string(), (platform, made));
+        }
+        let shown = refs.iter().map(|(id, (platform, _))| json!({ "ID": id, "Platform": oci(platform) }));
+        let platforms = json!({ "Platforms": shown.collect::<Vec<_>>() });
+        result.metadata.insert("refs.platforms".to_owned(), platforms.to_string().into_bytes());
+        let refs = refs.into_iter().map(|(id, (_, made))| (id, made)).collect();
+        result.result = Some(result::Result::Refs(RefMap { refs }));
+        Ok(())
     }
 
     /// `LLBBridge.Return`: the client knows what it wants.
@@ -461,22 +495,16 @@ impl Build {
             Some(result::Result::RefsDeprecated(refs)) => refs.refs.into_values().collect(),
             None => Vec::new(),
         };
-        let names: Vec<String> = names.into_iter().filter(|name| !name.is_empty()).collect();
-        match &names[..] {
-            [] => Ok(None),
-            [name] => {
-                let made = self.made().get_mut(name).and_then(|(_, made)| made.take());
-                let unknown = || Status::new(Code::InvalidArgument, format!("invalid reference {name}"));
-                made.map(Some).ok_or_else(unknown)
-            }
-            several => Err(Status::new(
-                Code::Unimplemented,
-                format!(
-                    "a result of {} images (for several platforms) is not supported by hull",
-                    several.len()
-                ),
-            )),
+        let names: BTreeSet<String> = names.into_iter().filter(|name| !name.is_empty()).collect();
+        let Some(first) = names.first() else { return Ok(None) };
+        let unknown = || Status::new(Code::InvalidArgument, format!("invalid reference {first}"));
+        let one = self.made().get(first).map(|(_, one)| Arc::clone(one)).ok_or_else(unknown)?;
+        let mut one = one.lock().unwrap_or_else(PoisonError::into_inner);
+        if one.names != names {
+            let what = "a result of other images than one build has made is not supported by hull";
+            return Err(Status::new(Code::Unimplemented, what));
         }
+        one.made.take().map(Some).ok_or_else(unknown)
     }
 
     /// Runs the frontend with these attributes.
@@ -561,7 +589,6 @@ impl Build {
 #[cfg(test)]
 mod tests {
     use bollard_buildkit_proto::moby::buildkit::v1::Exporter;
-    use bollard_buildkit_proto::moby::buildkit::v1::frontend::RefMap;
 
     use super::*;
 
@@ -589,7 +616,7 @@ mod tests {
         let refs = ["a", "b"].map(|name| (name.to_owned(), named(name)));
         let several = result(result::Result::Refs(RefMap { refs: refs.into() }));
         let (two, _returned) = build(SolveRequest::default());
-        assert_eq!(two.ended(several, None).unwrap_err().code, Code::Unimplemented);
+        assert_eq!(two.ended(several, None).unwrap_err().code, Code::InvalidArgument);
         let (none, mut returned) = build(SolveRequest::default());
         none.ended(Some(BuildResult::default()), None).unwrap();
         assert!(matches!(returned.try_recv(), Ok(Ok(None))));

@@ -12,8 +12,8 @@ use hull_build::plan::{Base, Plan, plan};
 use hull_build::progress::Listener;
 use hull_build::{Builder, Built, Failure, Named, Prepared, Request, Secret, Stop, Undelivered, shown};
 use hull_engine::Engine;
-use hull_image::Draft;
 use hull_image::reference::Reference;
+use hull_image::{Draft, Image, Platform};
 
 use crate::failing::{Failed, failed};
 use crate::filesync::{Contexts, Name, Wanted, receive};
@@ -60,9 +60,14 @@ pub(crate) struct Made {
 }
 
 impl Made {
-    /// The image.
-    pub(crate) fn draft(&self) -> Option<&Draft> {
-        self.undelivered.draft()
+    /// The images, one for each platform.
+    pub(crate) fn drafts(&self) -> Vec<Draft> {
+        self.undelivered.drafts()
+    }
+
+    /// Whether they are an index's.
+    pub(crate) fn is_indexed(&self) -> bool {
+        self.undelivered.is_indexed()
     }
 }
 
@@ -73,7 +78,7 @@ pub(crate) async fn deliver(trace: &Trace, made: Made) -> Result<Built, Failed> 
         trace.end(Some(&status.message));
         return Err(Failed { failure: failed(status), source: Some(source) });
     }
-    let (names, stays) = (undelivered.names(), undelivered.stays());
+    let (names, stays) = (undelivered.names(), undelivered.stays().is_some());
     let delivered = undelivered.deliver().await;
     match &delivered {
         Ok(built) => {
@@ -151,8 +156,8 @@ impl Job {
         let Order { mut request, context, dockerfile, named, sessions, caches, question, .. } = order;
         let folders = self.folders(sessions).await?;
         for (name, place) in named {
-            let stands_for = self.named(&name, place, &request, &folders).await?;
-            request.contexts.insert(name.to_ascii_lowercase(), stands_for);
+            let stands_for = self.named(&name.to_ascii_lowercase(), place, &request, &folders).await?;
+            request.contexts.extend(stands_for);
         }
         for (store, digest) in caches {
             self.cached(store, digest, &mut request).await;
@@ -163,8 +168,8 @@ impl Job {
         };
         let of_definition =
             definition.as_ref().map(|definition| planned(&definition.source, &request)).transpose()?;
-        if let Some((_, plan)) = &of_definition {
-            self.ask_for_what_is_private(&mut request, plan).await?;
+        if let Some((_, plans)) = &of_definition {
+            self.ask_for_what_is_private(&mut request, plans).await?;
         }
         let source = definition.as_ref().map(|definition| definition.source.clone());
         if let Some(source) = &source {
@@ -182,7 +187,7 @@ impl Job {
             (Place::Folder(name), None) => {
                 let ignore = definition.and_then(|definition| definition.ignore);
                 let asked = question.is_some() || request.check_only;
-                let mut paths = of_definition.as_ref().and_then(|(_, plan)| self.paths(plan, &request));
+                let mut paths = of_definition.as_ref().and_then(|(_, plans)| self.paths(plans));
                 let folder = (&*name, folders.of(&name));
                 let takes = !paths.as_ref().is_some_and(BTreeSet::is_empty);
                 if takes && question.is_none() {
@@ -210,9 +215,9 @@ impl Job {
         if of_definition.is_none()
             && let Some(source) = Self::source_in(&context, &request)?
             // What is wrong with it is told when it is read as a whole.
-            && let Ok((_, plan)) = planned(&source, &request)
+            && let Ok((_, plans)) = planned(&source, &request)
         {
-            self.ask_for_what_is_private(&mut request, &plan).await?;
+            self.ask_for_what_is_private(&mut request, &plans).await?;
         }
         let check_only = request.check_only;
         let (builder, stop) = (Arc::clone(&self.builder), self.stop.clone());
@@ -241,21 +246,29 @@ impl Job {
         }
     }
 
-    /// What a context beside the build's own stands for.
+    /// What a context beside the build's own stands for: one thing, or one for each platform.
     async fn named(
         &self,
         name: &str,
         place: NamedPlace,
         request: &Request,
         folders: &Folders,
-    ) -> Result<Named, Failure> {
-        match place {
-            NamedPlace::Image(image) => Ok(Named::Image(image)),
+    ) -> Result<Vec<(String, Named)>, Failure> {
+        let named = match place {
+            NamedPlace::Image(image) => Named::Image(image),
             NamedPlace::Layout(store, digest) => {
                 let work = self.trace.begin(&format!("[context {name}] load the OCI layout {digest}"));
-                let given = self.layout((store, digest), request).await?;
+                let mut given = Vec::new();
+                for platform in &request.platforms {
+                    let draft = self.layout((store.clone(), digest.clone()), Some(platform)).await?;
+                    given.push((format!("{name}::{platform}"), Named::Given(draft)));
+                }
+                if given.is_empty() {
+                    let draft = self.layout((store, digest), request.platform.as_ref()).await?;
+                    given.push((name.to_owned(), Named::Given(draft)));
+                }
                 work.done();
-                Ok(Named::Given(given))
+                return Ok(given);
             }
             NamedPlace::Address(address) => {
                 let work = self
@@ -263,21 +276,22 @@ impl Job {
                     .begin(&format!("[context {name}] load remote build context {}", shown(&address)));
                 let fetched = self.builder.fetch_named(&address, request, &self.stop).await?;
                 work.done();
-                Ok(fetched)
+                fetched
             }
             NamedPlace::Folder(folder) => {
                 let work = format!("[context {name}] load from client");
                 let from = (&*folder, folders.of(&folder));
                 let ignore = self.ignored(from, None).await?;
                 let context = self.received(from, &work, request, ignore, None).await?;
-                Ok(Named::Folder(Arc::new(context)))
+                Named::Folder(Arc::new(context))
             }
-        }
+        };
+        Ok(vec![(name.to_owned(), named)])
     }
 
     /// The image of an OCI layout that the client has, whose store and digest these are.
-    async fn layout(&self, place: (String, String), request: &Request) -> Result<Draft, Failure> {
-        match <[Draft; 1]>::try_from(self.images(place, request).await?) {
+    async fn layout(&self, place: (String, String), platform: Option<&Platform>) -> Result<Draft, Failure> {
+        match <[Draft; 1]>::try_from(self.images(place, platform).await?) {
             Ok([draft]) => Ok(draft),
             Err(drafts) => Err(Failure::invalid(format!(
                 "the OCI layout has {} images where one is wanted",
@@ -290,17 +304,17 @@ impl Job {
     async fn images(
         &self,
         (store, digest): (String, String),
-        request: &Request,
+        platform: Option<&Platform>,
     ) -> Result<Vec<Draft>, Failure> {
         let patience = self.patience(&self.session).await?;
         let blobs = Blobs::new(Arc::clone(&self.session), store, Arc::clone(&patience));
-        let stored = blobs.image(&digest, request.platform.as_ref()).await.map_err(failed)?;
+        let stored = blobs.image(&digest, platform).await.map_err(failed)?;
         let broken = |error| Failure::system("receive an OCI layout", error);
         let (mut archive, out) = std::io::pipe().map_err(broken)?;
         let sending = tokio::task::spawn_blocking(move || blobs.send_layout(&stored, out));
-        let (builder, platform) = (Arc::clone(&self.builder), request.platform.clone());
+        let (builder, platforms) = (Arc::clone(&self.builder), Vec::from_iter(platform.cloned()));
         let received =
-            blocking("receive an OCI layout", move || builder.receive_cache(&mut archive, platform.as_ref()));
+            blocking("receive an OCI layout", move || builder.receive_cache(&mut archive, &platforms));
         let received = received.await;
         if received.is_err() {
             patience.end();
@@ -322,13 +336,19 @@ impl Job {
     /// Takes a cache that the client has in a folder. One that cannot be had has nothing to give.
     async fn cached(&self, store: String, digest: String, request: &mut Request) {
         let mut work = self.trace.begin(&format!("importing cache manifest from {store}"));
-        match self.images((store, digest), request).await {
-            Ok(drafts) => {
-                request.cache_given.extend(drafts);
-                work.done();
+        let several = request.platforms.iter().cloned().map(Some);
+        let platforms: Vec<_> = match request.platforms.is_empty() {
+            true => vec![request.platform.clone()],
+            false => several.collect(),
+        };
+        let mut why = String::new();
+        for platform in platforms {
+            match self.images((store.clone(), digest.clone()), platform.as_ref()).await {
+                Ok(drafts) => request.cache_given.extend(drafts),
+                Err(failure) => why = failure.message,
             }
-            Err(failure) => work.ended(&failure.message),
         }
+        work.ended(&why);
     }
 
     /// Fetches the Dockerfile, and the patterns of its own that may lie beside it.
@@ -460,9 +480,16 @@ impl Job {
         Ok(context)
     }
 
-    /// The paths of the context that a plan takes files from; none: all of it.
-    fn paths(&self, plan: &Plan, request: &Request) -> Option<BTreeSet<String>> {
+    /// The paths of the context that plans take files from; none: all of it.
+    fn paths(&self, plans: &[(Request, Plan)]) -> Option<BTreeSet<String>> {
         let mut paths = BTreeSet::new();
+        for (request, plan) in plans {
+            self.add_paths(plan, request, &mut paths)?;
+        }
+        Some(paths)
+    }
+
+    fn add_paths(&self, plan: &Plan, request: &Request, paths: &mut BTreeSet<String>) -> Option<()> {
         for stage in &plan.needed {
             let stage = &plan.stages[*stage];
             // What an image has for who builds on it may copy anything, and what is not here yet may have such.
@@ -476,14 +503,20 @@ impl Job {
                 Base::Scratch | Base::Stage(_) => None,
             };
             let image = name.map(|name| self.engine.images.resolve(name)).transpose().ok()?;
-            if image.is_some_and(|image| !image.container_config().on_build.is_empty()) {
+            let wanted = stage.platform.as_ref().or(request.platform.as_ref());
+            let may_copy = |image: &Image| {
+                // One for another platform says nothing of the one that is fetched.
+                !image.container_config().on_build.is_empty()
+                    || wanted.is_some_and(|platform| !image.is_for(platform))
+            };
+            if image.is_some_and(|image| may_copy(&image)) {
                 return None;
             }
             for instruction in &stage.instructions {
-                taken(&instruction.kind, &mut paths)?;
+                taken(&instruction.kind, paths)?;
             }
         }
-        Some(paths)
+        Some(())
     }
 
     /// The Dockerfile that came with the context, by itself or in it; none where there is none.
@@ -512,7 +545,11 @@ impl Job {
     }
 
     /// Asks for secrets and credentials: those that the plan names.
-    async fn ask_for_what_is_private(&self, request: &mut Request, plan: &Plan) -> Result<(), Failure> {
+    async fn ask_for_what_is_private(
+        &self,
+        request: &mut Request,
+        plans: &[(Request, Plan)],
+    ) -> Result<(), Failure> {
         let caches = request.cache_from.iter().chain(&request.cache_from_registry);
         let mut images: BTreeSet<String> = caches.cloned().collect();
         images.extend(request.contexts.values().filter_map(|named| match named {
@@ -525,7 +562,10 @@ impl Job {
         };
         images.extend(pushed.iter().cloned());
         let (mut secrets, mut agents) = (BTreeSet::new(), BTreeSet::new());
-        for index in &plan.needed {
+        let needed = plans
+            .iter()
+            .flat_map(|(request, plan)| plan.needed.iter().map(move |stage| (request, plan, stage)));
+        for (request, plan, index) in needed {
             let stage = &plan.stages[*index];
             if let Base::Image(name) = &stage.base {
                 images.insert(name.clone());
@@ -577,8 +617,13 @@ impl Job {
 /// What is asked of a Dockerfile that nobody builds.
 fn answered(question: Question, prepared: &Prepared) -> Result<Ended, Failed> {
     let source = prepared.source();
-    let (file, plan) = planned(source, prepared.request())?;
-    Ok(Ended::Told(question.answered((&file, &plan), source, prepared.request())))
+    let (file, plans) = planned(source, prepared.request())?;
+    let mut told = HashMap::new();
+    // Of several platforms the first: what is asked of the Dockerfile is the same for all.
+    if let Some((request, plan)) = plans.first() {
+        told = question.answered((&file, plan), source, request);
+    }
+    Ok(Ended::Told(told))
 }
 
 /// The paths of the context that an instruction takes; none: what it takes is known when it is done.
@@ -631,16 +676,20 @@ fn patterns(text: &str) -> Vec<String> {
     lines.map(cleaned).filter(|pattern| !matches!(pattern.as_str(), "" | "." | "!.")).collect()
 }
 
-/// Reads a Dockerfile, and what of it is needed.
-fn planned(source: &Source, request: &Request) -> Result<(Dockerfile, Plan), Failed> {
+/// Reads a Dockerfile, and what of it is needed for each platform.
+fn planned(source: &Source, request: &Request) -> Result<(Dockerfile, Vec<(Request, Plan)>), Failed> {
     let of_source =
         |mistake| Failed { failure: Failure::of_mistake(&mistake, source), source: Some(source.clone()) };
     if source.text.trim().is_empty() {
         return Err(Failure::invalid(format!("the Dockerfile ({}) cannot be empty", source.name)).into());
     }
     let file = dockerfile::parse(&source.text).map_err(of_source)?;
-    let plan = plan(&file, request).map_err(of_source)?;
-    Ok((file, plan))
+    let mut plans = Vec::new();
+    for request in request.each() {
+        let plan = plan(&file, &request).map_err(of_source)?;
+        plans.push((request, plan));
+    }
+    Ok((file, plans))
 }
 
 pub(crate) async fn blocking<T: Send + 'static>(

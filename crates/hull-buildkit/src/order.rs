@@ -29,6 +29,8 @@ pub struct Order {
     pub(crate) ways: Vec<(Way, usize)>,
     /// Only this is asked of the Dockerfile.
     pub(crate) question: Option<Question>,
+    /// No index is wanted.
+    one_platform: bool,
     /// Attestations, by their kinds.
     attestations: BTreeMap<String, String>,
 }
@@ -101,6 +103,11 @@ impl Order {
         for (name, value) in attributes {
             order.attribute(name, value)?;
         }
+        if order.one_platform && !order.request.platforms.is_empty() {
+            return Err(Failure::invalid(
+                "conflicting config: returning multiple target platforms is not allowed",
+            ));
+        }
         order.request.attest = Attest::of(&order.attestations)?;
         Ok(order)
     }
@@ -112,10 +119,10 @@ impl Order {
             "filename" => value.clone_into(&mut request.dockerfile),
             "target" => value.clone_into(&mut request.target),
             "platform" if value.is_empty() => {}
-            "platform" if value.contains(',') => {
-                return Err(unsupported(&format!("building for several platforms at once ({value})")));
+            "platform" => {
+                let platforms: Result<Vec<_>, _> = value.split(',').map(str::parse).collect();
+                request.build_for(platforms.map_err(|_| wrong(name, value))?);
             }
-            "platform" => request.platform = Some(value.parse().map_err(|_| wrong(name, value))?),
             "no-cache" if value.is_empty() => request.no_cache = true,
             "no-cache" => request.no_cache_filter = value.split(',').map(str::to_owned).collect(),
             "image-resolve-mode" => match value {
@@ -124,8 +131,10 @@ impl Order {
                 _ => return Err(wrong(name, value)),
             },
             "multi-platform" | "build-arg:BUILDKIT_MULTI_PLATFORM" => match value {
-                "" | "0" | "f" | "false" | "False" | "FALSE" => {}
-                _ => return Err(unsupported("an index of platforms (multi-platform)")),
+                "" => {}
+                "0" | "f" | "F" | "false" | "False" | "FALSE" => self.one_platform = true,
+                "1" | "t" | "T" | "true" | "True" | "TRUE" => request.indexed = true,
+                _ => return Err(wrong(name, value)),
             },
             "force-network-mode" => match value {
                 "" | "sandbox" | "default" => {}
@@ -305,21 +314,16 @@ impl Order {
             "tar" | "oci" | "docker" => Way::Archive,
             _ => Way::None,
         };
-        for (name, value) in [
-            // The image is in Docker's store in any case, which is what this asks for.
-            ("load", "true"),
-            ("unpack", "true"),
-            // There is one platform.
-            ("platform-split", "false"),
-        ] {
+        // The image is in Docker's store in any case, which is what this asks for.
+        for (name, value) in [("load", "true"), ("unpack", "true")] {
             if attrs.get(name).is_some_and(|given| given == value) {
                 attrs.remove(name);
             }
         }
         // Docker's clients call the image in its own store by another name.
         let kind = if kind == "moby" { "image" } else { kind }.to_owned();
-        let attested = self.request.attest.any();
-        let output = Output::of(output::Asked { kind, attrs }, &[], attested)?;
+        let indexed = self.request.indexed || self.request.attest.any();
+        let output = Output::of(output::Asked { kind, attrs }, &[], indexed)?;
         self.add(output, way, number);
         Ok(())
     }
@@ -487,11 +491,16 @@ mod tests {
             ("source", "someone/frontend"),
             ("cache-imports", r#"[{"Type":"gha","Attrs":{}}]"#),
             ("context", "input:x"),
-            ("platform", "linux/amd64,linux/arm64"),
         ] {
             let failure = of(&[(name, value)]).unwrap_err();
             assert_eq!(failure.kind, Kind::NotImplemented, "{name}: {failure}");
         }
+        let several = ("platform", "linux/amd64,linux/arm64");
+        let request = of(&[several]).unwrap().request;
+        assert_eq!((request.platforms.len(), request.indexed), (2, true));
+        assert!(of(&[several, ("multi-platform", "false")]).unwrap_err().message.contains("is not allowed"));
+        assert!(of(&[("multi-platform", "true")]).unwrap().request.indexed);
+        assert!(of(&[("platform", "linux/amd64,")]).is_err());
         assert!(of(&[("ulimit", "nofile")]).is_err());
         assert!(of(&[("build-arg:BUILDKIT_SYNTAX", "docker/dockerfile:1")]).is_ok());
     }

@@ -342,7 +342,8 @@ impl Listener for Trace {
         match event {
             Event::Step { step, name, text, .. } => {
                 let mut state = self.state();
-                let name = name.strip_prefix("stage-0 ").filter(|_| state.single).unwrap_or(&name);
+                // Behind the platform, where there may be several.
+                let name = if state.single { name.replacen("stage-0 ", "", 1) } else { name };
                 let vertex = Vertex {
                     digest: self.step_digest(step),
                     name: format!("[{name}] {text}"),

@@ -45,6 +45,8 @@ pub struct Dress {
     pub by_digest: bool,
     /// What goes are the images of stages, for later builds: an index, however many they are.
     pub stages: bool,
+    /// An index is made also of one image.
+    pub indexed: bool,
     /// The image is not known here by where it went.
     pub unnamed: bool,
 }
@@ -98,6 +100,7 @@ impl Dress {
     pub fn is_plain(&self, parts: &[Part]) -> bool {
         matches!(parts, [one] if one.statements.is_empty())
             && !self.stages
+            && !self.indexed
             && self.oci.is_none()
             && self.compress == Compress::default()
             && self.is_without_annotations()
@@ -142,7 +145,7 @@ impl Dress {
                 inner.push(manifest);
             }
         }
-        if let ([descriptor], false) = (&listed[..], self.stages)
+        if let ([descriptor], false) = (&listed[..], self.stages || self.indexed)
             && let Some(top) = inner.pop()
         {
             return Dressed { blobs, inner, top, descriptor: descriptor.clone() };
@@ -326,6 +329,8 @@ mod tests {
         dress.manifest_of.insert("linux/amd64".to_owned(), annotations("p"));
         let one = [part(Vec::new(), "amd64")];
         assert!(!dress.is_plain(&one) && Dress::default().is_plain(&one));
+        let indexed = super::tests::dressed(&Dress { indexed: true, ..Dress::default() }, &one);
+        assert_eq!((indexed.top.media_type.as_str(), indexed.inner.len()), (OCI_INDEX, 1));
         let several = [part(Vec::new(), "amd64"), part(Vec::new(), "arm64")];
         let index = super::tests::dressed(&dress, &several);
         let listed: Value = serde_json::from_slice(&index.top.bytes).unwrap();

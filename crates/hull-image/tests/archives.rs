@@ -69,10 +69,10 @@ fn drafts_are_nobody_s_images_and_nobody_waits_for_a_client_that_is_silent() {
     std::thread::scope(|scope| {
         let second = &second;
         let mut stalls = Stalls { head: &archive[..archive.len() / 2], begun: Some(begun), goes_on };
-        let silent = scope.spawn(move || second.load_drafts(&mut stalls, None).err());
+        let silent = scope.spawn(move || second.load_drafts(&mut stalls, &[]).err());
         has_begun.recv().unwrap();
         // Twice: what one has the other has as well, and neither takes it away from the other.
-        let drafts = [(); 2].map(|()| second.load_drafts(&mut &archive[..], None).unwrap());
+        let drafts = [(); 2].map(|()| second.load_drafts(&mut &archive[..], &[]).unwrap());
         assert!(drafts.iter().flatten().all(|draft| draft.image.id == id));
         assert!(
             second.images().len() == before && second.resolve("y:1").is_err(),

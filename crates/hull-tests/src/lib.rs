@@ -38,5 +38,5 @@ pub use loops::LoopMount;
 pub use oci::Oci;
 pub use others::{HullOci, Other, which};
 pub use picture::picture;
-pub use session::mask;
+pub use session::{mask, unindented};
 pub use systemd::{Call, Does, FakeSystemd, property};

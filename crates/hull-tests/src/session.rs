@@ -20,6 +20,11 @@ const PRELUDE: &str = "eventually() {
 }
 ";
 
+/// The lines of a session as they stand in a test, for one that begins with lines of its own.
+pub fn unindented(text: &str) -> String {
+    text.lines().map(|line| line.strip_prefix("        ").unwrap_or(line)).collect::<Vec<_>>().join("\n")
+}
+
 /// One command of a session and what it is to print.
 #[derive(Debug, Default, PartialEq, Eq)]
 struct Step {

@@ -2,7 +2,7 @@
 
 use std::process::Command;
 
-use hull_tests::{Daemon, DockerRegistry, Engine, private_network};
+use hull_tests::{Daemon, DockerRegistry, Engine, private_network, unindented};
 
 /// Whether a machine may be without these clients: the tests fail there unless the environment says so.
 fn missing<T>(what: &str) -> Option<T> {
@@ -61,10 +61,6 @@ fn with_each(text: &str) {
         let host = "export DOCKER_HOST=${DOCKER_HOST:-$HULL_HOST} DOCKER_CONFIG=$PWD/config";
         Daemon::start().session(&format!("$ {host}; {build}\n{}", unindented(text)));
     }
-}
-
-fn unindented(text: &str) -> String {
-    text.lines().map(|line| line.strip_prefix("        ").unwrap_or(line)).collect::<Vec<_>>().join("\n")
 }
 
 #[test]
@@ -283,6 +279,42 @@ fn caches_go_to_folders_and_registries_and_come_back() {
         $ forget; x build -q --push -t 127.0.0.1:15212/app --metadata-file m --provenance false ctx >/dev/null; python3 -c 'import json; m = json.load(open("m")); print(m["containerimage.digest"] != m["containerimage.config.digest"])'; curl -s http://127.0.0.1:15212/v2/app/tags/list
         True
         {"name":"app","tags":["latest"]}
+        "#
+        )
+    ));
+}
+
+#[test]
+fn several_platforms_are_one_build() {
+    let Some(begin) = with_buildx() else { return };
+    private_network();
+    let folder = tempfile::tempdir().expect("a folder");
+    let _registry = DockerRegistry::start(folder.path(), "127.0.0.1:15214", "");
+    Daemon::start().session(&format!(
+        "{begin}\n{}",
+        unindented(
+            r#"
+        $ mkdir ctx; printf '%s\n' 'FROM --platform=$BUILDPLATFORM busybox AS build' 'ARG TARGETPLATFORM' 'RUN --mount=type=secret,id=s echo $TARGETPLATFORM $(cat /run/secrets/s) >/out' 'FROM scratch' 'ARG TARGETARCH' 'COPY for-$TARGETARCH /for' 'COPY --from=build /out /out' >ctx/Dockerfile; for a in amd64 arm64; do echo $a >ctx/for-$a; done; echo hush >s
+        $ both() { x build --progress plain --platform linux/amd64,linux/arm64 --secret id=s,src=s "$@" ctx 2>&1; }; both -o out >log || cat log; cat out/*/out; grep -o ' \[linux/a.*\(3/3\|4/4\)\]' log | sort -u
+        linux/amd64 hush
+        linux/arm64 hush
+         [linux/amd64 build 3/3]
+         [linux/amd64 stage-1 4/4]
+         [linux/amd64->arm64 build 3/3]
+         [linux/arm64 stage-1 4/4]
+        $ both --push -t 127.0.0.1:15214/app --metadata-file m >log || cat log; x imagetools inspect 127.0.0.1:15214/app | grep -o 'Platform: .*'; grep -c "\"containerimage.digest\": \"sha256:$(x imagetools inspect --raw 127.0.0.1:15214/app | sha256sum | cut -d' ' -f1)" m
+        Platform:    linux/amd64
+        Platform:    linux/arm64
+        Platform:    unknown/unknown
+        Platform:    unknown/unknown
+        1
+        $ both -t here | grep -o 'ERROR: .*unsupported'
+        ERROR: failed to build: failed to solve: exporting multiple references to image store is currently unsupported
+        $ BUILDKIT_MULTI_PLATFORM=1 x build -q --build-arg BUILDKIT_MULTI_PLATFORM=1 --platform linux/arm64 --secret id=s,src=s -o single ctx; cat single/linux_arm64/out
+        linux/arm64 hush
+        $ mkdir app; printf 'FROM base\nCOPY f /f\n' >app/Dockerfile; echo 1 >app/f; printf '%s\n' 'target "base" {' 'context = "ctx"' 'platforms = ["linux/amd64", "linux/arm64"]' 'secret = ["id=s,src=s"]' '}' 'target "app" {' 'context = "app"' 'contexts = { base = "target:base" }' 'platforms = ["linux/amd64", "linux/arm64"]' 'output = ["baked"]' '}' >docker-bake.hcl; x bake --allow fs.read=* --allow fs.write=* --progress plain app >log 2>&1 || cat log; cat baked/*/for
+        amd64
+        arm64
         "#
         )
     ));

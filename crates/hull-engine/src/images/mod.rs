@@ -373,9 +373,7 @@ pub(crate) fn used(image: &Image, shared: u64, containers: usize, version: u32) 
 fn fits(image: &Image, name: &str, platform: Option<&Platform>) -> Result<()> {
     let Some(wanted) = platform else { return Ok(()) };
     let has = &image.config;
-    // An image that names no variant is of all.
-    let variant = wanted.variant.is_empty() || has.variant.is_empty() || wanted.variant == has.variant;
-    if wanted.os == has.os && wanted.architecture == has.architecture && variant {
+    if image.is_for(wanted) {
         return Ok(());
     }
     Err(Error::not_found(format!(

@@ -218,7 +218,8 @@ impl Store {
         platform: Option<&Platform>,
         progress: Report<'_>,
     ) -> Result<Vec<Loaded>> {
-        let (members, images, mut unpacked) = self.unpacked(archive, platform, progress)?;
+        let platforms = platform.map(std::slice::from_ref).unwrap_or_default();
+        let (members, images, mut unpacked) = self.unpacked(archive, platforms, progress)?;
         let mut loaded = Vec::new();
         for image in images {
             loaded.extend(self.enter_described(&members, image, &mut unpacked)?);
@@ -226,16 +227,17 @@ impl Store {
         Ok(loaded)
     }
 
-    /// The same, but for whoever asks alone: no image is entered, and nothing gets a name.
+    /// The same, but for whoever asks alone: no image is entered, and nothing gets a name. Of an index the images for these
+    /// platforms; none: for this machine's.
     ///
     /// # Errors
     /// As [`Store::load`].
     pub fn load_drafts(
         self: &Arc<Self>,
         archive: &mut dyn Read,
-        platform: Option<&Platform>,
+        platforms: &[Platform],
     ) -> Result<Vec<Draft>> {
-        let (members, images, mut unpacked) = self.unpacked(archive, platform, &|_| {})?;
+        let (members, images, mut unpacked) = self.unpacked(archive, platforms, &|_| {})?;
         let draft = |image: Described| {
             let layers = self.new_layers(&members, &image, &mut unpacked)?;
             self.enter_as_draft(&image.config, layers)
@@ -247,7 +249,7 @@ impl Store {
     fn unpacked<'a>(
         &'a self,
         archive: &mut dyn Read,
-        platform: Option<&Platform>,
+        platforms: &[Platform],
         progress: Report<'a>,
     ) -> Result<(Members, Vec<Described>, Layers<'a>)> {
         let yard = Yard { store: self, report: progress, work: Mutex::default(), changed: Condvar::new() };
@@ -257,7 +259,7 @@ impl Store {
                 scope.spawn(|| yard.labour());
             }
             let described = self.read_members(archive, &yard).and_then(|members| {
-                let images = super::manifest::describe(&members, platform)?;
+                let images = super::manifest::described(&members, platforms)?;
                 // What did not look like a layer, or is known under another chain, is wanted after all.
                 for (name, _) in images.iter().flat_map(|image| self.missing_layers(image)) {
                     let (name, blob) = members.blob(&name)?;

@@ -19,7 +19,23 @@ const NAME: &str = "io.containerd.image.name";
 const REF_NAME: &str = "org.opencontainers.image.ref.name";
 
 /// The images of an archive, each checked for what can be checked before its layers are there.
-pub(super) fn describe(members: &Members, platform: Option<&Platform>) -> Result<Vec<Described>> {
+pub(super) fn described(members: &Members, platforms: &[Platform]) -> Result<Vec<Described>> {
+    if platforms.is_empty() {
+        return describe(members, None);
+    }
+    let mut images: Vec<Described> = Vec::new();
+    for platform in platforms {
+        for image in describe(members, Some(platform))? {
+            if !images.iter().any(|known| known.config == image.config) {
+                images.push(image);
+            }
+        }
+    }
+    Ok(images)
+}
+
+/// The same for one platform; none: for this machine's.
+fn describe(members: &Members, platform: Option<&Platform>) -> Result<Vec<Described>> {
     let images = if members.has("manifest.json") {
         docker(members)?
     } else if members.has("index.json") {

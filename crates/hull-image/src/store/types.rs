@@ -1,5 +1,6 @@
 //! What the store is asked and answers.
 
+use std::fmt;
 use std::path::PathBuf;
 use std::str::FromStr;
 use std::sync::Arc;
@@ -36,6 +37,14 @@ pub struct Image {
 }
 
 impl Image {
+    /// Whether it is for a platform. One that names no variant is of all.
+    pub fn is_for(&self, platform: &Platform) -> bool {
+        let has = &self.config;
+        let variant =
+            platform.variant.is_empty() || has.variant.is_empty() || platform.variant == has.variant;
+        platform.os == has.os && platform.architecture == has.architecture && variant
+    }
+
     /// What a container of it runs; empty where the configuration has none.
     pub fn container_config(&self) -> ContainerConfig {
         self.config.config.clone().unwrap_or_default()
@@ -153,7 +162,20 @@ impl FromStr for Platform {
     }
 }
 
+impl fmt::Display for Platform {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}/{}", self.os, self.architecture)?;
+        if self.variant.is_empty() { Ok(()) } else { write!(f, "/{}", self.variant) }
+    }
+}
+
 impl Platform {
+    /// What an image is for.
+    pub fn of(config: &ImageConfig) -> Platform {
+        let (os, architecture) = (config.os.clone(), config.architecture.clone());
+        Platform { os, architecture, variant: config.variant.clone() }
+    }
+
     /// This machine's own.
     pub fn host() -> Platform {
         let architecture = match std::env::consts::ARCH {

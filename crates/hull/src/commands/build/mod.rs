@@ -144,9 +144,9 @@ pub struct BuildArgs {
     /// Where the build goes: a folder, - (an archive of the files), or type=local|tar|oci|docker|image|registry[,dest=PATH]…
     #[arg(short, long, value_name = "stringArray")]
     output: Vec<String>,
-    /// Set target platform for build
-    #[arg(long, value_name = "os/arch[/variant]")]
-    platform: Option<String>,
+    /// Set target platforms for build: of several an index is made, which is pushed or written (--push, -o)
+    #[arg(long, value_name = "os/arch[/variant]", value_delimiter = ',')]
+    platform: Vec<String>,
     /// Set type of progress output (auto, plain, tty, quiet, rawjson)
     #[arg(long, value_name = "string", default_value = "auto", env = "BUILDKIT_PROGRESS", hide_env = true)]
     progress: String,
@@ -305,9 +305,16 @@ fn finish(args: &BuildArgs, told: &Told) -> Result<ExitStatus, Error> {
     if args.check {
         return Ok(if told.warnings == 0 { ExitStatus::SUCCESS } else { ExitStatus::FAILURE });
     }
-    let Some(id) = &told.id else {
+    if told.result.is_null() {
         return Err(Error::new("the daemon ended the build without a word about the image"));
-    };
+    }
+    // Files of several platforms have no one image.
+    let id = told.id.as_deref().unwrap_or_default();
+    if id.is_empty() && args.iidfile.is_some() {
+        return Err(Error::new(
+            "--iidfile: images for several platforms that are in no index have no one id",
+        ));
+    }
     if let Some(path) = &args.iidfile {
         std::fs::write(path, id)
             .map_err(|error| Error::new(format!("write the image's id to {}: {error}", path.display())))?;
@@ -318,7 +325,7 @@ fn finish(args: &BuildArgs, told: &Told) -> Result<ExitStatus, Error> {
             Error::new(format!("write what is known of the image to {}: {error}", path.display()))
         })?;
     }
-    if args.quiet || args.progress == "quiet" {
+    if (args.quiet || args.progress == "quiet") && !id.is_empty() {
         outln!("{id}")?;
     }
     Ok(ExitStatus::SUCCESS)
@@ -379,7 +386,7 @@ fn query(args: &BuildArgs, name: &str) -> Result<Query, Error> {
         .with_some("cpusetmems", args.cpuset_mems.as_deref())
         .with_some("cgroupparent", args.cgroup_parent.as_deref())
         .with_some("shmsize", number(args.shm_size))
-        .with_some("platform", args.platform.as_deref())
+        .with_some("platform", (!args.platform.is_empty()).then(|| args.platform.join(",")))
         .with_some("ulimits", (!args.ulimit.is_empty()).then(|| ulimits.to_string()));
     for tag in &args.tag {
         query = query.with("t", tag);

@@ -258,7 +258,8 @@ fn annotations(texts: &[String]) -> Result<Map<String, Value>, Error> {
             return Err(wrong("it has no key".to_owned()));
         }
         for kind in kinds.split(',') {
-            let plain = kind.split('[').next().unwrap_or(kind);
+            // Of one platform alone: `manifest[linux/arm64]`.
+            let (plain, platform) = kind.split_at(kind.find('[').unwrap_or(kind.len()));
             let kind = match plain {
                 "manifest" => "annotation",
                 "index" => "annotation-index",
@@ -269,7 +270,7 @@ fn annotations(texts: &[String]) -> Result<Map<String, Value>, Error> {
                     )));
                 }
             };
-            attributes.insert(format!("{kind}.{key}"), json!(value));
+            attributes.insert(format!("{kind}{platform}.{key}"), json!(value));
         }
     }
     Ok(attributes)
@@ -284,6 +285,7 @@ mod tests {
         let read = |text: &str| annotations(&[text.to_owned()]).map(Value::Object).unwrap();
         assert_eq!(read("a.b=c=d"), json!({ "annotation.a.b": "c=d" }));
         assert_eq!(read("index,manifest:k=v"), json!({ "annotation-index.k": "v", "annotation.k": "v" }));
+        assert_eq!(read("manifest[linux/arm64]:k=v"), json!({ "annotation[linux/arm64].k": "v" }));
         for wrong in ["k", "=v", "what:k=v", "index:=v"] {
             assert!(annotations(&[wrong.to_owned()]).is_err(), "{wrong}");
         }

@@ -1,0 +1,167 @@
+//! Programs for other machines: which of them the kernel runs here, by the emulators that it knows (`binfmt_misc`).
+
+use std::path::Path;
+
+use hull_image::Platform;
+
+/// Where the kernel lists the emulators that it knows, where that is mounted.
+const KNOWN: &str = "/proc/sys/fs/binfmt_misc";
+
+/// How programs for a platform begin: its architecture and variant, the class and order of its words, and the machine's number
+/// in ELF.
+type Machine = (&'static str, &'static str, u8, Order, u16);
+
+/// The order of bytes.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Order {
+    Little = 1,
+    Big = 2,
+}
+
+const MACHINES: &[Machine] = &[
+    ("amd64", "", 2, Order::Little, 62),
+    ("386", "", 1, Order::Little, 3),
+    ("arm64", "", 2, Order::Little, 183),
+    ("arm", "v7", 1, Order::Little, 40),
+    ("riscv64", "", 2, Order::Little, 243),
+    ("ppc64le", "", 2, Order::Little, 21),
+    ("s390x", "", 2, Order::Big, 22),
+    ("mips64le", "", 2, Order::Little, 8),
+    ("mips64", "", 2, Order::Big, 8),
+    ("loong64", "", 2, Order::Little, 258),
+];
+
+/// The first bytes of a program for a machine.
+fn head((_, _, class, order, number): &Machine) -> Vec<u8> {
+    let halves = |value: u16| match order {
+        Order::Little => value.to_le_bytes(),
+        Order::Big => value.to_be_bytes(),
+    };
+    let mut head = b"\x7fELF".to_vec();
+    head.extend([*class, *order as u8, 1]);
+    head.resize(16, 0);
+    // Something that can be executed.
+    head.extend(halves(2));
+    head.extend(halves(*number));
+    head
+}
+
+/// The other platforms whose programs run here.
+pub fn platforms() -> Vec<Platform> {
+    known_in(Path::new(KNOWN))
+}
+
+fn known_in(folder: &Path) -> Vec<Platform> {
+    let entries = std::fs::read_dir(folder).into_iter().flatten().flatten();
+    let known: Vec<Format> =
+        entries.filter_map(|entry| Format::of(&std::fs::read_to_string(entry.path()).ok()?)).collect();
+    let host = Platform::host().architecture;
+    let runs =
+        |machine: &&Machine| machine.0 != host && known.iter().any(|format| format.takes(&head(machine)));
+    let platform = |(architecture, variant, ..): &Machine| Platform {
+        os: "linux".to_owned(),
+        architecture: (*architecture).to_owned(),
+        variant: (*variant).to_owned(),
+    };
+    MACHINES.iter().filter(runs).map(platform).collect()
+}
+
+/// What files an emulator is for.
+struct Format {
+    offset: usize,
+    magic: Vec<u8>,
+    mask: Vec<u8>,
+}
+
+impl Format {
+    /// As the kernel writes it; none where it goes by the name of files, or is disabled.
+    fn of(text: &str) -> Option<Format> {
+        let mut lines = text.lines();
+        if lines.next()? != "enabled" {
+            return None;
+        }
+        let (mut offset, mut magic, mut mask) = (0, Vec::new(), Vec::new());
+        for line in lines {
+            match line.split_once(' ') {
+                Some(("offset", value)) => offset = value.parse().ok()?,
+                Some(("magic", value)) => magic = bytes(value)?,
+                Some(("mask", value)) => mask = bytes(value)?,
+                _ => {}
+            }
+        }
+        mask.resize(magic.len(), 0xff);
+        (!magic.is_empty()).then_some(Format { offset, magic, mask })
+    }
+
+    fn takes(&self, head: &[u8]) -> bool {
+        let wanted = self.magic.iter().zip(&self.mask).enumerate();
+        wanted.map(|(at, (magic, mask))| (head.get(self.offset + at), magic, mask)).all(
+            |(byte, magic, mask)| {
+                // What is behind the head is no machine's.
+                (byte.copied().unwrap_or_default() ^ magic) & mask == 0
+            },
+        )
+    }
+}
+
+fn bytes(hex: &str) -> Option<Vec<u8>> {
+    let pairs = hex.as_bytes().chunks(2);
+    pairs.map(|pair| u8::from_str_radix(std::str::from_utf8(pair).ok()?, 16).ok()).collect()
+}
+
+/// What to do where no program of an image for another machine can be run; none where it is for this one, or an emulator is there.
+pub(crate) fn advice(os: &str, architecture: &str) -> Option<String> {
+    let host = Platform::host();
+    let is_foreign = os != host.os || architecture != host.architecture;
+    let runs = || platforms().iter().any(|known| known.os == os && known.architecture == architecture);
+    (is_foreign && !runs()).then(|| {
+        format!(
+            "the stage is for {os}/{architecture}, and this machine ({host}) has no emulator for its programs: install one that \
+             the kernel knows by binfmt_misc (Debian, Ubuntu: apt-get install qemu-user-static binfmt-support; Fedora: dnf \
+             install qemu-user-static), or have the stage run here (FROM --platform=$BUILDPLATFORM) and build for \
+             $TARGETPLATFORM"
+        )
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn emulators_are_known_by_what_they_take() {
+        let folder = tempfile::tempdir().unwrap();
+        let write = |name: &str, text: &str| std::fs::write(folder.path().join(name), text).unwrap();
+        // As qemu's packages register them.
+        write(
+            "qemu-aarch64",
+            "enabled\ninterpreter /usr/bin/qemu-aarch64-static\nflags: OCF\noffset 0\nmagic \
+             7f454c460201010000000000000000000200b700\nmask ffffffffffffff00fffffffffffffffffeffffff\n",
+        );
+        write(
+            "qemu-s390x",
+            "enabled\ninterpreter /usr/bin/qemu-s390x-static\nflags: OCF\noffset 0\nmagic \
+             7f454c4602020100000000000000000000020016\nmask ffffffffffffff00fffffffffffffffffffeffff\n",
+        );
+        write(
+            "qemu-riscv64",
+            "disabled\ninterpreter /usr/bin/qemu-riscv64-static\nflags: OCF\noffset 0\nmagic \
+             7f454c460201010000000000000000000200f300\nmask ffffffffffffff00fffffffffffffffffeffffff\n",
+        );
+        write("jar", "enabled\ninterpreter /usr/bin/jexec\nflags: \nextension .jar\n");
+        write("status", "enabled");
+        let known: Vec<String> = known_in(folder.path()).iter().map(Platform::to_string).collect();
+        let host = Platform::host().architecture;
+        let others: Vec<&str> =
+            ["linux/arm64", "linux/s390x"].into_iter().filter(|one| !one.ends_with(&host)).collect();
+        assert_eq!(known, others);
+        assert!(known_in(Path::new("/no/such/folder")).is_empty());
+    }
+
+    #[test]
+    fn what_to_install_is_said_for_other_machines_alone() {
+        let host = Platform::host();
+        assert_eq!(advice(&host.os, &host.architecture), None);
+        assert!(advice("linux", "no-such").unwrap().contains("the stage is for linux/no-such"));
+    }
+}
