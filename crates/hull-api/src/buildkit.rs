@@ -30,6 +30,7 @@ const AS_REQUEST: &str = "upload-request";
 
 /// `POST /session`.
 pub(crate) async fn session(request: Request) -> Result<Response> {
+    check_upgrade(&request)?;
     let greeting = Greeting::of(&request.headers)
         .ok_or_else(|| Error::invalid("a session has a name: X-Docker-Expose-Session-Uuid"))?;
     let socket = request.guard.as_ref().map(|guard| guard.path.clone());
@@ -44,6 +45,18 @@ pub(crate) async fn control(request: Request) -> Result<Response> {
     take_over(request, |io| buildkit.control(Arc::new(through), io))
 }
 
+/// Looks whether the connection is to become one of HTTP/2.
+fn check_upgrade(request: &Request) -> Result<()> {
+    let mut protocols = request.headers.get_all(UPGRADE).iter().map(HeaderValue::as_bytes).peekable();
+    let Some(first) = protocols.peek().map(|first| String::from_utf8_lossy(first).into_owned()) else {
+        return Err(Error::invalid("no upgrade proto in request"));
+    };
+    if protocols.any(|protocol| protocol.eq_ignore_ascii_case(b"h2c")) {
+        return Ok(());
+    }
+    Err(Error::invalid(format!("protocol {first} not supported")))
+}
+
 /// Frees a connection of HTTP/1, for HTTP/2 in either direction.
 fn take_over<F>(
     request: Request,
@@ -52,12 +65,8 @@ fn take_over<F>(
 where
     F: Future<Output = ()> + Send + 'static,
 {
-    let asked =
-        request.headers.get_all(UPGRADE).iter().any(|value| value.as_bytes().eq_ignore_ascii_case(b"h2c"));
-    let upgrade = request
-        .upgrade
-        .filter(|_| asked)
-        .ok_or_else(|| Error::invalid("this endpoint must be upgraded to h2c"))?;
+    check_upgrade(&request)?;
+    let upgrade = request.upgrade.ok_or_else(|| Error::invalid("no upgrade proto in request"))?;
     tokio::spawn(async move {
         match upgrade.await {
             Ok(upgraded) => serve(TokioIo::new(upgraded)).await,

@@ -2,6 +2,7 @@
 
 use hull_engine::model::{Config, CreateBody, EndpointSettings, HostConfig, NetworkingConfig, PortBinding};
 use hull_engine::{Error, Result, model};
+use hull_runtime::cgroup::{HierarchyMode, hierarchy};
 use hyper::StatusCode;
 use serde_json::json;
 
@@ -13,16 +14,27 @@ const VOLUME_DRIVER_IGNORED: &str = "WARNING: the container-wide volume-driver c
 const MAC_ADDRESS_MOVED: &str = "The container-wide MacAddress field is now deprecated. It should be specified in \
     EndpointsConfig instead.";
 
+/// The version without a hardware address of the container's own.
+const MAC_ADDRESS_ENDED: Version = 52;
+
+/// The option of a place on a network that holds the kernel's settings of its interface.
+const ENDPOINT_SYSCTLS: &str = "com.docker.network.endpoint.sysctls";
+
 pub(crate) async fn create(mut request: Request) -> Result<Response> {
     let members = request.json_object().await?.unwrap_or_default();
     // What is beside the container's own configuration does not make one.
-    let beside = |name: &String| {
-        ["HostConfig", "NetworkingConfig"].iter().any(|other| other.eq_ignore_ascii_case(name))
-    };
-    if members.keys().all(beside) {
+    let beside =
+        |name: &str| ["HostConfig", "NetworkingConfig"].iter().any(|other| other.eq_ignore_ascii_case(name));
+    let has_configuration = !members.names().all(beside);
+    let mut body: CreateBody = model::from_object(members)?;
+    if !has_configuration {
         return Err(Error::invalid("config cannot be empty in order to create a container"));
     }
-    let mut body: CreateBody = model::from_object(members)?;
+    if request.knows_the_end_of(MAC_ADDRESS_ENDED) && !body.config.mac_address.is_empty() {
+        return Err(Error::invalid(
+            "container-wide MAC address no longer supported; use endpoint-specific MAC address instead",
+        ));
+    }
     let warnings = in_version(&mut body, request.version)?;
     request.judge(&mut body)?;
     // hull's own: a container that is the calling process's, and goes with it.
@@ -43,8 +55,12 @@ pub(crate) async fn create(mut request: Request) -> Result<Response> {
 /// Reads a body as its version of the API means it: what a later one has added does not count, and defaults are that
 /// version's. The warnings that it earns.
 fn in_version(body: &mut CreateBody, version: Version) -> Result<Vec<String>> {
+    body.shallow_read_only = version < 44;
     let CreateBody { config, host_config: host, networking_config: networking, .. } = body;
     forget_what_came_later(config, host, version);
+    if version < 48 {
+        networking.endpoints_config.values_mut().for_each(|settings| settings.gw_priority = 0);
+    }
     refuse_what_came_later(host, networking, version)?;
     let mut warnings = Vec::new();
     let volume_without_driver = host.mounts.iter().flatten().any(|mount| {
@@ -55,6 +71,7 @@ fn in_version(body: &mut CreateBody, version: Version) -> Result<Vec<String>> {
         warnings.push(VOLUME_DRIVER_IGNORED.to_owned());
     }
     warnings.extend(move_mac_address(config, host, networking, version)?);
+    warnings.extend(move_sysctls(host, networking, version)?);
     warnings.extend(empty_port_bindings(host, version));
     // Zero and less always meant no limit, and -1 the kernel's own swappiness.
     host.resources.pids_limit = host.resources.pids_limit.filter(|limit| *limit > 0);
@@ -68,6 +85,9 @@ fn forget_what_came_later(config: &mut Config, host: &mut HostConfig, version: V
     }
     if version < 40 && host.ipc_mode.is_empty() {
         host.ipc_mode = "shareable".to_owned();
+    }
+    if version < 41 && host.cgroupns_mode.is_empty() && hierarchy().mode != HierarchyMode::V2 {
+        host.cgroupns_mode = "host".to_owned();
     }
     if version < 42 {
         host.console_size = [0, 0];
@@ -168,6 +188,65 @@ fn move_mac_address(
     Ok(Some(MAC_ADDRESS_MOVED.to_owned()))
 }
 
+/// The kernel's settings of an interface are its place's on a network since 1.46. Until 1.47 those of `eth0` are moved
+/// there; with which network another interface goes nobody could tell.
+fn move_sysctls(
+    host: &mut HostConfig,
+    networking: &mut NetworkingConfig,
+    version: Version,
+) -> Result<Option<String>> {
+    let mode = match host.network_mode.as_str() {
+        "" | "default" => "bridge",
+        mode => mode,
+    };
+    let Some(sysctls) = host.sysctls.as_mut() else { return Ok(None) };
+    if matches!(mode, "host" | "none") || mode.starts_with("container:") {
+        return Ok(None);
+    }
+    let (mut moved, mut settings) = (Vec::new(), Vec::new());
+    for (name, value) in sysctls.iter() {
+        let parts: Vec<&str> = name.splitn(5, '.').collect();
+        let ["net", family, kind, interface, setting] = parts[..] else { continue };
+        if !interface.starts_with("eth") {
+            continue;
+        }
+        if version > 47 {
+            return Err(Error::invalid(format!(
+                "interface specific sysctl setting {name:?} must be supplied using driver option '{ENDPOINT_SYSCTLS}'"
+            )));
+        }
+        if interface != "eth0" {
+            return Err(Error::invalid(format!(
+                "unable to determine network endpoint for sysctl {name}, use driver option '{ENDPOINT_SYSCTLS}' to set \
+                 per-interface sysctls"
+            )));
+        }
+        moved.push(name.clone());
+        settings.push(format!("net.{family}.{kind}.IFNAME.{setting}={value}"));
+    }
+    if moved.is_empty() {
+        return Ok(None);
+    }
+    sysctls.retain(|name, _| !moved.contains(name));
+    let endpoints = &mut networking.endpoints_config;
+    let endpoint = match endpoints.len() {
+        0 => endpoints.entry(mode.to_owned()).or_default(),
+        _ => endpoints.get_mut(mode).ok_or_else(|| {
+            let name = moved.first().map_or("", String::as_str);
+            Error::invalid(format!(
+                "unable to find a network for sysctl {name}: {mode} is none of the container's"
+            ))
+        })?,
+    };
+    let options = endpoint.driver_opts.get_or_insert_default();
+    if let Some(given) = options.get(ENDPOINT_SYSCTLS).filter(|given| !given.is_empty()) {
+        settings.insert(0, given.clone());
+    }
+    let settings = settings.join(",");
+    options.insert(ENDPOINT_SYSCTLS.to_owned(), settings.clone());
+    Ok(Some(format!("Migrated {} to DriverOpts{{{ENDPOINT_SYSCTLS:?}:{settings:?}}}.", moved.join(","))))
+}
+
 /// A port with an empty list of places was published at one of the engine's choice until 1.53; since then it is not.
 fn empty_port_bindings(host: &mut HostConfig, version: Version) -> Option<String> {
     let bindings = host.port_bindings.as_mut()?;
@@ -241,6 +320,40 @@ mod tests {
         assert_eq!(new.config.mac_address, "");
         let endpoints = &new.networking_config.endpoints_config;
         assert_eq!(endpoints["bridge"].mac_address, "02:42:00:00:00:01");
+    }
+
+    #[test]
+    fn an_interfaces_settings_move_to_its_network() {
+        let asked = |name: &str| json!({ "Image": "x", "HostConfig": { "Sysctls": { name: "1", "net.ipv4.ip_forward": "1" } } });
+        let mut old = body(asked("net.ipv4.conf.eth0.log_martians"));
+        let warnings = in_version(&mut old, 47).unwrap();
+        assert!(
+            warnings[0].starts_with("Migrated net.ipv4.conf.eth0.log_martians to DriverOpts"),
+            "{warnings:?}"
+        );
+        let options = old.networking_config.endpoints_config["bridge"].driver_opts.as_ref().unwrap();
+        assert_eq!(options[ENDPOINT_SYSCTLS], "net.ipv4.conf.IFNAME.log_martians=1");
+        assert_eq!(old.host_config.sysctls.unwrap().into_keys().collect::<Vec<_>>(), ["net.ipv4.ip_forward"]);
+        let refused = |name: &str, version| in_version(&mut body(asked(name)), version).unwrap_err().message;
+        assert!(
+            refused("net.ipv4.conf.eth0.log_martians", 48).contains("must be supplied using driver option")
+        );
+        assert!(
+            refused("net.ipv4.conf.eth1.log_martians", 47).contains("unable to determine network endpoint")
+        );
+        assert!(in_version(&mut body(asked("net.ipv4.conf.all.log_martians")), 48).unwrap().is_empty());
+    }
+
+    #[test]
+    fn mounts_and_gateways_are_as_the_version_had_them() {
+        let asked =
+            json!({ "Image": "x", "NetworkingConfig": { "EndpointsConfig": { "a": { "GwPriority": 5 } } } });
+        for (version, shallow, priority) in [(43, true, 0), (44, false, 0), (47, false, 0), (48, false, 5)] {
+            let mut body = body(asked.clone());
+            in_version(&mut body, version).unwrap();
+            assert_eq!(body.shallow_read_only, shallow, "{version}");
+            assert_eq!(body.networking_config.endpoints_config["a"].gw_priority, priority, "{version}");
+        }
     }
 
     #[test]

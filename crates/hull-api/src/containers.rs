@@ -12,6 +12,7 @@ use serde::{Deserialize, Deserializer};
 use serde_json::json;
 
 use crate::blocking;
+use crate::ended;
 use crate::hijack;
 use crate::http::{self, Request, Response};
 use crate::policy::{Judge, Judged};
@@ -54,11 +55,16 @@ pub(crate) async fn list(request: Request) -> Result<Response> {
 pub(crate) async fn inspect(request: Request) -> Result<Response> {
     let container = container(&request)?;
     let (size, version) = (request.query.flag("size"), request.version);
-    if !size {
-        return http::ok(&request.engine.inspect(&container, size, version)?);
+    let mut shown = if size {
+        let engine = Arc::clone(&request.engine);
+        blocking::run(move || engine.inspect(&container, size, version)).await?
+    } else {
+        request.engine.inspect(&container, size, version)?
+    };
+    if request.knows_the_end_of(ended::SHAPES_OF_OLD) {
+        ended::in_container(&mut shown);
     }
-    let engine = Arc::clone(&request.engine);
-    http::ok(&blocking::run(move || engine.inspect(&container, size, version)).await?)
+    http::ok(&shown)
 }
 
 /// What a container is made of: hull's own.

@@ -56,6 +56,8 @@ pub(crate) struct Request {
     pub(crate) guard: Option<Arc<Guard>>,
     /// The version that the path asked for, or the newest.
     pub(crate) version: Version,
+    /// Whether the path asked for one.
+    pub(crate) versioned: bool,
     /// What stood in the places of the pattern's braces, decoded.
     pub(crate) captures: Vec<String>,
     /// The query.
@@ -78,6 +80,12 @@ impl Request {
     /// Whose places among those who wait for clients it may take.
     pub(crate) fn side(&self) -> Side {
         if self.guard.is_some() { Side::Guarded } else { Side::Owner }
+    }
+
+    /// Whether the client says that it was written for what ended with a version of the API. Who names no version (scripts,
+    /// and clients that take whatever the daemon has) keeps it: it would not know.
+    pub(crate) fn knows_the_end_of(&self, version: Version) -> bool {
+        self.versioned && self.version >= version
     }
 
     /// The process that asks, whose `what` is to be. It is who the kernel says: a number that the client names could be
@@ -123,7 +131,7 @@ impl Request {
     }
 
     /// The same, for an object whose members matter by their presence: none, where the body is empty or `null`.
-    pub(crate) async fn json_object(&mut self) -> Result<Option<serde_json::Map<String, serde_json::Value>>> {
+    pub(crate) async fn json_object(&mut self) -> Result<Option<hull_engine::model::Members>> {
         let bytes = self.json_bytes().await?;
         if bytes.is_empty() { Ok(None) } else { hull_engine::model::parse_object(&bytes) }
     }

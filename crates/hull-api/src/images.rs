@@ -11,6 +11,7 @@ use serde::Deserialize;
 use serde_json::json;
 
 use crate::blocking::{self, BodyReader, Talk};
+use crate::ended;
 use crate::http::{self, Query, Request, Response};
 use crate::pull;
 
@@ -36,7 +37,11 @@ pub(crate) async fn inspect(request: Request) -> Result<Response> {
     if platform.is_some() && request.query.flag("manifests") {
         return Err(Error::invalid("conflicting options: manifests and platform options cannot both be set"));
     }
-    http::ok(&request.engine.image_inspect(request.capture(0), platform.as_ref(), request.version)?)
+    let mut shown = request.engine.image_inspect(request.capture(0), platform.as_ref(), request.version)?;
+    if request.knows_the_end_of(ended::SHAPES_OF_OLD) {
+        ended::in_image(&mut shown);
+    }
+    http::ok(&shown)
 }
 
 pub(crate) async fn history(request: Request) -> Result<Response> {

@@ -27,6 +27,7 @@ mod container_files;
 mod container_output;
 mod containers;
 pub mod daemon;
+mod ended;
 mod exec;
 mod gone;
 mod hijack;

@@ -85,7 +85,10 @@ struct ConnectBody {
 }
 
 pub(crate) async fn connect(mut request: Request) -> Result<Response> {
-    let body: ConnectBody = request.json().await?;
+    let mut body: ConnectBody = request.json().await?;
+    if request.version < 48 {
+        body.endpoint_config.gw_priority = 0;
+    }
     let container = request.engine.container(&body.container)?;
     request.engine.connect_network(request.capture(0), &container, body.endpoint_config).await?;
     http::empty(StatusCode::OK)

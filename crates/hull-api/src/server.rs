@@ -302,7 +302,7 @@ async fn dispatch(
 ) -> Result<Response> {
     let Service { engine, builder, sockets, guard, .. } = service;
     let path = without_double_slashes(request.uri().path());
-    let (version, path) = version_of(&path)?;
+    let (asked_version, path) = version_of(&path)?;
     let mut query = Query::of(request.uri());
     let found = routes::find(request.method(), path).and_then(|(route, mut captures)| {
         if let Some(guard) = &guard {
@@ -335,7 +335,8 @@ async fn dispatch(
         buildkit: builder,
         sockets,
         guard,
-        version,
+        version: asked_version.unwrap_or(NEWEST),
+        versioned: asked_version.is_some(),
         captures,
         query,
         headers,
@@ -377,17 +378,17 @@ fn without_double_slashes(path: &str) -> Cow<'_, str> {
     Cow::Owned(cleaned)
 }
 
-/// Takes `/v1.41` off a path.
+/// Takes `/v1.41` off a path, which may not have it.
 ///
 /// # Errors
 /// The version is one that is not spoken.
-fn version_of(path: &str) -> Result<(Version, &str)> {
-    let newest = Ok((NEWEST, path));
-    let Some(rest) = path.strip_prefix("/v") else { return newest };
+fn version_of(path: &str) -> Result<(Option<Version>, &str)> {
+    let none = Ok((None, path));
+    let Some(rest) = path.strip_prefix("/v") else { return none };
     let end = rest.find('/').unwrap_or(rest.len());
     let (version, path) = rest.split_at(end);
-    let Some((major, minor)) = version.split_once('.') else { return newest };
-    let (Ok(major), Ok(minor)) = (major.parse::<u32>(), minor.parse::<u32>()) else { return newest };
+    let Some((major, minor)) = version.split_once('.') else { return none };
+    let (Ok(major), Ok(minor)) = (major.parse::<u32>(), minor.parse::<u32>()) else { return none };
     if (major, minor) < (1, OLDEST) {
         return Err(Error::invalid(format!(
             "client version {version} is too old. Minimum supported API version is 1.{OLDEST}, please upgrade your \
@@ -399,7 +400,7 @@ fn version_of(path: &str) -> Result<(Version, &str)> {
             "client version {version} is too new. Maximum supported API version is 1.{NEWEST}"
         )));
     }
-    Ok((minor, path))
+    Ok((Some(minor), path))
 }
 
 /// A descriptor that another process handed over, as a listener.
@@ -504,10 +505,10 @@ mod tests {
 
     #[test]
     fn a_version_is_taken_off_the_path() {
-        assert_eq!(version_of("/v1.41/info").unwrap(), (41, "/info"));
-        assert_eq!(version_of("/info").unwrap(), (NEWEST, "/info"));
-        assert_eq!(version_of("/volumes/v").unwrap(), (NEWEST, "/volumes/v"));
-        assert_eq!(version_of("/version").unwrap(), (NEWEST, "/version"));
+        assert_eq!(version_of("/v1.41/info").unwrap(), (Some(41), "/info"));
+        assert_eq!(version_of("/info").unwrap(), (None, "/info"));
+        assert_eq!(version_of("/volumes/v").unwrap(), (None, "/volumes/v"));
+        assert_eq!(version_of("/version").unwrap(), (None, "/version"));
         assert!(version_of("/v1.23/info").unwrap_err().message.contains("too old"));
         assert!(version_of("/v1.57/info").unwrap_err().message.contains("too new"));
         assert!(version_of("/v2.0/info").is_err());

@@ -20,6 +20,7 @@ use tokio::time::Instant;
 use serde_json::{Value, json};
 
 use crate::blocking;
+use crate::ended;
 use crate::http::{self, NEWEST, OLDEST, Request, Response};
 
 /// `GET` and `HEAD /_ping`: that it is there, and with every answer's headers what it speaks.
@@ -48,13 +49,7 @@ pub(crate) async fn info(request: Request) -> Result<Response> {
     if let Some(label) = request.guard.as_ref().and_then(|guard| guard.label_filter()) {
         count_the_seen(&request.engine, &label, &mut info)?;
     }
-    if request.version >= 50
-        && let Value::Object(members) = &mut info
-    {
-        for gone in ["KernelMemoryTCP", "BridgeNfIptables", "BridgeNfIp6tables"] {
-            members.shift_remove(gone);
-        }
-    }
+    ended::in_info(&mut info, request.version);
     http::ok(&info)
 }
 
@@ -110,6 +105,16 @@ pub(crate) async fn disk_usage(request: Request) -> Result<Response> {
         });
         crate::build_kept::add_caches(&mut usage, &caches.await?);
     }
+    if request.version >= ended::BUILDER_SIZE
+        && let Value::Object(members) = &mut usage
+    {
+        members.shift_remove("BuilderSize");
+    }
+    if request.knows_the_end_of(ended::LISTS_OF_USAGE)
+        || (request.knows_the_end_of(ended::SHAPES_OF_OLD) && query.verbose)
+    {
+        ended::in_disk_usage(&mut usage);
+    }
     http::ok(&usage)
 }
 
@@ -137,7 +142,9 @@ pub(crate) async fn events(request: Request) -> Result<Response> {
     let past = past.into_iter().filter(move |event| until.is_none_or(|until| event.time_ns <= until));
     let accepted = request.headers.get(ACCEPT).and_then(|accept| accept.to_str().ok());
     let form = accepted.filter(|_| request.version >= 52).and_then(Form::accepted).unwrap_or(Form::Json);
-    let listening = Listening { past: past.collect::<Vec<_>>().into_iter(), receiver, end, filters, form };
+    let past = past.collect::<Vec<_>>().into_iter();
+    let old_words = !request.knows_the_end_of(ended::SHAPES_OF_OLD);
+    let listening = Listening { past, receiver, end, filters, form, old_words };
     Ok(http::streamed(StatusCode::OK, form.content_type(), listening.lines()))
 }
 
@@ -184,6 +191,8 @@ struct Listening {
     end: Option<Instant>,
     filters: Filters,
     form: Form,
+    /// An event is also told in the words of before 1.22.
+    old_words: bool,
 }
 
 impl Listening {
@@ -192,7 +201,11 @@ impl Listening {
             let mut listening = listening?;
             match listening.next().await {
                 Ok(Some(event)) => {
-                    let line = format!("{}{}\n", listening.form.separator(), event.shown());
+                    let mut shown = event.shown();
+                    if !listening.old_words {
+                        ended::in_event(&mut shown);
+                    }
+                    let line = format!("{}{shown}\n", listening.form.separator());
                     Some((Ok(Bytes::from(line)), Some(listening)))
                 }
                 Ok(None) => None,

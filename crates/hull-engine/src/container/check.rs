@@ -110,10 +110,14 @@ pub(super) fn check_ports(host: &HostConfig) -> Result<()> {
     Ok(())
 }
 
+/// The container whose namespace a mode names; `container:` alone names none, and is no mode.
+fn other_of(mode: &str) -> Option<&str> {
+    mode.strip_prefix("container:").filter(|name| !name.is_empty())
+}
+
 /// Namespaces and what else is chosen by a word; what hull has not is refused by name.
 pub(super) fn check_modes(engine: &Engine, host: &HostConfig, config: &Config) -> Result<()> {
-    let container =
-        |mode: &str| mode.strip_prefix("container:").map(|name| engine.container(name)).transpose();
+    let container = |mode: &str| other_of(mode).map(|name| engine.container(name)).transpose();
     let container = |mode: &str| container(mode).map_err(|error| Error::invalid(error.message));
     match host.pid_mode.as_str() {
         "" | "private" | "host" => {}
@@ -153,6 +157,11 @@ pub(super) fn check_modes(engine: &Engine, host: &HostConfig, config: &Config) -
     }
     if !host.cgroup.is_empty() {
         return Err(Error::unsupported("HostConfig.Cgroup"));
+    }
+    if host.annotations.iter().flatten().any(|(name, _)| name.is_empty()) {
+        return Err(Error::invalid(
+            "invalid Annotations: the empty string is not permitted as an annotation key",
+        ));
     }
     for text in host.extra_hosts.iter().flatten() {
         check_extra_host(text)?;

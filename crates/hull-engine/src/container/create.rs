@@ -105,6 +105,7 @@ impl Engine {
     ) -> Result<Checked> {
         let CreateBody { mut config, mut host_config, networking_config, layered, ends_with, hidden, .. } =
             body;
+        let shallow = body.shallow_read_only;
         let id = random_id();
         let name = name.map(names::checked).transpose()?.unwrap_or_default().to_owned();
         let build_step = built.is_some();
@@ -136,7 +137,7 @@ impl Engine {
         self.fill_label_options(&mut host_config)?;
         self.check_labels(&host_config)?;
         self.check_remapped_image(&host_config, image.as_deref())?;
-        let mut wanted = self.wanted_mounts(&config, &host_config, caller)?;
+        let mut wanted = self.wanted_mounts(&config, &host_config, caller, shallow)?;
         for layered in layered {
             wanted.push(mounts::layered(layered)?);
         }

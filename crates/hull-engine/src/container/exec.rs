@@ -25,6 +25,9 @@ const UNSTARTED: usize = 1024;
 /// How long the end of an exec is waited for whose container is ending.
 const ENDING: Duration = Duration::from_secs(5);
 
+/// How long the start of an exec is waited for.
+const STARTING: Duration = Duration::from_secs(10);
+
 /// The exit status of an exec that could not be started.
 pub(super) const NOT_STARTED: u8 = 126;
 
@@ -37,6 +40,7 @@ pub struct Exec {
     /// When it was made, in nanoseconds since 1970.
     made_at_ns: i64,
     pub(super) state: Mutex<State>,
+    /// Whether it has ended; whoever listens hears of its begin, too.
     pub(super) ended: watch::Sender<bool>,
     /// Found by its id as long as it is there.
     _indexed: Option<Indexed>,
@@ -136,6 +140,15 @@ impl Exec {
     /// Whether it runs or is about to.
     pub(super) fn is_running(&self) -> bool {
         matches!(locked(&self.state).phase, Phase::Starting | Phase::Running)
+    }
+
+    /// Waits while it is on its way: a client that has started it knows that before the process is there.
+    async fn begun(&self) -> Result<()> {
+        let mut moves = self.ended.subscribe();
+        let begun =
+            async { while locked(&self.state).phase == Phase::Starting && moves.changed().await.is_ok() {} };
+        let late = |_| Error::new(Kind::System, "timeout waiting for exec session ready");
+        tokio::time::timeout(STARTING, begun).await.map_err(late)
     }
 
     /// Whether it has run, or could not.
@@ -345,6 +358,7 @@ impl Engine {
         width: u16,
         height: u16,
     ) -> Result<()> {
+        exec.begun().await?;
         if locked(&exec.state).phase != Phase::Running {
             return Err(Error::new(Kind::Conflict, format!("exec {} is not running", exec.id)));
         }

@@ -51,6 +51,8 @@ impl Engine {
                 if state.phase == Phase::Starting {
                     state.phase = Phase::Running;
                 }
+                drop(state);
+                exec.ended.send_modify(|_| {});
                 Ok(())
             }
             Err(error) => {

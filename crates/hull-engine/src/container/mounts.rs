@@ -135,6 +135,7 @@ impl Engine {
         config: &Config,
         host: &HostConfig,
         caller: Owner,
+        shallow_read_only: bool,
     ) -> Result<Vec<Wanted>> {
         // A later source overrides an earlier one at the same place, but two of one kind are a mistake.
         let mut by_place: BTreeMap<String, Wanted> = BTreeMap::new();
@@ -160,7 +161,8 @@ impl Engine {
             written.push(parse_tmpfs(place, options)?);
         }
         let mut places = std::collections::BTreeSet::new();
-        for wanted in written {
+        for mut wanted in written {
+            wanted.plan.read_only_recursive &= !shallow_read_only;
             let place = wanted.plan.destination.clone();
             if !places.insert(place.clone()) {
                 return Err(Error::invalid(format!("Duplicate mount point: {place}")));

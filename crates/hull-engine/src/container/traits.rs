@@ -69,7 +69,7 @@ impl Engine {
     /// # Errors
     /// As the creation's.
     pub fn mounts_asked_for(&self, config: &Config, host: &HostConfig) -> Result<Vec<Mounted>> {
-        let wanted = self.wanted_mounts(config, host, Owner::default())?.into_iter();
+        let wanted = self.wanted_mounts(config, host, Owner::default(), false)?.into_iter();
         let of = |wanted: super::mounts::Wanted| {
             Mounted::of(&wanted.plan, wanted.volume.map(|volume| volume.options).unwrap_or_default())
         };

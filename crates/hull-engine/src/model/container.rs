@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use serde::de::{Error as _, SeqAccess, Unexpected, Visitor};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use super::{NetworkingConfig, embedded};
@@ -23,6 +24,9 @@ pub struct CreateBody {
     /// On which networks.
     #[serde(rename = "NetworkingConfig")]
     pub networking_config: NetworkingConfig,
+    /// A read-only mount is so itself, and what is mounted beneath it is not: so it was before API 1.44.
+    #[serde(skip)]
+    pub shallow_read_only: bool,
     /// Of a build's step: layers that are mounted. No request has any.
     #[serde(skip)]
     pub layered: Vec<Layered>,
@@ -119,7 +123,7 @@ pub struct Config {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub stop_timeout: Option<i64>,
     /// The shell of a Dockerfile's shell form.
-    #[serde(skip_serializing_if = "Option::is_none")]
+    #[serde(skip_serializing_if = "Option::is_none", deserialize_with = "words")]
     pub shell: Option<Vec<String>>,
 }
 
@@ -165,7 +169,9 @@ pub struct HostConfig {
     pub console_size: [u16; 2],
     #[serde(skip_serializing_if = "Option::is_none")]
     pub annotations: Option<BTreeMap<String, String>>,
+    #[serde(deserialize_with = "words")]
     pub cap_add: Option<Vec<String>>,
+    #[serde(deserialize_with = "words")]
     pub cap_drop: Option<Vec<String>>,
     pub cgroupns_mode: String,
     pub dns: Option<Vec<String>>,
@@ -544,14 +550,34 @@ fn is_zero32(value: &u32) -> bool {
 
 /// A list of words, or one word alone.
 fn words<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Vec<String>>, D::Error> {
-    #[derive(Deserialize)]
-    #[serde(untagged)]
-    enum Words {
-        Many(Vec<String>),
-        One(String),
+    struct Words;
+
+    impl<'de> Visitor<'de> for Words {
+        type Value = Option<Vec<String>>;
+
+        fn expecting(&self, out: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+            out.write_str("string")
+        }
+
+        fn visit_unit<E>(self) -> Result<Self::Value, E> {
+            Ok(None)
+        }
+
+        fn visit_str<E>(self, word: &str) -> Result<Self::Value, E> {
+            Ok(Some(vec![word.to_owned()]))
+        }
+
+        fn visit_seq<A: SeqAccess<'de>>(self, mut elements: A) -> Result<Self::Value, A::Error> {
+            let mut words = Vec::new();
+            // As in Go, where it is the whole list that is no text.
+            while let Some(word) =
+                elements.next_element().map_err(|_| A::Error::invalid_type(Unexpected::Seq, &Words))?
+            {
+                words.push(word);
+            }
+            Ok(Some(words))
+        }
     }
-    Ok(Option::<Words>::deserialize(deserializer)?.map(|words| match words {
-        Words::Many(words) => words,
-        Words::One(word) => vec![word],
-    }))
+
+    deserializer.deserialize_any(Words)
 }

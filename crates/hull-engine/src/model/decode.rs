@@ -1,25 +1,36 @@
-//! JSON as Go decodes it into structs: a member's name is taken in any case, a `null` is the zero value, and of a member
-//! that is there twice the last one counts.
+//! JSON as Go decodes it into structs: a member's name is taken in any case, a `null` is the zero value, and a member that is
+//! there twice is read twice into the same place: of a text or a list the last one counts, structs and maps are merged.
 //!
 //! Clients rely on it: `{"image": …, "hostconfig": …}` is a body that dockerd takes. Only where a struct is wanted names are
 //! folded; those of a map (labels, options, ports) are the user's own.
 
-use serde::de::value::{MapDeserializer, SeqDeserializer};
-use serde::de::{DeserializeOwned, Deserializer, Error as _, IntoDeserializer, Unexpected, Visitor};
+use std::str::FromStr;
+
+use serde::de::{DeserializeOwned, DeserializeSeed, Deserializer, MapAccess, SeqAccess, Visitor};
 use serde::{Deserialize, forward_to_deserialize_any};
-use serde_json::{Error, Value};
+
+use super::json::{self, Node};
+use super::mistake::{Mistake, struct_name};
 
 /// Reads a text.
 ///
 /// # Errors
 /// It is no JSON, or not of this shape.
-pub fn decode<T: DeserializeOwned>(text: &[u8]) -> Result<T, Error> {
-    T::deserialize(Folding(&serde_json::from_slice(text)?))
+pub fn decode<T: DeserializeOwned>(text: &[u8]) -> Result<T, Mistake> {
+    let eof = || "unexpected end of JSON input".to_owned();
+    let (node, length) = json::parse(text).map_err(|why| Mistake::syntax(why.unwrap_or_else(eof)))?;
+    match text[length..].iter().find(|byte| !byte.is_ascii_whitespace()) {
+        Some(byte) => {
+            let byte = byte.escape_ascii();
+            Err(Mistake::syntax(format!("invalid character '{byte}' after top-level value")))
+        }
+        None => from_node(&node),
+    }
 }
 
 /// Reads a value.
-pub(super) fn from_value<T: DeserializeOwned>(value: &Value) -> Result<T, Error> {
-    T::deserialize(Folding(value))
+pub(super) fn from_node<T: DeserializeOwned>(node: &Node) -> Result<T, Mistake> {
+    T::deserialize(Folding::of(node))
 }
 
 /// Reads an object whose members are those of two structs, as Go's embedded ones. Serde's own `flatten` would ask for
@@ -29,129 +40,247 @@ pub(super) fn from_value<T: DeserializeOwned>(value: &Value) -> Result<T, Error>
 /// It is not of that shape.
 pub fn embedded<'de, D, A, B>(
     deserializer: D,
-    outer: impl FnOnce(Folding<'_>) -> Result<A, Error>,
+    outer: impl FnOnce(Folding<'_>) -> Result<A, Mistake>,
 ) -> Result<(A, B), D::Error>
 where
     D: Deserializer<'de>,
     B: DeserializeOwned,
 {
-    let value = Value::deserialize(deserializer)?;
-    let read = || Ok((outer(Folding(&value))?, from_value(&value)?));
-    read().map_err(|error: Error| D::Error::custom(error))
+    let node = Node::deserialize(deserializer)?;
+    let read = || Ok((outer(Folding::of(&node))?, from_node(&node)?));
+    read().map_err(Mistake::hand_on)
 }
 
-/// A value that is read as Go reads it.
-pub struct Folding<'a>(&'a Value);
+/// A value that is read as Go reads it: all that was given for one place, in its order.
+pub struct Folding<'a> {
+    given: Vec<&'a Node>,
+}
 
 impl<'a> Folding<'a> {
-    /// The members of an object for a struct with these fields, those without a meaning behind them.
-    fn members(&self, fields: &'static [&'static str]) -> Vec<(&'a str, Folding<'a>)> {
-        let Value::Object(object) = self.0 else { return Vec::new() };
-        let mut known = vec![None; fields.len()];
-        let mut unknown = Vec::new();
-        for (name, value) in object.iter().filter(|(_, value)| !value.is_null()) {
+    fn of(node: &'a Node) -> Self {
+        Folding { given: vec![node] }
+    }
+
+    /// What counts, where each takes the place of the one before; a `null` changes nothing.
+    fn last(&self) -> &'a Node {
+        self.given.iter().rev().find(|node| !node.is_null()).copied().unwrap_or(&Node::Null)
+    }
+
+    /// Whether what was given last takes away what was given before.
+    fn is_taken_back(&self) -> bool {
+        self.given.last().is_none_or(|node| node.is_null())
+    }
+
+    /// That all of it is of the wanted type.
+    fn check(&self, wanted: &str, fits: fn(&Node) -> bool) -> Result<(), Mistake> {
+        match self.given.iter().find(|node| !node.is_null() && !fits(node)) {
+            Some(node) => Err(Mistake::mismatch(node, wanted)),
+            None => Ok(()),
+        }
+    }
+
+    /// The number that counts, zero where there is none.
+    fn number<T: FromStr + Default>(&self, wanted: &str) -> Result<T, Mistake> {
+        match self.last() {
+            Node::Null => Ok(T::default()),
+            node @ Node::Number(digits) => digits.parse().map_err(|_| Mistake::mismatch(node, wanted)),
+            // No number: without its digits.
+            node => Err(Mistake::mismatch(node, wanted)),
+        }
+    }
+
+    /// The members of all objects that were given, in their order.
+    fn members(&self) -> impl Iterator<Item = &'a (String, Node)> {
+        self.given.iter().flat_map(|node| match node {
+            Node::Object(members) => members.as_slice(),
+            _ => &[],
+        })
+    }
+
+    /// The members for a struct with these fields; those without a meaning for it are left out.
+    fn fields(&self, fields: &'static [&'static str]) -> Vec<(&'static str, Folding<'a>)> {
+        let mut given: Vec<Vec<&Node>> = vec![Vec::new(); fields.len()];
+        for (name, value) in self.members() {
             let exact = fields.iter().position(|field| field == name);
             let folded = || fields.iter().position(|field| field.eq_ignore_ascii_case(name));
-            match exact.or_else(folded) {
-                Some(at) => known[at] = Some(value),
-                None => unknown.push((name.as_str(), Folding(value))),
+            if let Some(at) = exact.or_else(folded) {
+                given[at].push(value);
             }
         }
-        let known = fields.iter().zip(known).filter_map(|(field, value)| Some((*field, Folding(value?))));
-        known.chain(unknown).collect()
+        let there = |given: &Vec<&Node>| given.iter().any(|node| !node.is_null());
+        let fields = fields.iter().copied().zip(given).filter(|(_, given)| there(given));
+        fields.map(|(field, given)| (field, Folding { given })).collect()
     }
 }
 
-impl<'de> IntoDeserializer<'de, Error> for Folding<'_> {
-    type Deserializer = Self;
-
-    fn into_deserializer(self) -> Self {
-        self
-    }
-}
-
-/// What a `null` is where this is wanted, and else what is there.
-macro_rules! zero {
-    ($($method:ident: $visit:ident($zero:expr);)*) => {$(
-        fn $method<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Error> {
-            if self.0.is_null() { visitor.$visit($zero) } else { self.deserialize_any(visitor) }
+/// A number of that type.
+macro_rules! numbers {
+    ($($method:ident: $type:ty, $visit:ident, $wanted:literal;)*) => {$(
+        fn $method<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Mistake> {
+            visitor.$visit(self.number::<$type>($wanted)?)
         }
     )*};
 }
 
 impl<'de> Deserializer<'de> for Folding<'_> {
-    type Error = Error;
+    type Error = Mistake;
 
-    fn deserialize_any<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Error> {
-        match self.0 {
-            Value::Array(elements) => visitor.visit_seq(SeqDeserializer::new(elements.iter().map(Folding))),
-            Value::Object(members) => {
-                let members = members.iter().map(|(name, value)| (name.as_str(), Folding(value)));
-                visitor.visit_map(MapDeserializer::new(members))
-            }
-            Value::String(text) => visitor.visit_str(text),
-            // A number, a truth or nothing: serde_json's own words, should that not be what is wanted.
-            scalar => scalar.clone().deserialize_any(visitor),
+    fn deserialize_any<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Mistake> {
+        match self.last() {
+            Node::Null => visitor.visit_unit(),
+            Node::Bool(value) => visitor.visit_bool(*value),
+            Node::Text(text) => visitor.visit_str(text),
+            Node::List(elements) => visitor.visit_seq(Elements(elements.iter())),
+            Node::Object(_) => visitor.visit_map(Members { rest: self.members(), value: None }),
+            Node::Number(digits) => match (digits.parse(), digits.parse()) {
+                (Ok(whole), _) => visitor.visit_u64(whole),
+                (_, Ok(whole)) => visitor.visit_i64(whole),
+                _ => visitor.visit_f64(self.number("float64")?),
+            },
         }
     }
 
-    zero! {
-        deserialize_bool: visit_bool(false);
-        deserialize_i8: visit_i64(0);
-        deserialize_i16: visit_i64(0);
-        deserialize_i32: visit_i64(0);
-        deserialize_i64: visit_i64(0);
-        deserialize_u8: visit_u64(0);
-        deserialize_u16: visit_u64(0);
-        deserialize_u32: visit_u64(0);
-        deserialize_u64: visit_u64(0);
-        deserialize_f32: visit_f64(0.0);
-        deserialize_f64: visit_f64(0.0);
-        deserialize_str: visit_str("");
-        deserialize_string: visit_str("");
-        deserialize_seq: visit_seq(SeqDeserializer::new(std::iter::empty::<Folding<'_>>()));
-        deserialize_map: visit_map(MapDeserializer::new(std::iter::empty::<(&str, Folding<'_>)>()));
+    fn deserialize_bool<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Mistake> {
+        self.check("bool", |node| matches!(node, Node::Bool(_)))?;
+        visitor.visit_bool(*self.last() == Node::Bool(true))
     }
 
-    fn deserialize_option<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Error> {
-        if self.0.is_null() { visitor.visit_none() } else { visitor.visit_some(self) }
+    numbers! {
+        deserialize_i8: i8, visit_i8, "int8";
+        deserialize_i16: i16, visit_i16, "int16";
+        deserialize_i32: i32, visit_i32, "int32";
+        deserialize_i64: i64, visit_i64, "int64";
+        deserialize_u8: u8, visit_u8, "uint8";
+        deserialize_u16: u16, visit_u16, "uint16";
+        deserialize_u32: u32, visit_u32, "uint32";
+        deserialize_u64: u64, visit_u64, "uint64";
+        deserialize_f32: f32, visit_f32, "float32";
+        deserialize_f64: f64, visit_f64, "float64";
+    }
+
+    fn deserialize_str<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Mistake> {
+        self.check("string", |node| matches!(node, Node::Text(_)))?;
+        visitor.visit_str(if let Node::Text(text) = self.last() { text } else { "" })
+    }
+
+    fn deserialize_string<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Mistake> {
+        self.deserialize_str(visitor)
+    }
+
+    fn deserialize_seq<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Mistake> {
+        self.check("[]string", |node| matches!(node, Node::List(_)))?;
+        let elements = match self.last() {
+            Node::List(elements) if !self.is_taken_back() => elements.as_slice(),
+            _ => &[],
+        };
+        visitor.visit_seq(Elements(elements.iter()))
+    }
+
+    fn deserialize_tuple<V: Visitor<'de>>(self, length: usize, visitor: V) -> Result<V::Value, Mistake> {
+        self.check(&format!("[{length}]uint"), |node| matches!(node, Node::List(_)))?;
+        self.deserialize_any(visitor)
+    }
+
+    fn deserialize_map<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Mistake> {
+        self.check("map[string]string", |node| matches!(node, Node::Object(_)))?;
+        visitor.visit_map(Members { rest: self.members(), value: None })
+    }
+
+    fn deserialize_option<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Mistake> {
+        if self.is_taken_back() { visitor.visit_none() } else { visitor.visit_some(self) }
     }
 
     fn deserialize_newtype_struct<V: Visitor<'de>>(
         self,
         _: &'static str,
         visitor: V,
-    ) -> Result<V::Value, Error> {
+    ) -> Result<V::Value, Mistake> {
         visitor.visit_newtype_struct(self)
     }
 
     fn deserialize_struct<V: Visitor<'de>>(
         self,
-        _: &'static str,
+        name: &'static str,
         fields: &'static [&'static str],
         visitor: V,
-    ) -> Result<V::Value, Error> {
-        match self.0 {
-            Value::Null | Value::Object(_) => {
-                visitor.visit_map(MapDeserializer::new(self.members(fields).into_iter()))
-            }
-            // Serde would take its elements for the fields in their order.
-            Value::Array(_) => Err(Error::invalid_type(Unexpected::Seq, &visitor)),
-            _ => self.deserialize_any(visitor),
-        }
+    ) -> Result<V::Value, Mistake> {
+        self.check(struct_name(name).0, |node| matches!(node, Node::Object(_)))?;
+        visitor.visit_map(Fields { of: name, rest: self.fields(fields).into_iter(), value: None })
     }
 
     fn deserialize_enum<V: Visitor<'de>>(
         self,
-        name: &'static str,
-        variants: &'static [&'static str],
+        _: &'static str,
+        _: &'static [&'static str],
         visitor: V,
-    ) -> Result<V::Value, Error> {
-        self.0.clone().deserialize_enum(name, variants, visitor)
+    ) -> Result<V::Value, Mistake> {
+        // A variant is its name alone: no body has others.
+        self.check("string", |node| matches!(node, Node::Text(_)))?;
+        let name = if let Node::Text(text) = self.last() { text.as_str() } else { "" };
+        visitor.visit_enum(serde::de::value::StrDeserializer::new(name))
     }
 
     forward_to_deserialize_any! {
-        char bytes byte_buf unit unit_struct tuple tuple_struct identifier ignored_any
+        char bytes byte_buf unit unit_struct tuple_struct identifier ignored_any
+    }
+}
+
+/// The elements of a list.
+struct Elements<'a>(std::slice::Iter<'a, Node>);
+
+impl<'de> SeqAccess<'de> for Elements<'_> {
+    type Error = Mistake;
+
+    fn next_element_seed<S: DeserializeSeed<'de>>(&mut self, seed: S) -> Result<Option<S::Value>, Mistake> {
+        self.0.next().map(|node| seed.deserialize(Folding::of(node))).transpose()
+    }
+
+    fn size_hint(&self) -> Option<usize> {
+        Some(self.0.len())
+    }
+}
+
+/// The members of a map: each one's value is its own.
+struct Members<'a, I> {
+    rest: I,
+    value: Option<&'a Node>,
+}
+
+impl<'a, 'de, I: Iterator<Item = &'a (String, Node)>> MapAccess<'de> for Members<'a, I> {
+    type Error = Mistake;
+
+    fn next_key_seed<S: DeserializeSeed<'de>>(&mut self, seed: S) -> Result<Option<S::Value>, Mistake> {
+        let Some((name, value)) = self.rest.next() else { return Ok(None) };
+        self.value = Some(value);
+        seed.deserialize(serde::de::value::StrDeserializer::new(name)).map(Some)
+    }
+
+    fn next_value_seed<S: DeserializeSeed<'de>>(&mut self, seed: S) -> Result<S::Value, Mistake> {
+        seed.deserialize(Folding::of(self.value.take().unwrap_or(&Node::Null)))
+    }
+}
+
+/// The fields of a struct, and all that was given for each.
+struct Fields<'a> {
+    of: &'static str,
+    rest: std::vec::IntoIter<(&'static str, Folding<'a>)>,
+    value: Option<(&'static str, Folding<'a>)>,
+}
+
+impl<'de> MapAccess<'de> for Fields<'_> {
+    type Error = Mistake;
+
+    fn next_key_seed<S: DeserializeSeed<'de>>(&mut self, seed: S) -> Result<Option<S::Value>, Mistake> {
+        self.value = self.rest.next();
+        let Some((name, _)) = &self.value else { return Ok(None) };
+        seed.deserialize(serde::de::value::StrDeserializer::new(name)).map(Some)
+    }
+
+    fn next_value_seed<S: DeserializeSeed<'de>>(&mut self, seed: S) -> Result<S::Value, Mistake> {
+        match self.value.take() {
+            Some((field, value)) => seed.deserialize(value).map_err(|mistake| mistake.within(self.of, field)),
+            None => seed.deserialize(Folding::of(&Node::Null)),
+        }
     }
 }
 
@@ -191,6 +320,70 @@ mod tests {
         assert_eq!(body.config.env.unwrap(), ["a", ""]);
         assert_eq!(body.config.labels.unwrap()["a"], "");
         assert!(body.config.volumes.unwrap().contains_key("/a"));
+    }
+
+    #[test]
+    fn what_is_there_twice_is_merged_where_it_has_members() {
+        let body = body(
+            r#"{"HostConfig": {"Memory": 5, "CpuShares": 7, "Binds": ["/a:/a"]}, "Labels": {"a": "1", "b": "1"},
+                "hostconfig": {"Memory": 6, "Binds": ["/b:/b"]}, "labels": {"b": "2"}, "Env": ["A=b"], "Env": null}"#,
+        );
+        let host = body.host_config;
+        assert_eq!((host.resources.memory, host.resources.cpu_shares), (6, 7));
+        assert_eq!(host.binds.unwrap(), ["/b:/b"]);
+        let labels = body.config.labels.unwrap();
+        assert_eq!((labels["a"].as_str(), labels["b"].as_str()), ("1", "2"));
+        assert_eq!(body.config.env, None);
+    }
+
+    #[test]
+    fn another_type_is_told_in_gos_words() {
+        for (body, words) in [
+            (r#"{"Image": 5}"#, "number into Go struct field CreateRequest.Image of type string"),
+            (r#"{"Env": "x"}"#, "string into Go struct field CreateRequest.Env of type []string"),
+            (r#"{"Cmd": 5}"#, "number into Go struct field CreateRequest.Cmd of type string"),
+            (
+                r#"{"Volumes": ["/x"]}"#,
+                "array into Go struct field CreateRequest.Volumes of type map[string]struct {}",
+            ),
+            (
+                r#"{"StopTimeout": 1.5}"#,
+                "number 1.5 into Go struct field CreateRequest.StopTimeout of type int",
+            ),
+            (
+                r#"{"HostConfig": []}"#,
+                "array into Go struct field CreateRequest.HostConfig of type container.HostConfig",
+            ),
+            (
+                r#"{"hostconfig": {"memory": "x"}}"#,
+                "string into Go struct field HostConfig.HostConfig.Memory of type int64",
+            ),
+            (
+                r#"{"HostConfig": {"BlkioWeight": 70000}}"#,
+                "number 70000 into Go struct field HostConfig.HostConfig.BlkioWeight of type uint16",
+            ),
+            (
+                r#"{"HostConfig": {"PortBindings": {"80/tcp": [{"HostPort": 80}]}}}"#,
+                "number into Go struct field PortBinding.HostConfig.PortBindings.HostPort of type string",
+            ),
+            (
+                r#"{"HostConfig": {"PortBindings": {"80/tcp": {}}}}"#,
+                "object into Go struct field HostConfig.HostConfig.PortBindings of type []nat.PortBinding",
+            ),
+            (
+                r#"{"Healthcheck": {"Interval": "1s"}}"#,
+                "string into Go struct field HealthConfig.Healthcheck.Interval of type time.Duration",
+            ),
+            (
+                r#"{"NetworkingConfig": {"EndpointsConfig": {"a": {"IPAMConfig": {"IPv4Address": 5}}}}}"#,
+                "number into Go struct field EndpointIPAMConfig.NetworkingConfig.EndpointsConfig.IPAMConfig.IPv4Address of \
+                 type string",
+            ),
+            ("[]", "array into Go value of type container.CreateRequest"),
+        ] {
+            let error = parse::<CreateBody>(body.as_bytes()).unwrap_err();
+            assert_eq!(error.message, format!("invalid JSON: json: cannot unmarshal {words}"), "{body}");
+        }
     }
 
     #[test]

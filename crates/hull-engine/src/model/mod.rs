@@ -5,42 +5,59 @@
 
 mod container;
 mod decode;
+mod json;
+mod mistake;
 mod network;
 
 pub use container::*;
-pub use decode::{decode, embedded};
+pub use decode::{Folding, decode, embedded};
+pub use mistake::Mistake;
 pub use network::*;
 
-use serde_json::{Map, Value};
+use json::Node;
+
+/// The members of a body that is an object, not read yet.
+#[derive(Debug, Default)]
+pub struct Members(Vec<(String, Node)>);
+
+impl Members {
+    /// Their names, as they are written.
+    pub fn names(&self) -> impl Iterator<Item = &str> {
+        self.0.iter().map(|(name, _)| name.as_str())
+    }
+}
 
 /// Reads a request's body the way Go does: names in any case, and a `null` is the field's zero value.
 ///
 /// # Errors
 /// The body is no JSON, or a field is of another type; the sentence names it.
 pub fn parse<T: serde::de::DeserializeOwned>(body: &[u8]) -> crate::Result<T> {
-    from_object(parse_object(body)?.unwrap_or_default())
+    match parse_node(body)? {
+        Node::Null => from_object(Members::default()),
+        node => decode::from_node(&node).map_err(invalid),
+    }
 }
 
 /// Reads a request's body as an object; none, where the body is `null` itself.
 ///
 /// # Errors
-/// The body is no JSON, something follows behind it, or it is another kind of value.
-pub fn parse_object(body: &[u8]) -> crate::Result<Option<Map<String, Value>>> {
-    let mut values = serde_json::Deserializer::from_slice(body).into_iter::<Value>();
-    let value = match values.next() {
-        None => return Err(crate::Error::invalid("invalid JSON: got EOF while reading request body")),
-        Some(value) => value.map_err(|error| crate::Error::invalid(syntax_error(&error, body)))?,
-    };
-    if body[values.byte_offset()..].iter().any(|byte| !byte.is_ascii_whitespace()) {
-        return Err(crate::Error::invalid("unexpected content after JSON"));
+/// The body is no JSON, something follows behind it, or it is no object, as a container's configuration is one.
+pub fn parse_object(body: &[u8]) -> crate::Result<Option<Members>> {
+    match parse_node(body)? {
+        Node::Null => Ok(None),
+        Node::Object(members) => Ok(Some(Members(members))),
+        other => Err(invalid(Mistake::mismatch(&other, "container.CreateRequest"))),
     }
-    match value {
-        Value::Null => Ok(None),
-        Value::Object(members) => Ok(Some(members)),
-        other => Err(crate::Error::invalid(format!(
-            "invalid JSON: json: cannot unmarshal {} into Go value of an object",
-            kind_of(&other)
-        ))),
+}
+
+fn parse_node(body: &[u8]) -> crate::Result<Node> {
+    let (node, length) = json::parse(body).map_err(|why| {
+        invalid(Mistake::syntax(why.unwrap_or_else(|| "got EOF while reading request body".to_owned())))
+    })?;
+    // A closing bracket is no content: so Go's decoder has it.
+    match body[length..].iter().find(|byte| !byte.is_ascii_whitespace()) {
+        None | Some(b']' | b'}') => Ok(node),
+        Some(_) => Err(crate::Error::invalid("unexpected content after JSON")),
     }
 }
 
@@ -48,39 +65,12 @@ pub fn parse_object(body: &[u8]) -> crate::Result<Option<Map<String, Value>>> {
 ///
 /// # Errors
 /// A field is of another type.
-pub fn from_object<T: serde::de::DeserializeOwned>(members: Map<String, Value>) -> crate::Result<T> {
-    decode::from_value(&Value::Object(members))
-        .map_err(|error| crate::Error::invalid(format!("invalid JSON: json: cannot unmarshal: {error}")))
+pub fn from_object<T: serde::de::DeserializeOwned>(members: Members) -> crate::Result<T> {
+    decode::from_node(&Node::Object(members.0)).map_err(invalid)
 }
 
-/// What is wrong with a text that is no JSON, in the words of Go's parser, which scripts look for.
-fn syntax_error(error: &serde_json::Error, body: &[u8]) -> String {
-    if error.is_eof() {
-        return "invalid JSON: unexpected EOF".to_owned();
-    }
-    let line = body.split(|byte| *byte == b'\n').nth(error.line().saturating_sub(1)).unwrap_or_default();
-    match line.get(error.column().saturating_sub(1)) {
-        Some(byte) if error.to_string().starts_with("expected value") => {
-            format!(
-                "invalid JSON: invalid character '{}' looking for beginning of value",
-                byte.escape_ascii()
-            )
-        }
-        Some(byte) => format!("invalid JSON: invalid character '{}': {error}", byte.escape_ascii()),
-        None => format!("invalid JSON: {error}"),
-    }
-}
-
-/// Go's word for a kind of value.
-fn kind_of(value: &Value) -> &'static str {
-    match value {
-        Value::Null => "null",
-        Value::Bool(_) => "bool",
-        Value::Number(_) => "number",
-        Value::String(_) => "string",
-        Value::Array(_) => "array",
-        Value::Object(_) => "object",
-    }
+fn invalid(mistake: Mistake) -> crate::Error {
+    crate::Error::invalid(format!("invalid JSON: {mistake}"))
 }
 
 #[cfg(test)]
@@ -98,10 +88,8 @@ mod tests {
         assert!(refused("").contains("got EOF while reading request body"));
         assert!(refused("[]").contains("cannot unmarshal array"));
         assert_eq!(refused("{} {}"), "unexpected content after JSON");
-        assert_eq!(parse_object(b"null\n").unwrap(), None);
-        assert_eq!(
-            parse_object(b" {\"a\":null} \n").unwrap(),
-            Some(Map::from_iter([("a".to_owned(), Value::Null)]))
-        );
+        assert!(parse_object(b"null\n").unwrap().is_none());
+        let members = parse_object(b" {\"a\":null, \"b\": 1} \n").unwrap().unwrap();
+        assert_eq!(members.names().collect::<Vec<_>>(), ["a", "b"]);
     }
 }

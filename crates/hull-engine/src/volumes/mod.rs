@@ -360,9 +360,14 @@ fn check_name(name: &str) -> Result<()> {
              \"[a-zA-Z0-9][a-zA-Z0-9_.-]\" are allowed. If you intended to pass a host directory, use absolute path"
         )));
     }
-    if name.len() < 2 || name.len() > 200 {
+    if name.len() < 2 {
         return Err(Error::invalid(format!(
-            "create {name}: volume name is too short or too long, names should be at least two alphanumeric characters, and 200 at most"
+            "create {name}: volume name is too short, names should be at least two alphanumeric characters"
+        )));
+    }
+    if name.len() > 200 {
+        return Err(Error::invalid(format!(
+            "create {name}: volume name is too long, names should be 200 characters at most"
         )));
     }
     Ok(())

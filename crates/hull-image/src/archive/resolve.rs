@@ -27,7 +27,9 @@ pub(super) struct Resolved {
 pub(super) fn resolve(root: BorrowedFd<'_>, path: &str) -> Result<Resolved> {
     let fail = |errno| failed(path, errno);
     let absolute = clean(path);
-    let is_folder = path.ends_with('/') || path.ends_with("/.") || path == "." || path.is_empty();
+    let given = path.trim_end_matches('/');
+    let is_dot = given == "." || given.ends_with("/.");
+    let is_folder = path.ends_with('/') || is_dot || path.is_empty();
     let (folder, base) = match absolute.rfind('/') {
         Some(slash) if !is_folder && absolute.len() > 1 => (&absolute[..slash], &absolute[slash + 1..]),
         _ => (&absolute[..], "."),
@@ -36,7 +38,7 @@ pub(super) fn resolve(root: BorrowedFd<'_>, path: &str) -> Result<Resolved> {
     let parent = open_in_root(root, folder.as_bytes(), flags).map_err(fail)?;
     let stat = lstat(parent.as_fd(), base.as_bytes()).map_err(fail)?;
     let last = absolute.rsplit('/').next().filter(|last| !last.is_empty()).unwrap_or("/");
-    let name = if path.ends_with("/.") && absolute.len() > 1 { "." } else { last };
+    let name = if is_dot { "." } else { last };
     Ok(Resolved { parent, base: base.as_bytes().to_vec(), name: name.to_owned(), stat })
 }
 
