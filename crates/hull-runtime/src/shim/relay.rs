@@ -576,6 +576,21 @@ mod tests {
     }
 
     #[test]
+    fn a_sender_that_comes_by_two_interfaces_is_one() {
+        let server = UdpSocket::bind("127.0.0.1:0").unwrap();
+        let Some((mut relays, _)) = relay(server.local_addr().unwrap(), true) else { return };
+        let mut come = |asked: &str, interface| {
+            let to = Some(datagrams::Local::asked_by(asked.parse().unwrap(), interface));
+            let from = "[2001:db8::1]:9".parse().unwrap();
+            relays.peer(0, &datagrams::Arrived { length: 1, from, to }).unwrap();
+            relays.peers.len()
+        };
+        assert_eq!([come("2001:db8::2", 1), come("2001:db8::2", 2), come("2001:db8::3", 2)], [1, 1, 2]);
+        // An address of a link is another one on each.
+        assert_eq!([come("fe80::2", 1), come("fe80::2", 2)], [3, 4]);
+    }
+
+    #[test]
     fn a_socket_that_is_not_there_is_refused() {
         let asked = Relay { reserved: 1, datagrams: false, to: "127.0.0.1:1".parse().unwrap() };
         assert!(Relays::new(&[asked], &mut Vec::new()).is_err());

@@ -8,8 +8,16 @@ use std::os::fd::{AsRawFd, BorrowedFd};
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Local {
     pub(crate) address: Ipv6Addr,
-    /// The interface that it came by.
-    pub(crate) interface: u32,
+    /// The interface that it is an address of, where it is one of a link; 0 elsewhere.
+    interface: u32,
+}
+
+impl Local {
+    /// An address that was asked by this interface. By which one says nothing of addresses that are the whole machine's: what
+    /// the same sender sends to one comes by several where routes differ, and is the same all the while.
+    pub(crate) fn asked_by(address: Ipv6Addr, interface: u32) -> Local {
+        Local { address, interface: if address.is_unicast_link_local() { interface } else { 0 } }
+    }
 }
 
 /// A datagram in the buffer that was given.
@@ -94,7 +102,7 @@ fn destination(header: &libc::msghdr) -> Option<Local> {
     }
     // SAFETY: the message is of that type and at least that long; it may stand at any address.
     let info = unsafe { libc::CMSG_DATA(first).cast::<libc::in6_pktinfo>().read_unaligned() };
-    Some(Local { address: Ipv6Addr::from(info.ipi6_addr.s6_addr), interface: info.ipi6_ifindex })
+    Some(Local::asked_by(Ipv6Addr::from(info.ipi6_addr.s6_addr), info.ipi6_ifindex))
 }
 
 /// Sends an answer from where it was asked, if something may leave from there: what was sent to many (broadcast and
@@ -147,8 +155,7 @@ fn send(socket: BorrowedFd<'_>, bytes: &[u8], to: SocketAddrV6, from: Option<Loc
         header.msg_controllen = CONTROL as _;
         let info = libc::in6_pktinfo {
             ipi6_addr: libc::in6_addr { s6_addr: from.address.octets() },
-            // Another address does not say by which interface the answer goes: the routes do.
-            ipi6_ifindex: if from.address.is_unicast_link_local() { from.interface } else { 0 },
+            ipi6_ifindex: from.interface,
         };
         // SAFETY: there is room for one such message, and the pointers are into it.
         unsafe {
@@ -190,12 +197,12 @@ mod tests {
         assert_eq!(client.recv(&mut buffer).unwrap(), 4);
         // Nothing leaves from what was sent to many, nor from what the machine has not any more: the routes say.
         for asked in ["ff02::1", "::ffff:255.255.255.255", "2001:db8::1"] {
-            let asked = Local { address: asked.parse().unwrap(), interface: 0 };
+            let asked = Local::asked_by(asked.parse().unwrap(), 0);
             answer(server.as_fd(), b"again", arrived.from, Some(asked)).unwrap();
             assert_eq!(client.recv(&mut buffer).unwrap(), 5);
         }
         // From an address that the machine has not, nothing is sent.
-        let strange = Local { address: "2001:db8::1".parse().unwrap(), interface: 0 };
+        let strange = Local::asked_by("2001:db8::1".parse().unwrap(), 0);
         assert!(send(server.as_fd(), b"pong", arrived.from, Some(strange)).is_err());
     }
 }
