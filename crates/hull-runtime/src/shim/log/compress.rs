@@ -12,9 +12,9 @@ use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use flate2::read::MultiGzDecoder;
 use flate2::{Compression, GzBuilder};
 use rustix::fs::{AtFlags, CWD, FlockOperation, Mode, OFlags};
+use rustix::io::Errno;
 use rustix::pipe::PipeFlags;
 
 use super::{FOLLOWERS_PATIENCE, numbered, process, until_unlocked};
@@ -96,7 +96,7 @@ fn one(config: &LogFile, mut file: File, id: (u64, u64)) -> io::Result<()> {
     if until_unlocked(&file, FOLLOWERS_PATIENCE) {
         rustix::fs::flock(&file, FlockOperation::Unlock)?;
     }
-    let whole = pack(&mut file, unnamed(&config.path)?)?;
+    let whole = pack(&mut file, Whole::beside(&config.path)?)?;
     let lock = lock(&config.path).ok_or(io::ErrorKind::ResourceBusy)?;
     let is_it = |number: &u32| {
         std::fs::metadata(numbered(&config.path, *number)).is_ok_and(|it| (it.dev(), it.ino()) == id)
@@ -104,30 +104,73 @@ fn one(config: &LogFile, mut file: File, id: (u64, u64)) -> io::Result<()> {
     // It may have become too old meanwhile.
     let Some(number) = (1..=config.max_file).find(is_it) else { return Ok(()) };
     let name = packed(&config.path, number);
-    // A process that was killed between the two next steps may have left one.
-    let _ = std::fs::remove_file(&name);
-    let itself = format!("/proc/self/fd/{}", whole.as_raw_fd());
-    rustix::fs::linkat(CWD, itself, CWD, &name, AtFlags::SYMLINK_FOLLOW)?;
+    whole.call(&name)?;
     let removed = std::fs::remove_file(numbered(&config.path, number));
     drop(lock);
     removed
 }
 
-fn pack(file: &mut File, whole: File) -> io::Result<File> {
+fn pack(file: &mut File, whole: Whole) -> io::Result<Whole> {
     let field = Origin::of(&file.metadata()?).field();
-    let mut packer = GzBuilder::new().extra(field).write(BufWriter::new(whole), Compression::default());
+    let mut packer = GzBuilder::new().extra(field).write(BufWriter::new(&whole.file), Compression::default());
     io::copy(file, &mut packer)?;
-    let mut whole = packer.finish()?;
-    whole.flush()?;
-    whole.into_inner().map_err(io::IntoInnerError::into_error)
+    packer.finish()?.flush()?;
+    Ok(whole)
 }
 
-/// A file beside the log that goes when it is closed.
-fn unnamed(path: &Path) -> io::Result<File> {
-    let folder = path.parent().ok_or(io::ErrorKind::NotFound)?;
-    let flags = OFlags::TMPFILE | OFlags::RDWR | OFlags::CLOEXEC;
-    Ok(rustix::fs::open(folder, flags, Mode::from_raw_mode(0o640))?.into())
+/// A compressed file until it is whole: it has no name, or one that nobody reads, and goes unless it is called otherwise.
+#[derive(Debug)]
+struct Whole {
+    file: File,
+    name: Option<PathBuf>,
 }
+
+impl Whole {
+    fn beside(path: &Path) -> io::Result<Whole> {
+        let folder = path.parent().ok_or(io::ErrorKind::NotFound)?;
+        let flags = OFlags::TMPFILE | OFlags::WRONLY | OFlags::CLOEXEC;
+        match rustix::fs::open(folder, flags, MODE) {
+            // There are file systems where each file has a name (NFS, some overlays).
+            Err(Errno::OPNOTSUPP | Errno::ISDIR | Errno::NOENT) => Whole::named(path),
+            opened => Ok(Whole { file: opened?.into(), name: None }),
+        }
+    }
+
+    /// There is one at a time: what is there is one's that was killed.
+    fn named(path: &Path) -> io::Result<Whole> {
+        let mut name = path.as_os_str().to_owned();
+        name.push(".gz.tmp");
+        let _ = std::fs::remove_file(&name);
+        let flags = OFlags::CREATE | OFlags::EXCL | OFlags::WRONLY | OFlags::CLOEXEC;
+        let file = rustix::fs::open(&name, flags, MODE)?.into();
+        Ok(Whole { file, name: Some(name.into()) })
+    }
+
+    /// Gives it its name.
+    fn call(mut self, name: &Path) -> io::Result<()> {
+        if let Some(own) = &self.name {
+            std::fs::rename(own, name)?;
+            self.name = None;
+            return Ok(());
+        }
+        // A process that was killed between this and the removal of the file that it is made of may have left one.
+        let _ = std::fs::remove_file(name);
+        let itself = format!("/proc/self/fd/{}", self.file.as_raw_fd());
+        Ok(rustix::fs::linkat(CWD, itself, CWD, name, AtFlags::SYMLINK_FOLLOW)?)
+    }
+}
+
+impl Drop for Whole {
+    fn drop(&mut self) {
+        if let Some(name) = &self.name {
+            // Where that fails it is removed by the next one, or with the log.
+            let _ = std::fs::remove_file(name);
+        }
+    }
+}
+
+/// As the log itself has it.
+const MODE: Mode = Mode::from_raw_mode(0o640);
 
 /// Which file a compressed one was made of: its device and inode; and, for the next one gets the same inode, how long it was
 /// and when it was last written to.
@@ -162,13 +205,23 @@ impl Origin {
     }
 }
 
-/// What is in a compressed file, as far as it can be read, in one beside the log that has no name.
-pub(super) fn unpack(packed: &File, path: &Path) -> io::Result<File> {
-    let mut plain = unnamed(path)?;
-    match io::copy(&mut MultiGzDecoder::new(packed), &mut plain) {
-        Err(error) if !matches!(error.kind(), io::ErrorKind::InvalidInput | io::ErrorKind::UnexpectedEof) => {
-            Err(error)
-        }
-        _ => Ok(plain),
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn where_every_file_has_a_name_it_has_one_that_goes() {
+        let folder = tempfile::tempdir().unwrap();
+        let (log, rotated) = (folder.path().join("log"), folder.path().join("log.1"));
+        std::fs::write(&rotated, "much the same ".repeat(1000)).unwrap();
+        let names = || std::fs::read_dir(folder.path()).unwrap().count();
+        std::fs::write(folder.path().join("log.gz.tmp"), "of one that was killed").unwrap();
+        drop(pack(&mut File::open(&rotated).unwrap(), Whole::named(&log).unwrap()).unwrap());
+        assert_eq!(names(), 1, "what is not whole goes");
+        let whole = pack(&mut File::open(&rotated).unwrap(), Whole::named(&log).unwrap()).unwrap();
+        whole.call(&packed(&log, 1)).unwrap();
+        let file = File::open(folder.path().join("log.1.gz")).unwrap();
+        assert_eq!(Origin::read(&file), Some(Origin::of(&std::fs::metadata(&rotated).unwrap())));
+        assert_eq!(names(), 2);
     }
 }

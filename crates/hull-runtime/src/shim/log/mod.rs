@@ -23,6 +23,7 @@ mod behind;
 mod compress;
 mod json;
 mod local;
+mod packed;
 mod process;
 pub mod read;
 

@@ -11,13 +11,14 @@ use std::borrow::Cow;
 use std::collections::VecDeque;
 use std::fs::File;
 use std::os::unix::fs::{FileExt, MetadataExt};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use rustix::fs::FlockOperation;
 use serde::Deserialize;
 
 use super::compress::{self, Origin};
+use super::packed::Packed;
 use super::{Format, Stream, json, local, numbered};
 use crate::error::Context;
 use crate::protocol::{Log, LogPlace};
@@ -127,7 +128,7 @@ struct OpenFile {
     /// Where the buffer starts, or reading will.
     at: u64,
     /// It is compressed, and has the place of the file which it was made of.
-    packed: bool,
+    packed: Option<Packed>,
     /// Of a compressed file: what it was made of, and which file it is itself.
     origin: Option<(Origin, (u64, u64))>,
 }
@@ -143,13 +144,21 @@ impl OpenFile {
         }
     }
 
-    /// The file, to be read from.
-    fn plain(&mut self, path: &Path) -> std::io::Result<&File> {
-        if self.packed {
-            self.file = compress::unpack(&self.file, path)?;
-            self.packed = false;
+    /// Reads of what is in it, from there on.
+    fn read_at(&mut self, buffer: &mut [u8], from: u64) -> std::io::Result<usize> {
+        match &mut self.packed {
+            Some(packed) => packed.read_at(buffer, from),
+            None => self.file.read_at(buffer, from),
         }
-        Ok(&self.file)
+    }
+
+    /// Where the last `count` entries in it start, and how many there are (fewer, when it has no more).
+    fn back(&self, format: Format, count: u64) -> std::io::Result<(u64, u64)> {
+        match (&self.packed, format) {
+            (Some(packed), _) => packed.back(format, count),
+            (None, Format::Json) => lines_back(&self.file, count),
+            (None, Format::Local) => records_back(&self.file, count),
+        }
     }
 }
 
@@ -222,12 +231,7 @@ impl Reader {
         for index in (0..self.files.len()).rev() {
             let file = &mut self.files[index];
             let doing = || format!("read the log {}", self.path.display());
-            let plain = file.plain(&self.path).context(doing)?;
-            let found = match self.format {
-                Format::Json => lines_back(plain, wanted),
-                Format::Local => records_back(plain, wanted),
-            };
-            let (start, skipped) = found.context(doing)?;
+            let (start, skipped) = file.back(self.format, wanted).context(doing)?;
             file.at = start;
             wanted -= skipped;
             if wanted == 0 {
@@ -305,7 +309,7 @@ impl Reader {
         let length = self.buffer.len();
         self.buffer.resize(length + CHUNK, 0);
         let from = file.at + length as u64;
-        let read = file.plain(&self.path).and_then(|plain| plain.read_at(&mut self.buffer[length..], from));
+        let read = file.read_at(&mut self.buffer[length..], from);
         self.buffer.truncate(length + *read.as_ref().unwrap_or(&0));
         Ok(read.context(|| doing)? > 0)
     }
@@ -428,9 +432,10 @@ impl Found {
                 Err(error) => return Err(Error::kernel(doing(), error)),
             };
             let metadata = file.metadata().context(doing)?;
-            let packed = path.extension().is_some_and(|extension| extension == "gz");
+            let is_packed = path.extension().is_some_and(|extension| extension == "gz");
+            let packed = if is_packed { Some(Packed::new(&file).context(doing)?) } else { None };
             let itself = (metadata.dev(), metadata.ino());
-            let origin = if packed { Origin::read(&file).map(|origin| (origin, itself)) } else { None };
+            let origin = if is_packed { Origin::read(&file).map(|origin| (origin, itself)) } else { None };
             let id = origin.map_or(itself, |(origin, _)| origin.id());
             return Ok(Some(OpenFile { file, id, at: 0, packed, origin }));
         }
