@@ -121,6 +121,7 @@ impl Engine {
         let command = command::of(&config)?;
         let mut warnings = Vec::new();
         self.fill_defaults(&mut host_config)?;
+        warnings.extend(super::logs::idle(&host_config.log_config));
         resources::check(&host_config, &mut warnings)?;
         warnings.extend(resources::discarded(&host_config.resources));
         check_modes(self, &host_config, &config)?;

@@ -57,10 +57,9 @@ struct Parsed {
 
 fn parse(config: &LogConfig) -> Result<Parsed> {
     let driver = config.driver.as_str();
-    let buffer = buffer(&config.config)?;
     match driver {
         "json-file" | "local" => {}
-        // It has no options, and Docker minds none.
+        // It has no options, and Docker minds none; `idle` tells of them.
         "none" => return Ok(Parsed { max_size: 0, max_file: 1, compress: false, buffer: None }),
         other @ ("syslog" | "journald" | "gelf" | "fluentd" | "awslogs" | "splunk" | "gcplogs"
         | "logentries" | "etwlogs") => {
@@ -74,6 +73,7 @@ fn parse(config: &LogConfig) -> Result<Parsed> {
             )));
         }
     }
+    let buffer = buffer(&config.config)?;
     let mut parsed = match driver {
         "local" => Parsed { max_size: MAX_SIZE_LOCAL, max_file: MAX_FILE_LOCAL, compress: true, buffer },
         _ => Parsed { max_size: MAX_SIZE, max_file: MAX_FILE, compress: false, buffer },
@@ -91,15 +91,14 @@ fn parse(config: &LogConfig) -> Result<Parsed> {
             (_, "max-file") => {
                 parsed.max_file = value
                     .parse()
-                    .map_err(|_| invalid(name, format!("strconv.Atoi: parsing {value:?}: invalid syntax")))?;
+                    .map_err(|_| invalid(name, not_parsed("Atoi", value, "a whole number from 1 on")))?;
                 if parsed.max_file < 1 {
                     return Err(invalid(name, "max-file cannot be less than 1".to_owned()));
                 }
             }
             (_, "compress") => {
-                parsed.compress = truth(value).ok_or_else(|| {
-                    invalid(name, format!("strconv.ParseBool: parsing {value:?}: invalid syntax"))
-                })?;
+                parsed.compress = truth(value)
+                    .ok_or_else(|| invalid(name, not_parsed("ParseBool", value, "true or false")))?;
             }
             (_, "mode" | "max-buffer-size") => {}
             ("json-file", "labels" | "env" | "labels-regex" | "env-regex" | "tag") => {}
@@ -115,11 +114,29 @@ fn parse(config: &LogConfig) -> Result<Parsed> {
     }
     let rotates = parsed.max_size > 0 && parsed.max_file > 1;
     if config.config.contains_key("compress") && parsed.compress && !rotates {
+        let remedy = match parsed.max_size {
+            0 => "set max-size, or compress=false",
+            _ => "raise max-file to 2 or more, or set compress=false",
+        };
         let why = "compress cannot be true when max-file is less than 2 or max-size is not set";
-        return Err(invalid("compress", why.to_owned()));
+        return Err(invalid("compress", format!("{why}: {remedy}")));
     }
     parsed.compress &= rotates;
     Ok(parsed)
+}
+
+/// Docker's words for a value that cannot be read, which name its own parser, and what is wanted.
+fn not_parsed(parser: &str, value: &str, wanted: &str) -> String {
+    format!("strconv.{parser}: parsing {value:?}: invalid syntax: {wanted} is expected")
+}
+
+/// A warning where options are given to a driver that has none: they are kept, and nothing is done by them.
+pub(super) fn idle(config: &LogConfig) -> Option<String> {
+    if config.driver != "none" || config.config.is_empty() {
+        return None;
+    }
+    let names: Vec<&str> = config.config.keys().map(String::as_str).collect();
+    Some(format!("The log driver none keeps no logs: the log options {} have no effect", names.join(", ")))
 }
 
 /// The most that may wait of one container's output.
@@ -224,5 +241,17 @@ mod tests {
             let named = options.first().map_or(driver, |(name, _)| name);
             assert!(error.message.contains(named), "{error}");
         }
+        let told = |driver, options| check(&config(driver, options)).unwrap_err().message;
+        assert!(told("json-file", &[("max-file", "x")]).ends_with("a whole number from 1 on is expected"));
+        let compressed = told("local", &[("max-file", "1"), ("compress", "true")]);
+        assert!(compressed.ends_with("raise max-file to 2 or more, or set compress=false"), "{compressed}");
+    }
+
+    #[test]
+    fn options_of_no_driver_are_told_of() {
+        let options = [("max-size", "1m"), ("mode", "nonsense")];
+        check(&config("none", &options)).unwrap();
+        assert!(idle(&config("none", &options)).is_some_and(|warning| warning.contains("max-size, mode")));
+        assert_eq!([idle(&config("none", &[])), idle(&config("local", &options[..1]))], [None, None]);
     }
 }
