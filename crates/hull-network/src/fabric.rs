@@ -428,10 +428,7 @@ impl Fabric {
     fn delete_bridge(&self, name: &str) -> Result<()> {
         let mut batch = Batch::new();
         route::delete_link(&mut batch, name);
-        match lock(&self.links).send(batch) {
-            Err(error) if error.errno() == Some(libc::ENODEV) => Ok(()),
-            other => other,
-        }
+        absent_is_gone(lock(&self.links).send(batch))
     }
 
     /// The names of this instance's bridges: those whose alias (`ip link` shows it) is `hull network of INSTANCE`.
@@ -533,19 +530,17 @@ impl Fabric {
         check_name(&endpoint.container_name)?;
         let quiet = self.has_ipv6(endpoint.mtu);
         if let Some(on_parent) = &endpoint.on_parent {
-            let host_index = self.add_on_parent(namespace, on_parent, endpoint)?;
-            let configured = configure_inside(namespace, inside, endpoint, quiet);
-            if configured.is_err() {
-                let mut batch = Batch::new();
-                route::delete_link(&mut batch, &endpoint.container_name);
-                // The first error is the one to tell.
-                let _ = inside.send(batch);
+            let (host_index, index) = self.add_on_parent(namespace, inside, on_parent, endpoint)?;
+            let configured = configure_inside(namespace, inside, index, endpoint, quiet);
+            if let Err(error) = configured {
+                return Err(take_back(inside, index, endpoint, error));
             }
-            return Ok(Attached { host_index, container_index: configured? });
+            return Ok(Attached { host_index, container_index: index });
         }
         check_name(&endpoint.host_name)?;
         let host_index = self.add_pair(namespace, endpoint)?;
-        let configured = configure_inside(namespace, inside, endpoint, quiet).and_then(|index| {
+        let configured = inside.index_of(&endpoint.container_name).and_then(|index| {
+            configure_inside(namespace, inside, index, endpoint, quiet)?;
             let mut batch = Batch::new();
             route::settle(&mut batch, &endpoint.host_name);
             route::settle(&mut batch, &endpoint.bridge);
@@ -597,16 +592,23 @@ impl Fabric {
         finished
     }
 
-    /// Removes an interface from a namespace that lives on. For one that ends, drop the namespace instead: the
+    /// Removes an endpoint's interface from a namespace that lives on. For one that ends, drop the namespace instead: the
     /// kernel takes its interfaces down on its own time, and nobody waits. One that is gone is no error.
-    pub fn detach(&self, namespace: BorrowedFd<'_>, container_name: &str) -> Result<()> {
-        check_name(container_name)?;
-        let mut batch = Batch::new();
-        route::delete_link(&mut batch, container_name);
-        match netns::route_socket(namespace)?.send(batch) {
-            Err(error) if error.errno() == Some(libc::ENODEV) => Ok(()),
-            other => other,
+    ///
+    /// What it is called inside says nothing: the container may have changed names, or exchanged them. A pair goes by its
+    /// end on the host, a device on a parent by what [`Fabric::find`] looks at.
+    ///
+    /// # Errors
+    /// The kernel refuses, or the endpoint has several devices on the parent beside it and none of them is as it was made.
+    pub fn detach(&self, namespace: BorrowedFd<'_>, endpoint: &Endpoint) -> Result<()> {
+        if let Some(on_parent) = &endpoint.on_parent {
+            return self.detach_on_parent(namespace, on_parent, endpoint);
         }
+        check_name(&endpoint.host_name)?;
+        let mut batch = Batch::new();
+        route::delete_link(&mut batch, &endpoint.host_name);
+        // By a socket of its own: it takes the kernel milliseconds, in which others make theirs.
+        absent_is_gone(netns::route_socket(self.home.as_fd())?.send(batch).map(drop))
     }
 
     /// Publishes ports, all or none, in one transaction of map elements. Publishing the same again changes nothing.
@@ -684,15 +686,35 @@ fn addresses_of(links: &mut Socket, index: u32) -> Result<Vec<(IpAddr, u8)>> {
 /// A bridge's alias, before the instance's name.
 const ALIAS: &str = "hull network of ";
 
-/// The container's end: everything it needs in one batch. Returns its index.
+/// What is to be removed and is not there is removed.
+pub(crate) fn absent_is_gone(removed: Result<()>) -> Result<()> {
+    match removed {
+        Err(error) if error.errno() == Some(libc::ENODEV) => Ok(()),
+        other => other,
+    }
+}
+
+/// Removes what could not be configured; the error of that, and where the interface stays, that.
+fn take_back(inside: &mut Socket, index: u32, endpoint: &Endpoint, error: Error) -> Error {
+    let mut batch = Batch::new();
+    route::delete_index(&mut batch, index, &endpoint.container_name);
+    match absent_is_gone(inside.send(batch)) {
+        Ok(()) => error,
+        Err(stays) => Error::Refused(format!(
+            "{error}; and the interface made for it stays in the container, its number is {index}: {stays}"
+        )),
+    }
+}
+
+/// The container's end: everything it needs in one batch.
 fn configure_inside(
     namespace: BorrowedFd<'_>,
     socket: &mut Socket,
+    index: u32,
     endpoint: &Endpoint,
     has_ipv6: bool,
-) -> Result<u32> {
+) -> Result<()> {
     let name = endpoint.container_name.as_str();
-    let index = socket.index_of(name)?;
     if !endpoint.sysctls.is_empty() {
         sysctl::set(namespace, &endpoint.sysctls)?;
     }
@@ -728,6 +750,5 @@ fn configure_inside(
         }
     }
     route::settle(&mut batch, name);
-    socket.send(batch)?;
-    Ok(index)
+    socket.send(batch)
 }

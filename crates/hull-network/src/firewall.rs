@@ -682,8 +682,12 @@ impl Ports {
 /// See "Connections that exist" above.
 fn forget_udp(socket: &mut Socket, ports: &[&Published]) -> Result<()> {
     for port in ports.iter().filter(|port| port.protocol == Protocol::Udp) {
-        let addressed = if port.is_direct() { port.container_port } else { port.host_port };
-        conntrack::forget_udp(socket, port.container_address.is_ipv4(), addressed)?;
+        let (address, number) = if port.is_direct() {
+            (Some(port.container_address), port.container_port)
+        } else {
+            (port.host_address.filter(|address| !address.is_unspecified()), port.host_port)
+        };
+        conntrack::forget_udp(socket, port.container_address.is_ipv4(), address, number)?;
     }
     Ok(())
 }

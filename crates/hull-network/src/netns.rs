@@ -25,8 +25,15 @@ pub struct Interface {
     pub name: String,
     /// Its index in its namespace.
     pub index: u32,
-    /// Of a veth's end: the other end's index, in the namespace where that one is. Otherwise 0.
+    /// Of a veth's end: the other end's index, in the namespace where that one is; of a device on a parent: the parent's.
+    /// Otherwise 0.
     pub peer: u32,
+    /// That index is of another namespace.
+    pub peer_is_elsewhere: bool,
+    /// What it is, where the kernel has a name for it: `veth`, `macvlan`.
+    pub kind: String,
+    /// Its hardware address, if it is one of Ethernet's.
+    pub mac: Option<[u8; 6]>,
     /// Bytes received.
     pub rx_bytes: u64,
     /// Packets received.
@@ -86,12 +93,25 @@ pub fn interfaces(namespace: BorrowedFd<'_>) -> Result<Vec<Interface>> {
     Ok(all)
 }
 
-/// The addresses of a namespace, each with its interface's index and its prefix length; those of the link are left out.
-pub fn addresses(namespace: BorrowedFd<'_>) -> Result<Vec<(u32, IpAddr, u8)>> {
-    let mut socket = route_socket(namespace)?;
-    let mut all = Vec::new();
-    socket.dump(route::list_addresses(), |_, body| all.extend(route::address_of(body)))?;
-    Ok(all)
+/// The interfaces of a namespace, and the addresses that each has by its index; those of the link are left out.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Inside {
+    /// Its interfaces.
+    pub interfaces: Vec<Interface>,
+    /// Index, address, prefix length.
+    pub addresses: Vec<(u32, IpAddr, u8)>,
+}
+
+/// What a namespace has: two netlink dumps.
+pub fn inside(namespace: BorrowedFd<'_>) -> Result<Inside> {
+    look_inside(&mut route_socket(namespace)?)
+}
+
+pub(crate) fn look_inside(socket: &mut Socket) -> Result<Inside> {
+    let mut inside = Inside::default();
+    socket.dump(route::list_links(), |_, body| inside.interfaces.extend(route::interface_of(body)))?;
+    socket.dump(route::list_addresses(), |_, body| inside.addresses.extend(route::address_of(body)))?;
+    Ok(inside)
 }
 
 /// A netlink socket that speaks to a namespace from wherever it is used.

@@ -4,10 +4,12 @@
 //! The machine's interface, the parent, is an administrator's, or made here: a VLAN's on another (`eth0.10`), or one that
 //! leads nowhere. What is made here carries the instance's alias and goes with its last network.
 
+use std::net::IpAddr;
 use std::os::fd::BorrowedFd;
 
-use crate::fabric::{Endpoint, Fabric, check_name};
-use crate::netlink::{Batch, route};
+use crate::fabric::{Endpoint, Fabric, absent_is_gone, check_name};
+use crate::netlink::{Batch, Socket, route};
+use crate::netns::{self, Inside, Interface};
 use crate::{Error, Result};
 
 /// What a device of macvlan's does with what is meant for its neighbours on the parent.
@@ -64,6 +66,24 @@ pub struct OnParent {
     pub parent: String,
     /// What is made on it.
     pub device: Device,
+}
+
+/// What a container's interface is known by among the others of its namespace, whatever it is called there now.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Mark<'a> {
+    /// The name of its pair's end on the host.
+    HostEnd(&'a str),
+    /// It is a device on a parent.
+    OnParent {
+        /// The parent's name.
+        parent: &'a str,
+        /// `macvlan` or `ipvlan`.
+        kind: &'a str,
+        /// The hardware address that it was given.
+        mac: [u8; 6],
+        /// The addresses that it was given.
+        addresses: &'a [IpAddr],
+    },
 }
 
 impl OnParent {
@@ -184,14 +204,75 @@ impl Fabric {
     fn delete_interface(&self, name: &str) -> Result<()> {
         let mut batch = Batch::new();
         route::delete_link(&mut batch, name);
-        match self.links().send(batch) {
-            Err(error) if error.errno() == Some(libc::ENODEV) => Ok(()),
-            other => other,
+        absent_is_gone(self.links().send(batch))
+    }
+
+    /// Makes an endpoint's device in its namespace, which `inside` speaks to; the parent's index, and its own. It is not
+    /// looked for by its name: who is in the namespace may have changed that already.
+    pub(crate) fn add_on_parent(
+        &self,
+        namespace: BorrowedFd<'_>,
+        inside: &mut Socket,
+        on_parent: &OnParent,
+        endpoint: &Endpoint,
+    ) -> Result<(u32, u32)> {
+        let before = netns::look_inside(inside)?;
+        let parent_index = self.make_on_parent(namespace, on_parent, endpoint)?;
+        let after = netns::look_inside(inside)?;
+        let is_new = |made: &&Interface| before.interfaces.iter().all(|old| old.index != made.index);
+        let made = devices(&after, on_parent.device.kind(), parent_index).find(is_new);
+        let gone = || Error::Refused(format!("{} was removed as it was made", endpoint.container_name));
+        Ok((parent_index, made.ok_or_else(gone)?.index))
+    }
+
+    /// The interface of a namespace that has this mark; none where it is gone, or all that it was known by.
+    pub fn find<'a>(&self, inside: &'a Inside, mark: &Mark<'_>) -> Option<&'a Interface> {
+        match mark {
+            Mark::HostEnd(name) => {
+                let index = self.host_index(name).ok()?;
+                let is_it = |end: &&Interface| end.peer == index && end.peer_is_elsewhere;
+                inside.interfaces.iter().find(is_it)
+            }
+            Mark::OnParent { parent, kind, mac, addresses } => {
+                let parent = self.host_index(parent).ok()?;
+                find_device(inside, kind, parent, *mac, addresses)
+            }
         }
     }
 
-    /// Makes an endpoint's device in its namespace; the parent's index.
-    pub(crate) fn add_on_parent(
+    /// Removes an endpoint's device from a namespace that lives on.
+    pub(crate) fn detach_on_parent(
+        &self,
+        namespace: BorrowedFd<'_>,
+        on_parent: &OnParent,
+        endpoint: &Endpoint,
+    ) -> Result<()> {
+        let mut socket = netns::route_socket(namespace)?;
+        let inside = netns::look_inside(&mut socket)?;
+        let (parent, kind) = (on_parent.parent.as_str(), on_parent.device.kind());
+        let Ok(index) = self.host_index(parent) else {
+            // It went with its parent.
+            return Ok(());
+        };
+        let four = endpoint.address4.map(|(address, _)| address.into());
+        let six = endpoint.address6.map(|(address, _)| address.into());
+        let addresses: Vec<IpAddr> = four.into_iter().chain(six).collect();
+        match find_device(&inside, kind, index, endpoint.mac, &addresses) {
+            Some(device) => {
+                let mut batch = Batch::new();
+                route::delete_index(&mut batch, device.index, &device.name);
+                absent_is_gone(socket.send(batch))
+            }
+            None if devices(&inside, kind, index).next().is_none() => Ok(()),
+            None => Err(Error::Refused(format!(
+                "which of the container's interfaces on {parent} is this network's cannot be told any more, for their \
+                 addresses were changed inside: remove it there (ip link delete), and disconnect again"
+            ))),
+        }
+    }
+
+    /// The parent's index.
+    fn make_on_parent(
         &self,
         namespace: BorrowedFd<'_>,
         on_parent: &OnParent,
@@ -225,7 +306,39 @@ impl Fabric {
     }
 }
 
+/// The devices of that kind on a parent of another namespace's.
+fn devices<'a>(inside: &'a Inside, kind: &str, parent: u32) -> impl Iterator<Item = &'a Interface> {
+    let on_it = move |interface: &&Interface| interface.peer == parent && interface.peer_is_elsewhere;
+    inside.interfaces.iter().filter(on_it).filter(move |interface| interface.kind == kind)
+}
+
+/// The one of them that was given this hardware address, where each has its own; or one of these addresses; or the only one.
+fn find_device<'a>(
+    inside: &'a Inside,
+    kind: &str,
+    parent: u32,
+    mac: [u8; 6],
+    addresses: &[IpAddr],
+) -> Option<&'a Interface> {
+    let all: Vec<&Interface> = devices(inside, kind, parent).collect();
+    let has_mac = |device: &&&Interface| kind == "macvlan" && device.mac == Some(mac);
+    let has_address = |device: &&&Interface| {
+        let own = inside.addresses.iter().filter(|(index, ..)| *index == device.index);
+        own.into_iter().any(|(_, address, _)| addresses.contains(address))
+    };
+    let as_it_was = all.iter().find(has_mac).or_else(|| all.iter().find(has_address));
+    as_it_was.copied().or(if let [only] = all[..] { Some(only) } else { None })
+}
+
 impl Device {
+    /// The kernel's word for it.
+    pub fn kind(self) -> &'static str {
+        match self {
+            Device::Macvlan(_) => "macvlan",
+            Device::Ipvlan(..) => "ipvlan",
+        }
+    }
+
     fn kernels(self) -> route::Device {
         match self {
             Device::Macvlan(mode) => route::Device::Macvlan {
@@ -273,6 +386,39 @@ fn vlan_of(name: &str) -> Result<(&str, u16)> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// A container with NET_ADMIN changes all that is its own; not what its interfaces are, nor what they are on.
+    #[test]
+    fn a_device_is_known_by_what_it_is_on() {
+        let device = |index: u32, kind: &str, peer, last| Interface {
+            index,
+            kind: kind.into(),
+            peer,
+            peer_is_elsewhere: true,
+            mac: Some([2, 0, 0, 0, 0, last]),
+            ..Interface::default()
+        };
+        let at = |index: u32, last: u8| (index, IpAddr::from([10, 0, 0, last]), 24);
+        let index = |inside: &Inside, last: u8| {
+            find_device(inside, "macvlan", 7, [2, 0, 0, 0, 0, last], &[[10, 0, 0, last].into()])
+                .map(|found| found.index)
+        };
+        // The address is on the pair's end now, and the device has another.
+        let inside = Inside {
+            interfaces: vec![device(2, "veth", 7, 5), device(3, "macvlan", 7, 6), device(4, "macvlan", 8, 1)],
+            addresses: vec![at(2, 1), at(3, 9)],
+        };
+        assert_eq!(index(&inside, 1), Some(3));
+        // Of two on the parent it is the one with its hardware address, or its address; else it cannot be told.
+        let two = Inside {
+            interfaces: vec![device(2, "macvlan", 7, 1), device(3, "macvlan", 7, 6)],
+            addresses: vec![at(3, 1), at(3, 2)],
+        };
+        assert_eq!([index(&two, 1), index(&two, 2), index(&two, 3)], [Some(2), Some(3), None]);
+        // One that the container has made on an interface of its own is none.
+        let own = Interface { peer_is_elsewhere: false, ..device(3, "macvlan", 7, 1) };
+        assert_eq!(index(&Inside { interfaces: vec![own], ..Inside::default() }, 1), None);
+    }
 
     #[test]
     fn names_of_vlans() {

@@ -5,7 +5,9 @@ mod machine;
 use std::net::{IpAddr, Ipv4Addr, UdpSocket};
 use std::os::fd::AsFd;
 
-use hull_network::{Bridge, Endpoint, Error, Fabric, Protocol, Published, netns};
+use hull_network::{
+    Bridge, Device, Endpoint, Error, Fabric, MacvlanMode, Mark, OnParent, Protocol, Published, mac_of, netns,
+};
 use machine::*;
 
 #[test]
@@ -207,6 +209,37 @@ fn udp_flows_end_with_their_port() {
             assert_eq!(server.recv(&mut buffer).unwrap(), 1, "container {host}");
             fabric.unpublish("c", &port).unwrap();
         }
+    });
+}
+
+/// What is published at an address is no reason to forget others' flows to the same port.
+#[test]
+fn other_addresses_flows_stay_when_a_port_goes() {
+    on_a_machine(|| {
+        let outside = outside();
+        let fabric = Fabric::open("hull").unwrap();
+        let net = Bridge { routed4: true, ..bridge("hull0", 20) };
+        fabric.ensure_bridge(&net).unwrap();
+        let (one, two) = (container(&fabric, &net, 2), container(&fabric, &net, 3));
+        let ports = [2, 3].map(|host| Published { protocol: Protocol::Udp, ..direct(v4(20, host)) });
+        for (owner, port) in [("one", &ports[0]), ("two", &ports[1])] {
+            fabric.publish(owner, std::slice::from_ref(port)).unwrap();
+        }
+        for (container, host) in [(&one, 2), (&two, 3)] {
+            serve(container, 80);
+            assert!(ask_udp(&outside, v4(20, host), 80).is_ok());
+        }
+        let flows = || {
+            let all = std::fs::read_to_string("/proc/thread-self/net/nf_conntrack").ok()?;
+            Some([2, 3].map(|host| all.contains(&format!("dst=10.20.0.{host} "))))
+        };
+        let Some(before) = flows() else {
+            eprintln!("left out: this kernel does not list its flows in /proc");
+            return;
+        };
+        assert_eq!(before, [true, true]);
+        fabric.unpublish("one", &ports[..1]).unwrap();
+        assert_eq!(flows(), Some([false, true]));
     });
 }
 
@@ -416,8 +449,8 @@ fn nothing_is_left() {
                 Endpoint { container_name: "eth1".into(), host_name: "second".into(), ..endpoint(&net, 99) };
             let second = Endpoint { gateway4: None, gateway6: None, ..second };
             fabric.attach(namespace.as_fd(), &second).unwrap();
-            fabric.detach(namespace.as_fd(), "eth1").unwrap();
-            fabric.detach(namespace.as_fd(), "eth1").unwrap();
+            fabric.detach(namespace.as_fd(), &second).unwrap();
+            fabric.detach(namespace.as_fd(), &second).unwrap();
         }
         // An endpoint that fails half-way leaves no interface.
         let wrong = Endpoint { gateway4: Some([192, 0, 2, 99].into()), ..endpoint(&net, 77) };
@@ -436,6 +469,57 @@ fn nothing_is_left() {
             std::thread::yield_now();
         }
         assert!(!output("nft", "list tables").contains("inet hull\n"));
+    });
+}
+
+/// A container that may change its interfaces exchanges names and moves its address: what is removed is the network's own.
+#[test]
+fn what_a_container_calls_its_interfaces_protects_none_of_them() {
+    on_a_machine(|| {
+        let fabric = Fabric::open("hull").unwrap();
+        let net = bridge("hull0", 20);
+        fabric.ensure_bridge(&net).unwrap();
+        ip("link add up0 type veth peer name down0");
+        ip("link set up0 up");
+        let namespace = container(&fabric, &net, 2);
+        let on_parent = Endpoint {
+            on_parent: Some(OnParent { parent: "up0".into(), device: Device::Macvlan(MacvlanMode::Bridge) }),
+            container_name: "eth1".into(),
+            mac: mac_of(v4(30, 2)),
+            address4: Some((v4(30, 2), 24)),
+            ..Endpoint::default()
+        };
+        // One that cannot be configured is not left there.
+        let wrong = Endpoint { gateway4: Some([192, 0, 2, 99].into()), ..on_parent.clone() };
+        let error = fabric.attach(namespace.as_fd(), &wrong).unwrap_err().to_string();
+        assert!(error.contains("default route by 192.0.2.99"), "{error}");
+        let inside = |command: &'static str| netns::run(namespace.as_fd(), move || output("ip", command));
+        assert!(!inside("-o link").unwrap().contains("eth1"));
+        let made = fabric.attach(namespace.as_fd(), &on_parent).unwrap();
+        netns::run(namespace.as_fd(), || {
+            for step in [
+                "link set eth0 down",
+                "link set eth1 down",
+                "link set eth0 name other",
+                "link set eth1 name eth0",
+                "link set other name eth1",
+                "addr flush dev eth0",
+                "addr add 10.30.0.2/24 dev eth1",
+            ] {
+                ip(step);
+            }
+        })
+        .unwrap();
+        let now = netns::inside(namespace.as_fd()).unwrap();
+        let addresses = [v4(30, 2).into()];
+        let mark =
+            Mark::OnParent { parent: "up0", kind: "macvlan", mac: on_parent.mac, addresses: &addresses };
+        assert_eq!(fabric.find(&now, &mark).map(|found| found.index), Some(made.container_index));
+        fabric.detach(namespace.as_fd(), &on_parent).unwrap();
+        let left = inside("-o link").unwrap();
+        assert!(left.contains("eth1") && !left.contains("eth0"), "{left}");
+        fabric.detach(namespace.as_fd(), &endpoint(&net, 2)).unwrap();
+        assert!(!inside("-o link").unwrap().contains("eth1"));
     });
 }
 

@@ -455,11 +455,29 @@ impl Entry {
                     None
                 }
             });
+            let full = full.map(|error| match &error {
+                hull_network::Error::Exhausted { .. } => {
+                    let family = if is_ipv6 { "IPv6" } else { "IPv4" };
+                    let (name, id) = (&self.network.name, &self.network.id);
+                    let message = format!(
+                        "no available {family} addresses on this network's address pools: {name} ({id})"
+                    );
+                    Error::new(crate::Kind::System, message)
+                }
+                hull_network::Error::AddressInUse { address } => {
+                    Error::new(crate::Kind::Forbidden, format!("Address already in use: {address}"))
+                }
+                _ => error.into(),
+            });
             match (found, full) {
                 (Some((IpAddr::V4(address), prefix)), _) => leg.address4 = Some((address, prefix)),
                 (Some((IpAddr::V6(address), prefix)), _) => leg.address6 = Some((address, prefix)),
                 (None, Some(error)) => return Err(error),
-                (None, None) => {}
+                (None, None) => {
+                    if let Some(address) = wanted {
+                        return Err(endpoint::in_no_subnet(address));
+                    }
+                }
             }
         }
         Ok(())
@@ -480,16 +498,10 @@ impl Entry {
     }
 }
 
-fn take(pool: &mut hull_network::ipam::Pool, asked: Option<IpAddr>) -> Result<IpAddr> {
+fn take(pool: &mut hull_network::ipam::Pool, asked: Option<IpAddr>) -> hull_network::Result<IpAddr> {
     match asked {
-        None => Ok(pool.allocate()?),
-        Some(address) => match pool.take(address) {
-            Ok(()) => Ok(address),
-            Err(hull_network::Error::AddressInUse { .. }) => {
-                Err(Error::new(crate::Kind::Forbidden, format!("Address already in use: {address}")))
-            }
-            Err(error) => Err(error.into()),
-        },
+        None => pool.allocate(),
+        Some(address) => pool.take(address).map(|()| address),
     }
 }
 
@@ -542,11 +554,6 @@ impl Leg {
     /// Whether the default route of a family that it has an address of leads to its interface itself.
     fn by_device(&self, has_address: bool) -> bool {
         has_address && self.plan.as_ref().is_some_and(|plan| plan.routes_by_device())
-    }
-
-    /// Whether its interface is a device on a parent, without an end on the host.
-    pub(super) fn is_on_parent(&self) -> bool {
-        self.plan.as_ref().is_some_and(|plan| plan.bridge().is_none())
     }
 
     pub(super) fn addresses(&self) -> Vec<IpAddr> {

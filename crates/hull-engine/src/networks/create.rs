@@ -157,9 +157,9 @@ pub(super) const ROUTER6: &str = "DefaultGatewayIPv6";
 impl Network {
     /// What of that which was asked has no effect, in a sentence; empty where all of it has one.
     pub fn warning(&self) -> String {
-        if !self.left_out.is_empty() {
-            return format!("IPv6 is not enabled (--ipv6): without the subnet {}", self.left_out.join(", "));
-        }
+        let left_out = (!self.left_out.is_empty()).then(|| {
+            format!("IPv6 is not enabled (--ipv6): without the subnet {}", self.left_out.join(", "))
+        });
         let names: Vec<&str> = self.options.keys().map(String::as_str).collect();
         let idle: Vec<&str> = match self.driver.as_str() {
             "macvlan" | "ipvlan" => {
@@ -167,10 +167,10 @@ impl Network {
             }
             _ => names.into_iter().filter(|name| !name.starts_with(option::OWN)).collect(),
         };
-        if idle.is_empty() {
-            return String::new();
-        }
-        format!("the driver {} has no option {}: kept without effect", self.driver, idle.join(", "))
+        let idle = (!idle.is_empty()).then(|| {
+            format!("the driver {} has no option {}: kept without effect", self.driver, idle.join(", "))
+        });
+        left_out.into_iter().chain(idle).collect::<Vec<_>>().join("; ")
     }
 }
 
@@ -390,8 +390,10 @@ mod tests {
     #[test]
     fn a_subnet_of_a_family_that_is_not_enabled_is_left_out() {
         let both = serde_json::json!({"Config": [{"Subnet": "fd00:7::/64"}, {"Subnet": "10.7.0.0/24"}]});
-        let network = complete(serde_json::json!({"Name": "n", "IPAM": both}), &[]).unwrap();
+        let body = serde_json::json!({"Name": "n", "IPAM": both, "Options": {"colour": "red"}});
+        let network = complete(body, &[]).unwrap();
         assert_eq!(network.ipam.config.len(), 1);
-        assert!(network.warning().contains("fd00:7::/64"), "{}", network.warning());
+        let told = network.warning();
+        assert!(told.contains("fd00:7::/64") && told.contains("no option colour"), "{told}");
     }
 }

@@ -101,11 +101,14 @@ fn address<A: std::str::FromStr + Into<IpAddr> + Copy>(
         subnet.parse::<hull_network::Subnet>().is_ok_and(|subnet| subnet.contains(address.into()))
     };
     if !network.ipam.config.iter().any(|config| inside(&config.subnet)) {
-        return Err(Error::invalid(format!(
-            "no configured subnet or ip-range contain the IP address {text}"
-        )));
+        return Err(in_no_subnet(address.into()));
     }
     Ok(Some(address))
+}
+
+/// An address that was asked for is of no subnet that the network has.
+pub(super) fn in_no_subnet(address: IpAddr) -> Error {
+    Error::invalid(format!("no configured subnet or ip-range contain the IP address {address}"))
 }
 
 /// Addresses of the link, which no pool gives.

@@ -4,7 +4,7 @@ use std::fs::File;
 use std::net::IpAddr;
 use std::os::fd::AsFd;
 
-use hull_network::netns;
+use hull_network::{Mark, netns};
 use serde::Serialize;
 
 use super::Networks;
@@ -24,6 +24,9 @@ pub struct Wire {
     pub bridge: String,
     /// The machine's interface that the container's is a device on; empty where there is a bridge.
     pub parent: String,
+    /// The network's driver, which the device on a parent is of.
+    #[serde(skip)]
+    pub driver: String,
     /// Empty of a container that does not run and did not ask for one.
     pub mac_address: String,
     /// With their prefix lengths: `172.17.0.2/16`.
@@ -60,7 +63,8 @@ impl Networks {
     /// There is no such network.
     pub(crate) fn wire(&self, name: &str, settings: &EndpointSettings) -> Result<Option<Wire>> {
         let state = self.inner.state();
-        let Some(plan) = &state.find(name)?.plan else { return Ok(None) };
+        let entry = state.find(name)?;
+        let Some(plan) = &entry.plan else { return Ok(None) };
         let address =
             |address: &str, length: u8| (!address.is_empty()).then(|| format!("{address}/{length}"));
         let addresses = [
@@ -77,6 +81,7 @@ impl Networks {
                 .unwrap_or_default(),
             bridge: plan.bridge().map(|bridge| bridge.name.clone()).unwrap_or_default(),
             parent: super::parent::of(&plan.wiring).map(|of| of.name().to_owned()).unwrap_or_default(),
+            driver: entry.network.driver.clone(),
             mac_address: settings.mac_address.clone(),
             addresses: addresses.into_iter().flatten().collect(),
             gateways: gateways.into_iter().filter(|gateway| !gateway.is_empty()).cloned().collect(),
@@ -95,20 +100,17 @@ impl Networks {
         let path = format!("/proc/{pid}/ns/net");
         let namespace =
             File::open(&path).map_err(|error| Error::system(format_args!("open {path}"), error))?;
-        let interfaces = netns::interfaces(namespace.as_fd())?;
-        let addresses = netns::addresses(namespace.as_fd())?;
+        let inside = netns::inside(namespace.as_fd())?;
         for wire in &mut wires {
-            // A veth's end knows the other's number; a device on a parent is known by its address.
-            let index = if wire.parent.is_empty() {
-                let host_end = self.inner.fabric.host_index(&wire.host_end).ok();
-                let inside = interfaces.iter().find(|interface| Some(interface.peer) == host_end);
-                inside.map(|interface| interface.index)
-            } else {
-                let own = wire.addresses.iter().filter_map(|text| text.split('/').next()?.parse().ok());
-                super::live::index_by_address(&addresses, &own.collect::<Vec<_>>())
+            let own = wire.addresses.iter().filter_map(|text| text.split('/').next()?.parse().ok());
+            let own: Vec<IpAddr> = own.collect();
+            let mac = super::endpoint::mac(&wire.mac_address).unwrap_or_default();
+            let mark = match wire.parent.as_str() {
+                "" => Mark::HostEnd(&wire.host_end),
+                parent => Mark::OnParent { parent, kind: &wire.driver, mac, addresses: &own },
             };
-            let inside = interfaces.iter().find(|interface| Some(interface.index) == index);
-            wire.name = inside.map(|interface| interface.name.clone()).unwrap_or_default();
+            let found = self.inner.fabric.find(&inside, &mark);
+            wire.name = found.map(|interface| interface.name.clone()).unwrap_or_default();
         }
         Ok(wires)
     }

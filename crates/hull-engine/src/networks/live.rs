@@ -7,9 +7,10 @@ use std::os::fd::AsFd;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-use hull_network::{Endpoint, Published, dns, netns};
+use hull_network::{Endpoint, Mark, Published, dns, netns};
 
 use super::allocate::{Allocation, Answering, Leg, all_names};
+use super::plan::Wiring;
 use super::{Networks, endpoint, ports};
 use crate::model::{EndpointSettings, PortBinding};
 use crate::{Error, Kind, Result};
@@ -151,11 +152,11 @@ impl Networks {
                 format!("container {} is not connected to network {}", live.id, network.name),
             ));
         };
-        let interface = leg.plan.is_some().then(|| leg.interface.clone());
+        let endpoint = allocation.endpoint(leg);
         let namespace = namespace(live.pid)?;
         let before = allocation.routes();
-        if let Some(interface) = interface {
-            self.inner.fabric.detach(namespace.as_fd(), &interface)?;
+        if let Some(endpoint) = endpoint {
+            self.inner.fabric.detach(namespace.as_fd(), &endpoint)?;
         }
         allocation.part(&network.name);
         allocation.rewire(&namespace, &before)?;
@@ -214,19 +215,17 @@ impl Allocation {
             return Ok(());
         }
         let namespace = namespace(pid)?;
-        let interfaces = netns::interfaces(namespace.as_fd())?;
-        let addresses = netns::addresses(namespace.as_fd())?;
+        let inside = netns::inside(namespace.as_fd())?;
         for leg in self.legs.iter_mut().filter(|leg| leg.plan.is_some()) {
-            // One on a parent has no host end: it is known by what it was given.
-            let index = match leg.is_on_parent() {
-                true => index_by_address(&addresses, &leg.addresses()),
-                false => {
-                    let host_end = self.inner.fabric.host_index(&leg.host_name()).ok();
-                    let mut known = interfaces.iter().filter(|interface| Some(interface.peer) == host_end);
-                    known.next().map(|interface| interface.index)
+            let (addresses, host_end) = (leg.addresses(), leg.host_name());
+            let mark = match leg.plan.as_deref().map(|plan| &plan.wiring) {
+                Some(Wiring::Parent(parent, device)) => {
+                    let (parent, kind) = (parent.name(), device.kind());
+                    Mark::OnParent { parent, kind, mac: leg.mac, addresses: &addresses }
                 }
+                _ => Mark::HostEnd(&host_end),
             };
-            match interfaces.iter().find(|interface| Some(interface.index) == index) {
+            match self.inner.fabric.find(&inside, &mark) {
                 Some(interface) => leg.interface.clone_from(&interface.name),
                 None => {
                     tracing::warn!(container = self.id, network = leg.network.name, "its interface is gone")
@@ -252,15 +251,16 @@ impl Allocation {
     fn rewire(&mut self, namespace: &File, before: &BTreeMap<String, Routes>) -> Result<()> {
         let fabric = &self.inner.fabric;
         let now = self.routes();
-        for (interface, _) in
-            before.iter().filter(|(name, routes)| now.get(*name).is_some_and(|now| now != *routes))
-        {
-            fabric.detach(namespace.as_fd(), interface)?;
-        }
-        for endpoint in self.legs.iter().filter_map(|leg| self.endpoint(leg)) {
-            if before.get(&endpoint.container_name) != now.get(&endpoint.container_name) {
-                fabric.attach(namespace.as_fd(), &endpoint)?;
+        let endpoints = || self.legs.iter().filter_map(|leg| self.endpoint(leg));
+        let changed =
+            |endpoint: &Endpoint| before.get(&endpoint.container_name) != now.get(&endpoint.container_name);
+        for endpoint in endpoints().filter(changed) {
+            if before.contains_key(&endpoint.container_name) {
+                fabric.detach(namespace.as_fd(), &endpoint)?;
             }
+        }
+        for endpoint in endpoints().filter(changed) {
+            fabric.attach(namespace.as_fd(), &endpoint)?;
         }
         let wanted = match self.publisher() {
             Some(leg) => ports::again(&self.ports, &leg.target())?,
@@ -292,11 +292,6 @@ impl Allocation {
 struct Routes {
     gateways: (Option<Ipv4Addr>, Option<Ipv6Addr>),
     by_device: (bool, bool),
-}
-
-/// The interface that has one of these addresses.
-pub(super) fn index_by_address(all: &[(u32, IpAddr, u8)], own: &[IpAddr]) -> Option<u32> {
-    all.iter().find(|(_, address, _)| own.contains(address)).map(|(index, ..)| *index)
 }
 
 /// A running container's network namespace.

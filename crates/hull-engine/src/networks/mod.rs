@@ -95,6 +95,9 @@ struct Inner {
     network_options: BTreeMap<String, BTreeMap<String, String>>,
     /// Shims answer by IPv6 at published ports.
     userland_proxy: bool,
+    /// Held while parents are made and removed: deleting an interface takes tens of milliseconds, and no start waits for
+    /// it as for the state. It is taken before the state is.
+    parents: Mutex<()>,
     /// What the kernel had published when the daemon came, until [`Networks::settle`].
     found: Mutex<Vec<PublishedBy>>,
 }
@@ -146,6 +149,7 @@ impl Networks {
         let inner = Arc::new(Inner {
             state: Mutex::default(),
             directory: Arc::default(),
+            parents: Mutex::default(),
             found: Mutex::new(fabric.published()?),
             fabric,
             database,
@@ -370,6 +374,10 @@ impl Inner {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    fn parents(&self) -> MutexGuard<'_, ()> {
+        self.parents.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     fn found(&self) -> MutexGuard<'_, Vec<PublishedBy>> {
         self.found.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -419,7 +427,10 @@ impl Inner {
         let wiring = plan::plan(network)?.wiring;
         match &wiring {
             plan::Wiring::Bridge(bridge) => self.fabric.ensure_bridge(bridge)?,
-            plan::Wiring::Parent(parent, _) => self.fabric.ensure_parent(parent)?,
+            plan::Wiring::Parent(parent, _) => {
+                let _parents = self.parents();
+                self.fabric.ensure_parent(parent)?;
+            }
         }
         self.database.put(Table::Networks, &network.id, network).inspect_err(|_| {
             if let Err(error) = self.unmake(&network.id, &wiring) {
@@ -439,9 +450,11 @@ impl Inner {
                     plan.and_then(|plan| parent::of(&plan.wiring))
                         .is_some_and(|of| of.name() == parent.name())
                 };
-                // Under the lock, so that nobody comes to it meanwhile.
-                let state = self.state();
-                if !state.by_id.iter().any(|(of, entry)| of.as_str() != id && on_it(entry)) {
+                // Whoever comes to it from here on is among the networks first, and makes it anew when this is done.
+                let _parents = self.parents();
+                let is_others =
+                    self.state().by_id.iter().any(|(of, entry)| of.as_str() != id && on_it(entry));
+                if !is_others {
                     self.fabric.remove_parent(parent.name())?;
                 }
             }

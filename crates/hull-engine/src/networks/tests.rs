@@ -226,6 +226,95 @@ impl Drop for Sleeper {
     }
 }
 
+/// An interface of the machine, for VLANs on it.
+struct Cable(String);
+
+impl Cable {
+    fn new() -> Cable {
+        let cable = Cable(format!("hp{:x}", std::process::id()));
+        cable.ip(&["link", "add", &cable.0, "type", "veth", "peer", "name", &format!("{}p", cable.0)]);
+        cable
+    }
+
+    fn ip(&self, words: &[&str]) {
+        let status = std::process::Command::new("ip").args(words).status();
+        assert!(status.is_ok_and(|status| status.success()), "these tests need root and ip(8): {words:?}");
+    }
+}
+
+impl Drop for Cable {
+    fn drop(&mut self) {
+        self.ip(&["link", "del", &self.0]);
+    }
+}
+
+/// Deleting an interface takes the kernel tens of milliseconds: others' places are decided about meanwhile.
+#[test]
+fn a_parent_that_goes_holds_up_nobody() {
+    let place = Place::new();
+    let networks = place.networks();
+    place.create(json!({ "Name": "alone", "Driver": "macvlan" })).unwrap();
+    let held = networks.inner.parents();
+    std::thread::scope(|scope| {
+        let removal = scope.spawn(|| networks.remove("alone"));
+        while networks.resolve("alone").is_ok() {
+            std::thread::yield_now();
+        }
+        let allocation = Wish::on(&["bridge"]).allocate(&place);
+        assert!(allocation.is_ok() && !removal.is_finished());
+        drop(held);
+        removal.join().unwrap().unwrap();
+    });
+}
+
+#[test]
+fn who_comes_to_a_parent_that_goes_finds_it() {
+    let place = Place::new();
+    let networks = place.networks();
+    let cable = Cable::new();
+    let parent = format!("{}.7", cable.0);
+    let body = |name: &str| json!({ "Name": name, "Driver": "macvlan", "Options": { "parent": parent } });
+    if let Err(error) = place.create(body("first")) {
+        eprintln!("left out: this kernel has no VLANs: {error}");
+        return;
+    }
+    let held = networks.inner.parents();
+    std::thread::scope(|scope| {
+        let removal = scope.spawn(|| networks.remove("first"));
+        while networks.resolve("first").is_ok() {
+            std::thread::yield_now();
+        }
+        let creation = scope.spawn(|| place.create(body("second")));
+        while networks.resolve("second").is_err() {
+            std::thread::yield_now();
+        }
+        drop(held);
+        removal.join().unwrap().unwrap();
+        creation.join().unwrap().unwrap();
+    });
+    assert!(networks.inner.fabric.host_index(&parent).is_ok(), "the second network is on it");
+    networks.remove("second").unwrap();
+    assert!(networks.inner.fabric.host_index(&parent).is_err(), "it goes with its last network");
+}
+
+/// What was asked for is had, or refused: never left out.
+#[test]
+fn an_address_of_no_pool_is_refused() {
+    let place = Place::new();
+    let subnet = format!("10.214.{}.0/24", std::process::id() % 256);
+    let body = json!({ "Name": "own", "IPAM": { "Config": [{ "Subnet": subnet }] } });
+    place.create(body).unwrap();
+    let mut wish = Wish::on(&["own"]);
+    let address = subnet.replace(".0/24", ".9");
+    let ipam = crate::model::EndpointIpam { ipv4_address: address.clone(), ..Default::default() };
+    wish.endpoints.insert("own".into(), EndpointSettings { ipam_config: Some(ipam), ..Default::default() });
+    drop(wish.allocate(&place).unwrap());
+    place.networks().inner.state().find_mut("own").unwrap().pools.clear();
+    let refused = wish.allocate(&place).err().unwrap();
+    let message = format!("no configured subnet or ip-range contain the IP address {address}");
+    assert_eq!((refused.kind, refused.message), (Kind::InvalidParameter, message));
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_running_container_changes_its_networks_and_outlives_the_daemon() {
     let mut place = Place::new();

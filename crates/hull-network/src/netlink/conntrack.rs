@@ -3,6 +3,8 @@
 //! The NAT chains see the first packet of a connection only. A UDP peer that sends on without a pause keeps its old
 //! way for ever: to a container that is gone, or past one that was published just now.
 
+use std::net::IpAddr;
+
 use super::{Batch, NLM_F_DUMP, Socket, attribute};
 use crate::Result;
 
@@ -12,14 +14,18 @@ const CTA_TUPLE_ORIG: u16 = 1;
 const CTA_ID: u16 = 12;
 const CTA_FILTER: u16 = 25;
 const CTA_FILTER_ORIG_FLAGS: u16 = 1;
+const CTA_TUPLE_IP: u16 = 1;
+const CTA_IP_V4_DST: u16 = 2;
+const CTA_IP_V6_DST: u16 = 4;
 const CTA_TUPLE_PROTO: u16 = 2;
 const CTA_PROTO_NUM: u16 = 1;
 const CTA_PROTO_DST_PORT: u16 = 3;
 /// The kernel compares protocol and destination port itself (Linux 5.8); an older one sends everything.
 const BY_PROTOCOL_AND_PORT: u32 = 1 << 3 | 1 << 5;
 
-/// Removes the entries of UDP flows that were addressed to `port`, of IPv4 or IPv6.
-pub(crate) fn forget_udp(socket: &mut Socket, ipv4: bool, port: u16) -> Result<()> {
+/// Removes the entries of UDP flows that were addressed to `port`, of IPv4 or IPv6; only to that address of it, where there
+/// is one: others' flows to the same port are none of this one's.
+pub(crate) fn forget_udp(socket: &mut Socket, ipv4: bool, address: Option<IpAddr>, port: u16) -> Result<()> {
     const UDP: u8 = libc::IPPROTO_UDP as u8;
     let family = (if ipv4 { libc::AF_INET } else { libc::AF_INET6 }) as u8;
     let header = [family, 0, 0, 0];
@@ -41,6 +47,7 @@ pub(crate) fn forget_udp(socket: &mut Socket, ipv4: bool, port: u16) -> Result<(
         let protocol = attribute(tuple, CTA_TUPLE_PROTO).unwrap_or_default();
         if attribute(protocol, CTA_PROTO_NUM) == Some(&[UDP])
             && attribute(protocol, CTA_PROTO_DST_PORT) == Some(&port.to_be_bytes())
+            && address.is_none_or(|address| is_to(tuple, address))
         {
             flows.push((tuple.to_vec(), attribute(entry, CTA_ID).map(<[u8]>::to_vec)));
         }
@@ -59,4 +66,13 @@ pub(crate) fn forget_udp(socket: &mut Socket, ipv4: bool, port: u16) -> Result<(
         }
     }
     Ok(())
+}
+
+/// Whether a tuple's destination is this address.
+fn is_to(tuple: &[u8], address: IpAddr) -> bool {
+    let addresses = attribute(tuple, CTA_TUPLE_IP).unwrap_or_default();
+    match address {
+        IpAddr::V4(address) => attribute(addresses, CTA_IP_V4_DST) == Some(&address.octets()),
+        IpAddr::V6(address) => attribute(addresses, CTA_IP_V6_DST) == Some(&address.octets()),
+    }
 }

@@ -15,6 +15,7 @@ const IFLA_LINK: u16 = 5;
 const IFLA_MTU: u16 = 4;
 const IFLA_MASTER: u16 = 10;
 const IFLA_LINKINFO: u16 = 18;
+const IFLA_LINK_NETNSID: u16 = 37;
 const IFLA_IFALIAS: u16 = 20;
 const IFLA_STATS64: u16 = 23;
 const IFLA_AF_SPEC: u16 = 26;
@@ -272,6 +273,11 @@ pub(crate) fn up(batch: &mut Batch, index: u32, name: &str) {
     batch.message(format!("bringing {name} up"), libc::RTM_NEWLINK, 0, &link(index, UP, UP), |_| {});
 }
 
+/// Removes an interface by its index, which nobody changes as names are.
+pub(crate) fn delete_index(batch: &mut Batch, index: u32, name: &str) {
+    batch.message(format!("removing {name}"), libc::RTM_DELLINK, 0, &link(index, 0, 0), |_| {});
+}
+
 pub(crate) fn delete_link(batch: &mut Batch, name: &str) {
     batch.message(format!("removing {name}"), libc::RTM_DELLINK, 0, &link(0, 0, 0), |attributes| {
         attributes.text(IFLA_IFNAME, name);
@@ -393,6 +399,9 @@ pub(crate) fn interface_of(body: &[u8]) -> Option<Interface> {
         match kind {
             IFLA_IFNAME => interface.name = text(value),
             IFLA_LINK => interface.peer = value.first_chunk().map_or(0, |index| u32::from_ne_bytes(*index)),
+            IFLA_LINK_NETNSID => interface.peer_is_elsewhere = true,
+            IFLA_ADDRESS => interface.mac = value.try_into().ok(),
+            IFLA_LINKINFO => interface.kind = attribute(value, IFLA_INFO_KIND).map(text).unwrap_or_default(),
             IFLA_STATS64 => {
                 // struct rtnl_link_stats64: packets, bytes, errors, dropped; of each received, then sent.
                 let number = |at: usize| {
