@@ -13,6 +13,13 @@
 //! A file in `targets/` with a `pub(crate) const TARGET: Target` (`targets/reference.rs` is the shortest), a line in
 //! [`targets`], and a test that calls `briefly(&TARGET)`. What it found becomes a test beside the code that it was found in.
 
+/// The words of a target that reads JSON: JSON's, and its own behind them.
+macro_rules! json_words {
+    ($($own:literal),* $(,)?) => {
+        &["null", "true", "false", "{}", "[]", "{", "}", "[", "]", ",", "\"\"", "-1", "1e400", $($own),*]
+    };
+}
+
 pub mod mutate;
 mod run;
 mod targets;

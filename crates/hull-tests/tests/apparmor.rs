@@ -64,6 +64,8 @@ fn containers_are_confined_by_the_profile_that_is_loaded() {
     let daemon = Daemon::start();
     daemon.session(
         r#"
+        $ hull info -f '{{json .SecurityOptions}}' | grep -o '^."name=apparmor"'
+        ["name=apparmor"
         $ hull run -d --name before busybox sleep 600
         <id>
         $ hull exec before cat /proc/1/attr/current /proc/self/attr/current; hull inspect -f '{{json .AppArmorProfile}}' before

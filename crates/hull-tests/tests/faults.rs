@@ -137,6 +137,24 @@ fn every_point() {
 }
 
 #[test]
+fn a_creation_that_fails_keeps_no_image_for_its_mounts() {
+    if Engine::under_test() == Engine::Docker {
+        return;
+    }
+    let mut daemon = Daemon::start();
+    daemon.stop();
+    daemon.set_environment(&[("HULL_FAULT", "fail:create: snapshot made")]);
+    daemon.begin();
+    let mount = |at: &str| format!("type=image,source=busybox,target={at}");
+    let (one, two) = (mount("/one"), mount("/two"));
+    let said = daemon.hull(&["create", "--tmpfs", "/t", "--mount", &one, "--mount", &two, "busybox"]);
+    assert_ne!(said.status, 0, "{said:?}");
+    assert_eq!(fs::read_dir(daemon.dir().join("data/image/snapshots")).map_or(0, Iterator::count), 0);
+    let whole = daemon.ok(&["system", "fsck"]);
+    assert!(whole.contains(" 0 snapshots, 0 containers") && whole.contains("nothing is wrong"), "{whole}");
+}
+
+#[test]
 fn a_removal_that_fails_ends_the_wait_for_it() {
     if Engine::under_test() == Engine::Docker {
         return;

@@ -338,6 +338,15 @@ fn a_label_is_all_there_is() {
         &made("x", json!({"HostConfig": {"Binds": ["othervolume:/x"]}})),
     );
     done("new volume", &made("withvolume", json!({"HostConfig": {"Binds": ["ownvolume:/x"]}})));
+    // A label for one container alone takes a volume from the others.
+    done("relabelled volume", &made("alone", json!({"HostConfig": {"Binds": ["ownvolume:/x:Z"]}})));
+    daemon.ok(&["create", "--name", "stranger", "-v", "ownvolume:/x", "busybox", "true"]);
+    let taken = made("x", json!({"HostConfig": {"Binds": ["ownvolume:/x:Z"]}}));
+    refused("taking a volume away", "label=org.example.ci=7", &taken);
+    done("a shared label", &made("shared", json!({"HostConfig": {"Binds": ["ownvolume:/x:z"]}})));
+    let started = api.post("/containers/alone/start", &json!({})).expect("an answer");
+    refused("taking it away later", "label=org.example.ci=7", &started);
+    daemon.ok(&["rm", "alone", "shared", "stranger"]);
     // What is made carries it.
     let label = "{{index .Labels \"org.example.ci\"}}";
     assert_eq!(

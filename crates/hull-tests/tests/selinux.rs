@@ -220,8 +220,18 @@ fn volumes_and_binds(daemon: &Daemon) {
         x
         $ hull create -v /usr:/b:Z busybox true 2>&1 | grep -o "error setting label on mount source '/usr'"
         error setting label on mount source '/usr'
-        $ hull run --rm -v /var/../home:/b:z busybox true 2>&1 | grep -o 'SELinux relabeling of .*'
+        $ for at in /var/../home /usr/lib /etc/ssh; do hull run --rm -v $at:/b:z busybox true 2>&1 | grep -o 'SELinux relabeling of .*'; done
         SELinux relabeling of /home is not allowed
+        SELinux relabeling of /usr/lib is not allowed
+        SELinux relabeling of /etc/ssh is not allowed
+        $ root=$(hull info -f '{{.DockerRootDir}}'); for at in $root $root/image $(dirname $root); do hull create -v $at:/b:Z busybox true 2>&1 | grep -o "is not allowed: hull's own files are in"; done
+        is not allowed: hull's own files are in
+        is not allowed: hull's own files are in
+        is not allowed: hull's own files are in
+        $ hull volume create -o type=none -o o=bind -o device=$root roots; hull run --rm -v roots:/b:Z busybox true 2>&1 | grep -o "is not allowed: hull's own files are in"; hull volume rm roots
+        roots
+        is not allowed: hull's own files are in
+        roots
         "#,
     );
 }
@@ -306,7 +316,8 @@ fn labels_of_an_earlier_daemon_are_taken(mut daemon: Daemon) {
 fn other_storage_and_runtimes() {
     let script = "tr -d '\\000' </proc/self/attr/current | cut -d: -f3; echo x >/file && cat /file";
     for options in [
-        &["--selinux-enabled", "--storage-driver=vfs"][..],
+        &["--selinux-enabled"][..],
+        &["--selinux-enabled", "--storage-driver=vfs"],
         &["--selinux-enabled", "--add-runtime=other=/usr/bin/runc", "--default-runtime=other"],
     ] {
         let daemon = Daemon::with(options);
@@ -314,6 +325,18 @@ fn other_storage_and_runtimes() {
             daemon.ok(&["run", "--rm", "-v", "vol:/v", "busybox", "sh", "-c", script]),
             "container_t\nx"
         );
+        let image = "type=image,source=busybox,target=/i";
+        let name = daemon.ok(&[
+            "run",
+            "--rm",
+            "--mount",
+            image,
+            "busybox",
+            "/i/bin/busybox",
+            "echo",
+            "of the image",
+        ]);
+        assert_eq!(name, "of the image", "{options:?}");
     }
 }
 

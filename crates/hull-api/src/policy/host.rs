@@ -107,6 +107,11 @@ impl Judge<'_> {
             match mount.kind {
                 MountKind::Tmpfs => {}
                 MountKind::Volume => {
+                    self.check(
+                        Rule::Label,
+                        mount.private && self.others_use(&mount.source),
+                        format_args!("{}:Z, which takes the volume from another's container", mount.source),
+                    )?;
                     self.judge_volume_options(&mount.source, &mount.options)?;
                     if let Ok(volume) = self.engine.volumes.get(&mount.source) {
                         self.judge_volume_options(&mount.source, &volume.options)?;
@@ -122,6 +127,12 @@ impl Judge<'_> {
             }
         }
         Ok(())
+    }
+
+    /// Whether a container that is not there for this socket has the volume.
+    fn others_use(&self, volume: &str) -> bool {
+        let containers = self.engine.volumes.users(volume).into_iter();
+        containers.filter_map(|id| self.engine.container(&id).ok()).any(|container| !self.sees(&container))
     }
 
     /// A volume with options is a mount of the host's: a bind, a disk, a server's files.

@@ -186,8 +186,9 @@ impl Engine {
         };
         record.labels = self.labels_for(&record.host_config)?;
         let given = GivenLabels { engine: self, labels: record.labels.clone() };
+        let mounts = wanted.len();
         if let Err(error) = self.make_parts(&mut record, image.as_deref(), wanted, limit, may_hang).await {
-            self.undo_creation(&id).await;
+            self.undo_creation(&id, mounts).await;
             return Err(error);
         }
         let read_only =
@@ -228,7 +229,7 @@ impl Engine {
         };
         if record.labels.is_some() {
             let record = record.clone();
-            may_hang_if(may_hang, self, move |_| record.label_binds()).await?;
+            may_hang_if(may_hang, self, move |engine| engine.label_binds(&record)).await?;
         }
         fault::point("create", "mounts acquired")?;
         self.images.create_limited_snapshot(&record.id, image, limit).map_err(crate::images::error)?;
@@ -244,11 +245,13 @@ impl Engine {
         self.database.put(Table::Containers, &record.id, &*record)
     }
 
-    /// Undoes a creation that failed half-way. Each part may have nothing to undo; the first failure is the one that is
-    /// told.
-    async fn undo_creation(self: &Arc<Self>, id: &str) {
-        for key in self.images.snapshots().iter().filter(|key| mounts::owner_of_key(key) == id) {
-            let _ = self.images.remove_snapshot(key);
+    /// Undoes a creation that failed half-way, of a container with so many mounts. Each part may have nothing to undo; the
+    /// first failure is the one that is told.
+    async fn undo_creation(self: &Arc<Self>, id: &str, mounts: usize) {
+        // By their keys: the store may have those of a thousand containers.
+        for key in std::iter::once(id.to_owned()).chain((0..mounts).map(|index| mounts::image_key(id, index)))
+        {
+            let _ = self.images.remove_snapshot(&key);
         }
         // What is mounted over a volume may not let go of it.
         for volume in self.release_volumes(id, true).await {

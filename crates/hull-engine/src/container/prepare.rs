@@ -102,7 +102,7 @@ impl Engine {
         let edits = self.edits(record)?;
         let shared_memory = self.shared_memory(record)?;
         let sources = self.mount_sources(record, mounted)?;
-        record.label_mounts(&files, &sources)?;
+        self.label_mounts(record, &files, &sources)?;
         Ok(Prepared {
             awaits_network: own_network,
             makes_network: own_network && namespaces.user != Share::Host,
@@ -268,13 +268,12 @@ impl Engine {
         })
     }
 
-    /// The host's folder behind each mount of the record, in its order; a tmpfs has none.
+    /// The host's folder behind each mount of the record, in its order, the volumes mounted; a tmpfs has none.
     fn mount_sources(&self, record: &Record, mounted: &mut MountedVolumes) -> Result<Vec<Source>> {
         let mut sources = Vec::with_capacity(record.mounts.len());
         for (index, mount) in record.mounts.iter().enumerate() {
-            sources.push(match mount.kind {
-                MountKind::Tmpfs => Source::default(),
-                MountKind::Image => self.mounted_image(record, index, mount)?,
+            match mount.kind {
+                MountKind::Tmpfs | MountKind::Image => {}
                 MountKind::Volume => {
                     let folder = self.volumes.mount(&mount.name, &mounted.run)?;
                     mounted.volumes.push(mount.name.clone());
@@ -288,8 +287,6 @@ impl Engine {
                     if !mount.subpath.is_empty() {
                         check_subpath(&folder, &mount.subpath)?;
                     }
-                    let own = !bring_others_files(&self.volumes.get(&mount.name)?.options);
-                    Source { folder, subpath: mount.subpath.clone(), own, ..Source::default() }
                 }
                 MountKind::Bind => {
                     if let Err(error) = fs::metadata(&mount.source) {
@@ -298,18 +295,36 @@ impl Engine {
                             mount.source
                         )));
                     }
-                    // What a build mounts is the builder's, and told as the layers are.
-                    let folder = PathBuf::from(&mount.source);
-                    let layers = mount.layers.clone();
-                    Source { folder, layers, own: record.build_step, ..Source::default() }
                 }
-            });
+            }
+            sources.push(self.source_of(record, index, mount)?);
         }
         Ok(sources)
     }
 
+    /// What a mount shows, which is the record's mount of that index.
+    pub(super) fn source_of(&self, record: &Record, index: usize, mount: &MountPlan) -> Result<Source> {
+        Ok(match mount.kind {
+            MountKind::Tmpfs => Source::default(),
+            MountKind::Image => self.mounted_image(record, index, mount)?,
+            MountKind::Volume => {
+                let volume = self.volumes.get(&mount.name)?;
+                let own = !bring_others_files(&volume.options);
+                let folder = volume.mountpoint.clone();
+                Source { folder, subpath: mount.subpath.clone(), own, ..Source::default() }
+            }
+            MountKind::Bind => Source {
+                folder: PathBuf::from(&mount.source),
+                layers: mount.layers.clone(),
+                // What a build mounts is the builder's, and told as the layers are.
+                own: record.build_step,
+                ..Source::default()
+            },
+        })
+    }
+
     /// The files behind the mount of an image, which is the record's mount of that index.
-    pub(super) fn mounted_image(&self, record: &Record, index: usize, mount: &MountPlan) -> Result<Source> {
+    fn mounted_image(&self, record: &Record, index: usize, mount: &MountPlan) -> Result<Source> {
         let key = mounts::image_key(&record.id, index);
         let snapshot = self.images.snapshot(&key).map_err(crate::images::error)?;
         let layers = self.images.image_layers(&key).map_err(crate::images::error)?;
@@ -331,7 +346,7 @@ impl Engine {
         }
         if snapshot.is_whole {
             // A tree is bound, and not mounted with a label for all of it.
-            record.relabel(&snapshot.upper, Relabel::Private, Walk::UnlessLabelled)?;
+            record.relabel(&snapshot.upper, Relabel::Private, Walk::UnlessLabelled, &[])?;
         }
         let rootfs = rootfs(snapshot, prepared.facts.namespaces.user != Share::Host, &mut spec);
         Ok(Launch {

@@ -2,8 +2,7 @@
 //! with a pair of categories for each container, which keeps it from the others' files and processes.
 
 use std::collections::BTreeMap;
-use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Mutex;
 
 use hull_runtime::selinux::{self, Context, Walk};
@@ -17,10 +16,6 @@ use crate::{Engine, Error, Kind, Result};
 
 /// How many categories a policy of containers has.
 const CATEGORIES: u16 = 1024;
-
-/// The machine's policy, and what its authors tell engines.
-const POLICY: &str = "/etc/selinux";
-const CONTEXTS: &str = "/usr/share/containers/selinux/contexts";
 
 /// The labels of one container.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -53,18 +48,16 @@ impl Selinux {
             tracing::warn!("SELinux is not enabled on this machine: containers have no labels");
             return Ok(None);
         }
-        let policy = fs::read_to_string(Path::new(POLICY).join("config")).unwrap_or_default();
-        let files = [PathBuf::from(CONTEXTS), contexts_of_policy(&policy)];
-        let Some(text) = files.iter().find_map(|file| fs::read_to_string(file).ok()) else {
-            let places = files.map(|file| file.display().to_string()).join(" nor ");
-            return Err(Error::new(
+        let text = selinux::contexts_of_containers().map_err(|places| {
+            let places = places.map(|file| file.display().to_string()).join(" nor ");
+            Error::new(
                 Kind::System,
                 format!(
                     "--selinux-enabled: the machine's policy knows of no containers (neither {places} is there): \
                      install container-selinux, or leave the option away"
                 ),
-            ));
-        };
+            )
+        })?;
         let unreadable = |why: String| Error::new(Kind::System, format!("--selinux-enabled: {why}"));
         Selinux::of(&text).map(Some).map_err(unreadable)
     }
@@ -190,12 +183,6 @@ fn level_of(labels: &Labels) -> Option<String> {
     Some(selinux::normal_level(&level).unwrap_or(level))
 }
 
-/// Where the contexts of containers are in the policy that `/etc/selinux/config` names.
-fn contexts_of_policy(config: &str) -> PathBuf {
-    let named = config.lines().find_map(|line| line.trim().strip_prefix("SELINUXTYPE="));
-    Path::new(POLICY).join(named.map_or("targeted", str::trim)).join("contexts/lxc_contexts")
-}
-
 /// The same label without categories: what all containers may have.
 fn shared(label: &str) -> String {
     match label.parse::<Context>() {
@@ -304,58 +291,87 @@ impl Relabel {
     }
 }
 
-impl Record {
+impl Engine {
     /// Labels what was asked to be (`:z`, `:Z`), all files of it, before there is a container.
     ///
     /// # Errors
-    /// It is the machine's own, or cannot be labelled.
-    pub(super) fn label_binds(&self) -> Result<()> {
-        for plan in self.mounts.iter().filter(|plan| plan.kind == MountKind::Bind) {
+    /// It is the machine's own or hull's, or cannot be labelled.
+    pub(super) fn label_binds(&self, record: &Record) -> Result<()> {
+        for plan in record.mounts.iter().filter(|plan| plan.kind == MountKind::Bind) {
             if let Some(how) = Relabel::asked(&plan.mode) {
-                self.relabel(Path::new(&plan.source), how, Walk::Whole)?;
+                record.relabel(Path::new(&plan.source), how, Walk::Whole, &self.own_roots())?;
             }
         }
         Ok(())
     }
 
-    /// Labels what a start mounts: the files that the engine writes into `files`, volumes, and what was asked to be. Each
-    /// has its label from an earlier start, and what was made in it since from its folder.
+    /// Labels what a start mounts: the files that the engine writes into `files`, volumes, whole trees of images, and what
+    /// was asked to be. Each has its label from an earlier start, and what was made in it since from its folder.
     ///
     /// # Errors
-    /// It is the machine's own, or cannot be labelled.
-    pub(super) fn label_mounts(&self, files: &Path, sources: &[Source]) -> Result<()> {
-        if self.labels.is_none() {
+    /// It is the machine's own or hull's, or cannot be labelled.
+    pub(super) fn label_mounts(&self, record: &Record, files: &Path, sources: &[Source]) -> Result<()> {
+        if record.labels.is_none() {
             return Ok(());
         }
-        let others = self.host_config.network_mode.starts_with("container:");
+        let others = record.host_config.network_mode.starts_with("container:");
         for name in ["hostname", "hosts", "resolv.conf"] {
             let how = if others { Relabel::Shared } else { Relabel::Private };
-            self.relabel(&files.join(name), how, Walk::UnlessLabelled)?;
+            record.relabel(&files.join(name), how, Walk::UnlessLabelled, &[])?;
         }
-        for (plan, source) in self.mounts.iter().zip(sources).filter(|(plan, _)| plan.layers.is_empty()) {
-            let own = match plan.kind {
-                MountKind::Volume => source.own,
+        let roots = self.own_roots();
+        // What is merged is mounted with a label for all of it.
+        let labelled = record.mounts.iter().zip(sources).filter(|(_, source)| source.layers.is_empty());
+        for (plan, source) in labelled {
+            let asked = Relabel::asked(&plan.mode);
+            let (how, kept) = match plan.kind {
+                MountKind::Tmpfs => continue,
+                MountKind::Image => (Some(Relabel::Private), &[][..]),
+                MountKind::Volume => {
+                    if asked.is_some() && !source.own {
+                        self.check_relabel_of_device(record, &plan.name)?;
+                    }
+                    (asked.or(source.own.then_some(Relabel::Shared)), &[][..])
+                }
                 // What a build mounts is the builder's.
-                MountKind::Bind => self.build_step,
-                MountKind::Tmpfs | MountKind::Image => continue,
+                MountKind::Bind if record.build_step => (asked.or(Some(Relabel::Shared)), &[][..]),
+                MountKind::Bind => (asked, &roots[..]),
             };
-            if let Some(how) = Relabel::asked(&plan.mode).or(own.then_some(Relabel::Shared)) {
-                self.relabel(&source.folder, how, Walk::UnlessLabelled)?;
+            if let Some(how) = how {
+                record.relabel(&source.folder, how, Walk::UnlessLabelled, kept)?;
             }
         }
         Ok(())
     }
 
-    /// Gives files of the host the container's label, where it has one.
+    /// A folder of the host's that a volume shows is as well kept as a bind's.
+    fn check_relabel_of_device(&self, record: &Record, volume: &str) -> Result<()> {
+        let volume = self.volumes.get(volume)?;
+        let device = volume.options.get("device").filter(|device| device.starts_with('/'));
+        let (Some(device), Some(Labels { mount, .. })) = (device, &record.labels) else { return Ok(()) };
+        let device = Path::new(device);
+        selinux::check_relabel(device, mount, &self.own_roots()).map_err(|error| not_labelled(device, &error))
+    }
+
+    /// What of the host is hull's.
+    fn own_roots(&self) -> [&Path; 2] {
+        [&self.config.data_root, &self.config.exec_root]
+    }
+}
+
+fn not_labelled(path: &Path, error: &hull_runtime::Error) -> Error {
+    Error::invalid(format!("error setting label on mount source '{}': {error}", path.display()))
+}
+
+impl Record {
+    /// Gives files of the host the container's label, where it has one; not these folders, nor what is in them.
     ///
     /// # Errors
-    /// They are the machine's own, or cannot be labelled.
-    pub(super) fn relabel(&self, path: &Path, how: Relabel, walk: Walk) -> Result<()> {
+    /// They are the machine's own or those, or cannot be labelled.
+    pub(super) fn relabel(&self, path: &Path, how: Relabel, walk: Walk, kept: &[&Path]) -> Result<()> {
         let Some(Labels { mount, .. }) = &self.labels else { return Ok(()) };
         let label = if how == Relabel::Shared { shared(mount) } else { mount.clone() };
-        selinux::relabel(path, &label, walk).map_err(|error| {
-            Error::invalid(format!("error setting label on mount source '{}': {error}", path.display()))
-        })
+        selinux::relabel(path, &label, walk, kept).map_err(|error| not_labelled(path, &error))
     }
 
     /// The label of what is mounted for the container.
@@ -443,13 +459,6 @@ mod tests {
         assert_eq!(shared("u:o:f:s0:c1,c2"), "u:o:f:s0");
         assert!(Selinux::of("process = \"u:r:t\"\n").unwrap_err().contains("\"file\""));
         assert!(Selinux::of("process = \"nonsense\"\nfile = \"u:o:f\"\n").is_err());
-    }
-
-    #[test]
-    fn the_policy_is_the_one_that_the_machine_names() {
-        let of = |config: &str| contexts_of_policy(config).display().to_string();
-        assert_eq!(of("SELINUX=enforcing\nSELINUXTYPE=mls\n"), "/etc/selinux/mls/contexts/lxc_contexts");
-        assert_eq!(of(""), "/etc/selinux/targeted/contexts/lxc_contexts");
     }
 
     #[test]

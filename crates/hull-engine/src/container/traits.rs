@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use super::mounts::{MountKind, Owner};
+use super::selinux::Relabel;
 use super::{Container, MountPlan, Status};
 use crate::model::{Config, HostConfig};
 use crate::{Engine, Result};
@@ -35,6 +36,8 @@ pub struct Mounted {
     pub options: BTreeMap<String, String>,
     /// Nobody named the volume: it is the container's own.
     pub anonymous: bool,
+    /// Its files are labelled for this container alone (`:Z`), which takes them from all others.
+    pub private: bool,
 }
 
 impl Mounted {
@@ -44,7 +47,8 @@ impl Mounted {
             MountKind::Image => &plan.image,
             MountKind::Bind | MountKind::Tmpfs => &plan.source,
         };
-        Mounted { kind: plan.kind, source: source.clone(), options, anonymous: plan.anonymous }
+        let private = Relabel::asked(&plan.mode) == Some(Relabel::Private);
+        Mounted { kind: plan.kind, source: source.clone(), options, anonymous: plan.anonymous, private }
     }
 }
 

@@ -17,7 +17,7 @@ use super::spec::{self, Source};
 use super::{Container, Record, idmap, remapped};
 use crate::blocking::may_hang_if;
 use crate::remap::Remap;
-use crate::volumes::{Run, bring_others_files};
+use crate::volumes::Run;
 use crate::{Engine, Error, Kind, Result};
 
 /// A container's root folder, as long as this is held.
@@ -61,14 +61,11 @@ impl Engine {
         let mut mounts = Vec::new();
         let remap = self.remap_of(&record.host_config).filter(|_| !record.build_step);
         for (index, plan) in record.mounts.iter().enumerate() {
-            mounts.push(match plan.kind {
-                // Not there while nothing runs.
-                MountKind::Tmpfs => continue,
-                MountKind::Image => {
-                    spec::planned_mount(plan, &self.mounted_image(&record, index, plan)?, None)
-                }
-                MountKind::Volume | MountKind::Bind => self.view_mount(plan, remap)?,
-            });
+            // Not there while nothing runs.
+            if plan.kind != MountKind::Tmpfs {
+                let source = self.source_of(&record, index, plan)?;
+                mounts.push(mount_in_view(plan, &source, remap));
+            }
         }
         self.view_of(&record, mounts).await
     }
@@ -76,33 +73,6 @@ impl Engine {
     /// Shows the container's own file system without what is mounted in it.
     pub(super) async fn plain_view(&self, record: &Record) -> Result<View> {
         self.view_of(record, Vec::new()).await
-    }
-
-    fn view_mount(&self, plan: &MountPlan, remap: Option<&Remap>) -> Result<Mount> {
-        let source = match plan.kind {
-            MountKind::Volume => {
-                let volume = self.volumes.get(&plan.name)?;
-                let own = !bring_others_files(&volume.options);
-                let folder = volume.mountpoint.clone();
-                Source { folder, subpath: plan.subpath.clone(), own, ..Source::default() }
-            }
-            MountKind::Bind | MountKind::Tmpfs | MountKind::Image => {
-                Source::from(PathBuf::from(&plan.source))
-            }
-        };
-        let mut mount = Mount::default();
-        mount.set_destination(plan.destination.clone().into());
-        mount.set_typ(Some("bind".to_owned()));
-        // Without "rw", as in the container: what is mounted read-only stays so.
-        let options = ["rbind", "rprivate"].into_iter().chain((!plan.writable).then_some("ro"));
-        mount.set_options(Some(options.map(str::to_owned).chain(source.option()).collect()));
-        mount.set_source(Some(source.folder));
-        match (plan.owner, remap) {
-            (Some(owner), _) => idmap::of_owner(&mut mount, owner, None),
-            (None, Some(remap)) if !source.own => idmap::seen_from_inside(&mut mount, remap),
-            (None, _) => {}
-        }
-        Ok(mount)
     }
 
     async fn view_of(&self, record: &Record, mounts: Vec<Mount>) -> Result<View> {
@@ -207,6 +177,17 @@ impl Engine {
     }
 }
 
+/// A mount as the container has it, but for what a look at it changes: it is told as it is inside, without a user namespace,
+/// and nothing of it goes to the host, whose mounts it may be.
+fn mount_in_view(plan: &MountPlan, source: &Source, remap: Option<&Remap>) -> Mount {
+    let plan = MountPlan { propagation: String::new(), ..plan.clone() };
+    let mut mount = spec::planned_mount(&plan, source, None);
+    if let Some(remap) = remap.filter(|_| plan.owner.is_none() && !source.own) {
+        idmap::seen_from_inside(&mut mount, remap);
+    }
+    mount
+}
+
 /// The root of a running container, held by its own process: what it mounts later is seen too.
 fn running_root(pid: i32) -> Result<OwnedFd> {
     open_folder(Path::new(&format!("/proc/{pid}/root")))
@@ -233,11 +214,10 @@ pub(super) fn mount_shared_memory(
     let folder = shared_memory(runtime_dir);
     let failed = |error: std::io::Error| Error::system(format_args!("mount {}", folder.display()), error);
     std::fs::create_dir(&folder).map_err(failed)?;
-    if let Some(label) = label.filter(|label| !hull_runtime::selinux::is_label(label)) {
-        return Err(Error::invalid(format!("mount {}: {label:?} is no SELinux label", folder.display())));
+    let mut words = format!("mode=1777,size={size},uid={},gid={}", root.uid, root.gid);
+    if let Some(label) = label {
+        words = format!("{words},{}", hull_runtime::selinux::context_option(label)?);
     }
-    let label = label.map(|label| format!(",context=\"{label}\"")).unwrap_or_default();
-    let words = format!("mode=1777,size={size},uid={},gid={}{label}", root.uid, root.gid);
     let options = std::ffi::CString::new(words).map_err(|error| failed(error.into()))?;
     let flags = MountFlags::NOSUID | MountFlags::NODEV | MountFlags::NOEXEC;
     mount("shm", &folder, "tmpfs", flags, options.as_c_str()).map_err(|error| failed(error.into()))

@@ -3,6 +3,10 @@
 //!
 //! Clients rely on it: `{"image": …, "hostconfig": …}` is a body that dockerd takes. Only where a struct is wanted names are
 //! folded; those of a map (labels, options, ports) are the user's own.
+//!
+//! It costs memory: a body is held as its text, as a value, and as what it stands for, and what stands in an [`embedded`]
+//! object as a value once more. That is for the bodies of requests, which have a limit (8 MiB) and are small nearly always;
+//! what comes in larger pieces (listings of contexts, manifests, archives) is read by serde itself.
 
 use std::str::FromStr;
 

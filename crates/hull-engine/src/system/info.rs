@@ -226,16 +226,23 @@ impl Limits {
     }
 }
 
+/// What confines containers, in Docker's order.
+fn confining(apparmor: bool, seccomp: &str, selinux: bool) -> Vec<String> {
+    let seccomp = format!("name=seccomp,profile={seccomp}");
+    let named = |is_there: bool, name: &str| is_there.then(|| name.to_owned());
+    [named(apparmor, "name=apparmor"), Some(seccomp), named(selinux, "name=selinux")]
+        .into_iter()
+        .flatten()
+        .collect()
+}
+
 fn security(cgroups: &Hierarchy, config: &DaemonConfig, selinux: bool) -> Vec<String> {
     let profile = match &config.defaults.seccomp {
         DefaultSeccomp::BuiltIn => "builtin",
         DefaultSeccomp::Unconfined => "unconfined",
         DefaultSeccomp::Profile { path, .. } => path,
     };
-    let mut options = vec![format!("name=seccomp,profile={profile}")];
-    if selinux {
-        options.push("name=selinux".to_owned());
-    }
+    let mut options = confining(hull_runtime::apparmor::is_enabled(), profile, selinux);
     if config.userns_remap.is_some() {
         options.push("name=userns".to_owned());
     }
@@ -317,6 +324,13 @@ fn read(path: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_confines_is_told_in_dockers_words_and_order() {
+        assert_eq!(confining(false, "builtin", false), ["name=seccomp,profile=builtin"]);
+        let all = ["name=apparmor", "name=seccomp,profile=unconfined", "name=selinux"];
+        assert_eq!(confining(true, "unconfined", true), all);
+    }
 
     #[test]
     fn registries_are_shown_as_docker_shows_them() {

@@ -18,7 +18,7 @@ pub(crate) const TARGET: Target = Target {
         );
         vec![payload.into_bytes(), manifest.into_bytes()]
     },
-    words: &[
+    words: json_words![
         "\"critical\":",
         "\"image\":",
         "\"docker-manifest-digest\":",
@@ -30,15 +30,6 @@ pub(crate) const TARGET: Target = Target {
         "cosign container image signature",
         "sha256:",
         "sha512:",
-        "null",
-        "{",
-        "}",
-        "[",
-        "]",
-        ",",
-        "\"\"",
-        "-1",
-        "1e400",
     ],
     block: 1,
     repair: as_it_is,

@@ -37,6 +37,8 @@ pub(crate) struct Packer<W> {
     ids: IdMap,
     /// Paths that are left out, with all that is beneath them.
     without: HashSet<Vec<u8>>,
+    /// The device of the last folder, and whether it shows the kernel's state.
+    last_device: Option<(u64, bool)>,
     buffer: Vec<u8>,
 }
 
@@ -45,7 +47,8 @@ impl<W: Write> Packer<W> {
         let (links, buffer) = (HashMap::new(), vec![0; 128 * 1024]);
         let ids = IdMap::default();
         let without = HashSet::new();
-        Packer { out: Writer::new(out), links, one_file_system, of: Of::Overlay, ids, without, buffer }
+        let (out, of, last_device) = (Writer::new(out), Of::Overlay, None);
+        Packer { out, links, one_file_system, of, ids, without, last_device, buffer }
     }
 
     /// Writes a volume.
@@ -131,7 +134,7 @@ impl<W: Write> Packer<W> {
                 entry.xattrs = self.xattrs(&folder).map_err(|errno| reading(&path, errno))?;
                 self.out.header(&entry).map_err(sending)?;
                 // What the kernel makes up is no part of a container's files, and much of it cannot be read.
-                let is_shown = self.one_file_system || !is_of_the_kernel(&folder);
+                let is_shown = self.one_file_system || !self.is_of_the_kernel(&folder, &stat);
                 Ok(is_shown.then_some(folder))
             }
             Err(Errno::XDEV) => {
@@ -141,6 +144,18 @@ impl<W: Write> Packer<W> {
             Err(Errno::NOENT | Errno::NOTDIR | Errno::LOOP) => Ok(None),
             Err(errno) => Err(reading(&path, errno)),
         }
+    }
+
+    /// Whether a folder is in a file system that shows the kernel's state; asked once for the folders of one device.
+    fn is_of_the_kernel(&mut self, folder: &OwnedFd, stat: &Stat) -> bool {
+        if let Some((device, known)) = self.last_device
+            && device == stat.st_dev
+        {
+            return known;
+        }
+        let found = fs::fstatfs(folder).is_ok_and(|system| shows_the_kernel(system.f_type));
+        self.last_device = Some((stat.st_dev, found));
+        found
     }
 
     fn file(&mut self, parent: BorrowedFd<'_>, name: &[u8], path: &[u8], stat: &Stat) -> Result<()> {
@@ -377,21 +392,21 @@ pub(crate) fn names(folder: BorrowedFd<'_>) -> Result<Vec<CString>, Errno> {
     Ok(names)
 }
 
-/// Whether a folder is in a file system that shows the kernel's state.
-fn is_of_the_kernel(folder: &OwnedFd) -> bool {
-    /// procfs, sysfs, both cgroups', devpts, mqueue, debugfs, tracefs, securityfs (linux/magic.h).
-    const MAGIC: [fs::FsWord; 9] = [
-        0x9fa0,
-        0x6265_6572,
-        0x27_e0eb,
-        0x6367_7270,
-        0x1cd1,
-        0x1980_0202,
-        0x6462_6720,
-        0x7472_6163,
-        0x7363_6673,
-    ];
-    fs::fstatfs(folder).is_ok_and(|system| MAGIC.contains(&system.f_type))
+/// The file systems that show the kernel's state, by the numbers that `linux/magic.h` has for them.
+const OF_THE_KERNEL: [(&str, fs::FsWord); 9] = [
+    ("proc", 0x9fa0),
+    ("sysfs", 0x6265_6572),
+    ("cgroup", 0x27_e0eb),
+    ("cgroup2", 0x6367_7270),
+    ("devpts", 0x1cd1),
+    ("mqueue", 0x1980_0202),
+    ("debugfs", 0x6462_6720),
+    ("tracefs", 0x7472_6163),
+    ("securityfs", 0x7363_6673),
+];
+
+fn shows_the_kernel(magic: fs::FsWord) -> bool {
+    OF_THE_KERNEL.iter().any(|(_, of_the_kernel)| *of_the_kernel == magic)
 }
 
 pub(crate) fn reading(path: &[u8], errno: Errno) -> Error {

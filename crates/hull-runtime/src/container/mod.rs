@@ -443,7 +443,7 @@ pub fn view(spec: &Spec, rootfs: &Rootfs) -> Result<OwnedFd> {
     sys::unshare_namespaces(libc::CLONE_NEWNS).context(|| "make a mount namespace".into())?;
     root::cut_propagation(spec)?;
     // First: where something is mounted upon the root, no user namespace is made any more, which mapped ids need.
-    let binds = mounts::prepare_binds(spec)?;
+    let binds = mounts::prepare_view(spec)?;
     let root = root::assemble(root::detached(spec, rootfs)?)?;
     for bind in binds {
         bind.attach(root.as_fd())?;

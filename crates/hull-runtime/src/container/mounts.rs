@@ -59,9 +59,10 @@ pub(super) struct Sorted {
 
 /// Prepares every mount of the configuration, in its order; the trees of binds come from outside where that is given.
 pub(super) fn prepare_all(spec: &Spec, from_outside: Option<&Teller>) -> Result<Sorted> {
+    let trees = from_outside.map_or(Trees::Here, Trees::Outside);
     let mut sorted = Sorted { now: Vec::new(), later: Vec::new() };
     for mount in spec.mounts().iter().flatten() {
-        let prepared = prepare(mount, spec, from_outside)?;
+        let prepared = prepare(mount, spec, trees)?;
         let waits = matches!(prepared.tree, Tree::Sysfs | Tree::OfCgroups)
             || sorted.later.iter().any(|other| prepared.destination.starts_with(&other.destination));
         if waits { sorted.later.push(prepared) } else { sorted.now.push(prepared) }
@@ -82,24 +83,50 @@ pub(super) fn with_cgroups(mounts: Vec<Prepared>, cgroup: &Cgroup) -> Result<Vec
 }
 
 /// Prepares the mounts of what is on the disk alone (binds, and layers of images), for a look at a container that does not run.
-pub(super) fn prepare_binds(spec: &Spec) -> Result<Vec<Prepared>> {
-    let mut binds = Vec::new();
-    for mount in spec.mounts().iter().flatten() {
-        let mut options = options::parse(mount.options().as_deref().unwrap_or_default());
-        if mount.typ().as_deref() == Some(LAYERS) {
-            options.context = labels::of_mount(mount, &options, spec);
-            let tree = layers(mount.destination(), &options, None)?;
-            binds.push(bind(mount, options, tree)?);
-        } else if is_bind(mount, &options) {
-            let tree = match outside::bind_tree(mount, &options, None) {
+pub(super) fn prepare_view(spec: &Spec) -> Result<Vec<Prepared>> {
+    let is_on_disk =
+        |mount: &&Mount| mount.typ().as_deref() == Some(LAYERS) || is_bind(mount, &parsed(mount, spec));
+    let mounts = spec.mounts().iter().flatten().filter(is_on_disk);
+    mounts.map(|mount| prepare(mount, spec, Trees::AsInside)).collect()
+}
+
+/// A mount's options, with the label of its files.
+pub(super) fn parsed(mount: &Mount, spec: &Spec) -> Options {
+    let mut options = options::parse(mount.options().as_deref().unwrap_or_default());
+    options.context = labels::of_mount(mount, &options, spec);
+    options
+}
+
+/// Where the trees of binds and of layers come from.
+#[derive(Clone, Copy)]
+enum Trees<'t> {
+    /// From the host's paths, as they are.
+    Here,
+    /// From the parent, which may map their ids.
+    Outside(&'t Teller),
+    /// From the host's paths, with ids as they are told inside, where that can be.
+    AsInside,
+}
+
+impl Trees<'_> {
+    fn of_bind(self, mount: &Mount, options: &Options) -> Result<OwnedFd> {
+        match self {
+            Trees::Here => bind_tree(mount, options),
+            Trees::Outside(parent) => parent.tree(),
+            Trees::AsInside => match outside::bind_tree(mount, options, None) {
                 // Files that cannot be told as they are inside are told as they are outside.
-                Err(error) if error.errno == Some(libc::EINVAL) => bind_tree(mount, &options)?,
-                tree => tree?,
-            };
-            binds.push(bind(mount, options, tree)?);
+                Err(error) if error.errno == Some(libc::EINVAL) => bind_tree(mount, options),
+                tree => tree,
+            },
         }
     }
-    Ok(binds)
+
+    fn of_layers(self, mount: &Mount, options: &Options) -> Result<OwnedFd> {
+        match self {
+            Trees::Here | Trees::AsInside => layers(mount.destination(), options, None),
+            Trees::Outside(parent) => parent.tree(),
+        }
+    }
 }
 
 /// The tree of a mount that another runtime is to be shown as a plain folder or file, and the mount in words that it knows;
@@ -111,8 +138,7 @@ pub(crate) fn tree_for_another(
     owner: Option<&mapped::Owner>,
 ) -> Result<Option<OwnedFd>> {
     let words = mount.options().clone().unwrap_or_default();
-    let mut options = options::parse(&words);
-    options.context = labels::of_mount(mount, &options, spec);
+    let options = parsed(mount, spec);
     let (own, tree) = if mount.typ().as_deref() == Some(LAYERS) {
         let own: &[&str] = &["lowerdir", "upperdir", "workdir", SUBPATH];
         (own, layers(mount.destination(), &options, owner)?)
@@ -149,9 +175,8 @@ pub(super) fn is_bind(mount: &Mount, options: &Options) -> bool {
     !options.remount && (options.bind.is_some() || mount.typ().as_deref() == Some("bind"))
 }
 
-fn prepare(mount: &Mount, spec: &Spec, from_outside: Option<&Teller>) -> Result<Prepared> {
-    let mut options = options::parse(mount.options().as_deref().unwrap_or_default());
-    options.context = labels::of_mount(mount, &options, spec);
+fn prepare(mount: &Mount, spec: &Spec, trees: Trees<'_>) -> Result<Prepared> {
+    let mut options = parsed(mount, spec);
     options.mode_of_place =
         mount.typ().as_deref() == Some("tmpfs") && options.data.iter().all(|(key, _)| key != "mode");
     let destination = mount.destination();
@@ -163,10 +188,7 @@ fn prepare(mount: &Mount, spec: &Spec, from_outside: Option<&Teller>) -> Result<
         return Ok(Prepared { destination, kind: Kind::Folder, tree: Tree::Remount, options });
     }
     if is_bind(mount, &options) {
-        let tree = match from_outside {
-            Some(teller) => teller.tree()?,
-            None => bind_tree(mount, &options)?,
-        };
+        let tree = trees.of_bind(mount, &options)?;
         return bind(mount, options, tree);
     }
     let kind = Kind::Folder;
@@ -178,10 +200,7 @@ fn prepare(mount: &Mount, spec: &Spec, from_outside: Option<&Teller>) -> Result<
         "sysfs" => Tree::Sysfs,
         "cgroup" | "cgroup2" => Tree::OfCgroups,
         LAYERS => {
-            let tree = match from_outside {
-                Some(teller) => teller.tree()?,
-                None => layers(&destination, &options, None)?,
-            };
+            let tree = trees.of_layers(mount, &options)?;
             // A part of them may be a file.
             return bind(mount, options, tree);
         }

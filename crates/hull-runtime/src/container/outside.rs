@@ -9,7 +9,7 @@ use rustix::thread::{CapabilitySet, capabilities};
 use super::namespaces::Namespaces;
 use super::options::{self, IdMap};
 use super::userns::{self, Mappings};
-use super::{Streams, labels, mapped, mounts, process, report};
+use super::{Streams, mapped, mounts, process, report};
 use crate::cgroup::Cgroup;
 use crate::error::Context;
 use crate::protocol::Rootfs;
@@ -135,9 +135,8 @@ impl Outside {
         report::tree(sync, root.as_fd())?;
         let namespace = self.in_user_namespace.then(|| userns::of_process(pid)).transpose()?;
         for mount in self.spec.mounts().iter().flatten() {
-            let mut options = options::parse(mount.options().as_deref().unwrap_or_default());
+            let options = mounts::parsed(mount, &self.spec);
             if mount.typ().as_deref() == Some(mounts::LAYERS) {
-                options.context = labels::of_mount(mount, &options, &self.spec);
                 let owner = self.in_user_namespace.then(|| mapped::Owner::of(pid)).transpose()?;
                 let tree = mounts::layers(mount.destination(), &options, owner.as_ref())?;
                 report::tree(sync, tree.as_fd())?;

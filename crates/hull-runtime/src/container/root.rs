@@ -191,14 +191,8 @@ pub(super) fn overlay_by_mount(
         options.push_str(&format!(",{key}={value}"));
     }
     if let Some(label) = label {
-        if !crate::selinux::is_label(label) {
-            return Err(Error::refused(
-                format!("mount an overlay labelled {label:?}"),
-                "that is no SELinux label",
-            ));
-        }
-        // In quotes: a level may hold commas.
-        options.push_str(&format!(",context=\"{label}\""));
+        options.push(',');
+        options.push_str(&crate::selinux::context_option(label)?);
     }
     let doing = || format!("mount the overlay of {} layers on {}", lower.len(), upper.display());
     if options.len() > MOUNT_MAX {

@@ -13,7 +13,7 @@ use serde::Serialize;
 
 use crate::cgroup::{Cgroup, HierarchyMode, hierarchy};
 use crate::partial::Kind;
-use crate::{apparmor, container};
+use crate::{apparmor, container, selinux};
 
 /// How far a feature is there.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
@@ -256,6 +256,32 @@ fn security(found: &mut Vec<Finding>) {
         "Linux 5.0 or newer",
     ));
     found.push(default_profile(apparmor::is_enabled(), apparmor::default_profile()));
+    let enforced = selinux::is_enabled().then(selinux::is_enforced);
+    found.push(labels(enforced, selinux::contexts_of_containers().is_ok(), apparmor::is_enabled()));
+}
+
+/// SELinux's labels. A machine has one of both modules as a rule: without this one nothing is missing where it has AppArmor.
+fn labels(enforced: Option<bool>, has_contexts: bool, has_apparmor: bool) -> Finding {
+    let found = |found: &str| Finding::yes("security", "SELinux", found);
+    match (enforced, has_contexts, has_apparmor) {
+        (Some(true), true, _) => found("enforced; hull daemon --selinux-enabled gives containers labels"),
+        (Some(false), true, _) => found("enabled, and refuses nothing").lacking(
+            State::Partly,
+            "what a label forbids is told in the kernel's log, and done",
+            "setenforce 1",
+        ),
+        (Some(_), false, _) => found("enabled, and its policy knows of no containers").lacking(
+            State::Partly,
+            "hull daemon --selinux-enabled is refused: containers run with the daemon's own label",
+            "install container-selinux",
+        ),
+        (None, _, true) => found("not enabled: this machine has AppArmor"),
+        (None, _, false) => found("not enabled").lacking(
+            State::Partly,
+            "containers have no labels, and :z and :Z mean nothing",
+            "a kernel with CONFIG_SECURITY_SELINUX and a policy for it, as Fedora and its like have; or AppArmor",
+        ),
+    }
 }
 
 /// The AppArmor profile of containers that ask for none.
@@ -330,6 +356,16 @@ mod tests {
             let lacks = finding.state != State::Yes;
             assert_eq!(lacks, !finding.without.is_empty(), "{finding:?}");
             assert_eq!(lacks, !finding.remedy.is_empty(), "{finding:?}");
+        }
+    }
+
+    #[test]
+    fn one_of_the_two_modules_is_enough() {
+        let state = |enforced, contexts, apparmor| labels(enforced, contexts, apparmor).state;
+        assert_eq!(state(None, false, true), State::Yes);
+        assert_eq!(state(Some(true), true, false), State::Yes);
+        for (enforced, contexts) in [(None, false), (Some(true), false), (Some(false), true)] {
+            assert_eq!(state(enforced, contexts, false), State::Partly, "{enforced:?} {contexts}");
         }
     }
 

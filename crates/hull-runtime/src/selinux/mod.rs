@@ -1,16 +1,20 @@
 //! SELinux: whether this machine has it, what a label's words mean, and the labels of files.
 
 use std::fmt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
 mod relabel;
 
 pub(crate) use relabel::label_opened;
-pub use relabel::{Walk, relabel};
+pub use relabel::{Walk, check_relabel, relabel};
 
 /// The attribute that is a file's label.
 pub(crate) const ATTRIBUTE: &str = "security.selinux";
+
+/// The machine's policies, and what containers' own tell engines.
+const POLICY: &str = "/etc/selinux";
+const CONTEXTS: &str = "/usr/share/containers/selinux/contexts";
 
 /// What a process is told to be before a policy is loaded.
 const WITHOUT_POLICY: &str = "kernel";
@@ -22,6 +26,36 @@ pub fn is_enabled() -> bool {
             let own = String::from_utf8_lossy(&own);
             own.trim_end_matches(['\0', '\n']) != WITHOUT_POLICY
         })
+}
+
+/// Whether what the policy does not allow is refused, and not only told.
+pub fn is_enforced() -> bool {
+    std::fs::read("/sys/fs/selinux/enforce").is_ok_and(|text| text.first() == Some(&b'1'))
+}
+
+/// What the policy's authors tell engines: the labels of containers.
+///
+/// # Errors
+/// They tell nothing, at neither of these places.
+pub fn contexts_of_containers() -> Result<String, [PathBuf; 2]> {
+    let policy = std::fs::read_to_string(Path::new(POLICY).join("config")).unwrap_or_default();
+    let files = [PathBuf::from(CONTEXTS), contexts_of_policy(&policy)];
+    files.iter().find_map(|file| std::fs::read_to_string(file).ok()).ok_or(files)
+}
+
+/// Where the contexts of containers are in the policy that `/etc/selinux/config` names.
+fn contexts_of_policy(config: &str) -> PathBuf {
+    let named = config.lines().find_map(|line| line.trim().strip_prefix("SELINUXTYPE="));
+    Path::new(POLICY).join(named.map_or("targeted", str::trim)).join("contexts/lxc_contexts")
+}
+
+/// The label that a process has; none where SELinux is not enabled, or the process is not there any more.
+pub fn label_of(pid: i32) -> Option<String> {
+    if !is_enabled() {
+        return None;
+    }
+    let current = std::fs::read_to_string(format!("/proc/{pid}/attr/current")).ok()?;
+    Some(current.trim_end_matches(['\0', '\n']).to_owned())
 }
 
 /// A label in its parts: `user:role:type`, and with levels `:level` behind it, which may hold colons of its own.
@@ -41,6 +75,17 @@ pub struct Context {
 /// given to the kernel.
 pub fn is_label(text: &str) -> bool {
     text.chars().all(|letter| letter.is_ascii_alphanumeric() || "_.,:-".contains(letter))
+}
+
+/// The option by which `mount(2)` is told the label of all files of a file system, in quotes: a level may hold commas.
+///
+/// # Errors
+/// It is no label, and might end the quotes.
+pub fn context_option(label: &str) -> crate::Result<String> {
+    if is_label(label) {
+        return Ok(format!("context=\"{label}\""));
+    }
+    Err(crate::Error::refused(format!("mount files labelled {label:?}"), "that is no SELinux label"))
 }
 
 /// A level in the one form that all its spellings have in common: categories one by one where there are no more than two
@@ -133,6 +178,8 @@ mod tests {
         for level in ["", "x", "s0:", "s0:c", "s0:c2.c1", "s0:c+1", "s0:c70000", "s0-", "s0:c1,", "s0:c1\""] {
             assert_eq!(normal_level(level), None, "{level}");
         }
+        assert_eq!(context_option("u:r:t:s0:c1,c2").unwrap(), "context=\"u:r:t:s0:c1,c2\"");
+        assert!(context_option("t\",lowerdir=/").is_err());
         assert!(is_label("system_u:object_r:t-x:s0:c1.c3") && !is_label("t\"") && !is_label("t x"));
     }
 
@@ -144,5 +191,12 @@ mod tests {
         let label: Context = "system_u:object_r:container_file_t:s0:c1,c2".parse().unwrap();
         assert_eq!((label.kind.as_str(), label.level.as_deref()), ("container_file_t", Some("s0:c1,c2")));
         assert!("u:r".parse::<Context>().is_err() && "".parse::<Context>().is_err());
+    }
+
+    #[test]
+    fn the_policy_is_the_one_that_the_machine_names() {
+        let of = |config: &str| contexts_of_policy(config).display().to_string();
+        assert_eq!(of("SELINUX=enforcing\nSELINUXTYPE=mls\n"), "/etc/selinux/mls/contexts/lxc_contexts");
+        assert_eq!(of(""), "/etc/selinux/targeted/contexts/lxc_contexts");
     }
 }

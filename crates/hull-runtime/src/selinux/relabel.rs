@@ -11,16 +11,27 @@ use super::ATTRIBUTE;
 use crate::error::Context as _;
 use crate::{Error, Result};
 
-/// What nobody may relabel: the machine would not work any more. It is what other engines do not relabel either.
-const NEVER: [&str; 24] = [
+/// What nobody may relabel: the machine would not work any more. What is in these folders may be.
+const NEVER: [&str; 43] = [
     "/",
     "/bin",
     "/boot",
     "/dev",
     "/etc",
+    "/etc/docker",
+    "/etc/group",
+    "/etc/gshadow",
+    "/etc/hull",
+    "/etc/pam.d",
     "/etc/passwd",
     "/etc/pki",
+    "/etc/security",
+    "/etc/selinux",
     "/etc/shadow",
+    "/etc/ssh",
+    "/etc/ssl",
+    "/etc/sudoers",
+    "/etc/systemd",
     "/home",
     "/lib",
     "/lib64",
@@ -34,9 +45,34 @@ const NEVER: [&str; 24] = [
     "/sys",
     "/tmp",
     "/usr",
+    "/usr/local",
+    "/usr/local/bin",
+    "/usr/local/lib",
+    "/usr/local/sbin",
+    "/usr/share",
     "/var",
+    "/var/cache",
     "/var/lib",
     "/var/log",
+    "/var/spool",
+    "/var/tmp",
+];
+
+/// What nobody may relabel, nor anything in it: programs, what they are linked with, and what the kernel shows.
+const NEVER_IN: [&str; 13] = [
+    "/bin",
+    "/boot",
+    "/etc/selinux",
+    "/etc/ssh",
+    "/lib",
+    "/lib64",
+    "/proc",
+    "/sbin",
+    "/sys",
+    "/usr/bin",
+    "/usr/lib",
+    "/usr/lib64",
+    "/usr/sbin",
 ];
 
 /// How deep a tree may be: a descriptor is open for each folder on the way.
@@ -51,21 +87,16 @@ pub enum Walk {
     UnlessLabelled,
 }
 
-/// Gives a file, or a folder with all that is in it, this label. A file system that has no labels stays as it is.
+/// Gives a file, or a folder with all that is in it, this label. A file system that has no labels stays as it is. `kept`:
+/// folders that must keep theirs, with what is in them, beside what the machine lives by.
 ///
 /// # Errors
-/// It is a part of the machine that must keep its labels, or one of the files cannot be labelled.
-pub fn relabel(path: &Path, label: &str, walk: Walk) -> Result<()> {
+/// It is a part of the machine that must keep its labels, or has to do with those folders, or one of the files cannot be
+/// labelled.
+pub fn relabel(path: &Path, label: &str, walk: Walk, kept: &[&Path]) -> Result<()> {
     let doing = || format!("label {} {label}", path.display());
-    // Opened first: what is asked about is what is labelled, whoever exchanges folders on the way.
-    let top = fs::open(path, OFlags::PATH | OFlags::CLOEXEC, Mode::empty())
-        .context(|| format!("find {}", path.display()))?;
-    if is_the_machines(&top).context(doing)? {
-        let real = std::fs::read_link(by_number(top.as_fd())).unwrap_or_else(|_| path.to_owned());
-        // Docker's words.
-        let reason = format!("SELinux relabeling of {} is not allowed", real.display());
-        return Err(Error::refused(doing(), reason));
-    }
+    let top = open_top(path)?;
+    check_opened(&top, path, label, kept)?;
     if walk == Walk::UnlessLabelled && has_label(top.as_fd(), label) {
         return Ok(());
     }
@@ -75,14 +106,52 @@ pub fn relabel(path: &Path, label: &str, walk: Walk) -> Result<()> {
     }
 }
 
+/// Whether [`relabel`] would begin, of what is mounted elsewhere: there it has another name.
+///
+/// # Errors
+/// As that has.
+pub fn check_relabel(path: &Path, label: &str, kept: &[&Path]) -> Result<()> {
+    check_opened(&open_top(path)?, path, label, kept)
+}
+
+/// Opened first: what is asked about is what is labelled, whoever exchanges folders on the way.
+fn open_top(path: &Path) -> Result<OwnedFd> {
+    fs::open(path, OFlags::PATH | OFlags::CLOEXEC, Mode::empty())
+        .context(|| format!("find {}", path.display()))
+}
+
+fn check_opened(top: &OwnedFd, path: &Path, label: &str, kept: &[&Path]) -> Result<()> {
+    let doing = || format!("label {} {label}", path.display());
+    let real = std::fs::read_link(by_number(top.as_fd())).unwrap_or_else(|_| path.to_owned());
+    if is_the_machines(top, &real).context(doing)? {
+        // Docker's words.
+        let reason = format!("SELinux relabeling of {} is not allowed", real.display());
+        return Err(Error::refused(doing(), reason));
+    }
+    // Whoever labels a folder above labels these, too.
+    let touches = |kept: &&Path| {
+        let kept = kept.canonicalize().unwrap_or_else(|_| (*kept).to_owned());
+        real.starts_with(&kept) || kept.starts_with(&real)
+    };
+    if let Some(kept) = kept.iter().copied().find(touches) {
+        let reason = format!(
+            "SELinux relabeling of {} is not allowed: hull's own files are in {}, and volumes are mounted by their names",
+            real.display(),
+            kept.display()
+        );
+        return Err(Error::refused(doing(), reason));
+    }
+    Ok(())
+}
+
 /// Whether it is one of those that nobody may relabel, by whatever name it was opened: some are links on some machines,
 /// whose targets are meant as well.
-fn is_the_machines(file: &OwnedFd) -> rustix::io::Result<bool> {
+fn is_the_machines(file: &OwnedFd, real: &Path) -> rustix::io::Result<bool> {
     let found = fs::fstat(file)?;
     let is = |never: &&str| {
         fs::stat(*never).is_ok_and(|stat| (stat.st_dev, stat.st_ino) == (found.st_dev, found.st_ino))
     };
-    Ok(NEVER.iter().any(is))
+    Ok(NEVER_IN.iter().any(|never| real.starts_with(never)) || NEVER.iter().chain(&NEVER_IN).any(is))
 }
 
 /// Labels what was opened, by its number in `/proc`, which leads to that very file, be it a link.
@@ -159,14 +228,36 @@ mod tests {
         let link = tempfile::tempdir().unwrap();
         std::os::unix::fs::symlink("/usr", link.path().join("link")).unwrap();
         let link = link.path().join("link");
-        for path in [Path::new("/"), Path::new("/usr/"), Path::new("/usr/../home"), &link] {
-            let refused = relabel(path, label, Walk::Whole).unwrap_err().to_string();
+        // What was opened has its real name: on a machine where /lib is a link that is beneath /usr/lib.
+        let of_the_machine =
+            ["/", "/usr/", "/usr/../home", "/usr/lib", "/usr/bin/env", "/lib/../lib", "/proc/self/status"];
+        for path in of_the_machine.iter().map(Path::new).chain([link.as_path()]) {
+            let refused = relabel(path, label, Walk::Whole, &[]).unwrap_err().to_string();
             assert!(
                 refused.contains("SELinux relabeling of /") && refused.contains("is not allowed"),
                 "{refused}"
             );
         }
-        assert!(relabel(Path::new("/no/such/file"), label, Walk::Whole).is_err());
+        assert!(relabel(Path::new("/no/such/file"), label, Walk::Whole, &[]).is_err());
+    }
+
+    #[test]
+    fn what_is_to_keep_its_labels_does_whichever_way_one_comes() {
+        let folder = tempfile::tempdir().unwrap();
+        let root = folder.path().join("hull");
+        std::fs::create_dir_all(root.join("image")).unwrap();
+        std::fs::create_dir(folder.path().join("hull-2")).unwrap();
+        std::os::unix::fs::symlink(&root, folder.path().join("link")).unwrap();
+        let check = |path: &str| {
+            let label = "system_u:object_r:container_file_t:s0";
+            let kept = folder.path().join("link");
+            check_relabel(&folder.path().join(path), label, &[&kept]).map_err(|error| error.to_string())
+        };
+        for path in ["", "hull", "hull/image", "link/image"] {
+            let refused = check(path).unwrap_err();
+            assert!(refused.contains("hull's own files are in"), "{path}: {refused}");
+        }
+        assert_eq!(check("hull-2"), Ok(()));
     }
 
     #[test]
@@ -185,7 +276,7 @@ mod tests {
             String::from_utf8_lossy(&value[..length]).trim_end_matches('\0').to_owned()
         };
         let before = of(&outside);
-        match relabel(&tree, label, Walk::UnlessLabelled) {
+        match relabel(&tree, label, Walk::UnlessLabelled, &[]) {
             Ok(()) => {}
             // Where SELinux is enabled, a label that its policy does not know is refused; without it, root alone may.
             Err(error) => {

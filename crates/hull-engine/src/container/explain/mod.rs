@@ -15,6 +15,7 @@ use hull_runtime::cgroup::{self, Cgroup, HierarchyMode, Usage};
 use hull_runtime::container::{DEFAULT_DEVICES, capability_name};
 use hull_runtime::protocol;
 use hull_runtime::seccomp::{self, Summary};
+use hull_runtime::{apparmor, selinux};
 use oci_spec::runtime::{Capability, LinuxDeviceCgroup, LinuxDeviceType, Mount, Spec};
 use serde::Serialize;
 
@@ -64,6 +65,10 @@ pub struct Explanation {
     pub capabilities: Vec<String>,
     /// The filter of system calls.
     pub seccomp: Seccomp,
+    /// Its AppArmor profile, as asked or, where it runs, as the kernel has it; empty: it is under none.
+    pub apparmor: Module,
+    /// Its SELinux label; empty: it has that of the daemon.
+    pub selinux: Module,
     /// Whether a set-user-id program gives it nothing.
     pub no_new_privileges: bool,
     /// What of /proc and /sys is hidden from it.
@@ -148,6 +153,15 @@ pub struct Seccomp {
     pub summary: Option<Summary>,
     /// How many filters the kernel has for the first process; none where it does not run or tell.
     pub filters: Option<u64>,
+}
+
+/// What a security module of the kernel confines its processes by.
+#[derive(Debug, Default, Serialize)]
+pub struct Module {
+    /// Whether the machine has the module.
+    pub enabled: bool,
+    /// The profile or the label.
+    pub confined_by: String,
 }
 
 /// A limit of each process.
@@ -247,6 +261,14 @@ impl Engine {
                 &capabilities.iter().copied().collect::<Vec<_>>(),
             )?,
             capabilities: sorted(capabilities.into_iter().map(capability_name)),
+            apparmor: Module {
+                enabled: apparmor::is_enabled(),
+                confined_by: security.apparmor.filter(|profile| profile != "unconfined").unwrap_or_default(),
+            },
+            selinux: Module {
+                enabled: selinux::is_enabled(),
+                confined_by: record.process_label().unwrap_or_default(),
+            },
             no_new_privileges: security.no_new_privileges,
             masked_paths: linux.and_then(|linux| linux.masked_paths().clone()).unwrap_or_default(),
             readonly_paths: linux.and_then(|linux| linux.readonly_paths().clone()).unwrap_or_default(),
@@ -307,6 +329,8 @@ impl Explanation {
         self.network.firewall = live.firewall;
         self.capabilities = live.capabilities;
         self.seccomp.filters = live.filters;
+        self.apparmor.confined_by = live.apparmor;
+        self.selinux.confined_by = live.selinux;
         self.no_new_privileges = live.no_new_privileges;
         self.limits = live.limits;
         self.oom_score_adj = live.oom_score_adj;

@@ -7,6 +7,7 @@ use std::os::fd::OwnedFd;
 use hull_runtime::cgroup::Usage;
 use hull_runtime::container::capabilities_in;
 use hull_runtime::partial::list::container_of;
+use hull_runtime::{apparmor, selinux};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::process::{Pid, PidfdFlags, pidfd_open};
 use serde::Serialize;
@@ -58,6 +59,8 @@ pub(super) struct Live {
     pub(super) user: User,
     pub(super) capabilities: Vec<String>,
     pub(super) filters: Option<u64>,
+    pub(super) apparmor: String,
+    pub(super) selinux: String,
     pub(super) no_new_privileges: bool,
     pub(super) limits: Vec<Limit>,
     pub(super) oom_score_adj: i64,
@@ -94,6 +97,8 @@ impl Alive {
             },
             capabilities: capabilities_in(hexadecimal("CapBnd")),
             filters: field("Seccomp_filters").parse().ok(),
+            apparmor: apparmor::profile_of(self.pid).unwrap_or_default(),
+            selinux: selinux::label_of(self.pid).unwrap_or_default(),
             no_new_privileges: field("NoNewPrivs") == "1",
             limits: limits(&self.file("limits")?),
             oom_score_adj: self.file("oom_score_adj")?.trim().parse().unwrap_or_default(),

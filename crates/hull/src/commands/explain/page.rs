@@ -194,6 +194,8 @@ fn process(page: &mut Page, of: &Value) {
     }
     page.list("capabilities", &texts(&of["capabilities"]));
     page.line("seccomp", &seccomp(&of["seccomp"]));
+    page.line("apparmor", &module(&of["apparmor"], "no profile"));
+    page.line("selinux", &module(&of["selinux"], "no label of its own: it has the daemon's"));
     page.line("no_new_privs", if of["no_new_privileges"] == true { "yes" } else { "no" });
     page.line("oom_score_adj", &of["oom_score_adj"].to_string());
     let value = |value: &Value| if value.is_null() { "unlimited".to_owned() } else { value.to_string() };
@@ -222,6 +224,15 @@ fn numbers(list: &Value, between: &str) -> String {
     numbers.map(Value::to_string).collect::<Vec<_>>().join(between)
 }
 
+/// What a security module confines the container by; `free`: what it means that it does not.
+fn module(module: &Value, free: &str) -> String {
+    match (module["enabled"] == true, text(&module["confined_by"])) {
+        (false, "") => "not enabled in this machine's kernel".to_owned(),
+        (true, "") => free.to_owned(),
+        (_, name) => name.to_owned(),
+    }
+}
+
 /// The filter in a line.
 pub(super) fn seccomp(filter: &Value) -> String {
     let profile = text(&filter["profile"]);
@@ -239,6 +250,16 @@ pub(super) fn seccomp(filter: &Value) -> String {
 #[cfg(test)]
 mod tests {
     use serde_json::json;
+
+    #[test]
+    fn a_security_module_is_told_also_where_it_does_nothing() {
+        let of = |enabled: bool, by: &str| {
+            super::module(&json!({ "enabled": enabled, "confined_by": by }), "none")
+        };
+        assert_eq!(of(true, "hull-default"), "hull-default");
+        assert_eq!(of(true, ""), "none");
+        assert!(of(false, "").contains("not enabled"));
+    }
 
     #[test]
     fn nothing_that_a_terminal_acts_upon() {
