@@ -97,7 +97,7 @@ fn hostile_root_file_systems_are_refused() {
         (
             "through a link",
             archive(&[header("link", b'2', 0, "/tmp"), member("link/escape", b"x")]),
-            "symbolic link that the archive itself made",
+            "symbolic link that leads to no folder of the archive",
         ),
         (
             "hard link through a link",
@@ -243,7 +243,7 @@ fn hostile_image_archives_are_refused() {
         ("a layer that is a folder", one(good(), &config, header("l.tar", b'5', 0, "")), "is no file"),
         ("a layer that is a device", one(good(), &config, header("l.tar", b'3', 0, "")), "is no file"),
         ("a link in a circle", one(good(), &config, header("l.tar", b'2', 0, "l.tar")), "in a circle"),
-        ("a link out", one(good(), &config, header("l.tar", b'2', 0, "../../etc/passwd")), "leads out"),
+        ("a link out", one(good(), &config, header("l.tar", b'2', 0, "../../etc/passwd")), "is missing"),
         (
             "a path out",
             one(manifest("../c.json", "[]", "null"), &config, member("l.tar", &layer)),

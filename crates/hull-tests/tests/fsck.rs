@@ -227,6 +227,50 @@ fn what_a_container_wrote_outlives_the_loss_of_its_image() {
 }
 
 #[test]
+fn containers_outlive_the_loss_of_the_images_database() {
+    if docker() {
+        return;
+    }
+    let mut daemon = Daemon::start();
+    daemon.ok(&["save", "-o", "busybox.tar", "busybox"]);
+    daemon.ok(&["run", "-d", "--name", "box", "busybox", "sh", "-c", "echo precious >/mine; exec sleep 600"]);
+    hull_tests::wait_until("it has written", hull_tests::PATIENCE, || {
+        daemon.hull(&["exec", "box", "cat", "/mine"]).status == 0
+    });
+    daemon.kill();
+    for file in ["image.db", "image.db-wal", "image.db-shm"] {
+        fs::remove_file(data(&daemon, &format!("image/{file}"))).ok();
+    }
+    daemon.begin();
+    assert_eq!(daemon.ok(&["exec", "box", "sh", "-c", "ls /bin/sh /mine"]), "/bin/sh\n/mine", "it runs on");
+    let of_box = "missing the writable layer of the container box";
+    let lost = "orphan 1 layers (";
+    let (status, findings) = fsck(&daemon, &["--repair"]);
+    assert!(
+        status == 4 && findings.len() == 2 && findings[0] == of_box && findings[1].starts_with(lost),
+        "{findings:?}"
+    );
+    assert!(!findings[1].contains("repaired"), "a container runs on it: {findings:?}");
+    assert_eq!(daemon.ok(&["exec", "box", "cat", "/etc/group", "/mine"]).lines().last(), Some("precious"));
+    // Its image, and another that must not be taken for it.
+    daemon.ok(&["load", "-i", "busybox.tar"]);
+    daemon.ok(&["kill", "box"]);
+    let (status, findings) = fsck(&daemon, &["--repair"]);
+    assert!(
+        status == 1 && findings.len() == 2 && findings.iter().all(|told| told.ends_with(", repaired")),
+        "{findings:?}"
+    );
+    assert_eq!(fsck(&daemon, &[]), (0, vec![]));
+    daemon.kill();
+    daemon.begin();
+    daemon.ok(&["start", "box"]);
+    assert_eq!(daemon.ok(&["diff", "box"]), "A /mine");
+    daemon.ok(&["rm", "-f", "box"]);
+    daemon.ok(&["rmi", "busybox"]);
+    assert_eq!(fsck(&daemon, &[]), (0, vec![]));
+}
+
+#[test]
 fn what_is_just_being_removed_is_no_orphan() {
     if docker() {
         return;

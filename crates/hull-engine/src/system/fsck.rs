@@ -34,7 +34,23 @@ impl Engine {
     /// A folder or a database cannot be read.
     pub async fn fsck(self: &Arc<Self>, repair: bool, contents: bool) -> Result<Value> {
         let engine = Arc::clone(self);
-        may_hang(move || engine.look_through(Check { repair, contents })).await
+        may_hang(move || {
+            let lost_is_used = engine.runs_on_lost_layers();
+            engine.look_through(Check { repair, contents, lost_is_used })
+        })
+        .await
+    }
+
+    /// Whether a container runs whose image's layers are known no more: they are still there, beneath it.
+    fn runs_on_lost_layers(&self) -> bool {
+        let is_up = |container: &Arc<Container>| {
+            let status = container.record().state.status;
+            matches!(status, Status::Running | Status::Paused | Status::Restarting)
+        };
+        self.containers
+            .all()
+            .iter()
+            .any(|container| is_up(container) && self.images.is_lost_below(&container.id))
     }
 
     fn look_through(&self, how: Check) -> Result<Value> {

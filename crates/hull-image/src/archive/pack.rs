@@ -375,7 +375,7 @@ pub(crate) fn attributes_of(path: &[u8], of: Of, follow: bool) -> Result<Xattrs,
     Ok(found)
 }
 
-pub(crate) fn by_number(file: &OwnedFd) -> String {
+pub(crate) fn by_number(file: &impl AsRawFd) -> String {
     format!("/proc/self/fd/{}", file.as_raw_fd())
 }
 

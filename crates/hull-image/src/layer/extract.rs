@@ -32,8 +32,8 @@ const HOLE: usize = 64 * 1024;
 
 /// Whose folder it is that is written to.
 pub(crate) enum Rules<'a> {
-    /// A layer that nobody else sees yet: whiteouts become overlayfs's, no symbolic link is followed, replaced
-    /// files go to the folder `kept`.
+    /// A layer that nobody else sees yet: whiteouts become overlayfs's, symbolic links lead to its own folders alone,
+    /// replaced files go to the folder `kept`.
     Layer { kept: &'a Path },
     /// A container's file system, in use: parents are resolved as the container sees them.
     Container {
@@ -89,16 +89,16 @@ impl<'a> Extractor<'a> {
         written: impl Fn(&S) -> u64,
     ) -> Result<()> {
         let path = clean(&entry.path)?;
-        let (parent, name) = split(&path);
-        if name.is_empty() {
+        if path.is_empty() {
             // The root itself is what it is, as in Docker; but a volume's.
             if matches!(self.rules, Rules::Volume { .. }) && entry.kind == Kind::Directory {
                 self.folders.insert(Vec::new(), entry);
             }
             return Ok(());
         }
+        let (folder, path) = self.place(path)?;
+        let (parent, name) = split(&path);
         let shown = || format!("extract {:?}", String::from_utf8_lossy(&path));
-        let folder = self.folder(parent)?;
         if self.is_layer() && name.starts_with(WHITEOUT) {
             return self.whiteout(&folder, parent, name);
         }
@@ -130,8 +130,58 @@ impl<'a> Extractor<'a> {
         Ok(self.size)
     }
 
+    /// The folder that an entry lies in, and the path that it really has: layers have entries beneath symbolic links of their
+    /// own, as beneath `lib` that leads to `usr/lib`. The archive can only be given back from where its files are.
+    fn place(&mut self, path: Vec<u8>) -> Result<(Rc<OwnedFd>, Vec<u8>)> {
+        let (parent, name) = split(&path);
+        match self.folder(parent) {
+            Ok(folder) => Ok((folder, path)),
+            Err(failure) if self.is_layer() && failure.is(Errno::LOOP) => {
+                let real = self.led(parent).map_err(|failure| failure.told(|| shown(parent)))?;
+                let folder = self.folder(&real).map_err(|failure| failure.told(|| shown(&real)))?;
+                Ok((folder, join(&real, name)))
+            }
+            Err(failure) => Err(failure.told(|| shown(parent))),
+        }
+    }
+
+    /// Where in a layer a path to a folder leads by way of its symbolic links; the folder itself need not be there.
+    fn led(&self, path: &[u8]) -> Result<Vec<u8>, Failure> {
+        let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+        let resolve = ResolveFlags::IN_ROOT | ResolveFlags::NO_MAGICLINKS;
+        let nowhere = |path: &[u8]| {
+            Failure::Refused(format!(
+                "{:?} is a symbolic link that leads to no folder of the archive",
+                String::from_utf8_lossy(path)
+            ))
+        };
+        let from_root = if path.is_empty() { b"." } else { path };
+        match openat2(self.root, from_root, flags, Mode::empty(), resolve) {
+            Ok(folder) => return Ok(self.real_path(&folder)?),
+            Err(Errno::NOENT) if !path.is_empty() => {}
+            Err(Errno::LOOP | Errno::NOTDIR) => return Err(nowhere(path)),
+            Err(errno) => return Err(errno.into()),
+        }
+        let (parent, name) = split(path);
+        let real = join(&self.led(parent)?, name);
+        match self.open_beneath(&real, OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC) {
+            // A link, which leads nowhere.
+            Ok(_) => Err(nowhere(path)),
+            Err(Errno::NOENT) => Ok(real),
+            Err(errno) => Err(errno.into()),
+        }
+    }
+
+    /// The path beneath the root of a folder there that is open.
+    fn real_path(&self, folder: &OwnedFd) -> Result<Vec<u8>, Errno> {
+        let root = fs::readlink(by_number(&self.root), Vec::new())?.into_bytes();
+        let path = fs::readlink(by_number(folder), Vec::new())?.into_bytes();
+        let beneath = path.strip_prefix(&root[..]).ok_or(Errno::XDEV)?;
+        Ok(beneath.strip_prefix(b"/").unwrap_or(beneath).to_vec())
+    }
+
     /// A folder beneath the root; the missing ones on the way are made.
-    fn folder(&mut self, path: &[u8]) -> Result<Rc<OwnedFd>> {
+    fn folder(&mut self, path: &[u8]) -> Result<Rc<OwnedFd>, Failure> {
         if let Some(index) = self.open.iter().position(|(known, _)| known == path) {
             let last = self.open.len() - 1;
             self.open.swap(index, last);
@@ -145,22 +195,16 @@ impl<'a> Extractor<'a> {
                 let parent = self.folder(parent)?;
                 match fs::mkdirat(&*parent, name, Mode::from(0o755)) {
                     Ok(()) | Err(Errno::EXIST) => {}
-                    Err(errno) => return Err(Failure::from(errno).told(|| shown(path))),
+                    Err(errno) => return Err(errno.into()),
                 }
-                self.open_beneath(path, flags).map_err(|errno| Failure::from(errno).told(|| shown(path)))?
+                self.open_beneath(path, flags)?
             }
-            Err(errno @ (Errno::LOOP | Errno::NOTDIR | Errno::XDEV)) if self.is_layer() => {
-                let what = match errno {
-                    Errno::LOOP => "a symbolic link that the archive itself made",
-                    Errno::XDEV => "outside of its root",
-                    _ => "not a folder",
-                };
+            Err(errno @ (Errno::NOTDIR | Errno::XDEV)) if self.is_layer() => {
+                let what = if errno == Errno::XDEV { "outside of its root" } else { "not a folder" };
                 let path = String::from_utf8_lossy(path);
-                return Err(Error::invalid(format!(
-                    "invalid archive: an entry lies beneath {path:?}, which is {what}"
-                )));
+                return Err(Failure::Refused(format!("an entry lies beneath {path:?}, which is {what}")));
             }
-            Err(errno) => return Err(Failure::from(errno).told(|| shown(path))),
+            Err(errno) => return Err(errno.into()),
         };
         if self.open.len() >= 8 {
             self.open.remove(0);
@@ -297,12 +341,23 @@ impl<'a> Extractor<'a> {
                 "it is a hard link to {target:?}, which is not in the archive before it"
             ))
         };
-        let target_folder =
-            match self.open_beneath(target_parent, OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC) {
-                Ok(folder) => folder,
-                Err(Errno::NOENT | Errno::NOTDIR | Errno::LOOP | Errno::XDEV) => return Err(missing()),
-                Err(errno) => return Err(errno.into()),
-            };
+        let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+        let opened = match self.open_beneath(target_parent, flags) {
+            // Beneath a link of the layer's own.
+            Err(Errno::LOOP) if self.is_layer() => {
+                let Ok(real) = self.led(target_parent) else { return Err(missing()) };
+                if join(&real, target_name) == path {
+                    return Ok(());
+                }
+                self.open_beneath(&real, flags)
+            }
+            opened => opened,
+        };
+        let target_folder = match opened {
+            Ok(folder) => folder,
+            Err(Errno::NOENT | Errno::NOTDIR | Errno::LOOP | Errno::XDEV) => return Err(missing()),
+            Err(errno) => return Err(errno.into()),
+        };
         for again in [false, true] {
             match fs::linkat(&target_folder, target_name, folder, name, AtFlags::empty()) {
                 Ok(()) => break,
@@ -611,6 +666,13 @@ pub(crate) fn split(path: &[u8]) -> (&[u8], &[u8]) {
     }
 }
 
+fn join(folder: &[u8], name: &[u8]) -> Vec<u8> {
+    match folder.is_empty() {
+        true => name.to_vec(),
+        false => [folder, b"/", name].concat(),
+    }
+}
+
 fn shown(path: &[u8]) -> String {
     format!("extract {:?}", String::from_utf8_lossy(path))
 }
@@ -624,6 +686,10 @@ enum Failure {
 }
 
 impl Failure {
+    fn is(&self, errno: Errno) -> bool {
+        matches!(self, Failure::Io(error) if Errno::from_io_error(error) == Some(errno))
+    }
+
     fn told(self, doing: impl Fn() -> String) -> Error {
         match self {
             Failure::Io(error) if error.raw_os_error().is_none() => Error::archive(error),

@@ -54,6 +54,8 @@ pub struct Check {
     pub repair: bool,
     /// Every layer is read, and must be what its digest says.
     pub contents: bool,
+    /// A container runs on layers whose database is gone: these stay.
+    pub lost_is_used: bool,
 }
 
 /// What a look through a store found.
@@ -76,13 +78,14 @@ pub struct Checked {
 }
 
 /// All that is in the root of a store.
-const KNOWN: [&str; 12] = [
+const KNOWN: [&str; 13] = [
     "host",
     "image.db",
     "image.db-shm",
     "image.db-wal",
     "layers",
     "lock",
+    super::lost::LOST,
     "merged",
     "partial",
     "snapshots",
@@ -100,6 +103,7 @@ impl Store {
         let mut checked = Checked::default();
         self.check_root(&mut checked)?;
         self.check_layers(how, &mut checked)?;
+        self.check_lost(how, &mut checked)?;
         self.check_images(&mut checked)?;
         self.check_snapshots(how, &mut checked)?;
         if how.contents {
@@ -263,7 +267,7 @@ impl std::io::Write for Hasher {
 }
 
 /// The names in a folder; one that is not there has none.
-fn names(folder: &Path) -> Result<Vec<String>> {
+pub(super) fn names(folder: &Path) -> Result<Vec<String>> {
     let entries = match std::fs::read_dir(folder) {
         Ok(entries) => entries,
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(Vec::new()),

@@ -95,11 +95,8 @@ impl Store {
             database.put_name(&name, image)?;
             database.set_last_tagged(image, now)
         })?;
-        let mut state = self.state_mut();
-        if let Some(image) = state.images.get_mut(image) {
-            Arc::make_mut(image).last_tagged = now;
-        }
-        state.set_name(name, *image);
+        self.state_mut().set_names(&[name], *image, now);
+        self.syncing.rows();
         Ok(())
     }
 

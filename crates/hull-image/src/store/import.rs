@@ -83,14 +83,22 @@ impl Store {
     ) -> Result<Arc<Image>> {
         let id = Digest::of(raw_config);
         self.check_not_host(&id)?;
-        let put = |database: &Database| database.put_image(&id, raw_config, parent.as_ref());
+        let now = jiff::Timestamp::now().as_nanosecond() as i64;
+        let keys: Vec<String> = names.iter().map(super::images::key).collect();
+        // With its names, or whoever prunes what has none might take it before it gets them.
+        let put = |database: &Database| {
+            database.put_image(&id, raw_config, parent.as_ref())?;
+            if keys.is_empty() {
+                return Ok(());
+            }
+            keys.iter().try_for_each(|name| database.put_name(name, &id))?;
+            database.set_last_tagged(&id, now)
+        };
         self.enter_layers(raw_config, unpacked, put, |state| {
-            state.add_image(id, raw_config.into(), parent, 0)
-        })?;
-        for name in names {
-            self.set_name(name, &id)?;
-        }
-        self.image(&id)
+            state.add_image(id, raw_config.into(), parent, 0)?;
+            state.set_names(&keys, id, now);
+            state.images.get(&id).cloned().ok_or_else(|| Error::not_found(format!("No such image: {id}")))
+        })
     }
 
     /// The same for what is to be nobody's image: its layers stay as long as the draft is there.
@@ -143,7 +151,7 @@ impl Store {
         }
         let noted = {
             let mut state = self.state_mut();
-            self.sync_behind(rows.iter().map(|row| row.number).collect());
+            self.syncing.layers(rows.iter().map(|row| row.number));
             rows.into_iter().for_each(|row| state.add_layer(row));
             noted(&mut state)?
         };

@@ -12,6 +12,7 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use rustix::fs::{Mode, OFlags};
 
 use super::import::Unpacked;
+use super::kept::Kept;
 use super::steps::Draft;
 use super::{Loaded, Platform, Progress, Report, Store};
 use crate::layer::extract::clean;
@@ -48,6 +49,8 @@ enum Member {
 /// The members by their cleaned names.
 pub(super) struct Members {
     members: BTreeMap<Vec<u8>, Member>,
+    /// The archive has its end-of-archive marker.
+    ended: bool,
 }
 
 /// Where a layer's bytes are.
@@ -64,17 +67,30 @@ impl Members {
         self.members.contains_key(path.as_bytes())
     }
 
-    /// A member's final name and what it is, links followed.
+    /// A member's final name and what it is, links followed: of the member itself and of the folders on the way.
     fn find(&self, path: &str) -> Result<(&[u8], &Member)> {
         let mut name = clean(path.as_bytes())?;
         for _ in 0..16 {
             match self.members.get_key_value(&name) {
                 Some((_, Member::Link(target))) => name.clone_from(target),
                 Some((name, member)) => return Ok((name, member)),
-                None => return Err(Error::invalid(format!("invalid archive: {path:?} is missing"))),
+                None => match self.through_link(&name) {
+                    Some(led) => name = led,
+                    None => return Err(Error::invalid(format!("invalid archive: {path:?} is missing"))),
+                },
             }
         }
         Err(Error::invalid(format!("invalid archive: {path:?} is a link in a circle")))
+    }
+
+    /// Where a name leads of which a folder is a link.
+    fn through_link(&self, name: &[u8]) -> Option<Vec<u8>> {
+        let slashes = name.iter().enumerate().filter(|(_, byte)| **byte == b'/').map(|(at, _)| at);
+        slashes.into_iter().find_map(|slash| match self.members.get(&name[..slash]) {
+            Some(Member::Link(target)) if target.is_empty() => Some(name[slash + 1..].to_vec()),
+            Some(Member::Link(target)) => Some([target, &name[slash..]].concat()),
+            _ => None,
+        })
     }
 
     /// The contents of a configuration, manifest or index.
@@ -100,6 +116,20 @@ impl Members {
             (name, Member::File { file, .. }) => Ok((name.to_vec(), Blob::File(Arc::clone(file)))),
             (name, Member::Unpacked) => Ok((name.to_vec(), Blob::Gone)),
             _ => Err(Error::invalid(format!("invalid archive: {path:?} is no file"))),
+        }
+    }
+}
+
+impl Members {
+    /// What is wrong with an archive that lacks something: some writers leave the end out, and what is described is compared
+    /// with its digests anyway; yet where not all is there, that is why.
+    fn cut_off(&self, error: Error) -> Error {
+        match self.ended {
+            true => error,
+            false => Error::invalid(format!(
+                "invalid tar archive: it is truncated (it has no end-of-archive marker): {}",
+                error.message
+            )),
         }
     }
 }
@@ -219,7 +249,7 @@ impl Store {
         progress: Report<'_>,
     ) -> Result<Vec<Loaded>> {
         let platforms = platform.map(std::slice::from_ref).unwrap_or_default();
-        let (members, images, mut unpacked) = self.unpacked(archive, platforms, progress)?;
+        let (members, images, mut unpacked, _held) = self.unpacked(archive, platforms, progress)?;
         let mut loaded = Vec::new();
         for image in images {
             loaded.extend(self.enter_described(&members, image, &mut unpacked)?);
@@ -237,7 +267,7 @@ impl Store {
         archive: &mut dyn Read,
         platforms: &[Platform],
     ) -> Result<Vec<Draft>> {
-        let (members, images, mut unpacked) = self.unpacked(archive, platforms, &|_| {})?;
+        let (members, images, mut unpacked, _held) = self.unpacked(archive, platforms, &|_| {})?;
         let draft = |image: Described| {
             let layers = self.new_layers(&members, &image, &mut unpacked)?;
             self.enter_as_draft(&image.config, layers)
@@ -245,13 +275,15 @@ impl Store {
         images.into_iter().map(draft).collect()
     }
 
-    /// Reads an archive: what is in it, the images that it describes, and their layers.
+    /// Reads an archive: what is in it, the images that it describes, and their layers; those that are here already stay
+    /// as long as the last value.
     fn unpacked<'a>(
         &'a self,
         archive: &mut dyn Read,
         platforms: &[Platform],
         progress: Report<'a>,
-    ) -> Result<(Members, Vec<Described>, Layers<'a>)> {
+    ) -> Result<(Members, Vec<Described>, Layers<'a>, Vec<Kept<&'a Store>>)> {
+        let mut held = Vec::new();
         let yard = Yard { store: self, report: progress, work: Mutex::default(), changed: Condvar::new() };
         let workers = std::thread::available_parallelism().map_or(2, usize::from).min(8);
         let described = std::thread::scope(|scope| {
@@ -259,10 +291,12 @@ impl Store {
                 scope.spawn(|| yard.labour());
             }
             let described = self.read_members(archive, &yard).and_then(|members| {
-                let images = super::manifest::described(&members, platforms)?;
+                let images =
+                    super::manifest::described(&members, platforms).map_err(|error| members.cut_off(error))?;
+                held.extend(images.iter().map(|image| self.hold_layers_of(image)));
                 // What did not look like a layer, or is known under another chain, is wanted after all.
                 for (name, _) in images.iter().flat_map(|image| self.missing_layers(image)) {
-                    let (name, blob) = members.blob(&name)?;
+                    let (name, blob) = members.blob(&name).map_err(|error| members.cut_off(error))?;
                     yard.offer(&name, blob, 0);
                 }
                 Ok((members, images))
@@ -280,7 +314,12 @@ impl Store {
                 unpacked.insert(name, done);
             }
         }
-        Ok((members, images, unpacked))
+        Ok((members, images, unpacked, held))
+    }
+
+    /// Keeps those layers of an image that are here already, for whoever removes another image of theirs meanwhile.
+    fn hold_layers_of(&self, image: &Described) -> Kept<&Store> {
+        self.hold_chain(super::manifest::diff_ids(&image.config).unwrap_or_default())
     }
 
     /// The layers of an image that are not in the store.
@@ -435,18 +474,14 @@ impl Store {
                     }
                     Member::File { file, size: entry.size }
                 }
-                Kind::Symlink => Member::Link(link(&name, &entry.link)?),
+                Kind::Symlink => Member::Link(link(&name, &entry.link)),
                 Kind::HardLink => Member::Link(clean(&entry.link)?),
                 _ => Member::Other,
             };
             members.insert(name, member);
         }
-        if !reader.finish().map_err(Error::archive)?.0 {
-            return Err(Error::invalid(
-                "invalid tar archive: it is truncated (it has no end-of-archive marker)",
-            ));
-        }
-        Ok(Members { members })
+        let (ended, ()) = reader.finish().map_err(Error::archive)?;
+        Ok(Members { members, ended })
     }
 
     /// Whether the current member looks like a layer that is not compressed and not known: it is unpacked right from
@@ -493,22 +528,22 @@ fn looks_like_layer(start: &[u8; 264]) -> bool {
     &start[257..262] == b"ustar" || Compression::sniff(start).is_ok_and(|found| found != Compression::None)
 }
 
-/// Where a symbolic link in the archive leads within it: Docker links one layer's archive to another's.
-fn link(name: &[u8], target: &[u8]) -> Result<Vec<u8>> {
-    let mut parts: Vec<&[u8]> = name.split(|&byte| byte == b'/').collect();
+/// Where a symbolic link in the archive leads within it: Docker links one layer's archive to another's. The archive is the
+/// whole world to it, as to Docker: what is absolute begins there, and above that is nothing.
+fn link(name: &[u8], target: &[u8]) -> Vec<u8> {
+    let mut parts: Vec<&[u8]> = match target.starts_with(b"/") {
+        true => Vec::new(),
+        false => name.split(|&byte| byte == b'/').collect(),
+    };
     parts.pop();
     for part in target.split(|&byte| byte == b'/') {
         match part {
             b"" | b"." => {}
-            b".." if parts.pop().is_none() => {
-                let name = String::from_utf8_lossy(name);
-                return Err(Error::invalid(format!("invalid archive: the link {name:?} leads out of it")));
-            }
-            b".." => {}
+            b".." => drop(parts.pop()),
             part => parts.push(part),
         }
     }
-    Ok(parts.join(&b'/'))
+    parts.join(&b'/')
 }
 
 fn spool(error: std::io::Error) -> Error {

@@ -69,12 +69,22 @@ fn describe(members: &Members, platform: Option<&Platform>) -> Result<Vec<Descri
 
 /// The layers that a configuration names.
 pub(crate) fn diff_ids(config: &[u8]) -> Result<Vec<Digest>> {
+    // What is no object at all, the next one tells.
+    if serde_json::from_slice::<WithLayers>(config).is_ok_and(|found| found.rootfs.is_none()) {
+        return Err(Error::invalid("invalid image JSON, no RootFS key"));
+    }
     let parsed: ImageConfig = serde_json::from_slice(config)
         .map_err(|error| Error::invalid(format!("invalid image configuration: {error}")))?;
     if parsed.os == "windows" {
         return Err(Error::invalid("cannot load windows image on linux"));
     }
     Ok(parsed.rootfs.diff_ids)
+}
+
+/// A configuration that says which layers there are, and be it none.
+#[derive(Deserialize)]
+struct WithLayers {
+    rootfs: Option<serde::de::IgnoredAny>,
 }
 
 #[derive(Deserialize)]

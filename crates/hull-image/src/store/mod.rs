@@ -20,6 +20,7 @@ mod import;
 mod init;
 mod kept;
 mod load;
+mod lost;
 mod manifest;
 pub(crate) mod receive;
 mod remove;
@@ -31,6 +32,7 @@ mod snapshot;
 mod state;
 mod step_images;
 mod steps;
+mod sync;
 mod trash;
 mod tree;
 mod types;
@@ -51,6 +53,7 @@ pub use self::receive::LayerBlob;
 pub use self::seal::{Held, Taken, Unnamed};
 use self::state::{State, base36};
 pub use self::steps::{Draft, StepUsage};
+use self::sync::Syncing;
 use self::trash::Trash;
 pub use self::tree::{Count, Difference, LayerWork, Step, StoredAgain};
 pub use self::types::*;
@@ -63,6 +66,7 @@ use crate::{Digest, Error, Result};
 pub struct Store {
     root: PathBuf,
     database: Arc<Mutex<Database>>,
+    syncing: Syncing,
     state: RwLock<State>,
     trash: Trash,
     /// How snapshots are made.
@@ -106,6 +110,7 @@ impl Store {
         let limiter = Limiter::open(&root)?;
         let temporary = root.join("tmp");
         std::fs::create_dir(&temporary).map_err(|error| Error::file("create", &temporary, error))?;
+        lost::put_aside(&root)?;
         scatter(&temporary);
         scatter(&root.join("layers"));
         let driver = Driver::choose(driver, &root)?;
@@ -113,9 +118,12 @@ impl Store {
         let boot = std::fs::read_to_string("/proc/sys/kernel/random/boot_id")
             .map_err(|error| Error::file("read", Path::new("/proc/sys/kernel/random/boot_id"), error))?;
         let number = AtomicU64::new(database.last_number()? + 1);
+        let database = Arc::new(Mutex::new(database));
+        let syncing = Syncing::new(root.join("layers"), root.join("image.db-wal"), &database);
         let store = Store {
             root,
-            database: Arc::new(Mutex::new(database)),
+            database,
+            syncing,
             state: RwLock::default(),
             trash,
             driver,
@@ -173,7 +181,7 @@ impl Store {
         drop(database);
         let state = self.state();
         let unsynced = state.layers.values().filter(|layer| layer.row.unsynced.is_some());
-        self.sync_behind(unsynced.map(|layer| layer.row.number).collect());
+        self.syncing.layers(unsynced.map(|layer| layer.row.number));
         Ok(())
     }
 
@@ -222,29 +230,6 @@ impl Store {
             }
         }
         Ok(rows)
-    }
-
-    /// Writes the layers to the disk, behind; then their rows say so.
-    fn sync_behind(&self, numbers: Vec<u64>) {
-        if numbers.is_empty() {
-            return;
-        }
-        let (layers, database) = (self.root.join("layers"), Arc::clone(&self.database));
-        let sync = move || -> Result<()> {
-            let fail = |error| Error::file("sync", &layers, error);
-            let folder = std::fs::File::open(&layers).map_err(fail)?;
-            rustix::fs::syncfs(&folder).map_err(|errno| Error::file("sync", &layers, errno))?;
-            let database = database.lock().unwrap_or_else(PoisonError::into_inner);
-            numbers.iter().try_for_each(|number| database.layer_synced(*number))
-        };
-        let run = move || {
-            if let Err(error) = sync() {
-                tracing::warn!("{error}; the layers are taken for lost should the machine go down now");
-            }
-        };
-        if let Err(error) = std::thread::Builder::new().name("image-sync".to_owned()).spawn(run) {
-            tracing::warn!("start the thread that syncs layers: {error}");
-        }
     }
 
     fn layer_place(&self, number: u64) -> Place {

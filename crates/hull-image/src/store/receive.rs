@@ -181,10 +181,19 @@ impl Store {
 
     /// Which layers are here: as a part of the same stack, or of another, from where they can be copied.
     fn hold_known(&self, image: &Incoming) -> (Kept<&Store>, Vec<bool>) {
+        let kept = self.hold_chain(image.layers.iter().map(|(diff_id, _)| *diff_id));
+        let state = self.state();
+        let all: HashSet<Digest> = state.layers.values().map(|layer| layer.row.diff_id).collect();
+        let here = image.layers.iter().map(|(diff_id, _)| all.contains(diff_id)).collect();
+        (kept, here)
+    }
+
+    /// Keeps those of an image's layers, lowest first, that are here as a part of the same stack.
+    pub(super) fn hold_chain(&self, diff_ids: impl IntoIterator<Item = Digest>) -> Kept<&Store> {
         let mut state = self.state_mut();
         let (mut below, mut top) = (None, None);
-        for (diff_id, _) in &image.layers {
-            let chain_id = Digest::chain(below, *diff_id);
+        for diff_id in diff_ids {
+            let chain_id = Digest::chain(below, diff_id);
             below = Some(chain_id);
             if !state.layers.contains_key(&chain_id) {
                 break;
@@ -194,9 +203,7 @@ impl Store {
         if let Some(layer) = top.and_then(|top| state.layers.get_mut(&top)) {
             layer.users += 1;
         }
-        let all: HashSet<Digest> = state.layers.values().map(|layer| layer.row.diff_id).collect();
-        let here = image.layers.iter().map(|(diff_id, _)| all.contains(diff_id)).collect();
-        (Kept::counted(self, top), here)
+        Kept::counted(self, top)
     }
 
     /// Whether a layer of that archive is here.

@@ -117,6 +117,7 @@ impl Store {
         let name = key(reference);
         database.remove_name(&name)?;
         self.state_mut().remove_name(&name);
+        self.syncing.rows();
         removed.push(Removed::Untagged(reference.familiar()));
         Ok(())
     }
@@ -139,7 +140,8 @@ impl Store {
                 false => Err(obstacle.told(id)),
             };
         }
-        let image = self.image(id)?;
+        // Another, who prunes, may have taken it since its name went: that was what was asked.
+        let Ok(image) = self.image(id) else { return Ok(()) };
         let names = self.state().names_of(id);
         names.iter().try_for_each(|name| self.untag(name, removed))?;
         {

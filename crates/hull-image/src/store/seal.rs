@@ -82,7 +82,7 @@ impl Unnamed {
                 LayerRow { number, chain_id, diff_id, parent: below, size, archive_size: length, unsynced };
             database.put_layer(&row)?;
             store.state_mut().add_layer(row);
-            store.sync_behind(vec![number]);
+            store.syncing.layers([number]);
         }
         {
             let mut state = store.state_mut();
@@ -239,7 +239,7 @@ impl Store {
                 return Err(error);
             }
             self.state_mut().add_layer(row);
-            self.sync_behind(vec![number]);
+            self.syncing.layers([number]);
         }
         let held = self.hold(chain_id)?;
         drop(database);

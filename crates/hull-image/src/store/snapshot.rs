@@ -6,6 +6,7 @@
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::Ordering;
 
 use rustix::fs::{AtFlags, CWD, Mode, OFlags, mkdirat, openat, renameat, symlinkat, unlinkat};
 use rustix::io::Errno;
@@ -324,7 +325,13 @@ impl Store {
             let base = link.as_ref().map(|link| match link.as_os_str().as_bytes() {
                 b"nothing" => Base::Nothing,
                 b"host" => Base::Host,
-                _ => match link.file_name().and_then(|name| by_number.get(name.to_str()?)) {
+                _ => match link.file_name().and_then(|name| {
+                    let name = name.to_str()?;
+                    // No layer ever gets the number of one that was lost with the database, for this one would stand on it.
+                    let number = u64::from_str_radix(name, 36).unwrap_or_default();
+                    self.number.fetch_max(number.saturating_add(1), Ordering::Relaxed);
+                    by_number.get(name)
+                }) {
                     Some(top) => Base::Layer(*top),
                     None => {
                         let key = entry.file_name();

@@ -214,6 +214,18 @@ impl State {
         former
     }
 
+    /// Gives an image names, by the keys of which they are kept, at this time in nanoseconds.
+    pub(super) fn set_names(&mut self, names: &[String], image: ImageId, now: i64) {
+        if !names.is_empty()
+            && let Some(image) = self.images.get_mut(&image)
+        {
+            Arc::make_mut(image).last_tagged = now;
+        }
+        for name in names {
+            self.set_name(name.clone(), image);
+        }
+    }
+
     pub(super) fn remove_name(&mut self, name: &str) {
         if let Some(image) = self.names.remove(name) {
             self.show_names(&image);

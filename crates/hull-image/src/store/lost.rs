@@ -1,0 +1,70 @@
+//! Layers whose database is gone. Which is which, and on which it stands, stood there alone; yet containers may run on them.
+//! They are put aside for [`Store::check`] to tell of, and to remove when it is to repair.
+
+use std::path::Path;
+
+use super::Store;
+use super::check::{Check, Checked, Finding, Wrong, names};
+use crate::{Error, Result};
+
+/// The folder of what was put aside, in the store's.
+pub(super) const LOST: &str = "lost";
+
+/// The folders of layers, and of what belongs to them.
+const OF_LAYERS: [&str; 3] = ["layers", "split", "merged"];
+
+/// Puts the layers aside where there is no database that knows them.
+pub(super) fn put_aside(root: &Path) -> Result<()> {
+    let database = root.join("image.db");
+    if std::fs::metadata(&database).is_ok_and(|database| database.len() > 0) {
+        return Ok(());
+    }
+    let layers: usize = count(root)?;
+    if layers == 0 {
+        return Ok(());
+    }
+    let lost = root.join(LOST);
+    std::fs::create_dir_all(&lost).map_err(|error| Error::file("create", &lost, error))?;
+    let place = (1..).map(|number: u64| lost.join(number.to_string())).find(|place| !place.exists());
+    let place = place.unwrap_or(lost);
+    std::fs::create_dir(&place).map_err(|error| Error::file("create", &place, error))?;
+    tracing::warn!(
+        "{} is gone, and with it which image has which of {layers} layers: they are put aside in {}, and `hull system fsck \
+         --repair` removes them; load or pull the images again",
+        database.display(),
+        place.display()
+    );
+    for folder in OF_LAYERS {
+        let from = root.join(folder);
+        std::fs::rename(&from, place.join(folder)).map_err(|error| Error::file("put aside", &from, error))?;
+        std::fs::create_dir(&from).map_err(|error| Error::file("create", &from, error))?;
+    }
+    Ok(())
+}
+
+/// The layers in a store's root, or in one that was put aside.
+fn count(root: &Path) -> Result<usize> {
+    // The init layer is made anew.
+    Ok(names(&root.join("layers"))?.iter().filter(|name| *name != "0").count())
+}
+
+impl Store {
+    /// What was put aside.
+    pub(super) fn check_lost(&self, how: Check, checked: &mut Checked) -> Result<()> {
+        let lost = self.root.join(LOST);
+        for name in names(&lost)? {
+            let path = lost.join(name);
+            let layers = count(&path)?;
+            let megabytes = super::tree_size(&path).unwrap_or_default() / 1_000_000;
+            let what = format!("{layers} layers ({megabytes} MB) whose database is gone");
+            let remedy = match how.lost_is_used {
+                true => "containers run on them: end those whose image is missing, and repair then",
+                false => "remove them, and load or pull the images again",
+            };
+            let mut finding = Finding::new(Wrong::Orphan, what, &path, remedy);
+            finding.repaired = how.repair && !how.lost_is_used && self.trash.take(&path)?;
+            checked.findings.push(finding);
+        }
+        Ok(())
+    }
+}
