@@ -4,6 +4,7 @@ use std::net::IpAddr;
 use std::time::{Duration, Instant};
 
 use hyper::StatusCode;
+use hyper::header::CONTENT_LENGTH;
 use tokio::sync::mpsc;
 
 use super::connect::is_loopback;
@@ -17,6 +18,8 @@ use crate::store::receive::Piece;
 pub(super) const TICK: Duration = Duration::from_millis(100);
 /// A line that brings fewer bytes than this at a time, on average, is not worth going on with.
 const WORTH: u64 = 4 << 10;
+/// Behind so many lines of which nothing came, the next is asked for the whole.
+const WITHOUT_RANGE: usize = 3;
 /// So many lines may be worth less.
 const FORGIVEN: u64 = 64;
 
@@ -60,7 +63,9 @@ impl Fetch<'_> {
             };
             let before = at;
             lines += 1;
-            let failure = match self.one_line(&place.repository, &mut at, pieces).await {
+            // A registry that answers ranges wrongly may know how to send the whole.
+            let from = if idle == WITHOUT_RANGE { 0 } else { at };
+            let failure = match self.one_line(&place.repository, from, &mut at, pieces).await {
                 Ok(()) => continue,
                 Err(Stopped::Unwanted) => return Err(Stopped::Unwanted),
                 Err(Stopped::Failed(failure)) => failure,
@@ -87,10 +92,11 @@ impl Fetch<'_> {
     async fn one_line(
         &self,
         repository: &Repository,
+        from: u64,
         at: &mut u64,
         pieces: &mpsc::Sender<Piece>,
     ) -> Result<(), Stopped> {
-        let Blob { mut reply, start } = self.open(repository, *at).await?;
+        let Blob { mut reply, start } = self.open(repository, from).await?;
         // A registry that knows no ranges sends from the beginning.
         let mut skip = *at - start;
         let mut told = Instant::now();
@@ -136,10 +142,16 @@ impl Fetch<'_> {
         };
         match &failure {
             Failure::Refused(refusal) if refusal.status == StatusCode::RANGE_NOT_SATISFIABLE => {
-                return Err(Failure::Wrong(format!(
-                    "the layer {} has no more than {at} of the {} bytes that its manifest says",
-                    self.layer.digest, self.layer.size
-                )));
+                // One that knows no ranges should send the whole, and some say this instead.
+                let blob = repository.blob(&self.layer.digest, 0).await?;
+                let length = blob.reply.header(CONTENT_LENGTH).and_then(|text| text.parse::<u64>().ok());
+                return match length.is_none_or(|length| length > at) {
+                    true => Ok(blob),
+                    false => Err(Failure::Wrong(format!(
+                        "the layer {} has no more than {at} of the {} bytes that its manifest says",
+                        self.layer.digest, self.layer.size
+                    ))),
+                };
             }
             Failure::Refused(refusal) if refusal.status == StatusCode::NOT_FOUND => {}
             _ => return Err(failure),

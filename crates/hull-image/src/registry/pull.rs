@@ -4,7 +4,7 @@ use std::cell::Cell;
 use std::collections::{HashMap, HashSet};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, Weak, mpsc};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use futures_util::future::try_join_all;
@@ -390,17 +390,43 @@ pub(super) fn resize(permits: &Arc<Semaphore>, former: usize, now: usize) {
     });
 }
 
-/// Asks one place after the other, as long as there are mirrors that fail.
+/// How often the registry itself is asked for something small whose line breaks, or while it is busy, and how long it is
+/// left alone in between, longer each time.
+const ASKED: u32 = 3;
+const PAUSE: Duration = Duration::from_millis(250);
+
+/// Asks one place after the other, as long as there are mirrors that fail. A mirror is left at its first failure.
 async fn tried<T, F: Future<Output = Answer<T>>>(
     sources: &Sources,
     ask: impl Fn(Arc<Repository>) -> F,
 ) -> Answer<T> {
     let mut place = sources.current().await?;
+    let mut failures = 0;
     loop {
-        match ask(Arc::clone(&place.repository)).await {
+        let failure = match ask(Arc::clone(&place.repository)).await {
             Ok(answer) => return Ok(answer),
-            Err(failure) => place = sources.after(&place, failure).await?,
+            Err(failure) => failure,
+        };
+        failures += 1;
+        let is_own = !place.repository.session.endpoint.mirror;
+        if is_own && failures < ASKED && may_pass(&failure) {
+            tokio::time::sleep(failure.asked_to_wait().unwrap_or(PAUSE * failures)).await;
+            continue;
         }
+        (place, failures) = (sources.after(&place, failure).await?, 0);
+    }
+}
+
+/// Whether the same registry may answer a moment later. One that counts pulls (429) is not asked again: that would count, too.
+fn may_pass(failure: &Failure) -> bool {
+    use hyper::StatusCode;
+    match failure {
+        Failure::Line(_) => true,
+        Failure::Refused(refusal) => matches!(
+            refusal.status,
+            StatusCode::BAD_GATEWAY | StatusCode::SERVICE_UNAVAILABLE | StatusCode::GATEWAY_TIMEOUT
+        ),
+        Failure::Wrong(_) | Failure::Here(_) => false,
     }
 }
 
