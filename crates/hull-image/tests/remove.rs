@@ -138,3 +138,67 @@ fn digests_go_with_the_last_tag_of_their_repository() {
         removed.contains(&Removed::Untagged(digest)) && removed.contains(&Removed::Deleted(id.to_string()))
     );
 }
+
+#[test]
+fn an_image_whose_container_is_only_being_made_stays() {
+    let (scratch, store) = scratch_store();
+    let store = std::sync::Arc::new(store);
+    let id = image(scratch.path(), &store, "a:1", "x");
+    let pinned = store.pin(&id).unwrap();
+    let error = store.remove(&id.short(), true, true, &nobody).unwrap_err();
+    assert_eq!(error.kind, Kind::Conflict);
+    assert!(
+        error
+            .message
+            .ends_with("(cannot be forced) - image is being used by a container that is being created")
+    );
+    assert_eq!(store.prune(false, &|_| true, &nobody).unwrap().0, []);
+    assert_eq!(store.resolve("a:1").unwrap().id, id, "its name stays as well");
+    // A name may go, as that of one that a container uses.
+    assert_eq!(store.remove("a:1", true, true, &nobody).unwrap(), [Removed::Untagged("a:1".into())]);
+    let again = store.pin(&id).unwrap();
+    drop(pinned);
+    assert_eq!(store.prune(true, &|_| true, &nobody).unwrap().0, []);
+    // By then it is known who uses it.
+    drop(again);
+    assert_eq!(store.prune(true, &|_| true, &used(false)).unwrap().0, []);
+    assert_eq!(store.prune(true, &|_| true, &nobody).unwrap().0[0], Removed::Deleted(id.to_string()));
+    assert_eq!(store.pin(&id).unwrap_err().kind, Kind::NotFound);
+}
+
+#[test]
+fn whoever_asks_what_uses_an_image_is_not_overtaken() {
+    use std::sync::atomic::{AtomicBool, Ordering};
+    let (scratch, store) = scratch_store();
+    let store = std::sync::Arc::new(store);
+    let tar = shell_tar(scratch.path(), "echo x >f", "");
+    let used_by_one = AtomicBool::new(false);
+    let ended = AtomicBool::new(false);
+    let in_use = |_: &Digest| {
+        let container = "0123456789abcdef".to_owned();
+        used_by_one.load(Ordering::SeqCst).then_some(InUse { container, running: false })
+    };
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            while !ended.load(Ordering::Relaxed) {
+                store.prune(false, &|_| true, &in_use).unwrap();
+            }
+        });
+        let mut made = 0;
+        while made < 20 {
+            let id = import(&store, &tar, Import { reference: Some("a:1".into()), ..Import::default() });
+            // Pruned before it is used: as good as never made.
+            let Ok(pinned) = id.and_then(|image| store.pin(&image.id)) else { continue };
+            used_by_one.store(true, Ordering::SeqCst);
+            drop(pinned);
+            made += 1;
+            let there = store.resolve("a:1").is_ok();
+            used_by_one.store(false, Ordering::SeqCst);
+            if !there {
+                ended.store(true, Ordering::Relaxed);
+            }
+            assert!(there, "the image of a container was pruned");
+        }
+        ended.store(true, Ordering::Relaxed);
+    });
+}

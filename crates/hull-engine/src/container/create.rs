@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::sync::Arc;
 
-use hull_image::Image;
+use hull_image::{Image, Pinned};
 
 use super::check::{check_config, check_environment, check_modes, check_ports, check_restart_policy};
 use super::inherit::inherit;
@@ -30,6 +30,8 @@ pub struct Created {
 struct Checked {
     record: Record,
     image: Option<Arc<Image>>,
+    /// Keeps the image here until the container is known to use it.
+    pinned: Option<Pinned>,
     wanted: Vec<Wanted>,
     /// The most bytes that it may write.
     limit: Option<u64>,
@@ -109,9 +111,9 @@ impl Engine {
         let id = random_id();
         let name = name.map(names::checked).transpose()?.unwrap_or_default().to_owned();
         let build_step = built.is_some();
-        let image = match built {
-            Some(image) => Some(image),
-            None => self.image_of(&config)?,
+        let (image, pinned) = match built {
+            Some(image) => (Some(image), None),
+            None => self.image_of(&config)?.unzip(),
         };
         check_environment(&config)?;
         if let Some(image) = image.as_ref().filter(|_| !build_step) {
@@ -170,12 +172,12 @@ impl Engine {
         if let Some(pid) = ends_with {
             record.tie_to(pid)?;
         }
-        Ok(Checked { record, image, wanted, limit, warnings })
+        Ok(Checked { record, image, pinned, wanted, limit, warnings })
     }
 
     /// Makes what was looked through: name, volumes, snapshot, folders; the row last. A failure undoes it.
     async fn make(self: &Arc<Self>, checked: Checked, may_hang: bool) -> Result<Created> {
-        let Checked { mut record, image, wanted, limit, mut warnings } = checked;
+        let Checked { mut record, image, pinned, wanted, limit, mut warnings } = checked;
         let id = record.id.clone();
         let taken = if record.name.is_empty() {
             let (name, taken) = self.take_random_name(&id)?;
@@ -206,6 +208,7 @@ impl Engine {
         }
         let container = Arc::new(Container::new(record));
         self.containers.insert(taken, Arc::clone(&container));
+        drop(pinned);
         given.keep();
         self.tell(&container, "create");
         self.remove_after_owner(&container);
@@ -260,15 +263,16 @@ impl Engine {
         let _ = fs::remove_dir_all(self.container_dir(id));
     }
 
-    fn image_of(&self, config: &Config) -> Result<Option<Arc<Image>>> {
+    fn image_of(&self, config: &Config) -> Result<Option<(Arc<Image>, Pinned)>> {
         // Without an image there is only what is mounted.
         if config.image.is_empty() {
             return Ok(None);
         }
-        match self.images.resolve(&config.image) {
-            Ok(image) => Ok(Some(image)),
-            Err(error) => Err(crate::images::error(error)),
-        }
+        let image = self.images.resolve(&config.image).map_err(crate::images::error)?;
+        // Removed at this very moment: as if it had been a moment before.
+        let gone = |_| Error::new(Kind::NotFound, format!("No such image: {}", config.image));
+        let pinned = self.images.pin(&image.id).map_err(gone)?;
+        Ok(Some((image, pinned)))
     }
 
     fn take_random_name(&self, id: &str) -> Result<(String, super::registry::NameTaken<'_>)> {

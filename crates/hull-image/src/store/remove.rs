@@ -4,6 +4,7 @@ use std::collections::HashMap;
 use std::time::Duration;
 
 use super::images::key;
+use super::pins::{Going, Stays};
 use super::{Image, InUse, Removed, Store};
 use crate::reference::Reference;
 use crate::{Error, ImageId, Kind, Result, fault};
@@ -46,18 +47,21 @@ impl Store {
         }
         let id = image.id;
         let mut removed = Vec::new();
-        let mut quiet = false;
         if id.to_string().starts_with(name) || id.hex().starts_with(name) {
+            let going = match self.going(&id) {
+                Ok(going) => going,
+                Err(Stays::Pinned) => return Err(being_used().told(&id)),
+                Err(Stays::Going) => return Ok(removed),
+            };
             self.remove_by_id(&id, force, in_use, &mut removed)?;
-        } else {
-            let reference = Reference::parse(name)?.or_latest();
-            self.remove_by_name((name, &reference), &id, force, in_use, &mut removed)?;
-            if !self.state().names_of(&id).is_empty() {
-                return Ok(removed);
-            }
-            quiet = true;
+            self.delete_going(&going, &id, force, prune_parents, false, in_use, &mut removed)?;
+            return Ok(removed);
         }
-        self.delete(&id, force, prune_parents, quiet, in_use, &mut removed)?;
+        let reference = Reference::parse(name)?.or_latest();
+        self.remove_by_name((name, &reference), &id, force, in_use, &mut removed)?;
+        if self.state().names_of(&id).is_empty() {
+            self.delete(&id, force, prune_parents, true, in_use, &mut removed)?;
+        }
         Ok(removed)
     }
 
@@ -122,10 +126,29 @@ impl Store {
         Ok(())
     }
 
-    /// Removes an image with all its names, the layers that nothing else uses, and the parents that lose their last
-    /// reason to be. What forbids it is not told where a name was removed already: that was what was asked.
+    /// [`Store::delete_going`] of one that nobody removes yet.
     fn delete(
         &self,
+        id: &ImageId,
+        force: bool,
+        prune_parents: bool,
+        quiet: bool,
+        in_use: Using<'_>,
+        removed: &mut Vec<Removed>,
+    ) -> Result<()> {
+        match self.going(id) {
+            Ok(going) => self.delete_going(&going, id, force, prune_parents, quiet, in_use, removed),
+            Err(Stays::Pinned) if !quiet => Err(being_used().told(id)),
+            Err(_) => Ok(()),
+        }
+    }
+
+    /// Removes an image with all its names, the layers that nothing else uses, and the parents that lose their last
+    /// reason to be. What forbids it is not told where a name was removed already: that was what was asked.
+    #[expect(clippy::too_many_arguments, reason = "what Docker's rules depend on")]
+    fn delete_going(
+        &self,
+        _going: &Going<'_>,
         id: &ImageId,
         force: bool,
         prune_parents: bool,
@@ -232,14 +255,25 @@ impl Store {
             if !wanted || !self.state().images.contains_key(&image.id) {
                 continue;
             }
+            // Asked again, now that no container comes to it any more.
+            let Ok(going) = self.going(&image.id) else { continue };
+            if in_use(&image.id).is_some() {
+                continue;
+            }
             for name in &names {
                 self.untag(name, &mut removed)?;
             }
-            self.delete(&image.id, false, true, true, in_use, &mut removed)?;
+            self.delete_going(&going, &image.id, false, true, true, in_use, &mut removed)?;
         }
         let partial = self.remove_partials(std::time::Duration::ZERO)?;
         Ok((removed, before.saturating_sub(self.layers_size()) + partial))
     }
+}
+
+/// A container of it is being made.
+fn being_used() -> Obstacle {
+    let message = "image is being used by a container that is being created".to_owned();
+    Obstacle { hard: true, used: true, message }
 }
 
 /// At most one tag, and all digests of the same repository.
