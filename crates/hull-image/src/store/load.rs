@@ -182,6 +182,15 @@ enum Work<'a> {
 /// Layers as they were unpacked, by their names in the archive.
 type Layers<'a> = HashMap<Vec<u8>, Result<Unpacked<'a>>>;
 
+/// An archive that was read: what is in it, the images that it describes, and their layers.
+struct Opened<'a> {
+    members: Members,
+    images: Vec<Described>,
+    unpacked: Layers<'a>,
+    /// The layers that were here already, which stay as long.
+    _held: Vec<Kept<&'a Store>>,
+}
+
 /// The work, shared by those who bring it and those who do it.
 struct Yard<'a> {
     store: &'a Store,
@@ -249,7 +258,7 @@ impl Store {
         progress: Report<'_>,
     ) -> Result<Vec<Loaded>> {
         let platforms = platform.map(std::slice::from_ref).unwrap_or_default();
-        let (members, images, mut unpacked, _held) = self.unpacked(archive, platforms, progress)?;
+        let Opened { members, images, mut unpacked, _held } = self.unpacked(archive, platforms, progress)?;
         let mut loaded = Vec::new();
         for image in images {
             loaded.extend(self.enter_described(&members, image, &mut unpacked)?);
@@ -267,7 +276,7 @@ impl Store {
         archive: &mut dyn Read,
         platforms: &[Platform],
     ) -> Result<Vec<Draft>> {
-        let (members, images, mut unpacked, _held) = self.unpacked(archive, platforms, &|_| {})?;
+        let Opened { members, images, mut unpacked, _held } = self.unpacked(archive, platforms, &|_| {})?;
         let draft = |image: Described| {
             let layers = self.new_layers(&members, &image, &mut unpacked)?;
             self.enter_as_draft(&image.config, layers)
@@ -275,14 +284,13 @@ impl Store {
         images.into_iter().map(draft).collect()
     }
 
-    /// Reads an archive: what is in it, the images that it describes, and their layers; those that are here already stay
-    /// as long as the last value.
+    /// Reads an archive.
     fn unpacked<'a>(
         &'a self,
         archive: &mut dyn Read,
         platforms: &[Platform],
         progress: Report<'a>,
-    ) -> Result<(Members, Vec<Described>, Layers<'a>, Vec<Kept<&'a Store>>)> {
+    ) -> Result<Opened<'a>> {
         let mut held = Vec::new();
         let yard = Yard { store: self, report: progress, work: Mutex::default(), changed: Condvar::new() };
         let workers = std::thread::available_parallelism().map_or(2, usize::from).min(8);
@@ -314,7 +322,7 @@ impl Store {
                 unpacked.insert(name, done);
             }
         }
-        Ok((members, images, unpacked, held))
+        Ok(Opened { members, images, unpacked, _held: held })
     }
 
     /// Keeps those layers of an image that are here already, for whoever removes another image of theirs meanwhile.
