@@ -299,8 +299,8 @@ impl Store {
                 scope.spawn(|| yard.labour());
             }
             let described = self.read_members(archive, &yard).and_then(|members| {
-                let images =
-                    super::manifest::described(&members, platforms).map_err(|error| members.cut_off(error))?;
+                let images = super::manifest::described(&members, platforms)
+                    .map_err(|error| members.cut_off(error))?;
                 held.extend(images.iter().map(|image| self.hold_layers_of(image)));
                 // What did not look like a layer, or is known under another chain, is wanted after all.
                 for (name, _) in images.iter().flat_map(|image| self.missing_layers(image)) {
