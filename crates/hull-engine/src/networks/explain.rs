@@ -75,10 +75,7 @@ impl Networks {
         Ok(Some(Wire {
             network: name.to_owned(),
             name: String::new(),
-            host_end: plan
-                .bridge()
-                .map(|_| super::allocate::host_name(&settings.endpoint_id))
-                .unwrap_or_default(),
+            host_end: plan.bridge().map(|_| super::leg::host_name(&settings.endpoint_id)).unwrap_or_default(),
             bridge: plan.bridge().map(|bridge| bridge.name.clone()).unwrap_or_default(),
             parent: super::parent::of(&plan.wiring).map(|of| of.name().to_owned()).unwrap_or_default(),
             driver: entry.network.driver.clone(),

@@ -9,7 +9,8 @@ use std::sync::atomic::Ordering;
 
 use hull_network::{Endpoint, Mark, Published, dns, netns};
 
-use super::allocate::{Allocation, Answering, Leg, all_names};
+use super::allocate::{Allocation, Answering};
+use super::leg::{Leg, all_names};
 use super::plan::Wiring;
 use super::{Networks, endpoint, ports};
 use crate::model::{EndpointSettings, PortBinding};

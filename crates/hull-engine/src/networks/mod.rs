@@ -15,6 +15,8 @@
 //! | `names` | who resolves whom |
 //! | `files` | /etc/hosts and /etc/resolv.conf |
 //! | `allocate` | a container's places, from the decision to their end |
+//! | `leg` | one of them |
+//! | `wiring` | the bridges and parents of networks, made and removed |
 //! | `place` | a place that is no container's: a program's, by hand |
 //! | `explain` | what a place consists of in the kernel |
 //! | `live` | connect and disconnect while it runs, and a daemon that comes back |
@@ -26,6 +28,7 @@ mod default;
 mod endpoint;
 mod explain;
 mod files;
+mod leg;
 mod live;
 mod names;
 mod parent;
@@ -35,6 +38,7 @@ mod ports;
 mod subnets;
 #[cfg(test)]
 mod tests;
+mod wiring;
 
 use std::collections::{BTreeMap, HashMap};
 use std::net::{IpAddr, SocketAddr};
@@ -374,10 +378,6 @@ impl Inner {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn parents(&self) -> MutexGuard<'_, ()> {
-        self.parents.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
     fn found(&self) -> MutexGuard<'_, Vec<PublishedBy>> {
         self.found.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -386,80 +386,6 @@ impl Inner {
     fn keep(&self, network: Network) -> Result<()> {
         self.state().insert(Arc::new(network.clone()))?;
         self.database.put(Table::Networks, &network.id, &network)
-    }
-
-    /// Makes the kernel have the bridges and parents of all networks, and no others of this instance.
-    fn ensure_wirings(&self) -> Result<()> {
-        let plans: Vec<Arc<plan::Plan>> =
-            self.state().by_id.values().filter_map(|entry| entry.plan.clone()).collect();
-        let is_bridge =
-            |name: &str| plans.iter().any(|plan| plan.bridge().is_some_and(|bridge| bridge.name == name));
-        for name in self.fabric.bridges()?.into_iter().filter(|name| !is_bridge(name)) {
-            tracing::info!(bridge = name, "a bridge of no network is removed");
-            self.fabric.remove_bridge(&name)?;
-        }
-        let is_parent = |name: &str| {
-            plans.iter().any(|plan| parent::of(&plan.wiring).is_some_and(|of| of.name() == name))
-        };
-        for name in self.fabric.parents()?.into_iter().filter(|name| !is_parent(name)) {
-            tracing::info!(parent = name, "an interface that was a parent of no network's is removed");
-            self.fabric.remove_parent(&name)?;
-        }
-        for plan in &plans {
-            match &plan.wiring {
-                plan::Wiring::Bridge(bridge) => self.fabric.ensure_bridge(bridge)?,
-                // The machine's interface may come later; whoever starts a container before that is told.
-                plan::Wiring::Parent(parent, _) => {
-                    if let Err(error) = self.fabric.ensure_parent(parent) {
-                        tracing::warn!(parent = parent.name(), %error, "a network's parent is not there");
-                    }
-                }
-            }
-        }
-        Ok(())
-    }
-
-    /// The kernel's part of a new network, then its row.
-    fn build(&self, network: &Network) -> Result<()> {
-        if network.config_only {
-            return self.database.put(Table::Networks, &network.id, network);
-        }
-        let wiring = plan::plan(network)?.wiring;
-        match &wiring {
-            plan::Wiring::Bridge(bridge) => self.fabric.ensure_bridge(bridge)?,
-            plan::Wiring::Parent(parent, _) => {
-                let _parents = self.parents();
-                self.fabric.ensure_parent(parent)?;
-            }
-        }
-        self.database.put(Table::Networks, &network.id, network).inspect_err(|_| {
-            if let Err(error) = self.unmake(&network.id, &wiring) {
-                tracing::error!(network = network.name, %error, "an interface that no row names stays behind");
-            }
-        })
-    }
-
-    /// Takes back what [`Inner::build`] made for the network `id`: a bridge, or a parent that no other network is on.
-    /// One whose making failed is among the networks still.
-    fn unmake(&self, id: &str, wiring: &plan::Wiring) -> Result<()> {
-        match wiring {
-            plan::Wiring::Bridge(bridge) => self.fabric.remove_bridge(&bridge.name)?,
-            plan::Wiring::Parent(parent, _) => {
-                let on_it = |entry: &Entry| {
-                    let plan = entry.plan.as_ref();
-                    plan.and_then(|plan| parent::of(&plan.wiring))
-                        .is_some_and(|of| of.name() == parent.name())
-                };
-                // Whoever comes to it from here on is among the networks first, and makes it anew when this is done.
-                let _parents = self.parents();
-                let is_others =
-                    self.state().by_id.iter().any(|(of, entry)| of.as_str() != id && on_it(entry));
-                if !is_others {
-                    self.fabric.remove_parent(parent.name())?;
-                }
-            }
-        }
-        Ok(())
     }
 
     /// Tells of a network itself; who comes and goes is told by the containers.
@@ -531,28 +457,6 @@ impl State {
     fn subnets(&self) -> Vec<Subnet> {
         let plans = self.by_id.values().filter_map(|entry| entry.plan.as_deref());
         plans.flat_map(|plan| plan.subnets.iter().map(|(subnet, _)| *subnet)).collect()
-    }
-
-    /// Whether a new network's bridge or parent is free for it.
-    fn check_wiring(&self, network: &Network) -> Result<()> {
-        if network.config_only {
-            return Ok(());
-        }
-        let wiring = plan::plan(network)?.wiring;
-        let others = self.by_id.values().filter_map(|entry| Some((&*entry.network, entry.plan.as_deref()?)));
-        for (other, plan) in others {
-            match (&wiring, &plan.wiring) {
-                (plan::Wiring::Bridge(own), plan::Wiring::Bridge(its)) if own.name == its.name => {
-                    let message = format!(
-                        "the bridge {} is the network {}'s; choose another bridge name",
-                        own.name, other.name
-                    );
-                    return Err(Error::new(Kind::Forbidden, message));
-                }
-                _ => parent::check_shared(&wiring, &plan.wiring, &other.id)?,
-            }
-        }
-        Ok(())
     }
 }
 
