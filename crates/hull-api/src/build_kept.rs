@@ -13,12 +13,16 @@ use crate::http::{self, Request, Response};
 pub(crate) async fn prune(request: Request) -> Result<Response> {
     let filters = hull_engine::filter::Filters::from(request.query.filters()?);
     filters.only(&["until", "id", "unused-for"])?;
-    let keep = ["reserved-space", "keep-storage"].iter().find_map(|name| request.query.text(name));
-    let keep =
-        keep.map(|text| text.parse::<u64>().map_err(|_| Error::invalid(format!("{text:?} is no size"))));
+    let size = |name: &str| match request.query.text(name) {
+        None => Ok(0),
+        Some(text) => text.parse::<u64>().map_err(|_| Error::invalid(format!("{name}: {text:?} is no size"))),
+    };
     let prune = hull_build::Prune {
         all: request.query.flag("all"),
-        keep: keep.transpose()?.unwrap_or(0),
+        // The second is its name of before 1.48.
+        keep: size("reserved-space")?.max(size("keep-storage")?),
+        max_used: size("max-used-space")?,
+        min_free: size("min-free-space")?,
         until: filters.until()?,
         ids: filters.values("id").to_vec(),
     };

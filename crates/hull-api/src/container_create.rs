@@ -35,16 +35,16 @@ pub(crate) async fn create(mut request: Request) -> Result<Response> {
             "container-wide MAC address no longer supported; use endpoint-specific MAC address instead",
         ));
     }
-    let warnings = in_version(&mut body, request.version)?;
+    let mut warnings = in_version(&mut body, request.version)?;
     request.judge(&mut body)?;
     // hull's own: a container that is the calling process's, and goes with it.
     if request.query.flag("end-with-caller") {
         body.ends_with = Some(request.owner("a container that ends with its caller")?);
     }
-    if request.version >= 41
-        && let Some(platform) = crate::images::platform(&request.query)?
-    {
-        request.engine.image_on_platform(&body.config.image, &platform)?;
+    let platform = if request.version >= 41 { crate::images::platform(&request.query)? } else { None };
+    match &platform {
+        Some(platform) => request.engine.image_on_platform(&body.config.image, platform)?,
+        None => warnings.extend(request.engine.image_of_elsewhere(&body.config.image)),
     }
     let mut created =
         request.engine.create_container(request.query.text("name"), body, request.caller).await?;

@@ -25,7 +25,9 @@ pub(crate) async fn list(request: Request) -> Result<Response> {
     let query = ImageQuery {
         all: query.flag("all"),
         filters: Filters::from(filters),
-        shared_size: query.flag("shared-size"),
+        shared_size: request.version >= 42 && query.flag("shared-size"),
+        // A socket with a policy does not see everybody's.
+        containers: request.version >= 51 && request.guard.is_none(),
         version: request.version,
     };
     let engine = request.engine.clone();

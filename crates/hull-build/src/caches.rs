@@ -89,12 +89,32 @@ pub struct CacheFolder {
 pub struct Prune {
     /// Also what images have.
     pub all: bool,
-    /// So many bytes may stay; 0: none.
+    /// So many bytes stay in any case; 0: none.
     pub keep: u64,
+    /// So many bytes may stay; 0: as many as the others say.
+    pub max_used: u64,
+    /// So many bytes are to be free on the disk; 0: it does not matter.
+    pub min_free: u64,
     /// Only what was not used since: nanoseconds since 1970.
     pub until: Option<i64>,
     /// Only these, by the beginnings of their ids.
     pub ids: Vec<String>,
+}
+
+impl Prune {
+    /// Up to how many bytes what is there may take, of so many that it takes and so many that are free; none: nothing
+    /// bounds what goes.
+    fn stays(&self, used: u64, free: u64) -> Option<u64> {
+        if self.keep == 0 && self.max_used == 0 && self.min_free == 0 {
+            return None;
+        }
+        let mut stays = if self.max_used == 0 && self.min_free > 0 { used } else { self.max_used };
+        let missing = self.min_free.saturating_sub(free);
+        if missing > 0 {
+            stays = stays.min(used.saturating_sub(missing));
+        }
+        Some(stays.max(self.keep))
+    }
 }
 
 /// So many bytes of steps are kept that no image has.
@@ -135,9 +155,13 @@ impl Builder {
                     || prune.ids.iter().any(|id| step.key.hex().starts_with(id.as_str())))
         };
         let mut left: u64 = steps.iter().map(|step| step.size).sum();
+        // Where nobody can say how much is free, none is missing.
+        let free = rustix::fs::statvfs(&self.places.caches)
+            .map_or(u64::MAX, |disk| disk.f_bavail.saturating_mul(disk.f_frsize));
+        let stays = prune.stays(left, free);
         let mut keys = Vec::new();
         for step in steps.iter().filter(wanted) {
-            if prune.keep > 0 && left <= prune.keep {
+            if stays.is_some_and(|stays| left <= stays) {
                 break;
             }
             left = left.saturating_sub(step.size);
@@ -145,7 +169,7 @@ impl Builder {
         }
         let mut reclaimed = self.engine.images.forget_steps(&keys)?;
         let mut removed: Vec<String> = keys.iter().map(Digest::hex).collect();
-        if prune.keep == 0 && prune.ids.is_empty() && prune.until.is_none() {
+        if stays.is_none() && prune.ids.is_empty() && prune.until.is_none() {
             let (folders, bytes) = self.prune_folders()?;
             removed.extend(folders);
             reclaimed += bytes;
@@ -206,6 +230,21 @@ mod tests {
     use std::path::Path;
 
     use super::*;
+
+    #[test]
+    fn what_stays_is_bounded_by_what_it_takes_and_by_what_is_free() {
+        let of =
+            |keep, max_used, min_free| Prune { keep, max_used, min_free, ..Prune::default() }.stays(100, 50);
+        assert_eq!(of(0, 0, 0), None);
+        assert_eq!(of(30, 0, 0), Some(30));
+        assert_eq!(of(0, 60, 0), Some(60));
+        assert_eq!(of(70, 60, 0), Some(70));
+        // Twenty are missing.
+        assert_eq!(of(0, 0, 70), Some(80));
+        assert_eq!(of(90, 0, 70), Some(90));
+        assert_eq!(of(0, 60, 70), Some(60));
+        assert_eq!(of(0, 0, 40), Some(100));
+    }
 
     fn places(root: &Path) -> Places {
         Places {

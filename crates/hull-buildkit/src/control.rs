@@ -208,16 +208,12 @@ async fn prune(buildkit: Arc<BuildKit>, asked: PruneRequest) -> Result<Answer> {
     });
     let mut prune = Prune {
         all: asked.all,
-        keep: u64::try_from(asked.reserved_space.max(asked.max_used_space)).unwrap_or(0),
+        keep: u64::try_from(asked.reserved_space).unwrap_or(0),
+        max_used: u64::try_from(asked.max_used_space).unwrap_or(0),
+        min_free: u64::try_from(asked.min_free_space).unwrap_or(0),
         until,
         ids: Vec::new(),
     };
-    if asked.min_free_space > 0 {
-        return Err(Status::new(
-            Code::Unimplemented,
-            "pruning until so much space is free is not supported by hull",
-        ));
-    }
     for filter in asked.filter.iter().filter(|filter| !filter.is_empty()) {
         match filter.strip_prefix("id==").or_else(|| filter.strip_prefix("id~=")) {
             Some(id) => prune.ids.push(id.trim_matches(['"', '^', '$']).to_owned()),

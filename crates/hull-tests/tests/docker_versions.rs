@@ -1,6 +1,6 @@
 //! What a version of the API began, moved or ended, as its clients see it; and the words of what cannot be read.
 
-use hull_tests::{Client, Daemon, Engine, Response};
+use hull_tests::{Client, Daemon, Engine, Response, Tar};
 use serde_json::{Value, json};
 
 fn get(api: &mut Client, path: &str) -> Value {
@@ -102,6 +102,32 @@ fn an_old_clients_container_is_as_it_was_then() {
     assert_eq!(create(&mut api, "", "word", &word).status, 201);
     let shown = get(&mut api, "/containers/word/json");
     assert_eq!(shown["HostConfig"]["CapAdd"], json!(["NET_ADMIN"]));
+}
+
+#[test]
+fn an_image_for_another_machine_earns_a_warning_and_users_are_counted() {
+    if Engine::under_test() == Engine::Docker {
+        return;
+    }
+    let daemon = Daemon::start();
+    let mut api = daemon.api();
+    let import = "/images/create?fromSrc=-&repo=elsewhere&tag=1&platform=linux/s390x";
+    let archive = Tar::new().file("f", b"x").finish();
+    assert_eq!(api.send("POST", import, "application/x-tar", &archive).expect("an answer").status, 200);
+    let body = json!({ "Image": "elsewhere:1", "Cmd": ["/f"] });
+    let warned = create(&mut api, "", "warned", &body);
+    let warning = warned.json()["Warnings"][0].as_str().unwrap_or_default().to_owned();
+    assert!(warning.starts_with("The requested image's platform (linux/s390x) does not match"), "{warning}");
+    let asked = api.post("/containers/create?platform=linux/s390x", &body).expect("an answer");
+    assert_eq!((asked.status, &asked.json()["Warnings"]), (201, &json!([])), "{}", asked.text());
+    let mut counts = |version: &str| -> Value {
+        let listed = get(&mut api, &format!("{version}/images/json"));
+        let images = listed.as_array().expect("a list").iter();
+        let found = images.filter(|image| image["RepoTags"][0] == "elsewhere:1");
+        found.map(|image| image["Containers"].clone()).collect()
+    };
+    assert_eq!(counts("/v1.50"), json!([-1]));
+    assert_eq!(counts("/v1.51"), json!([2]));
 }
 
 #[test]

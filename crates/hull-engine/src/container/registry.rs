@@ -207,6 +207,15 @@ impl Engine {
         self.containers.all().into_iter().filter_map(of_image).collect()
     }
 
+    /// How many containers are made of each image that any is made of, by the images' ids.
+    pub fn users_of_images(&self) -> HashMap<String, usize> {
+        let mut users = HashMap::new();
+        for container in self.containers.all() {
+            *users.entry(container.record().image_id.clone()).or_default() += 1;
+        }
+        users
+    }
+
     /// How many containers run, are paused, and are stopped.
     pub fn container_counts(&self) -> (usize, usize, usize) {
         let mut counts = (0, 0, 0);

@@ -55,6 +55,8 @@ pub struct ImageQuery {
     pub filters: Filters,
     /// With the bytes that each shares with others.
     pub shared_size: bool,
+    /// How many containers use each is counted.
+    pub containers: bool,
     /// The API's minor version.
     pub version: u32,
 }
@@ -91,6 +93,7 @@ impl Engine {
             }
             false => HashMap::new(),
         };
+        let users = query.containers.then(|| self.users_of_images());
         let patterns = filters.values("reference");
         if !patterns.iter().all(|pattern| shape::is_pattern(pattern)) {
             return Err(Error::invalid("syntax error in pattern"));
@@ -107,7 +110,8 @@ impl Engine {
                 }
             }
             let shared = shared.get(&image.id).copied();
-            list.push(shape::summary(image, (tags, digests), shared, None, query.version));
+            let users = users.as_ref().map(|users| users.get(&image.id.to_string()).copied().unwrap_or(0));
+            list.push(shape::summary(image, (tags, digests), shared, users, query.version));
         }
         Ok(list)
     }
@@ -317,6 +321,23 @@ impl Engine {
     /// It is not, or it is of another.
     pub fn image_on_platform(&self, name: &str, platform: &Platform) -> Result<()> {
         fits(&*self.images.resolve(name).map_err(error)?, name, Some(platform))
+    }
+
+    /// What is to be said where an image is taken for another machine than this one, and nobody has asked for that.
+    pub fn image_of_elsewhere(&self, name: &str) -> Option<String> {
+        let (image, host) = (self.images.resolve(name).ok()?, Platform::host());
+        let config = &image.config;
+        if config.architecture.is_empty() || image.is_for(&host) {
+            return None;
+        }
+        let variant = Some(&config.variant).filter(|variant| !variant.is_empty());
+        Some(format!(
+            "The requested image's platform ({}/{}{}) does not match the detected host platform ({host}) and no specific \
+             platform was requested",
+            config.os,
+            config.architecture,
+            variant.map(|variant| format!("/{variant}")).unwrap_or_default()
+        ))
     }
 
     /// A container that stands in the way of an image's removal, a running one first.

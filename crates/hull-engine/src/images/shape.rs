@@ -54,7 +54,7 @@ pub(super) fn inspect(image: &Image, version: u32) -> Value {
         "RepoTags": image.repo_tags,
         "RepoDigests": image.repo_digests,
         "Comment": config.comment,
-        "Created": config.created.clone().unwrap_or_else(|| NEVER.to_owned()),
+        "Created": config.created.as_deref().unwrap_or(NEVER),
         "Author": config.author,
         "Config": container_config(&image.container_config(), version),
         "Architecture": config.architecture,
@@ -71,6 +71,12 @@ pub(super) fn inspect(image: &Image, version: u32) -> Value {
         if !text.is_empty() {
             value[name] = json!(text);
         }
+    }
+    if version >= 44
+        && config.created.is_none()
+        && let Value::Object(members) = &mut value
+    {
+        members.shift_remove("Created");
     }
     if version < 52 {
         value["Parent"] = json!(image.parent.map(|parent| parent.to_string()).unwrap_or_default());
