@@ -179,6 +179,34 @@ fn a_port_of_every_address_is_reached_by_ipv6() {
     );
 }
 
+/// No firewall leads ::1 elsewhere, also where the container has IPv6.
+#[test]
+fn a_port_of_a_container_with_ipv6_is_reached_at_the_loopback_too() {
+    if std::net::TcpListener::bind("[::1]:0").is_err() {
+        eprintln!("left out: this machine has no IPv6");
+        return;
+    }
+    Daemon::start().session(
+        r#"
+        $ hull network create --ipv6 --subnet 10.207.0.0/24 --subnet fd00:207::/64 both
+        <id>
+        $ mkdir www; echo 'it works' >www/index.html
+        $ hull run -d --name web --network both -p 3162:8080 -v ./www:/www:ro busybox httpd -f -p 8080 -h /www
+        <id>
+        $ hull port web 8080
+        0.0.0.0:3162
+        [::]:3162
+        $ eventually curl -sf http://127.0.0.1:3162/; for at in 127.0.0.1 [::1] [fd00:207::1]; do curl -sf --max-time 2 "http://$at:3162/"; done
+        it works
+        it works
+        it works
+        $ hull rm -f web; curl -sf --max-time 1 'http://[::1]:3162/'
+        web
+        [7]
+        "#,
+    );
+}
+
 #[test]
 fn a_datagrams_answer_leaves_from_the_address_that_was_asked() {
     if std::net::TcpListener::bind("[::1]:0").is_err() {

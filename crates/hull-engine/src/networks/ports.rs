@@ -140,10 +140,13 @@ impl Taken {
         let reserved = reserve(port.protocol, address, range, target.answered())
             .map_err(|error| refused(&error, endpoint, address, range))?;
         if let Some(place) = reserved.answered {
-            shown.push(PortBinding {
-                host_ip: Ipv6Addr::UNSPECIFIED.to_string(),
-                host_port: reserved.port.to_string(),
-            });
+            // Where the container has IPv6 it is shown as published there.
+            if target.address6.is_none() {
+                shown.push(PortBinding {
+                    host_ip: Ipv6Addr::UNSPECIFIED.to_string(),
+                    host_port: reserved.port.to_string(),
+                });
+            }
             self.relays.push(Relay {
                 reserved: self.sockets.len() + place,
                 datagrams: port.protocol == Protocol::Udp,
@@ -242,12 +245,10 @@ impl Target<'_> {
         if container.is_ipv4() { self.routed4 } else { self.routed6 }
     }
 
-    /// Who answers what comes by IPv6 to a port of every address.
+    /// Who answers what comes by IPv6 to a port of every address and is not translated: all of it where the container has
+    /// IPv4 only, else what is sent to ::1.
     fn answered(&self) -> Answered {
-        match (self.address4, self.address6) {
-            (Some(_), None) if self.relayed => Answered::ByHolder,
-            _ => Answered::No,
-        }
+        if self.relayed && self.address4.is_some() { Answered::ByHolder } else { Answered::No }
     }
 
     /// The host's address and the container's that it leads to; two where no address was asked for and both families
@@ -425,6 +426,10 @@ mod tests {
         assert_eq!(target(four, six).pairs(None).unwrap().len(), 2);
         assert_eq!(target(four, six).pairs(Some("::1".parse().unwrap())).unwrap().len(), 1);
         assert!(target(four, None).pairs(Some("::1".parse().unwrap())).is_err());
+        // What the shim answers needs IPv4 in the container.
+        let answered =
+            [(four, None), (four, six), (None, six)].map(|(four, six)| target(four, six).answered());
+        assert_eq!(answered, [Answered::ByHolder, Answered::ByHolder, Answered::No]);
     }
 
     #[test]
