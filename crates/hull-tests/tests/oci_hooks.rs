@@ -113,13 +113,24 @@ fn a_hook_that_fails_ends_the_creation() {
     oci.refuses(&config, "");
 }
 
+/// The container has ended: all that is left to do with the failure is to tell it.
 #[test]
-fn a_poststop_hook_that_fails_keeps_nothing() {
+fn a_poststop_hook_that_fails_changes_nothing() {
     let oci = Oci::new();
-    let mut config = oci.config(&["true"]);
-    config["hooks"] = json!({ "poststop": [{ "path": "/bin/false" }] });
+    let mut config = oci.shell("exit 7");
+    let fails = json!({ "path": "/bin/false" });
+    config["hooks"] = json!({ "poststop": [fails, hook(&oci, "poststop")[0]] });
+    let output = oci.run(&config);
+    assert_eq!(output.status, 7, "{output:?}");
+    assert!(output.stderr.contains("hook"), "{output:?}");
+    oci.nothing_is_left("c");
+    if oci.is_hull() {
+        // runc goes no further than to the first that fails.
+        assert_eq!(told(&oci), ["poststop"], "those behind it run too");
+    }
     oci.create(&config);
-    oci.call(&["delete", "c"]);
+    let output = oci.call(&["delete", "--force", "c"]);
+    assert!(output.status == 0 && output.stderr.contains("hook"), "{output:?}");
     oci.nothing_is_left("c");
 }
 
@@ -130,9 +141,11 @@ fn a_hook_has_its_time() {
     config["hooks"] =
         json!({ "prestart": [{ "path": "/bin/sleep", "args": ["sleep", "600"], "timeout": 1 }] });
     oci.refuses(&config, "hook");
-    config["hooks"] = json!({ "prestart": [{ "path": "/bin/true", "timeout": -1 }] });
-    if oci.is_hull() {
-        oci.refuses(&config, "timeout");
+    for none in [0, -1] {
+        config["hooks"] = json!({ "prestart": [{ "path": "/bin/true", "timeout": none }] });
+        if oci.is_hull() {
+            oci.refuses(&config, "timeout");
+        }
     }
 }
 

@@ -60,6 +60,21 @@ fn attributes_of_a_mount() {
     assert!(output.stdout == "of the host\n" && output.stderr.contains("Read-only"), "{output:?}");
 }
 
+/// Flags of `mount(2)`, which each file system takes, also one that they mean nothing to.
+#[test]
+fn words_with_a_flag_of_mount_are_taken_by_every_file_system() {
+    let oci = Oci::new();
+    for word in ["sync", "dirsync", "mand", "lazytime", "silent", "iversion", "noiversion", "acl", "noacl"] {
+        let mut config = oci.config(&[]);
+        add(
+            &mut config,
+            json!({ "destination": "/mnt", "type": "tmpfs", "source": "mine", "options": [word, "size=64k"] }),
+        );
+        let line = line(&oci, &mut config, "/mnt");
+        assert!(line.contains("- tmpfs mine ") && line.contains("size=64k"), "{word}: {line}");
+    }
+}
+
 #[test]
 fn file_systems_take_their_own_parameters() {
     let oci = Oci::new();

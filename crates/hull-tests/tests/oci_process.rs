@@ -20,6 +20,14 @@ fn user_groups_and_mask() {
 }
 
 #[test]
+fn a_process_without_a_user_is_root_s() {
+    let oci = Oci::new();
+    let mut config = oci.shell("id -u; id -g");
+    config["process"].as_object_mut().expect("an object").remove("user");
+    assert_eq!(oci.prints(&config), "0\n0");
+}
+
+#[test]
 fn the_working_directory() {
     let oci = Oci::new();
     let mut config = oci.config(&["pwd"]);

@@ -363,7 +363,9 @@ fn what_the_runtime_can_do() {
     for hook in ["prestart", "createRuntime", "createContainer", "startContainer", "poststart", "poststop"] {
         assert!(has(&features["hooks"], hook), "{hook}");
     }
-    for option in ["bind", "rbind", "ro", "rro", "nosuid", "rprivate", "rslave", "tmpcopyup"] {
+    for option in
+        ["bind", "rbind", "ro", "rro", "nosuid", "sync", "iversion", "rprivate", "rslave", "tmpcopyup"]
+    {
         assert!(has(&features["mountOptions"], option), "{option}");
     }
     for kind in ["cgroup", "ipc", "mount", "network", "pid", "user", "uts"] {

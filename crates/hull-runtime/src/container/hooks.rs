@@ -28,6 +28,12 @@ pub fn run(hooks: &Option<Vec<Hook>>, state: &str, point: &str) -> Result<()> {
     hooks.iter().flatten().try_for_each(|hook| run_one(hook, state, point))
 }
 
+/// Runs all of them, whatever came of those before, and returns what failed: the specification has it so where a container
+/// has ended, and nothing is left that could be undone.
+pub fn run_each(hooks: &Option<Vec<Hook>>, state: &str, point: &str) -> Vec<Error> {
+    hooks.iter().flatten().filter_map(|hook| run_one(hook, state, point).err()).collect()
+}
+
 fn run_one(hook: &Hook, state: &str, point: &str) -> Result<()> {
     let doing = || format!("run the {point} hook {}", hook.path().display());
     let (mut heard, said) = std::io::pipe().context(doing)?;
@@ -139,6 +145,19 @@ mod tests {
         let missing = serde_json::json!([{ "path": "/no/such/hook" }]);
         let error = run(&hooks(missing), "{}", "prestart").unwrap_err().to_string();
         assert_eq!(error, "run the prestart hook /no/such/hook: no such file or directory");
+    }
+
+    #[test]
+    fn one_that_fails_keeps_no_other_from_running_where_all_are_to() {
+        let folder = tempfile::tempdir().unwrap();
+        let at = folder.path().join("ran");
+        let three = serde_json::json!([
+            { "path": "/bin/false" }, { "path": "/no/such/hook" }, { "path": "/bin/touch", "args": ["touch", at] },
+        ]);
+        let failed = run_each(&hooks(three.clone()), "{}", "poststop");
+        assert!(failed.len() == 2 && at.exists(), "{failed:?}");
+        std::fs::remove_file(&at).unwrap();
+        assert!(run(&hooks(three), "{}", "prestart").is_err() && !at.exists());
     }
 
     #[test]

@@ -245,6 +245,11 @@ pub(super) fn file_system(
             Some(value) => fsconfig_set_string(&context, key, value),
             None => fsconfig_set_flag(&context, key),
         };
+        if set == Err(io::Errno::INVAL) && is_passed_over(key, options) {
+            // What the kernel has said of it is not said of what comes behind it.
+            root::said(context.as_fd());
+            continue;
+        }
         set.map_err(|error| {
             let word = value.map_or(key.to_owned(), |value| format!("{key}={value}"));
             Error::kernel(format!("{}, option {word:?}", doing()), error).advise(root::said(context.as_fd()))
@@ -262,6 +267,13 @@ fn parameters(options: &Options) -> impl Iterator<Item = (&str, Option<&str>)> {
     let own = options.data.iter().map(|(key, value)| (key.as_str(), value.as_deref()));
     let context = options.context.as_deref().map(|label| ("context", Some(label)));
     options.file_system.iter().map(|word| (word.as_str(), None)).chain(own).chain(context)
+}
+
+/// Whether a file system may not know a word: `mount(2)` has a flag for each of these, and passes it over where it means
+/// nothing.
+fn is_passed_over(key: &str, options: &Options) -> bool {
+    matches!(key, "iversion" | "noiversion" | "acl" | "noacl")
+        && options.file_system.iter().any(|word| word == key)
 }
 
 /// Those of a bind's options that no bind has, and that are not hull's own words.

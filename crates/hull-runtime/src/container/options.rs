@@ -125,7 +125,7 @@ fn sort(word: &str, options: &mut Options) {
 }
 
 fn is_attribute(word: &str) -> bool {
-    const WORDS: [&str; 17] = [
+    const WORDS: [&str; 18] = [
         "ro",
         "rw",
         "nosuid",
@@ -143,6 +143,7 @@ fn is_attribute(word: &str) -> bool {
         "relatime",
         "atime",
         "norelatime",
+        "nostrictatime",
     ];
     WORDS.contains(&word)
 }

@@ -35,9 +35,7 @@ pub(super) fn read(create: &Create) -> Result<Config> {
     };
     let (mut spec, text, mut warnings) = match serde_json::from_slice(&text) {
         Ok(spec) => (spec, text, Vec::new()),
-        Err(error) => {
-            without_unknown_capabilities(&text).ok_or_else(|| Error::refused(doing(), error.to_string()))?
-        }
+        Err(error) => as_the_field_reads(&text).ok_or_else(|| Error::refused(doing(), error.to_string()))?,
     };
     warnings.extend(from_the_root(&mut spec));
     let bundle = std::fs::canonicalize(bundle).context(doing)?;
@@ -109,13 +107,13 @@ fn is_bind(mount: &Mount) -> bool {
     mount.typ().as_deref() == Some("bind") || words.into_iter().any(|word| word == "bind" || word == "rbind")
 }
 
-/// The configuration less the capabilities that this hull does not know, as runc does: whoever wrote it may know a newer
-/// kernel. None where something else is wrong with it too.
-fn without_unknown_capabilities(text: &[u8]) -> Option<(Spec, Vec<u8>, Vec<String>)> {
+/// The configuration as other runtimes read it: less the capabilities that this hull does not know, for whoever wrote it
+/// may know a newer kernel; and a process without a user is root's. None where something else is wrong with it too.
+fn as_the_field_reads(text: &[u8]) -> Option<(Spec, Vec<u8>, Vec<String>)> {
     let mut config: Value = serde_json::from_slice(text).ok()?;
-    let warning = drop_unknown_capabilities(config.get_mut("process")?)?;
+    let warnings = mend(config.get_mut("process")?);
     let text = serde_json::to_vec(&config).ok()?;
-    Some((serde_json::from_value(config).ok()?, text, vec![warning]))
+    Some((serde_json::from_value(config).ok()?, text, warnings))
 }
 
 /// A process as the specification has it, and what it asks for and does not get.
@@ -129,10 +127,20 @@ pub fn read_process(text: &[u8]) -> Result<(Process, Vec<String>)> {
     };
     let again = || {
         let mut process: Value = serde_json::from_slice(text).ok()?;
-        let warning = drop_unknown_capabilities(&mut process)?;
-        Some((serde_json::from_value(process).ok()?, vec![warning]))
+        let warnings = mend(&mut process);
+        Some((serde_json::from_value(process).ok()?, warnings))
     };
     again().ok_or(error)
+}
+
+/// Makes a process readable that lacks only what others do without. Returns the warnings.
+fn mend(process: &mut Value) -> Vec<String> {
+    if let Some(process) = process.as_object_mut()
+        && process.get("user").is_none_or(Value::is_null)
+    {
+        process.insert("user".to_owned(), serde_json::json!({ "uid": 0, "gid": 0 }));
+    }
+    drop_unknown_capabilities(process).into_iter().collect()
 }
 
 /// Takes them out of a process's sets, and gives back the words of warning.
@@ -271,8 +279,8 @@ fn check_hooks(spec: &Spec) -> Result<()> {
         if let Some(word) = hook.env().iter().flatten().find(|word| !word.contains('=')) {
             return Err(Error::refused(doing(), format!("its variable {word:?} has no value")));
         }
-        if hook.timeout().is_some_and(|seconds| seconds < 0) {
-            return Err(Error::refused(doing(), "its timeout is below 0"));
+        if hook.timeout().is_some_and(|seconds| seconds <= 0) {
+            return Err(Error::refused(doing(), "its timeout is not greater than 0"));
         }
     }
     Ok(())

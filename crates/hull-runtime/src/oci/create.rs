@@ -197,11 +197,11 @@ impl Created {
         self.unmounting = std::thread::Builder::new().spawn(wait).ok();
     }
 
-    /// Removes it when it has ended, as [`Container::delete`] does by force.
+    /// Removes it when it has ended, as [`Container::delete`] does by force, with the same warnings.
     ///
     /// # Errors
     /// As of that.
-    pub fn delete(self) -> Result<()> {
+    pub fn delete(self) -> Result<Vec<String>> {
         let Created { container, root, unmounting, .. } = self;
         drop(root);
         let deleted = container.delete(true);
@@ -366,7 +366,7 @@ impl Making<'_> {
     fn undo(&self, unkept: &UnlessKept) {
         if let (true, Some(hooks), Some(child)) = (self.hooked, self.spec.hooks(), &unkept.child) {
             let _ = rustix::process::pidfd_send_signal(child.pidfd(), rustix::process::Signal::KILL);
-            let _ = run_hooks(hooks, "poststop", &self.hold.state("stopped", 0));
+            hooks::run_each(hooks.poststop(), &self.hold.state("stopped", 0), "poststop");
         }
     }
 
@@ -443,15 +443,14 @@ fn killed(cgroup: &Cgroup) -> Error {
     Error::refused("create the container", reason)
 }
 
-/// Runs the configuration's hooks of one point.
+/// Runs the configuration's hooks of one point, up to the first that fails; those of `poststop` see to [`hooks::run_each`].
 pub(super) fn run_hooks(all: &Hooks, point: &str, state: &str) -> Result<()> {
     // Called by its name though it is deprecated: there are configurations that have it.
     #[allow(deprecated)]
     let hooks = match point {
         "prestart" => all.prestart(),
         "createRuntime" => all.create_runtime(),
-        "poststart" => all.poststart(),
-        _ => all.poststop(),
+        _ => all.poststart(),
     };
     hooks::run(hooks, state, point)
 }

@@ -6,17 +6,28 @@ use super::spec::VERSION;
 
 /// The options of mounts that are hull's to handle; what else there is, is the file system's own.
 const MOUNT_OPTIONS: &[&str] = &[
+    "acl",
+    "async",
     "atime",
     "bind",
     "defaults",
     "dev",
     "diratime",
+    "dirsync",
     "exec",
     "idmap",
+    "iversion",
+    "lazytime",
+    "loud",
+    "mand",
+    "noacl",
     "noatime",
     "nodev",
     "nodiratime",
     "noexec",
+    "noiversion",
+    "nolazytime",
+    "nomand",
     "norelatime",
     "nostrictatime",
     "nosuid",
@@ -34,21 +45,29 @@ const MOUNT_OPTIONS: &[&str] = &[
     "rnodev",
     "rnodiratime",
     "rnoexec",
+    "rnorelatime",
+    "rnostrictatime",
     "rnosuid",
+    "rnosymfollow",
     "ro",
     "rprivate",
+    "rrelatime",
     "rro",
     "rrw",
     "rshared",
     "rslave",
+    "rstrictatime",
     "rsuid",
+    "rsymfollow",
     "runbindable",
     "rw",
     "shared",
+    "silent",
     "slave",
     "strictatime",
     "suid",
     "symfollow",
+    "sync",
     "tmpcopyup",
     "unbindable",
 ];
@@ -97,4 +116,17 @@ pub fn features() -> Value {
         },
         "annotations": {},
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_options_that_are_named_are_hull_s_and_not_left_to_the_file_system() {
+        for word in MOUNT_OPTIONS {
+            let options = crate::container::options::parse(&[(*word).to_owned()]);
+            assert!(options.data.is_empty(), "{word}");
+        }
+    }
 }

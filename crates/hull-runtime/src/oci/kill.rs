@@ -143,11 +143,12 @@ impl Container {
         Error::refused(format!("{verb} the container {}", self.id()), reason)
     }
 
-    /// Removes a container that has ended or was never started; with `force` one that runs too, which is killed.
+    /// Removes a container that has ended or was never started; with `force` one that runs too, which is killed. Returns
+    /// what its last hooks had to warn of: the container is gone whatever they do.
     ///
     /// # Errors
     /// It runs; or a part of it cannot be removed, and then everything that is written down of it stays.
-    pub fn delete(&self, force: bool) -> Result<()> {
+    pub fn delete(&self, force: bool) -> Result<Vec<String>> {
         let status = self.status()?;
         match status {
             Status::Stopped => {}
@@ -174,9 +175,9 @@ impl Container {
                 _ => {}
             }
         }
-        let hooks = self.run_hooks("poststop", "stopped", 0);
+        let warnings = self.run_last_hooks();
         self.forget()?;
-        hooks
+        Ok(warnings)
     }
 
     /// Kills it and waits for the end of its first process.

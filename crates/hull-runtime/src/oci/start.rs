@@ -22,7 +22,10 @@ impl Container {
             Status::Stopped => {
                 return Err(Error::refused(doing(), "cannot start a container that has stopped"));
             }
-            Status::Running | Status::Paused => {
+            Status::Paused => {
+                return Err(Error::refused(doing(), "cannot start a container in the paused state"));
+            }
+            Status::Running => {
                 return Err(Error::refused(doing(), "cannot start an already running container"));
             }
         }
@@ -49,7 +52,6 @@ impl Container {
     }
 
     fn has_started(&self) -> Result<()> {
-        // A hook that fails is told of and changes nothing.
         self.run_hooks("poststart", "running", self.record.pid)
     }
 

@@ -15,6 +15,7 @@ use super::cgroup::places;
 use super::create::run_hooks;
 use super::file::{self, Written};
 use crate::cgroup::Cgroup;
+use crate::container::hooks;
 use crate::error::Context;
 use crate::{Error, Result, sys};
 
@@ -275,6 +276,20 @@ impl Container {
             Some(hooks) => run_hooks(hooks, point, &self.hook_state(status, pid)),
             None => Ok(()),
         }
+    }
+
+    /// Runs the hooks of its end, all of them; returns what went wrong, which changes nothing any more.
+    pub(super) fn run_last_hooks(&self) -> Vec<String> {
+        let hooks = match &self.hooks {
+            Some(hooks) => Ok(hooks.clone()),
+            None => self.config_if_there().map(|spec| spec.and_then(|spec| spec.hooks().clone())),
+        };
+        let failed = match hooks {
+            Ok(Some(all)) => hooks::run_each(all.poststop(), &self.hook_state("stopped", 0), "poststop"),
+            Ok(None) => Vec::new(),
+            Err(error) => vec![error],
+        };
+        failed.iter().map(Error::to_string).collect()
     }
 
     /// Its state as runc prints it: the specification's, with the root file system, the time and the owner.

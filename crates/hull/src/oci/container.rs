@@ -169,7 +169,7 @@ pub(super) fn run(
     created.unmount_at_end();
     let status = foreground::follow(&created.pidfd, &signals, created.terminal.take())?;
     if !keep {
-        created.delete()?;
+        warn(&created.delete()?, log);
     }
     Ok(u8::try_from(status).unwrap_or(255))
 }
@@ -179,9 +179,10 @@ pub(super) fn kill(arguments: &KillArguments, runtime: &Runtime) -> Result<()> {
     runtime.container(&arguments.id)?.kill(signal, arguments.all)
 }
 
-pub(super) fn delete(arguments: &DeleteArguments, runtime: &Runtime) -> Result<()> {
+pub(super) fn delete(arguments: &DeleteArguments, runtime: &Runtime, log: &Log) -> Result<()> {
     if !runtime.is_there(&arguments.id)? && (runtime.clear_unfinished(&arguments.id)? || arguments.force) {
         return Ok(());
     }
-    runtime.container(&arguments.id)?.delete(arguments.force)
+    warn(&runtime.container(&arguments.id)?.delete(arguments.force)?, log);
+    Ok(())
 }

@@ -236,7 +236,7 @@ fn run(verb: Verb, globals: Globals, log: &Log) -> Result<u8> {
         Verb::Run(arguments) => container::run(arguments, &runtime, everywhere, log),
         Verb::State(of) => done(show::state(&runtime.container(&of.id)?)),
         Verb::Kill(arguments) => done(container::kill(&arguments, &runtime)),
-        Verb::Delete(arguments) => done(container::delete(&arguments, &runtime)),
+        Verb::Delete(arguments) => done(container::delete(&arguments, &runtime, log)),
         Verb::Exec(arguments) => exec::exec(arguments, &runtime, log),
         Verb::Ps(arguments) => done(show::ps(&arguments, &runtime)),
         Verb::List(arguments) => done(show::list(&arguments, &runtime, log)),

@@ -57,15 +57,26 @@ machine() {
     busybox mkswap /swap >/dev/null && busybox swapon /swap
 }
 
+# What every process waits for, where tests go on for longer than any does: the machine is given up soon after.
+watched() {
+    read -r -t 200 <>/run/never
+    echo "-- still running after 200 s; what there is, and what it waits for:"
+    ps axww --forest -o pid,ppid,stat,wchan:24,args | grep -v '\[.*\]$' | cut -c1-200
+    grep . /sys/fs/cgroup/freezer/*/*/freezer.state
+}
+
 tests() {
     local status=0 line
     export HULL_BIN=/usr/bin/hull HULL_TESTS_NEED_CIFS=1
     [ "$(asked tests)" = selinux ] || export HULL_TESTS_NEED_APPARMOR=1
+    mkfifo /run/never
     while read -r -u 9 line; do
         # The words behind the program's name are the tests to run.
         set -- $line
         echo "== $*"
+        watched </dev/null 2>/dev/null &
         "$1" --test-threads=2 "${@:2}" </dev/null || status=1
+        kill $! 2>/dev/null && wait $! 2>/dev/null
     done 9<"/vm/tests-on-$(asked tests)"
     return $status
 }
