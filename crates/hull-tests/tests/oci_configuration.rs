@@ -50,7 +50,6 @@ fn wrong_values() -> Vec<(&'static str, Value)> {
     let argument = |argument: Value| {
         filter(json!({ "names": ["getcwd"], "action": "SCMP_ACT_ERRNO", "args": [argument] }))
     };
-    let limit = json!({ "type": "RLIMIT_NOFILE", "soft": 10, "hard": 20 });
     vec![
         ("/root/path", json!("")),
         ("/root/path", json!(7)),
@@ -69,7 +68,6 @@ fn wrong_values() -> Vec<(&'static str, Value)> {
         ("/process/user/uid", json!(-1)),
         ("/process/user/uid", json!(1_u64 << 32)),
         ("/process/oomScoreAdj", json!(2000)),
-        ("/process/rlimits", json!([limit, limit])),
         ("/process/rlimits", json!([{ "type": "rlimit_nofile", "soft": 10, "hard": 20 }])),
         ("/linux/rootfsPropagation", json!("nonsense")),
         ("/linux/namespaces", json!([{ "type": "mount" }, { "type": "mount" }])),
@@ -77,7 +75,6 @@ fn wrong_values() -> Vec<(&'static str, Value)> {
         ("/linux/sysctl", json!({ "net.nonsense": "1" })),
         ("/linux/sysctl", json!({ "vm.swappiness": "10" })),
         ("/linux/devices", json!([{ "path": "/dev/x", "type": "z", "major": 1, "minor": 3 }])),
-        ("/linux/resources/devices", json!([{ "allow": true, "access": "xyz" }])),
         ("/linux/resources/devices", json!([{ "allow": true, "type": "q", "access": "rwm" }])),
         ("/linux/resources/memory", json!({ "limit": 64 << 20, "swap": 32 << 20 })),
         ("/linux/resources/memory", json!({ "limit": "64m" })),
@@ -96,7 +93,16 @@ fn wrong_values() -> Vec<(&'static str, Value)> {
 #[test]
 fn values_that_are_none_are_refused_and_leave_nothing() {
     let oci = Oci::new();
-    for (place, value) in wrong_values() {
+    let mut wrong = wrong_values();
+    if oci.is_hull() {
+        // The specification says so; runc takes the last of the limits, and of the letters those that it knows.
+        let limit = json!({ "type": "RLIMIT_NOFILE", "soft": 10, "hard": 20 });
+        wrong.push(("/process/rlimits", json!([limit, limit])));
+        wrong.push(("/linux/resources/devices", json!([{ "allow": true, "access": "xyz" }])));
+    }
+    let mut taken = Vec::new();
+    for (place, value) in wrong {
+        let told = format!("{place}: {value}");
         let mut config = oci.config(&["true"]);
         let (within, name) = place.rsplit_once('/').expect("a name");
         let part = config.pointer_mut(within).expect("a part");
@@ -105,8 +111,11 @@ fn values_that_are_none_are_refused_and_leave_nothing() {
             Err(_) => part[name] = value,
         }
         oci.configure(&config);
-        let output = oci.call(&["create", "c"]);
-        assert!(output.status != 0 && !output.stderr.is_empty(), "{place}: {config}: {output:?}");
+        let output = oci.call(&["run", "c"]);
+        if output.status == 0 || output.stderr.is_empty() {
+            taken.push(told);
+        }
         oci.nothing_is_left("c");
     }
+    assert!(taken.is_empty(), "{taken:#?}");
 }

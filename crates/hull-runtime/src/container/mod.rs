@@ -35,7 +35,7 @@ mod mounts;
 mod namespaces;
 mod network;
 mod notify;
-mod options;
+pub(crate) mod options;
 mod outside;
 mod process;
 mod report;

@@ -184,6 +184,7 @@ fn check(spec: &Spec) -> Result<()> {
     }
     check_namespaces(spec)?;
     check_names(spec)?;
+    check_device_rules(spec)?;
     super::net_devices::check(spec)?;
     check_hooks(spec)
 }
@@ -201,6 +202,13 @@ pub(super) fn check_process(process: Option<&Process>) -> Result<()> {
     }
     if !process.cwd().is_absolute() {
         return Err(Error::refused("process.cwd", "Cwd must be an absolute path"));
+    }
+    let mut limited = Vec::new();
+    for limit in process.rlimits().iter().flatten() {
+        if limited.contains(&limit.typ()) {
+            return Err(Error::refused(format!("process.rlimits: {}", limit.typ()), "it is there twice"));
+        }
+        limited.push(limit.typ());
     }
     let is_variable = |word: &&String| !word.starts_with('=') && word.contains('=');
     match process.env().iter().flatten().find(|word| !is_variable(word)) {
@@ -256,6 +264,20 @@ fn check_namespaces(spec: &Spec) -> Result<()> {
         return Err(Error::refused("linux.uidMappings, linux.gidMappings", reason));
     }
     Ok(())
+}
+
+/// Looks the rules through of which devices may be used: what a rule allows or takes away is reading, writing and making.
+fn check_device_rules(spec: &Spec) -> Result<()> {
+    let resources = spec.linux().as_ref().and_then(|linux| linux.resources().as_ref());
+    let rules = resources.and_then(|resources| resources.devices().as_ref());
+    let words = rules.into_iter().flatten().filter_map(|rule| rule.access().as_deref());
+    match words.into_iter().find(|word| !word.chars().all(|letter| "rwm".contains(letter))) {
+        Some(word) => {
+            let doing = format!("linux.resources.devices: access {word:?}");
+            Err(Error::refused(doing, "it is made of r, w and m"))
+        }
+        None => Ok(()),
+    }
 }
 
 /// Looks the hooks through: each is a program by its whole path, with a time limit that can pass.
