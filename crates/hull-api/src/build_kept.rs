@@ -12,7 +12,12 @@ use crate::http::{self, Request, Response};
 /// `POST /build/prune`.
 pub(crate) async fn prune(request: Request) -> Result<Response> {
     let filters = hull_engine::filter::Filters::from(request.query.filters()?);
-    filters.only(&["until", "id", "unused-for"])?;
+    filters.only(&["until", "id", "unused-for", "type", "shared", "private", "inuse"])?;
+    if filters.boolean("inuse")? == Some(true) {
+        // What is in use is not removed.
+        return http::ok(&json!({ "CachesDeleted": null, "SpaceReclaimed": 0 }));
+    }
+    let private = filters.boolean("private")?.map(|private| !private);
     let size = |name: &str| match request.query.text(name) {
         None => Ok(0),
         Some(text) => text.parse::<u64>().map_err(|_| Error::invalid(format!("{name}: {text:?} is no size"))),
@@ -25,6 +30,8 @@ pub(crate) async fn prune(request: Request) -> Result<Response> {
         min_free: size("min-free-space")?,
         until: filters.until()?,
         ids: filters.values("id").to_vec(),
+        kinds: filters.values("type").to_vec(),
+        shared: filters.boolean("shared")?.or(private),
     };
     let builder = Arc::clone(&request.builder);
     let (removed, reclaimed) =

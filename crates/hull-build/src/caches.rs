@@ -99,6 +99,10 @@ pub struct Prune {
     pub until: Option<i64>,
     /// Only these, by the beginnings of their ids.
     pub ids: Vec<String>,
+    /// Only what is of these kinds, as BuildKit calls them.
+    pub kinds: Vec<String>,
+    /// Only what images have, or only what none has.
+    pub shared: Option<bool>,
 }
 
 impl Prune {
@@ -114,6 +118,18 @@ impl Prune {
             stays = stays.min(used.saturating_sub(missing));
         }
         Some(stays.max(self.keep))
+    }
+}
+
+/// The kinds of what is removed: steps, folders of cache mounts, and contexts.
+const STEP: &str = "regular";
+const CACHE_MOUNT: &str = "exec.cachemount";
+const CONTEXT: &str = "source.local";
+
+impl Prune {
+    /// Whether things of that kind are meant.
+    fn means(&self, kind: &str) -> bool {
+        self.kinds.is_empty() || self.kinds.iter().any(|named| named == kind)
     }
 }
 
@@ -149,7 +165,9 @@ impl Builder {
         steps.sort_by_key(|step| step.used);
         let old = |used: i64| prune.until.is_none_or(|until| used.saturating_mul(1_000_000_000) < until);
         let wanted = |step: &&hull_image::StepUsage| {
-            (prune.all || !step.shared)
+            prune.means(STEP)
+                && (prune.all || !step.shared)
+                && prune.shared.is_none_or(|shared| shared == step.shared)
                 && old(step.used)
                 && (prune.ids.is_empty()
                     || prune.ids.iter().any(|id| step.key.hex().starts_with(id.as_str())))
@@ -169,11 +187,13 @@ impl Builder {
         }
         let mut reclaimed = self.engine.images.forget_steps(&keys)?;
         let mut removed: Vec<String> = keys.iter().map(Digest::hex).collect();
-        if stays.is_none() && prune.ids.is_empty() && prune.until.is_none() {
-            let (folders, bytes) = self.prune_folders()?;
+        // No image has a folder.
+        let folders_too = stays.is_none() && prune.ids.is_empty() && prune.until.is_none();
+        if folders_too && prune.shared != Some(true) {
+            let (folders, bytes) = self.prune_folders(prune)?;
             removed.extend(folders);
             reclaimed += bytes;
-            if prune.all {
+            if prune.all && prune.kinds.is_empty() {
                 self.logs.clear();
             }
         }
@@ -204,7 +224,7 @@ impl Builder {
             let created = Some(seconds(metadata.created())).filter(|time| *time > 0).unwrap_or(used);
             let in_use = self.places.used.lock().unwrap_or_else(PoisonError::into_inner).contains_key(name);
             let (name, description) = (name.to_owned(), format!("cache mount {id}"));
-            let kind = "exec.cachemount";
+            let kind = CACHE_MOUNT;
             caches.push(CacheFolder { name, kind, description, in_use, size, created, used });
         }
         caches.extend(self.contexts.folders()?);
@@ -213,11 +233,16 @@ impl Builder {
     }
 
     /// Removes the folders of cache mounts that no step has, and the contexts that no build has.
-    fn prune_folders(&self) -> Result<(Vec<String>, u64)> {
+    fn prune_folders(&self, prune: &Prune) -> Result<(Vec<String>, u64)> {
         let trash = Folder::beneath(&self.places.temporary)?;
-        let mut removed = self.places.take_caches(&trash)?;
-        removed.extend(self.contexts.take(0, &trash)?);
-        let mut bytes = self.places.take_received()?;
+        let (mut removed, mut bytes) = (Vec::new(), 0);
+        if prune.means(CACHE_MOUNT) {
+            removed.extend(self.places.take_caches(&trash)?);
+        }
+        if prune.means(CONTEXT) {
+            removed.extend(self.contexts.take(0, &trash)?);
+            bytes += self.places.take_received()?;
+        }
         for name in &removed {
             bytes += hull_image::tree_size(&trash.path().join(name))?;
         }

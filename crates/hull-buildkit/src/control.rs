@@ -212,7 +212,7 @@ async fn prune(buildkit: Arc<BuildKit>, asked: PruneRequest) -> Result<Answer> {
         max_used: u64::try_from(asked.max_used_space).unwrap_or(0),
         min_free: u64::try_from(asked.min_free_space).unwrap_or(0),
         until,
-        ids: Vec::new(),
+        ..Prune::default()
     };
     for filter in asked.filter.iter().filter(|filter| !filter.is_empty()) {
         match filter.strip_prefix("id==").or_else(|| filter.strip_prefix("id~=")) {

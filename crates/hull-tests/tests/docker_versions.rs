@@ -131,6 +131,39 @@ fn an_image_for_another_machine_earns_a_warning_and_users_are_counted() {
 }
 
 #[test]
+fn a_prune_of_builds_is_of_the_kinds_that_it_names() {
+    if Engine::under_test() == Engine::Docker {
+        return;
+    }
+    let daemon = Daemon::start();
+    daemon.session(
+        r"
+        $ mkdir ctx; printf 'FROM busybox\nRUN --mount=type=cache,target=/c touch /c/x\n' >ctx/Dockerfile; hull build -q ctx >/dev/null
+        ",
+    );
+    let mut api = daemon.api();
+    let kinds = |api: &mut Client| -> Vec<String> {
+        let usage = get(api, "/v1.51/system/df?type=build-cache");
+        let caches = usage["BuildCache"].as_array().expect("a list").iter();
+        let mut kinds: Vec<String> =
+            caches.map(|cache| cache["Type"].as_str().unwrap_or_default().to_owned()).collect();
+        kinds.sort();
+        kinds.dedup();
+        kinds
+    };
+    let has = |api: &mut Client, kind: &str| kinds(api).iter().any(|there| there == kind);
+    assert!(has(&mut api, "exec.cachemount") && has(&mut api, "regular"), "{:?}", kinds(&mut api));
+    let mut prune = |filters: &str| {
+        let pruned = api.post_empty(&format!("/build/prune?all=1&filters={filters}")).expect("an answer");
+        assert_eq!(pruned.status, 200, "{}", pruned.text());
+        (has(&mut api, "exec.cachemount"), has(&mut api, "regular"))
+    };
+    assert_eq!(prune("%7B%22inuse%22:%5B%22true%22%5D%7D"), (true, true));
+    assert_eq!(prune("%7B%22type%22:%5B%22exec.cachemount%22%5D%7D"), (false, true));
+    assert_eq!(prune("%7B%22type%22:%5B%22regular%22%5D%7D"), (false, false));
+}
+
+#[test]
 fn a_body_is_read_and_refused_as_go_does() {
     if Engine::under_test() == Engine::Docker {
         return;
