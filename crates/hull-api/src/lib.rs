@@ -11,7 +11,7 @@
 /// Which files of a folder belong to a build, how they are told, and what is no folder of the client's: for clients, who pack
 /// it.
 pub use hull_build::{ignore, is_elsewhere, listing};
-pub use hull_buildkit::Agents;
+pub use hull_buildkit::{Agents, Holder, Keys};
 /// A verifier of nobody's certificate: for clients of a daemon, too.
 pub use hull_image::registry::Unverified;
 

@@ -58,8 +58,8 @@ impl<R: Read> Read for Wanted<'_, R> {
     }
 }
 
-/// What may be unpacked in a folder: a twentieth of its disk stays free.
-fn room(folder: &Path) -> io::Result<u64> {
+/// What others' words may fill of a folder's disk: a twentieth of it stays free.
+pub(crate) fn room(folder: &Path) -> io::Result<u64> {
     let disk = rustix::fs::statvfs(folder)?;
     Ok(disk.f_bavail.saturating_sub(disk.f_blocks / 20).saturating_mul(disk.f_frsize))
 }

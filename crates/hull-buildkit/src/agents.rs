@@ -15,13 +15,31 @@ use crate::grpc::{Code, Result, Status, framed};
 use crate::session::HEALTH;
 use crate::ssh::{CHECK, FORWARD, ID};
 
-/// Agents that hold keys, by their ids: the sockets that they listen at.
+/// The longest request to an agent, in bytes: OpenSSH's own limit.
+const REQUEST: usize = 256 << 10;
+
+/// Keys that answer for an agent themselves.
+pub trait Keys: std::fmt::Debug + Send + Sync {
+    /// The answer to a request, both without their lengths.
+    fn answer(&self, request: &[u8]) -> Vec<u8>;
+}
+
+/// Who holds keys.
+#[derive(Clone, Debug)]
+pub enum Holder {
+    /// An agent that listens at a socket.
+    Agent(PathBuf),
+    /// The client itself.
+    Client(Arc<dyn Keys>),
+}
+
+/// Who holds keys, by the ids that a build has for them.
 #[derive(Clone, Debug, Default)]
-pub struct Agents(Arc<BTreeMap<String, PathBuf>>);
+pub struct Agents(Arc<BTreeMap<String, Holder>>);
 
 impl Agents {
-    /// Those of these sockets.
-    pub fn new(agents: BTreeMap<String, PathBuf>) -> Agents {
+    /// These.
+    pub fn new(agents: BTreeMap<String, Holder>) -> Agents {
         Agents(Arc::new(agents))
     }
 
@@ -51,7 +69,7 @@ impl Agents {
         serve(io, answer).await.map_err(std::io::Error::other)
     }
 
-    fn socket(&self, id: &str) -> Result<&PathBuf> {
+    fn holder(&self, id: &str) -> Result<&Holder> {
         let id = if id.is_empty() { "default" } else { id };
         self.0.get(id).ok_or_else(|| Status::new(Code::NotFound, format!("unset ssh forward key {id}")))
     }
@@ -62,17 +80,41 @@ async fn answer(agents: Agents, mut request: Request) -> Result<Answer> {
         HEALTH => Ok(Answer::one(&HealthCheckResponse { status: ServingStatus::Serving.into() })),
         CHECK => {
             let CheckAgentRequest { id } = request.message().await?;
-            agents.socket(&id)?;
+            agents.holder(&id)?;
             Ok(Answer::one(&CheckAgentResponse {}))
         }
         FORWARD => {
-            let path = agents.socket(request.metadata(ID).unwrap_or_default())?;
-            let stream = UnixStream::connect(path).await;
-            let stream =
-                stream.map_err(|error| Status::broken(&format!("connect to {}", path.display()), error))?;
+            let stream = match agents.holder(request.metadata(ID).unwrap_or_default())? {
+                Holder::Agent(path) => UnixStream::connect(path)
+                    .await
+                    .map_err(|error| Status::broken(&format!("connect to {}", path.display()), error))?,
+                Holder::Client(keys) => {
+                    let pair = UnixStream::pair();
+                    let (stream, asking) =
+                        pair.map_err(|error| Status::broken("answer for an agent", error))?;
+                    // It ends with the call.
+                    tokio::spawn(answered(asking, Arc::clone(keys)));
+                    stream
+                }
+            };
             Ok(carried(stream, request))
         }
         method => Err(Status::new(Code::Unimplemented, format!("unknown method {method}"))),
+    }
+}
+
+/// Answers as an agent does, until nobody asks any more or what is asked makes no sense.
+async fn answered(mut stream: UnixStream, keys: Arc<dyn Keys>) -> std::io::Result<()> {
+    loop {
+        let length = stream.read_u32().await? as usize;
+        if length > REQUEST {
+            return Err(std::io::ErrorKind::InvalidData.into());
+        }
+        let mut request = vec![0; length];
+        stream.read_exact(&mut request).await?;
+        let answer = keys.answer(&request);
+        let length = u32::try_from(answer.len()).map_err(std::io::Error::other)?;
+        stream.write_all(&[&length.to_be_bytes(), answer.as_slice()].concat()).await?;
     }
 }
 

@@ -42,7 +42,7 @@ use hull_engine::Engine;
 use prost::Message;
 use tokio::io::{AsyncRead, AsyncWrite};
 
-pub use agents::Agents;
+pub use agents::{Agents, Holder, Keys};
 pub use archives::Archives;
 pub use failing::Failed;
 pub use order::{NamedPlace, Order, Place};

@@ -239,6 +239,48 @@ fn addresses_are_contexts() {
     );
 }
 
+/// A server of git's own protocol that says all that it should, and then tells of its work without end.
+const TALKER: &str = r#"
+import socket, threading
+line = lambda data: b"%04x" % (len(data) + 4) + data
+def serve(c):
+    f = c.makefile("rb")
+    def read():
+        n = int(f.read(4), 16)
+        return f.read(n - 4) if n > 4 else b""
+    greeting = read()
+    c.sendall(line(b"version 2\n") + line(b"ls-refs\n") + line(b"fetch=shallow\n") + b"0000")
+    command = read()
+    try:
+        if b"ls-refs" in command:
+            c.sendall(line(b"1" * 40 + b" HEAD\n") + b"0000" if b"refs" not in greeting else line(b"1" * 40 + b" refs/x\n") * 100)
+            while b"refs" in greeting: c.sendall(line(b"1" * 40 + b" refs/x\n") * 1000)
+        c.sendall(line(b"packfile\n"))
+        while True: c.sendall(line(b"\2counting") * 1000)
+    except OSError: pass
+s = socket.create_server(("127.0.0.1", 9418))
+while True: threading.Thread(target=serve, args=(s.accept()[0],), daemon=True).start()
+"#;
+
+#[test]
+fn a_server_that_talks_without_end_is_left() {
+    if Engine::under_test() != Engine::Hull {
+        return;
+    }
+    private_network();
+    let _server = Server::start(&["python3", "-c", TALKER], "127.0.0.1:9418");
+    Daemon::start().session(
+        r#"
+        $ hull build git://127.0.0.1/refs 2>&1 | grep -o 'the server tells more than 16777216 bytes beside the files'
+        the server tells more than 16777216 bytes beside the files
+        $ hull build git://127.0.0.1/app 2>&1 | grep -o 'the server tells more than 16777216 bytes beside the files'
+        the server tells more than 16777216 bytes beside the files
+        $ hull system fsck | grep -o 'nothing is wrong'
+        nothing is wrong
+        "#,
+    );
+}
+
 #[test]
 fn a_server_that_lies_learns_no_secret_and_makes_nothing() {
     if Engine::under_test() != Engine::Hull {

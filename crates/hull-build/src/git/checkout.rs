@@ -15,6 +15,7 @@ use rustix::io::Errno;
 
 use super::object::{Commit, Entry, Kind, Oid, entries};
 use super::pack::Pack;
+use super::room::{Bounded, Room};
 use super::submodule;
 use crate::failure::{Failure, Result};
 
@@ -71,8 +72,8 @@ pub(super) struct Checkout<'a> {
     pub(super) stop: &'a AtomicBool,
 }
 
-/// Writes the files of a commit. All get the time of the commit: the same commit makes the same files.
-pub(super) fn write(checkout: &Checkout<'_>) -> Result<Written> {
+/// Writes the files of a commit, as far as there is room for them. All get the time of the commit: the same commit makes the same files.
+pub(super) fn write(checkout: &Checkout<'_>, room: Room) -> Result<Written> {
     let Checkout { pack, subdir, root, at, .. } = *checkout;
     let commit = Commit::parse(&pack.object(checkout.commit, Kind::Commit)?)?;
     let mut written = Written { files: checkout.lists_files.then(Vec::new), ..Written::default() };
@@ -103,6 +104,7 @@ pub(super) fn write(checkout: &Checkout<'_>) -> Result<Written> {
         stop: checkout.stop,
         left: checkout.left,
         open: 0,
+        room,
         times: Timestamps { last_access: time, last_modification: time },
         whole_path,
         written,
@@ -128,6 +130,8 @@ struct Writer<'a> {
     left: &'a AtomicU64,
     /// Bytes of the trees that are being written.
     open: usize,
+    /// What may still be written.
+    room: Room,
     times: Timestamps,
     /// The path of what is written in its repository, with a slash at its end.
     whole_path: String,
@@ -189,7 +193,8 @@ impl Writer<'_> {
                     OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
                 let file = openat(folder, &name, flags, Mode::from_raw_mode(mode)).map_err(failed)?;
                 rustix::fs::fchmod(&file, Mode::from_raw_mode(mode)).map_err(failed)?;
-                let mut out = BufWriter::with_capacity(128 << 10, File::from(file));
+                let out = Bounded { out: File::from(file), room: &mut self.room, stop: self.stop };
+                let mut out = BufWriter::with_capacity(128 << 10, out);
                 self.pack.blob(entry.oid, &mut out)?;
                 out.into_inner().map_err(|error| Failure::invalid(format!("write a file: {error}")))?;
             }
@@ -268,13 +273,21 @@ mod tests {
             stop: &stop,
         };
         // Five levels are left: 62 entries.
-        assert!(write(&checkout(&left)).unwrap().files.is_none());
+        let room = Room::of(1000);
+        assert!(write(&checkout(&left), room).unwrap().files.is_none());
         assert_eq!(left.load(Relaxed), 38);
         let folder = tempfile::tempdir().unwrap();
         let root = File::open(folder.path()).unwrap();
         let left = AtomicU64::new(100);
         let whole = Checkout { subdir: "", root: root.as_fd(), ..checkout(&left) };
-        let error = write(&whole).err().unwrap();
+        let error = write(&whole, room).err().unwrap();
         assert!(error.message.contains("more than"), "{}", error.message);
+        // 32 files of a byte are left, for fewer of which there is room.
+        let folder = tempfile::tempdir().unwrap();
+        let root = File::open(folder.path()).unwrap();
+        let left = AtomicU64::new(100);
+        let part = Checkout { root: root.as_fd(), ..checkout(&left) };
+        let error = write(&part, Room::of(31)).err().unwrap();
+        assert!(error.message.contains("there is room for 31 bytes"), "{}", error.message);
     }
 }

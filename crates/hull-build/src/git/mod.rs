@@ -9,6 +9,7 @@ mod keep;
 mod object;
 mod pack;
 mod remote;
+mod room;
 mod submodule;
 mod wire;
 pub mod words;
@@ -24,6 +25,7 @@ use self::checkout::{Checkout, Written};
 pub(crate) use self::object::Oid;
 use self::pack::Pack;
 use self::remote::Remote;
+use self::room::Room;
 use crate::context::{Context, Folder};
 use crate::copying::blocking;
 use crate::failure::{Failure, Result};
@@ -143,6 +145,13 @@ impl Tree<'_> {
             let Wanted { address, commit, at, keep_git_dir, .. } = wanted;
             let failed = |error: Failure| address.failed(error.message);
             let pack = Pack::open(&file, &stop).map_err(failed)?;
+            let disk = |error| Failure::system("look how much room the disk has", error);
+            let mut room = Room::on(to.path()).map_err(disk)?;
+            if keep_git_dir {
+                // It goes there, too.
+                let length = file.metadata().map_err(disk)?.len();
+                room.take(usize::try_from(length).unwrap_or(usize::MAX)).map_err(disk)?;
+            }
             let checkout = Checkout {
                 pack: &pack,
                 commit,
@@ -153,7 +162,7 @@ impl Tree<'_> {
                 left: &left,
                 stop: &stop,
             };
-            let written = checkout::write(&checkout).map_err(failed)?;
+            let written = checkout::write(&checkout, room).map_err(failed)?;
             if keep_git_dir {
                 keep::write(&pack, &file, commit, &address, &to.path().join(&at), &written)?;
             }

@@ -26,7 +26,8 @@ const KEPT: usize = 64 << 20;
 const CHAIN: usize = 4096;
 /// A pack may not have more objects: each takes some 150 bytes of memory.
 const OBJECTS: u32 = 2_000_000;
-/// Deltas may not make more bytes than these, all together.
+/// Objects, and what deltas make, may not come to more bytes than these, all together: each takes its time, however small it is
+/// in the pack.
 const MADE: u64 = 256 << 30;
 
 /// What an object is stored as.
@@ -160,10 +161,14 @@ impl Pack {
             made: Cell::default(),
             stop: Arc::clone(stop),
         };
-        let (mut offsets, mut buffer) = (HashMap::new(), vec![0; 64 << 10]);
+        let (mut offsets, mut buffer, mut whole) = (HashMap::new(), vec![0; 64 << 10], 0u64);
         for _ in 0..number(8) {
             crate::build::wanted(stop)?;
             let object = pack.read(&mut input, &offsets, &mut buffer)?;
+            whole = whole.saturating_add(object.size);
+            if whole > MADE {
+                return Err(wrong(&format!("its objects come to more than {MADE} bytes")));
+            }
             offsets.insert(object.offset, pack.objects.len());
             if let Some(oid) = object.oid {
                 pack.names.insert(oid, pack.objects.len());
@@ -223,9 +228,13 @@ impl Pack {
             Stored::Whole(kind) => Some(Naming::of(kind, size)),
             _ => None,
         };
+        if size > MADE {
+            return Err(wrong("an object is too long"));
+        }
         let mut decoder = ZlibDecoder::new(&mut *input);
         let mut length = 0u64;
         loop {
+            crate::build::wanted(&self.stop)?;
             let count = decoder.read(buffer).map_err(disk)?;
             length += count as u64;
             if count == 0 || length > size {

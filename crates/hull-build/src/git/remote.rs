@@ -13,6 +13,7 @@ use tokio::net::TcpStream;
 use super::Fetcher;
 use super::address::{Address, Scheme};
 use super::object::Oid;
+use super::room::Room;
 use super::wire::{self, Lines, PATIENCE, Source, command, line};
 use crate::failure::{Failure, Result};
 
@@ -172,8 +173,10 @@ impl<'a> Remote<'a> {
         let disk = |error: std::io::Error| self.address.failed(format!("write what comes: {error}"));
         let out = tokio::fs::File::create_new(file).await.map_err(disk)?;
         let mut out = tokio::io::BufWriter::with_capacity(1 << 20, out);
+        let mut room = Room::on(self.fetcher.parent).map_err(disk)?;
         while let Some(bytes) = wire::pack_bytes(&mut lines).await.map_err(failed)? {
             crate::build::wanted(&self.fetcher.stop)?;
+            room.take(bytes.len()).map_err(disk)?;
             out.write_all(&bytes).await.map_err(disk)?;
         }
         out.flush().await.map_err(disk)

@@ -12,6 +12,9 @@ use crate::failure::{Failure, Result};
 /// How long a server may say nothing.
 pub(super) const PATIENCE: std::time::Duration = std::time::Duration::from_secs(60);
 
+/// So many bytes a server may tell of itself, its references and its work, beside the files.
+const TOLD: usize = 16 << 20;
+
 /// A line, or what stands between lines.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Line {
@@ -56,13 +59,15 @@ impl Source {
 /// The lines that a server sends.
 pub(super) struct Lines {
     source: Source,
+    /// So many bytes were told that are none of a pack.
+    told: usize,
     bytes: Vec<u8>,
     at: usize,
 }
 
 impl Lines {
     pub(super) fn of(source: Source) -> Lines {
-        Lines { source, bytes: Vec::new(), at: 0 }
+        Lines { source, told: 0, bytes: Vec::new(), at: 0 }
     }
 
     /// What carries them, for the next command.
@@ -84,8 +89,28 @@ impl Lines {
     /// The next line; none at the end.
     ///
     /// # Errors
-    /// The line broke, or what comes is none.
+    /// The line broke, what comes is none, or there come too many.
     pub(super) async fn next(&mut self) -> Result<Option<Line>> {
+        let line = self.line().await?;
+        if let Some(Line::Data(data)) = &line {
+            self.tells(data.len())?;
+        }
+        Ok(line)
+    }
+
+    /// Counts what is told beside a pack.
+    fn tells(&mut self, bytes: usize) -> Result<()> {
+        // A line of nothing takes its length, too.
+        self.told += bytes + 4;
+        match self.told > TOLD {
+            true => {
+                Err(Failure::invalid(format!("the server tells more than {TOLD} bytes beside the files")))
+            }
+            false => Ok(()),
+        }
+    }
+
+    async fn line(&mut self) -> Result<Option<Line>> {
         if !self.has(4).await? {
             return match self.bytes.len() == self.at {
                 true => Ok(None),
@@ -98,7 +123,7 @@ impl Lines {
         self.at += 4;
         match length {
             0 => Ok(Some(Line::Flush)),
-            1 | 2 => Ok(Some(Line::Section)),
+            1 | 2 => self.tells(0).map(|()| Some(Line::Section)),
             3 => Err(Failure::invalid("the server's answer is malformed")),
             length => {
                 if !self.has(length - 4).await? {
@@ -187,7 +212,7 @@ pub(super) async fn until_pack(lines: &mut Lines) -> Result<()> {
 /// # Errors
 /// The line broke, or the server says why there come no more.
 pub(super) async fn pack_bytes(lines: &mut Lines) -> Result<Option<Vec<u8>>> {
-    while let Some(Line::Data(mut data)) = lines.next().await? {
+    while let Some(Line::Data(mut data)) = lines.line().await? {
         match data.first() {
             Some(1) => {
                 data.drain(..1);
@@ -196,7 +221,7 @@ pub(super) async fn pack_bytes(lines: &mut Lines) -> Result<Option<Vec<u8>>> {
             Some(3) => {
                 return Err(Failure::invalid(format!("the server says: {}", said_by(&data[1..]))));
             }
-            _ => {}
+            _ => lines.tells(data.len())?,
         }
     }
     Ok(None)
@@ -229,6 +254,25 @@ pub(super) fn line(text: &str, to: &mut Vec<u8>) {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[tokio::test]
+    async fn what_is_told_without_end_has_one() {
+        let endless = |line: &[u8]| {
+            let one = [format!("{:04x}", line.len() + 4).as_bytes(), line].concat();
+            Lines::of(Source::Said(one.repeat(TOLD / one.len() + 1)))
+        };
+        let told = |failure: Failure| assert!(failure.message.contains("beside the files"), "{failure}");
+        told(references(&mut endless(&[b'x'; 1000]), &[]).await.unwrap_err());
+        told(until_pack(&mut endless(b"shallow 1")).await.unwrap_err());
+        // What is told beside a pack counts, the pack itself does not.
+        told(pack_bytes(&mut endless(&[[2; 1000].as_slice(), b"counting"].concat())).await.unwrap_err());
+        let mut pack = endless(&[1; 60_000]);
+        let mut bytes = 0;
+        while let Some(piece) = pack_bytes(&mut pack).await.unwrap() {
+            bytes += piece.len();
+        }
+        assert!(bytes > TOLD - 60_000);
+    }
 
     #[test]
     fn commands_are_lines_behind_their_lengths() {

@@ -10,6 +10,7 @@ use super::address::Address;
 use super::checkout::{self, Checkout};
 use super::object::Kind;
 use super::pack::Pack;
+use super::room::Room;
 use super::wire::{self, Lines, Source};
 use super::{keep, submodule};
 use crate::failure::{Failure, Result};
@@ -27,7 +28,8 @@ pub fn unpack(file: &Path, to: &Path, entries: u64, keep_git_dir: bool) -> Resul
     let commit = commit.ok_or_else(|| Failure::invalid("there is no commit in it"))?;
     let root = std::fs::File::open(to).map_err(|error| Failure::system("open the folder", error))?;
     let left = AtomicU64::new(entries);
-    let written = checkout::write(&Checkout {
+    let room = Room::on(to).map_err(|error| Failure::system("look at the disk", error))?;
+    let checkout = Checkout {
         pack: &pack,
         commit,
         subdir: "",
@@ -36,7 +38,8 @@ pub fn unpack(file: &Path, to: &Path, entries: u64, keep_git_dir: bool) -> Resul
         lists_files: keep_git_dir,
         left: &left,
         stop: &stop,
-    })?;
+    };
+    let written = checkout::write(&checkout, room)?;
     if keep_git_dir {
         let address = Address::parse("https://git.example/a.git")?;
         keep::write(&pack, file, commit, &address, to, &written)?;

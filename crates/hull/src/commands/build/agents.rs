@@ -1,11 +1,13 @@
-//! `--ssh`: agents of the user's, which the daemon reaches over a session that stays open during the build.
+//! `--ssh`: agents of the user's, and keys in files, which the daemon reaches over a session that stays open during the build.
 
 use std::collections::BTreeMap;
 use std::os::unix::fs::FileTypeExt as _;
-use std::path::{Path, PathBuf};
+use std::path::Path;
+use std::sync::Arc;
 
-use hull_api::Agents;
+use hull_api::{Agents, Holder};
 
+use super::keys::KeyFiles;
 use crate::context::Context;
 use crate::error::Error;
 
@@ -15,7 +17,7 @@ pub(super) struct Session {
     serving: tokio::task::JoinHandle<()>,
 }
 
-/// What the flags say: `default`, `ID`, `ID=SOCKET`.
+/// What the flags say: `default`, `ID`, `ID=SOCKET`, `ID=KEY[,KEY…]`.
 ///
 /// # Errors
 /// There is no agent, or what is named is none.
@@ -23,8 +25,8 @@ pub(super) fn of(texts: &[String]) -> Result<Agents, Error> {
     let mut agents = BTreeMap::new();
     for text in texts {
         let wrong = |why: String| Error::flag(format!("--ssh {text}: {why}"));
-        let (id, path) = match text.split_once('=') {
-            Some((id, path)) => (id, PathBuf::from(path)),
+        let (id, holder) = match text.split_once('=') {
+            Some((id, paths)) => (id, holder(paths).map_err(wrong)?),
             None => {
                 let path = std::env::var_os("SSH_AUTH_SOCK").filter(|path| !path.is_empty());
                 let path = path.ok_or_else(|| {
@@ -33,31 +35,33 @@ pub(super) fn of(texts: &[String]) -> Result<Agents, Error> {
                             .to_owned(),
                     )
                 })?;
-                (text.as_str(), PathBuf::from(path))
+                let path = path.to_str().ok_or_else(|| wrong("SSH_AUTH_SOCK is no text".to_owned()))?;
+                (text.as_str(), holder(path).map_err(wrong)?)
             }
         };
         if id.is_empty() {
             return Err(wrong("it has no id".to_owned()));
         }
-        is_agent(&path).map_err(wrong)?;
-        if agents.insert(id.to_owned(), path).is_some() {
+        if agents.insert(id.to_owned(), holder).is_some() {
             return Err(wrong("the id is given twice".to_owned()));
         }
     }
     Ok(Agents::new(agents))
 }
 
-/// Whether an agent listens there: only a socket can be one.
-fn is_agent(path: &Path) -> Result<(), String> {
-    let metadata = std::fs::metadata(path).map_err(|error| format!("{}: {error}", path.display()))?;
-    match metadata.file_type().is_socket() {
-        true => Ok(()),
-        false => Err(format!(
-            "{} is no agent's socket: hull reads no keys itself; start an agent, eval $(ssh-agent), ssh-add {0}, and build \
-             with --ssh default",
-            path.display()
-        )),
+/// Who holds the keys: the agent whose socket that is, or the client, where it is the files of keys, with commas between them.
+fn holder(paths: &str) -> Result<Holder, String> {
+    let paths: Vec<&Path> = paths.split(',').map(Path::new).collect();
+    for path in &paths {
+        let metadata = std::fs::metadata(path).map_err(|error| format!("{}: {error}", path.display()))?;
+        if metadata.file_type().is_socket() {
+            return match paths.len() {
+                1 => Ok(Holder::Agent(path.to_path_buf())),
+                _ => Err(format!("{} is an agent's socket, which goes by itself", path.display())),
+            };
+        }
     }
+    Ok(Holder::Client(Arc::new(KeyFiles::read(&paths)?)))
 }
 
 impl Session {
@@ -97,7 +101,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn only_sockets_are_agents() {
+    fn sockets_are_agents_and_files_are_keys() {
         let folder = tempfile::tempdir().unwrap();
         let of = |text: String| of(&[text]).map(|agents| agents.ids().len());
         let socket = folder.path().join("s");
@@ -105,7 +109,18 @@ mod tests {
         let key = folder.path().join("key");
         std::fs::write(&key, "").unwrap();
         assert_eq!(of(format!("a={}", socket.display())).unwrap(), 1);
-        assert!(of(format!("a={}", key.display())).unwrap_err().message().contains("ssh-add"));
+        assert!(
+            of(format!("a={}", key.display()))
+                .unwrap_err()
+                .message()
+                .contains("neither an agent's socket nor")
+        );
+        assert!(
+            of(format!("a={},{}", key.display(), socket.display()))
+                .unwrap_err()
+                .message()
+                .contains("by itself")
+        );
         assert!(of("a=/no/such".to_owned()).is_err() && of(format!("={}", socket.display())).is_err());
     }
 }

@@ -4,6 +4,7 @@ mod agents;
 mod caches;
 mod contexts;
 mod frames;
+mod keys;
 pub mod logs;
 mod outputs;
 mod pack;
