@@ -18,7 +18,7 @@ const MAC_ADDRESS_MOVED: &str = "The container-wide MacAddress field is now depr
 const MAC_ADDRESS_ENDED: Version = 52;
 
 /// The option of a place on a network that holds the kernel's settings of its interface.
-const ENDPOINT_SYSCTLS: &str = "com.docker.network.endpoint.sysctls";
+pub(crate) const ENDPOINT_SYSCTLS: &str = "com.docker.network.endpoint.sysctls";
 
 pub(crate) async fn create(mut request: Request) -> Result<Response> {
     let members = request.json_object().await?.unwrap_or_default();
@@ -37,6 +37,9 @@ pub(crate) async fn create(mut request: Request) -> Result<Response> {
     }
     let mut warnings = in_version(&mut body, request.version)?;
     request.judge(&mut body)?;
+    if request.guard.is_none() {
+        older_namespaces(&mut body.host_config, request.version);
+    }
     // hull's own: a container that is the calling process's, and goes with it.
     if request.query.flag("end-with-caller") {
         body.ends_with = Some(request.owner("a container that ends with its caller")?);
@@ -83,12 +86,6 @@ fn forget_what_came_later(config: &mut Config, host: &mut HostConfig, version: V
     if version < 25 {
         host.auto_remove = false;
     }
-    if version < 40 && host.ipc_mode.is_empty() {
-        host.ipc_mode = "shareable".to_owned();
-    }
-    if version < 41 && host.cgroupns_mode.is_empty() && hierarchy().mode != HierarchyMode::V2 {
-        host.cgroupns_mode = "host".to_owned();
-    }
     if version < 42 {
         host.console_size = [0, 0];
     }
@@ -111,6 +108,16 @@ fn forget_what_came_later(config: &mut Config, host: &mut HostConfig, version: V
         if version < 42 && mount.kind != "tmpfs" {
             mount.tmpfs_options = None;
         }
+    }
+}
+
+/// What was not private before it could be told. A socket's policy is for the present: with one all of it is private.
+fn older_namespaces(host: &mut HostConfig, version: Version) {
+    if version < 40 && host.ipc_mode.is_empty() {
+        host.ipc_mode = "shareable".to_owned();
+    }
+    if version < 41 && host.cgroupns_mode.is_empty() && hierarchy().mode != HierarchyMode::V2 {
+        host.cgroupns_mode = "host".to_owned();
     }
 }
 

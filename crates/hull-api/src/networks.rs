@@ -97,7 +97,7 @@ pub(crate) async fn connect(mut request: Request) -> Result<Response> {
 impl Judged for ConnectBody {
     fn judge(&mut self, judge: &Judge<'_>) -> Result<()> {
         policy::member(judge, &mut self.container)?;
-        judge.links(self.endpoint_config.links.as_deref())
+        judge.place(&self.endpoint_config)
     }
 }
 

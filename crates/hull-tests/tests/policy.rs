@@ -269,6 +269,27 @@ fn a_confined_socket_gives_nothing_of_the_host() {
     done("configuration", &daemon.api().post("/networks/create", &configuration).expect("an answer"));
     let network = json!({ "Name": "n", "ConfigFrom": {"Network": "configuration"} });
     refused("ConfigFrom", "no-host-namespaces", &api.post("/networks/create", &network).expect("an answer"));
+    // The kernel's settings of an interface, also where an older API has them among the container's.
+    let set = json!({ "DriverOpts": { "com.docker.network.endpoint.sysctls": "net.ipv4.conf.IFNAME.proxy_arp=1" } });
+    let networks = json!({ "EndpointsConfig": { "bridge": set } });
+    let body = json!({ "Image": "busybox", "NetworkingConfig": networks });
+    refused("a place", "no-privilege", &api.post("/containers/create", &body).expect("an answer"));
+    let sysctls = json!({ "Sysctls": { "net.ipv4.conf.eth0.proxy_arp": "1" } });
+    let older = json!({ "Image": "busybox", "HostConfig": sysctls });
+    refused("eth0", "no-privilege", &api.post("/v1.46/containers/create", &older).expect("an answer"));
+    done("network", &daemon.api().post("/networks/create", &json!({ "Name": "plain" })).expect("an answer"));
+    let join = json!({ "Container": own, "EndpointConfig": set });
+    refused("connect", "no-privilege", &api.post("/networks/plain/connect", &join).expect("an answer"));
+    done("set", &daemon.api().post("/containers/create?name=set", &body).expect("an answer"));
+    refused("start", "no-privilege", &api.post_empty("/containers/set/start").expect("an answer"));
+    // Older APIs shared more than one says today: behind a policy they do not.
+    let created = done(
+        "1.39",
+        &api.post("/v1.39/containers/create", &json!({ "Image": "busybox" })).expect("an answer"),
+    );
+    let id = created["Id"].as_str().expect("an id");
+    let format = "{{.HostConfig.IpcMode}} {{.HostConfig.CgroupnsMode}}";
+    assert_eq!(daemon.ok(&["inspect", "-f", format, id]).trim(), "private private");
     let join = json!({ "Container": own });
     refused("join", "no-host-namespaces", &api.post("/networks/host/connect", &join).expect("an answer"));
     for path in ["/hull/sockets", "/plugins/pull", "/swarm/init", "/networks/bridge/namespace?pid=1"] {

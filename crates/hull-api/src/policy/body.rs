@@ -3,7 +3,7 @@
 
 use std::collections::BTreeMap;
 
-use hull_engine::model::{CreateBody, ExecConfig, HostConfig, Resources};
+use hull_engine::model::{CreateBody, EndpointSettings, ExecConfig, HostConfig, Resources};
 use hull_engine::networks::NetworkCreate;
 use hull_engine::volumes::{VolumeClone, VolumeCreate};
 use hull_engine::{Error, Kind, Result};
@@ -75,8 +75,14 @@ impl Judge<'_> {
         self.links(host.links.as_deref())
     }
 
+    /// A container's place on a network: its links, and what is set of its interface.
+    pub(crate) fn place(&self, settings: &EndpointSettings) -> Result<()> {
+        self.judge_place(settings)?;
+        self.links(settings.links.as_deref())
+    }
+
     /// Links to containers that are there.
-    pub(crate) fn links(&self, links: Option<&[String]>) -> Result<()> {
+    fn links(&self, links: Option<&[String]>) -> Result<()> {
         links.into_iter().flatten().try_for_each(|link| self.linked(link))
     }
 
@@ -105,7 +111,7 @@ impl Judge<'_> {
         }
         let endpoints = std::mem::take(&mut body.networking_config.endpoints_config);
         for (name, settings) in endpoints {
-            self.links(settings.links.as_deref())?;
+            self.place(&settings)?;
             // The network's own id, where it is said too, is checked by the engine against its name.
             let name = if name.is_empty() || name == "default" { name } else { self.network_of(&name)? };
             body.networking_config.endpoints_config.insert(name, settings);

@@ -5,10 +5,11 @@ use std::sync::Arc;
 
 use hull_engine::Result;
 use hull_engine::container::{Container, MountKind, Mounted, is_unmasked};
-use hull_engine::model::{HostConfig, Resources};
+use hull_engine::model::{EndpointSettings, HostConfig, Resources};
 use hull_engine::volumes::bring_others_files;
 
 use super::{Judge, Rule};
+use crate::container_create::ENDPOINT_SYSCTLS;
 
 impl Judge<'_> {
     /// Judges a container that is there.
@@ -27,8 +28,9 @@ impl Judge<'_> {
         if let Ok(image) = self.engine.images.resolve(&traits.image) {
             self.check(Rule::NoBinds, image.builtin, "the image hull/host")?;
         }
-        for network in &traits.networks {
+        for (network, place) in &traits.networks {
             self.judge_network(network)?;
+            self.judge_place(place)?;
         }
         for other in shared(&traits.host_config).filter_map(|name| self.engine.container(name).ok()) {
             self.judge_chain(&other, judged)?;
@@ -146,6 +148,12 @@ impl Judge<'_> {
         self.check(Rule::NoBinds, mounts, what)?;
         let device = options.get("device").is_some_and(|device| device.contains("/dev"));
         self.check(Rule::NoDevices, mounts && device, what)
+    }
+
+    /// Judges a container's place on a network: the kernel's settings of its interface, as those of the container are.
+    pub(super) fn judge_place(&self, settings: &EndpointSettings) -> Result<()> {
+        let sets = settings.driver_opts.iter().flatten().any(|(name, _)| name == ENDPOINT_SYSCTLS);
+        self.check(Rule::NoPrivilege, sets, format_args!("DriverOpts {ENDPOINT_SYSCTLS}"))
     }
 
     /// Judges a network that a container is on, by its name or id.

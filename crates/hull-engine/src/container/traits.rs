@@ -6,7 +6,7 @@ use std::sync::Arc;
 use super::mounts::{MountKind, Owner};
 use super::selinux::Relabel;
 use super::{Container, MountPlan, Status};
-use crate::model::{Config, HostConfig};
+use crate::model::{Config, EndpointSettings, HostConfig};
 use crate::{Engine, Result};
 
 /// What is known of a container that is there.
@@ -17,8 +17,8 @@ pub struct Traits {
     pub host_config: HostConfig,
     /// What is mounted in it.
     pub mounts: Vec<Mounted>,
-    /// The names of its networks.
-    pub networks: Vec<String>,
+    /// Its places, by the names of its networks.
+    pub networks: BTreeMap<String, EndpointSettings>,
     /// Its image's id.
     pub image: String,
     /// Whether it runs, and whether it is paused.
@@ -60,7 +60,7 @@ impl Container {
             labels: record.config.labels.clone().unwrap_or_default(),
             host_config: record.host_config.clone(),
             mounts: record.mounts.iter().map(|plan| Mounted::of(plan, BTreeMap::new())).collect(),
-            networks: record.endpoints.keys().cloned().collect(),
+            networks: record.endpoints.clone(),
             image: record.image_id.clone(),
             running: (record.is_running(), record.state.status == Status::Paused),
         }
