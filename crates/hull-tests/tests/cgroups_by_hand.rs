@@ -29,6 +29,8 @@ fn limits_and_what_it_took() {
         cpu.max         0.5
         $ hull cgroup run --cpus 0 -- true 2>&1 | head -n 1
         hull: --cpus 0: it is a number of processors from 0.01 on
+        $ hull cgroup run --memory 1k -- true 2>&1 | head -n 1
+        hull: --memory 1024: less than a page of memory, 4096 bytes: no program begins with that; 100m is a hundred megabytes
         $ hull cgroup run --memory 100m --memory-swap 50m -- true 2>&1 | head -n 1
         hull: --memory-swap 52428800: it is memory and swap together, so not less than --memory
         $ hull cgroup run --io /dev/null:rbps=1m -- true 2>&1 | head -n 1

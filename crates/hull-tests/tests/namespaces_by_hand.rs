@@ -46,7 +46,7 @@ fn what_cannot_be_is_told() {
         $ hull ns run --flavour -- true 2>&1 | head -n 1
         unknown flag: --flavour
         $ hull ns run --hostname x -- true 2>&1 | head -n 1
-        hull: --hostname: it needs a uts namespace of its own
+        hull: --hostname: it needs a uts namespace of its own: say --uts as well
         $ hull ns enter --all 4194303 -- true
         4194303: no such process, or it is gone
         [125]
@@ -57,6 +57,8 @@ fn what_cannot_be_is_told() {
         [125]
         $ hull ns pids 4194303 2>/dev/null
         [125]
+        $ hull oci >/dev/full
+        [1]
         "#,
     );
 }

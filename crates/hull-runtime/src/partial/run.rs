@@ -95,7 +95,8 @@ impl Partial {
         let mut partial = self.clone();
         let needs = |flag: &str, kind: Kind, is_set: bool| {
             if is_set && !self.kinds.has(kind) {
-                let advice = format!("it needs a {} namespace of its own", kind.name());
+                let name = kind.name();
+                let advice = format!("it needs a {name} namespace of its own: say --{name} as well");
                 return Err(Error::refused(flag, advice));
             }
             Ok(())

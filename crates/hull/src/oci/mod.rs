@@ -8,6 +8,7 @@ mod plain;
 mod show;
 mod update;
 
+use std::io::Write as _;
 use std::process::ExitCode;
 
 use clap::error::ErrorKind;
@@ -174,13 +175,17 @@ pub fn main(words: Vec<std::ffi::OsString>) -> ExitCode {
         }
     };
     let Some(verb) = line.verb else {
-        if line.globals.version {
+        let said = if line.globals.version {
             let specification = hull_runtime::oci::SPECIFICATION;
-            println!("hull-oci version {}\nspec: {specification}", env!("CARGO_PKG_VERSION"));
+            format!("hull-oci version {}\nspec: {specification}", env!("CARGO_PKG_VERSION"))
         } else {
-            println!("{}", <CommandLine as clap::CommandFactory>::command().render_help());
-        }
-        return ExitCode::SUCCESS;
+            <CommandLine as clap::CommandFactory>::command().render_help().to_string()
+        };
+        // Whoever reads it may be gone: that is no panic.
+        return match writeln!(std::io::stdout(), "{said}") {
+            Ok(()) => ExitCode::SUCCESS,
+            Err(_) => ExitCode::FAILURE,
+        };
     };
     log.debug(&format!("{verb:?}"));
     // runc tells of these by their names, and ends an exec that failed with a status of its own.

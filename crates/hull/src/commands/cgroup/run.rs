@@ -14,6 +14,9 @@ use crate::errln;
 use crate::error::{Error, ExitStatus};
 use crate::format::human::size_binary;
 
+/// The least that the kernel counts: a limit below it is a limit of nothing.
+const PAGE: i64 = 4096;
+
 /// `cgroup run`.
 #[derive(Args, Debug)]
 #[command(after_help = "Examples:
@@ -52,8 +55,9 @@ impl RunArgs {
         if let Some(pids) = self.pids.filter(|pids| *pids < 1) {
             return Err(Error::usage(format!("--pids {pids}: it is a number of processes from 1 on")));
         }
-        if self.memory == Some(0) {
-            return Err(Error::usage("--memory 0: a program needs some memory"));
+        if let Some(memory) = self.memory.filter(|memory| *memory < PAGE) {
+            let why = "less than a page of memory, 4096 bytes: no program begins with that; 100m is a hundred megabytes";
+            return Err(Error::usage(format!("--memory {memory}: {why}")));
         }
         Ok(Limits {
             memory: self.memory,
@@ -78,7 +82,12 @@ fn throttle(text: &str) -> Result<Throttle, Error> {
             _ => return Err(wrong("a device is a path or MAJOR:MINOR")),
         },
         None => {
-            let found = std::fs::metadata(device).map_err(|e| wrong(&format!("{device}: {e}")))?;
+            let found = std::fs::metadata(device).map_err(|error| match error.kind() {
+                std::io::ErrorKind::NotFound => {
+                    wrong("there is no such device; lsblk lists those that there are")
+                }
+                _ => wrong(&error.to_string()),
+            })?;
             if !found.file_type().is_block_device() {
                 return Err(wrong(&format!("{device} is no block device")));
             }
@@ -140,6 +149,7 @@ mod tests {
         for (wrong, why) in [
             ("254:0", "it is DEVICE:"),
             ("/dev/null:rbps=1", "no block device"),
+            ("/dev/no-such:rbps=1", "no such device"),
             ("254:0:speed=1", "no limit speed"),
             ("254:0:rbps=0", "more than nothing"),
             ("a:b:rbps=1", "MAJOR:MINOR"),
