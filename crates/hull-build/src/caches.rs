@@ -84,7 +84,7 @@ pub struct CacheFolder {
     pub used: i64,
 }
 
-/// What is removed of what was built.
+/// What is removed of what was built. Where bytes bound it, those are of steps: folders of cache mounts and contexts stay.
 #[derive(Clone, Debug, Default)]
 pub struct Prune {
     /// Also what images have.
@@ -172,7 +172,9 @@ impl Builder {
                 && (prune.ids.is_empty()
                     || prune.ids.iter().any(|id| step.key.hex().starts_with(id.as_str())))
         };
-        let mut left: u64 = steps.iter().map(|step| step.size).sum();
+        // What images have takes their room, and is not given back with the step.
+        let own = |step: &hull_image::StepUsage| if step.shared { 0 } else { step.size };
+        let mut left: u64 = steps.iter().map(own).sum();
         // Where nobody can say how much is free, none is missing.
         let free = rustix::fs::statvfs(&self.places.caches)
             .map_or(u64::MAX, |disk| disk.f_bavail.saturating_mul(disk.f_frsize));
@@ -182,7 +184,7 @@ impl Builder {
             if stays.is_some_and(|stays| left <= stays) {
                 break;
             }
-            left = left.saturating_sub(step.size);
+            left = left.saturating_sub(own(step));
             keys.push(step.key);
         }
         let mut reclaimed = self.engine.images.forget_steps(&keys)?;

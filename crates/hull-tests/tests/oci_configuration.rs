@@ -99,6 +99,7 @@ fn values_that_are_none_are_refused_and_leave_nothing() {
         let limit = json!({ "type": "RLIMIT_NOFILE", "soft": 10, "hard": 20 });
         wrong.push(("/process/rlimits", json!([limit, limit])));
         wrong.push(("/linux/resources/devices", json!([{ "allow": true, "access": "xyz" }])));
+        wrong.push(("/linux/resources/devices", json!([{ "allow": true, "access": "" }])));
     }
     let mut taken = Vec::new();
     for (place, value) in wrong {

@@ -133,7 +133,8 @@ pub fn read_process(text: &[u8]) -> Result<(Process, Vec<String>)> {
     again().ok_or(error)
 }
 
-/// Makes a process readable that lacks only what others do without. Returns the warnings.
+/// Makes a process readable that lacks only what others do without: one without a user is root's, as with runc and crun.
+/// Returns the warnings of what is left out.
 fn mend(process: &mut Value) -> Vec<String> {
     if let Some(process) = process.as_object_mut()
         && process.get("user").is_none_or(Value::is_null)
@@ -271,7 +272,8 @@ fn check_device_rules(spec: &Spec) -> Result<()> {
     let resources = spec.linux().as_ref().and_then(|linux| linux.resources().as_ref());
     let rules = resources.and_then(|resources| resources.devices().as_ref());
     let words = rules.into_iter().flatten().filter_map(|rule| rule.access().as_deref());
-    match words.into_iter().find(|word| !word.chars().all(|letter| "rwm".contains(letter))) {
+    match words.into_iter().find(|word| word.is_empty() || !word.chars().all(|letter| "rwm".contains(letter)))
+    {
         Some(word) => {
             let doing = format!("linux.resources.devices: access {word:?}");
             Err(Error::refused(doing, "it is made of r, w and m"))

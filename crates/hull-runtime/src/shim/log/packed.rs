@@ -189,7 +189,7 @@ mod tests {
         while let read @ 1.. = packed.read_at(&mut buffer, at).unwrap() {
             at += read as u64;
         }
-        assert!(at < 500_000);
+        assert!((1..500_000).contains(&at), "{at}");
         assert!(packed.back(Format::Json, u64::MAX).unwrap().1 <= at / 5);
     }
 }
