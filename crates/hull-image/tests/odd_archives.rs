@@ -193,7 +193,12 @@ fn layers_whose_database_is_gone_are_put_aside_and_told() {
     for file in ["image.db", "image.db-wal", "image.db-shm"] {
         std::fs::remove_file(root.join(file)).ok();
     }
+    // A daemon that died amid this has done a part of it.
+    std::fs::create_dir_all(root.join("lost/1")).unwrap();
+    std::fs::rename(root.join("split"), root.join("lost/1/split")).unwrap();
     let store = Store::open(&root, &[]).unwrap();
+    assert!(["split", "merged", "layers"].iter().all(|folder| root.join("lost/1").join(folder).exists()));
+    assert!(!root.join("lost/2").exists());
     assert!(store.is_lost_below("s"));
     let told = |how| {
         let found = store.check(how).unwrap().findings;

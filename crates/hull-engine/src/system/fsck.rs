@@ -47,10 +47,11 @@ impl Engine {
             let status = container.record().state.status;
             matches!(status, Status::Running | Status::Paused | Status::Restarting)
         };
-        self.containers
-            .all()
-            .iter()
-            .any(|container| is_up(container) && self.images.is_lost_below(&container.id))
+        // A container's own files, and those of the images that are mounted in it.
+        let lost = self.images.snapshots().into_iter().filter(|key| self.images.is_lost_below(key));
+        let mut owners = lost.filter_map(|key| self.container(owner_of_key(&key)).ok());
+        // Whose start or end is under way may run, too.
+        owners.any(|container| is_up(&container) || container.transition.try_lock().is_err())
     }
 
     fn look_through(&self, how: Check) -> Result<Value> {

@@ -10,8 +10,8 @@ use crate::{Error, Result};
 /// The folder of what was put aside, in the store's.
 pub(super) const LOST: &str = "lost";
 
-/// The folders of layers, and of what belongs to them.
-const OF_LAYERS: [&str; 3] = ["layers", "split", "merged"];
+/// The folders of what belongs to layers, and last those themselves: as long as they are there, not all was put aside.
+const OF_LAYERS: [&str; 3] = ["split", "merged", "layers"];
 
 /// Puts the layers aside where there is no database that knows them.
 pub(super) fn put_aside(root: &Path) -> Result<()> {
@@ -25,9 +25,11 @@ pub(super) fn put_aside(root: &Path) -> Result<()> {
     }
     let lost = root.join(LOST);
     std::fs::create_dir_all(&lost).map_err(|error| Error::file("create", &lost, error))?;
-    let place = (1..).map(|number: u64| lost.join(number.to_string())).find(|place| !place.exists());
+    // One that a crash left half is gone on with.
+    let is_open = |place: &std::path::PathBuf| !place.join("layers").exists();
+    let place = (1..).map(|number: u64| lost.join(number.to_string())).find(is_open);
     let place = place.unwrap_or(lost);
-    std::fs::create_dir(&place).map_err(|error| Error::file("create", &place, error))?;
+    std::fs::create_dir_all(&place).map_err(|error| Error::file("create", &place, error))?;
     tracing::warn!(
         "{} is gone, and with it which image has which of {layers} layers: they are put aside in {}, and `hull system fsck \
          --repair` removes them; load or pull the images again",
@@ -35,9 +37,17 @@ pub(super) fn put_aside(root: &Path) -> Result<()> {
         place.display()
     );
     for folder in OF_LAYERS {
-        let from = root.join(folder);
-        std::fs::rename(&from, place.join(folder)).map_err(|error| Error::file("put aside", &from, error))?;
-        std::fs::create_dir(&from).map_err(|error| Error::file("create", &from, error))?;
+        let (from, to) = (root.join(folder), place.join(folder));
+        if to.exists() {
+            continue;
+        }
+        std::fs::rename(&from, &to).map_err(|error| Error::file("put aside", &from, error))?;
+        crate::fault::point("put aside", folder)?;
+    }
+    // The store makes its own again.
+    for folder in OF_LAYERS {
+        let folder = root.join(folder);
+        std::fs::create_dir_all(&folder).map_err(|error| Error::file("create", &folder, error))?;
     }
     Ok(())
 }

@@ -16,6 +16,8 @@ pub(super) fn write(path: &Path, value: &str) -> io::Result<()> {
 pub(super) fn text(path: &Path) -> io::Result<String> {
     match std::fs::read_to_string(path) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(String::new()),
+        // The cgroup went with its file open.
+        Err(error) if error.raw_os_error() == Some(libc::ENODEV) => Ok(String::new()),
         result => result,
     }
 }

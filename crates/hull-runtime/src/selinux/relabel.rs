@@ -12,20 +12,19 @@ use crate::error::Context as _;
 use crate::{Error, Result};
 
 /// What nobody may relabel: the machine would not work any more. What is in these folders may be.
-const NEVER: [&str; 43] = [
+const NEVER: [&str; 42] = [
     "/",
     "/bin",
     "/boot",
     "/dev",
+    "/dev/shm",
     "/etc",
     "/etc/docker",
     "/etc/group",
     "/etc/gshadow",
     "/etc/hull",
-    "/etc/pam.d",
     "/etc/passwd",
     "/etc/pki",
-    "/etc/security",
     "/etc/selinux",
     "/etc/shadow",
     "/etc/ssh",
@@ -59,19 +58,25 @@ const NEVER: [&str; 43] = [
 ];
 
 /// What nobody may relabel, nor anything in it: programs, what they are linked with, and what the kernel shows.
-const NEVER_IN: [&str; 13] = [
+const NEVER_IN: [&str; 19] = [
     "/bin",
     "/boot",
+    "/etc/pam.d",
+    "/etc/security",
     "/etc/selinux",
     "/etc/ssh",
+    "/etc/sudoers.d",
     "/lib",
     "/lib64",
     "/proc",
+    "/run/dbus",
+    "/run/systemd",
     "/sbin",
     "/sys",
     "/usr/bin",
     "/usr/lib",
     "/usr/lib64",
+    "/usr/libexec",
     "/usr/sbin",
 ];
 
@@ -151,7 +156,11 @@ fn is_the_machines(file: &OwnedFd, real: &Path) -> rustix::io::Result<bool> {
     let is = |never: &&str| {
         fs::stat(*never).is_ok_and(|stat| (stat.st_dev, stat.st_ino) == (found.st_dev, found.st_ino))
     };
-    Ok(NEVER_IN.iter().any(|never| real.starts_with(never)) || NEVER.iter().chain(&NEVER_IN).any(is))
+    // Devices are the kernel's; shared memory beside them is whose it is.
+    let is_device = real.starts_with("/dev") && !real.starts_with("/dev/shm");
+    Ok(is_device
+        || NEVER_IN.iter().any(|never| real.starts_with(never))
+        || NEVER.iter().chain(&NEVER_IN).any(is))
 }
 
 /// Labels what was opened, by its number in `/proc`, which leads to that very file, be it a link.
@@ -229,8 +238,17 @@ mod tests {
         std::os::unix::fs::symlink("/usr", link.path().join("link")).unwrap();
         let link = link.path().join("link");
         // What was opened has its real name: on a machine where /lib is a link that is beneath /usr/lib.
-        let of_the_machine =
-            ["/", "/usr/", "/usr/../home", "/usr/lib", "/usr/bin/env", "/lib/../lib", "/proc/self/status"];
+        let of_the_machine = [
+            "/",
+            "/usr/",
+            "/usr/../home",
+            "/usr/lib",
+            "/usr/bin/env",
+            "/lib/../lib",
+            "/proc/self/status",
+            "/dev/null",
+            "/dev/shm",
+        ];
         for path in of_the_machine.iter().map(Path::new).chain([link.as_path()]) {
             let refused = relabel(path, label, Walk::Whole, &[]).unwrap_err().to_string();
             assert!(
