@@ -295,10 +295,11 @@ mod tests {
         assert!(in_version(&mut asked, 24).unwrap().is_empty());
         let host = &asked.host_config;
         assert!(!host.auto_remove && host.annotations.is_none() && host.resources.pids_limit.is_none());
-        assert_eq!(host.ipc_mode, "shareable");
         let mount = &host.mounts.as_ref().unwrap()[0];
         assert_eq!(mount.bind_options, Some(model::BindOptions::default()));
         assert!(mount.tmpfs_options.is_none());
+        older_namespaces(&mut asked.host_config, 24);
+        assert_eq!(asked.host_config.ipc_mode, "shareable");
     }
 
     #[test]
