@@ -202,3 +202,66 @@ fn whoever_asks_what_uses_an_image_is_not_overtaken() {
         ended.store(true, Ordering::Relaxed);
     });
 }
+
+#[test]
+fn a_name_that_moved_meanwhile_is_the_other_images() {
+    let (scratch, store) = scratch_store();
+    let former = import(
+        &store,
+        &shell_tar(scratch.path(), "echo x >f", ""),
+        Import { reference: Some("a:1".into()), ..Import::default() },
+    );
+    let former = former.unwrap().id;
+    let next = import(
+        &store,
+        &shell_tar(scratch.path(), "echo y >f", ""),
+        Import { reference: Some("b:1".into()), ..Import::default() },
+    );
+    let next = next.unwrap().id;
+    // Its names are known by the time that it is asked who uses it.
+    let moves_it = |id: &Digest| {
+        if *id == former {
+            store.tag("b:1", "a:1").unwrap();
+        }
+        None
+    };
+    let (removed, _) = store.prune(false, &|image| image.id == former, &moves_it).unwrap();
+    assert_eq!(store.resolve("a:1").unwrap().id, next, "the name that moved went with its former image");
+    assert_eq!(removed[0], Removed::Deleted(former.to_string()));
+}
+
+#[test]
+fn who_removes_what_another_removes_is_told_its_own_end() {
+    let (scratch, store) = scratch_store();
+    let tar = shell_tar(scratch.path(), "echo x >f", "");
+    let id = import(&store, &tar, Import { reference: Some("a:1".into()), ..Import::default() }).unwrap().id;
+    let name = id.to_string();
+    let running = || Some(InUse { container: "0123456789abcdef".into(), running: true });
+    // Which of both comes first at the end is the machine's, so often.
+    for _ in 0..50 {
+        let (asked, is_asked) = std::sync::mpsc::channel();
+        let (answer, answered) = std::sync::mpsc::channel();
+        // The first is asked who uses the image, and hears in the end that a container does.
+        let slow = move |_: &Digest| {
+            asked.send(()).unwrap();
+            answered.recv().unwrap()
+        };
+        let (store, name) = (&store, &name);
+        std::thread::scope(|scope| {
+            let first = scope.spawn(move || store.remove(name, false, true, &slow));
+            is_asked.recv().unwrap();
+            let second = scope.spawn(move || store.remove(name, false, true, &|_| running()));
+            std::thread::yield_now();
+            answer.send(running()).unwrap();
+            for removal in [first, second] {
+                let refused = removal.join().unwrap().unwrap_err();
+                assert!(
+                    refused.message.ends_with("used by running container 0123456789ab"),
+                    "{}",
+                    refused.message
+                );
+            }
+        });
+    }
+    assert_eq!(store.resolve("a:1").unwrap().id, id);
+}

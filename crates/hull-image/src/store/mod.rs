@@ -70,6 +70,8 @@ pub struct Store {
     database: Arc<Mutex<Database>>,
     syncing: Syncing,
     state: RwLock<State>,
+    /// Who is about to use images, or to remove them.
+    pins: pins::Pins,
     trash: Trash,
     /// How snapshots are made.
     driver: Driver,
@@ -127,6 +129,7 @@ impl Store {
             database,
             syncing,
             state: RwLock::default(),
+            pins: pins::Pins::default(),
             trash,
             driver,
             merging: Mutex::default(),

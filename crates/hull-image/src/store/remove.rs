@@ -1,6 +1,7 @@
 //! Removing images: Docker's rules, in Docker's words.
 
 use std::collections::HashMap;
+use std::sync::Arc;
 use std::time::Duration;
 
 use super::images::key;
@@ -11,6 +12,18 @@ use crate::{Error, ImageId, Kind, Result, fault};
 
 /// Tells which container uses an image; one that runs before one that does not.
 type Using<'a> = &'a dyn Fn(&ImageId) -> Option<InUse>;
+
+/// How an image is to be removed.
+#[derive(Clone, Copy)]
+struct How<'a> {
+    /// Also with several names, or where a stopped container uses it.
+    force: bool,
+    /// With the parents that lose their last reason to be.
+    prune_parents: bool,
+    /// What forbids it is not told where a name was removed already: that was what was asked.
+    quiet: bool,
+    in_use: Using<'a>,
+}
 
 /// Why an image may not be removed.
 struct Obstacle {
@@ -48,19 +61,21 @@ impl Store {
         let id = image.id;
         let mut removed = Vec::new();
         if id.to_string().starts_with(name) || id.hex().starts_with(name) {
-            let going = match self.going(&id) {
-                Ok(going) => going,
-                Err(Stays::Pinned) => return Err(being_used().told(&id)),
-                Err(Stays::Going) => return Ok(removed),
-            };
-            self.remove_by_id(&id, force, in_use, &mut removed)?;
-            self.delete_going(&going, &id, force, prune_parents, false, in_use, &mut removed)?;
+            let how = How { force, prune_parents, quiet: false, in_use };
+            // Another who removes it may be refused: what he is told is not this one's answer.
+            let going = self.going(&id).map_err(|_| being_used().told(&id))?;
+            if !self.state().images.contains_key(&id) {
+                return Err(Error::not_found(format!("No such image: {name}")));
+            }
+            self.remove_by_id(&id, how, &mut removed)?;
+            self.delete_going(&going, how, &mut removed)?;
             return Ok(removed);
         }
+        let how = How { force, prune_parents, quiet: true, in_use };
         let reference = Reference::parse(name)?.or_latest();
-        self.remove_by_name((name, &reference), &id, force, in_use, &mut removed)?;
+        self.remove_by_name((name, &reference), &id, how, &mut removed)?;
         if self.state().names_of(&id).is_empty() {
-            self.delete(&id, force, prune_parents, true, in_use, &mut removed)?;
+            self.delete(&id, how, &mut removed)?;
         }
         Ok(removed)
     }
@@ -70,14 +85,13 @@ impl Store {
         &self,
         (typed, reference): (&str, &Reference),
         id: &ImageId,
-        force: bool,
-        in_use: Using<'_>,
+        how: How<'_>,
         removed: &mut Vec<Removed>,
     ) -> Result<()> {
         let names = self.state().names_of(id);
-        if !force
+        if !how.force
             && is_single(&names)
-            && let Some(InUse { container, .. }) = in_use(id)
+            && let Some(InUse { container, .. }) = (how.in_use)(id)
         {
             return Err(Error::conflict(format!(
                 "conflict: unable to remove repository reference \"{typed}\" (must force) - container {} is using its \
@@ -86,39 +100,35 @@ impl Store {
                 id.short()
             )));
         }
-        self.untag(reference, removed)?;
+        self.untag(reference, id, removed)?;
         // Digests alone do not keep a repository's image.
         let rest = self.state().names_of(id);
         let same = |name: &&Reference| name.name() == reference.name();
         if reference.digest.is_none() && !rest.iter().filter(same).any(|name| name.digest.is_none()) {
-            for name in rest.iter().filter(same) {
-                self.untag(name, removed)?;
-            }
+            rest.iter().filter(same).try_for_each(|name| self.untag(name, id, removed))?;
         }
         Ok(())
     }
 
     /// An id stands for all names, where these are of one repository.
-    fn remove_by_id(
-        &self,
-        id: &ImageId,
-        force: bool,
-        in_use: Using<'_>,
-        removed: &mut Vec<Removed>,
-    ) -> Result<()> {
+    fn remove_by_id(&self, id: &ImageId, how: How<'_>, removed: &mut Vec<Removed>) -> Result<()> {
         let names = self.state().names_of(id);
         if !is_single(&names) {
             return Ok(());
         }
-        if let Some(obstacle) = self.obstacle(id, force, true, in_use) {
+        if let Some(obstacle) = self.obstacle(id, how, true) {
             return Err(obstacle.told(id));
         }
-        names.iter().try_for_each(|name| self.untag(name, removed))
+        names.iter().try_for_each(|name| self.untag(name, id, removed))
     }
 
-    fn untag(&self, reference: &Reference, removed: &mut Vec<Removed>) -> Result<()> {
+    /// Takes a name from an image. One that was given to another since it was looked at is that other's.
+    fn untag(&self, reference: &Reference, id: &ImageId, removed: &mut Vec<Removed>) -> Result<()> {
         let database = self.database();
         let name = key(reference);
+        if self.state().names.get(&name) != Some(id) {
+            return Ok(());
+        }
         database.remove_name(&name)?;
         self.state_mut().remove_name(&name);
         self.syncing.rows();
@@ -126,80 +136,81 @@ impl Store {
         Ok(())
     }
 
-    /// [`Store::delete_going`] of one that nobody removes yet.
-    fn delete(
-        &self,
-        id: &ImageId,
-        force: bool,
-        prune_parents: bool,
-        quiet: bool,
-        in_use: Using<'_>,
-        removed: &mut Vec<Removed>,
-    ) -> Result<()> {
-        match self.going(id) {
-            Ok(going) => self.delete_going(&going, id, force, prune_parents, quiet, in_use, removed),
-            Err(Stays::Pinned) if !quiet => Err(being_used().told(id)),
+    /// [`Store::delete_going`] of one that nobody removes yet, without waiting for who uses or removes it.
+    fn delete(&self, id: &ImageId, how: How<'_>, removed: &mut Vec<Removed>) -> Result<()> {
+        match self.try_going(id) {
+            Ok(going) => self.delete_going(&going, how, removed),
+            Err(Stays::Pinned) if !how.quiet => Err(being_used().told(id)),
             Err(_) => Ok(()),
         }
     }
 
     /// Removes an image with all its names, the layers that nothing else uses, and the parents that lose their last
-    /// reason to be. What forbids it is not told where a name was removed already: that was what was asked.
-    #[expect(clippy::too_many_arguments, reason = "what Docker's rules depend on")]
-    fn delete_going(
-        &self,
-        _going: &Going<'_>,
-        id: &ImageId,
-        force: bool,
-        prune_parents: bool,
-        quiet: bool,
-        in_use: Using<'_>,
-        removed: &mut Vec<Removed>,
-    ) -> Result<()> {
-        if let Some(obstacle) = self.obstacle(id, force, false, in_use) {
+    /// reason to be.
+    fn delete_going(&self, going: &Going<'_>, how: How<'_>, removed: &mut Vec<Removed>) -> Result<()> {
+        let id = going.image();
+        if let Some(obstacle) = self.obstacle(id, how, false) {
             let dangling = self.state().names_of(id).is_empty() && !self.has_children(id);
-            return match quiet && (!dangling || obstacle.used) {
+            return match how.quiet && (!dangling || obstacle.used) {
                 true => Ok(()),
                 false => Err(obstacle.told(id)),
             };
         }
-        // Another, who prunes, may have taken it since its name went: that was what was asked.
-        let Ok(image) = self.image(id) else { return Ok(()) };
-        let names = self.state().names_of(id);
-        names.iter().try_for_each(|name| self.untag(name, removed))?;
-        {
-            let database = self.database();
-            database.transaction(|database| database.remove_image(id))?;
-            self.state_mut().remove_image(id);
-        }
+        let Some(image) = self.delete_row(id, how, removed)? else { return Ok(()) };
         fault::passed("image remove", "row gone");
-        removed.push(Removed::Deleted(id.to_string()));
         if let Some(top) = image.layers.last() {
             let layers = self.collect(top.chain_id)?;
             removed.extend(layers.into_iter().map(|layer| Removed::Deleted(layer.chain_id.to_string())));
         }
         fault::passed("image remove", "layers gone");
-        let Some(parent) = image.parent.filter(|_| prune_parents) else { return Ok(()) };
+        let Some(parent) = image.parent.filter(|_| how.prune_parents) else { return Ok(()) };
         let goes = self.state().images.contains_key(&parent) && self.state().names_of(&parent).is_empty();
-        if goes { self.delete(&parent, false, true, true, in_use, removed) } else { Ok(()) }
+        let how = How { force: false, quiet: true, ..how };
+        if goes { self.delete(&parent, how, removed) } else { Ok(()) }
     }
 
-    fn obstacle(&self, id: &ImageId, force: bool, names_may_be: bool, in_use: Using<'_>) -> Option<Obstacle> {
+    /// Takes the image and its names out of the database. None: it stays, for a name was given to it just now, or another
+    /// has taken it since its name went, which was what was asked.
+    fn delete_row(
+        &self,
+        id: &ImageId,
+        how: How<'_>,
+        removed: &mut Vec<Removed>,
+    ) -> Result<Option<Arc<Image>>> {
+        // Who gives names holds it, too.
+        let database = self.database();
+        let Ok(image) = self.image(id) else { return Ok(None) };
+        let names = self.state().names_of(id);
+        if !names.is_empty() && !how.force {
+            return if how.quiet { Ok(None) } else { Err(in_repositories().told(id)) };
+        }
+        database.transaction(|database| database.remove_image(id))?;
+        {
+            let mut state = self.state_mut();
+            names.iter().for_each(|name| state.remove_name(&key(name)));
+            state.remove_image(id);
+        }
+        self.syncing.rows();
+        removed.extend(names.iter().map(|name| Removed::Untagged(name.familiar())));
+        removed.push(Removed::Deleted(id.to_string()));
+        Ok(Some(image))
+    }
+
+    fn obstacle(&self, id: &ImageId, how: How<'_>, names_may_be: bool) -> Option<Obstacle> {
         if self.has_children(id) {
             let message = "image has dependent child images".to_owned();
             return Some(Obstacle { hard: true, used: false, message });
         }
-        let user = in_use(id);
+        let user = (how.in_use)(id);
         if let Some(InUse { container, running: true }) = &user {
             let message = format!("image is being used by running container {}", short(container));
             return Some(Obstacle { hard: true, used: true, message });
         }
-        if !force && !names_may_be && !self.state().names_of(id).is_empty() {
-            let message = "image is referenced in multiple repositories".to_owned();
-            return Some(Obstacle { hard: false, used: false, message });
+        if !how.force && !names_may_be && !self.state().names_of(id).is_empty() {
+            return Some(in_repositories());
         }
         match user {
-            Some(InUse { container, .. }) if !force => {
+            Some(InUse { container, .. }) if !how.force => {
                 let message = format!("image is being used by stopped container {}", short(&container));
                 Some(Obstacle { hard: false, used: true, message })
             }
@@ -244,6 +255,7 @@ impl Store {
     ) -> Result<(Vec<Removed>, u64)> {
         let before = self.layers_size();
         let mut removed = Vec::new();
+        let how = How { force: false, prune_parents: true, quiet: true, in_use };
         for image in self.images() {
             let names = self.state().names_of(&image.id);
             let wanted = !image.builtin
@@ -256,14 +268,12 @@ impl Store {
                 continue;
             }
             // Asked again, now that no container comes to it any more.
-            let Ok(going) = self.going(&image.id) else { continue };
+            let Ok(going) = self.try_going(&image.id) else { continue };
             if in_use(&image.id).is_some() {
                 continue;
             }
-            for name in &names {
-                self.untag(name, &mut removed)?;
-            }
-            self.delete_going(&going, &image.id, false, true, true, in_use, &mut removed)?;
+            names.iter().try_for_each(|name| self.untag(name, &image.id, &mut removed))?;
+            self.delete_going(&going, how, &mut removed)?;
         }
         let partial = self.remove_partials(std::time::Duration::ZERO)?;
         Ok((removed, before.saturating_sub(self.layers_size()) + partial))
@@ -274,6 +284,12 @@ impl Store {
 fn being_used() -> Obstacle {
     let message = "image is being used by a container that is being created".to_owned();
     Obstacle { hard: true, used: true, message }
+}
+
+/// Names of several repositories are its own.
+fn in_repositories() -> Obstacle {
+    let message = "image is referenced in multiple repositories".to_owned();
+    Obstacle { hard: false, used: false, message }
 }
 
 /// At most one tag, and all digests of the same repository.

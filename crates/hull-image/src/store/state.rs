@@ -60,8 +60,6 @@ pub(super) struct State {
     pub(super) steps: super::steps::Steps,
     /// The images that steps of classic builds made, by what those depend on.
     pub(super) step_images: super::step_images::StepImages,
-    /// Who is about to use images, or to remove them.
-    pub(super) pins: super::pins::Pins,
 }
 
 impl State {
