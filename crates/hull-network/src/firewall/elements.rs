@@ -115,8 +115,11 @@ pub(crate) fn map_of(port: &Published) -> &'static str {
     }
 }
 
-/// The map and the element of a published port. The comment is "owner bridge".
-fn port_element(owner: &str, port: &Published) -> Result<(&'static str, Element)> {
+/// The map that an element stands in, and its key there: what a published port is known by.
+type Key = (&'static str, Vec<u8>);
+
+/// The key and the element of a published port. The comment is "owner bridge".
+fn port_element(owner: &str, port: &Published) -> Result<(Key, Element)> {
     let address = port.host_address.filter(|address| !address.is_unspecified());
     let ipv4 = port.container_address.is_ipv4();
     if port.host_address.is_some_and(|address| address.is_ipv4() != ipv4) {
@@ -139,7 +142,7 @@ fn port_element(owner: &str, port: &Published) -> Result<(&'static str, Element)
         element.key.extend_from_slice(&[protocol_number(port.protocol), 0, 0, 0]);
         element.key.extend_from_slice(&port.container_port.to_be_bytes());
         element.key.extend_from_slice(&[0, 0]);
-        return Ok((set, element));
+        return Ok(((set, element.key.clone()), element));
     }
     if let Some(address) = address {
         push_address(&mut element.key, address);
@@ -150,7 +153,7 @@ fn port_element(owner: &str, port: &Published) -> Result<(&'static str, Element)
     push_address(&mut element.data, port.container_address);
     element.data.extend_from_slice(&port.container_port.to_be_bytes());
     element.data.extend_from_slice(&[0, 0]);
-    Ok((set, element))
+    Ok(((set, element.key.clone()), element))
 }
 
 /// What an element says, or `None` for one that is not ours to read.
@@ -196,7 +199,7 @@ fn port_of(set: &Set, element: &Element) -> Option<PublishedBy> {
 /// This daemon is the table's only writer.
 #[derive(Debug, Default)]
 pub(crate) struct Ports {
-    held: HashMap<(&'static str, Vec<u8>), (String, Published)>,
+    held: HashMap<Key, (String, Published)>,
 }
 
 impl Ports {
@@ -204,8 +207,8 @@ impl Ports {
     pub(crate) fn read(socket: &mut Socket, table: &str) -> Result<Ports> {
         let mut held = HashMap::new();
         for by in published(socket, table)? {
-            let (set, element) = port_element(&by.owner, &by.port)?;
-            held.insert((set, element.key), (by.owner, by.port));
+            let (key, _) = port_element(&by.owner, &by.port)?;
+            held.insert(key, (by.owner, by.port));
         }
         Ok(Ports { held })
     }
@@ -220,8 +223,7 @@ impl Ports {
     ) -> Result<()> {
         let mut new: HashMap<_, (Element, &Published)> = HashMap::new();
         for port in ports {
-            let (set, element) = port_element(owner, port)?;
-            let key = (set, element.key.clone());
+            let (key, element) = port_element(owner, port)?;
             let clash = match self.held.get(&key) {
                 Some((holder, held)) if holder == owner && same(held, port) => continue,
                 Some(_) => true,
@@ -258,12 +260,11 @@ impl Ports {
         let mut transaction = Transaction::new(table);
         let mut gone = Vec::new();
         for port in ports {
-            let (set, element) = port_element(owner, port)?;
-            let key = (set, element.key.clone());
+            let (key, element) = port_element(owner, port)?;
             if self.held.get(&key).is_some_and(|(holder, held)| holder == owner && same(held, port)) {
                 let what = format!("taking port {}/{} back", port.host_port, port.protocol);
                 transaction.delete_elements(
-                    set,
+                    key.0,
                     &what,
                     &[Element { key: element.key, ..Element::default() }],
                 );
