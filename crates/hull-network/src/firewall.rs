@@ -44,8 +44,8 @@
 //! 2. The maps are asked for local destinations only (`fib daddr type local`), so a port published on every address
 //!    does not catch connections that only pass through. `::1` is left alone: the kernel routes it nowhere else,
 //!    for IPv6 has no `route_localnet`. What is not translated (all of IPv6 where the container has IPv4 only, else what
-//!    is sent to ::1) its shim answers at `[::]` and goes on to 127.0.0.1 ([`crate::ports`]). Where the container has no
-//!    IPv4, ::1 is refused at once.
+//!    is sent to ::1) its shim answers at `[::]` and goes on to 127.0.0.1 ([`crate::ports`]); at a single IPv6 address it
+//!    goes on to one of 127.128.0.0/9 that stands for it. Where the container has no IPv4, ::1 is refused at once.
 //! 3. A container that talks to itself or a neighbour by the host's port: the answer must come back this way. Where
 //!    br_netfilter hands bridged packets to this table (`net.bridge.bridge-nf-call-iptables` 1), such a packet is sent
 //!    back through the port it came from, so our ports are in hairpin mode then.

@@ -7,7 +7,7 @@
 //! a port that another program has just left is refused for the minute its last connections stay in TIME_WAIT.
 //!
 //! One listens: that of IPv6, where the container has IPv4. No firewall translates the one into the other, nor what is sent
-//! to ::1, so the shim answers there ([`Answered`]). It may have SO_REUSEADDR, for nobody binds beside a socket that listens, and needs
+//! to ::1, so the shim answers there ([`Answered`]): at every address, or at the one that was asked for. It may have SO_REUSEADDR, for nobody binds beside a socket that listens, and needs
 //! it: what it has answered stays in TIME_WAIT, where the container's next start must not find it.
 
 use std::io;
@@ -51,7 +51,7 @@ pub struct Reserved {
     pub port: u16,
 }
 
-/// Who answers at the IPv6 side of a port that is taken on every address.
+/// Who answers at the IPv6 side of a port that is taken on every address, or at the IPv6 address that it is taken on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Answered {
     /// The firewall, or nobody.
@@ -74,7 +74,9 @@ pub fn reserve(
     answered: Answered,
 ) -> Result<Reserved> {
     // The kernel's SCTP is another program's to answer.
-    let answered = answered == Answered::ByHolder && address.is_none() && protocol != Protocol::Sctp;
+    let answered = answered == Answered::ByHolder
+        && address.is_none_or(|address| address.is_ipv6())
+        && protocol != Protocol::Sctp;
     if wanted.first > wanted.last {
         return Err(Error::Invalid(format!("invalid range of ports {}-{}", wanted.first, wanted.last)));
     }

@@ -179,6 +179,52 @@ fn a_port_of_every_address_is_reached_by_ipv6() {
     );
 }
 
+/// A single IPv6 address leads to a container with IPv4 alone, wherever that moves to, also behind another daemon.
+#[test]
+fn a_port_of_one_ipv6_address() {
+    if std::net::TcpListener::bind("[::1]:0").is_err() {
+        eprintln!("left out: this machine has no IPv6");
+        return;
+    }
+    let mut daemon = Daemon::start();
+    daemon.session(
+        r#"
+        $ hull network create aa; hull network create zz
+        <id>
+        <id>
+        $ mkdir www; echo 'it works' >www/index.html
+        $ hull run -d --name web --network zz -p '[::1]:3165:8080' -v ./www:/www:ro busybox httpd -f -p 8080 -h /www
+        <id>
+        $ hull port web; hull ps --format '{{.Ports}}'
+        8080/tcp -> [::1]:3165
+        [::1]:3165->8080/tcp
+        $ eventually curl -sf 'http://[::1]:3165/'; curl -sf --max-time 2 'http://[::1]:3165/'
+        it works
+        $ curl -sf --max-time 1 http://127.0.0.1:3165/
+        [7]
+        $ hull run --rm -p '[::1]:3165:1' busybox true 2>/dev/null
+        [125]
+        $ hull network connect aa web; curl -sf --max-time 2 'http://[::1]:3165/'
+        it works
+        "#,
+    );
+    daemon.kill();
+    daemon.begin();
+    daemon.session(
+        r#"
+        $ curl -sf --max-time 2 'http://[::1]:3165/'; hull network disconnect aa web; curl -sf --max-time 2 'http://[::1]:3165/'
+        it works
+        it works
+        $ hull rm -f web; curl -sf --max-time 1 'http://[::1]:3165/'
+        web
+        [7]
+        $ hull network rm aa zz
+        aa
+        zz
+        "#,
+    );
+}
+
 /// No firewall leads ::1 elsewhere, also where the container has IPv6.
 #[test]
 fn a_port_of_a_container_with_ipv6_is_reached_at_the_loopback_too() {
