@@ -96,7 +96,7 @@ fn main() -> hull_network::Result<()> {
     });
     measure("dns::listen", ROUNDS, |round| drop(dns::listen(namespaces[round as usize].as_fd()).unwrap()));
     measure("detach from a namespace that lives on", 20, |round| {
-        fabric.detach(namespaces[round as usize].as_fd(), &endpoint(1000 + round)).unwrap();
+        fabric.detach(namespaces[round as usize].as_fd(), &endpoint(1000 + round), &[]).unwrap();
     });
     let mut namespaces = namespaces.into_iter();
     measure("drop a namespace with its interface", ROUNDS, |_| drop(namespaces.next()));

@@ -524,7 +524,7 @@ const ALIAS: &str = "hull network of ";
 /// What is to be removed and is not there is removed.
 pub(crate) fn absent_is_gone(removed: Result<()>) -> Result<()> {
     match removed {
-        Err(error) if error.errno() == Some(libc::ENODEV) => Ok(()),
+        Err(error) if matches!(error.errno(), Some(libc::ENODEV | libc::ESRCH)) => Ok(()),
         other => other,
     }
 }

@@ -30,4 +30,4 @@ mod sysctl;
 
 pub use error::{Error, Result};
 pub use fabric::{Attached, Bridge, Endpoint, Fabric, Protocol, Published, PublishedBy, Subnet, mac_of};
-pub use parent::{Device, IpvlanFlag, IpvlanMode, MacvlanMode, Mark, OnParent, Parent};
+pub use parent::{Device, Given, IpvlanFlag, IpvlanMode, MacvlanMode, Mark, OnParent, Parent};

@@ -68,6 +68,15 @@ pub struct OnParent {
     pub device: Device,
 }
 
+/// What a device on a parent was given when it was made.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Given {
+    /// Its hardware address.
+    pub mac: [u8; 6],
+    /// Its addresses.
+    pub addresses: Vec<IpAddr>,
+}
+
 /// What a container's interface is known by among the others of its namespace, whatever it is called there now.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Mark<'a> {
@@ -79,10 +88,10 @@ pub enum Mark<'a> {
         parent: &'a str,
         /// `macvlan` or `ipvlan`.
         kind: &'a str,
-        /// The hardware address that it was given.
-        mac: [u8; 6],
-        /// The addresses that it was given.
-        addresses: &'a [IpAddr],
+        /// What it was given.
+        given: &'a Given,
+        /// What the container's others of that kind on that parent were given: other networks' may be on one.
+        others: &'a [Given],
     },
 }
 
@@ -233,11 +242,28 @@ impl Fabric {
                 let is_it = |end: &&Interface| end.peer == index && end.peer_is_elsewhere;
                 inside.interfaces.iter().find(is_it)
             }
-            Mark::OnParent { parent, kind, mac, addresses } => {
-                let parent = self.host_index(parent).ok()?;
-                find_device(inside, kind, parent, *mac, addresses)
+            Mark::OnParent { parent, kind, given, others } => {
+                find_device(inside, kind, self.host_index(parent).ok()?, given, others)
             }
         }
+    }
+
+    /// The interface of a namespace that is this endpoint's. `all` are those of the namespace, this one among them: they are
+    /// told apart by the names of their host ends, which also those on a parent have.
+    ///
+    /// None where it is gone, or all that it was known by.
+    pub fn find_endpoint<'a>(
+        &self,
+        inside: &'a Inside,
+        endpoint: &Endpoint,
+        all: &[Endpoint],
+    ) -> Option<&'a Interface> {
+        let Some(on_parent) = &endpoint.on_parent else {
+            return self.find(inside, &Mark::HostEnd(&endpoint.host_name));
+        };
+        let others = others_on(on_parent, endpoint, all);
+        let (parent, kind) = (on_parent.parent.as_str(), on_parent.device.kind());
+        self.find(inside, &Mark::OnParent { parent, kind, given: &given(endpoint), others: &others })
     }
 
     /// Removes an endpoint's device from a namespace that lives on.
@@ -246,6 +272,7 @@ impl Fabric {
         namespace: BorrowedFd<'_>,
         on_parent: &OnParent,
         endpoint: &Endpoint,
+        all: &[Endpoint],
     ) -> Result<()> {
         let mut socket = netns::route_socket(namespace)?;
         let inside = netns::look_inside(&mut socket)?;
@@ -254,10 +281,8 @@ impl Fabric {
             // It went with its parent.
             return Ok(());
         };
-        let four = endpoint.address4.map(|(address, _)| address.into());
-        let six = endpoint.address6.map(|(address, _)| address.into());
-        let addresses: Vec<IpAddr> = four.into_iter().chain(six).collect();
-        match find_device(&inside, kind, index, endpoint.mac, &addresses) {
+        let others = others_on(on_parent, endpoint, all);
+        match find_device(&inside, kind, index, &given(endpoint), &others) {
             Some(device) => {
                 let mut batch = Batch::new();
                 route::delete_index(&mut batch, device.index, &device.name);
@@ -312,22 +337,47 @@ fn devices<'a>(inside: &'a Inside, kind: &str, parent: u32) -> impl Iterator<Ite
     inside.interfaces.iter().filter(on_it).filter(move |interface| interface.kind == kind)
 }
 
-/// The one of them that was given this hardware address, where each has its own; or one of these addresses; or the only one.
+fn given(endpoint: &Endpoint) -> Given {
+    let four = endpoint.address4.map(|(address, _)| address.into());
+    let six = endpoint.address6.map(|(address, _)| address.into());
+    Given { mac: endpoint.mac, addresses: four.into_iter().chain(six).collect() }
+}
+
+/// What the other endpoints were given that have devices of the same kind on the same parent.
+fn others_on(on_parent: &OnParent, endpoint: &Endpoint, all: &[Endpoint]) -> Vec<Given> {
+    let same = |other: &&Endpoint| {
+        let other_on = other.on_parent.as_ref();
+        other.host_name != endpoint.host_name
+            && other_on.is_some_and(|other| {
+                other.parent == on_parent.parent && other.device.kind() == on_parent.device.kind()
+            })
+    };
+    all.iter().filter(same).map(given).collect()
+}
+
+/// The one of them that has this hardware address, where each has its own; or one of these addresses; or the one that is
+/// left when each of the others is known so. Where one of those is not, it may be that one's.
 fn find_device<'a>(
     inside: &'a Inside,
     kind: &str,
     parent: u32,
-    mac: [u8; 6],
-    addresses: &[IpAddr],
+    wanted: &Given,
+    others: &[Given],
 ) -> Option<&'a Interface> {
     let all: Vec<&Interface> = devices(inside, kind, parent).collect();
-    let has_mac = |device: &&&Interface| kind == "macvlan" && device.mac == Some(mac);
-    let has_address = |device: &&&Interface| {
-        let own = inside.addresses.iter().filter(|(index, ..)| *index == device.index);
-        own.into_iter().any(|(_, address, _)| addresses.contains(address))
+    let has_address = |device: &Interface, given: &Given| {
+        let mut own = inside.addresses.iter().filter(|(index, ..)| *index == device.index);
+        own.any(|(_, address, _)| given.addresses.contains(address))
     };
-    let as_it_was = all.iter().find(has_mac).or_else(|| all.iter().find(has_address));
-    as_it_was.copied().or(if let [only] = all[..] { Some(only) } else { None })
+    let known = |given: &Given| {
+        let by_mac = all.iter().find(|device| kind == "macvlan" && device.mac == Some(given.mac));
+        by_mac.or_else(|| all.iter().find(|device| has_address(device, given))).copied()
+    };
+    known(wanted).or_else(|| {
+        let theirs: Vec<&Interface> = others.iter().map(known).collect::<Option<_>>()?;
+        let mut left = all.iter().filter(|device| theirs.iter().all(|other| other.index != device.index));
+        left.next().filter(|_| left.next().is_none()).copied()
+    })
 }
 
 impl Device {
@@ -399,22 +449,31 @@ mod tests {
             ..Interface::default()
         };
         let at = |index: u32, last: u8| (index, IpAddr::from([10, 0, 0, last]), 24);
-        let index = |inside: &Inside, last: u8| {
-            find_device(inside, "macvlan", 7, [2, 0, 0, 0, 0, last], &[[10, 0, 0, last].into()])
-                .map(|found| found.index)
+        let given = |last: u8| Given { mac: [2, 0, 0, 0, 0, last], addresses: vec![[10, 0, 0, last].into()] };
+        let beside = |inside: &Inside, last: u8, others: &[u8]| {
+            let others: Vec<Given> = others.iter().map(|other| given(*other)).collect();
+            find_device(inside, "macvlan", 7, &given(last), &others).map(|found| found.index)
         };
+        let index = |inside: &Inside, last: u8| beside(inside, last, &[]);
         // The address is on the pair's end now, and the device has another.
         let inside = Inside {
             interfaces: vec![device(2, "veth", 7, 5), device(3, "macvlan", 7, 6), device(4, "macvlan", 8, 1)],
             addresses: vec![at(2, 1), at(3, 9)],
         };
         assert_eq!(index(&inside, 1), Some(3));
+        // Where it is another network's, or may be, it is not taken for this one's.
+        assert_eq!([beside(&inside, 1, &[6]), beside(&inside, 1, &[9]), beside(&inside, 1, &[8])], [None; 3]);
         // Of two on the parent it is the one with its hardware address, or its address; else it cannot be told.
         let two = Inside {
             interfaces: vec![device(2, "macvlan", 7, 1), device(3, "macvlan", 7, 6)],
             addresses: vec![at(3, 1), at(3, 2)],
         };
         assert_eq!([index(&two, 1), index(&two, 2), index(&two, 3)], [Some(2), Some(3), None]);
+        // But by the other's.
+        assert_eq!(
+            [beside(&two, 3, &[1]), beside(&two, 3, &[2]), beside(&two, 3, &[4])],
+            [Some(3), Some(2), None]
+        );
         // One that the container has made on an interface of its own is none.
         let own = Interface { peer_is_elsewhere: false, ..device(3, "macvlan", 7, 1) };
         assert_eq!(index(&Inside { interfaces: vec![own], ..Inside::default() }, 1), None);

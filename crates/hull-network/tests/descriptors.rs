@@ -36,7 +36,7 @@ fn a_hundred_endpoints_leave_no_descriptor_and_no_thread() {
             }];
             fabric.publish("c", &port).unwrap();
             fabric.unpublish("c", &port).unwrap();
-            fabric.detach(namespace.as_fd(), &second).unwrap();
+            fabric.detach(namespace.as_fd(), &second, &[]).unwrap();
         };
         round(2);
         // The thread that makes namespaces may be making its spare one: wait until it is there.

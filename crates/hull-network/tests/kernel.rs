@@ -6,7 +6,8 @@ use std::net::{IpAddr, Ipv4Addr, UdpSocket};
 use std::os::fd::AsFd;
 
 use hull_network::{
-    Bridge, Device, Endpoint, Error, Fabric, MacvlanMode, Mark, OnParent, Protocol, Published, mac_of, netns,
+    Bridge, Device, Endpoint, Error, Fabric, Given, MacvlanMode, Mark, OnParent, Protocol, Published, mac_of,
+    netns,
 };
 use machine::*;
 
@@ -229,17 +230,107 @@ fn other_addresses_flows_stay_when_a_port_goes() {
             serve(container, 80);
             assert!(ask_udp(&outside, v4(20, host), 80).is_ok());
         }
-        let flows = || {
-            let all = std::fs::read_to_string("/proc/thread-self/net/nf_conntrack").ok()?;
-            Some([2, 3].map(|host| all.contains(&format!("dst=10.20.0.{host} "))))
-        };
-        let Some(before) = flows() else {
-            eprintln!("left out: this kernel does not list its flows in /proc");
-            return;
-        };
-        assert_eq!(before, [true, true]);
+        let flows = || [2, 3].map(|host| flows_to(v4(20, host)));
+        assert_eq!(flows(), [true, true]);
         fabric.unpublish("one", &ports[..1]).unwrap();
-        assert_eq!(flows(), Some([false, true]));
+        assert_eq!(flows(), [false, true]);
+    });
+}
+
+/// Whether the kernel knows a flow to that address: asked by ctnetlink, which is there wherever flows are forgotten.
+fn flows_to(address: Ipv4Addr) -> bool {
+    use rustix::net::{AddressFamily, RecvFlags, SendFlags, SocketType, netlink, recv, send, socket};
+    let socket = socket(AddressFamily::NETLINK, SocketType::RAW, Some(netlink::NETFILTER)).unwrap();
+    // struct nlmsghdr: IPCTNL_MSG_CT_GET of the connection tracker's, NLM_F_REQUEST | NLM_F_DUMP; struct nfgenmsg: AF_INET.
+    let request: Vec<u8> = [20u32.to_ne_bytes(), [0; 4], 1u32.to_ne_bytes(), [0; 4], [2, 0, 0, 0]].concat();
+    let (kind, flags) = ((1u16 << 8 | 1).to_ne_bytes(), 0x301u16.to_ne_bytes());
+    let request = [&request[..4], &kind, &flags, &request[8..]].concat();
+    send(&socket, &request, SendFlags::empty()).unwrap();
+    // struct nlattr: CTA_IP_V4_DST.
+    let [a, b, c, d] = address.octets();
+    let [length, kind] = [8u16, 2u16].map(u16::to_ne_bytes);
+    let destination = [&length[..], &kind, &[a, b, c, d]].concat();
+    let mut buffer = vec![0; 64 << 10];
+    let mut found = false;
+    loop {
+        let (_, length) = recv(&socket, &mut buffer[..], RecvFlags::empty()).unwrap();
+        found |= buffer[..length].windows(8).any(|window| window == destination);
+        let mut at = 0;
+        while at + 16 <= length {
+            let size = u32::from_ne_bytes(buffer[at..at + 4].try_into().unwrap()) as usize;
+            let kind = u16::from_ne_bytes(buffer[at + 4..at + 6].try_into().unwrap());
+            assert_ne!(kind, 2, "the kernel refuses (NLMSG_ERROR)");
+            if kind == 3 {
+                return found; // NLMSG_DONE
+            }
+            at += size.next_multiple_of(4);
+        }
+    }
+}
+
+/// The default routes of a namespace move between its interfaces, which stay, and what goes through them goes on.
+#[test]
+fn a_default_route_moves_alone() {
+    on_a_machine(|| {
+        let fabric = Fabric::open("hull").unwrap();
+        let (net, other) = (bridge("hull0", 20), bridge("br-other", 21));
+        for bridge in [&net, &other] {
+            fabric.ensure_bridge(bridge).unwrap();
+        }
+        ip("link add up0 type veth peer name down0");
+        ip("link set up0 up");
+        let namespace = container(&fabric, &net, 2);
+        let one = endpoint(&net, 2);
+        let two = Endpoint { container_name: "eth1".into(), ..endpoint(&other, 2) };
+        let by_device = Endpoint {
+            on_parent: Some(OnParent { parent: "up0".into(), device: Device::Macvlan(MacvlanMode::Bridge) }),
+            host_name: "third".into(),
+            container_name: "eth2".into(),
+            mac: mac_of(v4(30, 2)),
+            address4: Some((v4(30, 2), 24)),
+            address6: Some((v6(30, 2), 64)),
+            device_route4: true,
+            device_route6: true,
+            ..Endpoint::default()
+        };
+        for more in [&two, &by_device] {
+            fabric.attach(namespace.as_fd(), &more.without_default_routes()).unwrap();
+        }
+        let inside =
+            |command: &'static str| netns::run(namespace.as_fd(), move || output("ip", command)).unwrap();
+        let links = inside("-o link");
+        let without = |one: &Endpoint| one.without_default_routes();
+        let from_one = [one.clone(), without(&two), without(&by_device)];
+        let from_two = [without(&one), two.clone(), without(&by_device)];
+        let from_device = [without(&one), without(&two), by_device.clone()];
+        let nowhere = [without(&one), without(&two), without(&by_device)];
+        let four_only = [one.clone(), Endpoint { gateway4: None, ..two.clone() }, without(&by_device)];
+        let four_only =
+            [Endpoint { gateway6: None, ..four_only[0].clone() }, four_only[1].clone(), four_only[2].clone()];
+        let mut before = &from_one;
+        for (now, four, six) in [
+            (&from_two, "via 10.21.0.1 dev eth1", "via fd00:21::1 dev eth1"),
+            (&from_device, "dev eth2", "dev eth2"),
+            (&from_one, "via 10.20.0.1 dev eth0", "via fd00:20::1 dev eth0"),
+            (&four_only, "via 10.20.0.1 dev eth0", "via fd00:21::1 dev eth1"),
+            (&nowhere, "", ""),
+            (&from_device, "dev eth2", "dev eth2"),
+            (&from_two, "via 10.21.0.1 dev eth1", "via fd00:21::1 dev eth1"),
+        ] {
+            fabric.reroute(namespace.as_fd(), before, now).unwrap();
+            for (command, wanted) in [("-o route show default", four), ("-6 -o route show default", six)] {
+                let routes = inside(command);
+                assert_eq!(routes.lines().count(), usize::from(!wanted.is_empty()), "{routes}");
+                assert!(routes.contains(wanted), "{routes}");
+            }
+            before = now;
+        }
+        assert_eq!(inside("-o link"), links, "the interfaces are the same ones");
+        // One that the container has removed itself is in nobody's way, unless the route is to lead there.
+        netns::run(namespace.as_fd(), || ip("link del eth1")).unwrap();
+        fabric.reroute(namespace.as_fd(), &from_two, &from_one).unwrap();
+        let gone = fabric.reroute(namespace.as_fd(), &from_one, &from_two).unwrap_err().to_string();
+        assert!(gone.contains("the interface eth1 is gone"), "{gone}");
     });
 }
 
@@ -449,8 +540,8 @@ fn nothing_is_left() {
                 Endpoint { container_name: "eth1".into(), host_name: "second".into(), ..endpoint(&net, 99) };
             let second = Endpoint { gateway4: None, gateway6: None, ..second };
             fabric.attach(namespace.as_fd(), &second).unwrap();
-            fabric.detach(namespace.as_fd(), &second).unwrap();
-            fabric.detach(namespace.as_fd(), &second).unwrap();
+            fabric.detach(namespace.as_fd(), &second, &[]).unwrap();
+            fabric.detach(namespace.as_fd(), &second, &[]).unwrap();
         }
         // An endpoint that fails half-way leaves no interface.
         let wrong = Endpoint { gateway4: Some([192, 0, 2, 99].into()), ..endpoint(&net, 77) };
@@ -511,14 +602,22 @@ fn what_a_container_calls_its_interfaces_protects_none_of_them() {
         })
         .unwrap();
         let now = netns::inside(namespace.as_fd()).unwrap();
-        let addresses = [v4(30, 2).into()];
-        let mark =
-            Mark::OnParent { parent: "up0", kind: "macvlan", mac: on_parent.mac, addresses: &addresses };
+        let given = Given { mac: on_parent.mac, addresses: vec![v4(30, 2).into()] };
+        let mark = Mark::OnParent { parent: "up0", kind: "macvlan", given: &given, others: &[] };
         assert_eq!(fabric.find(&now, &mark).map(|found| found.index), Some(made.container_index));
-        fabric.detach(namespace.as_fd(), &on_parent).unwrap();
+        // Another network's on the same parent, whose own the container has removed: this is not it.
+        let other = Endpoint {
+            host_name: "other".into(),
+            mac: mac_of(v4(31, 2)),
+            address4: Some((v4(31, 2), 24)),
+            ..on_parent.clone()
+        };
+        fabric.detach(namespace.as_fd(), &other, &[on_parent.clone(), other.clone()]).unwrap_err();
+        assert!(inside("-o link").unwrap().contains("eth0"));
+        fabric.detach(namespace.as_fd(), &on_parent, &[other, on_parent.clone()]).unwrap();
         let left = inside("-o link").unwrap();
         assert!(left.contains("eth1") && !left.contains("eth0"), "{left}");
-        fabric.detach(namespace.as_fd(), &endpoint(&net, 2)).unwrap();
+        fabric.detach(namespace.as_fd(), &endpoint(&net, 2), &[]).unwrap();
         assert!(!inside("-o link").unwrap().contains("eth1"));
     });
 }

@@ -4,7 +4,7 @@ use std::fs::File;
 use std::net::IpAddr;
 use std::os::fd::AsFd;
 
-use hull_network::{Mark, netns};
+use hull_network::{Given, Mark, netns};
 use serde::Serialize;
 
 use super::Networks;
@@ -56,6 +56,17 @@ pub struct Element {
     pub container_port: u16,
 }
 
+impl Wire {
+    /// What its device was given, where it has one on a parent.
+    fn given(&self) -> Given {
+        let addresses = self.addresses.iter().filter_map(|text| text.split('/').next()?.parse().ok());
+        Given {
+            mac: super::endpoint::mac(&self.mac_address).unwrap_or_default(),
+            addresses: addresses.collect(),
+        }
+    }
+}
+
 impl Networks {
     /// A container's way onto a network; none onto one without a bridge (`host`, `none`).
     ///
@@ -98,16 +109,21 @@ impl Networks {
         let namespace =
             File::open(&path).map_err(|error| Error::system(format_args!("open {path}"), error))?;
         let inside = netns::inside(namespace.as_fd())?;
-        for wire in &mut wires {
-            let own = wire.addresses.iter().filter_map(|text| text.split('/').next()?.parse().ok());
-            let own: Vec<IpAddr> = own.collect();
-            let mac = super::endpoint::mac(&wire.mac_address).unwrap_or_default();
+        let given: Vec<Given> = wires.iter().map(Wire::given).collect();
+        for index in 0..wires.len() {
+            let wire = &wires[index];
+            let on_it = |other: &&Wire| other.parent == wire.parent && other.driver == wire.driver;
+            let others = wires.iter().zip(&given).enumerate();
+            let others = others.filter(|(other, (wire, _))| *other != index && on_it(wire));
+            let others: Vec<Given> = others.map(|(_, (_, given))| given.clone()).collect();
             let mark = match wire.parent.as_str() {
                 "" => Mark::HostEnd(&wire.host_end),
-                parent => Mark::OnParent { parent, kind: &wire.driver, mac, addresses: &own },
+                parent => {
+                    Mark::OnParent { parent, kind: &wire.driver, given: &given[index], others: &others }
+                }
             };
             let found = self.inner.fabric.find(&inside, &mark);
-            wire.name = found.map(|interface| interface.name.clone()).unwrap_or_default();
+            wires[index].name = found.map(|interface| interface.name.clone()).unwrap_or_default();
         }
         Ok(wires)
     }

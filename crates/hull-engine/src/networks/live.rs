@@ -2,16 +2,15 @@
 
 use std::collections::BTreeMap;
 use std::fs::File;
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::net::IpAddr;
 use std::os::fd::AsFd;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-use hull_network::{Endpoint, Mark, Published, dns, netns};
+use hull_network::{Endpoint, Published, dns, netns};
 
 use super::allocate::{Allocation, Answering};
 use super::leg::{Leg, all_names};
-use super::plan::Wiring;
 use super::{Networks, endpoint, ports};
 use crate::model::{EndpointSettings, PortBinding};
 use crate::{Error, Kind, Result};
@@ -110,14 +109,21 @@ impl Networks {
             ));
         }
         let namespace = namespace(live.pid)?;
-        let before = allocation.routes();
+        let before = allocation.wired();
         allocation.join(&network.name, settings, all_names(live.name, live.id, live.hostname, settings))?;
         allocation.name_interfaces();
         allocation.legs.sort_by(|one, other| one.order().cmp(&other.order()));
         if let Err(error) =
             allocation.rewire(&namespace, &before).and_then(|()| allocation.listen_if_needed(live.pid))
         {
-            let half_made = allocation.routes();
+            let half_made = allocation.wired();
+            let joined = |leg: &&Leg| leg.network.id == network.id;
+            let joined = allocation.legs.iter().find(joined).and_then(|leg| allocation.endpoint(leg));
+            // Its interface may be there, or not yet.
+            let detached = joined.map(|end| self.inner.fabric.detach(namespace.as_fd(), &end, &half_made));
+            if let Some(Err(error)) = detached {
+                tracing::error!(container = live.id, %error, "an interface of a network that failed stays");
+            }
             allocation.part(&network.name);
             if let Err(error) = allocation.rewire(&namespace, &half_made) {
                 tracing::error!(container = live.id, %error, "a container's routes are not as they were");
@@ -155,9 +161,9 @@ impl Networks {
         };
         let endpoint = allocation.endpoint(leg);
         let namespace = namespace(live.pid)?;
-        let before = allocation.routes();
+        let before = allocation.wired();
         if let Some(endpoint) = endpoint {
-            self.inner.fabric.detach(namespace.as_fd(), &endpoint)?;
+            self.inner.fabric.detach(namespace.as_fd(), &endpoint, &before)?;
         }
         allocation.part(&network.name);
         allocation.rewire(&namespace, &before)?;
@@ -217,52 +223,46 @@ impl Allocation {
         }
         let namespace = namespace(pid)?;
         let inside = netns::inside(namespace.as_fd())?;
-        for leg in self.legs.iter_mut().filter(|leg| leg.plan.is_some()) {
-            let (addresses, host_end) = (leg.addresses(), leg.host_name());
-            let mark = match leg.plan.as_deref().map(|plan| &plan.wiring) {
-                Some(Wiring::Parent(parent, device)) => {
-                    let (parent, kind) = (parent.name(), device.kind());
-                    Mark::OnParent { parent, kind, mac: leg.mac, addresses: &addresses }
-                }
-                _ => Mark::HostEnd(&host_end),
-            };
-            match self.inner.fabric.find(&inside, &mark) {
-                Some(interface) => leg.interface.clone_from(&interface.name),
-                None => {
+        let all = self.wired();
+        for endpoint in &all {
+            let found = self.inner.fabric.find_endpoint(&inside, endpoint, &all);
+            let leg = self.legs.iter_mut().find(|leg| leg.host_name() == endpoint.host_name);
+            match (leg, found) {
+                (Some(leg), Some(interface)) => leg.interface.clone_from(&interface.name),
+                (Some(leg), None) => {
                     tracing::warn!(container = self.id, network = leg.network.name, "its interface is gone")
                 }
+                (None, _) => {}
             }
         }
         Ok(())
     }
 
-    /// Its interfaces, and the default routes that lead through them.
-    fn routes(&self) -> BTreeMap<String, Routes> {
-        let endpoints = self.legs.iter().filter_map(|leg| self.endpoint(leg));
-        let routes = |endpoint: Endpoint| Routes {
-            gateways: (endpoint.gateway4, endpoint.gateway6),
-            by_device: (endpoint.device_route4, endpoint.device_route6),
-        };
-        endpoints.map(|endpoint| (endpoint.container_name.clone(), routes(endpoint))).collect()
+    /// What the kernel has, or is to have, of its places.
+    fn wired(&self) -> Vec<Endpoint> {
+        self.legs.iter().filter_map(|leg| self.endpoint(leg)).collect()
     }
 
-    /// Brings the kernel from these interfaces and routes to those of now: an interface that gets or loses a default
-    /// route is made anew, with the address that it had; those that left were detached before. Ports are published of
-    /// the address that has the default route now.
-    fn rewire(&mut self, namespace: &File, before: &BTreeMap<String, Routes>) -> Result<()> {
+    /// Brings the kernel from these endpoints to those of now; those that left were detached before. An interface stays
+    /// what it is when it gets or loses a default route: what goes through it goes on. Ports are published of the address
+    /// that has the default route now.
+    fn rewire(&mut self, namespace: &File, before: &[Endpoint]) -> Result<()> {
         let fabric = &self.inner.fabric;
-        let now = self.routes();
-        let endpoints = || self.legs.iter().filter_map(|leg| self.endpoint(leg));
-        let changed =
-            |endpoint: &Endpoint| before.get(&endpoint.container_name) != now.get(&endpoint.container_name);
-        for endpoint in endpoints().filter(changed) {
-            if before.contains_key(&endpoint.container_name) {
-                fabric.detach(namespace.as_fd(), &endpoint)?;
+        let now = self.wired();
+        let inside = netns::inside(namespace.as_fd())?;
+        for endpoint in &now {
+            let known = before.iter().find(|old| old.host_name == endpoint.host_name);
+            // One that the container has removed is made again where something changes.
+            let lost = known.is_some_and(|old| old != endpoint)
+                && fabric.find_endpoint(&inside, endpoint, &now).is_none();
+            if lost {
+                fabric.detach(namespace.as_fd(), endpoint, &now)?;
+            }
+            if lost || known.is_none() {
+                fabric.attach(namespace.as_fd(), &endpoint.without_default_routes())?;
             }
         }
-        for endpoint in endpoints().filter(changed) {
-            fabric.attach(namespace.as_fd(), &endpoint)?;
-        }
+        fabric.reroute(namespace.as_fd(), before, &now)?;
         let wanted = match self.publisher() {
             Some(leg) => ports::again(&self.ports, &leg.target())?,
             None => Vec::new(),
@@ -286,13 +286,6 @@ impl Allocation {
         *self.answering() = Answering::Bound(dns::listen(namespace(pid)?.as_fd())?);
         Ok(())
     }
-}
-
-/// The default routes that lead through an interface.
-#[derive(Clone, Debug, PartialEq, Eq)]
-struct Routes {
-    gateways: (Option<Ipv4Addr>, Option<Ipv6Addr>),
-    by_device: (bool, bool),
 }
 
 /// A running container's network namespace.

@@ -248,20 +248,37 @@ impl Drop for Cable {
     }
 }
 
+/// Whether there is such a network; unknown while somebody has the state to himself.
+fn knows(networks: &Networks, name: &str) -> Option<bool> {
+    let state = networks.inner.state.try_lock().ok()?;
+    Some(state.by_name.contains_key(name))
+}
+
+/// Waits for what others do.
+fn until(what: &str, is_so: impl Fn() -> bool) {
+    let limit = std::time::Instant::now() + std::time::Duration::from_secs(20);
+    while !is_so() {
+        assert!(std::time::Instant::now() < limit, "{what} did not come");
+        std::thread::yield_now();
+    }
+}
+
 /// Deleting an interface takes the kernel tens of milliseconds: others' places are decided about meanwhile.
 #[test]
 fn a_parent_that_goes_holds_up_nobody() {
     let place = Place::new();
     let networks = place.networks();
     place.create(json!({ "Name": "alone", "Driver": "macvlan" })).unwrap();
-    let held = networks.inner.parents();
     std::thread::scope(|scope| {
+        // Given back before the threads are waited for, also by an assertion that fails.
+        let held = networks.inner.parents();
         let removal = scope.spawn(|| networks.remove("alone"));
-        while networks.resolve("alone").is_ok() {
-            std::thread::yield_now();
-        }
-        let allocation = Wish::on(&["bridge"]).allocate(&place);
-        assert!(allocation.is_ok() && !removal.is_finished());
+        until("a state that is free while the parent goes", || knows(networks, "alone") == Some(false));
+        let (sender, receiver) = std::sync::mpsc::channel();
+        let place = &place;
+        scope.spawn(move || sender.send(Wish::on(&["bridge"]).allocate(place).map(drop)));
+        let allocated = receiver.recv_timeout(std::time::Duration::from_secs(20));
+        allocated.expect("a place while the parent goes").unwrap();
         drop(held);
         removal.join().unwrap().unwrap();
     });
@@ -278,16 +295,12 @@ fn who_comes_to_a_parent_that_goes_finds_it() {
         eprintln!("left out: this kernel has no VLANs: {error}");
         return;
     }
-    let held = networks.inner.parents();
     std::thread::scope(|scope| {
+        let held = networks.inner.parents();
         let removal = scope.spawn(|| networks.remove("first"));
-        while networks.resolve("first").is_ok() {
-            std::thread::yield_now();
-        }
+        until("the first network's end", || knows(networks, "first") == Some(false));
         let creation = scope.spawn(|| place.create(body("second")));
-        while networks.resolve("second").is_err() {
-            std::thread::yield_now();
-        }
+        until("the second network", || knows(networks, "second") == Some(true) || creation.is_finished());
         drop(held);
         removal.join().unwrap().unwrap();
         creation.join().unwrap().unwrap();
@@ -327,8 +340,14 @@ async fn a_running_container_changes_its_networks_and_outlives_the_daemon() {
     let sleeper = Sleeper::of(namespace.as_fd());
     place.networks().running(&wish.id, &allocation, sleeper.pid()).unwrap();
     let live = Live { id: &wish.id, name: "web", hostname: "host", pid: sleeper.pid(), dns: &[] };
+    let index = |name: &str| {
+        let all = netns::interfaces(namespace.as_fd()).unwrap();
+        all.into_iter().find(|interface| interface.name == name).map(|interface| interface.index)
+    };
+    let first = index("eth0");
     let joined =
         place.networks().connect("aa", &live, &EndpointSettings::default(), &mut allocation).unwrap();
+    assert_eq!((index("eth0"), default_device(&namespace)), (first, "eth1".into()), "the route moved alone");
     let target = |place: &Place| place.networks().inner.fabric.published().unwrap()[0].port.container_address;
     // By the networks' names the default route, and the port with it, is the new one's.
     assert_eq!(target(&place).to_string(), joined.ip_address);
@@ -350,6 +369,7 @@ async fn a_running_container_changes_its_networks_and_outlives_the_daemon() {
     assert_eq!(target(&place).to_string(), joined.ip_address);
     assert_eq!(place.attached("aa"), 1);
     place.networks().disconnect("aa", &live, &mut allocation).unwrap();
+    assert_eq!((index("eth0"), default_device(&namespace)), (first, "eth0".into()), "and came back");
     assert_eq!(target(&place).to_string(), endpoints["zz"].ip_address);
     assert_eq!(place.attached("aa"), 0);
     let again = place.networks().disconnect("aa", &live, &mut allocation).unwrap_err();
@@ -357,6 +377,19 @@ async fn a_running_container_changes_its_networks_and_outlives_the_daemon() {
     place.networks().release(&wish.id, allocation).unwrap();
     drop(sockets);
     assert!(place.networks().inner.fabric.published().unwrap().is_empty());
+}
+
+/// The interface that the only default route of IPv4 leads through.
+fn default_device(namespace: &impl AsFd) -> String {
+    let routes = netns::run(namespace.as_fd(), || {
+        std::process::Command::new("ip").args(["-o", "route", "show", "default"]).output()
+    });
+    let text = String::from_utf8(routes.unwrap().unwrap().stdout).unwrap();
+    let mut devices =
+        text.lines().map(|line| line.split_whitespace().skip_while(|word| *word != "dev").nth(1));
+    let (first, second) = (devices.next().flatten().unwrap_or_default(), devices.next());
+    assert_eq!(second, None, "{text}");
+    first.to_owned()
 }
 
 fn endpoints_of(allocation: &Allocation) -> Vec<(String, String)> {

@@ -4,6 +4,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use super::{Fabric, absent_is_gone, check_name, lock};
+use crate::netlink::route::DefaultWay;
 use crate::netlink::{Batch, Socket, route};
 use crate::netns;
 use crate::parent::OnParent;
@@ -152,17 +153,78 @@ impl Fabric {
     /// What it is called inside says nothing: the container may have changed names, or exchanged them. A pair goes by its
     /// end on the host, a device on a parent by what [`Fabric::find`] looks at.
     ///
+    /// `all` are the namespace's endpoints, as for [`Fabric::find_endpoint`].
+    ///
     /// # Errors
-    /// The kernel refuses, or the endpoint has several devices on the parent beside it and none of them is as it was made.
-    pub fn detach(&self, namespace: BorrowedFd<'_>, endpoint: &Endpoint) -> Result<()> {
+    /// The kernel refuses, or there are devices on the parent of which nobody can tell whether one is this endpoint's.
+    pub fn detach(&self, namespace: BorrowedFd<'_>, endpoint: &Endpoint, all: &[Endpoint]) -> Result<()> {
         if let Some(on_parent) = &endpoint.on_parent {
-            return self.detach_on_parent(namespace, on_parent, endpoint);
+            return self.detach_on_parent(namespace, on_parent, endpoint, all);
         }
         check_name(&endpoint.host_name)?;
         let mut batch = Batch::new();
         route::delete_link(&mut batch, &endpoint.host_name);
         // By a socket of its own: it takes the kernel milliseconds, in which others make theirs.
         absent_is_gone(netns::route_socket(self.home.as_fd())?.send(batch).map(drop))
+    }
+
+    /// Moves a namespace's default routes from where these endpoints had them to where they have them now; their
+    /// interfaces stay as they are, and so do the connections through them. The new one takes the old one's place at
+    /// once, so that nothing is without a way in between.
+    ///
+    /// # Errors
+    /// The kernel refuses, or an interface that a default route is to lead through is gone.
+    pub fn reroute(&self, namespace: BorrowedFd<'_>, before: &[Endpoint], now: &[Endpoint]) -> Result<()> {
+        let mut socket = netns::route_socket(namespace)?;
+        let inside = netns::look_inside(&mut socket)?;
+        for is_ipv6 in [false, true] {
+            let leads = |endpoint: &&Endpoint| endpoint.default_way(is_ipv6).is_some();
+            let (old, new) = (before.iter().find(leads), now.iter().find(leads));
+            let way = |endpoint: Option<&Endpoint>| {
+                endpoint.map(|endpoint| (endpoint.host_name.clone(), endpoint.default_way(is_ipv6)))
+            };
+            if way(old) == way(new) {
+                continue;
+            }
+            let mut moved = Batch::new();
+            if let Some((endpoint, way)) = new.and_then(|new| Some((new, new.default_way(is_ipv6)?))) {
+                let gone = || Error::Refused(format!("the interface {} is gone", endpoint.container_name));
+                let interface = self.find_endpoint(&inside, endpoint, now).ok_or_else(gone)?;
+                route::set_default_route(&mut moved, interface.index, way);
+                socket.send(moved)?;
+            }
+            // That of an interface that has left went with it.
+            let mut left = Batch::new();
+            if let Some((endpoint, way)) = old.and_then(|old| Some((old, old.default_way(is_ipv6)?)))
+                && let Some(interface) = self.find_endpoint(&inside, endpoint, before)
+            {
+                route::delete_default_route(&mut left, interface.index, way);
+                absent_is_gone(socket.send(left))?;
+            }
+        }
+        Ok(())
+    }
+}
+
+impl Endpoint {
+    /// Where the default route of a family leads to that is this endpoint's.
+    fn default_way(&self, is_ipv6: bool) -> Option<DefaultWay> {
+        let (gateway, by_device) = match is_ipv6 {
+            false => (self.gateway4.map(IpAddr::V4), self.device_route4),
+            true => (self.gateway6.map(IpAddr::V6), self.device_route6),
+        };
+        gateway.map(DefaultWay::Gateway).or_else(|| by_device.then_some(DefaultWay::Device { is_ipv6 }))
+    }
+
+    /// The same without a default route.
+    pub fn without_default_routes(&self) -> Endpoint {
+        Endpoint {
+            gateway4: None,
+            gateway6: None,
+            device_route4: false,
+            device_route6: false,
+            ..self.clone()
+        }
     }
 }
 
@@ -223,16 +285,8 @@ fn configure_inside(
         route::add_address(&mut batch, index, name, *address, prefix);
     }
     route::up(&mut batch, index, name);
-    if let Some(gateway) = endpoint.gateway4 {
-        route::add_default_route(&mut batch, index, gateway.into());
-    }
-    if let Some(gateway) = endpoint.gateway6 {
-        route::add_default_route(&mut batch, index, gateway.into());
-    }
-    for (wanted, is_ipv6) in [(endpoint.device_route4, false), (endpoint.device_route6, true)] {
-        if wanted {
-            route::add_device_route(&mut batch, index, is_ipv6);
-        }
+    for way in [false, true].into_iter().filter_map(|is_ipv6| endpoint.default_way(is_ipv6)) {
+        route::add_default_route(&mut batch, index, way);
     }
     route::settle(&mut batch, name);
     socket.send(batch)

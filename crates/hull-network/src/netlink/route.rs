@@ -327,25 +327,56 @@ pub(crate) fn delete_address(batch: &mut Batch, index: u32, name: &str, address:
     });
 }
 
-/// The default route of the gateway's family.
-pub(crate) fn add_default_route(batch: &mut Batch, index: u32, gateway: IpAddr) {
-    // struct rtmsg.
-    let header =
-        [family_of(gateway), 0, 0, 0, RT_TABLE_MAIN, RTPROT_BOOT, RT_SCOPE_UNIVERSE, RTN_UNICAST, 0, 0, 0, 0];
-    let what = format!("adding the default route by {gateway}");
-    batch.message(what, libc::RTM_NEWROUTE, NLM_F_CREATE | NLM_F_EXCL, &header, |attributes| {
-        address_bytes(attributes, RTA_GATEWAY, gateway);
-        attributes.u32(RTA_OIF, index);
-    });
+/// Where a default route leads to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum DefaultWay {
+    /// A router, which is of the route's family.
+    Gateway(IpAddr),
+    /// The interface itself: whoever is meant is beyond it.
+    Device {
+        /// The route's family.
+        is_ipv6: bool,
+    },
 }
 
-/// The default route of a family that leads to the interface itself: whoever is meant is beyond it.
-pub(crate) fn add_device_route(batch: &mut Batch, index: u32, is_ipv6: bool) {
+impl std::fmt::Display for DefaultWay {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            DefaultWay::Gateway(gateway) => write!(formatter, "the default route by {gateway}"),
+            DefaultWay::Device { .. } => formatter.write_str("the default route by the interface itself"),
+        }
+    }
+}
+
+/// Adds a default route.
+pub(crate) fn add_default_route(batch: &mut Batch, index: u32, way: DefaultWay) {
+    default_route(batch, "adding", (libc::RTM_NEWROUTE, NLM_F_CREATE | NLM_F_EXCL), index, way);
+}
+
+/// Makes it the default route, whichever there was.
+pub(crate) fn set_default_route(batch: &mut Batch, index: u32, way: DefaultWay) {
+    default_route(batch, "moving", (libc::RTM_NEWROUTE, NLM_F_CREATE | NLM_F_REPLACE), index, way);
+}
+
+/// Removes that very route.
+pub(crate) fn delete_default_route(batch: &mut Batch, index: u32, way: DefaultWay) {
+    default_route(batch, "removing", (libc::RTM_DELROUTE, 0), index, way);
+}
+
+fn default_route(batch: &mut Batch, verb: &str, (kind, flags): (u16, u16), index: u32, way: DefaultWay) {
+    let is_ipv6 = match way {
+        DefaultWay::Gateway(gateway) => gateway.is_ipv6(),
+        DefaultWay::Device { is_ipv6 } => is_ipv6,
+    };
     let family = (if is_ipv6 { libc::AF_INET6 } else { libc::AF_INET }) as u8;
-    let scope = if is_ipv6 { RT_SCOPE_UNIVERSE } else { RT_SCOPE_LINK };
+    let on_link = matches!(way, DefaultWay::Device { is_ipv6: false });
+    let scope = if on_link { RT_SCOPE_LINK } else { RT_SCOPE_UNIVERSE };
+    // struct rtmsg.
     let header = [family, 0, 0, 0, RT_TABLE_MAIN, RTPROT_BOOT, scope, RTN_UNICAST, 0, 0, 0, 0];
-    let what = "adding the default route by the interface itself";
-    batch.message(what, libc::RTM_NEWROUTE, NLM_F_CREATE | NLM_F_EXCL, &header, |attributes| {
+    batch.message(format!("{verb} {way}"), kind, flags, &header, |attributes| {
+        if let DefaultWay::Gateway(gateway) = way {
+            address_bytes(attributes, RTA_GATEWAY, gateway);
+        }
         attributes.u32(RTA_OIF, index);
     });
 }
