@@ -248,6 +248,8 @@ pub(crate) async fn bootstrap(request: Request) -> Result<Response> {
 /// the name has already.
 pub(crate) fn with_tag(name: &str, tag: Option<&str>) -> Result<String> {
     let Some(tag) = tag else { return Ok(name.to_owned()) };
+    // Alone, too, or a name that is none (64 digits, an id) would become one with its tag. Old clients leave a colon.
+    Reference::parse(name.strip_suffix(':').unwrap_or(name))?;
     let (repository, _) = name.split_once('@').unwrap_or((name, ""));
     let repository = match repository.rsplit_once(':') {
         Some((repository, tag)) if !tag.contains('/') => repository,
@@ -307,7 +309,12 @@ mod tests {
         assert_eq!(with_tag("r:5000/a", Some("1")).unwrap(), "r:5000/a:1");
         assert_eq!(with_tag("a", Some("sha256:00")).unwrap(), "a@sha256:00");
         assert_eq!(with_tag("r:5000/a:1", Some("2")).unwrap(), "r:5000/a:2");
-        assert_eq!(with_tag("a@sha256:00", Some("2")).unwrap(), "a:2");
+        assert_eq!(with_tag(&format!("a@sha256:{}", "0".repeat(64)), Some("2")).unwrap(), "a:2");
+        assert_eq!(with_tag("a:", Some("2")).unwrap(), "a:2");
+        for name in ["", "a:b:c", "a@b", &"0".repeat(64)] {
+            let refused = with_tag(name, Some("1")).unwrap_err().message;
+            assert!(refused.starts_with("invalid re"), "{name}: {refused}");
+        }
         for tag in ["a b", ":", ":::", "-x", &"x".repeat(129)] {
             assert_eq!(with_tag("a", Some(tag)).unwrap_err().message, "invalid tag format", "{tag}");
         }

@@ -64,7 +64,7 @@ fn words_are_dockers() {
         Error response from daemon: repository 127.0.0.1:15200/a/b not found: name unknown: repository name not known to registry
         [1]
         $ hull pull 'UPPER//case:::'
-        Error response from daemon: invalid reference format
+        invalid reference format
         [1]
         $ curl -s --unix-socket "${HULL_HOST#unix://}" -o /dev/null -w '%{http_code}\n' -X POST 'http://x/images/create?fromImage=127.0.0.1:15200/a/b&tag=none'
         404

@@ -48,7 +48,7 @@ pub struct ExecArgs {
     /// Working directory inside the container
     #[arg(short, long, value_name = "string")]
     workdir: Option<String>,
-    /// Kill the command and its children after this time (10s, 1m30s)
+    /// Kill the command and its children after this time (2, 10s, 1m30s)
     #[arg(long, value_name = "duration")]
     timeout: Option<String>,
     /// Kill the command and its children after they have used this much processor time

@@ -14,7 +14,7 @@ use super::options::flags::ContainerFlags;
 use super::options::{self, Attach};
 use super::signals::Signals;
 use crate::client::{Client, Host, Query, Response, empty, segment};
-use crate::commands::shared::progress;
+use crate::commands::shared::{image_name, progress, to_pull};
 use crate::context::Context;
 use crate::credentials::{registry_auth, server};
 use crate::error::{Error, ExitStatus};
@@ -236,7 +236,7 @@ async fn make(context: &Context, flags: &ContainerFlags, image: &str, body: &Val
                 return Err(engine(error));
             }
             if !flags.quiet {
-                errln!("Unable to find image '{}' locally", with_tag(image));
+                errln!("Unable to find image '{}' locally", image_name(image)?.or_latest().familiar());
             }
             pull(context, image, flags).await?;
             context.client.post_json(&path, body).await.map_err(engine)?
@@ -258,21 +258,12 @@ fn is_id(image: &str) -> bool {
     hex.len() == 64 && hex.bytes().all(|byte| byte.is_ascii_hexdigit())
 }
 
-/// The image's name with its tag: `busybox` is `busybox:latest`.
-fn with_tag(image: &str) -> String {
-    let last = image.rsplit('/').next().unwrap_or(image);
-    if last.contains([':', '@']) { image.to_owned() } else { format!("{image}:latest") }
-}
-
 async fn pull(context: &Context, image: &str, flags: &ContainerFlags) -> Result<(), Error> {
-    let full = with_tag(image);
-    let (name, tag) = match full.split_once('@') {
-        Some((name, digest)) => (name, digest),
-        None => full.rsplit_once(':').unwrap_or((&full, "latest")),
-    };
+    let name = image_name(image)?.or_latest();
+    let (repository, tag) = to_pull(&name);
     let path = Query::new("/images/create")
-        .with("fromImage", name)
-        .with("tag", tag)
+        .with("fromImage", &repository)
+        .with_some("tag", tag)
         .with_some("platform", flags.platform.as_deref().filter(|platform| !platform.is_empty()));
     let credentials = registry_auth(context, server::of_image(image));
     let headers = [("x-registry-auth", credentials.as_str())];

@@ -5,7 +5,7 @@ use hyper::Method;
 use serde_json::{Value, json};
 
 use crate::client::{Query, empty, segment};
-use crate::commands::shared::{self, platform_json, print_list, require_version};
+use crate::commands::shared::{self, image_name, platform_json, print_list, require_version};
 use crate::context::Context;
 use crate::credentials::{registry_auth, server};
 use crate::error::{Error, ExitStatus};
@@ -296,23 +296,16 @@ pub struct TagArgs {
 
 /// `hull tag`.
 pub async fn tag(args: TagArgs, context: &Context) -> Result<ExitStatus, Error> {
-    if args.target.contains('@') {
+    let target = image_name(&args.target)?;
+    if target.digest.is_some() {
         return Err(Error::new("refusing to create a tag with a digest reference"));
     }
-    let (repository, tag) = split_tag(&args.target);
+    let target = target.or_latest();
     let path = Query::new(format!("/images/{}/tag", segment(&args.source)))
-        .with("repo", repository)
-        .with("tag", tag.unwrap_or("latest"));
+        .with("repo", target.familiar_name())
+        .with_some("tag", target.tag.as_deref());
     context.client.post_empty(&path).await?;
     Ok(ExitStatus::SUCCESS)
-}
-
-/// A reference's repository and its tag: the part after the last colon, unless that belongs to a port.
-pub(super) fn split_tag(reference: &str) -> (&str, Option<&str>) {
-    match reference.rsplit_once(':') {
-        Some((repository, tag)) if !tag.contains('/') => (repository, Some(tag)),
-        _ => (reference, None),
-    }
 }
 
 #[cfg(test)]
@@ -337,12 +330,5 @@ mod tests {
         ] {
             assert_eq!(names_of(&tags, &digests, show), expected, "{tags:?} {digests:?} {show}");
         }
-    }
-
-    #[test]
-    fn a_port_is_no_tag() {
-        assert_eq!(split_tag("localhost:5000/a"), ("localhost:5000/a", None));
-        assert_eq!(split_tag("localhost:5000/a:1"), ("localhost:5000/a", Some("1")));
-        assert_eq!(split_tag("a"), ("a", None));
     }
 }

@@ -4,9 +4,8 @@ use clap::Args;
 use hyper::Method;
 use serde_json::{Value, json};
 
-use super::list::split_tag;
 use crate::client::{Query, empty, segment};
-use crate::commands::shared::{platform_json, print_list, progress, require_version};
+use crate::commands::shared::{image_name, platform_json, print_list, progress, require_version, to_pull};
 use crate::context::Context;
 use crate::credentials::{registry_auth, server};
 use crate::error::{Error, ExitStatus};
@@ -31,56 +30,29 @@ pub struct PullArgs {
 
 /// `hull pull`.
 pub async fn pull(args: PullArgs, context: &Context) -> Result<ExitStatus, Error> {
-    let (_, tag) = split_tag(&args.name);
-    let exact = tag.is_some() || args.name.contains('@');
+    let name = image_name(&args.name)?;
+    let exact = name.tag.is_some() || name.digest.is_some();
     if args.all_tags && exact {
         return Err(Error::new("tag can't be used with --all-tags/-a"));
     }
     if !exact && !args.all_tags && !args.quiet {
         outln!("Using default tag: latest")?;
     }
-    pull_image(context, &args.name, args.platform.as_deref(), args.all_tags, args.quiet).await?;
-    let reference = canonical(&args.name, args.all_tags);
-    outln!("{reference}")?;
-    Ok(ExitStatus::SUCCESS)
-}
-
-/// Pulls `name` (its tag `latest` where it has none, unless `all_tags`), and shows the progress unless `quiet`.
-async fn pull_image(
-    context: &Context,
-    name: &str,
-    platform: Option<&str>,
-    all_tags: bool,
-    quiet: bool,
-) -> Result<(), Error> {
-    let (repository, tag) = match name.split_once('@') {
-        Some((repository, digest)) => (split_tag(repository).0, Some(digest)),
-        None => {
-            let (repository, tag) = split_tag(name);
-            (repository, tag.or((!all_tags).then_some("latest")))
-        }
-    };
+    let name = if args.all_tags { name } else { name.or_latest() };
+    let (repository, tag) = to_pull(&name);
     let path = Query::new("/images/create")
-        .with("fromImage", repository)
+        .with("fromImage", &repository)
         .with_some("tag", tag)
-        .with_some("platform", platform);
-    let credentials = registry_auth(context, server::of_image(name));
+        .with_some("platform", args.platform.as_deref());
+    let credentials = registry_auth(context, server::of_image(&args.name));
     let headers = [("x-registry-auth", credentials.as_str())];
     let mut stream = context.client.request(Method::POST, &path, &headers, empty()).await?.json_stream();
-    if quiet { progress::drain(&mut stream).await } else { progress::show(&mut stream).await }
-}
-
-/// The full name of what was pulled, as Docker prints it last.
-fn canonical(name: &str, all_tags: bool) -> String {
-    let first = name.split('/').next().unwrap_or_default();
-    let has_registry = name.contains('/') && (first.contains(['.', ':']) || first == "localhost");
-    let prefix = match (has_registry, name.contains('/')) {
-        (true, _) => "",
-        (false, true) => "docker.io/",
-        (false, false) => "docker.io/library/",
-    };
-    let exact = name.contains('@') || split_tag(name).1.is_some();
-    format!("{prefix}{name}{}", if exact || all_tags { "" } else { ":latest" })
+    match args.quiet {
+        true => progress::drain(&mut stream).await?,
+        false => progress::show(&mut stream).await?,
+    }
+    outln!("{name}")?;
+    Ok(ExitStatus::SUCCESS)
 }
 
 /// `push`.
@@ -101,30 +73,30 @@ pub struct PushArgs {
 
 /// `hull push`.
 pub async fn push(args: PushArgs, context: &Context) -> Result<ExitStatus, Error> {
-    let (repository, tag) = split_tag(&args.name);
-    if args.all_tags && tag.is_some() {
+    let name = image_name(&args.name)?;
+    if args.all_tags && name.tag.is_some() {
         return Err(Error::new("tag can't be used with --all-tags/-a"));
     }
-    if args.name.contains('@') {
+    if name.digest.is_some() {
         return Err(Error::new("cannot push a digest reference"));
     }
-    if tag.is_none() && !args.all_tags && !args.quiet {
+    if name.tag.is_none() && !args.all_tags && !args.quiet {
         outln!("Using default tag: latest")?;
     }
     let platform = args.platform.as_deref().map(platform_json).transpose()?;
     if platform.is_some() {
         require_version(context, "--platform", (1, 46)).await?;
     }
-    let tag = if args.all_tags { None } else { Some(tag.unwrap_or("latest")) };
-    let path = Query::new(format!("/images/{}/push", segment(repository)))
-        .with_some("tag", tag)
+    let name = if args.all_tags { name } else { name.or_latest() };
+    let path = Query::new(format!("/images/{}/push", segment(&name.familiar_name())))
+        .with_some("tag", name.tag.as_deref())
         .with_some("platform", platform);
     let credentials = registry_auth(context, server::of_image(&args.name));
     let headers = [("x-registry-auth", credentials.as_str())];
     let mut stream = context.client.request(Method::POST, &path, &headers, empty()).await?.json_stream();
     if args.quiet {
         progress::drain(&mut stream).await?;
-        outln!("{}", canonical(&args.name, args.all_tags))?;
+        outln!("{name}")?;
     } else {
         progress::show(&mut stream).await?;
     }
@@ -211,23 +183,4 @@ pub async fn bootstrap(args: BootstrapArgs, context: &Context) -> Result<ExitSta
     let response = context.client.request(Method::POST, &path, &[], empty()).await?;
     progress::show(&mut response.json_stream()).await?;
     Ok(ExitStatus::SUCCESS)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn names_in_full() {
-        for (name, expected) in [
-            ("a", "docker.io/library/a:latest"),
-            ("a:1", "docker.io/library/a:1"),
-            ("u/a", "docker.io/u/a:latest"),
-            ("localhost/a", "localhost/a:latest"),
-            ("r:5000/a", "r:5000/a:latest"),
-            ("r.example/a@sha256:00", "r.example/a@sha256:00"),
-        ] {
-            assert_eq!(canonical(name, false), expected);
-        }
-    }
 }

@@ -11,11 +11,22 @@ pub mod upload;
 use std::cmp::Ordering;
 use std::io::{BufRead as _, IsTerminal as _, Write as _};
 
+use hull_image::reference::Reference;
 use serde_json::{Map, Value, json};
 
 use crate::context::Context;
 use crate::error::Error;
 use crate::format;
+
+/// An image's name as it was typed, by the grammar that the daemon takes names by.
+pub fn image_name(typed: &str) -> Result<Reference, Error> {
+    Reference::parse(typed).map_err(|error| Error::new(error.message))
+}
+
+/// The repository and the tag, or the digest in its place, as the query of `/images/create` has them.
+pub fn to_pull(name: &Reference) -> (String, Option<&str>) {
+    (name.familiar_name(), name.digest.as_deref().or(name.tag.as_deref()))
+}
 
 /// Prints the rows of a listing command; see [`format::list_text`].
 pub fn print_list(

@@ -81,7 +81,7 @@ pub struct ContainerFlags {
     /// Timeout (in seconds) to stop a container
     #[arg(long, value_name = "int", help_heading = "Lifetime")]
     pub stop_timeout: Option<String>,
-    /// Kill all of the container after this time (10s, 1m30s)
+    /// Kill all of the container after this time (2, 10s, 1m30s)
     #[arg(long, value_name = "duration", help_heading = "Lifetime")]
     pub timeout: Option<String>,
     /// Kill all of the container after it has used this much processor time

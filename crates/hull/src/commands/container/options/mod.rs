@@ -150,6 +150,10 @@ fn attach(flags: &ContainerFlags) -> Result<Attach, Error> {
 }
 
 fn config(flags: &ContainerFlags, image: &str, command: &[String], attach: Attach) -> Result<Object, Error> {
+    // The API's containers without an image are nobody's wish who leaves a word empty here.
+    if image.is_empty() {
+        return Err(Error::flag("invalid reference format"));
+    }
     let mut config = Object::default();
     config.set("Image", image);
     config.list("Cmd", command.to_vec());
@@ -233,9 +237,9 @@ fn lifetime(host: &mut Object, flags: &ContainerFlags) -> Result<(), Error> {
     Ok(())
 }
 
-/// A limit in time: a duration above zero, or 0 for none. Nanoseconds.
+/// A limit in time: a duration above zero, or seconds, as `timeout` has them, and 0 for none. Nanoseconds.
 pub fn limit(flag: &str, value: Option<&str>) -> Result<Option<i64>, Error> {
-    let nanos = parsed(flag, value, units::duration)?;
+    let nanos = parsed(flag, value, units::seconds_or_duration)?;
     match (nanos, value) {
         (Some(nanos), Some(value)) if nanos < 0 => Err(bad(flag, value, "it cannot be negative")),
         _ => Ok(nanos),

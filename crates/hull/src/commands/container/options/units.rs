@@ -67,6 +67,12 @@ pub fn duration(text: &str) -> Result<i64, String> {
     Ok(if negative { -total } else { total })
 }
 
+/// [`duration`], or a number of seconds: `2`, `0.5`. Nanoseconds.
+pub fn seconds_or_duration(text: &str) -> Result<i64, String> {
+    let is_number = text.ends_with(|c: char| c.is_ascii_digit());
+    duration(&if is_number { format!("{text}s") } else { text.to_owned() })
+}
+
 /// A decimal number of processors, in billionths of one.
 pub fn cpus(text: &str) -> Result<i64, String> {
     let wrong = || format!("failed to parse {text} as a rational number");
@@ -136,6 +142,22 @@ mod tests {
         }
         for wrong in ["", "5", "s", "1x", "1s5", "--1s", "99999999999h"] {
             assert!(duration(wrong).is_err(), "{wrong}");
+        }
+    }
+
+    #[test]
+    fn seconds_have_no_need_of_a_unit() {
+        for (text, nanos) in [
+            ("2", 2_000_000_000),
+            ("0.5", 500_000_000),
+            ("0", 0),
+            ("1m", 60_000_000_000),
+            ("-1", -1_000_000_000),
+        ] {
+            assert_eq!(seconds_or_duration(text), Ok(nanos), "{text}");
+        }
+        for wrong in ["", "1s5x", "x", "1..5", "1 "] {
+            assert!(seconds_or_duration(wrong).is_err(), "{wrong}");
         }
     }
 
