@@ -249,3 +249,45 @@ fn the_second_of_two_removals_is_told_of_the_first() {
     }
     assert!(told > 0, "no removal met another");
 }
+
+#[test]
+fn an_image_that_is_about_to_be_mounted_is_not_pruned() {
+    use std::sync::atomic::{AtomicBool, Ordering};
+    const ROUNDS: usize = 60;
+    let daemon = Daemon::start();
+    let mut api = daemon.api();
+    create(&mut api, "base", "true", "no");
+    let ended = AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        let pruner = scope.spawn(|| {
+            let mut api = daemon.api();
+            while !ended.load(Ordering::Relaxed) {
+                // {"dangling":["false"]}: those with a name go, too.
+                let path = "/images/prune?filters=%7B%22dangling%22%3A%5B%22false%22%5D%7D";
+                let pruned = api.post_empty(path).expect("an answer");
+                assert_eq!(pruned.status, 200, "{}", pruned.text());
+            }
+        });
+        let mut made = 0;
+        while made < ROUNDS && !pruner.is_finished() {
+            let image = api.post_empty("/commit?container=base&repo=files").expect("an answer").json();
+            let image = image["Id"].as_str().expect("an image").to_owned();
+            let mount = json!({ "Type": "image", "Source": image, "Target": "/i" });
+            let body = json!({ "Image": "busybox", "HostConfig": { "Mounts": [mount] } });
+            let created = api.post("/containers/create?name=user", &body).expect("an answer");
+            // Pruned before it was asked for.
+            if created.status == 404 {
+                continue;
+            }
+            assert_eq!(created.status, 201, "{}", created.text());
+            made += 1;
+            let there = api.get(&format!("/images/{image}/json")).expect("an answer").status;
+            let gone = api.delete("/containers/user").expect("an answer");
+            if there != 200 {
+                ended.store(true, Ordering::Relaxed);
+            }
+            assert_eq!((there, gone.status), (200, 204), "the image of a container's mount was pruned");
+        }
+        ended.store(true, Ordering::Relaxed);
+    });
+}

@@ -30,8 +30,8 @@ pub struct Created {
 struct Checked {
     record: Record,
     image: Option<Arc<Image>>,
-    /// Keeps the image here until the container is known to use it.
-    pinned: Option<Pinned>,
+    /// Keep its image, and those that are mounted, here until the container is known to use them.
+    pinned: Vec<Pinned>,
     wanted: Vec<Wanted>,
     /// The most bytes that it may write.
     limit: Option<u64>,
@@ -141,6 +141,10 @@ impl Engine {
         self.check_labels(&host_config)?;
         self.check_remapped_image(&host_config, image.as_deref())?;
         let mut wanted = self.wanted_mounts(&config, &host_config, caller, shallow)?;
+        let mut pinned = Vec::from_iter(pinned);
+        for image in wanted.iter().map(|wanted| &wanted.plan.image).filter(|image| !image.is_empty()) {
+            pinned.push(self.pin(image, image)?);
+        }
         for layered in layered {
             wanted.push(mounts::layered(layered)?);
         }
@@ -269,10 +273,15 @@ impl Engine {
             return Ok(None);
         }
         let image = self.images.resolve(&config.image).map_err(crate::images::error)?;
-        // Removed at this very moment: as if it had been a moment before.
-        let gone = |_| Error::new(Kind::NotFound, format!("No such image: {}", config.image));
-        let pinned = self.images.pin(&image.id).map_err(gone)?;
+        let pinned = self.pin(&image.id.to_string(), &config.image)?;
         Ok(Some((image, pinned)))
+    }
+
+    /// Keeps the image of this id here. `asked` is what the caller calls it.
+    fn pin(&self, id: &str, asked: &str) -> Result<Pinned> {
+        // Removed at this very moment: as if it had been a moment before.
+        let gone = |_| Error::new(Kind::NotFound, format!("No such image: {asked}"));
+        id.parse().and_then(|id| self.images.pin(&id)).map_err(gone)
     }
 
     fn take_random_name(&self, id: &str) -> Result<(String, super::registry::NameTaken<'_>)> {
