@@ -28,7 +28,7 @@ pub use layer::remove::{empty_folder, remove_tree};
 pub use number::{get_number, put_number};
 pub use store::{
     Change, ChangeKind, Check, Checked, Commit, Count, Difference, DiskUsage, Draft, Driver, Finding, Held,
-    HistoryEntry, Image, ImageUsage, Import, InUse, Layer, LayerBlob, LayerWork, Loaded, Pinned, Platform,
-    Progress, Removed, Report, Snapshot, Step, StepUsage, Store, StoredAgain, Taken, Unnamed, Wrong,
-    tree_size,
+    HistoryEntry, Image, ImageUsage, Import, InUse, Layer, LayerBlob, LayerWork, Loaded, LostLayers, Pinned,
+    Platform, Progress, Removed, Report, Snapshot, Step, StepUsage, Store, StoredAgain, Taken, Unnamed,
+    Wrong, tree_size,
 };

@@ -251,11 +251,19 @@ fn containers_outlive_the_loss_of_the_images_database() {
         "{findings:?}"
     );
     assert!(!findings[1].contains("repaired"), "a container runs on it: {findings:?}");
+    let told_by_df = |what: &str| {
+        let told = daemon.ok(&["system", "df"]);
+        let line = told.lines().find(|line| line.contains("1 layers whose database is gone"));
+        assert!(line.is_some_and(|line| line.contains("/image/lost/1; ") && line.contains(what)), "{told}");
+    };
+    told_by_df("containers run on them");
     assert_eq!(daemon.ok(&["exec", "box", "cat", "/etc/group", "/mine"]).lines().last(), Some("precious"));
     // Its image, and another that must not be taken for it.
     daemon.ok(&["load", "-i", "busybox.tar"]);
     daemon.ok(&["kill", "box"]);
+    told_by_df("to remove them: \"hull system fsck --repair\"");
     let (status, findings) = fsck(&daemon, &["--repair"]);
+    assert!(!daemon.ok(&["system", "df", "-v"]).contains("whose database is gone"));
     assert!(
         status == 1 && findings.len() == 2 && findings.iter().all(|told| told.ends_with(", repaired")),
         "{findings:?}"

@@ -112,6 +112,12 @@ impl Engine {
                 layers.saturating_sub(used),
                 query.verbose,
             );
+            // No image's and no container's any more: what clients of Docker's do not know is not among what they sum up.
+            let lost = self.images.lost()?;
+            if !lost.is_empty() {
+                usage["LostLayers"] = json!(lost);
+                usage["LostLayersInUse"] = json!(self.runs_on_lost_layers());
+            }
         }
         if query.containers {
             let items = containers;

@@ -42,7 +42,7 @@ impl Engine {
     }
 
     /// Whether a container runs whose image's layers are known no more: they are still there, beneath it.
-    fn runs_on_lost_layers(&self) -> bool {
+    pub(super) fn runs_on_lost_layers(&self) -> bool {
         let is_up = |container: &Arc<Container>| {
             let status = container.record().state.status;
             matches!(status, Status::Running | Status::Paused | Status::Restarting)

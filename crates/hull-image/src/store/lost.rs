@@ -1,7 +1,10 @@
 //! Layers whose database is gone. Which is which, and on which it stands, stood there alone; yet containers may run on them.
 //! They are put aside for [`Store::check`] to tell of, and to remove when it is to repair.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
+use std::sync::PoisonError;
+
+use serde::Serialize;
 
 use super::Store;
 use super::check::{Check, Checked, Finding, Wrong, names};
@@ -26,7 +29,7 @@ pub(super) fn put_aside(root: &Path) -> Result<()> {
     let lost = root.join(LOST);
     std::fs::create_dir_all(&lost).map_err(|error| Error::file("create", &lost, error))?;
     // One that a crash left half is gone on with.
-    let is_open = |place: &std::path::PathBuf| !place.join("layers").exists();
+    let is_open = |place: &PathBuf| !place.join("layers").exists();
     let place = (1..).map(|number: u64| lost.join(number.to_string())).find(is_open);
     let place = place.unwrap_or(lost);
     std::fs::create_dir_all(&place).map_err(|error| Error::file("create", &place, error))?;
@@ -58,15 +61,41 @@ fn count(root: &Path) -> Result<usize> {
     Ok(names(&root.join("layers"))?.iter().filter(|name| *name != "0").count())
 }
 
+/// Layers that were put aside together.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "PascalCase")]
+pub struct LostLayers {
+    /// Where they are.
+    pub path: PathBuf,
+    /// How many.
+    pub layers: usize,
+    /// The bytes of their files.
+    pub size: u64,
+}
+
 impl Store {
-    /// What was put aside.
+    /// What was put aside, and has not been removed. Its trees are walked the first time: nobody changes them.
+    ///
+    /// # Errors
+    /// The folder cannot be read.
+    pub fn lost(&self) -> Result<Vec<LostLayers>> {
+        let mut known = self.lost.lock().unwrap_or_else(PoisonError::into_inner);
+        let folder = self.root.join(LOST);
+        let paths: Vec<PathBuf> = names(&folder)?.into_iter().map(|name| folder.join(name)).collect();
+        known.retain(|lost| paths.contains(&lost.path));
+        for path in paths {
+            if !known.iter().any(|lost| lost.path == path) {
+                let size = super::tree_size(&path).unwrap_or_default();
+                known.push(LostLayers { layers: count(&path)?, size, path });
+            }
+        }
+        Ok(known.clone())
+    }
+
+    /// Tells of what was put aside.
     pub(super) fn check_lost(&self, how: Check, checked: &mut Checked) -> Result<()> {
-        let lost = self.root.join(LOST);
-        for name in names(&lost)? {
-            let path = lost.join(name);
-            let layers = count(&path)?;
-            let megabytes = super::tree_size(&path).unwrap_or_default() / 1_000_000;
-            let what = format!("{layers} layers ({megabytes} MB) whose database is gone");
+        for LostLayers { path, layers, size } in self.lost()? {
+            let what = format!("{layers} layers ({} MB) whose database is gone", size / 1_000_000);
             let remedy = match how.lost_is_used {
                 true => "containers run on them: end those whose image is missing, and repair then",
                 false => "remove them, and load or pull the images again",

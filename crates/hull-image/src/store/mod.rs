@@ -49,6 +49,7 @@ use self::database::{Database, LayerRow};
 pub use self::diff::tree_size;
 pub use self::driver::Driver;
 use self::host::Host;
+pub use self::lost::LostLayers;
 pub(crate) use self::manifest::diff_ids;
 pub use self::pins::Pinned;
 pub use self::receive::LayerBlob;
@@ -79,6 +80,8 @@ pub struct Store {
     merging: Mutex<()>,
     /// What limits and counts the snapshots.
     limiter: Limiter,
+    /// What is known of layers that were put aside.
+    lost: Mutex<Vec<LostLayers>>,
     /// The next number of a layer or of a temporary folder.
     number: AtomicU64,
     /// This boot's id: what was written during another is on the disk, or lost.
@@ -134,6 +137,7 @@ impl Store {
             driver,
             merging: Mutex::default(),
             limiter,
+            lost: Mutex::default(),
             number,
             boot: boot.trim().to_owned(),
             host: Mutex::default(),

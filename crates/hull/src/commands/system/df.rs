@@ -49,7 +49,29 @@ pub async fn df(args: DfArgs, context: &Context) -> Result<ExitStatus, Error> {
             &usage.summary(),
         )?,
     }
+    if spec.is_none() {
+        lost_layers(&answer).iter().try_for_each(|line| outln!("\n{line}"))?;
+    }
     Ok(ExitStatus::SUCCESS)
+}
+
+/// Layers whose database is gone: where they are, what they take, and how that is given back.
+fn lost_layers(answer: &Value) -> Vec<String> {
+    let remedy = match answer["LostLayersInUse"].as_bool() {
+        Some(true) => {
+            "containers run on them: end those whose image is missing, and then \"hull system fsck --repair\""
+        }
+        _ => "\"hull system fsck --repair\"",
+    };
+    let line = |lost: &Value| {
+        format!(
+            "{} of {} layers whose database is gone are in {}; to remove them: {remedy}",
+            human::size_in_digits(number(lost, "Size"), 4),
+            lost["Layers"].as_u64().unwrap_or_default(),
+            lost["Path"].as_str().unwrap_or_default()
+        )
+    };
+    answer["LostLayers"].as_array().into_iter().flatten().map(line).collect()
 }
 
 /// One kind of object's share.
@@ -357,6 +379,17 @@ mod tests {
             "ContainerUsage": {"TotalCount": 0, "ActiveCount": 0, "TotalSize": 0, "Reclaimable": 0},
         });
         assert_eq!(summary(&answer), ["4 1 2kB 1.5kB (75%)", "0 0 0B 0B", "0 0 0B 0B", "0 0 0B 0B"]);
+    }
+
+    #[test]
+    fn lost_layers_are_told_of_with_what_to_do() {
+        let answer = json!({ "LostLayers": [{"Path": "/d/image/lost/1", "Layers": 2, "Size": 3000}] });
+        let told = "3kB of 2 layers whose database is gone are in /d/image/lost/1; to remove them: \"hull system fsck --repair\"";
+        assert_eq!(lost_layers(&answer), [told]);
+        let mut used = answer;
+        used["LostLayersInUse"] = json!(true);
+        assert!(lost_layers(&used)[0].contains("containers run on them"));
+        assert!(lost_layers(&json!({})).is_empty());
     }
 
     #[test]
