@@ -111,6 +111,33 @@ fn requests_that_are_no_http() {
 }
 
 #[test]
+fn a_body_of_too_many_values_and_a_log_of_too_many_files() {
+    let daemon = Daemon::start();
+    let mut api = daemon.api();
+    // Of the length that is taken; each of its two bytes would be a value of tens of bytes, kept more than once.
+    let body = format!("{{\"HostConfig\": {{\"x\": [{}0]}}}}", "0,".repeat((8 << 20) / 2 - 100));
+    let before = peak(daemon.pid());
+    let response =
+        api.send("POST", "/containers/create", "application/json", body.as_bytes()).expect("an answer");
+    refused("four million values", &response, &[400]);
+    assert!(response.message().contains("more than 100000 values"), "{}", response.text());
+    let taken = peak(daemon.pid()) - before;
+    assert!(taken < 64 << 10, "{taken} KiB for a body of 8 MiB");
+    let log = json!({"Type": "local", "Config": {"max-file": "4294967295"}});
+    let body = json!({"Image": "busybox", "HostConfig": {"LogConfig": log}});
+    let response = create(&mut api, "", &body);
+    refused("four billion files", &response, &[400]);
+    assert!(response.message().contains("max-file: 4294967295 files are more"), "{}", response.text());
+}
+
+/// The most memory that a process has had, in KiB.
+fn peak(pid: u32) -> u64 {
+    let status = std::fs::read_to_string(format!("/proc/{pid}/status")).expect("the daemon runs");
+    let peak = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).expect("its peak");
+    peak.trim().trim_end_matches(" kB").parse().expect("a number")
+}
+
+#[test]
 fn a_body_that_is_too_large() {
     if Engine::under_test() == Engine::Docker {
         // dockerd reads whatever comes.

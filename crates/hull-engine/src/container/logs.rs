@@ -16,6 +16,8 @@ const MAX_SIZE_LOCAL: u64 = 20 * 1000 * 1000;
 /// How many log files there are at most unless said otherwise.
 const MAX_FILE: u32 = 3;
 const MAX_FILE_LOCAL: u32 = 5;
+/// The most log files: each rotation renames them all, and each reader opens them all.
+const FILES_MAX: u32 = 1000;
 /// How much output waits for the log (`mode=non-blocking`) unless said otherwise, in bytes.
 const MAX_BUFFER: u64 = 1_000_000;
 
@@ -45,7 +47,20 @@ pub struct LogOptions {
 /// # Errors
 /// The driver or an option is unknown or not supported; the sentence names it.
 pub fn check(config: &LogConfig) -> Result<()> {
-    parse(config).map(drop)
+    let Parsed { max_file, .. } = parse(config)?;
+    if max_file > FILES_MAX {
+        return Err(invalid(
+            "max-file",
+            format!(
+                "{max_file} files are more than a log has in hull: at most {FILES_MAX}; raise max-size to keep more"
+            ),
+        ));
+    }
+    Ok(())
+}
+
+fn invalid(name: &str, why: String) -> Error {
+    Error::invalid(format!("failed to initialize logging driver: {name}: {why}"))
 }
 
 struct Parsed {
@@ -77,9 +92,6 @@ fn parse(config: &LogConfig) -> Result<Parsed> {
     let mut parsed = match driver {
         "local" => Parsed { max_size: MAX_SIZE_LOCAL, max_file: MAX_FILE_LOCAL, compress: true, buffer },
         _ => Parsed { max_size: MAX_SIZE, max_file: MAX_FILE, compress: false, buffer },
-    };
-    let invalid = |name: &str, why: String| {
-        Error::invalid(format!("failed to initialize logging driver: {name}: {why}"))
     };
     for (name, value) in &config.config {
         match (driver, name.as_str()) {
@@ -197,6 +209,8 @@ pub(super) fn to_shim(record: &Record, folder: &Path) -> Result<Log> {
     let Parsed { max_size, max_file, compress, buffer } = parse(config)?;
     let Some(path) = path(folder, &record.id, &config.driver) else { return Ok(Log::None) };
     let attributes = log_attributes::attributes(record);
+    // A container that was made before there was a bound keeps the newest.
+    let max_file = max_file.min(FILES_MAX);
     let file = LogFile { path, max_size, max_file, attributes, compress, buffer };
     Ok(if config.driver == "local" { Log::Local(file) } else { Log::JsonFile(file) })
 }
@@ -229,6 +243,8 @@ mod tests {
             ("journald", &[][..]),
             ("nonsense", &[]),
             ("json-file", &[("max-file", "0")]),
+            ("json-file", &[("max-file", "1001"), ("max-size", "1m")]),
+            ("local", &[("max-file", "4294967295")]),
             ("json-file", &[("mode", "nonsense")]),
             ("json-file", &[("max-buffer-size", "2g"), ("mode", "non-blocking")]),
             ("json-file", &[("max-buffer-size", "1m")]),
@@ -242,6 +258,8 @@ mod tests {
             assert!(error.message.contains(named), "{error}");
         }
         let told = |driver, options| check(&config(driver, options)).unwrap_err().message;
+        check(&config("json-file", &[("max-file", "1000"), ("max-size", "1m")])).unwrap();
+        assert!(told("local", &[("max-file", "1001")]).contains("at most 1000; raise max-size"));
         assert!(told("json-file", &[("max-file", "x")]).ends_with("a whole number from 1 on is expected"));
         let compressed = told("local", &[("max-file", "1"), ("compress", "true")]);
         assert!(compressed.ends_with("raise max-file to 2 or more, or set compress=false"), "{compressed}");

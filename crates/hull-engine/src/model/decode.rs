@@ -4,9 +4,9 @@
 //! Clients rely on it: `{"image": …, "hostconfig": …}` is a body that dockerd takes. Only where a struct is wanted names are
 //! folded; those of a map (labels, options, ports) are the user's own.
 //!
-//! It costs memory: a body is held as its text, as a value, and as what it stands for, and what stands in an [`embedded`]
-//! object as a value once more. That is for the bodies of requests, which have a limit (8 MiB) and are small nearly always;
-//! what comes in larger pieces (listings of contexts, manifests, archives) is read by serde itself.
+//! It costs memory: a body is held as its text, as a value, and as what it stands for. That is for the bodies of requests,
+//! whose length (8 MiB) and number of values have a limit; what comes in larger pieces (listings of contexts, manifests,
+//! archives) is read by serde itself.
 
 use std::str::FromStr;
 
@@ -72,7 +72,7 @@ impl<'a> Folding<'a> {
 
     /// Whether what was given last takes away what was given before.
     fn is_taken_back(&self) -> bool {
-        self.given.last().is_none_or(|node| node.is_null())
+        self.given.last().copied().is_none_or(Node::is_null)
     }
 
     /// That all of it is of the wanted type.
@@ -90,6 +90,16 @@ impl<'a> Folding<'a> {
             node @ Node::Number(digits) => digits.parse().map_err(|_| Mistake::mismatch(node, wanted)),
             // No number: without its digits.
             node => Err(Mistake::mismatch(node, wanted)),
+        }
+    }
+
+    /// All that was given, as one value: an object of the members of all objects, in their order.
+    fn whole(&self) -> Node {
+        match self.last() {
+            Node::Object(_) if self.given.len() > 1 => {
+                Node::Object(self.members().cloned().collect::<Vec<_>>().into())
+            }
+            last => last.clone(),
         }
     }
 
@@ -111,9 +121,8 @@ impl<'a> Folding<'a> {
                 given[at].push(value);
             }
         }
-        let there = |given: &Vec<&Node>| given.iter().any(|node| !node.is_null());
-        let fields = fields.iter().copied().zip(given).filter(|(_, given)| there(given));
-        fields.map(|(field, given)| (field, Folding { given })).collect()
+        let fields = fields.iter().copied().zip(given).map(|(field, given)| (field, Folding { given }));
+        fields.filter(|(_, folding)| !folding.last().is_null()).collect()
     }
 }
 
@@ -196,9 +205,12 @@ impl<'de> Deserializer<'de> for Folding<'_> {
 
     fn deserialize_newtype_struct<V: Visitor<'de>>(
         self,
-        _: &'static str,
+        name: &'static str,
         visitor: V,
     ) -> Result<V::Value, Mistake> {
+        if name == json::LENT {
+            return json::lend(self.whole(), visitor, self);
+        }
         visitor.visit_newtype_struct(self)
     }
 
@@ -290,6 +302,9 @@ impl<'de> MapAccess<'de> for Fields<'_> {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+
+    use super::{Node, json};
     use crate::model::{CreateBody, Ulimit, parse};
 
     fn body(text: &str) -> CreateBody {
@@ -338,6 +353,19 @@ mod tests {
         let labels = body.config.labels.unwrap();
         assert_eq!((labels["a"].as_str(), labels["b"].as_str()), ("1", "2"));
         assert_eq!(body.config.env, None);
+    }
+
+    #[test]
+    fn what_is_embedded_is_the_same_value_and_no_copy() {
+        let (node, _) = json::parse(br#"{"a": [1.50, 2]}"#).unwrap();
+        let lent: Node = super::from_node(&node).unwrap();
+        let (Node::Object(lent), Node::Object(node)) = (lent, node) else { panic!("no objects") };
+        assert!(Arc::ptr_eq(&lent, &node));
+        let written: Node = serde_json::from_str(r#"{"a": [1.50, 2]}"#).unwrap();
+        assert!(
+            matches!(written, Node::Object(members) if members[0].0 == "a"),
+            "another format has none to lend"
+        );
     }
 
     #[test]

@@ -1,12 +1,19 @@
 //! JSON as Go's parser reads it: of an object every member stays, also one that is there twice, and what is wrong with a
 //! text is told in the words that scripts look for.
 
+use std::cell::RefCell;
+use std::sync::Arc;
+
 use serde::de::{Deserialize, Deserializer, MapAccess, SeqAccess, Visitor};
 
 /// The deepest that values may be nested: they are read, and dropped, by recursion.
 const DEPTH_MAX: usize = 128;
 
-/// A value as it stands in the text.
+/// The most values in one text: each takes tens of bytes of memory, be it two in the text. No body that means something has
+/// nearly so many.
+const VALUES_MAX: usize = 100_000;
+
+/// A value as it stands in the text. A clone has what is in it in common.
 #[derive(Clone, Debug, PartialEq)]
 pub(super) enum Node {
     /// `null`.
@@ -18,9 +25,9 @@ pub(super) enum Node {
     /// A text, its escapes read.
     Text(String),
     /// The elements of an array.
-    List(Vec<Node>),
+    List(Arc<Vec<Node>>),
     /// The members of an object, in their order.
-    Object(Vec<(String, Node)>),
+    Object(Arc<Vec<(String, Node)>>),
 }
 
 impl Node {
@@ -34,7 +41,7 @@ impl Node {
 /// # Errors
 /// It is none: why, in Go's words; nothing, where there is no value at all.
 pub(super) fn parse(text: &[u8]) -> Result<(Node, usize), Option<String>> {
-    let mut parser = Parser { text, at: 0, depth: 0 };
+    let mut parser = Parser { text, at: 0, depth: 0, values: 0 };
     if parser.peek().is_none() {
         return Err(None);
     }
@@ -46,6 +53,7 @@ struct Parser<'a> {
     text: &'a [u8],
     at: usize,
     depth: usize,
+    values: usize,
 }
 
 type Parsed<T> = Result<T, String>;
@@ -80,6 +88,12 @@ impl Parser<'_> {
     }
 
     fn value(&mut self) -> Parsed<Node> {
+        self.values += 1;
+        if self.values > VALUES_MAX {
+            return Err(format!(
+                "more than {VALUES_MAX} values, which are not read in one text: leave some out"
+            ));
+        }
         match self.peek() {
             Some(b'{') => self.nested(Self::object),
             Some(b'[') => self.nested(Self::list),
@@ -94,7 +108,7 @@ impl Parser<'_> {
 
     fn nested(&mut self, read: fn(&mut Self) -> Parsed<Node>) -> Parsed<Node> {
         if self.depth == DEPTH_MAX {
-            return Err("exceeded max depth".to_owned());
+            return Err(format!("exceeded max depth: {DEPTH_MAX} values may be within one another"));
         }
         self.depth += 1;
         self.at += 1;
@@ -107,7 +121,7 @@ impl Parser<'_> {
         let mut members = Vec::new();
         if self.peek() == Some(b'}') {
             self.at += 1;
-            return Ok(Node::Object(members));
+            return Ok(Node::Object(members.into()));
         }
         loop {
             if self.peek() != Some(b'"') {
@@ -126,14 +140,14 @@ impl Parser<'_> {
             }
         }
         self.at += 1;
-        Ok(Node::Object(members))
+        Ok(Node::Object(members.into()))
     }
 
     fn list(&mut self) -> Parsed<Node> {
         let mut elements = Vec::new();
         if self.peek() == Some(b']') {
             self.at += 1;
-            return Ok(Node::List(elements));
+            return Ok(Node::List(elements.into()));
         }
         loop {
             elements.push(self.value()?);
@@ -144,7 +158,7 @@ impl Parser<'_> {
             }
         }
         self.at += 1;
-        Ok(Node::List(elements))
+        Ok(Node::List(elements.into()))
     }
 
     fn literal(&mut self, word: &str, node: Node) -> Parsed<Node> {
@@ -212,7 +226,7 @@ impl Parser<'_> {
             }
         }
         self.at += 1;
-        Ok(String::from_utf8_lossy(&bytes).into_owned())
+        Ok(String::from_utf8(bytes).unwrap_or_else(|no| String::from_utf8_lossy(no.as_bytes()).into_owned()))
     }
 
     /// The character behind a backslash.
@@ -263,7 +277,27 @@ impl Parser<'_> {
     }
 }
 
-/// What is read of another format, or handed on by [`super::decode::Folding`].
+/// By this name a [`Node`] is asked for: who has one [lends](lend) it.
+pub(super) const LENT: &str = "$hull::model::json::Node";
+
+thread_local! {
+    /// A value on its way to who asked for it: serde lets no other than its own kinds through.
+    static ON_ITS_WAY: RefCell<Option<Node>> = const { RefCell::new(None) };
+}
+
+/// Hands on a value as it is, by a visitor which came with the name [`LENT`].
+pub(super) fn lend<'de, V: Visitor<'de>, D: Deserializer<'de>>(
+    node: Node,
+    visitor: V,
+    deserializer: D,
+) -> Result<V::Value, D::Error> {
+    ON_ITS_WAY.set(Some(node));
+    let taken = visitor.visit_newtype_struct(deserializer);
+    ON_ITS_WAY.take();
+    taken
+}
+
+/// What is read of another format, or lent by [`super::decode::Folding`].
 impl<'de> Deserialize<'de> for Node {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         struct Any;
@@ -272,6 +306,13 @@ impl<'de> Deserialize<'de> for Node {
 
             fn expecting(&self, out: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
                 out.write_str("a value")
+            }
+
+            fn visit_newtype_struct<D: Deserializer<'de>>(self, deserializer: D) -> Result<Node, D::Error> {
+                match ON_ITS_WAY.take() {
+                    Some(node) => Ok(node),
+                    None => deserializer.deserialize_any(Any),
+                }
             }
 
             fn visit_unit<E>(self) -> Result<Node, E> {
@@ -303,7 +344,7 @@ impl<'de> Deserialize<'de> for Node {
                 while let Some(element) = elements.next_element()? {
                     list.push(element);
                 }
-                Ok(Node::List(list))
+                Ok(Node::List(list.into()))
             }
 
             fn visit_map<A: MapAccess<'de>>(self, mut members: A) -> Result<Node, A::Error> {
@@ -311,10 +352,10 @@ impl<'de> Deserialize<'de> for Node {
                 while let Some(member) = members.next_entry()? {
                     object.push(member);
                 }
-                Ok(Node::Object(object))
+                Ok(Node::Object(object.into()))
             }
         }
-        deserializer.deserialize_any(Any)
+        deserializer.deserialize_newtype_struct(LENT, Any)
     }
 }
 
@@ -354,7 +395,14 @@ mod tests {
         ] {
             assert_eq!(wrong(text), why, "{text}");
         }
-        assert_eq!(wrong(&"[".repeat(100_000)), "exceeded max depth");
+        assert!(wrong(&"[".repeat(100_000)).starts_with("exceeded max depth: 128 "));
+    }
+
+    #[test]
+    fn so_many_values_are_read_and_no_more() {
+        let list = |count: usize| format!("[{}0]", "0,".repeat(count - 1));
+        assert!(parse(list(VALUES_MAX - 1).as_bytes()).is_ok());
+        assert!(wrong(&list(VALUES_MAX)).starts_with("more than 100000 values"));
     }
 
     #[test]
@@ -365,11 +413,11 @@ mod tests {
         let [one, other] = numbers;
         assert_eq!(
             node,
-            Node::Object(vec![
-                ("a".to_owned(), Node::List(vec![one, other, Node::Null])),
+            Node::Object(Arc::new(vec![
+                ("a".to_owned(), Node::List(Arc::new(vec![one, other, Node::Null]))),
                 ("a".to_owned(), Node::Bool(true)),
                 ("b".to_owned(), Node::Text("ä🐳\u{fffd}x\n".to_owned())),
-            ])
+            ]))
         );
         assert_eq!(&text[length..], b" {}");
     }

@@ -14,11 +14,13 @@ pub use decode::{Folding, decode, embedded};
 pub use mistake::Mistake;
 pub use network::*;
 
+use std::sync::Arc;
+
 use json::Node;
 
 /// The members of a body that is an object, not read yet.
 #[derive(Debug, Default)]
-pub struct Members(Vec<(String, Node)>);
+pub struct Members(Arc<Vec<(String, Node)>>);
 
 impl Members {
     /// Their names, as they are written.

@@ -1,13 +1,17 @@
 //! Rotated files compressed with gzip: `PATH.1.gz`, `PATH.2.gz`.
 //!
-//! A process of its own does it, at the lowest priority, while the shim writes on; there is one at a time, and one that ends
-//! has left no file behind. The compressed file has no name until it is whole. It gets that of the file which it stands
-//! for, wherever rotations have moved that meanwhile: a lock on the log's folder keeps the two apart. In its header is
-//! which file it was made of, so that a reader which has that one open does not take it for another.
+//! A process of its own does it, at the lowest priority, while the shim writes on. A shim has one at a time; that of the
+//! shim before it, which ran the container until its restart, may still be at work. One that ends has left no file behind:
+//! the compressed file has no name until it is whole, or, where files cannot be without, one that nobody reads and that it
+//! has locked. It gets the name of the file which it stands for, wherever rotations have moved that meanwhile: a lock on the
+//! log's folder keeps the two apart. In its header is which file it was made of, so that a reader which has that one open
+//! does not take it for another.
 
+use std::ffi::OsStr;
 use std::fs::{File, Metadata};
 use std::io::{self, BufWriter, Write};
 use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -96,7 +100,7 @@ fn one(config: &LogFile, mut file: File, id: (u64, u64)) -> io::Result<()> {
     if until_unlocked(&file, FOLLOWERS_PATIENCE) {
         rustix::fs::flock(&file, FlockOperation::Unlock)?;
     }
-    let whole = pack(&mut file, Whole::beside(&config.path)?)?;
+    let whole = pack(&mut file, Whole::beside(&config.path, id.1)?)?;
     let lock = lock(&config.path).ok_or(io::ErrorKind::ResourceBusy)?;
     let is_it = |number: &u32| {
         std::fs::metadata(numbered(&config.path, *number)).is_ok_and(|it| (it.dev(), it.ino()) == id)
@@ -126,24 +130,32 @@ struct Whole {
 }
 
 impl Whole {
-    fn beside(path: &Path) -> io::Result<Whole> {
+    /// For the compressed form of the rotated file with this inode.
+    fn beside(path: &Path, inode: u64) -> io::Result<Whole> {
         let folder = path.parent().ok_or(io::ErrorKind::NotFound)?;
         let flags = OFlags::TMPFILE | OFlags::WRONLY | OFlags::CLOEXEC;
         match rustix::fs::open(folder, flags, MODE) {
             // There are file systems where each file has a name (NFS, some overlays).
-            Err(Errno::OPNOTSUPP | Errno::ISDIR | Errno::NOENT) => Whole::named(path),
+            Err(Errno::OPNOTSUPP | Errno::ISDIR | Errno::NOENT) => Whole::named(path, inode),
             opened => Ok(Whole { file: opened?.into(), name: None }),
         }
     }
 
-    /// There is one at a time: what is there is one's that was killed.
-    fn named(path: &Path) -> io::Result<Whole> {
-        let mut name = path.as_os_str().to_owned();
-        name.push(".gz.tmp");
-        let _ = std::fs::remove_file(&name);
+    /// Named by the file that it is made of, and locked: another process at the same file sees that it is being done.
+    fn named(path: &Path, inode: u64) -> io::Result<Whole> {
+        let folder = path.parent().ok_or(io::ErrorKind::NotFound)?;
+        let mut prefix = path.file_name().ok_or(io::ErrorKind::NotFound)?.to_owned();
+        prefix.push(".gz.");
+        // Nobody takes it for a leftover before it is locked.
+        let _lock = lock(path);
+        remove_leftovers(folder, &prefix)?;
+        prefix.push(format!("{inode}{UNFINISHED}"));
+        let name = folder.join(prefix);
         let flags = OFlags::CREATE | OFlags::EXCL | OFlags::WRONLY | OFlags::CLOEXEC;
-        let file = rustix::fs::open(&name, flags, MODE)?.into();
-        Ok(Whole { file, name: Some(name.into()) })
+        let file: File = rustix::fs::open(&name, flags, MODE)?.into();
+        let whole = Whole { file, name: Some(name) };
+        rustix::fs::flock(&whole.file, FlockOperation::NonBlockingLockExclusive)?;
+        Ok(whole)
     }
 
     /// Gives it its name.
@@ -160,6 +172,24 @@ impl Whole {
     }
 }
 
+/// Removes what processes that were killed have left: it is locked by nobody.
+fn remove_leftovers(folder: &Path, prefix: &OsStr) -> io::Result<()> {
+    for entry in std::fs::read_dir(folder)? {
+        let entry = entry?;
+        let name = entry.file_name();
+        let name = name.as_bytes();
+        if !name.starts_with(prefix.as_bytes()) || !name.ends_with(UNFINISHED.as_bytes()) {
+            continue;
+        }
+        // To write, as a lock wants it where it goes to another machine.
+        let Ok(file) = File::options().write(true).open(entry.path()) else { continue };
+        if rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive).is_ok() {
+            std::fs::remove_file(entry.path())?;
+        }
+    }
+    Ok(())
+}
+
 impl Drop for Whole {
     fn drop(&mut self) {
         if let Some(name) = &self.name {
@@ -168,6 +198,9 @@ impl Drop for Whole {
         }
     }
 }
+
+/// How a name ends that a file has until it is whole.
+const UNFINISHED: &str = ".tmp";
 
 /// As the log itself has it.
 const MODE: Mode = Mode::from_raw_mode(0o640);
@@ -215,10 +248,14 @@ mod tests {
         let (log, rotated) = (folder.path().join("log"), folder.path().join("log.1"));
         std::fs::write(&rotated, "much the same ".repeat(1000)).unwrap();
         let names = || std::fs::read_dir(folder.path()).unwrap().count();
-        std::fs::write(folder.path().join("log.gz.tmp"), "of one that was killed").unwrap();
-        drop(pack(&mut File::open(&rotated).unwrap(), Whole::named(&log).unwrap()).unwrap());
+        std::fs::write(folder.path().join("log.gz.7.tmp"), "of one that was killed").unwrap();
+        std::fs::write(folder.path().join("log.gz.8.tmp"), "of one that was killed").unwrap();
+        drop(pack(&mut File::open(&rotated).unwrap(), Whole::named(&log, 7).unwrap()).unwrap());
         assert_eq!(names(), 1, "what is not whole goes");
-        let whole = pack(&mut File::open(&rotated).unwrap(), Whole::named(&log).unwrap()).unwrap();
+        let whole = pack(&mut File::open(&rotated).unwrap(), Whole::named(&log, 7).unwrap()).unwrap();
+        assert_eq!(Whole::named(&log, 7).unwrap_err().kind(), io::ErrorKind::AlreadyExists);
+        drop(Whole::named(&log, 8).unwrap());
+        assert_eq!(names(), 2, "and what another is at stays");
         whole.call(&packed(&log, 1)).unwrap();
         let file = File::open(folder.path().join("log.1.gz")).unwrap();
         assert_eq!(Origin::read(&file), Some(Origin::of(&std::fs::metadata(&rotated).unwrap())));

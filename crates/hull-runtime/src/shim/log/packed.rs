@@ -3,6 +3,7 @@
 use std::fs::File;
 use std::io::{self, BufRead, BufReader, ErrorKind, Read};
 use std::os::unix::fs::FileExt;
+use std::sync::Arc;
 
 use flate2::read::MultiGzDecoder;
 
@@ -12,8 +13,9 @@ use super::{Format, local};
 /// beginning again.
 #[derive(Debug)]
 pub(super) struct Packed {
-    file: File,
-    content: BufReader<Content>,
+    file: Arc<File>,
+    /// None before anything is read: many files may be open, and each one's decoder has buffers.
+    content: Option<BufReader<Content>>,
     /// How far the content was taken.
     at: u64,
 }
@@ -28,46 +30,45 @@ struct Content {
 /// A file from its start, whatever else reads it.
 #[derive(Debug)]
 struct FromStart {
-    file: File,
+    file: Arc<File>,
     at: u64,
 }
 
 impl Packed {
-    pub(super) fn new(file: &File) -> io::Result<Packed> {
-        let file = file.try_clone()?;
-        let content = content(&file)?;
-        Ok(Packed { file, content, at: 0 })
+    pub(super) fn new(file: Arc<File>) -> Packed {
+        Packed { file, content: None, at: 0 }
     }
 
     /// Reads as [`FileExt::read_at`] does, but for signals.
     pub(super) fn read_at(&mut self, buffer: &mut [u8], from: u64) -> io::Result<usize> {
         if from < self.at {
-            (self.content, self.at) = (content(&self.file)?, 0);
+            (self.content, self.at) = (None, 0);
         }
+        let content = self.content.get_or_insert_with(|| content(&self.file));
         let ahead = from - self.at;
-        self.at += io::copy(&mut self.content.by_ref().take(ahead), &mut io::sink())?;
+        self.at += io::copy(&mut content.by_ref().take(ahead), &mut io::sink())?;
         if self.at < from {
             return Ok(0);
         }
         // By its own buffer: what is read at once where it is damaged is lost, and that is less so.
-        let read = self.content.fill_buf()?.read(buffer)?;
-        self.content.consume(read);
+        let read = content.fill_buf()?.read(buffer)?;
+        content.consume(read);
         self.at += read as u64;
         Ok(read)
     }
 
     /// Where the last `count` entries start, and how many there are (fewer, when the file has no more).
     pub(super) fn back(&self, format: Format, count: u64) -> io::Result<(u64, u64)> {
-        let (_, all) = pass(content(&self.file)?, format, u64::MAX)?;
+        let (_, all) = pass(content(&self.file), format, u64::MAX)?;
         let wanted = all.min(count);
-        let (start, _) = pass(content(&self.file)?, format, all - wanted)?;
+        let (start, _) = pass(content(&self.file), format, all - wanted)?;
         Ok((start, wanted))
     }
 }
 
-fn content(file: &File) -> io::Result<BufReader<Content>> {
-    let file = FromStart { file: file.try_clone()?, at: 0 };
-    Ok(BufReader::new(Content { decoder: MultiGzDecoder::new(file), is_damaged: false }))
+fn content(file: &Arc<File>) -> BufReader<Content> {
+    let file = FromStart { file: Arc::clone(file), at: 0 };
+    BufReader::new(Content { decoder: MultiGzDecoder::new(file), is_damaged: false })
 }
 
 /// Where the first `count` entries end, and how many there are (fewer, when there are no more); half a one is none.
@@ -155,7 +156,7 @@ mod tests {
     #[test]
     fn it_is_read_from_anywhere() {
         let text: Vec<u8> = (0..200_000u32).map(|number| number as u8).collect();
-        let mut packed = Packed::new(&pack(&text)).unwrap();
+        let mut packed = Packed::new(pack(&text).into());
         for from in [0, 70_000, 70_000, 5, 199_990, 200_000, 300_000, 1] {
             let mut buffer = [0; 64];
             let read = packed.read_at(&mut buffer, from).unwrap();
@@ -167,14 +168,14 @@ mod tests {
 
     #[test]
     fn the_last_entries_are_found_and_half_a_one_is_none() {
-        let lines = Packed::new(&pack(b"one\ntwo\nthree\nha")).unwrap();
+        let lines = Packed::new(pack(b"one\ntwo\nthree\nha").into());
         let back = |count| lines.back(Format::Json, count).unwrap();
         assert_eq!([back(0), back(1), back(2), back(9)], [(14, 0), (8, 1), (4, 2), (0, 3)]);
         let mut record = vec![0; local::HEAD + 3 + local::TAIL];
         record[0] = 3;
         let whole = record.len() as u64;
         let both = [&record[..], &record, &record[..7]].concat();
-        let records = Packed::new(&pack(&both)).unwrap();
+        let records = Packed::new(pack(&both).into());
         let back = |count| records.back(Format::Local, count).unwrap();
         assert_eq!([back(0), back(1), back(9)], [(2 * whole, 0), (whole, 1), (0, 2)]);
     }
@@ -184,7 +185,7 @@ mod tests {
         let file = pack("line\n".repeat(100_000).as_bytes());
         let length = file.metadata().unwrap().len();
         file.write_all_at(&[0xff; 64], length / 2).unwrap();
-        let mut packed = Packed::new(&file).unwrap();
+        let mut packed = Packed::new(file.into());
         let (mut at, mut buffer) = (0, vec![0; 64 << 10]);
         while let read @ 1.. = packed.read_at(&mut buffer, at).unwrap() {
             at += read as u64;

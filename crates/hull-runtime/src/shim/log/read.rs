@@ -93,7 +93,7 @@ struct Found {
     /// Whether what is not found yet is to be kept.
     follow: bool,
     /// The newest that was found, locked: the shim removes it only when this is another one.
-    frontier: Option<File>,
+    frontier: Option<Arc<File>>,
 }
 
 /// Opens the files of a log for a reader that may be behind: a rotation takes an open file from nobody.
@@ -123,7 +123,7 @@ fn lock(found: &Mutex<Found>) -> MutexGuard<'_, Found> {
 
 #[derive(Debug)]
 struct OpenFile {
-    file: File,
+    file: Arc<File>,
     id: (u64, u64),
     /// Where the buffer starts, or reading will.
     at: u64,
@@ -355,9 +355,9 @@ impl Found {
     }
 
     /// Locks the newest file in place of the one before. False: it was removed in between.
-    fn hold(&mut self, newest: Option<File>) -> Result<bool> {
+    fn hold(&mut self, newest: Option<Arc<File>>) -> Result<bool> {
         let Some(newest) = newest else { return Ok(true) };
-        if rustix::fs::flock(&newest, FlockOperation::NonBlockingLockShared).is_err() {
+        if rustix::fs::flock(&*newest, FlockOperation::NonBlockingLockShared).is_err() {
             // It is just being removed.
             return Ok(false);
         }
@@ -372,13 +372,13 @@ impl Found {
     fn let_go(&mut self) {
         if let Some(frontier) = self.frontier.take() {
             // Others have the file open as well: closing it would not do.
-            let _ = rustix::fs::flock(&frontier, FlockOperation::Unlock);
+            let _ = rustix::fs::flock(&*frontier, FlockOperation::Unlock);
         }
     }
 
     /// Opens the files newer than the newest that was found; all, where that has been rotated away. The newest, where
     /// there are any.
-    fn look_once(&mut self) -> Result<Option<File>> {
+    fn look_once(&mut self) -> Result<Option<Arc<File>>> {
         let mut files = self.newer()?;
         for _ in 0..LOOKS {
             // Two rotations amid the look, and files would stand in a wrong order. A shim that waits for this follower
@@ -392,8 +392,7 @@ impl Found {
         if let Some(newest) = files.back() {
             self.newest = Some(newest.id);
             if self.follow {
-                let doing = || format!("open the log {}", self.path.display());
-                handle = Some(newest.file.try_clone().context(doing)?);
+                handle = Some(Arc::clone(&newest.file));
             }
         }
         self.queue.append(&mut files);
@@ -427,13 +426,13 @@ impl Found {
         for path in std::iter::once(numbered(&self.path, number)).chain(compressed) {
             let doing = || format!("open the log {}", path.display());
             let file = match File::open(&path) {
-                Ok(file) => file,
+                Ok(file) => Arc::new(file),
                 Err(error) if error.kind() == std::io::ErrorKind::NotFound => continue,
                 Err(error) => return Err(Error::kernel(doing(), error)),
             };
             let metadata = file.metadata().context(doing)?;
             let is_packed = path.extension().is_some_and(|extension| extension == "gz");
-            let packed = if is_packed { Some(Packed::new(&file).context(doing)?) } else { None };
+            let packed = is_packed.then(|| Packed::new(Arc::clone(&file)));
             let itself = (metadata.dev(), metadata.ino());
             let origin = if is_packed { Origin::read(&file).map(|origin| (origin, itself)) } else { None };
             let id = origin.map_or(itself, |(origin, _)| origin.id());
