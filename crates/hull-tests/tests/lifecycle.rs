@@ -209,6 +209,37 @@ fn two_clients_at_once_on_one_name() {
     assert_eq!(daemon.ok(&["ps", "-a", "--format", "{{.Names}}"]), "one");
 }
 
+/// Docker's clients ask for the next exit before they start, and would tell of a failed start twice.
+#[test]
+fn a_start_that_fails_is_no_exit() {
+    let daemon = Daemon::start();
+    let folder = daemon.dir().join("work");
+    let bind = format!("{}:/v", folder.display());
+    daemon.ok(&["create", "--name", "later", "-v", &bind, "busybox", "/v/program"]);
+    let api = daemon.api();
+    let mut waiting = api.connect().expect("a connection");
+    let request =
+        "POST /containers/later/wait?condition=next-exit HTTP/1.1\r\nHost: h\r\nContent-Length: 0\r\n\r\n";
+    std::io::Write::write_all(waiting.get_mut(), request.as_bytes()).expect("sent");
+    let mut answer = String::new();
+    let mut read_until = |words: &str| {
+        while !answer.contains(words) {
+            let n = std::io::BufRead::read_line(&mut waiting, &mut answer).expect("a line");
+            assert!(n > 0, "the answer to wait ended early: {answer:?}");
+        }
+        answer.clone()
+    };
+    read_until("\r\n\r\n");
+    let failed = daemon.api().post_empty("/containers/later/start").expect("an answer");
+    assert!(failed.message().contains("no such file or directory"), "{}", failed.text());
+    std::fs::write(folder.join("program"), "#!/bin/sh\nexit 7\n").expect("a program");
+    std::fs::set_permissions(folder.join("program"), std::os::unix::fs::PermissionsExt::from_mode(0o755))
+        .expect("its mode");
+    daemon.ok(&["start", "later"]);
+    let answer = read_until("StatusCode");
+    assert!(answer.contains("{\"StatusCode\":7}"), "{answer}");
+}
+
 #[test]
 fn wait_knows_its_conditions() {
     let daemon = Daemon::start();

@@ -89,6 +89,9 @@ fn a_container_s_namespaces() {
         eth0 lo 
         $ hull ns enter web -- /bin/ls -d /etc/passwd
         /etc/passwd
+        $ echo 'echo $0; cat /proc/1/comm' | SHELL=/no/such/shell hull ns enter web
+        /bin/sh
+        httpd
         $ hull ns enter web -- python3 2>&1 | head -n 1
         exec "python3": no such file or directory: there is no such program in those files; without --mount the host's are used
         $ hull ns pids web --json | jq -c '[length, .[-1].pid, .[-1].level]'

@@ -4,6 +4,7 @@
 //! own. pflag's habits, which scripts for `docker` count on, are kept: `--flag=false` for switches, values that begin
 //! with a hyphen, the last of a repeated flag wins.
 
+use std::num::{IntErrorKind, ParseFloatError, ParseIntError};
 use std::path::PathBuf;
 use std::process::ExitCode;
 
@@ -366,7 +367,8 @@ fn word_error(path: &str, usage: &str, command: &Command, error: &clap::Error) -
             Error::flag(format!("flag needs an argument: {}", flag_name(&arg)))
         }
         ErrorKind::InvalidValue | ErrorKind::ValueValidation => {
-            let why = std::error::Error::source(error).map(|why| format!(": {why}")).unwrap_or_default();
+            let why = std::error::Error::source(error).map(|why| format!(": {}", wanted_value(why)));
+            let why = why.unwrap_or_default();
             Error::flag(format!("invalid argument {value:?} for {:?} flag{why}", flag_name(&arg)))
         }
         ErrorKind::NoEquals => Error::flag(format!("invalid argument for {:?} flag", flag_name(&arg))),
@@ -375,6 +377,27 @@ fn word_error(path: &str, usage: &str, command: &Command, error: &clap::Error) -
             Error::flag(format!("conflicting options: {} and {}", flag_name(&arg), flag_name(&prior)))
         }
         _ => Error::flag(error.to_string().trim_start_matches("error: ").trim_end().to_owned()),
+    }
+}
+
+/// Why a value is none, of numbers what is wanted: the library's own words are of its language, not of the user's.
+fn wanted_value(why: &(dyn std::error::Error + 'static)) -> String {
+    if let Some(error) = why.downcast_ref::<ParseIntError>() {
+        return match error.kind() {
+            IntErrorKind::PosOverflow => "the number is too large",
+            IntErrorKind::NegOverflow => "the number is too small",
+            _ => "a whole number is expected",
+        }
+        .to_owned();
+    }
+    if why.is::<ParseFloatError>() {
+        return "a number is expected, such as 1 or 0.5".to_owned();
+    }
+    let words = why.to_string();
+    let range = words.split_once(" is not in ").and_then(|(_, range)| range.split_once("..="));
+    match range {
+        Some((least, most)) => format!("a whole number from {least} to {most} is expected"),
+        None => words,
     }
 }
 
@@ -459,6 +482,23 @@ mod tests {
             let (told, status) = refused(&words);
             assert!(told.contains(wanted), "{told}");
             assert_eq!(status, 1, "{words:?}");
+        }
+    }
+
+    #[test]
+    fn numbers_that_are_none() {
+        for (words, why) in [
+            (
+                vec!["cgroup", "run", "--cpus", "abc"],
+                "\"--cpus\" flag: a number is expected, such as 1 or 0.5",
+            ),
+            (vec!["cgroup", "run", "--pids", "1.5"], "\"--pids\" flag: a whole number is expected"),
+            (vec!["stop", "-t", "x", "c"], "flag: a whole number is expected"),
+            (vec!["ps", "-n", "99999999999999999999"], "flag: the number is too large"),
+            (vec!["ns", "enter", "--setuid", "-5", "1"], "a whole number from 0 to 4294967295 is expected"),
+        ] {
+            let (told, _) = refused(&words);
+            assert!(told.contains(why), "{told}");
         }
     }
 

@@ -168,6 +168,7 @@ impl Engine {
             container.lifetime.send_modify(|lifetime| {
                 lifetime.running = restart.is_some();
                 lifetime.ends += 1;
+                lifetime.exits += 1;
                 lifetime.ended = Ended { status: exit.status, error: String::new() };
             });
             restart

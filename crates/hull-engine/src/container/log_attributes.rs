@@ -16,7 +16,7 @@ pub(super) fn check(options: &BTreeMap<String, String>) -> Result<()> {
         pattern(options, name)?;
     }
     match options.get("tag") {
-        Some(template) => rendered(template, |_| Some(String::new())).map(drop),
+        Some(template) => rendered(template, None).map(drop),
         None => Ok(()),
     }
 }
@@ -40,7 +40,7 @@ pub(super) fn attributes(record: &Record) -> BTreeMap<String, String> {
             attributes.insert(name.to_owned(), value.to_owned());
         }
     }
-    let tag = options.get("tag").and_then(|template| rendered(template, |field| value(record, field)).ok());
+    let tag = options.get("tag").and_then(|template| rendered(template, Some(record)).ok());
     if let Some(tag) = tag.filter(|tag| !tag.is_empty()) {
         attributes.insert("tag".to_owned(), tag);
     }
@@ -54,84 +54,153 @@ fn pattern(options: &BTreeMap<String, String>, name: &str) -> Result<Option<Rege
         .map_err(|error| Error::invalid(format!("invalid value {text:?} of the log option {name}: {error}")))
 }
 
-/// The value of a field of a tag's template.
-fn value(record: &Record, field: &str) -> Option<String> {
-    let image = record.image_id.strip_prefix("sha256:").unwrap_or(&record.image_id);
-    let short = |id: &str| id.chars().take(12).collect::<String>();
-    Some(match field {
-        "ID" => short(&record.id),
-        "FullID" => record.id.clone(),
-        "Name" => record.name.clone(),
-        "ImageID" => short(image),
-        "ImageFullID" => record.image_id.clone(),
-        "ImageName" => record.config.image.clone(),
-        "Command" => record.command.join(" "),
-        "DaemonName" => "hull".to_owned(),
-        "ContainerID" => record.id.clone(),
-        "ContainerName" => format!("/{}", record.name),
-        "ContainerImageID" => record.image_id.clone(),
-        "ContainerImageName" => record.config.image.clone(),
-        _ => return None,
-    })
+/// A field's name, and what it is of a container.
+type Field = (&'static str, fn(&Record) -> String);
+
+/// The fields that a tag's template may have.
+const FIELDS: [Field; 12] = [
+    ("ID", |record| short(&record.id)),
+    ("FullID", |record| record.id.clone()),
+    ("Name", |record| record.name.clone()),
+    ("ImageID", |record| short(record.image_id.strip_prefix("sha256:").unwrap_or(&record.image_id))),
+    ("ImageFullID", |record| record.image_id.clone()),
+    ("ImageName", |record| record.config.image.clone()),
+    ("Command", |record| record.command.join(" ")),
+    ("DaemonName", |_| "hull".to_owned()),
+    ("ContainerID", |record| record.id.clone()),
+    ("ContainerName", |record| format!("/{}", record.name)),
+    ("ContainerImageID", |record| record.image_id.clone()),
+    ("ContainerImageName", |record| record.config.image.clone()),
+];
+
+fn short(id: &str) -> String {
+    id.chars().take(12).collect()
 }
 
-/// The fields that a tag may have.
-const FIELDS: [&str; 12] = [
-    "ID",
-    "FullID",
-    "Name",
-    "ImageID",
-    "ImageFullID",
-    "ImageName",
-    "Command",
-    "DaemonName",
-    "ContainerID",
-    "ContainerName",
-    "ContainerImageID",
-    "ContainerImageName",
-];
+/// The functions of a tag.
+const FUNCTIONS: [&str; 6] = ["upper", "lower", "title", "json", "print", "truncate"];
 
 /// A template with its actions in place: fields, `{{.Name}}`, and functions of them, `{{upper .Name}}` or
 /// `{{.Name | upper}}`.
-fn rendered(template: &str, value: impl Fn(&str) -> Option<String>) -> Result<String> {
+fn rendered(template: &str, record: Option<&Record>) -> Result<String> {
     let invalid = |why: String| Error::invalid(format!("invalid log tag {template:?}: {why}"));
     let (mut out, mut rest) = (String::new(), template);
     while let Some((before, opened)) = rest.split_once("{{") {
-        let (inside, after) = opened.split_once("}}").ok_or_else(|| invalid("a {{ has no }}".to_owned()))?;
         out.push_str(before);
-        out.push_str(&action(inside, &value).map_err(invalid)?);
-        rest = after;
+        let action = Action { end: end(opened).ok_or_else(|| invalid("a {{ has no }}".to_owned()))?, opened };
+        out.push_str(&action.evaluate(record).map_err(invalid)?);
+        rest = &opened[action.end + 2..];
     }
     out.push_str(rest);
     Ok(out)
 }
 
-/// What stands between the braces: commands, each of which has the result of the one before as its last argument.
-fn action(inside: &str, value: &impl Fn(&str) -> Option<String>) -> std::result::Result<String, String> {
-    let operand = |word: &str| {
-        if let Some(field) = word.strip_prefix('.').filter(|field| FIELDS.contains(field)) {
-            return Ok(value(field).unwrap_or_default());
+/// Where the braces close that are open: not within a quoted text.
+fn end(opened: &str) -> Option<usize> {
+    let (mut is_quoted, mut is_escaped) = (false, false);
+    for (at, letter) in opened.char_indices() {
+        match letter {
+            _ if is_escaped => is_escaped = false,
+            '\\' if is_quoted => is_escaped = true,
+            '"' => is_quoted = !is_quoted,
+            '}' if !is_quoted && opened[at..].starts_with("}}") => return Some(at),
+            _ => {}
         }
-        let quoted = word.strip_prefix('"').and_then(|word| word.strip_suffix('"'));
-        match quoted {
-            Some(text) => Ok(text.to_owned()),
-            None if word.parse::<usize>().is_ok() => Ok(word.to_owned()),
-            None => Err(format!("{{{{{inside}}}}} is none of .{}", FIELDS.join(", ."))),
-        }
-    };
-    let mut result: Option<String> = None;
-    for command in inside.split('|') {
-        let mut words = command.split_whitespace();
-        let first = words.next().ok_or_else(|| format!("{{{{{inside}}}}} has an empty command"))?;
-        let mut arguments = words.map(operand).collect::<std::result::Result<Vec<String>, String>>()?;
-        arguments.extend(result.take());
-        result = Some(match function(first, &arguments) {
-            Some(text) => text?,
-            None if arguments.is_empty() => operand(first)?,
-            None => return Err(format!("{{{{{inside}}}}}: function {first:?} not defined")),
-        });
     }
-    Ok(result.unwrap_or_default())
+    None
+}
+
+/// What stands between the braces: commands, each of which has the result of the one before as its last argument.
+struct Action<'a> {
+    opened: &'a str,
+    end: usize,
+}
+
+impl Action<'_> {
+    fn inside(&self) -> &str {
+        &self.opened[..self.end]
+    }
+
+    /// The text in its place; where only the template is looked at, each field is empty.
+    fn evaluate(&self, record: Option<&Record>) -> std::result::Result<String, String> {
+        let mut result: Option<String> = None;
+        for command in self.commands()? {
+            let (first, words) = command.split_first().ok_or_else(|| self.wrong("has an empty command"))?;
+            let mut arguments: Vec<String> =
+                words.iter().map(|word| self.operand(word, record)).collect::<std::result::Result<_, _>>()?;
+            arguments.extend(result.take());
+            result = Some(match function(first, &arguments) {
+                Some(text) => text?,
+                None if arguments.is_empty() => self.operand(first, record)?,
+                None if first.starts_with(['.', '"']) => {
+                    return Err(self.wrong(&format!("gives an argument to {first}, which is no function")));
+                }
+                None => return Err(self.unknown(first)),
+            });
+        }
+        Ok(result.unwrap_or_default())
+    }
+
+    /// The words of each command; a quoted text is one, whatever is in it.
+    fn commands(&self) -> std::result::Result<Vec<Vec<String>>, String> {
+        let mut commands = vec![Vec::new()];
+        let mut rest = self.inside().trim_start();
+        while let Some(letter) = rest.chars().next() {
+            let word = match letter {
+                '|' => {
+                    commands.push(Vec::new());
+                    rest = rest[1..].trim_start();
+                    continue;
+                }
+                '"' => {
+                    let mut texts = serde_json::Deserializer::from_str(rest).into_iter::<String>();
+                    if !matches!(texts.next(), Some(Ok(_))) {
+                        return Err(self.wrong("has a quoted text that cannot be read"));
+                    }
+                    texts.byte_offset()
+                }
+                _ => rest.find(|letter: char| letter.is_whitespace() || letter == '|').unwrap_or(rest.len()),
+            };
+            if let Some(command) = commands.last_mut() {
+                command.push(rest[..word].to_owned());
+            }
+            rest = rest[word..].trim_start();
+        }
+        Ok(commands)
+    }
+
+    fn operand(&self, word: &str, record: Option<&Record>) -> std::result::Result<String, String> {
+        if word.starts_with('"') {
+            return serde_json::from_str(word)
+                .map_err(|_| self.wrong("has a quoted text that cannot be read"));
+        }
+        if word.parse::<usize>().is_ok() {
+            return Ok(word.to_owned());
+        }
+        let field = word.strip_prefix('.').and_then(|name| FIELDS.iter().find(|(field, _)| *field == name));
+        match field {
+            Some((_, value)) => Ok(record.map(value).unwrap_or_default()),
+            None => Err(self.unknown(word)),
+        }
+    }
+
+    /// That a word is none which a tag knows, and which those are.
+    fn unknown(&self, word: &str) -> String {
+        let fields: Vec<String> = FIELDS.iter().map(|(field, _)| format!(".{field}")).collect();
+        let known =
+            format!("a tag has the fields {} and the functions {}", fields.join(", "), FUNCTIONS.join(", "));
+        match word {
+            "if" | "else" | "end" | "range" | "with" | "define" | "template" | "block" => {
+                self.wrong(&format!("is a condition or a block, which hull's log tags do not have: {known}"))
+            }
+            _ if word.starts_with('.') => self.wrong(&format!("names {word}: {known}")),
+            _ => self.wrong(&format!("has {word:?}, which is no function of log tags in hull: {known}")),
+        }
+    }
+
+    fn wrong(&self, why: &str) -> String {
+        format!("{{{{{}}}}} {why}", self.inside())
+    }
 }
 
 /// The result of a function; none: it is not one.
@@ -139,14 +208,6 @@ fn function(name: &str, arguments: &[String]) -> Option<std::result::Result<Stri
     let one = |of: fn(&str) -> String| match arguments {
         [text] => Ok(of(text)),
         _ => Err(format!("{name} has one argument")),
-    };
-    let title = |text: &str| {
-        let mut behind_space = true;
-        let titled = text.chars().map(|letter| {
-            let first = std::mem::replace(&mut behind_space, letter.is_whitespace());
-            if first { letter.to_ascii_uppercase() } else { letter }
-        });
-        titled.collect::<String>()
     };
     Some(match name {
         "upper" => one(str::to_uppercase),
@@ -165,34 +226,81 @@ fn function(name: &str, arguments: &[String]) -> Option<std::result::Result<Stri
     })
 }
 
+/// Each word's first letter is a capital one.
+fn title(text: &str) -> String {
+    let mut titled = String::new();
+    let mut behind_space = true;
+    for letter in text.chars() {
+        if std::mem::replace(&mut behind_space, letter.is_whitespace()) {
+            titled.extend(letter.to_uppercase());
+        } else {
+            titled.push(letter);
+        }
+    }
+    titled
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::model::Config;
+
+    fn of(template: &str) -> Result<String> {
+        let record = Record {
+            id: "0123456789abcdef".to_owned(),
+            name: "web éa".to_owned(),
+            image_id: "sha256:fedcba9876543210".to_owned(),
+            command: vec!["sleep".to_owned(), "1".to_owned()],
+            config: Config { image: "busybox".to_owned(), ..Config::default() },
+            ..Record::default()
+        };
+        rendered(template, Some(&record))
+    }
 
     #[test]
     fn a_tag_has_fields() {
-        let of = |template: &str| rendered(template, |field| Some(field.to_lowercase()));
-        assert_eq!(of("plain").unwrap(), "plain");
-        assert_eq!(of("{{.ImageName}}/{{ .Name }}-{{.ID}}").unwrap(), "imagename/name-id");
         for (template, tag) in [
-            ("{{upper .Name}}", "NAME"),
-            ("{{.Name | upper | json}}", "\"NAME\""),
-            ("{{truncate .ImageName 5}}-{{print .ID \"x\"}}", "image-idx"),
-            ("{{.Name | title}}", "Name"),
+            ("plain", "plain"),
+            ("{{.ImageName}}/{{ .Name }}-{{.ID}}", "busybox/web éa-0123456789ab"),
+            ("{{upper .Name}}", "WEB ÉA"),
+            ("{{.Name | upper | json}}", "\"WEB ÉA\""),
+            ("{{truncate .ImageName 4}}-{{print .ID \"x\"}}", "busy-0123456789abx"),
+            ("{{.Name | title}}|{{.Command}}", "Web Éa|sleep 1"),
+            (r#"{{print "a b" "c|d" "}}" "\"\u0041"}}"#, "a bc|d}}\"A"),
+            (r#"{{"a b"|upper}}{{.ImageID}}"#, "A Bfedcba987654"),
         ] {
             assert_eq!(of(template).unwrap(), tag, "{template}");
         }
-        for bad in [
-            "{{.Name",
-            "{{.Nothing}}",
-            "{{Name}}",
-            "{{if .Name}}x{{end}}",
-            "{{}}",
-            "{{upper}}",
-            "{{.ID | truncate 5}}",
-            "{{.Name | .ID}}",
+        for (field, _) in FIELDS {
+            assert!(!of(&format!("{{{{.{field}}}}}")).unwrap().is_empty(), "{field}");
+        }
+        for name in FUNCTIONS {
+            assert!(function(name, &[]).is_some(), "{name}");
+        }
+    }
+
+    #[test]
+    fn what_is_wrong_with_a_tag_is_told() {
+        for (bad, why) in [
+            ("{{.Name", "a {{ has no }}"),
+            ("{{print \"}}", "a {{ has no }}"),
+            (r#"{{print "\x"}}"#, "has a quoted text that cannot be read"),
+            ("{{.Nothing}}", "{{.Nothing}} names .Nothing: a tag has the fields .ID, "),
+            ("{{Name}}", "{{Name}} has \"Name\", which is no function"),
+            (
+                "{{if .Name}}x{{end}}",
+                "{{if .Name}} is a condition or a block, which hull's log tags do not have",
+            ),
+            ("{{index .ContainerLabels \"a\"}}", "names .ContainerLabels: a tag has"),
+            ("{{printf \"%s\" .Name}}", "has \"printf\", which is no function of log tags in hull"),
+            ("{{}}", "{{}} has an empty command"),
+            ("{{.Name |}}", "has an empty command"),
+            ("{{upper}}", "upper has one argument"),
+            ("{{.ID | truncate 5}}", "is no length"),
+            ("{{.Name | .ID}}", "gives an argument to .ID, which is no function"),
         ] {
-            assert!(of(bad).unwrap_err().message.contains("invalid log tag"), "{bad}");
+            let message = of(bad).unwrap_err().message;
+            assert!(message.starts_with("invalid log tag ") && message.contains(why), "{message}");
         }
     }
 

@@ -150,8 +150,11 @@ pub struct Container {
 pub(crate) struct Lifetime {
     /// It runs, or its policy is about to start it again.
     pub(crate) running: bool,
-    /// How often it has ended.
+    /// How often it has ended, or could not be started.
     pub(crate) ends: u64,
+    /// The same without the starts of users that failed: who waits for its next exit waits on, as with Docker. Its
+    /// clients ask before they start it, and would tell of one failure twice.
+    pub(crate) exits: u64,
     /// How it ended last.
     pub(crate) ended: Ended,
     /// It is removed.
@@ -161,7 +164,7 @@ pub(crate) struct Lifetime {
 }
 
 /// What is kept of a container.
-#[derive(Clone, Debug, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub(crate) struct Record {
     pub(crate) id: String,
     /// Without Docker's leading slash.

@@ -85,7 +85,7 @@ impl Engine {
         match self.try_start(container, starter, &on_its_way.starting).await {
             Ok(()) => Ok(()),
             Err(error) => {
-                self.start_failed(container, &error).await;
+                self.start_failed(container, starter, &error).await;
                 Err(error)
             }
         }
@@ -262,7 +262,7 @@ impl Engine {
     }
 
     /// A start that failed leaves nothing but its reason.
-    async fn start_failed(self: &Arc<Self>, container: &Arc<Container>, error: &Error) {
+    async fn start_failed(self: &Arc<Self>, container: &Arc<Container>, starter: Starter, error: &Error) {
         self.release_machine(container).await;
         container.change_anyway(&self.database, |record| {
             record.state.status =
@@ -278,6 +278,7 @@ impl Engine {
         container.lifetime.send_modify(|lifetime| {
             lifetime.running = false;
             lifetime.ends += 1;
+            lifetime.exits += u64::from(starter == Starter::Policy);
             lifetime.ended = super::Ended { status: exit_code, error: error.message.clone() };
         });
         if auto_remove {

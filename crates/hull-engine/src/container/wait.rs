@@ -48,14 +48,14 @@ impl Engine {
         condition: Condition,
     ) -> impl Future<Output = Ended> + Send + 'static {
         let mut lifetime = container.lifetime.subscribe();
-        let ends = lifetime.borrow().ends;
+        let exits = lifetime.borrow().exits;
         // Held, so that the sender outlives the wait.
         let container = Arc::clone(container);
         async move {
             let _container = container;
             let holds = |now: &super::Lifetime| match condition {
                 Condition::NotRunning => !now.running || now.removed,
-                Condition::NextExit => now.ends > ends || now.removed,
+                Condition::NextExit => now.exits > exits || now.removed,
                 Condition::Removed => now.removed || !now.stays.is_empty(),
             };
             match lifetime.wait_for(holds).await {

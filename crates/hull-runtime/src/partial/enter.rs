@@ -32,7 +32,7 @@ pub struct Enter {
     pub gid: Option<u32>,
     /// Not to become root in a user namespace that is entered.
     pub keep_credentials: bool,
-    /// What to run.
+    /// What to run; nothing: a shell.
     pub program: Vec<String>,
 }
 
@@ -80,7 +80,7 @@ pub fn enter(wish: &Enter) -> Result<i32> {
         }
         wish.become_user(kinds.has(Kind::User))?;
         program::become_program(&wish.program).map_err(|error| {
-            if error.exit_status == 127 && kinds.has(Kind::Mount) {
+            if error.exit_status == 127 && kinds.has(Kind::Mount) && !wish.program.is_empty() {
                 error.advise("there is no such program in those files; without --mount the host's are used")
             } else {
                 error

@@ -6,11 +6,29 @@ use std::process::Command;
 
 use crate::{Error, Result};
 
-/// Executes the program, found in `PATH` where its name has no slash. Comes back only with the reason why not.
+/// The shell that all have.
+const SHELL: &str = "/bin/sh";
+
+/// Executes the program, found in `PATH` where its name has no slash; where none is named, the caller's shell, or the one
+/// that all have: the caller's may be none of the files that the program sees. Comes back only with the reason why not.
 pub(super) fn become_program(program: &[String]) -> Result<Infallible> {
-    let Some((name, arguments)) = program.split_first() else {
-        return Err(Error::refused("run a program", "none was named"));
-    };
+    if let Some((name, arguments)) = program.split_first() {
+        return execute(name, arguments);
+    }
+    let own = std::env::var("SHELL").ok().filter(|own| !own.is_empty() && own != SHELL);
+    if let Some(own) = &own {
+        // Whatever is wrong with it: the other one may do.
+        let _ = execute(own, &[]);
+    }
+    execute(SHELL, &[]).map_err(|error| match own {
+        Some(own) => {
+            error.advise(format!("your shell {own} cannot be executed either; name a program behind --"))
+        }
+        None => error.advise("name a program behind --"),
+    })
+}
+
+fn execute(name: &str, arguments: &[String]) -> Result<Infallible> {
     // `exec` gives SIGPIPE its default action back, which a Rust program ignores.
     let error = Command::new(name).args(arguments).exec();
     let exit_status = match error.kind() {

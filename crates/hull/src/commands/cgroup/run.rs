@@ -8,7 +8,7 @@ use hull_runtime::partial::limited::{self, Limits, Throttle};
 
 use super::tree::lines;
 use crate::commands::container::options::units;
-use crate::commands::shared::process::{failed, program_or_shell};
+use crate::commands::shared::process::failed;
 use crate::context::Context;
 use crate::errln;
 use crate::error::{Error, ExitStatus};
@@ -116,10 +116,11 @@ fn throttle(text: &str) -> Result<Throttle, Error> {
 /// `cgroup run`.
 pub async fn run(args: RunArgs, _: &Context) -> Result<ExitStatus, Error> {
     let limits = args.limits()?;
-    let program = program_or_shell(&args.program);
-    let outcome = limited::run(&limits, &program, |warning| errln!("WARNING: {warning}")).map_err(failed)?;
+    let outcome =
+        limited::run(&limits, &args.program, |warning| errln!("WARNING: {warning}")).map_err(failed)?;
     if let Some(whose) = outcome.killed_for {
-        errln!("hull: {} was killed for memory: {whose}{}", program[0], memory(&outcome.usage));
+        let name = args.program.first().map_or("the shell", String::as_str);
+        errln!("hull: {name} was killed for memory: {whose}{}", memory(&outcome.usage));
     }
     if args.stat {
         lines(&outcome.usage).iter().for_each(|line| errln!("{line}"));

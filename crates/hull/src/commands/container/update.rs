@@ -89,8 +89,7 @@ pub async fn update(args: UpdateArgs, context: &Context) -> Result<ExitStatus, E
 fn body(args: &UpdateArgs) -> Result<Value, Error> {
     let mut body = options::Object::default();
     let int = |flag: &str, value: &Option<String>| parsed(flag, value.as_deref(), units::int);
-    let weight = |text: &str| text.parse::<u16>().map_err(|e| e.to_string());
-    body.some("BlkioWeight", parsed("--blkio-weight", args.blkio_weight.as_deref(), weight)?);
+    body.some("BlkioWeight", parsed("--blkio-weight", args.blkio_weight.as_deref(), units::weight)?);
     body.some("CpuPeriod", int("--cpu-period", &args.cpu_period)?);
     body.some("CpuQuota", int("--cpu-quota", &args.cpu_quota)?);
     body.some("CpuRealtimePeriod", int("--cpu-rt-period", &args.cpu_rt_period)?);

@@ -6,7 +6,7 @@ use clap::Args;
 use hull_runtime::partial::enter::{self, Enter};
 use hull_runtime::partial::{Kind, Kinds};
 
-use crate::commands::shared::process::{self, failed, program_or_shell};
+use crate::commands::shared::process::{self, failed};
 use crate::context::Context;
 use crate::error::{Error, ExitStatus};
 
@@ -118,7 +118,7 @@ pub async fn enter(args: EnterArgs, context: &Context) -> Result<ExitStatus, Err
         uid: args.setuid,
         gid: args.setgid,
         keep_credentials: args.preserve_credentials,
-        program: program_or_shell(&args.program),
+        program: args.program,
     };
     let status = enter::enter(&wish).map_err(failed)?;
     Ok(ExitStatus(u8::try_from(status).unwrap_or(u8::MAX)))

@@ -7,7 +7,7 @@ use hull_runtime::partial::run::{self, Partial, Propagation, Root};
 use hull_runtime::partial::{Kind, Kinds, Range, Users};
 
 use super::parts::{Files, take_place};
-use crate::commands::shared::process::{failed, program_or_shell};
+use crate::commands::shared::process::failed;
 use crate::context::Context;
 use crate::error::{Error, ExitStatus};
 
@@ -205,7 +205,7 @@ impl RunArgs {
             program: match (&self.root, self.program.as_slice()) {
                 // The caller's shell is none of an image's files.
                 (Some(_), []) => vec!["/bin/sh".to_owned()],
-                (_, program) => program_or_shell(program),
+                (_, program) => program.to_vec(),
             },
         })
     }

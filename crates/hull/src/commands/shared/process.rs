@@ -68,12 +68,3 @@ pub fn container_name(names: &BTreeMap<String, String>, id: &str) -> String {
 pub fn failed(error: hull_runtime::Error) -> Error {
     Error::new(error.to_string()).with_status(error.exit_status)
 }
-
-/// What is run where nothing was named: the caller's shell.
-pub fn program_or_shell(words: &[String]) -> Vec<String> {
-    if !words.is_empty() {
-        return words.to_vec();
-    }
-    let shell = std::env::var("SHELL").ok().filter(|shell| !shell.is_empty());
-    vec![shell.unwrap_or_else(|| "/bin/sh".to_owned())]
-}

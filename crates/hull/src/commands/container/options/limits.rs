@@ -59,8 +59,7 @@ fn cpu(host: &mut Object, flags: &ContainerFlags) -> Result<(), Error> {
 }
 
 fn blkio(host: &mut Object, flags: &ContainerFlags) -> Result<(), Error> {
-    let weight = |text: &str| text.parse::<u16>().map_err(|e| e.to_string());
-    host.some("BlkioWeight", parsed("--blkio-weight", flags.blkio_weight.as_deref(), weight)?);
+    host.some("BlkioWeight", parsed("--blkio-weight", flags.blkio_weight.as_deref(), units::weight)?);
     host.list("BlkioWeightDevice", each("--blkio-weight-device", &flags.blkio_weight_device, weight_device)?);
     for (name, flag, values) in [
         ("BlkioDeviceReadBps", "--device-read-bps", &flags.device_read_bps),

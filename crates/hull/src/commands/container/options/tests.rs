@@ -193,6 +193,15 @@ fn refusals_name_what_is_wrong() {
         (vec!["--restart", "on-failure:x"], "maximum retry count must be an integer"),
         (vec!["--no-healthcheck", "--health-cmd", "x"], "--no-healthcheck conflicts"),
         (vec!["--memory-swappiness", "101"], "range is 0-100"),
+        (
+            vec!["--pids-limit", "x"],
+            "strconv.ParseInt: parsing \"x\": invalid syntax: a whole number is expected",
+        ),
+        (vec!["--cpu-shares", "99999999999999999999"], "value out of range"),
+        (
+            vec!["--blkio-weight", "70000"],
+            "strconv.ParseUint: parsing \"70000\": value out of range: a whole number from 10",
+        ),
         (vec!["--pid", "x"], "--pid: invalid PID mode"),
         (vec!["--uts", "x"], "--uts: invalid UTS mode"),
         (vec!["--ulimit", "nofile=3:2"], "less than or equal to hard limit: 3 > 2"),

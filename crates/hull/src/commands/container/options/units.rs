@@ -1,5 +1,7 @@
 //! Sizes, durations and numbers as Docker's flags take them.
 
+use std::num::{IntErrorKind, ParseIntError};
+
 /// A size with a binary suffix: `512`, `64m`, `1.5GiB`. Bytes.
 pub fn bytes(text: &str) -> Result<i64, String> {
     let wrong = || format!("invalid size: '{text}'");
@@ -101,7 +103,22 @@ pub fn cpus(text: &str) -> Result<i64, String> {
 
 /// A whole number, worded as Go does.
 pub fn int(text: &str) -> Result<i64, String> {
-    text.parse().map_err(|_| format!("strconv.ParseInt: parsing {text:?}: invalid syntax"))
+    text.parse().map_err(|error| not_parsed("ParseInt", text, &error, "a whole number"))
+}
+
+/// The weight of block devices, worded as Go does.
+pub fn weight(text: &str) -> Result<u16, String> {
+    let wanted = "a whole number from 10 to 1000, or 0 for none,";
+    text.parse().map_err(|error| not_parsed("ParseUint", text, &error, wanted))
+}
+
+/// The words of Go's own parser, and what is wanted.
+fn not_parsed(parser: &str, text: &str, error: &ParseIntError, wanted: &str) -> String {
+    let why = match error.kind() {
+        IntErrorKind::PosOverflow | IntErrorKind::NegOverflow => "value out of range",
+        _ => "invalid syntax",
+    };
+    format!("strconv.{parser}: parsing {text:?}: {why}: {wanted} is expected")
 }
 
 #[cfg(test)]
