@@ -137,8 +137,10 @@ fn an_invalid_configuration_is_refused_before_anything_is_made() {
         }),
     ];
     if oci.is_hull() {
-        // runc runs whatever calls itself by whichever version.
-        changes.push(("version", |config| config["ociVersion"] = json!("2.0.0")));
+        // runc runs whatever calls itself by whichever version, and crun what begins with 1.0.
+        changes.push(("ociversion \"2.0.0\"", |config| config["ociVersion"] = json!("2.0.0")));
+        changes.push(("no version", |config| config["ociVersion"] = json!("1.0")));
+        changes.push(("no version", |config| config["ociVersion"] = json!("1.x.0")));
     }
     for (word, change) in changes {
         let mut config = oci.config(&["true"]);

@@ -157,6 +157,36 @@ fn capabilities_in_each_set() {
     assert!(output.stdout == "ran\n" && output.stderr.contains("CAP_NONSENSE"), "{output:?}");
 }
 
+/// runc and crun end with `Operation not permitted`; hull runs without, and says so at each way in.
+#[test]
+fn capabilities_that_cannot_be_given_are_told() {
+    let oci = Oci::new();
+    if !oci.is_hull() {
+        return;
+    }
+    let mut config = oci.config(&["sleep", "600"]);
+    config["process"]["capabilities"]["ambient"] = json!(["CAP_KILL"]);
+    oci.configure(&config);
+    let told = |output: &hull_tests::Output, words: &str| {
+        assert!(output.status == 0 && output.stderr.contains(words), "{words}: {output:?}");
+    };
+    let ambient =
+        "ignoring ambient capabilities that are not among both the permitted and the inheritable: [CAP_KILL]";
+    told(&oci.call(&["create", "c"]), ambient);
+    oci.ok(&["start", "c"]);
+    told(&oci.call(&["exec", "c", "true"]), ambient);
+    oci.ok(&["delete", "-f", "c"]);
+    let status = fs::read_to_string("/proc/self/status").expect("the own status");
+    const SYS_RESOURCE: u64 = 1 << 24;
+    if set(&status, "CapPrm") & SYS_RESOURCE != 0 {
+        eprintln!("not tested: this machine grants everything");
+        return;
+    }
+    let mut config = oci.config(&["true"]);
+    config["process"]["capabilities"]["bounding"] = json!(["CAP_SYS_RESOURCE", "CAP_KILL"]);
+    told(&oci.run(&config), "this machine does not grant CAP_SYS_RESOURCE");
+}
+
 #[test]
 fn no_new_privileges() {
     let oci = Oci::new();

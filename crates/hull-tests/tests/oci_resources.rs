@@ -2,9 +2,9 @@
 
 use std::fs;
 use std::io::{BufRead, BufReader, Write};
-use std::process::Stdio;
+use std::process::{Command, Stdio};
 
-use hull_tests::{Oci, PATIENCE, wait_until};
+use hull_tests::{Oci, Output, PATIENCE, wait_until};
 use serde_json::{Value, json};
 
 fn with(oci: &Oci, resources: Value) -> Value {
@@ -288,15 +288,96 @@ fn huge_pages_are_limited_where_they_can_be() {
 }
 
 #[test]
-fn a_limit_that_the_kernel_has_no_more_is_not_passed_over() {
+fn a_limit_that_the_kernel_has_no_more_is_refused() {
     let oci = Oci::new();
-    let output = oci.run(&{
-        let mut config = with(&oci, json!({ "blockIO": { "leafWeight": 300 } }));
-        config["process"]["args"] = json!(["true"]);
-        config
-    });
-    let known = output.stderr.contains("leaf");
-    assert!(known || fs::exists("/sys/fs/cgroup/blkio/blkio.leaf_weight").unwrap_or(false), "{output:?}");
+    if fs::exists("/sys/fs/cgroup/blkio/blkio.leaf_weight").unwrap_or(false) {
+        eprintln!("not tested: this kernel has it");
+        return;
+    }
+    let word = if fs::exists("/sys/fs/cgroup/blkio").unwrap_or(false) { "leaf" } else { "" };
+    oci.refuses(&with(&oci, json!({ "blockIO": { "leafWeight": 300 } })), word);
+}
+
+/// Whether this machine has a controller, in a hierarchy that is mounted.
+fn has_controller(name: &str) -> bool {
+    let all = fs::read_to_string("/proc/self/mountinfo").expect("the mounts");
+    let unified = ["/sys/fs/cgroup/cgroup.controllers", "/sys/fs/cgroup/unified/cgroup.controllers"];
+    let unified = unified.iter().filter_map(|file| fs::read_to_string(file).ok());
+    unified
+        .flat_map(|list| list.split_whitespace().map(str::to_owned).collect::<Vec<_>>())
+        .any(|one| one == name)
+        || all
+            .lines()
+            .any(|line| line.contains(" - cgroup ") && line.rsplit([' ', ',']).any(|word| word == name))
+}
+
+#[test]
+fn a_limit_whose_controller_is_not_there_is_refused() {
+    let oci = Oci::new();
+    for (controller, resources) in [
+        ("net_cls", json!({ "network": { "classID": 5 } })),
+        ("net_prio", json!({ "network": { "priorities": [{ "name": "lo", "priority": 3 }] } })),
+        ("rdma", json!({ "rdma": { "mlx5_0": { "hcaHandles": 3 } } })),
+        ("hugetlb", json!({ "hugepageLimits": [{ "pageSize": "2MB", "limit": 0 }] })),
+    ] {
+        if has_controller(controller) {
+            eprintln!("not tested: this machine has {controller}");
+            continue;
+        }
+        // crun names another controller of the same hierarchy.
+        let word = if oci.is_hull() || oci.is_runc() { controller } else { "" };
+        oci.refuses(&with(&oci, resources.clone()), word);
+        if oci.is_hull() {
+            // runc's `update` does not read these at all.
+            oci.run_detached(&with(&oci, json!({})));
+            fs::write(oci.dir().join("resources.json"), resources.to_string()).expect("a file");
+            let file = oci.dir().join("resources.json");
+            oci.fails(&["update", "--resources", file.to_str().expect("a name"), "c"], controller);
+            oci.ok(&["delete", "-f", "c"]);
+        }
+    }
+}
+
+/// `run c` in a mount namespace where a hierarchy of v1 is not mounted.
+fn run_without(oci: &Oci, hierarchy: &str) -> Output {
+    let run = oci.command(&["run", "c"]);
+    let mut command = Command::new("unshare");
+    let script = format!("umount {hierarchy} && exec \"$@\"");
+    command.args(["--mount", "sh", "-c", &script, "sh"]).arg(run.get_program()).args(run.get_args());
+    command.envs(run.get_envs().filter_map(|(name, value)| Some((name, value?))));
+    command.current_dir(oci.bundle()).stdin(Stdio::null());
+    oci.finish(command)
+}
+
+#[test]
+fn a_limit_whose_hierarchy_is_not_mounted_is_refused() {
+    let oci = Oci::new();
+    for (controller, limited, unlimited) in [
+        ("pids", json!({ "pids": { "limit": 9 } }), Some(json!({ "pids": { "limit": -1 } }))),
+        ("memory", json!({ "memory": { "limit": LIMIT } }), Some(json!({ "memory": { "limit": -1 } }))),
+        ("cpuset", json!({ "cpu": { "cpus": "0" } }), None),
+        ("blkio", json!({ "blockIO": { "weight": 100 } }), None),
+    ] {
+        let hierarchy = format!("/sys/fs/cgroup/{controller}");
+        if !fs::exists(format!("{hierarchy}/cgroup.procs")).unwrap_or(false) {
+            eprintln!("not tested: {controller} is not on v1 here");
+            continue;
+        }
+        let mut config = with(&oci, limited);
+        config["process"]["args"] = json!(["echo", "ran"]);
+        oci.configure(&config);
+        let output = run_without(&oci, &hierarchy);
+        assert!(output.status != 0 && output.stdout.is_empty(), "{controller}: {output:?}");
+        assert!(output.stderr.contains(controller), "{controller}: {output:?}");
+        oci.nothing_is_left("c");
+        // Nothing is lost where there is no limit: the others refuse that as well.
+        let Some(unlimited) = unlimited.filter(|_| oci.is_hull()) else { continue };
+        config["linux"]["resources"] = unlimited;
+        oci.configure(&config);
+        let output = run_without(&oci, &hierarchy);
+        assert!(output.status == 0 && output.stdout == "ran\n" && output.stderr.is_empty(), "{output:?}");
+        oci.nothing_is_left("c");
+    }
 }
 
 #[test]

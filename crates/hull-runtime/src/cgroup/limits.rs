@@ -1,15 +1,16 @@
 //! From the limits of a configuration to writes into the files of a cgroup. What the configuration does not
-//! name is not touched. What the machine does not have is left out with a warning in Docker's words.
+//! name is not touched. What the machine does not have is refused, or left out with a warning ([`Lacking`]).
 
 use std::io;
 use std::path::PathBuf;
 
 use oci_spec::runtime::{
-    LinuxBlockIo, LinuxCpu, LinuxMemory, LinuxNetwork, LinuxRdma, LinuxResources, LinuxThrottleDevice,
+    LinuxBlockIo, LinuxCpu, LinuxNetwork, LinuxRdma, LinuxResources, LinuxThrottleDevice,
 };
 
 use super::figures::Folders as _;
-use super::{Cgroup, devices, files};
+use super::lacking::{Lacking, Notes, Place};
+use super::{Cgroup, devices, files, memory};
 use crate::{Error, Result};
 
 /// When limits are set.
@@ -28,24 +29,30 @@ struct Write {
     v1: (&'static str, Vec<String>),
     /// The value for v1; none: there is nothing to write there.
     v1_value: Option<String>,
-    /// The controller on v2, and its file there.
+    /// The controller on v2, and its file there; an empty name: v2 has no such limit.
     v2: (&'static str, String),
-    /// The value for v2; none: there is nothing to write there.
+    /// The value for v2; none: there is nothing to write into that file.
     v2_value: Option<String>,
     /// What Docker says where the machine has no such limit.
     lacking: &'static str,
 }
 
 /// Sets the limits and returns the warnings.
-pub(super) fn set(cgroup: &Cgroup, resources: &LinuxResources, when: When) -> Result<Vec<String>> {
-    let mut warnings = Vec::new();
+pub(super) fn set(
+    cgroup: &Cgroup,
+    resources: &LinuxResources,
+    when: When,
+    lacking: Lacking,
+) -> Result<Vec<String>> {
+    // Who may make no cgroup was told that there is none.
+    let mut notes = Notes::new(if cgroup.is_somewhere() { lacking } else { Lacking::Warned });
     if when == When::Create
         && let Some(rules) = resources.devices()
     {
         devices::set(cgroup, rules)?;
     }
     if let Some(limits) = resources.memory() {
-        memory(cgroup, limits, &mut warnings)?;
+        memory::set(cgroup, limits, &mut notes)?;
     }
     let mut writes = Vec::new();
     if let Some(limits) = resources.cpu() {
@@ -74,10 +81,10 @@ pub(super) fn set(cgroup: &Cgroup, resources: &LinuxResources, when: When) -> Re
         writes.extend(rdma(device, limits));
     }
     for write in &writes {
-        apply(cgroup, write, &mut warnings)?;
+        apply(cgroup, write, &mut notes)?;
     }
     unified(cgroup, resources)?;
-    Ok(warnings)
+    Ok(notes.warnings)
 }
 
 /// The class of a container's packets, for `tc`, and their priorities by interface: v1 has controllers for them, v2 none.
@@ -111,25 +118,34 @@ fn rdma(device: &str, limits: &LinuxRdma) -> Option<Write> {
     Some(same(("rdma", "rdma.max"), ("rdma", "rdma.max"), value, lacking))
 }
 
-fn apply(cgroup: &Cgroup, write: &Write, warnings: &mut Vec<String>) -> Result<()> {
-    let (targets, value): (Vec<PathBuf>, _) = match (cgroup.v1(write.v1.0), cgroup.v2(write.v2.0)) {
-        (Some(folder), _) => (write.v1.1.iter().map(|file| folder.join(file)).collect(), &write.v1_value),
-        (None, Some(folder)) => (vec![folder.join(&write.v2.1)], &write.v2_value),
-        (None, None) => (Vec::new(), &write.v1_value),
-    };
+fn apply(cgroup: &Cgroup, write: &Write, notes: &mut Notes) -> Result<()> {
+    let (controller, targets, value): (_, Vec<PathBuf>, _) =
+        match (cgroup.v1(write.v1.0), cgroup.v2(write.v2.0)) {
+            (Some(folder), _) => {
+                let targets = write.v1.1.iter().map(|file| folder.join(file)).collect();
+                (write.v1.0, targets, &write.v1_value)
+            }
+            (None, Some(_)) if write.v2.1.is_empty() => (write.v2.0, Vec::new(), &write.v1_value),
+            (None, Some(folder)) => (write.v2.0, vec![folder.join(&write.v2.1)], &write.v2_value),
+            (None, None) => (write.v1.0, Vec::new(), &write.v1_value),
+        };
     let Some(value) = value else { return Ok(()) };
-    for target in targets {
-        match files::write(&target, value) {
+    for target in &targets {
+        match files::write(target, value) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => {}
-            Err(error) => return Err(failed(&target, value, error)),
+            Err(error) => return Err(failed(target, value, error)),
             Ok(()) => return Ok(()),
         }
     }
-    warn(warnings, write.lacking);
-    Ok(())
+    let place = match targets.first() {
+        Some(file) => Place::File(file),
+        None if cgroup.v2(write.v2.0).is_some() => Place::OtherVersion(controller),
+        None => Place::Controller(controller),
+    };
+    notes.not_held(place, value, write.lacking)
 }
 
-fn failed(target: &std::path::Path, value: &str, error: io::Error) -> Error {
+pub(super) fn failed(target: &std::path::Path, value: &str, error: io::Error) -> Error {
     let doing = format!("set the limit {} to {value}", target.display());
     let advice = match error.raw_os_error() {
         Some(libc::EBUSY) => "more than that is in use now",
@@ -138,12 +154,6 @@ fn failed(target: &std::path::Path, value: &str, error: io::Error) -> Error {
         _ => "",
     };
     Error::kernel(doing, error).advise(advice)
-}
-
-fn warn(warnings: &mut Vec<String>, text: &str) {
-    if !warnings.iter().any(|warning| warning == text) {
-        warnings.push(text.to_owned());
-    }
 }
 
 fn same(v1: (&'static str, &str), v2: (&'static str, &str), value: String, lacking: &'static str) -> Write {
@@ -157,7 +167,7 @@ fn same(v1: (&'static str, &str), v2: (&'static str, &str), value: String, lacki
 }
 
 /// `-1` is no limit.
-fn or_max(limit: i64) -> String {
+pub(super) fn or_max(limit: i64) -> String {
     if limit < 0 { "max".to_owned() } else { limit.to_string() }
 }
 
@@ -169,102 +179,6 @@ fn number_of_processes(limit: i64) -> Write {
     same(("pids", "pids.max"), ("pids", "pids.max"), value, lacking)
 }
 
-/// Memory is set by hand: on v1 the limits with and without swap bound each other, so their order depends on
-/// which way they go.
-fn memory(cgroup: &Cgroup, limits: &LinuxMemory, warnings: &mut Vec<String>) -> Result<()> {
-    const NO_MEMORY: &str = "Your kernel does not support memory limit capabilities or the cgroup is not mounted. \
-                             Limitation discarded.";
-    const NO_SWAP: &str = "Your kernel does not support swap limit capabilities or the cgroup is not mounted. \
-                           Memory limited without swap.";
-    const NO_RESERVATION: &str = "Your kernel does not support memory soft limit capabilities or the cgroup is not \
-                                  mounted. Limitation discarded.";
-    const NO_SWAPPINESS: &str = "Your kernel does not support memory swappiness capabilities or the cgroup is not \
-                                 mounted. Memory swappiness discarded.";
-    const NO_OOM_DISABLE: &str = "Your kernel does not support OomKillDisable. OomKillDisable discarded.";
-    let (limit, swap) = (limits.limit().filter(|l| *l != 0), limits.swap().filter(|s| *s != 0));
-    let swappiness = limits.swappiness().filter(|value| i64::try_from(*value).is_ok());
-    let oom_disable = limits.disable_oom_killer() == Some(true);
-    let mut put = |folder: &PathBuf, file: &str, value: String, lacking: &str| {
-        let target = folder.join(file);
-        match files::write(&target, &value) {
-            Err(error) if error.kind() == io::ErrorKind::NotFound => {
-                warn(warnings, lacking);
-                Ok(())
-            }
-            result => result.map_err(|error| failed(&target, &value, error)),
-        }
-    };
-    if let Some(folder) = cgroup.v1("memory") {
-        let limit_write = limit.map(|limit| ("memory.limit_in_bytes", limit.to_string(), NO_MEMORY));
-        let swap_write = swap.map(|swap| ("memory.memsw.limit_in_bytes", swap.to_string(), NO_SWAP));
-        let mut order = [limit_write, swap_write];
-        if let (Some(_), Some(swap)) = (limit, swap) {
-            let file = folder.join("memory.memsw.limit_in_bytes");
-            let now = files::number(&file).map_err(|error| failed(&file, "", error))?.unwrap_or(u64::MAX);
-            // Raised: the outer limit first; lowered: the inner one.
-            if swap < 0 || now < swap as u64 {
-                order.reverse();
-            }
-        }
-        for (file, value, lacking) in order.into_iter().flatten() {
-            put(&folder, file, value, lacking)?;
-        }
-        if let Some(reservation) = limits.reservation().filter(|value| *value != 0) {
-            put(&folder, "memory.soft_limit_in_bytes", reservation.to_string(), NO_RESERVATION)?;
-        }
-        if let Some(swappiness) = swappiness {
-            put(&folder, "memory.swappiness", swappiness.to_string(), NO_SWAPPINESS)?;
-        }
-        if oom_disable {
-            put(&folder, "memory.oom_control", "1".into(), NO_OOM_DISABLE)?;
-        }
-        #[allow(deprecated)]
-        let kernel = limits.kernel();
-        if let Some(kernel) = kernel.filter(|value| *value != 0) {
-            put(&folder, "memory.kmem.limit_in_bytes", kernel.to_string(), NO_MEMORY)?;
-        }
-        if let Some(tcp) = limits.kernel_tcp().filter(|value| *value != 0) {
-            put(&folder, "memory.kmem.tcp.limit_in_bytes", tcp.to_string(), NO_MEMORY)?;
-        }
-    } else if let Some(folder) = cgroup.v2("memory") {
-        if let Some(limit) = limit {
-            put(&folder, "memory.max", or_max(limit), NO_MEMORY)?;
-        }
-        if let Some(value) = swap_alone(limit, swap)? {
-            put(&folder, "memory.swap.max", value, NO_SWAP)?;
-        }
-        if let Some(reservation) = limits.reservation().filter(|value| *value != 0) {
-            put(&folder, "memory.low", or_max(reservation), NO_RESERVATION)?;
-        }
-        if swappiness.is_some() {
-            warn(warnings, NO_SWAPPINESS);
-        }
-        if oom_disable {
-            warn(warnings, NO_OOM_DISABLE);
-        }
-    } else if limit.is_some() || swap.is_some() || limits.reservation().is_some_and(|value| value != 0) {
-        warn(warnings, NO_MEMORY);
-    }
-    Ok(())
-}
-
-/// v2 limits swap alone, the configuration memory and swap together.
-pub(crate) fn swap_alone(limit: Option<i64>, swap: Option<i64>) -> Result<Option<String>> {
-    match (limit, swap) {
-        (_, None) => Ok(None),
-        (_, Some(-1)) => Ok(Some("max".into())),
-        (Some(limit), Some(swap)) if limit > 0 && swap >= limit => Ok(Some((swap - limit).to_string())),
-        (limit, Some(swap)) => {
-            let doing = format!("set memory and swap together to {swap}");
-            let advice = match limit {
-                Some(limit) => format!("that is less than the memory's limit, {limit}"),
-                None => "the memory's limit must be set as well".to_owned(),
-            };
-            Err(Error::refused(doing, advice))
-        }
-    }
-}
-
 fn cpu(limits: &LinuxCpu, writes: &mut Vec<Write>) {
     const NO_SHARES: &str =
         "Your kernel does not support CPU shares or the cgroup is not mounted. Shares discarded.";
@@ -273,10 +187,11 @@ fn cpu(limits: &LinuxCpu, writes: &mut Vec<Write>) {
         "Your kernel does not support CPU realtime scheduler. CPU realtime limits discarded.";
     const NO_CPUSET: &str =
         "Your kernel does not support cpuset or the cgroup is not mounted. Cpuset discarded.";
-    let v1_only = |file: &str, value: String, lacking: &'static str| Write {
+    // `other` is the file in which v2 has it with something else; none: it has no such limit.
+    let v1_only = |file: &str, value: String, other: Option<&str>, lacking: &'static str| Write {
         v1: ("cpu", vec![file.to_owned()]),
         v1_value: Some(value),
-        v2: ("cpu", String::new()),
+        v2: ("cpu", other.unwrap_or_default().to_owned()),
         v2_value: None,
         lacking,
     };
@@ -293,10 +208,10 @@ fn cpu(limits: &LinuxCpu, writes: &mut Vec<Write>) {
     let period = limits.period().filter(|period| *period != 0);
     let quota = limits.quota().filter(|quota| *quota != 0);
     if let Some(period) = period {
-        writes.push(v1_only("cpu.cfs_period_us", period.to_string(), NO_CFS));
+        writes.push(v1_only("cpu.cfs_period_us", period.to_string(), Some("cpu.max"), NO_CFS));
     }
     if let Some(quota) = quota {
-        writes.push(v1_only("cpu.cfs_quota_us", quota.to_string(), NO_CFS));
+        writes.push(v1_only("cpu.cfs_quota_us", quota.to_string(), Some("cpu.max"), NO_CFS));
     }
     if period.is_some() || quota.is_some() {
         let mut value = quota.map_or("max".to_owned(), or_max);
@@ -318,10 +233,10 @@ fn cpu(limits: &LinuxCpu, writes: &mut Vec<Write>) {
         writes.push(same(("cpu", "cpu.idle"), ("cpu", "cpu.idle"), idle.to_string(), NO_SHARES));
     }
     if let Some(period) = limits.realtime_period().filter(|period| *period != 0) {
-        writes.push(v1_only("cpu.rt_period_us", period.to_string(), NO_REALTIME));
+        writes.push(v1_only("cpu.rt_period_us", period.to_string(), None, NO_REALTIME));
     }
     if let Some(runtime) = limits.realtime_runtime().filter(|runtime| *runtime != 0) {
-        writes.push(v1_only("cpu.rt_runtime_us", runtime.to_string(), NO_REALTIME));
+        writes.push(v1_only("cpu.rt_runtime_us", runtime.to_string(), None, NO_REALTIME));
     }
     for (file, value) in [("cpuset.cpus", limits.cpus()), ("cpuset.mems", limits.mems())] {
         if let Some(value) = value.as_ref().filter(|value| !value.is_empty()) {
@@ -455,15 +370,6 @@ mod tests {
     }
 
     #[test]
-    fn swap_on_v2_is_without_memory() {
-        assert_eq!(swap_alone(Some(100), Some(150)).unwrap().as_deref(), Some("50"));
-        assert_eq!(swap_alone(Some(100), Some(-1)).unwrap().as_deref(), Some("max"));
-        assert_eq!(swap_alone(Some(100), None).unwrap(), None);
-        assert!(swap_alone(Some(100), Some(50)).is_err());
-        assert!(swap_alone(None, Some(50)).is_err());
-    }
-
-    #[test]
     fn processor_limits_name_their_files() {
         let resources =
             resources(r#"{"cpu": {"shares": 512, "quota": 50000, "period": 100000, "cpus": "0-1"}}"#);
@@ -483,6 +389,19 @@ mod tests {
         let v2: Vec<_> =
             writes.iter().filter_map(|w| Some((w.v2.1.as_str(), w.v2_value.as_deref()?))).collect();
         assert_eq!(v2, [("cpu.weight", "20"), ("cpu.max", "50000 100000"), ("cpuset.cpus", "0-1")]);
+    }
+
+    #[test]
+    fn limits_that_v2_does_not_have_are_not_taken_for_held() {
+        let resources = resources(
+            r#"{"cpu": {"realtimeRuntime": 9, "realtimePeriod": 10, "quota": 5}, "blockIO": {"leafWeight": 20}}"#,
+        );
+        let mut writes = Vec::new();
+        cpu(resources.cpu().as_ref().unwrap(), &mut writes);
+        block_io(resources.block_io().as_ref().unwrap(), &mut writes);
+        let without: Vec<&str> =
+            writes.iter().filter(|w| w.v2.1.is_empty()).map(|w| w.v1.1[0].as_str()).collect();
+        assert_eq!(without, ["cpu.rt_period_us", "cpu.rt_runtime_us", "blkio.leaf_weight"]);
     }
 
     #[test]

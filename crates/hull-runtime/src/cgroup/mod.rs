@@ -21,7 +21,9 @@ mod figures;
 mod files;
 mod further;
 mod hierarchy;
+mod lacking;
 mod limits;
+mod memory;
 #[cfg(test)]
 mod tests;
 mod view;
@@ -32,7 +34,9 @@ pub use figures::{Blkio, Figures};
 pub(crate) use further::numbers_of;
 pub use further::{Counted, Further};
 pub use hierarchy::{Hierarchy, Mode as HierarchyMode, V1, hierarchy};
-pub(crate) use limits::{io_weight, swap_alone, weight_of_shares};
+pub(crate) use lacking::Lacking;
+pub(crate) use limits::{io_weight, weight_of_shares};
+pub(crate) use memory::swap_alone;
 pub use view::{Cpu, Io, Memory, Node, Pids, Swap, Usage, tree, usage_of_process};
 
 /// How long the processes of a cgroup are waited for to freeze, or to be gone at its removal.
@@ -57,7 +61,7 @@ impl Cgroup {
     /// a warning in Docker's words. On failure nothing is left.
     pub fn create(path: &str, resources: Option<&LinuxResources>) -> Result<(Cgroup, Vec<String>)> {
         let cgroup = Cgroup::begin(path)?;
-        match cgroup.complete(resources) {
+        match cgroup.complete(resources, Lacking::Warned) {
             Ok(warnings) => Ok((cgroup, warnings)),
             Err(error) => {
                 // The first error is the one to tell.
@@ -87,12 +91,16 @@ impl Cgroup {
     }
 
     /// The other half: the folders of the v1 hierarchies, and the limits. On failure the caller removes it.
-    pub(crate) fn complete(&self, resources: Option<&LinuxResources>) -> Result<Vec<String>> {
+    pub(crate) fn complete(
+        &self,
+        resources: Option<&LinuxResources>,
+        lacking: Lacking,
+    ) -> Result<Vec<String>> {
         for v1 in self.used() {
             self.make_v1(v1)?;
         }
         match resources {
-            Some(resources) => limits::set(self, resources, limits::When::Create),
+            Some(resources) => limits::set(self, resources, limits::When::Create, lacking),
             None => Ok(Vec::new()),
         }
     }
@@ -321,9 +329,16 @@ impl Cgroup {
         self.unified().map(|folder| open_folder(&folder)).transpose()
     }
 
-    /// Sets new limits; what `resources` does not name stays. Device rules are not changed.
+    /// Sets new limits; what `resources` does not name stays. Device rules are not changed. What this machine does not
+    /// have is left out: whoever calls has told of it.
     pub fn update(&self, resources: &LinuxResources) -> Result<()> {
-        limits::set(self, resources, limits::When::Update).map(drop)
+        limits::set(self, resources, limits::When::Update, Lacking::Warned).map(drop)
+    }
+
+    /// [`Cgroup::update`] for who relies on each limit: one that this machine cannot hold is an error. Returns what else
+    /// is not heeded.
+    pub(crate) fn update_whole(&self, resources: &LinuxResources) -> Result<Vec<String>> {
+        limits::set(self, resources, limits::When::Update, Lacking::Refused)
     }
 
     /// Stops every process in it, and returns when they stand still.
@@ -611,7 +626,7 @@ fn hand_down(parent: &Path, controllers: &[String]) -> io::Result<()> {
                 // time) counts and kills without controllers; a limit that needs one fails by its own name.
                 Err(error) if error.raw_os_error() == Some(libc::EBUSY) => return Ok(()),
                 // It was not handed this one itself, as slices of systemd's are not handed hugetlb. That is for whoever
-                // made it to change; a limit that needs it is left out with a warning.
+                // made it to change; a limit that needs it does not hold ([`Lacking`]).
                 Err(error) if error.raw_os_error() == Some(libc::ENOENT) => {}
                 written => written?,
             }

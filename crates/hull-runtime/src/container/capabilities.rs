@@ -37,11 +37,29 @@ pub(super) fn granted(asked: Option<&LinuxCapabilities>) -> Result<(Wanted, Vec<
     for set in [bounding, effective, permitted, inheritable, ambient] {
         *set &= own.permitted;
     }
-    // The kernel's rules, which would otherwise fail the call: effective within permitted, ambient within
-    // both permitted and inheritable.
-    wanted.effective &= wanted.permitted;
-    wanted.ambient &= wanted.permitted & wanted.inheritable;
     Ok((wanted, cut))
+}
+
+impl Wanted {
+    /// Cuts the sets to the kernel's rules, which would otherwise fail the call: effective within permitted, ambient
+    /// within both permitted and inheritable. Returns a warning for each set of which something is cut.
+    pub(super) fn keep_rules(&mut self) -> Vec<String> {
+        let raisable = self.permitted & self.inheritable;
+        let rules = [
+            ("effective", &mut self.effective, self.permitted, "not among the permitted"),
+            ("ambient", &mut self.ambient, raisable, "not among both the permitted and the inheritable"),
+        ];
+        let mut warnings = Vec::new();
+        for (set, wanted, most, reason) in rules {
+            let mut cut: Vec<String> = wanted.difference(most).iter().map(name).collect();
+            cut.sort_unstable();
+            if !cut.is_empty() {
+                warnings.push(format!("ignoring {set} capabilities that are {reason}: [{}]", cut.join(" ")));
+            }
+            *wanted &= most;
+        }
+        warnings
+    }
 }
 
 /// Takes out of a process's sets what this process lacks, and returns the names of that.
@@ -142,4 +160,32 @@ table! {
     AuditWrite AUDIT_WRITE, AuditControl AUDIT_CONTROL, Setfcap SETFCAP, MacOverride MAC_OVERRIDE,
     MacAdmin MAC_ADMIN, Syslog SYSLOG, WakeAlarm WAKE_ALARM, BlockSuspend BLOCK_SUSPEND,
     AuditRead AUDIT_READ, Perfmon PERFMON, Bpf BPF, CheckpointRestore CHECKPOINT_RESTORE,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_the_kernel_s_rules_cut_is_told() {
+        let (kill, chown) = (CapabilitySet::KILL, CapabilitySet::CHOWN);
+        let mut wanted = Wanted {
+            bounding: kill | chown,
+            effective: kill | chown,
+            permitted: kill,
+            inheritable: chown,
+            ambient: kill | chown,
+        };
+        let said = wanted.keep_rules();
+        assert_eq!((wanted.effective, wanted.ambient), (kill, CapabilitySet::empty()));
+        assert_eq!(
+            said,
+            [
+                "ignoring effective capabilities that are not among the permitted: [CAP_CHOWN]",
+                "ignoring ambient capabilities that are not among both the permitted and the inheritable: \
+                 [CAP_CHOWN CAP_KILL]",
+            ]
+        );
+        assert!(wanted.keep_rules().is_empty());
+    }
 }

@@ -199,9 +199,12 @@ impl<'a> Privileges<'a> {
         answerer: Option<&'a Answerer>,
         bound: bool,
     ) -> Result<Self> {
-        let (wanted, cut) = capabilities::granted(process.capabilities().as_ref())?;
+        let (mut wanted, cut) = capabilities::granted(process.capabilities().as_ref())?;
         if !cut.is_empty() {
             teller.warn(&format!("this machine does not grant {}", cut.join(", ")))?;
+        }
+        for warning in wanted.keep_rules() {
+            teller.warn(&warning)?;
         }
         Ok(Privileges { process, filter, wanted, teller, answerer, bound })
     }

@@ -164,12 +164,7 @@ fn drop_unknown_capabilities(process: &mut Value) -> Option<String> {
 }
 
 fn check(spec: &Spec) -> Result<()> {
-    let version = spec.version();
-    let major = version.split('.').next().and_then(|major| major.parse::<u32>().ok());
-    if major != Some(1) {
-        let reason = "hull follows the runtime specification 1";
-        return Err(Error::refused(format!("ociVersion {version:?}"), reason));
-    }
+    check_version(spec.version())?;
     if spec.root().as_ref().is_none_or(|root| root.path().as_os_str().is_empty()) {
         return Err(Error::refused("root.path", "the configuration names no root file system"));
     }
@@ -188,6 +183,42 @@ fn check(spec: &Spec) -> Result<()> {
     check_device_rules(spec)?;
     super::net_devices::check(spec)?;
     check_hooks(spec)
+}
+
+/// The specification has it a version by SemVer 2.0; what a later one of the same major number adds is ignored by older
+/// runtimes, another one may mean anything.
+fn check_version(version: &str) -> Result<()> {
+    let doing = || format!("ociVersion {version:?}");
+    match major_of(version) {
+        Some(1) => Ok(()),
+        Some(_) => {
+            let reason = format!(
+                "hull follows the runtime specification 1, up to {}: write the bundle for that",
+                super::SPECIFICATION
+            );
+            Err(Error::refused(doing(), reason))
+        }
+        None => Err(Error::refused(doing(), "it is no version such as 1.0.2 or 1.2.0-rc.1 (SemVer 2.0)")),
+    }
+}
+
+/// The major number of a version by SemVer 2.0; none: it is none.
+fn major_of(version: &str) -> Option<u64> {
+    let (version, build) = version.split_once('+').map_or((version, None), |(v, build)| (v, Some(build)));
+    let (core, early) = version.split_once('-').map_or((version, None), |(core, early)| (core, Some(early)));
+    let is_word = |word: &str| {
+        !word.is_empty() && word.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'-')
+    };
+    let is_number = |word: &str| !word.is_empty() && word.bytes().all(|byte| byte.is_ascii_digit());
+    let is_plain = |word: &str| is_number(word) && (word == "0" || !word.starts_with('0'));
+    let numbers: Vec<&str> = core.split('.').collect();
+    let valid = numbers.len() == 3
+        && numbers.iter().all(|number| is_plain(number))
+        && early.is_none_or(|words| {
+            words.split('.').all(|word| is_word(word) && (!is_number(word) || is_plain(word)))
+        })
+        && build.is_none_or(|words| words.split('.').all(is_word));
+    numbers.first().filter(|_| valid)?.parse().ok()
 }
 
 /// Looks a process through that is to be executed.
@@ -308,4 +339,27 @@ fn check_hooks(spec: &Spec) -> Result<()> {
         }
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_version_is_one_of_the_specification_1() {
+        for version in ["1.0.0", "1.0.2-dev", "1.3.0", "1.12.0-rc.1", "1.0.2+vendor.7", "1.0.0-0a"] {
+            check_version(version).unwrap();
+        }
+        for version in ["2.0.0", "0.5.0", "10.0.0"] {
+            let error = check_version(version).unwrap_err().to_string();
+            assert!(error.contains("follows the runtime specification 1"), "{version}: {error}");
+        }
+        for version in [
+            "", "1", "1.0", "1.x.0", "v1.0.0", "01.0.0", "1.0.0-", "1.0.0-01", "1.0.0+", "1.0.0.0", "1.0.-1",
+            " 1.0.0",
+        ] {
+            let error = check_version(version).unwrap_err().to_string();
+            assert!(error.contains("no version"), "{version}: {error}");
+        }
+    }
 }

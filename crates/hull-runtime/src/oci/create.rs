@@ -1,5 +1,6 @@
 //! Create: from a bundle to a first process that waits to be started.
 
+use std::ffi::OsString;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
@@ -10,11 +11,12 @@ use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType};
 use super::cgroup::NewCgroup;
 use super::config::{self, Config};
 use super::file::NewFile;
+use super::notify::{self, Notify};
 use super::state::{self, Record};
 use super::watch::{self, Watched};
 use super::{Container, Runtime};
 use super::{intel_rdt, net_devices};
-use crate::cgroup::Cgroup;
+use crate::cgroup::{Cgroup, Lacking};
 use crate::container::{Child, Held, Hold, Root, Start, Step, Streams, hooks};
 use crate::error::Context;
 use crate::protocol::Rootfs;
@@ -52,6 +54,8 @@ pub struct Create {
     pub systemd_cgroup: bool,
     /// Make none: the container is in its creator's, which limits and counts it.
     pub no_cgroup: bool,
+    /// The socket that is to hear when the container is ready: what `NOTIFY_SOCKET` names; see [`super::Notify`].
+    pub notify: Option<OsString>,
 }
 
 /// Where the master of a terminal goes.
@@ -74,6 +78,8 @@ pub struct Created {
     pub pidfd: OwnedFd,
     /// What this machine does not grant, and the container does without.
     pub warnings: Vec<String>,
+    /// Where it says that it is ready, if it is started by the caller ([`Create::starts`]) and somebody is to be told.
+    pub notify: Option<Notify>,
     /// The first process, for who starts it; none: it waits at a socket beside the container's file.
     held: Option<Held>,
     /// It is let go already, and stands still behind its exec.
@@ -102,7 +108,7 @@ impl Runtime {
         let create =
             &Create { preserve_fds: create.preserve_fds.saturating_add(activated), ..create.clone() };
         check_preserved(create.preserve_fds)?;
-        let file = NewFile::make(self, id, &text)?;
+        let mut file = NewFile::make(self, id, &text)?;
         let hold = Hold {
             listener: if create.starts { None } else { Some(listen(file.start())?) },
             id: id.to_owned(),
@@ -111,6 +117,7 @@ impl Runtime {
             annotations: spec.annotations().clone().unwrap_or_default(),
         };
         take_listen_fds(&mut spec, activated);
+        let notify = self::notify(&mut spec, &mut file, create)?;
         let begun = if create.no_cgroup {
             Ok(NewCgroup::nowhere())
         } else {
@@ -148,6 +155,7 @@ impl Runtime {
                     terminal,
                     pidfd,
                     warnings: said,
+                    notify,
                     held,
                     watched,
                     root,
@@ -177,6 +185,15 @@ impl Created {
             let _ = self.container.delete(true);
         }
         started
+    }
+
+    /// Waits until it says that it is ready, if somebody is to be told of that, or has ended; see [`Notify::wait`].
+    ///
+    /// # Errors
+    /// As of that.
+    pub fn wait_until_ready(&self) -> Result<Option<String>> {
+        let Some(notify) = &self.notify else { return Ok(None) };
+        notify.wait(self.pidfd.as_fd(), self.container.record.pid)
     }
 
     /// Has a thread wait for its end, which takes its mounts apart from then on, beside whatever else is cleared away. It is
@@ -292,7 +309,8 @@ impl Making<'_> {
         })?;
         drop(signals);
         cgroup.place(child.pid())?;
-        self.warnings = cgroup.cgroup().complete(linux.and_then(|linux| linux.resources().as_ref()))?;
+        let resources = linux.and_then(|linux| linux.resources().as_ref());
+        self.warnings = cgroup.cgroup().complete(resources, Lacking::Refused)?;
         // Before it is let go on: it mounts what shows its network.
         net_devices::move_all(spec, child.pid())?;
         child.cgroup_is_there()?;
@@ -391,6 +409,7 @@ impl Making<'_> {
             unit: cgroup.unit().map(str::to_owned),
             annotations: hold.annotations.clone(),
             resctrl,
+            notify: self.create.notify.is_some(),
         })
     }
 
@@ -504,6 +523,15 @@ fn take_listen_fds(spec: &mut Spec, count: u32) {
         environment.push(format!("LISTEN_FDNAMES={names}"));
     }
     process.set_env(Some(environment));
+}
+
+/// Gives the container a socket to say at that it is ready, where somebody wants to hear it. Who starts it listens there:
+/// this process, or a later one.
+fn notify(spec: &mut Spec, file: &mut NewFile, create: &Create) -> Result<Option<Notify>> {
+    let Some(host) = &create.notify else { return Ok(None) };
+    file.notifies();
+    notify::prepare(spec, file.start())?;
+    if create.starts { Notify::listen(file.start(), host).map(Some) } else { Ok(None) }
 }
 
 fn console_size(spec: &Spec) -> Option<(u16, u16)> {

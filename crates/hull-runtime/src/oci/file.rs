@@ -22,6 +22,7 @@ use std::path::{Path, PathBuf};
 use rustix::fs::FlockOperation;
 
 use super::Runtime;
+use super::notify;
 use super::state::Record;
 use crate::error::Context;
 use crate::{Error, Result};
@@ -118,6 +119,8 @@ pub(super) struct NewFile {
     /// Locked as long as somebody is at it: one that is not whole and that nobody holds was left by a creation that was
     /// killed.
     file: File,
+    /// It has a place to say at that it is ready.
+    notifies: bool,
     kept: bool,
 }
 
@@ -158,7 +161,7 @@ impl NewFile {
             return Err(Error::refused(doing(), "it was removed just now"));
         }
         let start = start_of(&path, found.ino());
-        let mut new = NewFile { path, start, file, kept: false };
+        let mut new = NewFile { path, start, file, notifies: false, kept: false };
         let head = format!("{:0DIGITS$} {1} {1}\n", config.len(), char::from(NOT_YET));
         let written = new.file.write_all(&[head.as_bytes(), config].concat());
         written.context(|| format!("write {}", new.path.display()))?;
@@ -168,6 +171,11 @@ impl NewFile {
     /// Where the first process waits.
     pub(super) fn start(&self) -> &Path {
         &self.start
+    }
+
+    /// Has the place removed with it that `notify` makes.
+    pub(super) fn notifies(&mut self) {
+        self.notifies = true;
     }
 
     /// Writes down that the cgroup is made for this container, and goes with it.
@@ -198,6 +206,9 @@ impl Drop for NewFile {
     fn drop(&mut self) {
         if !self.kept {
             // The error that led here is the one to tell.
+            if self.notifies {
+                let _ = notify::remove(&self.start);
+            }
             let _ = remove(&self.path, &self.start);
         }
     }

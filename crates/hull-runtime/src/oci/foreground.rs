@@ -10,6 +10,7 @@ use rustix::process::{WaitId, WaitIdOptions, waitid};
 use rustix::stdio;
 use rustix::termios::{OptionalActions, Termios, isatty, tcgetattr, tcgetwinsize, tcsetattr, tcsetwinsize};
 
+use super::Notify;
 use crate::error::Context;
 use crate::shim::kernel::signal_by_pidfd;
 use crate::{Result, sys};
@@ -34,17 +35,27 @@ pub fn prepare(reaper: bool) -> Result<OwnedFd> {
 }
 
 /// Passes signals to a child of the caller's, and bytes between its terminal and the caller's, until it ends. Returns
-/// its exit status; 128 and the signal if one ended it.
+/// its exit status; 128 and the signal if one ended it. When the child says at `notify` that it is ready, that is passed
+/// on with this process as the one to watch; `warn` is told where nobody could be told.
 ///
 /// # Errors
 /// The caller's terminal or the child cannot be handled.
-pub fn follow(pidfd: &OwnedFd, signals: &OwnedFd, terminal: Option<OwnedFd>) -> Result<i32> {
+pub fn follow(
+    pidfd: &OwnedFd,
+    signals: &OwnedFd,
+    terminal: Option<OwnedFd>,
+    mut notify: Option<Notify>,
+    warn: impl Fn(&str),
+) -> Result<i32> {
     let mut screen = terminal.map(Screen::over).transpose()?;
     loop {
         let mut interests = vec![
             PollFd::from_borrowed_fd(signals.as_fd(), PollFlags::IN),
             PollFd::from_borrowed_fd(pidfd.as_fd(), PollFlags::IN),
         ];
+        interests
+            .extend(notify.as_ref().map(|notify| PollFd::from_borrowed_fd(notify.socket(), PollFlags::IN)));
+        let first_of_screen = interests.len();
         let watched = screen.as_ref().map_or(Watches::default(), |screen| screen.interests(&mut interests));
         match poll(&mut interests, None) {
             Ok(_) => {}
@@ -54,12 +65,17 @@ pub fn follow(pidfd: &OwnedFd, signals: &OwnedFd, terminal: Option<OwnedFd>) -> 
         let ready: Vec<PollFlags> = interests.iter().map(PollFd::revents).collect();
         drop(interests);
         if let Some(screen) = &mut screen {
-            let mut rest = ready[2..].iter().copied();
+            let mut rest = ready[first_of_screen..].iter().copied();
             let master = if watched.master { rest.next() } else { None };
             screen.turn(master, if watched.input { rest.next() } else { None })?;
         }
         if !ready[0].is_empty() {
             pass_on(signals, pidfd, screen.as_ref())?;
+        }
+        // Before its end, which may have come just behind.
+        if let Some(ready) = notify.take_if(|notify| notify.is_ready()) {
+            let told = ready.pass_on(rustix::process::getpid().as_raw_nonzero().get());
+            told.map_or_else(|error| warn(&error.to_string()), drop);
         }
         if !ready[1].is_empty() {
             if let Some(screen) = &mut screen {

@@ -7,6 +7,7 @@
 //! ```text
 //! ROOT/ID   what it is, and its configuration as it was when it was made (see `file`); removed last by delete
 //! ROOT/:N   the socket at which its first process waits to be started; gone when it was
+//! ROOT/:N.notify/   where it says that it is ready, if somebody wants to hear it (see `notify`)
 //! ```
 //!
 //! Sources: the runtime specification 1.3 and, for the command line's words, what `runc` takes and prints.
@@ -27,6 +28,7 @@ pub mod foreground;
 mod intel_rdt;
 mod kill;
 mod net_devices;
+mod notify;
 mod spec;
 mod start;
 mod state;
@@ -38,6 +40,7 @@ pub use create::{Console, Create, Created};
 pub use exec::{Exec, Executed};
 pub use features::features;
 pub use kill::signal_number;
+pub use notify::Notify;
 pub use spec::{VERSION as SPECIFICATION, default_spec};
 pub use state::{Container, Listed, Status, process_began};
 

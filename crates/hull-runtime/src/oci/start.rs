@@ -1,10 +1,13 @@
 //! Start: the word that a created container waits for.
 
+use std::ffi::OsStr;
+use std::os::fd::{AsFd, OwnedFd};
+
 use rustix::net::{AddressFamily, SocketFlags, SocketType};
 
 use super::create::{address, of_process, socket_at};
 use super::watch::Watched;
-use super::{Container, Status};
+use super::{Container, Notify, Status};
 use crate::container::{Held, start_held, state_for_hooks};
 use crate::error::Context;
 use crate::{Error, Result};
@@ -16,6 +19,19 @@ impl Container {
     /// It was started before, or has ended; or the exec failed, in the words of the container's own process, which
     /// has ended then.
     pub fn start(&self) -> Result<()> {
+        self.start_heard(None).map(drop)
+    }
+
+    /// [`Container::start`], for who waits until the container says that it is ready: at a socket of its own, of which
+    /// `host` (what `NOTIFY_SOCKET` names) is told. Returns a warning where nobody could be told.
+    ///
+    /// # Errors
+    /// As of that; or the container was created without such a socket.
+    pub fn start_ready(&self, host: &OsStr) -> Result<Option<String>> {
+        self.start_heard(Some(host))
+    }
+
+    fn start_heard(&self, host: Option<&OsStr>) -> Result<Option<String>> {
         let doing = || format!("start the container {}", self.id());
         match self.status()? {
             Status::Created => {}
@@ -29,6 +45,7 @@ impl Container {
                 return Err(Error::refused(doing(), "cannot start an already running container"));
             }
         }
+        let heard = host.map(|host| self.listen(host)).transpose()?;
         let (folder, name) = socket_at(&self.start).context(doing)?;
         let flags = SocketFlags::CLOEXEC;
         let socket = rustix::net::socket_with(AddressFamily::UNIX, SocketType::SEQPACKET, flags, None);
@@ -38,7 +55,21 @@ impl Container {
         // From here on it has been started, whatever came of it.
         std::fs::remove_file(&self.start).context(doing)?;
         started.map_err(of_process)?;
-        self.has_started()
+        self.has_started()?;
+        match heard {
+            Some((notify, Some(pidfd))) => notify.wait(pidfd.as_fd(), self.record.pid),
+            Some((_, None)) | None => Ok(None),
+        }
+    }
+
+    /// Where it is heard that it is ready, and what its end is seen by.
+    fn listen(&self, host: &OsStr) -> Result<(Notify, Option<OwnedFd>)> {
+        if !self.record.notify {
+            let reason = "NOTIFY_SOCKET is set, and was not when it was created: it has nothing to say at that it is \
+                          ready; unset it, or set it for create as well";
+            return Err(Error::refused(format!("start the container {}", self.id()), reason));
+        }
+        Ok((Notify::listen(&self.start, host)?, self.first_process()?))
     }
 
     /// Sees the start of one through that has been let go, and whose exec may be watched.

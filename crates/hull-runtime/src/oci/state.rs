@@ -14,6 +14,7 @@ use super::Runtime;
 use super::cgroup::places;
 use super::create::run_hooks;
 use super::file::{self, Written};
+use super::notify;
 use crate::cgroup::Cgroup;
 use crate::container::hooks;
 use crate::error::Context;
@@ -66,6 +67,9 @@ pub(super) struct Record {
     pub(super) annotations: HashMap<String, String>,
     /// A class of `resctrl` that was made for it.
     pub(super) resctrl: Option<PathBuf>,
+    /// Whether it has a socket to say at that it is ready.
+    #[serde(default)]
+    pub(super) notify: bool,
 }
 
 /// A container that was created.
@@ -148,7 +152,7 @@ impl Runtime {
                 }
             }
         }
-        file::remove(&path, &left.start).context(doing)?;
+        notify::remove(&left.start).and_then(|()| file::remove(&path, &left.start)).context(doing)?;
         Ok(true)
     }
 
@@ -327,7 +331,10 @@ impl Container {
 
     /// Lets go of everything that is written down of it.
     pub(super) fn forget(&self) -> Result<()> {
-        file::remove(&self.file, &self.start).context(|| format!("remove {}", self.file.display()))
+        let notify = if self.record.notify { notify::remove(&self.start) } else { Ok(()) };
+        notify
+            .and_then(|()| file::remove(&self.file, &self.start))
+            .context(|| format!("remove {}", self.file.display()))
     }
 }
 

@@ -9,11 +9,13 @@ use crate::systemd::{self, Systemd};
 use crate::{Error, Result};
 
 impl Container {
-    /// Sets limits; what `resources` does not name stays. `schemata` are lines for its class of Intel RDT.
+    /// Sets limits; what `resources` does not name stays. `schemata` are lines for its class of Intel RDT. Returns
+    /// warnings: of what is no limit, and not heeded on this machine.
     ///
     /// # Errors
-    /// The container has ended; the kernel does not take a value; it has no class of its own.
-    pub fn update(&self, resources: &LinuxResources, schemata: &[String]) -> Result<()> {
+    /// The container has ended; the kernel does not take a value; this machine has no such limit; the container has no
+    /// class of its own.
+    pub fn update(&self, resources: &LinuxResources, schemata: &[String]) -> Result<Vec<String>> {
         if self.status()? == Status::Stopped {
             return Err(Error::refused(
                 format!("update the container {}", self.id()),
@@ -29,8 +31,9 @@ impl Container {
         if let Some(unit) = &self.record.unit {
             Systemd::connect()?.set(unit, systemd::limits(Some(resources), false)?)?;
         }
-        cgroup.update(resources)?;
-        class.map_or(Ok(()), |class| intel_rdt::change(&class, schemata))
+        let warnings = cgroup.update_whole(resources)?;
+        class.map_or(Ok(()), |class| intel_rdt::change(&class, schemata))?;
+        Ok(warnings)
     }
 
     /// Its class of Intel RDT: one that was made for it, or that its configuration names.

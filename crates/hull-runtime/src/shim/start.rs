@@ -10,7 +10,7 @@ use super::kernel::{self, Interest};
 use super::log::Sink;
 use super::relay::Relays;
 use super::streams::{self, Streams};
-use crate::cgroup::Cgroup;
+use crate::cgroup::{Cgroup, Lacking};
 use crate::container::{Child, Start, Step};
 use crate::error::Context;
 use crate::protocol::{
@@ -231,7 +231,7 @@ impl Making<'_> {
             let _ = protocol::send(control.as_fd(), &FromShim::Event(Event::Network), &[network.as_fd()]);
         }
         let resources = spec.linux().as_ref().and_then(|linux| linux.resources().as_ref());
-        handshake.warnings = cgroup.complete(resources)?;
+        handshake.warnings = cgroup.complete(resources, Lacking::Warned)?;
         child.cgroup_is_there()?;
         handshake.run(&mut child, control, launch.awaits_network)?;
         Ok(First { pid: child.pid(), root: child.take_root(), pidfd: child.into_pidfd(), foreign: None })

@@ -1,5 +1,6 @@
 //! The life of a container: create, run, kill, delete.
 
+use std::ffi::OsString;
 use std::path::PathBuf;
 
 use clap::Args;
@@ -121,6 +122,7 @@ impl CreateArguments {
             no_cgroup: everywhere.none,
             rootless: everywhere.rootless,
             starts: false,
+            notify: notify_socket(),
         };
         (self.id, create)
     }
@@ -137,6 +139,23 @@ pub(super) fn create(
     let created = runtime.create(&id, &create)?;
     warn(&created.warnings, log);
     Ok(())
+}
+
+/// The socket that wants to hear when a container is ready (`sd_notify(3)`).
+fn notify_socket() -> Option<OsString> {
+    std::env::var_os("NOTIFY_SOCKET").filter(|name| !name.is_empty())
+}
+
+pub(super) fn start(of: &OfContainer, runtime: &Runtime, log: &Log) -> Result<()> {
+    let container = runtime.container(&of.id)?;
+    match notify_socket() {
+        Some(host) => {
+            let warning = container.start_ready(&host)?;
+            warn(warning.as_slice(), log);
+            Ok(())
+        }
+        None => container.start(),
+    }
 }
 
 pub(super) fn warn(warnings: &[String], log: &Log) {
@@ -165,9 +184,13 @@ pub(super) fn run(
     let mut created = runtime.create(&id, &create)?;
     warn(&created.warnings, log);
     created.start()?;
-    let Some(signals) = signals else { return Ok(0) };
+    let Some(signals) = signals else {
+        warn(created.wait_until_ready()?.as_slice(), log);
+        return Ok(0);
+    };
     created.unmount_at_end();
-    let status = foreground::follow(&created.pidfd, &signals, created.terminal.take())?;
+    let (terminal, notify) = (created.terminal.take(), created.notify.take());
+    let status = foreground::follow(&created.pidfd, &signals, terminal, notify, |text| log.warn(text))?;
     if !keep {
         warn(&created.delete()?, log);
     }

@@ -97,7 +97,7 @@ pub(super) fn exec(arguments: ExecArguments, runtime: &Runtime, log: &Log) -> Re
     })?;
     warn(&executed.warnings, log);
     let Some(signals) = signals else { return Ok(0) };
-    let status = foreground::follow(&executed.pidfd, &signals, executed.terminal)?;
+    let status = foreground::follow(&executed.pidfd, &signals, executed.terminal, None, |_| {})?;
     Ok(u8::try_from(status).unwrap_or(255))
 }
 

@@ -237,7 +237,7 @@ fn run(verb: Verb, globals: Globals, log: &Log) -> Result<u8> {
     let done = |result: Result<()>| result.map(|()| 0);
     match verb {
         Verb::Create(arguments) => done(container::create(arguments, &runtime, everywhere, log)),
-        Verb::Start(of) => done(runtime.container(&of.id)?.start()),
+        Verb::Start(of) => done(container::start(&of, &runtime, log)),
         Verb::Run(arguments) => container::run(arguments, &runtime, everywhere, log),
         Verb::State(of) => done(show::state(&runtime.container(&of.id)?)),
         Verb::Kill(arguments) => done(container::kill(&arguments, &runtime)),

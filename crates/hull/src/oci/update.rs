@@ -86,7 +86,8 @@ pub(super) fn update(arguments: &UpdateArguments, runtime: &Runtime, log: &Log) 
         .map_err(|error| Error::refused("read the resources", error.to_string()))?;
     let schemata = [&arguments.l3_cache_schema, &arguments.mem_bw_schema];
     let schemata: Vec<String> = schemata.into_iter().flatten().cloned().collect();
-    container.update(&resources, &schemata)
+    super::container::warn(&container.update(&resources, &schemata)?, log);
+    Ok(())
 }
 
 fn read(file: &str) -> Result<Value> {

@@ -12,7 +12,7 @@ use super::bundle::{Wanted, option, own_user_namespace};
 use super::console::Console;
 use super::invocation::{Invocation, Output};
 use super::{Foreign, MAKING};
-use crate::cgroup::Cgroup;
+use crate::cgroup::{Cgroup, Lacking};
 use crate::error::Context;
 use crate::protocol::{self, Event, ForeignRuntime, FromShim, Launch, Stdio};
 use crate::shim::kernel::{self, Interest};
@@ -72,7 +72,7 @@ pub(in crate::shim) fn begin(beginning: Beginning<'_>, handshake: &mut Handshake
     let foreign = Foreign::new(runtime, &launch.id, &launch.runtime_dir)?;
     let mut making = Making { foreign: Some(foreign), cgroup };
     let resources = spec.linux().as_ref().and_then(|linux| linux.resources().as_ref());
-    handshake.warnings.extend(cgroup.complete(resources)?);
+    handshake.warnings.extend(cgroup.complete(resources, Lacking::Warned)?);
     let made_here = launch.awaits_network && owner.is_some();
     let network = handshake.network_of(control, launch.awaits_network && !made_here)?;
     let wanted = Wanted {
