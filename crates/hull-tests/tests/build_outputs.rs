@@ -29,7 +29,7 @@ fn what_was_built_is_told_in_a_file() {
         $ hull image inspect -f '{{.Id}}' one two:2 | sort -u | wc -l
         1
         $ hull build --metadata-file /no/such/folder/m ctx 2>&1 | tail -1
-        write what is known of the image to /no/such/folder/m: No such file or directory (os error 2)
+        write what is known of the image to /no/such/folder/m: No such file or directory
         "#,
     );
 }

@@ -41,7 +41,7 @@ pub struct Error {
 impl Error {
     /// A failure on this side: exit status 1.
     pub fn new(message: impl Into<String>) -> Self {
-        Self { kind: Kind::Local, message: message.into(), status: 1 }
+        Self { kind: Kind::Local, message: without_numbers(message.into()), status: 1 }
     }
 
     /// A command line that makes no sense: exit status 125, with a hint at the help.
@@ -61,7 +61,7 @@ impl Error {
 
     /// No daemon answers.
     pub fn connection(message: impl Into<String>) -> Self {
-        Self { kind: Kind::Connection, message: message.into(), status: 1 }
+        Self { kind: Kind::Connection, message: without_numbers(message.into()), status: 1 }
     }
 
     /// Ends the process with a status and no words: all has been said.
@@ -137,6 +137,16 @@ impl fmt::Display for Error {
 
 impl std::error::Error for Error {}
 
+/// A message without Rust's `(os error N)`, which stands behind the system's words and tells nobody anything.
+fn without_numbers(mut message: String) -> String {
+    const NUMBER: &str = " (os error ";
+    while let Some(at) = message.find(NUMBER) {
+        let length = message[at..].find(')').map_or(message.len() - at, |end| end + 1);
+        message.replace_range(at..at + length, "");
+    }
+    message
+}
+
 impl From<io::Error> for Error {
     /// A closed pipe on standard output is the reader's wish, not an error: 141 is what SIGPIPE would have given.
     fn from(error: io::Error) -> Self {
@@ -194,4 +204,18 @@ macro_rules! errln {
         use std::io::Write as _;
         let _ = writeln!(std::io::stderr().lock(), $($arg)*);
     }};
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn numbers_of_errors_are_nobodys_words() {
+        let missing = io::Error::from_raw_os_error(2);
+        let twice = Error::new(format!("a: {missing}, b: {missing}"));
+        assert_eq!(twice.to_string(), "a: No such file or directory, b: No such file or directory");
+        assert_eq!(Error::from(missing).to_string(), "No such file or directory");
+        assert_eq!(Error::new("x (os error 2").to_string(), "x");
+    }
 }
