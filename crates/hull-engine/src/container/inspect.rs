@@ -159,6 +159,9 @@ pub(super) fn endpoints(record: &Record) -> BTreeMap<String, EndpointSettings> {
     let mut endpoints = record.endpoints.clone();
     if !record.is_running() {
         for settings in endpoints.values_mut() {
+            if crate::networks::has_own_mac(settings) {
+                settings.mac_address.clear();
+            }
             settings.endpoint_id.clear();
             settings.gateway.clear();
             settings.ip_address.clear();

@@ -55,10 +55,8 @@ pub(super) fn check(network: &Network, settings: &EndpointSettings) -> Result<As
         asked.address6 = address(network, user_defined, &ipam.ipv6_address, "IPv6")?;
     }
     if !settings.mac_address.is_empty() {
-        let mac = mac(&settings.mac_address);
-        asked.mac = Some(
-            mac.ok_or_else(|| Error::invalid(format!("invalid MAC address {:?}", settings.mac_address)))?,
-        );
+        let invalid = || Error::invalid(format!("invalid MAC address {:?}", settings.mac_address));
+        asked.mac = Some(mac(&settings.mac_address).ok_or_else(invalid)?).filter(|_| !has_own_mac(settings));
     }
     for (name, value) in settings.driver_opts.iter().flatten() {
         match name.as_str() {
@@ -77,6 +75,19 @@ pub(super) fn check(network: &Network, settings: &EndpointSettings) -> Result<As
         }
     }
     Ok(asked)
+}
+
+/// Whether the hardware address of a place is the one that nobody chose: it follows from the place's last run, and the
+/// next one has one of its own. The address that it belongs to may be another container's by then.
+pub(crate) fn has_own_mac(settings: &EndpointSettings) -> bool {
+    let address = settings.ip_address.parse().ok();
+    mac(&settings.mac_address).is_some_and(|mac| own_mac(address, &settings.endpoint_id) == Some(mac))
+}
+
+/// The MAC address that nobody chose: of the IPv4 address, or of the endpoint's id, which is random.
+pub(super) fn own_mac(address: Option<Ipv4Addr>, endpoint_id: &str) -> Option<[u8; 6]> {
+    let of_id = || u32::from_str_radix(endpoint_id.get(..8)?, 16).ok().map(Ipv4Addr::from_bits);
+    address.or_else(of_id).map(hull_network::mac_of)
 }
 
 fn address<A: std::str::FromStr + Into<IpAddr> + Copy>(
@@ -254,6 +265,24 @@ mod tests {
             assert_eq!(mac(text), None, "{text}");
         }
         assert_eq!(mac_text([2, 0x42, 0xac, 0x11, 0, 2]), "02:42:ac:11:00:02");
+    }
+
+    #[test]
+    fn a_hardware_address_of_the_last_run_was_not_asked_for() {
+        let at = |ip_address: &str, endpoint_id: &str, mac_address: &str| EndpointSettings {
+            ip_address: ip_address.into(),
+            endpoint_id: endpoint_id.into(),
+            mac_address: mac_address.into(),
+            ..EndpointSettings::default()
+        };
+        let asked = |settings: EndpointSettings| check(&network("own", true), &settings).unwrap().mac;
+        let id = "c0a80001ffff";
+        assert_eq!(asked(at("10.1.0.2", id, "02:42:0a:01:00:02")), None);
+        assert_eq!(asked(at("", id, "02:42:c0:a8:00:01")), None, "of a network without IPv4");
+        let chosen = Some([2, 0x42, 0x0a, 1, 0, 2]);
+        for (address, endpoint) in [("", ""), ("10.1.0.3", id), ("", id)] {
+            assert_eq!(asked(at(address, endpoint, "02:42:0a:01:00:02")), chosen);
+        }
     }
 
     #[test]

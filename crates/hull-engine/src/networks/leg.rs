@@ -3,8 +3,6 @@
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::sync::Arc;
 
-use hull_network::mac_of;
-
 use super::{Attachment, Entry, Network, endpoint, plan, ports};
 use crate::container::random_id;
 use crate::model::EndpointSettings;
@@ -201,15 +199,10 @@ impl Leg {
         }
     }
 
-    /// The MAC address that nobody chose: of the IPv4 address, or of the endpoint's id, which is random.
+    /// The MAC address that nobody chose.
     pub(super) fn own_mac(&self) -> [u8; 6] {
-        match self.address4 {
-            Some((address, _)) => mac_of(address),
-            None => {
-                let digits = u32::from_str_radix(&self.endpoint_id[..8], 16).unwrap_or_default();
-                mac_of(Ipv4Addr::from_bits(digits))
-            }
-        }
+        let address = self.address4.map(|(address, _)| address);
+        endpoint::own_mac(address, &self.endpoint_id).unwrap_or_default()
     }
 
     pub(super) fn attachment(&self, name: &str) -> Attachment {

@@ -10,7 +10,7 @@
 //! | `subnets` | the subnets that it is asked to have; pure |
 //! | `default` | the default network, as the daemon's flags have it |
 //! | `endpoint` | what a container asks of its place on one; pure |
-//! | `ports` | published ports |
+//! | `ports` | published ports; `ports/answered`: those that shims answer at |
 //! | `parent` | networks without a bridge: macvlan and ipvlan |
 //! | `names` | who resolves whom |
 //! | `files` | /etc/hosts and /etc/resolv.conf |
@@ -50,6 +50,7 @@ use serde_json::{Map, Value, json};
 
 pub(crate) use allocate::{Allocation, Joiner};
 pub use create::{Ipam, IpamConfig, Network, NetworkCreate};
+pub(crate) use endpoint::has_own_mac;
 pub use explain::{Element, Wire};
 pub(crate) use files::{HostsOf, Resolving};
 pub(crate) use live::Live;
