@@ -25,6 +25,13 @@ pub(crate) async fn list(request: Request) -> Result<Response> {
 }
 
 pub(crate) async fn inspect(request: Request) -> Result<Response> {
+    // What it asks for, the tasks of services, is Swarm's.
+    const BOOLEANS: [&str; 12] =
+        ["1", "t", "T", "TRUE", "true", "True", "0", "f", "F", "FALSE", "false", "False"];
+    if let Some(verbose) = request.query.text("verbose").filter(|text| !BOOLEANS.contains(text)) {
+        let why = format!("strconv.ParseBool: parsing {verbose:?}: invalid syntax");
+        return Err(hull_engine::Error::invalid(format!("invalid value for verbose: {verbose}: {why}")));
+    }
     let mut network = request.engine.networks.inspect(request.capture(0))?;
     if let Some(scope) = request.query.text("scope").filter(|scope| *scope != "local") {
         let message = format!("network {} not found: its scope is local, not {scope}", request.capture(0));

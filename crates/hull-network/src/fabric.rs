@@ -314,7 +314,7 @@ impl Fabric {
         }
         self.standing(&bridge.name)?.ok_or_else(|| {
             Error::Invalid(format!(
-                "interface {} exists and is no bridge; name another bridge, or remove it",
+                "existing interface {} is not a bridge: name another bridge, or remove it",
                 bridge.name
             ))
         })

@@ -142,6 +142,17 @@ fn own_names_are_answered() {
         assert!(start.elapsed() < Duration::from_secs(1));
         let cut = ask_udp(container, &query("many", A));
         assert!(cut.len() <= 512 && cut[2] & 2 != 0);
+        // Who takes more by UDP gets all (EDNS); and each of the many is the first once.
+        let mut large = query("many", A);
+        large[11] = 1;
+        large.extend_from_slice(&[0, 0, 41, 0x10, 0, 0, 0, 0, 0, 0, 0]);
+        let whole = ask_udp(container, &large);
+        assert_eq!((whole[7], whole[2] & 2), (100, 0));
+        // Behind the question: a pointer to its name, type, class, the time to live, the length.
+        let first = |answer: &[u8]| answer[large.len() - 11 + 12..][..4].to_vec();
+        let firsts: std::collections::BTreeSet<_> =
+            (0..100).map(|_| first(&ask_udp(container, &large))).collect();
+        assert_eq!(firsts.len(), 100);
         let both = ask_tcp(container, &[query("many", A), query("web", A)]);
         assert_eq!((facts(&both[0]).1, both[0][2] & 2), (100, 0));
         assert_eq!(facts(&both[1]), (0, 1, &[10, 20, 0, 7][..]));

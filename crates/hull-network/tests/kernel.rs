@@ -499,7 +499,7 @@ fn an_administrators_bridge_is_used_and_stays() {
         fabric.remove_bridge("br-admin").unwrap();
         assert!(output("ip", "-4 -o addr show dev br-admin").contains("192.0.2.1/24"));
         let no_bridge = fabric.ensure_bridge(&bridge("dummy", 21)).unwrap_err().to_string();
-        assert!(no_bridge.contains("dummy exists and is no bridge"), "{no_bridge}");
+        assert!(no_bridge.contains("existing interface dummy is not a bridge"), "{no_bridge}");
         fabric.ensure_bridge(&bridge("hull0", 22)).unwrap();
         let other = Fabric::open("hull-0a1b2c").unwrap();
         for refused in [other.ensure_bridge(&bridge("hull0", 22)), other.remove_bridge("hull0")] {

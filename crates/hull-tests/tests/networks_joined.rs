@@ -224,3 +224,61 @@ fn a_container_on_the_hosts_network_is_called_as_the_host_is() {
         "#,
     );
 }
+
+/// An address that a container had may be another's at its next start, and the hardware address that was made of it with it.
+#[test]
+fn a_hardware_address_that_nobody_chose_is_of_one_run() {
+    Daemon::start().session(
+        r#"
+        $ hull network create --subnet 10.208.0.0/29 small
+        <id>
+        $ hull run -d --name one --network small busybox sleep 600; hull run -d --name chosen --network small --mac-address 02:42:ac:11:99:98 busybox sleep 600
+        <id>
+        <id>
+        $ show() { hull inspect -f '{{with .NetworkSettings.Networks.small}}{{.IPAddress}}|{{.MacAddress}}{{end}}' $1; }; show one; hull stop -t 0 one; show one
+        10.208.0.2|02:42:0a:d0:00:02
+        one
+        |
+        $ for name in a1 a2 a3 a4; do hull run -d --name $name --network small busybox sleep 600 >/dev/null; done
+        $ hull inspect -f '{{.NetworkSettings.Networks.small.IPAddress}}' a4
+        10.208.0.2
+        $ hull rm -f a1; hull start one; hull exec one cat /sys/class/net/eth0/address | grep -c "$(hull inspect -f '{{.NetworkSettings.Networks.small.MacAddress}}' one)"
+        a1
+        one
+        1
+        $ hull inspect -f '{{.NetworkSettings.Networks.small.MacAddress}}' one a2 a3 a4 | sort | uniq | wc -l
+        4
+        $ hull restart -t 0 chosen; hull exec chosen cat /sys/class/net/eth0/address
+        chosen
+        02:42:ac:11:99:98
+        "#,
+    );
+}
+
+/// Docker's words and statuses for what networks cannot be.
+#[test]
+fn what_is_asked_of_networks_over_the_api() {
+    let daemon = Daemon::start();
+    let mut api = daemon.api();
+    let mut created = |name: &str, mut more: Value| {
+        more["Name"] = json!(name);
+        let response = api.post("/networks/create", &more).unwrap();
+        (response.status, response.text())
+    };
+    let named = |bridge: &str| json!({ "Options": { "com.docker.network.bridge.name": bridge } });
+    assert_eq!(created("one", named("br-one")).0, 201);
+    let (status, text) = created("two", named("br-one"));
+    assert!(status == 403 && text.contains("(br-one): networks have same bridge name"), "{status} {text}");
+    let (status, text) = created("lo", named("lo"));
+    assert!(status == 400 && text.contains("existing interface lo is not a bridge"), "{status} {text}");
+    let taken = json!({ "Subnet": "10.209.0.0/24", "AuxiliaryAddresses": { "a": "10.209.0.1" } });
+    let (status, text) = created("aux", json!({ "IPAM": { "Config": [taken] } }));
+    assert!(
+        status == 500 && text.contains("address (a:10.209.0.1): Address already in use"),
+        "{status} {text}"
+    );
+    assert_eq!(created("empty", named("")).0, 201);
+    let odd = api.get("/networks/one?verbose=maybe").unwrap();
+    assert!(odd.status == 400 && odd.text().contains("invalid value for verbose: maybe: strconv.ParseBool"));
+    assert_eq!(api.get("/networks/one?verbose=true").unwrap().status, 200);
+}

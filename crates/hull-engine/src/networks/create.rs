@@ -382,7 +382,7 @@ mod tests {
             assert_eq!(refused(ipam(config.clone())), Kind::InvalidParameter, "{config}");
         }
         let taken = serde_json::json!({"Subnet": "10.6.0.0/24", "AuxiliaryAddresses": {"a": "10.6.0.1"}});
-        assert_eq!(refused(ipam(taken)), Kind::Forbidden);
+        assert_eq!(refused(ipam(taken)), Kind::System);
         let two = serde_json::json!({"Config": [{"Subnet": "10.6.0.0/24"}, {"Subnet": "10.7.0.0/24"}]});
         assert_eq!(refused(with("IPAM", two)), Kind::Forbidden);
     }

@@ -147,6 +147,8 @@ fn by_bridge(network: &Network) -> Result<Plan> {
     for (name, value) in &network.options {
         let invalid = || invalid_option(name, value);
         match name.as_str() {
+            // As Docker has it: one that is chosen.
+            option::NAME if value.is_empty() => {}
             option::NAME if interface_name(value) => bridge.name.clone_from(value),
             option::PREFIX => interface_prefix = prefix(name, value)?,
             option::NAME => return Err(invalid()),
@@ -186,7 +188,7 @@ fn by_bridge(network: &Network) -> Result<Plan> {
             // Read when the network was made.
             option::ENABLE4 | option::ENABLE6 => {}
             // What inspect shows of the default network; a client may hand it back.
-            option::DEFAULT_BRIDGE if network.name == "bridge" => {}
+            option::DEFAULT_BRIDGE if network.name == "bridge" || boolean(value) == Some(false) => {}
             other if other.starts_with(option::OWN) => {
                 return Err(Error::unsupported(format_args!("the network option {other}")));
             }
@@ -301,6 +303,14 @@ mod tests {
         assert!(plan(&network).unwrap_err().message.contains("gateway_mode_ipv4"));
         network.options = BTreeMap::from([("com.docker.network.bridge.name".into(), "a/b".into())]);
         assert_eq!(plan(&network).unwrap_err().kind, Kind::InvalidParameter);
+        // What says nothing is nothing.
+        const DEFAULT: &str = "com.docker.network.bridge.default_bridge";
+        let empty =
+            [("com.docker.network.bridge.name".into(), String::new()), (DEFAULT.into(), "false".into())];
+        network.options = BTreeMap::from(empty);
+        assert_eq!(plan(&network).unwrap().bridge().unwrap().name, "br-aaaaaaaaaaaa");
+        network.options.insert(DEFAULT.into(), "true".into());
+        assert_eq!(plan(&network).unwrap_err().kind, Kind::NotImplemented);
     }
 
     #[test]

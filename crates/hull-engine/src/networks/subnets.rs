@@ -17,8 +17,11 @@ pub(super) fn validate(asked: &mut Vec<IpamConfig>, enable_ipv6: bool) -> Result
     let (mut faults, mut left_out) = (Vec::new(), Vec::new());
     asked.retain(|config| {
         let Ok(subnet) = config.subnet.parse::<Subnet>() else {
-            // One that names none has it chosen.
-            if !config.subnet.is_empty() {
+            // One that names none has it chosen, unless something is to be in it.
+            let is_bare = config.ip_range.is_empty()
+                && config.gateway.is_empty()
+                && config.auxiliary_addresses.is_empty();
+            if !config.subnet.is_empty() || !is_bare {
                 faults.push(no_subnet(&config.subnet));
             }
             return true;
@@ -208,18 +211,18 @@ pub(super) fn pool(config: &IpamConfig) -> Result<Pool> {
         text => Some(text.parse().map_err(|_| Error::invalid(no_range(text)))?),
     };
     let mut pool = Pool::new(subnet, range)?;
-    let gateway = Some(("gateway", &config.gateway)).filter(|(_, address)| !address.is_empty());
-    let named = gateway
-        .into_iter()
-        .chain(config.auxiliary_addresses.iter().map(|(name, address)| (name.as_str(), address)));
-    for (name, text) in named {
+    let gateway = Some(("gateway", &config.gateway, true)).filter(|(_, address, _)| !address.is_empty());
+    let others = config.auxiliary_addresses.iter().map(|(name, address)| (name.as_str(), address, false));
+    for (name, text, is_gateway) in gateway.into_iter().chain(others) {
         let address: IpAddr =
             text.parse().map_err(|_| Error::invalid(format!("invalid {name} {text}: invalid address")))?;
         pool.take(address).map_err(|error| match error {
             hull_network::Error::AddressInUse { .. } => {
-                let what = if name == "gateway" { "gateway" } else { "secondary ip address" };
-                let message = format!("failed to allocate {what} ({text}): Address already in use");
-                Error::new(Kind::Forbidden, message)
+                let what = match is_gateway {
+                    true => format!("gateway ({text})"),
+                    false => format!("secondary ip address ({name}:{text})"),
+                };
+                Error::new(Kind::System, format!("failed to allocate {what}: Address already in use"))
             }
             error => Error::invalid(format!("invalid network config:\ninvalid {name} {text}: {error}")),
         })?;
@@ -251,9 +254,36 @@ mod tests {
             "* invalid auxiliary address router: parent subnet is an IPv4 block",
         ];
         assert_eq!(all, lines.join("\n"));
+        for lost in
+            [serde_json::json!({ "Gateway": "10.9.0.1" }), serde_json::json!({ "IPRange": "10.9.0.0/24" })]
+        {
+            assert_eq!(told(lost), "invalid network config:\ninvalid subnet : invalid CIDR block notation");
+        }
         let one = told(serde_json::json!({ "Subnet": "10.9.0.0" }));
         assert_eq!(one, "invalid network config:\ninvalid subnet 10.9.0.0: invalid CIDR block notation");
         let range = told(serde_json::json!({ "Subnet": "fd00::/64", "IPRange": "10.0.0.0/24" }));
         assert!(range.ends_with("invalid ip-range 10.0.0.0/24: parent subnet is an IPv6 block"), "{range}");
+    }
+
+    #[test]
+    fn an_address_that_is_taken_is_told_with_its_name() {
+        let refused = |config: serde_json::Value| {
+            let config: IpamConfig = serde_json::from_value(config).unwrap();
+            let error = pool(&config).unwrap_err();
+            assert_eq!(error.kind, Kind::System);
+            error.message
+        };
+        let subnet = "10.9.0.0/24";
+        assert_eq!(
+            refused(serde_json::json!({ "Subnet": subnet, "Gateway": "10.9.0.255" })),
+            "failed to allocate gateway (10.9.0.255): Address already in use"
+        );
+        let aux = serde_json::json!({ "gateway": "10.9.0.1" });
+        assert_eq!(
+            refused(
+                serde_json::json!({ "Subnet": subnet, "Gateway": "10.9.0.1", "AuxiliaryAddresses": aux })
+            ),
+            "failed to allocate secondary ip address (gateway:10.9.0.1): Address already in use"
+        );
     }
 }

@@ -97,9 +97,10 @@ impl State {
         for (other, plan) in others {
             match (&wiring, &plan.wiring) {
                 (plan::Wiring::Bridge(own), plan::Wiring::Bridge(its)) if own.name == its.name => {
+                    let (id, other, bridge) = (&network.id, &other.id, &own.name);
                     let message = format!(
-                        "the bridge {} is the network {}'s; choose another bridge name",
-                        own.name, other.name
+                        "cannot create network {id} ({bridge}): conflicts with network {other} ({bridge}): \
+                         networks have same bridge name"
                     );
                     return Err(Error::new(Kind::Forbidden, message));
                 }
