@@ -8,7 +8,7 @@ use hull_engine::images::{News, Watch};
 use hull_engine::{Engine, Error, Kind, Result};
 use hull_image::Platform;
 use hull_image::reference::Reference;
-use hull_image::registry::{Credentials, Pulled, Step, Wanted};
+use hull_image::registry::{Credentials, Keep, Pulled, Step, Wanted};
 use hyper::StatusCode;
 use hyper::header::HeaderMap;
 use serde_json::{Value, json};
@@ -84,7 +84,11 @@ impl Told {
                 Some(current) => current,
                 None => {
                     let Some(reference) = self.references.pop_front() else { return Ok(None) };
-                    let wanted = Wanted { reference: reference.clone(), platform: self.platform.clone() };
+                    let wanted = Wanted {
+                        reference: reference.clone(),
+                        platform: self.platform.clone(),
+                        keep: Keep::Named,
+                    };
                     let watch = self.engine.image_pull(wanted, self.who.clone());
                     self.current.insert((reference, watch))
                 }

@@ -1,43 +1,51 @@
 //! The images that a build takes: those that it stands on and copies from, and those whose steps it uses.
 
-use std::collections::HashMap;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, PoisonError};
 
 use hull_engine::Kind;
 use hull_engine::images::News;
 use hull_image::reference::Reference;
-use hull_image::registry::{Credentials, Wanted};
+use hull_image::registry::{Credentials, Keep, Pulled, Wanted};
 use hull_image::{Digest, Draft, Image, Platform};
 
 use crate::build::{Build, Made};
 use crate::failure::{Failure, Result};
 use crate::progress::Event;
 
-/// Names of images of which a build has one platform's looked for at a time.
-pub(crate) type Looking = Mutex<HashMap<String, Arc<tokio::sync::Mutex<()>>>>;
+/// An image that a build takes: what holds its layers, and the manifest that its name led to, where it was asked for just now.
+struct Taken {
+    draft: Draft,
+    manifest: Option<Digest>,
+}
 
 impl Build {
     /// An image that is here, or is fetched.
     pub async fn image(&self, name: &str, platform: Option<&Platform>) -> Result<Made> {
         let platform = platform.or(self.request.platform.as_ref());
-        // A name means one image here, and the platforms of a build want several: one after the other.
-        let looking = {
-            let mut looking = self.looking.lock().unwrap_or_else(PoisonError::into_inner);
-            Arc::clone(looking.entry(name.to_owned()).or_default())
-        };
-        let looking = looking.lock().await;
-        let before = self.here(name)?;
         let fits =
             |image: &Arc<Image>| !self.request.pull && platform.is_none_or(|platform| image.is_for(platform));
-        let image = match before.clone().filter(fits) {
-            Some(image) => image,
-            None => {
-                let pulled = Box::pin(self.pulled(name, platform)).await?;
-                self.named_as_before(name, before.as_deref(), &pulled)?;
-                pulled
-            }
+        let taken = match self.here(name)?.filter(fits) {
+            Some(image) => Taken { draft: self.draft_of(&image)?, manifest: None },
+            None => Box::pin(self.fetched(name, platform, self.what_stays(platform))).await?,
         };
-        drop(looking);
+        self.took(name, &taken);
+        let key = self.base_key("image").with(taken.draft.image.id.to_string()).finish();
+        Ok(Made { draft: taken.draft, key })
+    }
+
+    /// What stays of an image that is fetched for a platform. One for another machine gets no names: whoever runs an image
+    /// by its name here has not asked for that. Docker's classic builder gives it one, as a pull does.
+    fn what_stays(&self, platform: Option<&Platform>) -> Keep {
+        let host = Platform::host();
+        let is_own =
+            |platform: &Platform| (&platform.os, &platform.architecture) == (&host.os, &host.architecture);
+        match self.request.classic || platform.is_none_or(is_own) {
+            true => Keep::Named,
+            false => Keep::Unnamed,
+        }
+    }
+
+    fn draft_of(&self, image: &Arc<Image>) -> Result<Draft> {
         if image.builtin {
             return Err(Failure::new(
                 Kind::Forbidden,
@@ -45,9 +53,7 @@ impl Build {
                  image bootstrap`",
             ));
         }
-        self.took(name, &image);
-        let key = self.base_key("image").with(image.id.to_string()).finish();
-        Ok(Made { draft: self.engine.images.draft_of(&image)?, key })
+        Ok(self.engine.images.draft_of(image)?)
     }
 
     /// The images whose steps are used. One that cannot be had has nothing to give.
@@ -66,7 +72,8 @@ impl Build {
                 // An image has the steps of its own stage; an index of stages those of all.
                 let platform = self.request.platform.as_ref().filter(|_| stages.is_none());
                 for name in stages.unwrap_or_else(|| vec![name.clone()]) {
-                    drafts.push(Box::pin(self.lent(&name, platform)).await?);
+                    // By its name nobody has asked for it here.
+                    drafts.push(Box::pin(self.fetched(&name, platform, Keep::Layers)).await?.draft);
                 }
                 Ok::<(), Failure>(())
             };
@@ -90,29 +97,18 @@ impl Build {
         Ok(digests.map(|digests| digests.into_iter().map(named).collect()))
     }
 
-    /// An image that is fetched for its layers: by its name nobody has asked for it here.
-    async fn lent(&self, name: &str, platform: Option<&Platform>) -> Result<Draft> {
-        let images = &self.engine.images;
-        let before = images.resolve(name).ok();
-        let image = Box::pin(self.pulled(name, platform)).await?;
-        let draft = images.draft_of(&image)?;
-        if before.is_none()
-            && let Err(error) = images.remove(name, false, false, &|_| None)
-        {
-            tracing::debug!(%error, "an image that gave its steps stays");
-        }
-        Ok(draft)
-    }
-
     /// Notes an image that the build takes: by its manifest where it has one, or else by its id.
-    fn took(&self, name: &str, image: &Image) {
+    fn took(&self, name: &str, taken: &Taken) {
         let Ok(name) = Reference::parse(name).map(Reference::or_latest) else { return };
         let begins = format!("{}@", name.familiar_name());
-        let digest = image
-            .repo_digests
-            .iter()
-            .find_map(|digest| digest.strip_prefix(&begins)?.strip_prefix("sha256:"));
-        let digest = digest.map_or_else(|| image.id.hex(), str::to_owned);
+        let image = &taken.draft.image;
+        let digest = taken.manifest.map(|manifest| manifest.hex()).or_else(|| {
+            let mut digests = image.repo_digests.iter();
+            digests
+                .find_map(|digest| digest.strip_prefix(&begins)?.strip_prefix("sha256:"))
+                .map(str::to_owned)
+        });
+        let digest = digest.unwrap_or_else(|| image.id.hex());
         let tag = name.tag.as_deref().unwrap_or_default();
         let uri = hull_image::dress::package(&name.name(), tag, image);
         self.materials.lock().unwrap_or_else(PoisonError::into_inner).insert(uri, digest);
@@ -127,38 +123,29 @@ impl Build {
         }
     }
 
-    /// Has a name mean what it meant before an image for another platform than this machine's was fetched under it: whoever
-    /// runs the image by that name did not ask for another. Docker's classic builder leaves it as a pull does.
-    fn named_as_before(&self, name: &str, before: Option<&Image>, pulled: &Image) -> Result<()> {
-        let Some(before) = before.filter(|before| before.id != pulled.id && !self.request.classic) else {
-            return Ok(());
-        };
-        let has_digest = Reference::parse(name).is_ok_and(|name| name.digest.is_some());
-        if !has_digest && !pulled.is_for(&Platform::host()) {
-            self.engine.images.tag(&before.id.to_string(), name)?;
-        }
-        Ok(())
-    }
-
     /// An image from its registry. One that is nobody's but this machine's stays what it is.
-    async fn pulled(&self, name: &str, platform: Option<&Platform>) -> Result<Arc<Image>> {
+    async fn fetched(&self, name: &str, platform: Option<&Platform>, keep: Keep) -> Result<Taken> {
         let reference = Reference::parse(name)?.or_latest();
         let who = self.credentials(&reference.domain);
-        let wanted = Wanted { reference: reference.clone(), platform: platform.cloned() };
+        let wanted = Wanted { reference: reference.clone(), platform: platform.cloned(), keep };
         let mut watch = self.engine.image_pull(wanted, who);
         loop {
             match watch.next().await {
                 News::Steps(steps) => steps.iter().for_each(|step| self.tell.pulling(step)),
                 News::End(Ok(pulled)) => {
                     self.tell.pulled(&reference, &pulled);
-                    return Ok(pulled.image);
+                    let Pulled { image, digest, draft, .. } = pulled;
+                    let draft = draft.map_or_else(|| self.draft_of(&image), Ok)?;
+                    return Ok(Taken { draft, manifest: Some(digest) });
                 }
                 News::End(Err(error)) => {
                     let here = self.request.pull.then(|| self.here(name)).transpose()?.flatten();
                     let here = here.filter(|here| platform.is_none_or(|platform| here.is_for(platform)));
                     return match here {
                         // Asked for anew, and only here: an image that was built or imported.
-                        Some(image) if image.repo_digests.is_empty() => Ok(image),
+                        Some(image) if image.repo_digests.is_empty() => {
+                            Ok(Taken { draft: self.draft_of(&image)?, manifest: None })
+                        }
                         _ => {
                             let mut failure = Failure::from(error);
                             failure.detail.classic = Some(failure.message.clone());

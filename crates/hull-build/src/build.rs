@@ -15,7 +15,6 @@ use hull_image::{Digest, Draft, Image, ImageId, Platform};
 use tokio::sync::{OnceCell, oneshot};
 use tokio::task::JoinSet;
 
-use crate::bases::Looking;
 use crate::cache_mounts::Elsewhere;
 use crate::caches::Places;
 use crate::context::{Context, Folder};
@@ -188,8 +187,6 @@ pub struct Build {
     /// The steps that this build itself has done: two of its stages that do the same do it once, whatever of earlier
     /// builds may be used. So do two platforms' builds, as do those of what follows.
     pub done: Arc<Mutex<HashSet<Digest>>>,
-    /// Names of images that are being looked for.
-    pub(crate) looking: Arc<Looking>,
     /// Layers whose digests are computed behind the steps: each ends with its sender.
     pub naming: Mutex<Vec<oneshot::Receiver<()>>>,
 }
@@ -208,8 +205,7 @@ pub(crate) fn key_of(kind: &str, socket: Option<&Path>) -> Key {
 }
 
 impl Build {
-    /// Finds what steps may be taken from. One platform's build after the other does so: what one has fetched for it another
-    /// may fetch, too, and no name of it stays.
+    /// Finds what steps may be taken from.
     pub(crate) async fn begin(&self) {
         let cache = self.caching_images().await;
         self.cache.set(cache).ok();

@@ -167,7 +167,7 @@ impl Builder {
         stop: &Stop,
     ) -> Result<Vec<Build>> {
         let (context, private) = (Arc::new(context), Arc::new(Folder::beneath(&self.places.private)?));
-        let (done, looking, mounts_from) = (Arc::default(), Arc::default(), Arc::default());
+        let (done, mounts_from) = (Arc::default(), Arc::default());
         let started = jiff::Timestamp::now().to_string();
         let steps = plans.iter().map(|(_, plan)| plan.steps()).sum();
         let (mut steps_before, mut stages_before) = (0, 0);
@@ -198,7 +198,6 @@ impl Builder {
                 consumed: Mutex::default(),
                 declared: Mutex::default(),
                 done: Arc::clone(&done),
-                looking: Arc::clone(&looking),
                 naming: Mutex::default(),
                 cache: tokio::sync::OnceCell::new(),
                 mounts_from: Arc::clone(&mounts_from),
@@ -315,7 +314,10 @@ fn names(request: &Request) -> Result<Vec<Reference>> {
 fn several(request: &Request) -> Result<()> {
     let outputs = || request.outputs.iter().filter(|output| !output.cache);
     if outputs().any(|output| output.archive == Some(Archive::Docker)) {
-        return Err(Failure::invalid("docker exporter does not currently support exporting manifest lists"));
+        return Err(Failure::invalid(
+            "docker exporter does not currently support exporting manifest lists: have an OCI layout made (-o type=oci,dest=FILE), \
+             or build for one platform",
+        ));
     }
     let stays = |output: &Output| output.archive.is_none() && !output.push && !output.nowhere;
     if request.platforms.len() > 1 && (outputs().next().is_none() || outputs().any(stays)) {

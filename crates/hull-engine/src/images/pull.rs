@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use hull_image::reference::Reference;
-use hull_image::registry::{Credentials, Pulled, Puller, Registries, Settings, Step, Tell, Wanted};
+use hull_image::registry::{Credentials, Keep, Pulled, Puller, Registries, Settings, Step, Tell, Wanted};
 use tokio::sync::watch;
 
 use crate::engine::Engine;
@@ -136,7 +136,10 @@ impl Engine {
             end = pull => Some(end),
             () = board.closed() => None,
         };
-        if let Some(Ok(_)) = &end {
+        // Of what gets no name, nothing is pulled that anybody could ask for.
+        if key.0.keep == Keep::Named
+            && let Some(Ok(_)) = &end
+        {
             self.tell_pull(&key.0.reference);
         }
         let mut running = self.pulls.running.lock().unwrap_or_else(PoisonError::into_inner);

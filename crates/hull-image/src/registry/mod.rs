@@ -41,7 +41,7 @@ pub use ask::{Described, Found};
 pub use challenge::Challenge;
 pub use credentials::Credentials;
 pub use failure::{Answer, Failure, Refusal};
-pub use pull::{Pulled, Puller, Step, Tell, Wanted};
+pub use pull::{Keep, Pulled, Puller, Step, Tell, Wanted};
 pub use push::{Push, Pusher, Sent};
 pub use referrers::{Referred, Referrer};
 pub use repository::{Blob, Repository};

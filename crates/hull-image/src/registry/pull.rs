@@ -18,7 +18,7 @@ use super::sources::Sources;
 use super::{Credentials, Registries, Settings};
 use crate::reference::Reference;
 use crate::store::receive::{Arrival, Arriving, Incoming, Message};
-use crate::{Digest, Error, Image, ImageConfig, ImageId, Kind, Platform, Result, Store};
+use crate::{Digest, Draft, Error, Image, ImageConfig, ImageId, Kind, Platform, Result, Store};
 
 /// How deep indexes may lie in indexes.
 const NESTED: usize = 4;
@@ -38,6 +38,20 @@ pub struct Wanted {
     pub reference: Reference,
     /// For what; this machine where it is not said.
     pub platform: Option<Platform>,
+    /// What of it stays.
+    pub keep: Keep,
+}
+
+/// What stays of a pulled image. A name means one image here: whoever runs it by that name has asked for no other.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub enum Keep {
+    /// The image, under its name and its digest.
+    #[default]
+    Named,
+    /// The image without names: it is found again by its manifest, and goes as others without a name do.
+    Unnamed,
+    /// Its layers, as long as [`Pulled::draft`] is there.
+    Layers,
 }
 
 /// What a pull came to.
@@ -47,8 +61,10 @@ pub struct Pulled {
     pub image: Arc<Image>,
     /// The digest of what the registry has under the name: a manifest or an index.
     pub digest: Digest,
-    /// Whether the name means another image now than before.
+    /// Whether the name means another image now than before; of one without names, whether it came just now.
     pub newer: bool,
+    /// Has its layers stay where no name does; none of an image with names.
+    pub draft: Option<Draft>,
 }
 
 /// A step of a pull.
@@ -168,14 +184,22 @@ impl Puller {
         }
         let platform = wanted.platform.clone().unwrap_or_else(Platform::host);
         let (store, wanted) = (Arc::clone(&self.store), wanted.clone());
-        let names = names(tag, digest);
         let known = blocking(move || {
             let Some(image) = store.image_of_manifest(&digest, &|config| runs_on(config, &platform))? else {
                 return Ok(None);
             };
+            if wanted.keep != Keep::Named {
+                return match store.draft_of(&image) {
+                    Ok(draft) => Ok(Some(Pulled { image, digest, newer: false, draft: Some(draft) })),
+                    // Removed at this very moment.
+                    Err(error) if error.kind == Kind::NotFound => Ok(None),
+                    Err(error) => Err(error),
+                };
+            }
             let newer = store.named(&wanted.reference) != Some(image.id);
-            store.name_pulled(&image.id, &names)?;
-            Ok(Some(Pulled { image: store.resolve(&image.id.to_string())?, digest, newer }))
+            store.name_pulled(&image.id, &names(&wanted.reference, digest))?;
+            let image = store.resolve(&image.id.to_string())?;
+            Ok(Some(Pulled { image, digest, newer, draft: None }))
         });
         let known = known.await?;
         if known.is_some() {
@@ -231,7 +255,11 @@ impl Puller {
         let incoming = Incoming {
             config: found.config.clone(),
             layers: diff_ids.into_iter().zip(found.manifest.layers.iter().cloned()).collect(),
-            names: names(&wanted.reference, found.digest),
+            names: match wanted.keep {
+                Keep::Named => names(&wanted.reference, found.digest),
+                Keep::Unnamed | Keep::Layers => Vec::new(),
+            },
+            keep: wanted.keep,
             manifests: found.manifests.clone(),
             repository: wanted.reference.name(),
         };
@@ -253,8 +281,10 @@ impl Puller {
         let received =
             receiving.await.unwrap_or_else(|error| Err(Error::new(Kind::System, error.to_string())));
         fetched.map_err(|failure| failure.of_pull(&wanted.reference))?;
-        let image = received?.ok_or_else(|| Error::new(Kind::System, "the image was not entered"))?;
-        Ok(Pulled { newer: former != Some(id), digest: found.digest, image })
+        let (image, draft) =
+            received?.ok_or_else(|| Error::new(Kind::System, "the image was not entered"))?;
+        let newer = wanted.keep != Keep::Named || former != Some(id);
+        Ok(Pulled { newer, digest: found.digest, image, draft })
     }
 
     async fn fetch_all(
@@ -495,9 +525,8 @@ fn check(config: &[u8], manifest: &Manifest, wanted: &Wanted) -> Result<()> {
     }
     match &wanted.platform {
         Some(platform) if !runs_on(&parsed, platform) => Err(Error::not_found(format!(
-            "image with reference {name} was found but does not match the specified platform: wanted {}, actual: {}",
-            manifest::words(&platform.os, &platform.architecture, &platform.variant),
-            manifest::words(&parsed.os, &parsed.architecture, &parsed.variant)
+            "image with reference {name} was found but does not match the specified platform: wanted {platform}, actual: {}",
+            Platform::of(&parsed)
         ))),
         _ => Ok(()),
     }

@@ -18,8 +18,9 @@ use tokio::sync::{mpsc, oneshot};
 
 use super::import::Unpacked;
 use super::kept::Kept;
-use super::{Image, Store};
+use super::{Draft, Image, Store};
 use crate::reference::Reference;
+use crate::registry::Keep;
 use crate::registry::manifest::{Descriptor, Raw};
 use crate::{Digest, Error, ImageConfig, ImageId, Result, fault};
 
@@ -48,6 +49,8 @@ pub(crate) struct Incoming {
     pub(crate) layers: Vec<(Digest, Descriptor)>,
     /// The names that it gets.
     pub(crate) names: Vec<Reference>,
+    /// What of it stays.
+    pub(crate) keep: Keep,
     /// Its manifest and the indexes that led to it.
     pub(crate) manifests: Vec<Raw>,
     /// Where it is, in full.
@@ -130,13 +133,14 @@ impl Read for Arriving {
 
 impl Store {
     /// Receives an image. `known` is told which of its layers are here already, and keeps them here meanwhile; the others
-    /// are to come by `messages`. Where these end without the word to enter it, nothing is left but partial blobs.
+    /// are to come by `messages`. Where these end without the word to enter it, nothing is left but partial blobs. With an
+    /// image that gets no names comes what has its layers stay.
     pub(crate) fn receive(
-        &self,
+        self: &Arc<Self>,
         image: &Incoming,
         known: oneshot::Sender<Vec<bool>>,
         messages: Receiver<Message>,
-    ) -> Result<Option<Arc<Image>>> {
+    ) -> Result<Option<(Arc<Image>, Option<Draft>)>> {
         image.names.iter().try_for_each(|name| self.check_not_builtin(Some(name)))?;
         let (_held, here) = self.hold_known(image);
         if known.send(here).is_err() {
@@ -168,7 +172,7 @@ impl Store {
         let unpacked = unpacked.into_inner().unwrap_or_else(PoisonError::into_inner);
         let came = unpacked.iter().map(|layer| (layer.passed.diff_id, layer.passed.blob)).collect();
         fault::point("pull", "unpacked")?;
-        let entered = self.enter(&image.config, unpacked, None, &image.names)?;
+        let (entered, draft) = self.enter_received(image, unpacked)?;
         fault::passed("pull", "entered");
         self.remember(&entered.id, image, &came)?;
         fault::passed("pull", "remembered");
@@ -176,7 +180,26 @@ impl Store {
             self.forget_partial(&layer.digest);
         }
         fault::passed("pull", "partial blobs gone");
-        Ok(Some(entered))
+        Ok(Some((entered, draft)))
+    }
+
+    /// Enters what came, as far as it is to stay. What gets no name is held before it is an image: whoever prunes may take
+    /// it from then on.
+    fn enter_received(
+        self: &Arc<Self>,
+        image: &Incoming,
+        unpacked: Vec<Unpacked<'_>>,
+    ) -> Result<(Arc<Image>, Option<Draft>)> {
+        if image.keep == Keep::Named {
+            return Ok((self.enter(&image.config, unpacked, None, &image.names)?, None));
+        }
+        let draft = self.enter_as_draft(&image.config, unpacked)?;
+        if image.keep == Keep::Layers {
+            return Ok((Arc::clone(&draft.image), Some(draft)));
+        }
+        let entered = self.enter_draft(&draft, &[])?;
+        let draft = self.draft_of(&entered)?;
+        Ok((entered, Some(draft)))
     }
 
     /// Which layers are here: as a part of the same stack, or of another, from where they can be copied.
@@ -234,7 +257,7 @@ impl Store {
         Ok(unpacked)
     }
 
-    /// Writes down where an image came from. That a layer is a blob is believed of those alone that `came`, and of those
+    /// Writes down where an image came from; of layers that are no image's, where these did. That a layer is a blob is believed of those alone that `came`, and of those
     /// of which it was seen before: a push would take the blob over in the layer's place.
     fn remember(&self, id: &ImageId, image: &Incoming, came: &HashSet<(Digest, Digest)>) -> Result<()> {
         let database = self.database();
