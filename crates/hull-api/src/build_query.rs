@@ -118,7 +118,7 @@ pub(crate) fn asked(query: &Query) -> Result<hull_build::Request> {
         host,
         ..hull_build::Request::default()
     };
-    asked.build_for(platforms);
+    asked.build_for(platforms).map_err(|failure| crate::build::refused(&failure))?;
     Ok(asked)
 }
 

@@ -44,24 +44,23 @@ impl Places {
         Ok(hull_image::tree_size(trash.path())?)
     }
 
-    /// Moves the folders of cache mounts that no step has out of the way. Steps wait for this, and not for their removal.
-    fn take_caches(&self, trash: &Folder) -> Result<Vec<String>> {
-        let failed = |error: std::io::Error| Failure::system("remove the caches of builds", error);
+    /// Moves the folder of a cache mount that no step has out of the way; whether it could. Steps wait for this, and not for
+    /// its removal.
+    fn take_cache(&self, name: &str, trash: &Folder) -> Result<bool> {
         let used = self.used.lock().unwrap_or_else(PoisonError::into_inner);
-        let mut taken = Vec::new();
-        for entry in std::fs::read_dir(&self.caches).map_err(failed)? {
-            let entry = entry.map_err(failed)?;
-            let name = entry.file_name().to_string_lossy().into_owned();
-            let folder = name.trim_end_matches(".id");
-            if used.contains_key(folder) {
-                continue;
-            }
-            std::fs::rename(entry.path(), trash.path().join(&name)).map_err(failed)?;
-            if folder == name {
-                taken.push(name);
+        if used.contains_key(name) {
+            return Ok(false);
+        }
+        // The folder first: by what lies beside it, it is found again.
+        for file in [name.to_owned(), format!("{name}.id")] {
+            match std::fs::rename(self.caches.join(&file), trash.path().join(&file)) {
+                Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+                    return Err(Failure::system("remove the caches of builds", error));
+                }
+                _ => {}
             }
         }
-        Ok(taken)
+        Ok(true)
     }
 }
 
@@ -84,7 +83,39 @@ pub struct CacheFolder {
     pub used: i64,
 }
 
-/// What is removed of what was built. Where bytes bound it, those are of steps: folders of cache mounts and contexts stay.
+/// Something that stays of builds and may be removed.
+struct Thing {
+    /// By what it is called.
+    id: String,
+    what: What,
+    /// An image has it, too.
+    shared: bool,
+    /// When it was used last, in seconds of Unix time.
+    used: i64,
+    /// The bytes that its removal gives back.
+    frees: u64,
+}
+
+/// What a [`Thing`] is.
+enum What {
+    Step(Digest),
+    CacheMount,
+    Context,
+}
+
+impl What {
+    /// As BuildKit calls it.
+    fn kind(&self) -> &'static str {
+        match self {
+            What::Step(_) => STEP,
+            What::CacheMount => CACHE_MOUNT,
+            What::Context => CONTEXT,
+        }
+    }
+}
+
+/// What is removed of what was built: what was used longest ago first. Contexts that came over sessions go where no bytes, no ids
+/// and no time bound it.
 #[derive(Clone, Debug, Default)]
 pub struct Prune {
     /// Also what images have.
@@ -131,6 +162,15 @@ impl Prune {
     fn means(&self, kind: &str) -> bool {
         self.kinds.is_empty() || self.kinds.iter().any(|named| named == kind)
     }
+
+    /// Whether it is one of those that are to go, if there are too many bytes.
+    fn wants(&self, thing: &Thing) -> bool {
+        self.means(thing.what.kind())
+            && (self.all || !thing.shared)
+            && self.shared.is_none_or(|shared| shared == thing.shared)
+            && self.until.is_none_or(|until| thing.used.saturating_mul(1_000_000_000) < until)
+            && (self.ids.is_empty() || self.ids.iter().any(|id| thing.id.starts_with(id.as_str())))
+    }
 }
 
 /// So many bytes of steps are kept that no image has.
@@ -160,46 +200,70 @@ impl Builder {
     /// # Errors
     /// The store fails.
     pub fn prune(&self, prune: &Prune) -> Result<(Vec<String>, u64)> {
-        let mut steps = self.engine.images.steps()?;
-        // What was used last goes last.
-        steps.sort_by_key(|step| step.used);
-        let old = |used: i64| prune.until.is_none_or(|until| used.saturating_mul(1_000_000_000) < until);
-        let wanted = |step: &&hull_image::StepUsage| {
-            prune.means(STEP)
-                && (prune.all || !step.shared)
-                && prune.shared.is_none_or(|shared| shared == step.shared)
-                && old(step.used)
-                && (prune.ids.is_empty()
-                    || prune.ids.iter().any(|id| step.key.hex().starts_with(id.as_str())))
-        };
-        // What images have takes their room, and is not given back with the step.
-        let own = |step: &hull_image::StepUsage| if step.shared { 0 } else { step.size };
-        let mut left: u64 = steps.iter().map(own).sum();
+        let mut all = self.things()?;
+        let mut left: u64 = all.iter().map(|thing| thing.frees).sum();
         // Where nobody can say how much is free, none is missing.
         let free = rustix::fs::statvfs(&self.places.caches)
             .map_or(u64::MAX, |disk| disk.f_bavail.saturating_mul(disk.f_frsize));
         let stays = prune.stays(left, free);
-        let mut keys = Vec::new();
-        for step in steps.iter().filter(wanted) {
+        all.retain(|thing| prune.wants(thing));
+        // What was used last goes last.
+        all.sort_by_key(|thing| thing.used);
+        let trash = Folder::beneath(&self.places.temporary)?;
+        let (mut keys, mut removed, mut reclaimed) = (Vec::new(), Vec::new(), 0_u64);
+        for thing in all {
             if stays.is_some_and(|stays| left <= stays) {
                 break;
             }
-            left = left.saturating_sub(own(step));
-            keys.push(step.key);
+            let is_taken = match &thing.what {
+                What::Step(key) => {
+                    keys.push(*key);
+                    true
+                }
+                What::CacheMount => self.places.take_cache(&thing.id, &trash)?,
+                What::Context => self.contexts.take_one(&thing.id, &trash)?,
+            };
+            if is_taken {
+                left = left.saturating_sub(thing.frees);
+                removed.push(thing.id);
+                // What a step frees, the store says.
+                reclaimed += if matches!(thing.what, What::Step(_)) { 0 } else { thing.frees };
+            }
         }
-        let mut reclaimed = self.engine.images.forget_steps(&keys)?;
-        let mut removed: Vec<String> = keys.iter().map(Digest::hex).collect();
-        // No image has a folder.
-        let folders_too = stays.is_none() && prune.ids.is_empty() && prune.until.is_none();
-        if folders_too && prune.shared != Some(true) {
-            let (folders, bytes) = self.prune_folders(prune)?;
-            removed.extend(folders);
-            reclaimed += bytes;
+        reclaimed += self.engine.images.forget_steps(&keys)?;
+        let is_bounded = stays.is_some() || !prune.ids.is_empty() || prune.until.is_some();
+        if !is_bounded && prune.shared != Some(true) {
+            if prune.means(CONTEXT) {
+                // What is damaged is told nobody, nor is what came over sessions, and nothing says when that was used.
+                removed.extend(self.contexts.take(0, &trash)?);
+                reclaimed += self.places.take_received()?;
+            }
             if prune.all && prune.kinds.is_empty() {
                 self.logs.clear();
             }
         }
         Ok((removed, reclaimed))
+    }
+
+    /// All that stays of builds, with what its removal frees. Blocks: the sizes of folders are counted.
+    fn things(&self) -> Result<Vec<Thing>> {
+        let step = |step: hull_image::StepUsage| Thing {
+            id: step.key.hex(),
+            what: What::Step(step.key),
+            shared: step.shared,
+            used: step.used,
+            // What images have takes their room, and is not given back with the step.
+            frees: if step.shared { 0 } else { step.size },
+        };
+        let folder = |folder: CacheFolder| Thing {
+            what: if folder.kind == CONTEXT { What::Context } else { What::CacheMount },
+            id: folder.name,
+            shared: false,
+            used: folder.used,
+            frees: folder.size,
+        };
+        let folders = self.caches()?.into_iter().filter(|folder| !folder.in_use).map(folder);
+        Ok(self.engine.images.steps()?.into_iter().map(step).chain(folders).collect())
     }
 
     /// The folders of cache mounts, and of contexts that are kept. Blocks: their sizes are counted.
@@ -233,23 +297,6 @@ impl Builder {
         caches.sort_by(|a, b| a.description.cmp(&b.description));
         Ok(caches)
     }
-
-    /// Removes the folders of cache mounts that no step has, and the contexts that no build has.
-    fn prune_folders(&self, prune: &Prune) -> Result<(Vec<String>, u64)> {
-        let trash = Folder::beneath(&self.places.temporary)?;
-        let (mut removed, mut bytes) = (Vec::new(), 0);
-        if prune.means(CACHE_MOUNT) {
-            removed.extend(self.places.take_caches(&trash)?);
-        }
-        if prune.means(CONTEXT) {
-            removed.extend(self.contexts.take(0, &trash)?);
-            bytes += self.places.take_received()?;
-        }
-        for name in &removed {
-            bytes += hull_image::tree_size(&trash.path().join(name))?;
-        }
-        Ok((removed, bytes))
-    }
 }
 
 #[cfg(test)]
@@ -273,6 +320,23 @@ mod tests {
         assert_eq!(of(0, 0, 40), Some(100));
     }
 
+    #[test]
+    fn what_is_meant_of_what_stays() {
+        let thing = |what: What, shared: bool| Thing { id: "ab".into(), what, shared, used: 5, frees: 1 };
+        let mount = || thing(What::CacheMount, false);
+        let wants = |prune: Prune, thing: Thing| prune.wants(&thing);
+        assert!(
+            wants(Prune::default(), mount()) && wants(Prune { max_used: 1, ..Prune::default() }, mount())
+        );
+        assert!(!wants(Prune::default(), thing(What::Step(Digest::of(b"s")), true)));
+        assert!(wants(Prune { ids: vec!["a".into()], ..Prune::default() }, mount()));
+        assert!(!wants(Prune { ids: vec!["b".into()], ..Prune::default() }, mount()));
+        assert!(!wants(Prune { until: Some(5_000_000_000), ..Prune::default() }, mount()));
+        assert!(wants(Prune { until: Some(5_000_000_001), ..Prune::default() }, mount()));
+        assert!(!wants(Prune { kinds: vec![CONTEXT.into()], ..Prune::default() }, mount()));
+        assert!(!wants(Prune { shared: Some(true), ..Prune::default() }, mount()));
+    }
+
     fn places(root: &Path) -> Places {
         Places {
             temporary: root.to_owned(),
@@ -294,7 +358,8 @@ mod tests {
             std::fs::write(places.caches.join(format!("{name}.id")), name).unwrap();
         }
         let trash = Folder::beneath(&places.temporary).unwrap();
-        assert_eq!(places.take_caches(&trash).unwrap(), ["a"]);
+        let taken = |name: &str| places.take_cache(name, &trash).unwrap();
+        assert_eq!((taken("a"), taken("b")), (true, false));
         let left = |name: &str| places.caches.join(name).exists();
         assert_eq!(["a", "a.id", "b/files", "b.id"].map(left), [false, false, true, true]);
         assert!(trash.path().join("a/files").exists() && trash.path().join("a.id").exists());

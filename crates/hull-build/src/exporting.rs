@@ -40,9 +40,7 @@ pub(crate) struct Leaving {
 impl Leaving {
     /// The folder of its files, where those of other platforms are beside them.
     fn folder(&self) -> String {
-        let config = &self.draft.image.config;
-        hull_image::registry::manifest::words(&config.os, &config.architecture, &config.variant)
-            .replace('/', "_")
+        Platform::of(&self.draft.image.config).to_string().replace('/', "_")
     }
 }
 
@@ -434,7 +432,8 @@ fn apart<'a>(images: &Store, all: impl Iterator<Item = (BorrowedFd<'a>, &'a Imag
                     folders.push(path);
                 } else if let Some(other) = of.insert(path.clone(), platform.clone()) {
                     return Err(Failure::invalid(format!(
-                        "cannot overwrite /{} from {other} with {platform} when split option is disabled",
+                        "cannot overwrite /{} from {other} with {platform} when split option is disabled: leave platform-split=false \
+                         away, and each platform has a folder of its own",
                         path.display()
                     )));
                 }

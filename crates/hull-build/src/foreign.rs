@@ -1,4 +1,4 @@
-//! Programs for other machines: which of them the kernel runs here, by the emulators that it knows (`binfmt_misc`).
+//! Programs for other machines: which of them the kernel runs here, by itself or by the emulators that it knows (`binfmt_misc`).
 
 use std::path::Path;
 
@@ -6,6 +6,9 @@ use hull_image::Platform;
 
 /// Where the kernel lists the emulators that it knows, where that is mounted.
 const KNOWN: &str = "/proc/sys/fs/binfmt_misc";
+
+/// What the kernel tells of the programs that it runs: of an amd64 one it has this where it runs those for 386, too.
+const RUNS_386: &str = "/proc/sys/abi/vsyscall32";
 
 /// How programs for a platform begin: its architecture and variant, the class and order of its words, and the machine's number
 /// in ELF.
@@ -48,16 +51,23 @@ fn head((_, _, class, order, number): &Machine) -> Vec<u8> {
 
 /// The other platforms whose programs run here.
 pub fn platforms() -> Vec<Platform> {
-    known_in(Path::new(KNOWN))
+    known_in(Path::new(KNOWN), Path::new(RUNS_386).exists())
 }
 
-fn known_in(folder: &Path) -> Vec<Platform> {
+/// The architecture beside its own whose programs a machine runs by itself. That of 32-bit ARM depends on the processor, and
+/// nothing tells it: what cannot be run turns out as it is.
+fn runs_itself(host: &str, runs_386: bool) -> Option<&'static str> {
+    (host == "amd64" && runs_386).then_some("386")
+}
+
+fn known_in(folder: &Path, runs_386: bool) -> Vec<Platform> {
     let entries = std::fs::read_dir(folder).into_iter().flatten().flatten();
     let known: Vec<Format> =
         entries.filter_map(|entry| Format::of(&std::fs::read_to_string(entry.path()).ok()?)).collect();
     let host = Platform::host().architecture;
-    let runs =
-        |machine: &&Machine| machine.0 != host && known.iter().any(|format| format.takes(&head(machine)));
+    let itself = runs_itself(&host, runs_386);
+    let emulated = |machine: &Machine| known.iter().any(|format| format.takes(&head(machine)));
+    let runs = |machine: &&Machine| machine.0 != host && (itself == Some(machine.0) || emulated(machine));
     let platform = |(architecture, variant, ..): &Machine| Platform {
         os: "linux".to_owned(),
         architecture: (*architecture).to_owned(),
@@ -109,14 +119,16 @@ fn bytes(hex: &str) -> Option<Vec<u8>> {
     pairs.map(|pair| u8::from_str_radix(std::str::from_utf8(pair).ok()?, 16).ok()).collect()
 }
 
-/// What to do where no program of an image for another machine can be run; none where it is for this one, or an emulator is there.
-pub(crate) fn advice(os: &str, architecture: &str) -> Option<String> {
-    let host = Platform::host();
-    let is_foreign = os != host.os || architecture != host.architecture;
-    let runs = || platforms().iter().any(|known| known.os == os && known.architecture == architecture);
-    (is_foreign && !runs()).then(|| {
+/// What to do where no program of an image for another machine can be run; none where it is for this one, or its programs run
+/// here. An image that does not say what it is for is this machine's.
+pub(crate) fn advice(of: &Platform) -> Option<String> {
+    let (host, Platform { os, architecture, .. }) = (Platform::host(), of);
+    let is_own =
+        (os.is_empty() || *os == host.os) && (architecture.is_empty() || *architecture == host.architecture);
+    let runs = || platforms().iter().any(|known| known.os == *os && known.architecture == *architecture);
+    (!is_own && !runs()).then(|| {
         format!(
-            "the stage is for {os}/{architecture}, and this machine ({host}) has no emulator for its programs: install one that \
+            "the stage is for {of}, and this machine ({host}) has no emulator for its programs: install one that \
              the kernel knows by binfmt_misc (Debian, Ubuntu: apt-get install qemu-user-static binfmt-support; Fedora: dnf \
              install qemu-user-static), or have the stage run here (FROM --platform=$BUILDPLATFORM) and build for \
              $TARGETPLATFORM"
@@ -150,18 +162,40 @@ mod tests {
         );
         write("jar", "enabled\ninterpreter /usr/bin/jexec\nflags: \nextension .jar\n");
         write("status", "enabled");
-        let known: Vec<String> = known_in(folder.path()).iter().map(Platform::to_string).collect();
+        let known: Vec<String> = known_in(folder.path(), false).iter().map(Platform::to_string).collect();
         let host = Platform::host().architecture;
         let others: Vec<&str> =
             ["linux/arm64", "linux/s390x"].into_iter().filter(|one| !one.ends_with(&host)).collect();
         assert_eq!(known, others);
-        assert!(known_in(Path::new("/no/such/folder")).is_empty());
+        assert!(known_in(Path::new("/no/such/folder"), false).is_empty());
+    }
+
+    #[test]
+    fn an_amd64_kernel_runs_386_by_itself_where_it_says_so() {
+        assert_eq!((runs_itself("amd64", true), runs_itself("amd64", false)), (Some("386"), None));
+        assert_eq!(runs_itself("arm64", true), None);
+        if Platform::host().architecture == "amd64" {
+            let none = Path::new("/no/such/folder");
+            assert_eq!(
+                known_in(none, true).iter().map(Platform::to_string).collect::<Vec<_>>(),
+                ["linux/386"]
+            );
+        }
     }
 
     #[test]
     fn what_to_install_is_said_for_other_machines_alone() {
         let host = Platform::host();
-        assert_eq!(advice(&host.os, &host.architecture), None);
-        assert!(advice("linux", "no-such").unwrap().contains("the stage is for linux/no-such"));
+        assert_eq!(advice(&host), None);
+        assert_eq!(advice(&Platform { os: String::new(), ..host.clone() }), None);
+        assert_eq!(
+            advice(&Platform { os: String::new(), architecture: String::new(), variant: String::new() }),
+            None
+        );
+        assert!(
+            advice(&"linux/no-such/v1".parse().unwrap())
+                .unwrap()
+                .contains("the stage is for linux/no-such/v1,")
+        );
     }
 }

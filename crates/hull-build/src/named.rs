@@ -1,5 +1,6 @@
 //! Contexts beside the build's own, by names (`--build-context`): in the place of an image, or of a stage.
 
+use std::collections::BTreeSet;
 use std::io::Read;
 use std::sync::Arc;
 
@@ -70,10 +71,15 @@ impl Builder {
             return Ok(vec![(name.to_owned(), Named::Given(draft))]);
         }
         let of = |platform: &Platform| {
-            let mut fitting = drafts.iter().filter(|draft| draft.image.is_for(platform));
-            match (fitting.next(), fitting.next()) {
-                (Some(draft), None) => Ok((format!("{name}::{platform}"), Named::Given(draft.clone()))),
-                _ => Err(Failure::invalid(format!("the OCI layout has not one image for {platform}"))),
+            let fitting: Vec<&Draft> = drafts.iter().filter(|draft| draft.image.is_for(platform)).collect();
+            match fitting[..] {
+                [draft] => Ok((format!("{name}::{platform}"), Named::Given(draft.clone()))),
+                _ => Err(Failure::invalid(format!(
+                    "the context {name}: the OCI layout has {} images for {platform} where one is wanted: name the one by its tag or \
+                     digest (oci-layout://FOLDER:TAG); those of the layout are for {}",
+                    fitting.len(),
+                    offered(&drafts)
+                ))),
             }
         };
         platforms.iter().map(of).collect()
@@ -86,6 +92,13 @@ impl Builder {
     pub fn receive_cache(&self, archive: &mut dyn Read, platforms: &[Platform]) -> Result<Vec<Draft>> {
         Ok(self.engine.images.load_drafts(archive, platforms)?)
     }
+}
+
+/// What the images are for.
+fn offered(drafts: &[Draft]) -> String {
+    let platforms: BTreeSet<String> =
+        drafts.iter().map(|draft| Platform::of(&draft.image.config).to_string()).collect();
+    platforms.into_iter().collect::<Vec<_>>().join(", ")
 }
 
 impl Build {

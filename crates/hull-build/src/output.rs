@@ -224,7 +224,9 @@ impl Output {
         if !self.dress.index.is_empty() && !indexed {
             return Err("index annotations not supported for single platform export".to_owned());
         }
-        if !self.dress.manifest_descriptor.is_empty() && self.push && !indexed {
+        let is_described =
+            !self.dress.manifest_descriptor.is_empty() || !self.dress.manifest_descriptor_of.is_empty();
+        if is_described && self.push && !indexed {
             return Err(
                 "manifest descriptor annotations need an index, which one pushed image has not".to_owned()
             );
@@ -256,6 +258,9 @@ fn annotated<'a>(text: &str, dress: &'a mut Dress) -> Option<(&'a mut Annotation
         }
         ("annotation-index", _) => &mut dress.index,
         ("annotation-manifest-descriptor", "") => &mut dress.manifest_descriptor,
+        ("annotation-manifest-descriptor", platform) => {
+            dress.manifest_descriptor_of.entry(platform.to_owned()).or_default()
+        }
         _ => return None,
     };
     (!key.is_empty()).then(|| (list, key.to_owned()))

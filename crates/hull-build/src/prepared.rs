@@ -6,6 +6,7 @@ use std::sync::Arc;
 use hull_engine::Kind;
 use hull_image::reference::Reference;
 use hull_image::{Draft, Image};
+use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 
 use crate::build::{Build, Made};
@@ -134,15 +135,23 @@ impl Prepared {
     }
 }
 
+/// So many platforms' builds run side by side: each has steps of its own that do, and a container for each of those.
+const SIDE_BY_SIDE: usize = 8;
+
 /// What builds make that run side by side, in their order. Where one fails the others end.
 async fn all_made(builds: &[Arc<Build>]) -> Result<Vec<Made>> {
     for build in builds {
         Box::pin(build.begin()).await;
     }
     let mut running = JoinSet::new();
+    // A build waits for steps of those alone that have a place, too.
+    let places = Arc::new(Semaphore::new(SIDE_BY_SIDE));
     for (number, build) in builds.iter().enumerate() {
-        let build = Arc::clone(build);
-        running.spawn(async move { (number, build.make().await) });
+        let (build, places) = (Arc::clone(build), Arc::clone(&places));
+        running.spawn(async move {
+            let _place = places.acquire().await;
+            (number, build.make().await)
+        });
     }
     let mut made = BTreeMap::new();
     let mut interrupted = None;

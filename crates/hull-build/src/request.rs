@@ -14,6 +14,9 @@ use crate::failure::{Failure, Result};
 use crate::named::Named;
 use crate::output::Output;
 
+/// So many platforms one build may be for.
+pub const PLATFORMS: usize = 32;
+
 /// Everything about a build but its context.
 #[derive(Clone, Debug, Default)]
 pub struct Request {
@@ -113,15 +116,26 @@ pub struct Secret(pub Vec<u8>);
 
 impl Request {
     /// Asks for these platforms. One that is named twice is built once.
-    pub fn build_for(&mut self, platforms: Vec<Platform>) {
+    ///
+    /// # Errors
+    /// They are more than one build may be for: each has steps, and containers for them, of its own.
+    pub fn build_for(&mut self, platforms: Vec<Platform>) -> Result<()> {
         let mut seen = HashSet::new();
         let mut platforms: Vec<Platform> =
             platforms.into_iter().filter(|platform| seen.insert(platform.clone())).collect();
         match platforms.len() {
             0 => {}
             1 => self.platform = platforms.pop(),
+            count if count > PLATFORMS => {
+                return Err(Failure::invalid(format!(
+                    "one build is for {PLATFORMS} platforms at most, and {count} are asked for: build for the others ({} and what \
+                     follows) by another",
+                    platforms[PLATFORMS]
+                )));
+            }
             _ => (self.platforms, self.indexed) = (platforms, true),
         }
+        Ok(())
     }
 
     /// The request of each platform, in their order. A context of the name `NAME::PLATFORM` is there for that one alone, in the
@@ -180,7 +194,9 @@ mod tests {
     fn each_platform_has_a_request_of_its_own() {
         let parsed = |text: &str| text.parse::<Platform>().unwrap();
         let mut request = Request::default();
-        request.build_for(vec![parsed("linux/amd64"), parsed("linux/arm/v7"), parsed("linux/amd64")]);
+        request
+            .build_for(vec![parsed("linux/amd64"), parsed("linux/arm/v7"), parsed("linux/amd64")])
+            .unwrap();
         assert!(request.indexed && request.platform.is_none());
         let image = |name: &str| Named::Image(name.to_owned());
         for name in ["base::linux/arm/v7", "base", "only::linux/amd64"] {
@@ -200,8 +216,24 @@ mod tests {
             ("only::linux/amd64", "")
         );
         let mut one = Request::default();
-        one.build_for(vec![parsed("linux/arm64"), parsed("linux/arm64")]);
+        one.build_for(vec![parsed("linux/arm64"), parsed("linux/arm64")]).unwrap();
         assert!(!one.indexed && one.each()[0].platform == Some(parsed("linux/arm64")));
         assert_eq!(Request::default().each().len(), 1);
+    }
+
+    #[test]
+    fn one_build_is_for_so_many_platforms() {
+        let many =
+            |count: usize| (0..count).map(|number| format!("linux/a{number}").parse().unwrap()).collect();
+        let mut request = Request::default();
+        let refused = request.build_for(many(PLATFORMS + 1)).unwrap_err();
+        assert!(
+            refused.message.contains("33 are asked for") && refused.message.contains("linux/a32"),
+            "{refused}"
+        );
+        assert!(request.platforms.is_empty() && !request.indexed);
+        // The same again is no further one.
+        request.build_for([many(PLATFORMS), many(PLATFORMS)].concat()).unwrap();
+        assert_eq!(request.platforms.len(), PLATFORMS);
     }
 }

@@ -7,7 +7,8 @@ use std::path::Path;
 use hull_engine::container::Step;
 use hull_engine::model::{Config, CreateBody};
 use hull_engine::{Error, Kind};
-use hull_image::{Digest, ImageConfig};
+use hull_image::{Digest, ImageConfig, Platform};
+use rustix::io::Errno;
 use tokio::io::AsyncReadExt;
 use tokio::net::UnixStream;
 
@@ -76,12 +77,7 @@ impl Stage {
             Ok(output) => output,
             Err(error) => {
                 Box::pin(self.failed_in(step, may_stay)).await;
-                let image = &self.made.draft.image.config;
-                return Err(not_started(
-                    &shown,
-                    error,
-                    crate::foreign::advice(&image.os, &image.architecture),
-                ));
+                return Err(not_started(&shown, error, &Platform::of(&self.made.draft.image.config)));
             }
         };
         Box::pin(self.printed(output, &mut tail)).await?;
@@ -246,8 +242,10 @@ fn refuse(run: &Run, granted: &str) -> Result<()> {
     Ok(())
 }
 
-/// `advice` is what to do where the image is for another machine.
-fn not_started(shown: &str, error: Error, advice: Option<String>) -> Failure {
+/// Where the kernel knows nothing that would run the program, and the image is for another machine, what to do is said.
+fn not_started(shown: &str, error: Error, platform: &Platform) -> Failure {
+    let is_no_program = error.errno == Some(Errno::NOEXEC.raw_os_error());
+    let advice = is_no_program.then(|| crate::foreign::advice(platform)).flatten();
     let mut failure = Failure::from(error);
     if let Some(advice) = advice {
         failure.message = format!("{}\n{advice}", failure.message);
@@ -334,6 +332,20 @@ mod tests {
         tail.add(b"end");
         assert_eq!(tail.text().len(), TAIL);
         assert!(tail.text().ends_with("xend"));
+    }
+
+    #[test]
+    fn only_what_cannot_be_executed_wants_an_emulator() {
+        let alpha: Platform = "linux/alpha".parse().unwrap();
+        let told = |errno: Option<i32>, platform: &Platform| {
+            let error = Error { errno, ..Error::invalid("exec /x: no") };
+            not_started("/x", error, platform).message.contains("has no emulator")
+        };
+        assert!(told(Some(Errno::NOEXEC.raw_os_error()), &alpha));
+        for other in [None, Some(Errno::NOENT.raw_os_error()), Some(Errno::NOMEM.raw_os_error())] {
+            assert!(!told(other, &alpha), "{other:?}");
+        }
+        assert!(!told(Some(Errno::NOEXEC.raw_os_error()), &Platform::host()));
     }
 
     #[test]

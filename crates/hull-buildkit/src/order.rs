@@ -121,7 +121,7 @@ impl Order {
             "platform" if value.is_empty() => {}
             "platform" => {
                 let platforms: Result<Vec<_>, _> = value.split(',').map(str::parse).collect();
-                request.build_for(platforms.map_err(|_| wrong(name, value))?);
+                request.build_for(platforms.map_err(|_| wrong(name, value))?)?;
             }
             "no-cache" if value.is_empty() => request.no_cache = true,
             "no-cache" => request.no_cache_filter = value.split(',').map(str::to_owned).collect(),
@@ -501,6 +501,8 @@ mod tests {
         assert!(of(&[several, ("multi-platform", "false")]).unwrap_err().message.contains("is not allowed"));
         assert!(of(&[("multi-platform", "true")]).unwrap().request.indexed);
         assert!(of(&[("platform", "linux/amd64,")]).is_err());
+        let many: Vec<String> = (0..33).map(|number| format!("linux/a{number}")).collect();
+        assert!(of(&[("platform", &many.join(","))]).unwrap_err().message.contains("33 are asked for"));
         assert!(of(&[("ulimit", "nofile")]).is_err());
         assert!(of(&[("build-arg:BUILDKIT_SYNTAX", "docker/dockerfile:1")]).is_ok());
     }

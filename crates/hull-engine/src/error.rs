@@ -36,12 +36,14 @@ pub struct Error {
     pub message: String,
     /// The exit status that a container has which could not be started for this: 126, 127, or 128.
     pub exit_status: u8,
+    /// The kernel's errno, where that is why a container could not be started.
+    pub errno: Option<i32>,
 }
 
 impl Error {
     /// A failure of that kind.
     pub fn new(kind: Kind, message: impl Into<String>) -> Error {
-        Error { kind, message: message.into(), exit_status: 128 }
+        Error { kind, message: message.into(), exit_status: 128, errno: None }
     }
 
     /// What was named does not exist.
@@ -79,6 +81,6 @@ impl From<rusqlite::Error> for Error {
 impl From<hull_runtime::Error> for Error {
     fn from(error: hull_runtime::Error) -> Error {
         let exit_status = if matches!(error.exit_status, 126 | 127) { error.exit_status } else { 128 };
-        Error { exit_status, ..Error::new(Kind::System, error.to_string()) }
+        Error { exit_status, errno: error.errno, ..Error::new(Kind::System, error.to_string()) }
     }
 }

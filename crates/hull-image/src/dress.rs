@@ -10,9 +10,9 @@ use serde_json::{Map, Value, json};
 
 use crate::compress::{Algorithm, Compress};
 use crate::registry::manifest::{
-    DOCKER_CONFIG, DOCKER_LIST, DOCKER_MANIFEST, Descriptor, OCI_CONFIG, OCI_INDEX, OCI_MANIFEST, Raw, words,
+    DOCKER_CONFIG, DOCKER_LIST, DOCKER_MANIFEST, Descriptor, OCI_CONFIG, OCI_INDEX, OCI_MANIFEST, Raw,
 };
-use crate::{Digest, Error, Image, Result};
+use crate::{Digest, Error, Image, Platform, Result};
 
 /// What an index of stages' images is, all of which give their steps to later builds.
 pub const STAGES: &str = "application/vnd.hull.build.stages.v1";
@@ -35,6 +35,8 @@ pub struct Dress {
     pub manifest_of: BTreeMap<String, Annotations>,
     /// Of what names the manifest in an index.
     pub manifest_descriptor: Annotations,
+    /// The same, of the image for one platform alone.
+    pub manifest_descriptor_of: BTreeMap<String, Annotations>,
     /// Of the index.
     pub index: Annotations,
     /// How its layers are compressed.
@@ -68,8 +70,7 @@ impl Part {
 
     /// What the image is for, as people write it.
     fn platform(&self) -> String {
-        let config = &self.image.config;
-        words(&config.os, &config.architecture, &config.variant)
+        Platform::of(&self.image.config).to_string()
     }
 }
 
@@ -109,7 +110,8 @@ impl Dress {
     /// Whether nothing is said beside the images.
     pub fn is_without_annotations(&self) -> bool {
         let all = [&self.manifest, &self.manifest_descriptor, &self.index];
-        all.into_iter().chain(self.manifest_of.values()).all(Annotations::is_empty)
+        let of_platforms = self.manifest_of.values().chain(self.manifest_descriptor_of.values());
+        all.into_iter().chain(of_platforms).all(Annotations::is_empty)
     }
 
     /// Images with their layers, and all that goes with them. `names` are their own, as package URLs have them.
@@ -123,13 +125,12 @@ impl Dress {
         for (part, layers) in parts {
             let manifest = self.manifest(part, layers, docker);
             let image = &part.image;
-            let mut platform = json!({ "architecture": image.config.architecture, "os": image.config.os });
-            if !image.config.variant.is_empty() {
-                platform["variant"] = json!(image.config.variant);
-            }
             let mut descriptor = described(&manifest);
-            descriptor["platform"] = platform;
-            listed.push(with_annotations(descriptor, &self.manifest_descriptor));
+            descriptor["platform"] = Platform::of(&image.config).oci();
+            let mut annotations = self.manifest_descriptor.clone();
+            annotations
+                .extend(self.manifest_descriptor_of.get(&part.platform()).cloned().unwrap_or_default());
+            listed.push(with_annotations(descriptor, &annotations));
             if !part.statements.is_empty() {
                 let (attested, more) = attested(&part.statements, &manifest, &names(image));
                 let mut of = described(&attested);
@@ -327,6 +328,7 @@ mod tests {
         let mut dress = Dress { manifest: annotations("m"), ..Dress::default() };
         dress.manifest_descriptor = annotations("d");
         dress.manifest_of.insert("linux/amd64".to_owned(), annotations("p"));
+        dress.manifest_descriptor_of.insert("linux/arm64".to_owned(), annotations("q"));
         let one = [part(Vec::new(), "amd64")];
         assert!(!dress.is_plain(&one) && Dress::default().is_plain(&one));
         let indexed = super::tests::dressed(&Dress { indexed: true, ..Dress::default() }, &one);
@@ -336,6 +338,8 @@ mod tests {
         let listed: Value = serde_json::from_slice(&index.top.bytes).unwrap();
         let platforms = |number: usize| listed["manifests"][number]["platform"]["architecture"].clone();
         assert_eq!((platforms(0), platforms(1)), (json!("amd64"), json!("arm64")));
+        let described = |number: usize| listed["manifests"][number]["annotations"].clone();
+        assert_eq!((described(0), described(1)), (json!({ "d": "v" }), json!({ "d": "v", "q": "v" })));
         let of_arm: Value = serde_json::from_slice(&index.inner[1].bytes).unwrap();
         assert_eq!(of_arm["annotations"], json!({ "m": "v" }));
         let dressed = super::tests::dressed(&dress, &one);

@@ -51,7 +51,7 @@ fn each_platform_has_its_files() {
         once
         out
         $ hull build --platform linux/amd64,linux/arm64 -o type=local,dest=merged,platform-split=false ctx 2>&1 | tail -1 | sed 's,/[a-z]* from,PATH from,'; ls merged 2>/dev/null || :
-        failed to build: cannot overwrite PATH from linux/amd64 with linux/arm64 when split option is disabled
+        failed to build: cannot overwrite PATH from linux/amd64 with linux/arm64 when split option is disabled: leave platform-split=false away, and each platform has a folder of its own
         $ mkdir apart; printf 'FROM scratch\nARG TARGETARCH\nCOPY f /for/$TARGETARCH\n' >apart/Dockerfile; echo 1 >apart/f; hull build --platform linux/amd64,linux/arm64 -o type=local,dest=merged,platform-split=false apart 2>/dev/null; ls merged/for
         amd64
         arm64
@@ -75,12 +75,18 @@ fn there_is_no_place_for_an_index_here() {
         $ hull build --platform linux/amd64,linux/arm64 -o type=oci,dest=o --load ctx 2>&1 | grep -o 'exporting multiple references to image store'
         exporting multiple references to image store
         $ hull build --platform linux/amd64,linux/arm64 -o type=docker,dest=d -t x ctx 2>&1 | tail -1; ls
-        Error response from daemon: docker exporter does not currently support exporting manifest lists
+        Error response from daemon: docker exporter does not currently support exporting manifest lists: have an OCI layout made (-o type=oci,dest=FILE), or build for one platform
         ctx
         $ hull build --platform linux/amd64,what -o type=cacheonly ctx 2>&1 | tail -1
         Error response from daemon: "what": unknown operating system or architecture: invalid argument
-        $ hull build --platform linux/amd64,linux/arm64 -o type=cacheonly --iidfile id ctx 2>&1 | tail -1
-        --iidfile: images for several platforms that are in no index have no one id
+        $ hull build --platform linux/amd64,linux/arm64 -o type=cacheonly --iidfile id --progress plain ctx
+        --iidfile: images for several platforms have an id together only as an index: push them (--push), or have an OCI layout made (-o type=oci,dest=FILE)
+        [1]
+        $ hull build --platform amd64,linux/amd64 -o type=cacheonly --iidfile id ctx 2>/dev/null && wc -c <id; hull build --platform $(seq -s, -f 'linux/a%.0f' 0 32) -o type=cacheonly ctx 2>&1 | tail -1
+        71
+        Error response from daemon: one build is for 32 platforms at most, and 33 are asked for: build for the others (linux/a32 and what follows) by another
+        $ hull build --platform $(seq -s, -f 'linux/a%.0f' 0 31) -o out ctx 2>/dev/null; cat out/*/f | wc -l
+        32
         "#,
     );
 }
@@ -99,6 +105,9 @@ fn what_a_machine_cannot_run_is_refused_with_what_to_install() {
         $ mkdir ctx; cp ../program ctx/sh; chmod +x ctx/sh; printf 'FROM scratch\nCOPY sh /bin/sh\nRUN true\n' >ctx/Dockerfile
         $ hull build --platform linux/alpha ctx >log 2>&1 || grep -o 'the stage is for linux/alpha, and this machine (linux/amd64) has no emulator.*' log
         the stage is for linux/alpha, and this machine (linux/amd64) has no emulator for its programs: install one that the kernel knows by binfmt_misc (Debian, Ubuntu: apt-get install qemu-user-static binfmt-support; Fedora: dnf install qemu-user-static), or have the stage run here (FROM --platform=$BUILDPLATFORM) and build for $TARGETPLATFORM
+        $ printf 'FROM scratch\nCOPY sh /bin/sh\nRUN ["/nosuch"]\n' >ctx/Dockerfile; hull build --platform linux/alpha ctx >log 2>&1; grep -c 'no such file' log; grep -c emulator log || :
+        1
+        0
         $ printf 'FROM scratch\nCOPY sh /bin/sh\nLABEL a=b\n' >ctx/Dockerfile; hull build -q --platform linux/alpha -t foreign ctx >/dev/null; hull image inspect -f '{{.Architecture}}' foreign
         alpha
         "#,
@@ -133,10 +142,16 @@ fn an_index_is_pushed_and_built_on() {
         $ hull image inspect -f '{{.Architecture}} {{.RepoDigests}}' 127.0.0.1:15213/app:1 | sed "s/$(cat id)/DIGEST/"
         amd64 [127.0.0.1:15213/app@DIGEST]
         $ mkdir on; printf '%s\n' 'FROM 127.0.0.1:15213/app:1' 'COPY f /f' >on/Dockerfile; echo 1 >on/f
-        $ hull build --platform linux/arm64,linux/amd64 -o on-it on >log 2>&1 || cat log; cat on-it/*/for; hull image inspect -f '{{.Architecture}}' 127.0.0.1:15213/app:1
+        $ echo 'for name in 127.0.0.1:15213/app:1 127.0.0.1:15213/app@$(cat id); do hull image inspect -f "{{.Id}} {{.Architecture}} {{.RepoTags}} {{.RepoDigests}}" $name; done' >named; sh named >before; wc -l <before
+        2
+        $ hull build --platform linux/arm64,linux/amd64 -o on-it on >log 2>&1 || cat log; cat on-it/*/for; sh named | diff before -
         amd64
         arm64
-        amd64
+        $ hull images -aq --no-trunc | sort >images; hull build --no-cache --platform linux/arm64 --provenance=mode=max -o type=oci,dest=layout,tar=false on >log 2>&1 || cat log; grep -rqF "$(cut -d: -f2 id)" layout/blobs && echo the base by its index; sh named | diff before -; hull images -aq --no-trunc | sort | diff images -
+        the base by its index
+        $ hull build --platform linux/arm64,linux/amd64 --cache-from type=registry,ref=127.0.0.1:15213/app:1 --progress plain -o on-it on >log 2>&1 || cat log; grep -c 'gives nothing' log; sh named | diff before -
+        0
+        $ hull image prune -f >/dev/null; hull images -aq --no-trunc | sort >images; hull build --platform linux/arm64,linux/amd64 --cache-from type=registry,ref=127.0.0.1:15213/app:1 -o lent ctx >log 2>&1 || cat log; sh named | diff before -; hull images -aq --no-trunc | sort | diff images -
         $ hull rmi -f $(hull images -q --filter reference='127.0.0.1:15213/*') >/dev/null; hull build --pull --platform linux/arm64,linux/amd64 -o again on >log 2>&1 || cat log; diff -r on-it again; hull image inspect -f '{{.Architecture}}' 127.0.0.1:15213/app:1
         amd64
         $ hull build --cache-to type=registry,ref=127.0.0.1:15213/cache,mode=max --platform linux/amd64,linux/arm64 -o again ctx >log 2>&1 || cat log

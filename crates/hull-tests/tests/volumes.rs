@@ -182,6 +182,11 @@ fn an_image_s_files_are_mounted() {
         told
         $ hull run --rm --volumes-from user busybox cat /i/data/file
         told
+        $ hull run --rm --mount type=image,source=missing,target=/i busybox true
+        hull: Error response from daemon: --mount type=image,source=missing: No such image: missing:latest: pull it (hull pull missing), or name one that is here (hull images)
+
+        Run 'hull run --help' for more information
+        [125]
         $ hull run --rm --mount type=image,source=files,target=/i,image-subpath=nope busybox true 2>/dev/null
         [127]
         $ hull rmi files

@@ -317,6 +317,17 @@ impl Contexts {
         Ok(taken)
     }
 
+    /// Moves a context that no build uses out of the way; whether it could.
+    ///
+    /// # Errors
+    /// It cannot be moved.
+    pub fn take_one(&self, name: &str, trash: &Folder) -> Result<bool> {
+        let lock = self.lock(name);
+        let Ok(_guard) = lock.try_write_owned() else { return Ok(false) };
+        self.throw(name, trash)?;
+        Ok(true)
+    }
+
     /// What is kept, as `builder df` tells it.
     ///
     /// # Errors

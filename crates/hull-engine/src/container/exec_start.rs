@@ -154,6 +154,7 @@ fn not_started(error: Error, by_other: bool) -> Error {
         kind: if named { Kind::InvalidParameter } else { Kind::System },
         exit_status: if named { error.exit_status } else { NOT_STARTED },
         message: format!("OCI runtime exec failed: {about}{}", error.message),
+        errno: error.errno,
     }
 }
 

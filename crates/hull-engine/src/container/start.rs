@@ -341,5 +341,6 @@ fn start_error(error: hull_runtime::Error, by_other: bool) -> Error {
     let kind = if matches!(exit_status, 126 | 127) { Kind::InvalidParameter } else { Kind::System };
     let about = if by_other { "" } else { "unable to start container process: " };
     let message = format!("OCI runtime create failed: {about}{error}");
-    Error { exit_status: if exit_status == 125 { 128 } else { exit_status }, ..Error::new(kind, message) }
+    let exit_status = if exit_status == 125 { 128 } else { exit_status };
+    Error { exit_status, errno: error.errno, ..Error::new(kind, message) }
 }

@@ -326,17 +326,13 @@ impl Engine {
     /// What is to be said where an image is taken for another machine than this one, and nobody has asked for that.
     pub fn image_of_elsewhere(&self, name: &str) -> Option<String> {
         let (image, host) = (self.images.resolve(name).ok()?, Platform::host());
-        let config = &image.config;
-        if config.architecture.is_empty() || image.is_for(&host) {
+        if image.config.architecture.is_empty() || image.is_for(&host) {
             return None;
         }
-        let variant = Some(&config.variant).filter(|variant| !variant.is_empty());
         Some(format!(
-            "The requested image's platform ({}/{}{}) does not match the detected host platform ({host}) and no specific \
-             platform was requested",
-            config.os,
-            config.architecture,
-            variant.map(|variant| format!("/{variant}")).unwrap_or_default()
+            "The requested image's platform ({}) does not match the detected host platform ({host}) and no specific platform \
+             was requested",
+            Platform::of(&image.config)
         ))
     }
 

@@ -273,12 +273,11 @@ pub fn choose<'a>(index: &'a [Descriptor], wanted: &Platform, name: &str) -> Res
         .iter()
         .filter_map(|one| one.platform.as_ref())
         .filter(|platform| platform.os != "unknown" && !platform.os.is_empty())
-        .map(|platform| shown(&words(&platform.os, &platform.architecture, &platform.variant), 64))
+        .map(|platform| shown(&Platform::from(platform).to_string(), 64))
         .collect();
     offered.sort();
     offered.dedup();
     offered.truncate(32);
-    let wanted = words(&wanted.os, &wanted.architecture, &wanted.variant);
     let offered = match offered.is_empty() {
         true => "none that it names".to_owned(),
         false => offered.join(", "),
@@ -288,11 +287,10 @@ pub fn choose<'a>(index: &'a [Descriptor], wanted: &Platform, name: &str) -> Res
     )))
 }
 
-/// `linux/arm64/v8`.
-pub fn words(os: &str, architecture: &str, variant: &str) -> String {
-    match variant {
-        "" => format!("{os}/{architecture}"),
-        variant => format!("{os}/{architecture}/{variant}"),
+impl From<&OciPlatform> for Platform {
+    fn from(of: &OciPlatform) -> Platform {
+        let OciPlatform { os, architecture, variant, .. } = of.clone();
+        Platform { os, architecture, variant }
     }
 }
 

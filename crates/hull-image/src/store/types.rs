@@ -176,6 +176,15 @@ impl Platform {
         Platform { os, architecture, variant: config.variant.clone() }
     }
 
+    /// As a descriptor of OCI's has it.
+    pub fn oci(&self) -> serde_json::Value {
+        let mut shown = serde_json::json!({ "architecture": self.architecture, "os": self.os });
+        if !self.variant.is_empty() {
+            shown["variant"] = serde_json::json!(self.variant);
+        }
+        shown
+    }
+
     /// This machine's own.
     pub fn host() -> Platform {
         let architecture = match std::env::consts::ARCH {

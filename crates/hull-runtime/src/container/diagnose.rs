@@ -18,6 +18,11 @@ fn failure(words: String, advice: String, exit_status: u8) -> Error {
     Error { doing: words, errno: None, advice, exit_status }
 }
 
+/// What this machine cannot execute: the errno tells it from the other failures.
+fn not_a_program(doing: String, advice: String) -> Error {
+    Error { doing, errno: Some(libc::ENOEXEC), advice, exit_status: NOT_EXECUTABLE }
+}
+
 fn path_of(candidate: &CStr) -> &Path {
     Path::new(OsStr::from_bytes(candidate.to_bytes()))
 }
@@ -48,7 +53,7 @@ pub(super) fn explain(name: &str, candidate: &CStr, error: &io::Error) -> Error 
         // A library that the kernel itself must load, or an interpreter of an interpreter.
         Some(libc::ELIBBAD) => {
             let advice = "its dynamic loader cannot be used: it is for another architecture or damaged";
-            failure(format!("exec: {name:?}: exec format error"), advice.into(), NOT_EXECUTABLE)
+            not_a_program(format!("exec: {name:?}"), advice.into())
         }
         Some(libc::ELOOP) if path.metadata().is_err() => {
             let advice = "it is a symbolic link that leads back to itself";
@@ -123,7 +128,6 @@ fn denied(name: &str, path: &Path) -> Error {
 }
 
 fn wrong_format(name: &str, path: &Path) -> Error {
-    let words = format!("exec {}: exec format error", path.display());
     let own = std::env::consts::ARCH;
     let advice = match Program::read(path) {
         Ok(Program::Elf { machine, .. }) if machine != own => format!(
@@ -138,7 +142,7 @@ fn wrong_format(name: &str, path: &Path) -> Error {
         }
         Err(_) => String::new(),
     };
-    failure(words, advice, NOT_EXECUTABLE)
+    not_a_program(format!("exec {}", path.display()), advice)
 }
 
 /// What an executable file is, by its first bytes.

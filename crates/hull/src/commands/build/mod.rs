@@ -312,9 +312,7 @@ fn finish(args: &BuildArgs, told: &Told) -> Result<ExitStatus, Error> {
     // Files of several platforms have no one image.
     let id = told.id.as_deref().unwrap_or_default();
     if id.is_empty() && args.iidfile.is_some() {
-        return Err(Error::new(
-            "--iidfile: images for several platforms that are in no index have no one id",
-        ));
+        return Err(Error::new(outputs::NO_ONE_ID));
     }
     if let Some(path) = &args.iidfile {
         std::fs::write(path, id)

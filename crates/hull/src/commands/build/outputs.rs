@@ -1,5 +1,6 @@
 //! Where a build goes: what the flags mean for it, in the words of BuildKit's exporters.
 
+use std::collections::HashSet;
 use std::io::IsTerminal as _;
 use std::path::PathBuf;
 
@@ -8,6 +9,10 @@ use serde_json::{Map, Value, json};
 use super::BuildArgs;
 use super::frames::Place;
 use crate::error::Error;
+
+/// Why there is nothing to write to `--iidfile`.
+pub(super) const NO_ONE_ID: &str = "--iidfile: images for several platforms have an id together only as an index: push them (--push), or \
+     have an OCI layout made (-o type=oci,dest=FILE)";
 
 /// What is asked of the daemon, and where what it sends goes.
 #[derive(Debug, Default)]
@@ -46,6 +51,15 @@ impl Outputs {
                     output["Attrs"][name] = value.clone();
                 }
             }
+        }
+        // Where nothing is asked for, the daemon says what there is.
+        let goes = !outputs.asked.is_empty() && !args.check;
+        if goes
+            && args.iidfile.is_some()
+            && is_for_several(&args.platform)
+            && !outputs.asked.iter().any(has_index)
+        {
+            return Err(Error::new(NO_ONE_ID));
         }
         if outputs.places.iter().filter(|place| **place == Some(Place::Out)).count() > 1 {
             return Err(Error::new("several outputs go to standard output, which takes one"));
@@ -246,6 +260,20 @@ pub(super) fn attestations(args: &BuildArgs) -> Result<Option<String>, Error> {
     Ok((!asked.is_empty()).then(|| Value::Object(asked).to_string()))
 }
 
+/// Whether several platforms are named, as far as their words tell: `arm64` is `linux/arm64`, and what `linux` is, the daemon
+/// knows.
+fn is_for_several(platforms: &[String]) -> bool {
+    let named = platforms.iter().flat_map(|list| list.split(',')).map(str::trim);
+    let named = named.filter(|name| !matches!(*name, "" | "linux"));
+    named.map(|name| name.strip_prefix("linux/").unwrap_or(name)).collect::<HashSet<_>>().len() > 1
+}
+
+/// Whether images for several platforms go to an output in an index.
+fn has_index(output: &Value) -> bool {
+    let is_pushed = output["Attrs"]["push"].as_str().is_some_and(|push| matches!(push, "" | "true" | "1"));
+    is_pushed || matches!(output["Type"].as_str(), Some("oci" | "registry"))
+}
+
 /// Annotations as attributes of an output: `[KIND[,KIND]:]KEY=VALUE`.
 fn annotations(texts: &[String]) -> Result<Map<String, Value>, Error> {
     let mut attributes = Map::new();
@@ -289,6 +317,22 @@ mod tests {
         for wrong in ["k", "=v", "what:k=v", "index:=v"] {
             assert!(annotations(&[wrong.to_owned()]).is_err(), "{wrong}");
         }
+    }
+
+    #[test]
+    fn one_platform_in_two_words_is_one() {
+        let several =
+            |names: &[&str]| is_for_several(&names.iter().map(|&name| name.to_owned()).collect::<Vec<_>>());
+        assert!(several(&["linux/amd64,linux/arm64"]) && several(&["amd64", "linux/arm/v7"]));
+        assert!(!several(&["amd64,linux/amd64", "linux"]) && !several(&[]));
+        assert!(
+            has_index(&json!({ "Type": "image", "Attrs": { "push": "true" } }))
+                && has_index(&json!({ "Type": "oci" }))
+        );
+        assert!(
+            !has_index(&json!({ "Type": "cacheonly" }))
+                && !has_index(&json!({ "Type": "image", "Attrs": {} }))
+        );
     }
 
     #[test]

@@ -235,6 +235,7 @@ async fn make(context: &Context, flags: &ContainerFlags, image: &str, body: &Val
             if !error.message().to_lowercase().contains("image") {
                 return Err(engine(error));
             }
+            all_mounted_are_here(context, body).await?;
             if !flags.quiet {
                 errln!("Unable to find image '{}' locally", image_name(image)?.or_latest().familiar());
             }
@@ -251,6 +252,25 @@ async fn make(context: &Context, flags: &ContainerFlags, image: &str, body: &Val
         file.write(id)?;
     }
     Ok(id.to_owned())
+}
+
+/// An error where an image that is to be mounted is not here: it is not the one to be run that is missing then.
+async fn all_mounted_are_here(context: &Context, body: &Value) -> Result<(), Error> {
+    let mounts = body["HostConfig"]["Mounts"].as_array().into_iter().flatten();
+    for source in mounts.filter(|mount| mount["Type"] == "image").filter_map(|mount| mount["Source"].as_str())
+    {
+        let found: Result<Value, Error> =
+            context.client.get_json(&format!("/images/{}/json", segment(source))).await;
+        if found.is_err_and(|error| error.http_status() == Some(404)) {
+            let what = format!(
+                "--mount type=image,source={source}: No such image: {}: pull it (hull pull {source}), or name one that is here \
+                 (hull images)",
+                with_tag(source)
+            );
+            return Err(engine(Error::daemon(404, what)));
+        }
+    }
+    Ok(())
 }
 
 fn is_id(image: &str) -> bool {
