@@ -21,32 +21,23 @@ use bollard_buildkit_proto::moby::buildkit::v1::{
 use bollard_buildkit_proto::pb;
 use futures_util::stream;
 use hull_build::{Failure, Stop};
-use hull_engine::Kind;
 use hull_image::{Draft, Platform};
 use serde_json::{Value, json};
 use tokio::sync::{Notify, oneshot};
 
+use crate::asked::{FRONTEND, order, refuse};
 use crate::control::worker;
 use crate::failing::Failed;
 use crate::grpc::server::{Answer, Request};
 use crate::grpc::{Code, Result, Status, framed};
 use crate::job::{Ended, Made, deliver};
-use crate::order::{Order, grant};
-use crate::results::{definition, made_by};
+use crate::refs;
+use crate::results::definition;
 use crate::trace::Trace;
 use crate::{BuildKit, Guard, history};
 
-/// The frontend that there is.
-const FRONTEND: &str = "dockerfile.v0";
-
 /// How long a call waits for the build that it is about: clients begin both at once.
 const PATIENCE: Duration = Duration::from_secs(5);
-
-/// The longest name of a build, in bytes.
-const NAME: usize = 256;
-
-/// So many results of one build are kept until it has said which it wants.
-const RESULTS: usize = 64;
 
 /// What this gateway can, in the words by which clients ask.
 const CAPABILITIES: &[&str] = &[
@@ -89,14 +80,8 @@ type Key = (Option<PathBuf>, String);
 /// What a client says that it wants in the end, or how it failed.
 type Returned = std::result::Result<Option<Box<Made>>, RpcStatus>;
 
-/// What the gateway made, by the names that it gave. Of several platforms all are of one result.
-type Results = HashMap<String, (Draft, Arc<Mutex<One>>)>;
-
-/// A result: what was made, until it is returned, and the names of its images.
-struct One {
-    made: Option<Box<Made>>,
-    names: BTreeSet<String>,
-}
+/// What the gateway made, by the names that it gave.
+type Results = refs::Results<Box<Made>, Draft>;
 
 /// One of them.
 struct Build {
@@ -149,12 +134,12 @@ impl Builds {
     }
 
     /// What a build of the same socket has made that goes on.
-    fn made(&self, socket: Option<PathBuf>, id: &str) -> Option<Draft> {
+    pub(crate) fn made(&self, socket: Option<PathBuf>, id: &str) -> Option<Draft> {
         let builds: Vec<Arc<Build>> = {
             let named = self.named();
             named.iter().filter(|((of, _), _)| *of == socket).map(|(_, build)| Arc::clone(build)).collect()
         };
-        builds.iter().find_map(|build| build.made().get(id).map(|(draft, _)| draft.clone()))
+        builds.iter().find_map(|build| build.made().image(id).cloned())
     }
 
     /// What is told of the build of a name, also of one that has just ended.
@@ -210,15 +195,6 @@ impl Drop for Named {
         }
         self.builds.named().remove(&self.key);
     }
-}
-
-/// A platform as OCI has it.
-fn oci(platform: &Platform) -> Value {
-    let mut shown = json!({ "architecture": platform.architecture, "os": platform.os });
-    if !platform.variant.is_empty() {
-        shown["variant"] = json!(platform.variant);
-    }
-    shown
 }
 
 /// `Control.Solve`.
@@ -367,39 +343,6 @@ fn pong() -> PongResponse {
     }
 }
 
-/// What a solve asks for that there is not.
-fn refuse(asked: &SolveRequest) -> std::result::Result<(), Failure> {
-    let unsupported =
-        |what: String| Err(Failure::new(Kind::NotImplemented, format!("{what} is not supported by hull")));
-    match asked.frontend.as_str() {
-        "" | FRONTEND | "gateway.v0" => {}
-        other => return unsupported(format!("the frontend {other}")),
-    }
-    if asked.r#ref.len() > NAME {
-        return Err(Failure::invalid(format!("the name of a build (ref) has more than {NAME} bytes")));
-    }
-    if asked.definition.as_ref().is_some_and(|definition| !definition.def.is_empty()) {
-        return unsupported("a build that is described in LLB, and not in a Dockerfile,".to_owned());
-    }
-    if asked.source_policy.as_ref().is_some_and(|policy| !policy.rules.is_empty()) {
-        return unsupported("a policy of sources".to_owned());
-    }
-    let cache = asked.cache.clone().unwrap_or_default();
-    if !cache.export_ref_deprecated.is_empty() || !cache.import_refs_deprecated.is_empty() {
-        return unsupported("a cache in the words of BuildKit before 0.4".to_owned());
-    }
-    Ok(())
-}
-
-/// Where the result goes: kinds with their attributes, each with the number that the client knows it by.
-fn exporters(asked: &SolveRequest) -> Vec<(usize, &str, &HashMap<String, String>)> {
-    let listed = asked.exporters.iter().map(|exporter| (exporter.r#type.as_str(), &exporter.attrs));
-    let old = (asked.exporter_deprecated.as_str(), &asked.exporter_attrs_deprecated);
-    let old = Some(old).filter(|_| asked.exporters.is_empty());
-    let all = listed.chain(old).enumerate().map(|(number, (kind, attributes))| (number, kind, attributes));
-    all.filter(|(_, kind, _)| !kind.is_empty()).collect()
-}
-
 impl Build {
     /// `LLBBridge.Solve`: the frontend is run.
     async fn bridged(
@@ -438,20 +381,12 @@ impl Build {
     /// Names what was made, and says what it is.
     fn told(&self, made: Box<Made>, result: &mut BuildResult) -> Result<()> {
         let (drafts, is_indexed) = (made.drafts(), made.is_indexed());
-        let names = drafts.iter().map(|draft| draft.image.id.to_string()).collect();
-        let one = Arc::new(Mutex::new(One { made: Some(made), names }));
+        let images = drafts.iter().map(|draft| (draft.image.id.to_string(), draft.clone())).collect();
+        let names = self.made().add(made, images)?;
         let mut refs = BTreeMap::new();
-        for draft in drafts {
-            let id = draft.image.id.to_string();
+        for (draft, id) in drafts.into_iter().zip(names) {
             let config = draft.image.raw_config.to_vec();
             let platform = Platform::of(&draft.image.config);
-            let mut results = self.made();
-            if results.len() >= RESULTS && !results.contains_key(&id) {
-                let what = format!("one build has {RESULTS} results at most that nobody has asked for yet");
-                return Err(Status::new(Code::FailedPrecondition, what));
-            }
-            results.insert(id.clone(), (draft, Arc::clone(&one)));
-            drop(results);
             let made = Ref { def: Some(definition(&id)), id };
             if !is_indexed {
                 result.metadata.insert("containerimage.config".to_owned(), config);
@@ -461,7 +396,7 @@ impl Build {
             result.metadata.insert(format!("containerimage.config/{platform}"), config);
             refs.insert(platform.to_string(), (platform, made));
         }
-        let shown = refs.iter().map(|(id, (platform, _))| json!({ "ID": id, "Platform": oci(platform) }));
+        let shown = refs.iter().map(|(id, (platform, _))| json!({ "ID": id, "Platform": platform.oci() }));
         let platforms = json!({ "Platforms": shown.collect::<Vec<_>>() });
         result.metadata.insert("refs.platforms".to_owned(), platforms.to_string().into_bytes());
         let refs = refs.into_iter().map(|(id, (_, made))| (id, made)).collect();
@@ -496,15 +431,7 @@ impl Build {
             None => Vec::new(),
         };
         let names: BTreeSet<String> = names.into_iter().filter(|name| !name.is_empty()).collect();
-        let Some(first) = names.first() else { return Ok(None) };
-        let unknown = || Status::new(Code::InvalidArgument, format!("invalid reference {first}"));
-        let one = self.made().get(first).map(|(_, one)| Arc::clone(one)).ok_or_else(unknown)?;
-        let mut one = one.lock().unwrap_or_else(PoisonError::into_inner);
-        if one.names != names {
-            let what = "a result of other images than one build has made is not supported by hull";
-            return Err(Status::new(Code::Unimplemented, what));
-        }
-        one.made.take().map(Some).ok_or_else(unknown)
+        if names.is_empty() { Ok(None) } else { self.made().take(&names).map(Some) }
     }
 
     /// Runs the frontend with these attributes.
@@ -516,69 +443,13 @@ impl Build {
         inputs: &HashMap<String, pb::Definition>,
         imports: &[CacheOptionsEntry],
     ) -> std::result::Result<Ended, Failed> {
-        let order = self.order(buildkit, guard, (attributes, inputs, imports))?;
+        let order = order(buildkit, guard, &self.asked, (attributes, inputs, imports))?;
         let job = buildkit
             .job(&self.asked.session, guard.socket(), Arc::clone(&self.trace), self.stop.clone())
             .await?;
         // A task of its own: where the client is gone it is stopped, and undoes what it has begun.
         let running = tokio::spawn(async move { job.run(order, None).await });
         running.await.unwrap_or_else(|error| Err(Failure::system("build", error).into()))
-    }
-
-    /// What the attributes and the solve itself ask, judged.
-    fn order(
-        &self,
-        buildkit: &Arc<BuildKit>,
-        guard: &dyn Guard,
-        (attributes, inputs, imports): (
-            &HashMap<String, String>,
-            &HashMap<String, pb::Definition>,
-            &[CacheOptionsEntry],
-        ),
-    ) -> std::result::Result<Order, Failure> {
-        let mut order = Order::of(attributes)?;
-        for (name, value) in attributes {
-            let (Some(name), Some(input)) = (name.strip_prefix("context:"), value.strip_prefix("input:"))
-            else {
-                continue;
-            };
-            let made = inputs.get(input).and_then(made_by).ok_or_else(|| {
-                let what = "is not what another build has made, which is all that hull takes as an input";
-                Failure::new(Kind::NotImplemented, format!("the context {name} {what}"))
-            })?;
-            let draft = buildkit.builds.made(guard.socket(), &made).ok_or_else(|| {
-                Failure::invalid(format!("the context {name} is of a build that goes on no more"))
-            })?;
-            order.request.contexts.insert(name.to_ascii_lowercase(), hull_build::Named::Given(draft));
-        }
-        let exporters = exporters(&self.asked);
-        for (number, kind, attributes) in &exporters {
-            order.export(kind, attributes, *number)?;
-        }
-        if exporters.is_empty() {
-            order.keep_only();
-        }
-        let cache = self.asked.cache.iter();
-        for import in cache.clone().flat_map(|cache| &cache.imports).chain(imports) {
-            order.import(&import.r#type, &import.attrs)?;
-        }
-        for export in cache.flat_map(|cache| &cache.exports) {
-            order.export_cache(&export.r#type, &export.attrs)?;
-        }
-        // What is here already need not be fetched.
-        let images = &buildkit.engine.images;
-        let caches = std::mem::take(&mut order.request.cache_from_registry);
-        for name in caches {
-            let here = images.resolve(&name).is_ok();
-            let list =
-                if here { &mut order.request.cache_from } else { &mut order.request.cache_from_registry };
-            list.push(name);
-        }
-        let request = &mut order.request;
-        grant(request, &self.asked.entitlements)?;
-        guard.judge(request).map_err(Failure::from)?;
-        request.socket = guard.socket();
-        Ok(order)
     }
 
     fn made(&self) -> MutexGuard<'_, Results> {
@@ -588,8 +459,6 @@ impl Build {
 
 #[cfg(test)]
 mod tests {
-    use bollard_buildkit_proto::moby::buildkit::v1::Exporter;
-
     use super::*;
 
     fn build(asked: SolveRequest) -> (Build, oneshot::Receiver<Returned>) {
@@ -620,16 +489,5 @@ mod tests {
         let (none, mut returned) = build(SolveRequest::default());
         none.ended(Some(BuildResult::default()), None).unwrap();
         assert!(matches!(returned.try_recv(), Ok(Ok(None))));
-    }
-
-    #[test]
-    fn exporters_keep_the_numbers_that_the_client_knows_them_by() {
-        let exporter = |kind: &str| Exporter { r#type: kind.to_owned(), ..Exporter::default() };
-        let asked = SolveRequest {
-            exporters: ["", "tar", "", "oci"].map(exporter).into(),
-            ..SolveRequest::default()
-        };
-        let numbers: Vec<_> = exporters(&asked).into_iter().map(|(number, kind, _)| (number, kind)).collect();
-        assert_eq!(numbers, [(1, "tar"), (3, "oci")]);
     }
 }

@@ -7,24 +7,21 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use hull_build::context::{Context, Folder};
-use hull_build::dockerfile::{self, Dockerfile, Kind as Instruction, MountKind, Source};
-use hull_build::plan::{Base, Plan, plan};
+use hull_build::dockerfile::{self, Dockerfile, Source};
+use hull_build::plan::{Plan, plan};
 use hull_build::progress::Listener;
-use hull_build::{Builder, Built, Failure, Named, Prepared, Request, Secret, Stop, Undelivered, shown};
+use hull_build::{Builder, Built, Failure, Prepared, Request, Stop, Undelivered, shown};
 use hull_engine::Engine;
-use hull_image::reference::Reference;
-use hull_image::{Draft, Image, Platform};
+use hull_image::Draft;
 
 use crate::failing::{Failed, failed};
 use crate::filesync::{Contexts, Name, Wanted, receive};
-use crate::order::{NamedPlace, Order, Place};
+use crate::order::{Order, Place};
 use crate::outgoing::{Carrier, Way};
 use crate::patience::Patience;
 use crate::questions::Question;
 use crate::results::unwise;
 use crate::session::{Key, Session, Sessions};
-use crate::ssh::Forwarded;
-use crate::store::Blobs;
 use crate::trace::{Trace, Work, definition};
 use crate::upload::Upload;
 
@@ -96,13 +93,13 @@ pub(crate) async fn deliver(trace: &Trace, made: Made) -> Result<Built, Failed> 
 }
 
 /// The sessions that folders are on.
-struct Folders {
+pub(crate) struct Folders {
     session: Arc<Session>,
     others: BTreeMap<String, Arc<Session>>,
 }
 
 impl Folders {
-    fn of(&self, folder: &str) -> &Session {
+    pub(crate) fn of(&self, folder: &str) -> &Session {
         self.others.get(folder).unwrap_or(&self.session)
     }
 }
@@ -246,109 +243,9 @@ impl Job {
         }
     }
 
-    /// What a context beside the build's own stands for: one thing, or one for each platform.
-    async fn named(
-        &self,
-        name: &str,
-        place: NamedPlace,
-        request: &Request,
-        folders: &Folders,
-    ) -> Result<Vec<(String, Named)>, Failure> {
-        let named = match place {
-            NamedPlace::Image(image) => Named::Image(image),
-            NamedPlace::Layout(store, digest) => {
-                let work = self.trace.begin(&format!("[context {name}] load the OCI layout {digest}"));
-                let mut given = Vec::new();
-                for platform in &request.platforms {
-                    let draft = self.layout((store.clone(), digest.clone()), Some(platform)).await?;
-                    given.push((format!("{name}::{platform}"), Named::Given(draft)));
-                }
-                if given.is_empty() {
-                    let draft = self.layout((store, digest), request.platform.as_ref()).await?;
-                    given.push((name.to_owned(), Named::Given(draft)));
-                }
-                work.done();
-                return Ok(given);
-            }
-            NamedPlace::Address(address) => {
-                let work = self
-                    .trace
-                    .begin(&format!("[context {name}] load remote build context {}", shown(&address)));
-                let fetched = self.builder.fetch_named(&address, request, &self.stop).await?;
-                work.done();
-                fetched
-            }
-            NamedPlace::Folder(folder) => {
-                let work = format!("[context {name}] load from client");
-                let from = (&*folder, folders.of(&folder));
-                let ignore = self.ignored(from, None).await?;
-                let context = self.received(from, &work, request, ignore, None).await?;
-                Named::Folder(Arc::new(context))
-            }
-        };
-        Ok(vec![(name.to_owned(), named)])
-    }
-
-    /// The image of an OCI layout that the client has, whose store and digest these are.
-    async fn layout(&self, place: (String, String), platform: Option<&Platform>) -> Result<Draft, Failure> {
-        match <[Draft; 1]>::try_from(self.images(place, platform).await?) {
-            Ok([draft]) => Ok(draft),
-            Err(drafts) => Err(Failure::invalid(format!(
-                "the OCI layout has {} images where one is wanted",
-                drafts.len()
-            ))),
-        }
-    }
-
-    /// The images of an OCI layout that the client has: one, or those of the stages of a build.
-    async fn images(
-        &self,
-        (store, digest): (String, String),
-        platform: Option<&Platform>,
-    ) -> Result<Vec<Draft>, Failure> {
-        let patience = self.patience(&self.session).await?;
-        let blobs = Blobs::new(Arc::clone(&self.session), store, Arc::clone(&patience));
-        let stored = blobs.image(&digest, platform).await.map_err(failed)?;
-        let broken = |error| Failure::system("receive an OCI layout", error);
-        let (mut archive, out) = std::io::pipe().map_err(broken)?;
-        let sending = tokio::task::spawn_blocking(move || blobs.send_layout(&stored, out));
-        let (builder, platforms) = (Arc::clone(&self.builder), Vec::from_iter(platform.cloned()));
-        let received =
-            blocking("receive an OCI layout", move || builder.receive_cache(&mut archive, &platforms));
-        let received = received.await;
-        if received.is_err() {
-            patience.end();
-        }
-        // Why it was not sent says more than that it did not come.
-        match (sending.await.map_err(|error| broken(std::io::Error::other(error)))?, received) {
-            (Err(error), Err(_)) if error.kind() != std::io::ErrorKind::BrokenPipe => {
-                Err(Failure::invalid(error.to_string()))
-            }
-            (_, received) => received,
-        }
-    }
-
     /// A place for a thread that works with a session.
-    async fn patience(&self, session: &Session) -> Result<Arc<Patience>, Failure> {
+    pub(crate) async fn patience(&self, session: &Session) -> Result<Arc<Patience>, Failure> {
         Patience::take(&session.places, &self.stop).await.map_err(failed)
-    }
-
-    /// Takes a cache that the client has in a folder. One that cannot be had has nothing to give.
-    async fn cached(&self, store: String, digest: String, request: &mut Request) {
-        let mut work = self.trace.begin(&format!("importing cache manifest from {store}"));
-        let several = request.platforms.iter().cloned().map(Some);
-        let platforms: Vec<_> = match request.platforms.is_empty() {
-            true => vec![request.platform.clone()],
-            false => several.collect(),
-        };
-        let mut why = String::new();
-        for platform in platforms {
-            match self.images((store.clone(), digest.clone()), platform.as_ref()).await {
-                Ok(drafts) => request.cache_given.extend(drafts),
-                Err(failure) => why = failure.message,
-            }
-        }
-        work.ended(&why);
     }
 
     /// Fetches the Dockerfile, and the patterns of its own that may lie beside it.
@@ -401,7 +298,7 @@ impl Job {
     }
 
     /// What a folder is said to be without: the Dockerfile's own patterns, or those that lie in it.
-    async fn ignored(
+    pub(crate) async fn ignored(
         &self,
         folder: (&str, &Session),
         own: Option<String>,
@@ -417,7 +314,7 @@ impl Job {
     }
 
     /// Receives the context: only what the plan takes of it, and of that only what is not here.
-    async fn received(
+    pub(crate) async fn received(
         &self,
         (name, session): (&str, &Session),
         called: &str,
@@ -480,45 +377,6 @@ impl Job {
         Ok(context)
     }
 
-    /// The paths of the context that plans take files from; none: all of it.
-    fn paths(&self, plans: &[(Request, Plan)]) -> Option<BTreeSet<String>> {
-        let mut paths = BTreeSet::new();
-        for (request, plan) in plans {
-            self.add_paths(plan, request, &mut paths)?;
-        }
-        Some(paths)
-    }
-
-    fn add_paths(&self, plan: &Plan, request: &Request, paths: &mut BTreeSet<String>) -> Option<()> {
-        for stage in &plan.needed {
-            let stage = &plan.stages[*stage];
-            // What an image has for who builds on it may copy anything, and what is not here yet may have such.
-            let name = match &stage.base {
-                Base::Image(name) => Some(name),
-                Base::Context(name) => match request.named(name)? {
-                    Named::Folder(_) => None,
-                    Named::Image(image) => Some(image),
-                    Named::Given(_) => return None,
-                },
-                Base::Scratch | Base::Stage(_) => None,
-            };
-            let image = name.map(|name| self.engine.images.resolve(name)).transpose().ok()?;
-            let wanted = stage.platform.as_ref().or(request.platform.as_ref());
-            let may_copy = |image: &Image| {
-                // One for another platform says nothing of the one that is fetched.
-                !image.container_config().on_build.is_empty()
-                    || wanted.is_some_and(|platform| !image.is_for(platform))
-            };
-            if image.is_some_and(|image| may_copy(&image)) {
-                return None;
-            }
-            for instruction in &stage.instructions {
-                taken(&instruction.kind, paths)?;
-            }
-        }
-        Some(())
-    }
-
     /// The Dockerfile that came with the context, by itself or in it; none where there is none.
     fn source_in(context: &Context, request: &Request) -> Result<Option<Source>, Failure> {
         let given = request.dockerfile.trim_start_matches("./");
@@ -528,89 +386,6 @@ impl Job {
             None => context.text(name)?,
         };
         Ok(text.map(|text| Source { name: name.to_owned(), text }))
-    }
-
-    /// Asks for what tells a git server who asks, by the names that BuildKit has for it.
-    async fn ask_for_git(&self, request: &mut Request, address: &str) -> Result<(), Failure> {
-        let url = shown(address);
-        let host = url.split_once("://").map(|(_, rest)| rest.split(['/', '#']).next().unwrap_or(rest));
-        for name in ["GIT_AUTH_TOKEN", "GIT_AUTH_HEADER"] {
-            for id in host.map(|host| format!("{name}.{host}")).into_iter().chain([name.to_owned()]) {
-                if let Some(bytes) = self.session.secret(&id).await.map_err(failed)? {
-                    request.secrets.insert(id, Secret(bytes));
-                }
-            }
-        }
-        Ok(())
-    }
-
-    /// Asks for secrets and credentials: those that the plan names.
-    async fn ask_for_what_is_private(
-        &self,
-        request: &mut Request,
-        plans: &[(Request, Plan)],
-    ) -> Result<(), Failure> {
-        let caches = request.cache_from.iter().chain(&request.cache_from_registry);
-        let mut images: BTreeSet<String> = caches.cloned().collect();
-        images.extend(request.contexts.values().filter_map(|named| match named {
-            Named::Image(image) => Some(image.clone()),
-            _ => None,
-        }));
-        let pushed: BTreeSet<String> = {
-            let outputs = request.outputs.iter().filter(|output| output.push);
-            outputs.flat_map(|output| &output.names).map(Reference::to_string).collect()
-        };
-        images.extend(pushed.iter().cloned());
-        let (mut secrets, mut agents) = (BTreeSet::new(), BTreeSet::new());
-        let needed = plans
-            .iter()
-            .flat_map(|(request, plan)| plan.needed.iter().map(move |stage| (request, plan, stage)));
-        for (request, plan, index) in needed {
-            let stage = &plan.stages[*index];
-            if let Base::Image(name) = &stage.base {
-                images.insert(name.clone());
-            }
-            for instruction in &stage.instructions {
-                let named = hull_build::plan::named_stages(instruction);
-                let elsewhere =
-                    |name: &String| plan.earlier(*index, name).is_none() && request.named(name).is_none();
-                images.extend(named.into_iter().filter(elsewhere));
-                let Instruction::Run(run) = &instruction.kind else { continue };
-                let agents_ = run.mounts.iter().filter(|mount| mount.kind == MountKind::Ssh);
-                agents.extend(agents_.map(|mount| match mount.id.is_empty() {
-                    true => "default".to_owned(),
-                    false => mount.id.clone(),
-                }));
-                let mounts = run.mounts.iter().filter(|mount| mount.kind == MountKind::Secret);
-                secrets.extend(mounts.filter_map(|mount| {
-                    let from_target = mount.target.rsplit('/').next().unwrap_or_default();
-                    let ids = [mount.id.as_str(), mount.source.as_str(), from_target];
-                    ids.into_iter().find(|id| !id.is_empty()).map(str::to_owned)
-                }));
-            }
-        }
-        for id in agents {
-            if let Some(agent) = Forwarded::find(&self.session, &id).await {
-                request.agents.insert(id, agent);
-            }
-        }
-        for id in secrets {
-            if let Some(bytes) = self.session.secret(&id).await.map_err(failed)? {
-                request.secrets.insert(id, Secret(bytes));
-            }
-        }
-        for name in images {
-            let Ok(reference) = Reference::parse(&name) else { continue };
-            let wanted = request.pull || pushed.contains(&name) || self.engine.images.resolve(&name).is_err();
-            if !wanted || request.registries.contains_key(&reference.domain) {
-                continue;
-            }
-            // Whoever cannot say who he is may be let in all the same.
-            if let Some(who) = self.session.credentials(&reference.domain).await.unwrap_or_default() {
-                request.registries.insert(reference.domain, who);
-            }
-        }
-        Ok(())
     }
 }
 
@@ -624,39 +399,6 @@ fn answered(question: Question, prepared: &Prepared) -> Result<Ended, Failed> {
         told = question.answered((&file, plan), source, request);
     }
     Ok(Ended::Told(told))
-}
-
-/// The paths of the context that an instruction takes; none: what it takes is known when it is done.
-fn taken(instruction: &Instruction, paths: &mut BTreeSet<String>) -> Option<()> {
-    let copied = |copy: &dockerfile::Copy, is_add: bool, paths: &mut BTreeSet<String>| {
-        if copy.from.as_ref().is_some_and(|from| !from.is_empty()) {
-            return Some(());
-        }
-        for source in copy.sources.iter().filter(|source| !(is_add && source.contains("://"))) {
-            paths.insert(plain(source)?);
-        }
-        Some(())
-    };
-    match instruction {
-        Instruction::Copy(copy) => copied(copy, false, paths),
-        Instruction::Add(add) => copied(&add.copy, true, paths),
-        Instruction::Run(run) => {
-            let binds =
-                run.mounts.iter().filter(|mount| mount.kind == MountKind::Bind && mount.from.is_empty());
-            for mount in binds {
-                paths.insert(plain(&mount.source)?);
-            }
-            Some(())
-        }
-        _ => Some(()),
-    }
-}
-
-/// A path as it is in the context; none: it is all of it, leads out, or has variables.
-fn plain(source: &str) -> Option<String> {
-    let parts: Vec<&str> = source.split('/').filter(|part| !matches!(*part, "" | ".")).collect();
-    let known = !parts.is_empty() && !source.contains(['$', '\\', '"', '\'', '`']) && !parts.contains(&"..");
-    known.then(|| parts.join("/"))
 }
 
 /// The patterns of a `.dockerignore`, as clients take them.
@@ -703,27 +445,6 @@ pub(crate) async fn blocking<T: Send + 'static>(
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    fn paths_of(text: &str) -> Option<BTreeSet<String>> {
-        let file = dockerfile::parse(text).unwrap();
-        let mut paths = BTreeSet::new();
-        for instruction in &file.stages[0].instructions {
-            taken(&instruction.kind, &mut paths)?;
-        }
-        Some(paths)
-    }
-
-    #[test]
-    fn what_a_dockerfile_takes_of_its_context_is_known() {
-        let paths = paths_of(
-            "FROM x\nCOPY ./a b/*.c /\nCOPY --from=y /z /\nADD https://e/x /\nRUN --mount=source=m,target=/m true\n",
-        );
-        assert_eq!(paths.unwrap().into_iter().collect::<Vec<_>>(), ["a", "b/*.c", "m"]);
-        assert_eq!(paths_of("FROM x\nRUN true\n"), Some(BTreeSet::new()));
-        for whole in ["COPY . /", "COPY / /x", "COPY $A /", "COPY ../x /", "RUN --mount=target=/ctx true"] {
-            assert_eq!(paths_of(&format!("FROM x\n{whole}\n")), None, "{whole}");
-        }
-    }
 
     #[test]
     fn patterns_are_cleaned() {

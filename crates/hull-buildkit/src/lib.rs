@@ -12,6 +12,8 @@
 
 mod agents;
 mod archives;
+mod asked;
+mod beside;
 mod control;
 mod failing;
 mod filesync;
@@ -23,11 +25,14 @@ mod job;
 mod order;
 mod outgoing;
 mod patience;
+mod private;
 mod questions;
+mod refs;
 mod results;
 mod session;
 mod ssh;
 mod store;
+mod taken;
 mod trace;
 mod upload;
 
