@@ -265,7 +265,7 @@ async fn all_mounted_are_here(context: &Context, body: &Value) -> Result<(), Err
             let what = format!(
                 "--mount type=image,source={source}: No such image: {}: pull it (hull pull {source}), or name one that is here \
                  (hull images)",
-                with_tag(source)
+                image_name(source).map_or_else(|_| source.to_owned(), |name| name.or_latest().familiar())
             );
             return Err(engine(Error::daemon(404, what)));
         }
