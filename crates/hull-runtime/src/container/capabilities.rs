@@ -1,6 +1,7 @@
 //! Capabilities: the configuration's names as the kernel's bits, cut to what this process has itself.
 
 use oci_spec::runtime::{Capabilities, Capability, LinuxCapabilities};
+use rustix::io::Errno;
 use rustix::thread::{CapabilitySet, capabilities, configure_capability_in_ambient_set};
 use rustix::thread::{capability_is_in_bounding_set, remove_capability_from_bounding_set};
 
@@ -120,10 +121,15 @@ pub(crate) fn names() -> Vec<String> {
 /// Takes everything but `bounding` out of the bounding set.
 pub(super) fn bound(bounding: CapabilitySet) -> Result<()> {
     for (capability, _) in TABLE {
-        // A kernel older than a capability says so: then there is nothing to take out.
-        if !bounding.contains(capability) && capability_is_in_bounding_set(capability).unwrap_or(false) {
-            remove_capability_from_bounding_set(capability)
-                .context(|| format!("drop {} from the bounding set", name(capability)))?;
+        if bounding.contains(capability) {
+            continue;
+        }
+        match remove_capability_from_bounding_set(capability) {
+            // A kernel older than a capability: there is nothing to take out.
+            Err(Errno::INVAL) => {}
+            // Who may not drop any need not where it is not in there.
+            Err(Errno::PERM) if !capability_is_in_bounding_set(capability).unwrap_or(true) => {}
+            dropped => dropped.context(|| format!("drop {} from the bounding set", name(capability)))?,
         }
     }
     Ok(())

@@ -61,15 +61,16 @@ impl Log {
         self.write("warning", text);
     }
 
-    /// What helps to understand it, with `--debug`.
-    pub(super) fn debug(&self, text: &str) {
+    /// What helps to understand it, with `--debug`; put into words for that alone.
+    pub(super) fn debug(&self, text: impl FnOnce() -> String) {
         if !self.debug {
             return;
         }
+        let text = text();
         if self.file.is_none() && self.format == Format::Text {
             eprintln!("hull oci: {text}");
         }
-        self.write("debug", text);
+        self.write("debug", &text);
     }
 
     fn write(&self, level: &str, text: &str) {

@@ -187,7 +187,7 @@ pub fn main(words: Vec<std::ffi::OsString>) -> ExitCode {
             Err(_) => ExitCode::FAILURE,
         };
     };
-    log.debug(&format!("{verb:?}"));
+    log.debug(|| format!("{verb:?}"));
     // runc tells of these by their names, and ends an exec that failed with a status of its own.
     let (failed, which) = match verb {
         Verb::Exec(_) => (255, "exec failed: "),
