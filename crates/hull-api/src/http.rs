@@ -10,7 +10,7 @@ use http_body_util::combinators::{BoxBody, UnsyncBoxBody};
 use http_body_util::{BodyExt, Full, Limited, StreamBody};
 use hull_build::Builder;
 use hull_buildkit::BuildKit;
-use hull_engine::{Engine, Error, Kind, Owner, Result};
+use hull_engine::{Engine, Error, Kind, Owner, Result, model};
 use hyper::body::Frame;
 use hyper::header::{CONTENT_TYPE, HeaderMap, HeaderValue};
 use hyper::{StatusCode, Uri};
@@ -121,6 +121,13 @@ impl Request {
     pub(crate) async fn json<T: DeserializeOwned + Default + Judged>(&mut self) -> Result<T> {
         let bytes = self.json_bytes().await?;
         let mut body = if bytes.is_empty() { T::default() } else { hull_engine::model::parse(&bytes)? };
+        self.judge(&mut body)?;
+        Ok(body)
+    }
+
+    /// The same where there has to be a body.
+    pub(crate) async fn json_that_is_there<T: DeserializeOwned + Judged>(&mut self) -> Result<T> {
+        let mut body = model::parse(&self.json_bytes().await?)?;
         self.judge(&mut body)?;
         Ok(body)
     }
@@ -251,29 +258,34 @@ impl Query {
         match self.text(name) {
             None => Ok(None),
             Some(text) => text.parse().map(Some).map_err(|_| {
-                Error::invalid(format!("the query's {name}={text:?} is not a number that fits"))
+                let digits = text.strip_prefix(['-', '+']).unwrap_or(text);
+                let is_number = !digits.is_empty() && digits.bytes().all(|byte| byte.is_ascii_digit());
+                let problem = if is_number { "value out of range" } else { "invalid syntax" };
+                // Docker's words, and which number it is.
+                let why = format!("strconv.Atoi: parsing {text:?}: {problem}");
+                Error::invalid(format!("{why}: the query's {name} is a whole number"))
             }),
         }
     }
 
-    /// The `filters` of list and prune endpoints: name to values. Both shapes are read, `{"a":["b"]}` and
-    /// the older `{"a":{"b":true}}`.
+    /// The `filters` of list and prune endpoints: name to values. Both shapes are read, `{"a":{"b":true}}` and
+    /// the older `{"a":["b"]}`.
     pub(crate) fn filters(&self) -> Result<BTreeMap<String, Vec<String>>> {
-        #[derive(serde::Deserialize)]
-        #[serde(untagged)]
-        enum Values {
-            List(Vec<String>),
-            Set(BTreeMap<String, bool>),
-        }
         let Some(text) = self.text("filters") else { return Ok(BTreeMap::new()) };
-        let filters: Option<BTreeMap<String, Values>> = serde_json::from_str(text).map_err(|error| {
-            Error::invalid(format!("invalid filter: {text:?} is not a map of lists: {error}"))
-        })?;
-        let values = |values| match values {
-            Values::List(list) => list,
-            Values::Set(set) => set.into_iter().filter(|(_, on)| *on).map(|(value, _)| value).collect(),
+        let error = match model::decode::<BTreeMap<String, BTreeMap<String, bool>>>(text.as_bytes()) {
+            Ok(sets) => {
+                let values = |set: BTreeMap<String, bool>| {
+                    set.into_iter().filter(|(_, on)| *on).map(|(value, _)| value).collect()
+                };
+                return Ok(sets.into_iter().map(|(name, set)| (name, values(set))).collect());
+            }
+            Err(error) => error.to_string(),
         };
-        Ok(filters.unwrap_or_default().into_iter().map(|(name, set)| (name, values(set))).collect())
+        model::decode(text.as_bytes()).map_err(|_| {
+            let wanted = if text.trim_start().starts_with('{') { "bool" } else { "map[string]bool" };
+            let error = error.replace("type map[string]string", &format!("type map[string]{wanted}"));
+            Error::invalid(format!("invalid filter: {error}"))
+        })
     }
 }
 

@@ -303,6 +303,10 @@ async fn dispatch(
     let Service { engine, builder, sockets, guard, .. } = service;
     let path = without_double_slashes(request.uri().path());
     let (asked_version, path) = version_of(&path)?;
+    if *request.method() == hyper::Method::OPTIONS {
+        // Every path has it, as with Docker, and nothing to say to it.
+        return http::empty(hyper::StatusCode::OK);
+    }
     let mut query = Query::of(request.uri());
     let found = routes::find(request.method(), path).and_then(|(route, mut captures)| {
         if let Some(guard) = &guard {

@@ -139,6 +139,59 @@ fn what_creation_refuses_it_refuses_in_dockers_words() {
     );
 }
 
+/// What was found by asking both engines the same odd things.
+#[test]
+fn odd_requests_are_answered_as_docker_answers_them() {
+    let daemon = Daemon::start();
+    let mut api = daemon.api();
+    let options = api.send("OPTIONS", "/v1.41/no/such/path", "", &[]).expect("an answer");
+    assert_eq!((options.status, options.body.len()), (200, 0));
+    for (filters, words) in [
+        ("x", "invalid filter: invalid character 'x' looking for beginning of value"),
+        ("[]", "cannot unmarshal array into Go value of type map[string]map[string]bool"),
+        ("{\"a\":1}", "cannot unmarshal number into Go value of type map[string]bool"),
+        ("{\"name\":[1]}", "cannot unmarshal array into Go value of type map[string]bool"),
+        ("{\"name\":{\"a\":1}}", "cannot unmarshal number into Go value of type bool"),
+        ("{}x", "invalid character 'x' after top-level value"),
+    ] {
+        let path = format!("/containers/json?filters={}", encoded(filters));
+        says(&api.get(&path).expect("an answer"), 400, words);
+    }
+    let none = format!("/containers/json?all=1&filters={}", encoded("{\"name\":null}"));
+    assert_eq!(api.get(&none).expect("an answer").status, 200);
+    made(&mut api, "odd", &json!({ "Image": "busybox", "Cmd": ["sleep", "1000"] }));
+    for (path, words) in [
+        (
+            "/containers/odd/stop?t=x",
+            "strconv.Atoi: parsing \"x\": invalid syntax: the query's t is a whole number",
+        ),
+        ("/containers/odd/restart?t=1.5", "strconv.Atoi: parsing \"1.5\": invalid syntax"),
+        ("/containers/odd/stop?t=99999999999999999999", "value out of range"),
+        ("/containers/odd/exec", "got EOF while reading request body"),
+        ("/exec/none/start", "got EOF while reading request body"),
+    ] {
+        says(&api.post_empty(path).expect("an answer"), 400, words);
+    }
+    for (body, words) in [
+        (host(json!({ "Binds": ["/etc:/b:shared,slave"] })), "invalid mode: shared,slave"),
+        (host(json!({ "Binds": ["/etc:/b:z,Z"] })), "invalid mode: z,Z"),
+        (host(json!({ "NetworkMode": "container" })), "invalid container format container:<name|id>"),
+        (
+            host(json!({ "BlkioDeviceReadBps": [{ "Path": "/dev/nope", "Rate": 5 }] })),
+            "the block device \"/dev/nope\" is not there",
+        ),
+    ] {
+        says(&create(&mut api, "", &body), 400, words);
+    }
+    let body = json!({
+        "Image": "busybox", "Entrypoint": [], "WorkingDir": "/a/../b", "Healthcheck": { "Test": [], "Retries": 2 }
+    });
+    let config = made(&mut api, "cleaned", &body)["Config"].clone();
+    assert_eq!(config["Entrypoint"], json!([]));
+    assert_eq!(config["WorkingDir"], "/b");
+    assert_eq!(config["Healthcheck"], json!({ "Retries": 2 }));
+}
+
 #[test]
 fn modes_of_volumes_are_shown_as_docker_shows_them() {
     let daemon = Daemon::start();

@@ -16,7 +16,7 @@ impl Engine {
         warnings: &mut Vec<String>,
     ) -> Result<BTreeMap<String, EndpointSettings>> {
         let mode = host.network_mode.clone();
-        if let Some(other) = mode.strip_prefix("container:") {
+        if let Some(other) = if mode == "container" { Some("") } else { mode.strip_prefix("container:") } {
             check_shared(config, host)?;
             // Its id, so that a rename of the other changes nothing.
             if other.is_empty() {

@@ -1,5 +1,6 @@
 //! What a container inherits from its image.
 
+use hull_image::archive::clean;
 use hull_image::config::ContainerConfig;
 
 use crate::model::{Config, Healthcheck};
@@ -35,11 +36,14 @@ pub(super) fn inherit(config: &mut Config, image: &ContainerConfig) {
         }
     }
     // `--entrypoint ""` is one empty word: no entry point at all.
-    if config.entrypoint.as_ref().is_some_and(|words| words.iter().all(String::is_empty)) {
+    if config.entrypoint.as_ref().is_some_and(|words| !words.is_empty() && words.iter().all(String::is_empty))
+    {
         config.entrypoint = None;
     }
     if config.working_dir.is_empty() {
         config.working_dir.clone_from(&image.working_dir);
+    } else if config.working_dir.starts_with('/') {
+        config.working_dir = clean(&config.working_dir);
     }
     for place in image.volumes.keys() {
         config.volumes.get_or_insert_default().entry(place.clone()).or_default();
@@ -115,5 +119,8 @@ mod tests {
         };
         inherit(&mut config, &image());
         assert_eq!((config.entrypoint, config.cmd.unwrap()), (None, vec!["mine".to_owned()]));
+        let mut config = Config { entrypoint: Some(Vec::new()), ..Config::default() };
+        inherit(&mut config, &image());
+        assert_eq!(config.entrypoint, Some(Vec::new()), "none, as was asked for");
     }
 }

@@ -273,8 +273,12 @@ fn throttles(devices: Option<&[ThrottleDevice]>) -> Result<Option<Vec<LinuxThrot
 }
 
 fn block_device(path: &str) -> Result<(i64, i64)> {
-    let metadata = std::fs::metadata(path)
-        .map_err(|error| Error::invalid(format!("the block device {path} cannot be looked at: {error}")))?;
+    let metadata = std::fs::metadata(path).map_err(|error| match error.kind() {
+        std::io::ErrorKind::NotFound => Error::invalid(format!(
+            "the block device {path:?} is not there: lsblk lists those that there are"
+        )),
+        _ => Error::invalid(format!("the block device {path} cannot be looked at: {error}")),
+    })?;
     if !metadata.file_type().is_block_device() {
         return Err(Error::invalid(format!("{path} is no block device")));
     }

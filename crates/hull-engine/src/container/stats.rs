@@ -210,7 +210,7 @@ fn memory(reading: &Reading) -> Value {
         shown["max_usage"] = json!(figures.memory_max_usage);
     }
     shown["stats"] = Value::Object(stats);
-    if v1 {
+    if v1 && figures.memory_failcnt > 0 {
         shown["failcnt"] = json!(figures.memory_failcnt);
     }
     shown["limit"] = json!(figures.memory_limit.min(machine.memory));

@@ -132,7 +132,7 @@ pub struct Config {
 #[serde(rename_all = "PascalCase", default)]
 pub struct Healthcheck {
     /// `["NONE"]`, `["CMD", …]` or `["CMD-SHELL", command]`; empty inherits.
-    #[serde(skip_serializing_if = "Option::is_none")]
+    #[serde(skip_serializing_if = "has_no_words")]
     pub test: Option<Vec<String>>,
     /// Between two checks.
     #[serde(skip_serializing_if = "is_zero")]
@@ -538,6 +538,10 @@ pub struct ExecConfig {
 
 fn is_false(value: &bool) -> bool {
     !*value
+}
+
+fn has_no_words(words: &Option<Vec<String>>) -> bool {
+    words.as_ref().is_none_or(Vec::is_empty)
 }
 
 fn is_zero(value: &i64) -> bool {

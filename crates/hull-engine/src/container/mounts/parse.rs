@@ -48,7 +48,8 @@ pub(super) fn parse_bind(text: &str, driver: &str, caller: Owner) -> Result<Want
         plan.anonymous = source.is_empty();
         wanted.volume = Some(WantedVolume { driver: driver.to_owned(), ..WantedVolume::default() });
     }
-    if mode.split(',').filter(|option| matches!(*option, "ro" | "rw")).count() > 1 {
+    let contradicts = |one_of: &[&str]| mode.split(',').filter(|option| one_of.contains(option)).count() > 1;
+    if EXCLUSIVE.iter().any(|one_of| contradicts(one_of)) {
         return Err(Error::invalid(format!("invalid mode: {mode}")));
     }
     for option in mode.split(',').filter(|option| !option.is_empty()) {
@@ -79,6 +80,15 @@ pub(super) fn parse_bind(text: &str, driver: &str, caller: Owner) -> Result<Want
     plan.read_only_recursive = !plan.writable && plan.kind == MountKind::Bind && plan.recursive;
     Ok(wanted)
 }
+
+/// Of each of these a mode has one.
+const EXCLUSIVE: [&[&str]; 5] = [
+    &["ro", "rw"],
+    &["z", "Z"],
+    &["private", "rprivate", "shared", "rshared", "slave", "rslave"],
+    &["nocopy"],
+    &["consistent", "cached", "delegated"],
+];
 
 /// Whether a word is one that stands behind a second colon.
 fn is_mode(word: &str) -> bool {
