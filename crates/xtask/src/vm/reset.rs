@@ -1,6 +1,7 @@
 //! Resets: a machine that works loses its power at some moment, and with it what its kernel had not written yet. The
 //! next one finds every layer whole or absent, every container that was said to be made, and nothing that fsck does not
-//! know of. Every other time that is amid a pull from a registry in the machine, which the next one completes.
+//! know of. What it does at that moment is another each time: a pull from a registry in the machine, a load, a commit, a
+//! prune, the removal of containers and their image.
 
 use std::fs;
 use std::path::Path;
@@ -29,13 +30,11 @@ impl Made {
             self.last = number;
             return Ok(Some(Moment::Made));
         }
-        if line == "pulling" {
-            return Ok(Some(Moment::Pulling));
-        }
         if let Some(number) = line.strip_prefix("removing ").and_then(|text| text.parse::<u64>().ok()) {
             *self = Self { first: number + 1, last: number };
+            return Ok(Some(Moment::Removing));
         }
-        Ok(None)
+        Ok(Moment::ALL.into_iter().find(|moment| moment.word() == line))
     }
 }
 
@@ -46,6 +45,31 @@ enum Moment {
     Made,
     /// It begins a pull.
     Pulling,
+    /// It begins to load an archive.
+    Loading,
+    /// It begins to commit a container.
+    Committing,
+    /// It begins a prune of images.
+    Pruning,
+    /// It begins to remove all containers, and their image.
+    Removing,
+}
+
+impl Moment {
+    const ALL: [Self; 6] =
+        [Self::Made, Self::Pulling, Self::Loading, Self::Committing, Self::Pruning, Self::Removing];
+
+    /// The guest's word for it; the first and the last come with a number.
+    fn word(self) -> &'static str {
+        match self {
+            Self::Made => "made",
+            Self::Pulling => "pulling",
+            Self::Loading => "loading",
+            Self::Committing => "committing",
+            Self::Pruning => "pruning",
+            Self::Removing => "removing",
+        }
+    }
 }
 
 /// Makes this many resets, on one disk.
@@ -57,18 +81,18 @@ pub(super) fn run(folder: &Path, kernel: &Kernel, root: &Path, resets: u32) -> R
     let mut mke2fs = Command::new(find("mke2fs").ok_or("mke2fs is missing: apt-get install e2fsprogs")?);
     run_command(mke2fs.args(["-q", "-t", "ext4"]).arg(&disk).arg("1G"))?;
     let mut made = Made { first: 1, last: 0 };
+    // Whether there is a registry in the machine, this one knows: without one nothing is pulled.
+    let moments = Moment::ALL
+        .into_iter()
+        .filter(|moment| *moment != Moment::Pulling || find("docker-registry").is_some());
+    let moments: Vec<Moment> = moments.collect();
+    // As many resets as there are moments meet each of them, beginning anywhere.
+    let from = random()? as usize;
     for reset in 1..=resets {
         let step = format!("{}-{}", made.first, made.last);
         let machine = boot(kernel, root, &disk, &step)?;
-        let (mut wanted, delay) = moment()?;
-        // Whether there is a registry in the machine, this one knows: without one all are of the other kind.
-        let amid = match (reset % 2, find("docker-registry")) {
-            (0, Some(_)) => Moment::Pulling,
-            _ => Moment::Made,
-        };
-        if amid == Moment::Pulling {
-            wanted = 1;
-        }
+        let amid = moments[(from + reset as usize) % moments.len()];
+        let (wanted, delay) = (random()? % 2 + 1, delay()?);
         let mut seen = 0;
         while seen < wanted {
             let line =
@@ -95,10 +119,17 @@ fn boot(kernel: &Kernel, root: &Path, disk: &Path, step: &str) -> Result<Machine
     Machine::boot(kernel, root, Some(disk), &format!("hull.cgroup=v2 hull.job=reset hull.step={step}"))
 }
 
-/// When the plug is pulled: behind how many containers, and how long after; another moment each time.
-fn moment() -> Result<(u64, Duration)> {
+/// How long after the moment the plug is pulled: soon, or when the disk has taken a part of what was written.
+fn delay() -> Result<Duration> {
+    let most = if random()? % 2 == 0 { 1500 } else { 8000 };
+    Ok(Duration::from_millis(random()? % most))
+}
+
+/// Another number each time.
+fn random() -> Result<u64> {
     let nanoseconds = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH)?.subsec_nanos();
-    Ok((u64::from(nanoseconds / 1000 % 7) + 1, Duration::from_millis(u64::from(nanoseconds / 7 % 1500))))
+    // Its last digits are the clock's, which may stand for some hundred nanoseconds.
+    Ok(u64::from(nanoseconds).wrapping_mul(6_364_136_223_846_793_005) >> 33)
 }
 
 #[cfg(test)]
@@ -108,12 +139,14 @@ mod tests {
     #[test]
     fn what_was_made_is_what_was_said() {
         let mut made = Made { first: 1, last: 0 };
-        let (of_made, of_pull) = (Some(Moment::Made), Some(Moment::Pulling));
+        let of_made = Some(Moment::Made);
         for (line, tells) in [
             ("made 1", of_made),
             ("made 2", of_made),
-            ("removing 2", None),
-            ("pulling", of_pull),
+            ("removing 2", Some(Moment::Removing)),
+            ("pulling", Some(Moment::Pulling)),
+            ("pruning", Some(Moment::Pruning)),
+            ("looked: 2 images", None),
             ("made 3", of_made),
         ] {
             assert_eq!(made.hear(line).expect("nothing is bad"), tells, "{line}");

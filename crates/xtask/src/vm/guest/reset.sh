@@ -18,11 +18,11 @@ hull version >/dev/null || { cat /run/daemon.log; bad "the daemon does not start
 
 # Each image holds the sums of its files; one whose layers are not whole would not know itself.
 whole='md5sum -cs /sums && cat /layer*/number'
-for image in $(hull images --format '{{.Repository}}:{{.Tag}}'); do
+while read -r image name; do
     check=$whole
-    test "$image" != hull/host:latest || check=true
-    said=$(hull run --rm "$image" sh -c "$check" 2>&1) || bad "image $image: $said"
-done
+    test "$name" != hull/host:latest || check=true
+    said=$(hull run --rm "$image" sh -c "$check" 2>&1 </dev/null) || bad "image $name $image: $said"
+done <<<"$(hull images --no-trunc --format '{{.ID}} {{.Repository}}:{{.Tag}}' | sort -u -k1,1)"
 for ((n = first; n <= last; n++)); do
     said=$(hull inspect -f '{{.State.Status}}' box-$n 2>&1) || bad "box-$n was made and is gone: $said"
 done
@@ -31,9 +31,10 @@ for box in $(hull ps -a --format '{{.Names}}'); do
     case $said in
         made*) ;;
         *"image that it was made of was lost"*) echo "$box: $said" && lost+=" $box " ;;
-        *) bad "$box: $said" ;;
+        # What it wrote when the plug was pulled was promised by nobody; that it can be started, was.
+        *) [[ $box == maker && $said != *"Error response"* ]] || bad "$box: $said" ;;
     esac
-    ((${box#box-} > last)) && last=${box#box-}
+    [[ $box != box-* ]] || ((${box#box-} <= last)) || last=${box#box-}
 done
 grep -hE 'WARN|ERROR' /run/daemon.log
 # What a removal left to be done is done behind it.
@@ -81,13 +82,16 @@ if ! test -e /data/complete; then
     sync && touch /data/complete && sync
 fi
 if test -d /data/registry && ! (: </dev/tcp/${registry/:/\/}) 2>/dev/null; then serve; fi
+# What is committed: a layer more, with its sums.
+work='cd / && mkdir -p layer4 && echo 4 >layer4/number && cat bin/busybox sums >layer4/1 &&
+    md5sum layer4/* >more && cat more >>sums && md5sum -cs sums && echo made'
 while :; do
     # Each comes to a store without the layers, one time after the other.
     if test -d /data/registry && ! ((last / 6 % 2)); then
         echo "pulling" && hull pull -q $remote >/dev/null || echo "bad: pull"
         hull tag $remote layers:3
     else
-        hull load -i /data/layers.tar >/dev/null || echo "bad: load"
+        echo "loading" && hull load -i /data/layers.tar >/dev/null || echo "bad: load"
     fi
     for n in 1 2 3; do
         last=$((last + 1))
@@ -95,6 +99,16 @@ while :; do
     done
     # On the disk a moment later: these three must be there after the reset.
     sleep 1 && echo "made $last"
+    # The first of two images loses its name to the second, and a prune takes both, but nothing that a container is of.
+    for n in 1 2; do
+        hull rm -f maker >/dev/null 2>&1
+        hull run --name maker layers:3 sh -c "$work" >/dev/null || echo "bad: work"
+        echo "committing" && hull commit maker committed:1 >/dev/null || echo "bad: commit"
+    done
+    hull rm maker >/dev/null
+    if ((last % 2)); then echo "pruning" && hull image prune -f >/dev/null || echo "bad: prune"; fi
+    echo "pruning" && hull image prune -af >/dev/null || echo "bad: prune"
+    test -z "$(hull images -q committed)" && hull image inspect layers:3 >/dev/null || echo "bad: a prune took too much, or too little"
     # Every other time the layers go and come again.
     if ((last % 2)); then
         echo "removing $last"
