@@ -279,6 +279,30 @@ fn containers_outlive_the_loss_of_the_images_database() {
 }
 
 #[test]
+fn a_removal_that_a_power_cut_divided_is_finished() {
+    if docker() {
+        return;
+    }
+    let mut daemon = Daemon::start();
+    let [gone, stays] = ["gone", "stays"].map(|name| {
+        daemon.ok(&["create", "--name", name, "-v", "data:/v", "busybox", "true"]).trim().to_owned()
+    });
+    daemon.kill();
+    // The folders' renames were on the disk, the deletion of the row was not.
+    fs::remove_dir_all(data(&daemon, &format!("image/snapshots/{gone}"))).expect("it is there");
+    for id in [&gone, &stays] {
+        fs::remove_dir_all(data(&daemon, &format!("containers/{id}"))).expect("it is there");
+    }
+    daemon.begin();
+    assert_eq!(daemon.ok(&["ps", "-a", "--format", "{{.Names}}"]), "stays", "its files are there");
+    assert_eq!(fsck(&daemon, &[]), (4, vec!["missing the folder of the container stays".to_owned()]));
+    daemon.ok(&["create", "--name", "gone", "busybox", "true"]);
+    daemon.ok(&["rm", "gone", "stays"]);
+    daemon.ok(&["volume", "rm", "data"]);
+    assert_eq!(fsck(&daemon, &[]), (0, vec![]));
+}
+
+#[test]
 fn what_is_just_being_removed_is_no_orphan() {
     if docker() {
         return;

@@ -1,6 +1,7 @@
 //! What a container left behind whose row is gone: a crash came between the steps of its removal or its creation, or the
 //! data root is another one.
 
+use std::collections::HashSet;
 use std::ffi::OsStr;
 use std::path::Path;
 use std::{fs, io};
@@ -8,6 +9,7 @@ use std::{fs, io};
 use hull_runtime::cgroup::Cgroup;
 
 use super::{Record, spec};
+use crate::database::Table;
 use crate::{Engine, Error, Result};
 
 /// In the runtime folder of a container whose cgroup has a parent of the user's choosing: that cgroup's path.
@@ -39,6 +41,28 @@ fn cgroup_of(folder: &Path, instance: &str) -> io::Result<Option<String>> {
 }
 
 impl Engine {
+    /// Containers whose removal is on the disk and whose row's is not: the power failed in between. What a creation makes is
+    /// on the disk before its row, so both folders are missing behind a removal alone.
+    pub(super) fn forget_removed(&self) -> Result<()> {
+        let snapshots: HashSet<String> = self.images.snapshots().into_iter().collect();
+        for container in self.containers.all() {
+            let id = &container.id;
+            let folders = [self.container_dir(id), self.runtime_dir(id)];
+            if snapshots.contains(id) || folders.iter().any(|folder| folder.exists()) {
+                continue;
+            }
+            let name = container.record().name.clone();
+            tracing::warn!(
+                container = id,
+                name,
+                "it was being removed when the machine went down, and is gone"
+            );
+            self.database.delete(Table::Containers, id)?;
+            self.containers.remove(&container, &name);
+        }
+        Ok(())
+    }
+
     /// Folders, snapshots and cgroups of containers that are not in the database.
     pub(super) fn remove_ownerless(&self) {
         let known = |name: &std::ffi::OsStr| {

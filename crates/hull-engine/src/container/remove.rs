@@ -183,6 +183,10 @@ impl Engine {
         let volumes = self.release_volumes(&container.id, volumes).await;
         fault::passed("remove", "volumes aside");
         self.remove_folders_behind(container, volumes);
+        // The files' going reaches the disk by itself, in the file system's time; a row that outlived it would have none.
+        if !container.record().host_config.auto_remove {
+            self.database.sync_behind();
+        }
         self.free_labels(container.record().labels.as_ref());
         fault::passed("remove", "folders aside");
         self.tell(container, "destroy");

@@ -47,9 +47,15 @@ impl Engine {
         // A client that goes away does not leave the bytes behind.
         see_through("remove the volume", async move {
             let asked = name.clone();
+            let database = Arc::clone(&engine.database);
             match may_hang_if(is_mount, &engine, move |engine| engine.volumes.discard(&asked)).await {
                 Err(error) if error.kind == Kind::NotFound && force => Ok(()),
-                aside => remove_bytes(vec![(name, aside?)]).await.map(drop),
+                aside => {
+                    let aside = aside?;
+                    // As with a container: its row is not to outlive its files.
+                    database.sync_behind();
+                    remove_bytes(vec![(name, aside)]).await.map(drop)
+                }
             }
         })
         .await
@@ -67,8 +73,10 @@ impl Engine {
     ) -> Result<(Vec<String>, u64)> {
         let engine = Arc::clone(self);
         let (removed, reclaimed) = see_through("prune the volumes", async move {
+            let database = Arc::clone(&engine.database);
             let (aside, discarded) =
                 may_hang(move || engine.volumes.discard_unused(&filters, all_by_default)).await?;
+            database.sync_behind();
             let removed = aside.iter().map(|(name, _)| name.clone()).collect();
             let reclaimed = remove_bytes(aside).await;
             discarded?;
