@@ -167,6 +167,7 @@ impl Extraction {
         Ok(())
     }
 
+    /// Writes a file beside its place: what was there stays until all of it has come, and a full disk leaves nothing half.
     fn file(
         &self,
         entry: &mut tar::Entry<'_, impl Read>,
@@ -174,12 +175,23 @@ impl Extraction {
         name: &OsStr,
         attributes: Attributes,
     ) -> io::Result<()> {
-        clear(parent, name)?;
-        let flags = OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::WRONLY | OFlags::CLOEXEC;
-        let file = rustix::fs::openat(parent, name, flags, Mode::from_raw_mode(0o600))?;
+        let (flags, mode) = (OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW, Mode::from_raw_mode(0o600));
+        let unfinished = format!(".hull-unfinished-{}", std::process::id());
+        let file = rustix::fs::openat(parent, &unfinished, flags | OFlags::WRONLY | OFlags::CLOEXEC, mode)?;
         let mut file = File::from(file);
-        io::copy(entry, &mut file)?;
-        self.finish_one(&file, attributes)
+        let finished = io::copy(entry, &mut file)
+            .and_then(|_| self.finish_one(&file, attributes))
+            .and_then(|()| Ok(rustix::fs::renameat(parent, &unfinished, parent, name)?));
+        finished.map_err(|error| {
+            // What went wrong first is what is told.
+            let _ = rustix::fs::unlinkat(parent, &unfinished, AtFlags::empty());
+            match error.kind() {
+                io::ErrorKind::IsADirectory => {
+                    io::Error::other("cannot overwrite directory with non-directory")
+                }
+                _ => error,
+            }
+        })
     }
 
     /// Owner, then mode (a change of owner takes set-id bits away), then time.
@@ -319,6 +331,29 @@ mod tests {
         run(folder.path(), None, &[(EntryType::Regular, "f", "new")]).unwrap();
         assert_eq!(fs::read_to_string(&target).unwrap(), "old");
         assert_eq!(fs::read_to_string(folder.path().join("f")).unwrap(), "new");
+    }
+
+    #[test]
+    fn a_file_that_does_not_come_whole_replaces_nothing() {
+        let folder = tempfile::tempdir().unwrap();
+        fs::write(folder.path().join("f"), "old").unwrap();
+        let mut builder = tar::Builder::new(Vec::new());
+        entry(&mut builder, EntryType::Regular, "f", &"new".repeat(1000));
+        let archive = builder.into_inner().unwrap();
+        struct Cut<'a>(&'a [u8]);
+        impl Read for Cut<'_> {
+            fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+                match self.0.read(buffer)? {
+                    0 => Err(io::Error::other("the line broke")),
+                    count => Ok(count),
+                }
+            }
+        }
+        let plan = Plan { folder: folder.path().to_str().unwrap().to_owned(), rename: None };
+        let error = extract(Cut(&archive[..1000]), &plan, false).unwrap_err();
+        assert!(error.to_string().contains("the line broke"), "{error}");
+        assert_eq!(fs::read_to_string(folder.path().join("f")).unwrap(), "old");
+        assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 1);
     }
 
     #[test]
