@@ -265,3 +265,26 @@ fn who_removes_what_another_removes_is_told_its_own_end() {
     }
     assert_eq!(store.resolve("a:1").unwrap().id, id);
 }
+
+#[test]
+fn a_name_that_was_given_meanwhile_keeps_its_image() {
+    for (name, force) in [("a:1", true), ("a:1", false), ("ID", false)] {
+        let (scratch, store) = scratch_store();
+        let tar = shell_tar(scratch.path(), "echo x >f", "");
+        let id =
+            import(&store, &tar, Import { reference: Some("a:1".into()), ..Import::default() }).unwrap().id;
+        // The last question is asked when the name that was known has gone.
+        let asked = std::cell::Cell::new(0);
+        let names_it = |_: &Digest| {
+            asked.set(asked.get() + 1);
+            store.tag(&id.to_string(), "b:1").unwrap();
+            None
+        };
+        let name = if name == "ID" { id.to_string() } else { name.to_owned() };
+        let told = store.remove(&name, force, true, &names_it);
+        assert!(asked.get() > 0);
+        assert_eq!(store.resolve("b:1").unwrap().id, id, "{name} {force}: {told:?}");
+        // What is refused has changed nothing.
+        assert_eq!(store.resolve("a:1").is_ok(), told.is_err(), "{name} {force}: {told:?}");
+    }
+}

@@ -16,13 +16,23 @@ type Using<'a> = &'a dyn Fn(&ImageId) -> Option<InUse>;
 /// How an image is to be removed.
 #[derive(Clone, Copy)]
 struct How<'a> {
-    /// Also with several names, or where a stopped container uses it.
+    /// Also where a stopped container uses it.
     force: bool,
+    /// The names that go with it. One that it has beside them keeps it.
+    names: Names<'a>,
     /// With the parents that lose their last reason to be.
     prune_parents: bool,
     /// What forbids it is not told where a name was removed already: that was what was asked.
     quiet: bool,
     in_use: Using<'a>,
+}
+
+/// Names that go with their image.
+#[derive(Clone, Copy)]
+enum Names<'a> {
+    All,
+    /// These alone: what was given meanwhile is somebody else's.
+    These(&'a [Reference]),
 }
 
 /// Why an image may not be removed.
@@ -32,6 +42,15 @@ struct Obstacle {
     /// A container uses it.
     used: bool,
     message: String,
+}
+
+impl How<'_> {
+    fn keeps_one(self, names: &[Reference]) -> bool {
+        match self.names {
+            Names::All => false,
+            Names::These(these) => names.iter().any(|name| !these.contains(name)),
+        }
+    }
 }
 
 impl Obstacle {
@@ -61,17 +80,25 @@ impl Store {
         let id = image.id;
         let mut removed = Vec::new();
         if id.to_string().starts_with(name) || id.hex().starts_with(name) {
-            let how = How { force, prune_parents, quiet: false, in_use };
             // Another who removes it may be refused: what he is told is not this one's answer.
             let going = self.going(&id).map_err(|_| being_used().told(&id))?;
             if !self.state().images.contains_key(&id) {
                 return Err(Error::not_found(format!("No such image: {name}")));
             }
-            self.remove_by_id(&id, how, &mut removed)?;
-            self.delete_going(&going, how, &mut removed)?;
+            // An id stands for all names, where these are of one repository.
+            let names = self.state().names_of(&id);
+            let names = match force {
+                true => Names::All,
+                false => Names::These(if is_single(&names) { &names } else { &[] }),
+            };
+            self.delete_going(
+                &going,
+                How { force, names, prune_parents, quiet: false, in_use },
+                &mut removed,
+            )?;
             return Ok(removed);
         }
-        let how = How { force, prune_parents, quiet: true, in_use };
+        let how = How { force, names: Names::These(&[]), prune_parents, quiet: true, in_use };
         let reference = Reference::parse(name)?.or_latest();
         self.remove_by_name((name, &reference), &id, how, &mut removed)?;
         if self.state().names_of(&id).is_empty() {
@@ -110,18 +137,6 @@ impl Store {
         Ok(())
     }
 
-    /// An id stands for all names, where these are of one repository.
-    fn remove_by_id(&self, id: &ImageId, how: How<'_>, removed: &mut Vec<Removed>) -> Result<()> {
-        let names = self.state().names_of(id);
-        if !is_single(&names) {
-            return Ok(());
-        }
-        if let Some(obstacle) = self.obstacle(id, how, true) {
-            return Err(obstacle.told(id));
-        }
-        names.iter().try_for_each(|name| self.untag(name, id, removed))
-    }
-
     /// Takes a name from an image. One that was given to another since it was looked at is that other's.
     fn untag(&self, reference: &Reference, id: &ImageId, removed: &mut Vec<Removed>) -> Result<()> {
         let database = self.database();
@@ -149,7 +164,7 @@ impl Store {
     /// reason to be.
     fn delete_going(&self, going: &Going<'_>, how: How<'_>, removed: &mut Vec<Removed>) -> Result<()> {
         let id = going.image();
-        if let Some(obstacle) = self.obstacle(id, how, false) {
+        if let Some(obstacle) = self.obstacle(id, how) {
             let dangling = self.state().names_of(id).is_empty() && !self.has_children(id);
             return match how.quiet && (!dangling || obstacle.used) {
                 true => Ok(()),
@@ -165,7 +180,7 @@ impl Store {
         fault::passed("image remove", "layers gone");
         let Some(parent) = image.parent.filter(|_| how.prune_parents) else { return Ok(()) };
         let goes = self.state().images.contains_key(&parent) && self.state().names_of(&parent).is_empty();
-        let how = How { force: false, quiet: true, ..how };
+        let how = How { force: false, names: Names::These(&[]), quiet: true, ..how };
         if goes { self.delete(&parent, how, removed) } else { Ok(()) }
     }
 
@@ -181,7 +196,7 @@ impl Store {
         let database = self.database();
         let Ok(image) = self.image(id) else { return Ok(None) };
         let names = self.state().names_of(id);
-        if !names.is_empty() && !how.force {
+        if how.keeps_one(&names) {
             return if how.quiet { Ok(None) } else { Err(in_repositories().told(id)) };
         }
         database.transaction(|database| database.remove_image(id))?;
@@ -196,7 +211,7 @@ impl Store {
         Ok(Some(image))
     }
 
-    fn obstacle(&self, id: &ImageId, how: How<'_>, names_may_be: bool) -> Option<Obstacle> {
+    fn obstacle(&self, id: &ImageId, how: How<'_>) -> Option<Obstacle> {
         if self.has_children(id) {
             let message = "image has dependent child images".to_owned();
             return Some(Obstacle { hard: true, used: false, message });
@@ -206,7 +221,7 @@ impl Store {
             let message = format!("image is being used by running container {}", short(container));
             return Some(Obstacle { hard: true, used: true, message });
         }
-        if !how.force && !names_may_be && !self.state().names_of(id).is_empty() {
+        if how.keeps_one(&self.state().names_of(id)) {
             return Some(in_repositories());
         }
         match user {
@@ -255,7 +270,6 @@ impl Store {
     ) -> Result<(Vec<Removed>, u64)> {
         let before = self.layers_size();
         let mut removed = Vec::new();
-        let how = How { force: false, prune_parents: true, quiet: true, in_use };
         for image in self.images() {
             let names = self.state().names_of(&image.id);
             let wanted = !image.builtin
@@ -272,7 +286,8 @@ impl Store {
             if in_use(&image.id).is_some() {
                 continue;
             }
-            names.iter().try_for_each(|name| self.untag(name, &image.id, &mut removed))?;
+            let names = Names::These(&names);
+            let how = How { force: false, names, prune_parents: true, quiet: true, in_use };
             self.delete_going(&going, how, &mut removed)?;
         }
         let partial = self.remove_partials(std::time::Duration::ZERO)?;

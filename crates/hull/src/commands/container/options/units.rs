@@ -71,7 +71,8 @@ pub fn duration(text: &str) -> Result<i64, String> {
 
 /// [`duration`], or a number of seconds: `2`, `0.5`. Nanoseconds.
 pub fn seconds_or_duration(text: &str) -> Result<i64, String> {
-    let is_number = text.ends_with(|c: char| c.is_ascii_digit());
+    // Not what only ends in one: `1h30` means minutes to some, and nothing to Go.
+    let is_number = text.parse::<f64>().is_ok_and(f64::is_finite) && !text.contains(['e', 'E']);
     duration(&if is_number { format!("{text}s") } else { text.to_owned() })
 }
 
@@ -173,7 +174,7 @@ mod tests {
         ] {
             assert_eq!(seconds_or_duration(text), Ok(nanos), "{text}");
         }
-        for wrong in ["", "1s5x", "x", "1..5", "1 "] {
+        for wrong in ["", "1s5x", "x", "1..5", "1 ", "1h30", "1e3", "inf", "nan"] {
             assert!(seconds_or_duration(wrong).is_err(), "{wrong}");
         }
     }
