@@ -41,7 +41,7 @@ pub struct Error {
 impl Error {
     /// A failure on this side: exit status 1.
     pub fn new(message: impl Into<String>) -> Self {
-        Self { kind: Kind::Local, message: without_numbers(message.into()), status: 1 }
+        Self { kind: Kind::Local, message: message.into(), status: 1 }
     }
 
     /// A command line that makes no sense: exit status 125, with a hint at the help.
@@ -61,7 +61,7 @@ impl Error {
 
     /// No daemon answers.
     pub fn connection(message: impl Into<String>) -> Self {
-        Self { kind: Kind::Connection, message: without_numbers(message.into()), status: 1 }
+        Self { kind: Kind::Connection, message: message.into(), status: 1 }
     }
 
     /// Ends the process with a status and no words: all has been said.
@@ -137,14 +137,11 @@ impl fmt::Display for Error {
 
 impl std::error::Error for Error {}
 
-/// A message without Rust's `(os error N)`, which stands behind the system's words and tells nobody anything.
-fn without_numbers(mut message: String) -> String {
-    const NUMBER: &str = " (os error ";
-    while let Some(at) = message.find(NUMBER) {
-        let length = message[at..].find(')').map_or(message.len() - at, |end| end + 1);
-        message.replace_range(at..at + length, "");
-    }
-    message
+/// An error's words in the system's own way, without Rust's number after them, which tells nobody anything.
+pub fn words(error: &io::Error) -> String {
+    let text = error.to_string();
+    let number = error.raw_os_error().map(|number| format!(" (os error {number})"));
+    number.and_then(|number| text.strip_suffix(&number).map(str::to_owned)).unwrap_or(text)
 }
 
 impl From<io::Error> for Error {
@@ -153,7 +150,7 @@ impl From<io::Error> for Error {
         if error.kind() == io::ErrorKind::BrokenPipe {
             return Self::silent(141);
         }
-        Self::new(error.to_string())
+        Self::new(words(&error))
     }
 }
 
@@ -213,9 +210,8 @@ mod tests {
     #[test]
     fn numbers_of_errors_are_nobodys_words() {
         let missing = io::Error::from_raw_os_error(2);
-        let twice = Error::new(format!("a: {missing}, b: {missing}"));
-        assert_eq!(twice.to_string(), "a: No such file or directory, b: No such file or directory");
+        assert_eq!(words(&missing), "No such file or directory");
+        assert_eq!(words(&io::Error::other("a (os error 2)")), "a (os error 2)", "these are somebody's own");
         assert_eq!(Error::from(missing).to_string(), "No such file or directory");
-        assert_eq!(Error::new("x (os error 2").to_string(), "x");
     }
 }

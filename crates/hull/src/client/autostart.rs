@@ -12,7 +12,7 @@ use tokio::process::{Child, Command};
 
 use super::connect::DEFAULT_SOCKET;
 use crate::errln;
-use crate::error::Error;
+use crate::error::{Error, words};
 
 const DATA_ROOT: &str = "/var/lib/hull";
 const LOG: &str = "/var/lib/hull/daemon.log";
@@ -40,7 +40,7 @@ pub(super) async fn ensure() -> Result<(), Error> {
         Ok(status) if status.success() => Ok(()),
         Ok(_) => Err(Error::connection("sudo did not start hull's daemon")),
         Err(error) => {
-            Err(Error::connection(format!("cannot run sudo ({error}); as root: hull start-daemon")))
+            Err(Error::connection(format!("cannot run sudo ({}); as root: hull start-daemon", words(&error))))
         }
     }
 }

@@ -12,7 +12,7 @@ use tokio::net::{TcpStream, UnixStream};
 
 use super::tls;
 use crate::cli::TlsChoice;
-use crate::error::Error;
+use crate::error::{Error, words};
 
 /// The socket of the daemon that this machine has by default.
 pub const DEFAULT_SOCKET: &str = "/run/hull/hull.sock";
@@ -202,7 +202,7 @@ pub(super) fn worded(host: &Host, error: &io::Error) -> Error {
             "Cannot connect to the hull daemon at {host}. Is the hull daemon running?"
         ));
     }
-    Error::connection(format!("Cannot connect to the hull daemon at {host}: {error}"))
+    Error::connection(format!("Cannot connect to the hull daemon at {host}: {}", words(error)))
 }
 
 #[cfg(test)]

@@ -5,13 +5,14 @@ use std::path::Path;
 use std::sync::Arc;
 
 use hull_api::Unverified;
-use rustls::pki_types::pem::PemObject as _;
+use rustls::pki_types::pem::{self, PemObject as _};
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
 use rustls::{ClientConfig, RootCertStore};
 use tokio::net::TcpStream;
 
 use super::Io;
 use crate::cli::TlsChoice;
+use crate::error::words;
 
 pub(super) async fn handshake(
     choice: &TlsChoice,
@@ -43,7 +44,7 @@ fn config(choice: &TlsChoice) -> io::Result<ClientConfig> {
     };
     match (&choice.certificate, &choice.key) {
         (Some(certificate), Some(key)) => {
-            let private = PrivateKeyDer::from_pem_file(key).map_err(|e| in_file(key, e))?;
+            let private = PrivateKeyDer::from_pem_file(key).map_err(|e| in_file(key, of_pem(&e)))?;
             builder
                 .with_client_auth_cert(certificates(certificate)?, private)
                 .map_err(|e| in_file(certificate, e))
@@ -56,12 +57,19 @@ fn config(choice: &TlsChoice) -> io::Result<ClientConfig> {
 
 fn certificates(path: &Path) -> io::Result<Vec<CertificateDer<'static>>> {
     let found: Result<Vec<_>, _> =
-        CertificateDer::pem_file_iter(path).map_err(|e| in_file(path, e))?.collect();
-    let found = found.map_err(|e| in_file(path, e))?;
+        CertificateDer::pem_file_iter(path).map_err(|e| in_file(path, of_pem(&e)))?.collect();
+    let found = found.map_err(|e| in_file(path, of_pem(&e)))?;
     if found.is_empty() {
         return Err(in_file(path, "no certificate in it"));
     }
     Ok(found)
+}
+
+fn of_pem(error: &pem::Error) -> String {
+    match error {
+        pem::Error::Io(error) => words(error),
+        error => error.to_string(),
+    }
 }
 
 fn in_file(path: &Path, error: impl std::fmt::Display) -> io::Error {

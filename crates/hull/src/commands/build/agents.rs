@@ -9,7 +9,7 @@ use hull_api::{Agents, Holder};
 
 use super::keys::KeyFiles;
 use crate::context::Context;
-use crate::error::Error;
+use crate::error::{Error, words};
 
 /// The session. Dropped, it ends.
 pub(super) struct Session {
@@ -53,7 +53,8 @@ pub(super) fn of(texts: &[String]) -> Result<Agents, Error> {
 fn holder(paths: &str) -> Result<Holder, String> {
     let paths: Vec<&Path> = paths.split(',').map(Path::new).collect();
     for path in &paths {
-        let metadata = std::fs::metadata(path).map_err(|error| format!("{}: {error}", path.display()))?;
+        let metadata =
+            std::fs::metadata(path).map_err(|error| format!("{}: {}", path.display(), words(&error)))?;
         if metadata.file_type().is_socket() {
             return match paths.len() {
                 1 => Ok(Holder::Agent(path.to_path_buf())),

@@ -7,7 +7,7 @@ use hull_api::is_elsewhere;
 use serde_json::{Value, json};
 
 use super::pack::{self, Packed};
-use crate::error::Error;
+use crate::error::{Error, words};
 
 /// What the daemon is told of them, and what is sent of them, in the same order.
 pub(super) fn named(texts: &[String]) -> Result<(Vec<Value>, Vec<Packed>), Error> {
@@ -60,8 +60,9 @@ pub(super) fn layout_of(text: &str) -> Result<Packed, String> {
     };
     let path = Path::new(path);
     let file = path.join("index.json");
-    let bytes = std::fs::read(&file)
-        .map_err(|error| format!("{} is no OCI layout: read {}: {error}", path.display(), file.display()))?;
+    let bytes = std::fs::read(&file).map_err(|error| {
+        format!("{} is no OCI layout: read {}: {}", path.display(), file.display(), words(&error))
+    })?;
     let index: Value =
         serde_json::from_slice(&bytes).map_err(|error| format!("{}: {error}", file.display()))?;
     let all = index["manifests"].as_array().cloned().unwrap_or_default();

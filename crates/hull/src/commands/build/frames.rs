@@ -11,7 +11,7 @@ use tokio::task::JoinHandle;
 use crate::client::{JsonStream, Response};
 use crate::commands::container::extract_into;
 use crate::commands::shared::output::Output;
-use crate::error::Error;
+use crate::error::{Error, words};
 use crate::stream::{self, Target};
 
 /// How many pieces are read ahead of who writes them.
@@ -128,7 +128,7 @@ enum Sink {
 }
 
 fn failed(path: &Path) -> impl Fn(io::Error) -> Error + '_ {
-    move |error| Error::new(format!("write the build's output to {}: {error}", path.display()))
+    move |error| Error::new(format!("write the build's output to {}: {}", path.display(), words(&error)))
 }
 
 impl Sink {

@@ -30,7 +30,7 @@ use crate::commands::container::options::units;
 use crate::commands::shared::pairs;
 use crate::context::Context;
 use crate::credentials::registry_config;
-use crate::error::{Error, ExitStatus};
+use crate::error::{Error, ExitStatus, words};
 use crate::outln;
 
 use self::caches::Caches;
@@ -315,13 +315,14 @@ fn finish(args: &BuildArgs, told: &Told) -> Result<ExitStatus, Error> {
         return Err(Error::new(outputs::NO_ONE_ID));
     }
     if let Some(path) = &args.iidfile {
-        std::fs::write(path, id)
-            .map_err(|error| Error::new(format!("write the image's id to {}: {error}", path.display())))?;
+        std::fs::write(path, id).map_err(|error| {
+            Error::new(format!("write the image's id to {}: {}", path.display(), words(&error)))
+        })?;
     }
     if let Some(path) = &args.metadata_file {
         let text = serde_json::to_string_pretty(&told.result).unwrap_or_default();
         std::fs::write(path, text).map_err(|error| {
-            Error::new(format!("write what is known of the image to {}: {error}", path.display()))
+            Error::new(format!("write what is known of the image to {}: {}", path.display(), words(&error)))
         })?;
     }
     if (args.quiet || args.progress == "quiet") && !id.is_empty() {
@@ -424,13 +425,13 @@ fn secrets(texts: &[String]) -> Result<BTreeMap<String, String>, Error> {
                 variable_of(name).ok_or_else(|| wrong(format!("the environment has no {name}")))?
             }
             (None, Some(path)) => {
-                std::fs::read(path).map_err(|error| wrong(format!("read {path}: {error}")))?
+                std::fs::read(path).map_err(|error| wrong(format!("read {path}: {}", words(&error))))?
             }
             // As Docker: a variable of that name, or else a file.
             (None, None) => match variable_of(id) {
                 Some(bytes) => bytes,
                 None => std::fs::read(id).map_err(|error| {
-                    wrong(format!("neither the environment nor the folder has {id}: {error}"))
+                    wrong(format!("neither the environment nor the folder has {id}: {}", words(&error)))
                 })?,
             },
         };
@@ -474,7 +475,7 @@ fn dockerfile_on_stdin() -> Result<String, Error> {
     let mut text = String::new();
     std::io::stdin()
         .read_to_string(&mut text)
-        .map_err(|error| Error::new(format!("read the Dockerfile from standard input: {error}")))?;
+        .map_err(|error| Error::new(format!("read the Dockerfile from standard input: {}", words(&error))))?;
     Ok(text)
 }
 
@@ -485,7 +486,11 @@ fn dockerfile(folder: &Path, given: Option<&str>) -> Result<(String, String), Er
         None => folder.join("Dockerfile"),
     };
     let failed = |error: std::io::Error| {
-        Error::new(format!("unable to prepare context: read the Dockerfile {}: {error}", path.display()))
+        Error::new(format!(
+            "unable to prepare context: read the Dockerfile {}: {}",
+            path.display(),
+            words(&error)
+        ))
     };
     // As Docker: a file in the context is found by its name there, too.
     let text = match std::fs::read_to_string(&path) {
@@ -514,7 +519,7 @@ fn from_stdin(args: &BuildArgs) -> Result<Sent, Error> {
         ));
     }
     let mut start = Vec::new();
-    let failed = |error: std::io::Error| Error::new(format!("read standard input: {error}"));
+    let failed = |error: std::io::Error| Error::new(format!("read standard input: {}", words(&error)));
     std::io::stdin().take(512).read_to_end(&mut start).map_err(failed)?;
     if pack::is_archive(&start) {
         let name = args.file.clone().unwrap_or_default();

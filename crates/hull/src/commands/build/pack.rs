@@ -13,9 +13,10 @@ use hull_api::ignore::{Ignore, State};
 use serde_json::Value;
 use tokio::sync::mpsc;
 
+use super::walk::in_path;
 use crate::client::{Body, streamed};
 use crate::commands::shared::progress::Transfer;
-use crate::error::Error;
+use crate::error::{Error, words};
 
 /// Bytes gathered before they are sent on, and pieces read ahead of the connection.
 pub(super) const PIECE: usize = 256 << 10;
@@ -45,7 +46,9 @@ pub(super) fn ignore(folder: &Path, dockerfile: Option<&str>) -> Result<Ignore, 
                     .map_err(|error| Error::new(format!("error reading {}: {error}", path.display())));
             }
             Err(error) if error.kind() == io::ErrorKind::NotFound => {}
-            Err(error) => return Err(Error::new(format!("error reading {}: {error}", path.display()))),
+            Err(error) => {
+                return Err(Error::new(format!("error reading {}: {}", path.display(), words(&error))));
+            }
         }
     }
     Ok(Ignore::default())
@@ -197,7 +200,7 @@ impl<W: Write> Packer<W> {
     }
 
     fn folder(&mut self, path: &Path, name: &Path, state: &State) -> io::Result<()> {
-        let in_path = |error: io::Error| io::Error::new(error.kind(), format!("{}: {error}", path.display()));
+        let in_path = |error| in_path(path, error);
         let mut entries =
             fs::read_dir(path).map_err(in_path)?.collect::<io::Result<Vec<_>>>().map_err(in_path)?;
         entries.sort_by_key(fs::DirEntry::file_name);
@@ -210,7 +213,7 @@ impl<W: Write> Packer<W> {
     }
 
     fn entry(&mut self, path: &Path, name: &Path, state: &State) -> io::Result<()> {
-        let in_path = |error: io::Error| io::Error::new(error.kind(), format!("{}: {error}", path.display()));
+        let in_path = |error| in_path(path, error);
         if state.is_excluded() {
             // A folder that is left out is entered only for what may not be.
             let inside = self.ignore.may_include_beneath(name.as_os_str().as_bytes());

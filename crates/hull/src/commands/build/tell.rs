@@ -15,10 +15,10 @@ use serde_json::Value;
 use crate::client::{Body, Query, full};
 use crate::commands::shared::progress::Transfer;
 use crate::context::Context;
-use crate::error::Error;
+use crate::error::{Error, words};
 
 use super::pack::{Channel, Exactly, PIECE, opened, written};
-use super::walk::listed;
+use super::walk::{in_path, listed};
 
 /// A folder with less in it is sent whole: telling it first would cost more.
 const FEW: usize = 256;
@@ -47,7 +47,7 @@ pub(super) async fn tell(
     ignore: &Ignore,
     dockerfile: Option<&str>,
 ) -> Result<Option<Told>, Error> {
-    let wrong = |error: io::Error| Error::new(format!("read the build context: {error}"));
+    let wrong = |error: io::Error| Error::new(format!("read the build context: {}", words(&error)));
     let Some(listing) = listed(folder, ignore).map_err(wrong)? else { return Ok(None) };
     if listing.entries.len() < FEW && listing.size() < LITTLE {
         return Ok(None);
@@ -93,8 +93,7 @@ impl Told {
     fn write(self, out: &mut Channel) -> io::Result<()> {
         for (index, path) in self.files {
             let path = self.folder.join(std::ffi::OsString::from_vec(path));
-            let in_path =
-                |error: io::Error| io::Error::new(error.kind(), format!("{}: {error}", path.display()));
+            let in_path = |error| in_path(&path, error);
             let (file, left) = opened(&path).map_err(in_path)?;
             put_number(out, index as u64)?;
             put_number(out, left)?;

@@ -15,6 +15,8 @@ use hull_api::ignore::{Ignore, State};
 use hull_api::listing::{Entry, Identity, Kind, Listing};
 use rustix::fs::{AtFlags, Dir, FileType, Mode, OFlags, Stat, open, readlinkat, statat};
 
+use crate::error::words;
+
 /// A file that was changed less than this before it was looked at may be changed again without its time telling: clocks
 /// of file systems tick, some of them only every other second.
 const TICK: i64 = 2;
@@ -232,8 +234,9 @@ fn put(read: &mut [Vec<Found>], folder: usize, entries: &mut Vec<Entry>) {
     }
 }
 
-fn in_path(path: &Path, error: io::Error) -> io::Error {
-    io::Error::new(error.kind(), format!("{}: {error}", path.display()))
+/// The same error, with the file that it is of.
+pub(super) fn in_path(path: &Path, error: io::Error) -> io::Error {
+    io::Error::new(error.kind(), format!("{}: {}", path.display(), words(&error)))
 }
 
 #[cfg(test)]

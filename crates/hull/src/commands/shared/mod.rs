@@ -11,7 +11,7 @@ pub mod upload;
 use std::cmp::Ordering;
 use std::io::{BufRead as _, IsTerminal as _, Write as _};
 
-use hull_image::reference::Reference;
+use hull_api::reference::Reference;
 use serde_json::{Map, Value, json};
 
 use crate::context::Context;

@@ -10,7 +10,7 @@ use tokio::sync::mpsc;
 
 use super::progress::Transfer;
 use crate::client::{Body, streamed};
-use crate::error::Error;
+use crate::error::{Error, words};
 
 /// Bytes read at once.
 const PIECE: usize = 1 << 20;
@@ -76,10 +76,9 @@ fn pieces(
     })
 }
 
-/// An error's words in the system's own way, without Rust's number after them.
+/// An error's words as a part of a sentence.
 pub fn plain(error: &io::Error) -> String {
-    let text = error.to_string();
-    let words = text.split(" (os error").next().unwrap_or(&text);
+    let words = words(error);
     let mut characters = words.chars();
     characters.next().map_or_else(String::new, |first| first.to_lowercase().chain(characters).collect())
 }
