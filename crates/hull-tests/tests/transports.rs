@@ -101,7 +101,7 @@ fn tcp_asks_for_certificates_both_ways() {
         $ curl -s --max-time 5 --cacert ca.pem --cert good/cert.pem --key good/key.pem https://127.0.0.1:23760/_ping; echo
         OK
         $ hull -H tcp://127.0.0.1:23760 --tlsverify --tlscacert none.pem ps 2>&1 | grep -o 'none.pem.*'
-        none.pem: I/O error: No such file or directory
+        none.pem: No such file or directory
         "#,
         work = work.display(),
     ));
