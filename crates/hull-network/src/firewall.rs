@@ -22,6 +22,7 @@
 //!   chain guard        prerouting, raw:     from a bridge to 127.0.0.0/8: drop                            (1)
 //!   chain prerouting   prerouting, dstnat:  to an address of this machine: translate by map               (2)
 //!   chain output       output, dstnat:      the same for this machine's own connections, 127.0.0.1 too    (2)
+//!   chain refuse       output, filter:      still to an address that stands for an IPv6 one: refuse      (6)
 //!   chain postrouting  postrouting, srcnat:
 //!       translated, and leaving into the subnet it came from: masquerade                                  (3)
 //!       leaving into the subnet it came from: as it is
@@ -45,13 +46,18 @@
 //!    does not catch connections that only pass through. `::1` is left alone: the kernel routes it nowhere else,
 //!    for IPv6 has no `route_localnet`. What is not translated (all of IPv6 where the container has IPv4 only, else what
 //!    is sent to ::1) its shim answers at `[::]` and goes on to 127.0.0.1 ([`crate::ports`]); at a single IPv6 address it
-//!    goes on to one of 127.128.0.0/9 that stands for it. Where the container has no IPv4, ::1 is refused at once.
+//!    goes on to a port of 127.208.0.0/16 that stands for it ([`STAND_INS`]). Where the container has no IPv4, ::1 is
+//!    refused at once.
 //! 3. A container that talks to itself or a neighbour by the host's port: the answer must come back this way. Where
 //!    br_netfilter hands bridged packets to this table (`net.bridge.bridge-nf-call-iptables` 1), such a packet is sent
 //!    back through the port it came from, so our ports are in hairpin mode then.
 //! 4. The kernel lets no packet from 127.0.0.1 leave by another interface as it is.
 //! 5. From outside only what was published comes in, and between our bridges only what was published passes, as in
 //!    Docker. What neither comes from nor goes to one of our bridges passes untouched.
+//! 6. Nobody holds those addresses. Where one leads to no container (it has left its last network, it moves to another),
+//!    what is sent there would reach whoever listens at that port of every address, so the maps of every address are not
+//!    asked for them, and what nobody has translated is refused. In a chain of its own, for another daemon's table may
+//!    translate it behind this one.
 //!
 //! **Beside other firewalls.** An accept in one nftables table does not overrule a drop in another. Where Docker runs
 //! on the machine, or firewalld or ufw with a forward policy of drop, forwarded packets of our bridges need leave
@@ -163,6 +169,10 @@ const OF_BRIDGES: [Set; 14] = [
 ];
 const OF_PORTS: [Set; 6] = [PORTS4, PORTS6, WILDCARD4, WILDCARD6, DIRECT4, DIRECT6];
 
+/// What the addresses begin with, of 127.0.0.0/8, that stand for single IPv6 addresses where shims answer. The rest is the
+/// machine's own: resolvers listen there, and other programs.
+pub const STAND_INS: [u8; 2] = [127, 208];
+
 const PREROUTING: u32 = 0;
 const FORWARD: u32 = 2;
 const OUTPUT: u32 = 3;
@@ -182,6 +192,14 @@ const TRANSLATED: [Expression<'_>; 3] = [
 /// Makes the table, or brings the one of an earlier daemon to this version's rules; elements stay.
 /// One transaction: no packet meets half a table.
 pub(crate) fn open(socket: &mut Socket, table: &str) -> Result<()> {
+    match make(socket, table, Expression::Refuse) {
+        // A kernel that cannot refuse (CONFIG_NFT_REJECT); who asks waits.
+        Err(error) if error.errno() == Some(libc::ENOENT) => make(socket, table, Expression::Drop),
+        made => made,
+    }
+}
+
+fn make(socket: &mut Socket, table: &str, refuse: Expression<'_>) -> Result<()> {
     let mut transaction = Transaction::new(table);
     transaction.add_table();
     for set in OF_PORTS.iter().chain(&OF_BRIDGES) {
@@ -191,6 +209,7 @@ pub(crate) fn open(socket: &mut Socket, table: &str) -> Result<()> {
         ("guard", "filter", PREROUTING, -300),
         ("prerouting", "nat", PREROUTING, -100),
         ("output", "nat", OUTPUT, -100),
+        ("refuse", "filter", OUTPUT, 0),
         ("postrouting", "nat", POSTROUTING, 100),
         ("forward", "filter", FORWARD, 0),
     ] {
@@ -199,6 +218,7 @@ pub(crate) fn open(socket: &mut Socket, table: &str) -> Result<()> {
     guard(&mut transaction);
     translate(&mut transaction, "prerouting");
     translate(&mut transaction, "output");
+    transaction.rule("refuse", &to_stand_ins(refuse));
     postrouting(&mut transaction);
     forward(&mut transaction);
     transaction.commit(socket)
@@ -224,6 +244,17 @@ fn guard(transaction: &mut Transaction<'_>) {
             Expression::Drop,
         ],
     );
+}
+
+/// What is sent to an address that stands for an IPv6 one.
+fn to_stand_ins(verdict: Expression<'_>) -> [Expression<'_>; 5] {
+    [
+        FAMILY,
+        IPV4,
+        Expression::Payload { base: Base::Network, offset: 16, length: 2, to: 0 },
+        Expression::Equal { from: 0, value: &STAND_INS },
+        verdict,
+    ]
 }
 
 fn translate(transaction: &mut Transaction<'_>, chain: &str) {
@@ -252,6 +283,7 @@ fn translate(transaction: &mut Transaction<'_>, chain: &str) {
             Expression::TranslateDestination { ipv6: false, address: 0, port: 1 },
         ],
     );
+    transaction.rule(chain, &to_stand_ins(Expression::Return));
     transaction.rule(
         chain,
         &[

@@ -30,4 +30,5 @@ mod sysctl;
 
 pub use error::{Error, Result};
 pub use fabric::{Attached, Bridge, Endpoint, Fabric, Protocol, Published, PublishedBy, Subnet, mac_of};
+pub use firewall::STAND_INS;
 pub use parent::{Device, Given, IpvlanFlag, IpvlanMode, MacvlanMode, Mark, OnParent, Parent};

@@ -243,7 +243,10 @@ impl Fabric {
                 inside.interfaces.iter().find(is_it)
             }
             Mark::OnParent { parent, kind, given, others } => {
-                find_device(inside, kind, self.host_index(parent).ok()?, given, others)
+                match find_device(inside, kind, self.host_index(parent).ok()?, given, others) {
+                    Found::Here(device) => Some(device),
+                    Found::Gone | Found::Unknown => None,
+                }
             }
         }
     }
@@ -283,13 +286,13 @@ impl Fabric {
         };
         let others = others_on(on_parent, endpoint, all);
         match find_device(&inside, kind, index, &given(endpoint), &others) {
-            Some(device) => {
+            Found::Here(device) => {
                 let mut batch = Batch::new();
                 route::delete_index(&mut batch, device.index, &device.name);
                 absent_is_gone(socket.send(batch))
             }
-            None if devices(&inside, kind, index).next().is_none() => Ok(()),
-            None => Err(Error::Refused(format!(
+            Found::Gone => Ok(()),
+            Found::Unknown => Err(Error::Refused(format!(
                 "which of the container's interfaces on {parent} is this network's cannot be told any more, for their \
                  addresses were changed inside: remove it there (ip link delete), and disconnect again"
             ))),
@@ -355,6 +358,16 @@ fn others_on(on_parent: &OnParent, endpoint: &Endpoint, all: &[Endpoint]) -> Vec
     all.iter().filter(same).map(given).collect()
 }
 
+/// What became of a device.
+#[derive(Debug, PartialEq, Eq)]
+enum Found<'a> {
+    Here(&'a Interface),
+    /// Each that is there is another network's.
+    Gone,
+    /// One that is there may be this one, or another.
+    Unknown,
+}
+
 /// The one of them that has this hardware address, where each has its own; or one of these addresses; or the one that is
 /// left when each of the others is known so. Where one of those is not, it may be that one's.
 fn find_device<'a>(
@@ -363,7 +376,7 @@ fn find_device<'a>(
     parent: u32,
     wanted: &Given,
     others: &[Given],
-) -> Option<&'a Interface> {
+) -> Found<'a> {
     let all: Vec<&Interface> = devices(inside, kind, parent).collect();
     let has_address = |device: &Interface, given: &Given| {
         let mut own = inside.addresses.iter().filter(|(index, ..)| *index == device.index);
@@ -373,11 +386,16 @@ fn find_device<'a>(
         let by_mac = all.iter().find(|device| kind == "macvlan" && device.mac == Some(given.mac));
         by_mac.or_else(|| all.iter().find(|device| has_address(device, given))).copied()
     };
-    known(wanted).or_else(|| {
-        let theirs: Vec<&Interface> = others.iter().map(known).collect::<Option<_>>()?;
-        let mut left = all.iter().filter(|device| theirs.iter().all(|other| other.index != device.index));
-        left.next().filter(|_| left.next().is_none()).copied()
-    })
+    if let Some(device) = known(wanted) {
+        return Found::Here(device);
+    }
+    let theirs: Vec<&Interface> = others.iter().filter_map(known).collect();
+    let mut left = all.iter().filter(|device| theirs.iter().all(|other| other.index != device.index));
+    match (left.next(), left.next()) {
+        (None, _) => Found::Gone,
+        (Some(device), None) if theirs.len() == others.len() => Found::Here(device),
+        _ => Found::Unknown,
+    }
 }
 
 impl Device {
@@ -452,7 +470,11 @@ mod tests {
         let given = |last: u8| Given { mac: [2, 0, 0, 0, 0, last], addresses: vec![[10, 0, 0, last].into()] };
         let beside = |inside: &Inside, last: u8, others: &[u8]| {
             let others: Vec<Given> = others.iter().map(|other| given(*other)).collect();
-            find_device(inside, "macvlan", 7, &given(last), &others).map(|found| found.index)
+            match find_device(inside, "macvlan", 7, &given(last), &others) {
+                Found::Here(found) => Ok(found.index),
+                Found::Gone => Err("gone"),
+                Found::Unknown => Err("unknown"),
+            }
         };
         let index = |inside: &Inside, last: u8| beside(inside, last, &[]);
         // The address is on the pair's end now, and the device has another.
@@ -460,23 +482,23 @@ mod tests {
             interfaces: vec![device(2, "veth", 7, 5), device(3, "macvlan", 7, 6), device(4, "macvlan", 8, 1)],
             addresses: vec![at(2, 1), at(3, 9)],
         };
-        assert_eq!(index(&inside, 1), Some(3));
+        assert_eq!(index(&inside, 1), Ok(3));
         // Where it is another network's, or may be, it is not taken for this one's.
-        assert_eq!([beside(&inside, 1, &[6]), beside(&inside, 1, &[9]), beside(&inside, 1, &[8])], [None; 3]);
+        let other = [[6].as_slice(), &[9], &[8], &[6, 8]].map(|others| beside(&inside, 1, others));
+        assert_eq!(other, [Err("gone"), Err("gone"), Err("unknown"), Err("gone")]);
+        assert_eq!(index(&Inside::default(), 1), Err("gone"));
         // Of two on the parent it is the one with its hardware address, or its address; else it cannot be told.
         let two = Inside {
             interfaces: vec![device(2, "macvlan", 7, 1), device(3, "macvlan", 7, 6)],
             addresses: vec![at(3, 1), at(3, 2)],
         };
-        assert_eq!([index(&two, 1), index(&two, 2), index(&two, 3)], [Some(2), Some(3), None]);
-        // But by the other's.
-        assert_eq!(
-            [beside(&two, 3, &[1]), beside(&two, 3, &[2]), beside(&two, 3, &[4])],
-            [Some(3), Some(2), None]
-        );
+        assert_eq!([index(&two, 1), index(&two, 2), index(&two, 3)], [Ok(2), Ok(3), Err("unknown")]);
+        // But by the others'.
+        let by_others = [[1].as_slice(), &[2], &[4], &[1, 2]].map(|others| beside(&two, 3, others));
+        assert_eq!(by_others, [Ok(3), Ok(2), Err("unknown"), Err("gone")]);
         // One that the container has made on an interface of its own is none.
         let own = Interface { peer_is_elsewhere: false, ..device(3, "macvlan", 7, 1) };
-        assert_eq!(index(&Inside { interfaces: vec![own], ..Inside::default() }, 1), None);
+        assert_eq!(index(&Inside { interfaces: vec![own], ..Inside::default() }, 1), Err("gone"));
     }
 
     #[test]

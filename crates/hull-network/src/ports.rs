@@ -6,9 +6,9 @@
 //! They are bound without SO_REUSEADDR: with it, a program that has it too could bind the port beside them. The price:
 //! a port that another program has just left is refused for the minute its last connections stay in TIME_WAIT.
 //!
-//! One listens: that of IPv6, where the container has IPv4. No firewall translates the one into the other, nor what is sent
-//! to ::1, so the shim answers there ([`Answered`]): at every address, or at the one that was asked for. It may have SO_REUSEADDR, for nobody binds beside a socket that listens, and needs
-//! it: what it has answered stays in TIME_WAIT, where the container's next start must not find it.
+//! One listens: that of IPv6, where the container has IPv4 and no firewall leads there: at every address, or at the one
+//! that was asked for. The shim answers ([`Answered`]). It may have SO_REUSEADDR, for nobody binds beside a socket that
+//! listens, and needs it: what it has answered stays in TIME_WAIT, where the container's next start must not find it.
 
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};

@@ -237,35 +237,77 @@ fn other_addresses_flows_stay_when_a_port_goes() {
     });
 }
 
-/// Whether the kernel knows a flow to that address: asked by ctnetlink, which is there wherever flows are forgotten.
+/// Whether the kernel knows a flow to that address: asked by ctnetlink, which is there wherever flows are forgotten, and by
+/// hand, for what is tested is not to be its own witness.
 fn flows_to(address: Ipv4Addr) -> bool {
+    use rustix::net::sockopt::{Timeout, set_socket_timeout};
     use rustix::net::{AddressFamily, RecvFlags, SendFlags, SocketType, netlink, recv, send, socket};
+    const GET_FLOWS: u16 = 1 << 8 | 1; // NFNL_SUBSYS_CTNETLINK, IPCTNL_MSG_CT_GET
+    const REQUEST_DUMP: u16 = 0x1 | 0x300; // NLM_F_REQUEST, NLM_F_DUMP
+    const ERROR: u16 = 2;
+    const DONE: u16 = 3;
+    const DESTINATION4: u16 = 2; // CTA_IP_V4_DST
     let socket = socket(AddressFamily::NETLINK, SocketType::RAW, Some(netlink::NETFILTER)).unwrap();
-    // struct nlmsghdr: IPCTNL_MSG_CT_GET of the connection tracker's, NLM_F_REQUEST | NLM_F_DUMP; struct nfgenmsg: AF_INET.
-    let request: Vec<u8> = [20u32.to_ne_bytes(), [0; 4], 1u32.to_ne_bytes(), [0; 4], [2, 0, 0, 0]].concat();
-    let (kind, flags) = ((1u16 << 8 | 1).to_ne_bytes(), 0x301u16.to_ne_bytes());
-    let request = [&request[..4], &kind, &flags, &request[8..]].concat();
+    set_socket_timeout(&socket, Timeout::Recv, Some(std::time::Duration::from_secs(10))).unwrap();
+    // struct nlmsghdr: length, kind, flags, number, port; struct nfgenmsg: family, version, resource.
+    let mut request = 20u32.to_ne_bytes().to_vec();
+    request.extend(GET_FLOWS.to_ne_bytes().into_iter().chain(REQUEST_DUMP.to_ne_bytes()));
+    request.extend(1u32.to_ne_bytes().into_iter().chain([0; 4]));
+    request.extend([libc::AF_INET as u8, 0, 0, 0]);
     send(&socket, &request, SendFlags::empty()).unwrap();
-    // struct nlattr: CTA_IP_V4_DST.
-    let [a, b, c, d] = address.octets();
-    let [length, kind] = [8u16, 2u16].map(u16::to_ne_bytes);
-    let destination = [&length[..], &kind, &[a, b, c, d]].concat();
+    // struct nlattr.
+    let [length, kind] = [8, DESTINATION4].map(u16::to_ne_bytes);
+    let destination = [&length[..], &kind, &address.octets()].concat();
     let mut buffer = vec![0; 64 << 10];
     let mut found = false;
     loop {
-        let (_, length) = recv(&socket, &mut buffer[..], RecvFlags::empty()).unwrap();
+        let (_, length) = recv(&socket, &mut buffer[..], RecvFlags::empty()).expect("the kernel answers");
         found |= buffer[..length].windows(8).any(|window| window == destination);
         let mut at = 0;
         while at + 16 <= length {
             let size = u32::from_ne_bytes(buffer[at..at + 4].try_into().unwrap()) as usize;
-            let kind = u16::from_ne_bytes(buffer[at + 4..at + 6].try_into().unwrap());
-            assert_ne!(kind, 2, "the kernel refuses (NLMSG_ERROR)");
-            if kind == 3 {
-                return found; // NLMSG_DONE
+            match u16::from_ne_bytes(buffer[at + 4..at + 6].try_into().unwrap()) {
+                ERROR => panic!("the kernel refuses"),
+                DONE => return found,
+                _ => at += size.next_multiple_of(4).max(16),
             }
-            at += size.next_multiple_of(4);
         }
     }
+}
+
+/// Nobody holds the addresses that stand for IPv6 ones: what leads nowhere leads to nobody else.
+#[test]
+fn what_stands_for_an_ipv6_address_leads_to_its_container_or_nowhere() {
+    on_a_machine(|| {
+        let net = bridge("hull0", 20);
+        let fabric = Fabric::open("hull").unwrap();
+        // Another daemon's table is asked as well.
+        let beside = Fabric::open("beside").unwrap();
+        fabric.ensure_bridge(&net).unwrap();
+        let (one, two) = (container(&fabric, &net, 2), container(&fabric, &net, 3));
+        serve(&one, 80);
+        serve(&two, 80);
+        serve(&host(), 8080);
+        let [first, second] = hull_network::STAND_INS;
+        let at = |last| Ipv4Addr::new(first, second, 7, last);
+        let ask_host = |last, port| ask(&host(), at(last), port);
+        let refused = Err(std::io::ErrorKind::ConnectionRefused);
+        assert_eq!(ask_host(1, 8080), refused, "somebody else listens at every address");
+        assert!(ask_udp(&host(), at(1), 8080).is_err());
+        assert!(ask(&host(), [127, 0, 0, 2], 8080).is_ok(), "the rest of the loopback is the machine's");
+        // Also where a container is published at the port of every address.
+        fabric.publish("two", &[tcp(None, 8081, v4(20, 3))]).unwrap();
+        assert!(ask(&host(), [127, 0, 0, 2], 8081).is_ok());
+        assert_eq!(ask_host(1, 8081), refused);
+        let led = [8080, 8081].map(|port| tcp(Some(at(1).into()), port, v4(20, 2)));
+        for by in [&fabric, &beside] {
+            by.publish("one", &led).unwrap();
+            assert_eq!([8080, 8081].map(|port| ask_host(1, port).is_ok()), [true, true]);
+            assert_eq!(ask_host(2, 8080), refused);
+            by.unpublish("one", &led).unwrap();
+            assert_eq!([ask_host(1, 8080), ask_host(1, 8081)], [refused.clone(), refused.clone()]);
+        }
+    });
 }
 
 /// The default routes of a namespace move between its interfaces, which stay, and what goes through them goes on.
@@ -612,7 +654,12 @@ fn what_a_container_calls_its_interfaces_protects_none_of_them() {
             address4: Some((v4(31, 2), 24)),
             ..on_parent.clone()
         };
-        fabric.detach(namespace.as_fd(), &other, &[on_parent.clone(), other.clone()]).unwrap_err();
+        fabric.detach(namespace.as_fd(), &other, &[on_parent.clone(), other.clone()]).unwrap();
+        assert!(inside("-o link").unwrap().contains("eth0"));
+        // Which cannot be told where a third's is gone, too, and the one that is there has nothing of its own.
+        let third =
+            Endpoint { host_name: "third".into(), mac: mac_of(v4(32, 2)), address4: None, ..other.clone() };
+        fabric.detach(namespace.as_fd(), &other, &[third, other.clone()]).unwrap_err();
         assert!(inside("-o link").unwrap().contains("eth0"));
         fabric.detach(namespace.as_fd(), &on_parent, &[other, on_parent.clone()]).unwrap();
         let left = inside("-o link").unwrap();

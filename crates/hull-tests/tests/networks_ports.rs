@@ -215,6 +215,17 @@ fn a_port_of_one_ipv6_address() {
         $ curl -sf --max-time 2 'http://[::1]:3165/'; hull network disconnect aa web; curl -sf --max-time 2 'http://[::1]:3165/'
         it works
         it works
+        $ hull run -d --name other -p 0.0.0.0:3165:8080 -v ./www:/www:ro busybox httpd -f -p 8080 -h /www
+        <id>
+        $ eventually curl -sf http://127.0.0.1:3165/; hull network disconnect zz web; curl -s --max-time 2 'http://[::1]:3165/' || echo nobody
+        nobody
+        $ hull rm -f other; socat TCP4-LISTEN:3165,fork,reuseaddr 'SYSTEM:echo a stranger' & eventually sh -c 'ss -Hltn | grep "0.0.0.0:3165"'
+        other
+        $ curl -s --max-time 2 'http://[::1]:3165/' || echo nobody
+        nobody
+        $ hull network connect zz web; curl -sf --max-time 2 'http://[::1]:3165/'
+        it works
+        $ kill %1
         $ hull rm -f web; curl -sf --max-time 1 'http://[::1]:3165/'
         web
         [7]
@@ -249,6 +260,17 @@ fn a_port_of_a_container_with_ipv6_is_reached_at_the_loopback_too() {
         $ hull rm -f web; curl -sf --max-time 1 'http://[::1]:3162/'
         web
         [7]
+        $ hull run -d --name web --network both -p '[::]:3166:8080/TCP' -v ./www:/www:ro busybox httpd -f -p 8080 -h /www
+        <id>
+        $ hull port web; hull ps --format '{{.Ports}}'
+        8080/tcp -> [::]:3166
+        [::]:3166->8080/tcp
+        $ socat TCP4-LISTEN:3166,fork,reuseaddr 'SYSTEM:echo a stranger' & eventually sh -c 'ss -Hltn | grep "0.0.0.0:3166"'
+        $ eventually curl -sf 'http://[fd00:207::1]:3166/'; curl -sf --max-time 2 'http://[fd00:207::1]:3166/'
+        it works
+        $ curl -s --max-time 2 'http://[::1]:3166/' || echo nobody
+        nobody
+        $ kill %1
         "#,
     );
 }

@@ -79,7 +79,7 @@ fn check_extra_host(text: &str) -> Result<()> {
 pub(super) fn check_port(port: &str) -> Result<()> {
     let invalid = || Error::invalid(format!("invalid port specification: \"{port}\""));
     let (numbers, protocol) = port.split_once('/').unwrap_or((port, "tcp"));
-    if !matches!(protocol, "tcp" | "udp" | "sctp") {
+    if !["tcp", "udp", "sctp"].iter().any(|known| protocol.eq_ignore_ascii_case(known)) {
         return Err(invalid());
     }
     let (first, last) = numbers.split_once('-').unwrap_or((numbers, numbers));
@@ -207,7 +207,7 @@ mod tests {
 
     #[test]
     fn ports_are_numbers_with_a_protocol() {
-        for port in ["80", "80/tcp", "8000-8010/udp", "1/sctp"] {
+        for port in ["80", "80/tcp", "8000-8010/udp", "1/sctp", "80/TCP"] {
             check_port(port).unwrap();
         }
         for port in ["", "x", "80/icmp", "70000", "20-10", "-1", "1-2-3"] {

@@ -129,7 +129,7 @@ impl Networks {
             *allocation.answering() = Answering::Bound(dns::listen(namespace.as_fd())?);
         }
         if !allocation.published.is_empty() {
-            fabric.publish(&allocation.id, &allocation.published)?;
+            allocation.publish(&allocation.published)?;
         }
         Ok(namespace)
     }
@@ -200,6 +200,11 @@ impl Allocation {
             answering: Mutex::default(),
             live: AtomicBool::new(false),
         }
+    }
+
+    /// Has the firewall lead to ports of it.
+    pub(super) fn publish(&self, ports: &[Published]) -> Result<()> {
+        self.inner.fabric.publish(&self.id, ports).map_err(|error| ports::told(error, &self.ports))
     }
 
     /// Takes a place on one more network, in memory.

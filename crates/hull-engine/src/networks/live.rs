@@ -83,7 +83,7 @@ impl Networks {
                 ports = missing.len(),
                 "published again what the kernel had lost"
             );
-            self.inner.fabric.publish(&allocation.id, &missing)?;
+            allocation.publish(&missing)?;
         }
         Ok(())
     }
@@ -269,7 +269,7 @@ impl Allocation {
         };
         if wanted != self.published {
             fabric.unpublish(&self.id, &std::mem::take(&mut self.published))?;
-            fabric.publish(&self.id, &wanted)?;
+            self.publish(&wanted)?;
             self.published = wanted;
         }
         Ok(())

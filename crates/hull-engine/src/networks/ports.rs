@@ -6,10 +6,11 @@ use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::os::fd::OwnedFd;
 
-use hull_network::ports::{PortRange, reserve};
+use hull_network::ports::{Answered, PortRange, reserve};
 use hull_network::{Protocol, Published};
 use hull_runtime::protocol::Relay;
 
+pub(super) use self::answered::told;
 use self::answered::{is_led_with_ipv4, stand_in};
 use crate::model::PortBinding;
 use crate::{Error, Kind, Result};
@@ -114,9 +115,11 @@ pub(super) fn take(plan: &Plan, target: &Target<'_>, endpoint: (&str, &str)) -> 
         let mut answered = Vec::new();
         for place in places {
             let address = place.address.or(target.host_binding);
+            let asked = (address, place.range);
             if let Some(host) = target.answered_for(address).filter(|_| port.protocol != Protocol::Sctp) {
-                let number = taken.hold(*port, (address, place.range), target, &mut shown, endpoint)?;
-                answered.push((host, number, taken.relays.len().saturating_sub(1)));
+                let (number, relay) = taken.hold(*port, asked, Answered::ByHolder, endpoint)?;
+                shown.push(binding(host.into(), number));
+                answered.extend(relay.map(|relay| (host, number, relay)));
                 continue;
             }
             let pairs = target.pairs(address)?;
@@ -125,7 +128,13 @@ pub(super) fn take(plan: &Plan, target: &Target<'_>, endpoint: (&str, &str)) -> 
             if let [(host, _), ..] = translated.as_slice() {
                 // The host's port of a family that is routed stays free.
                 let held = address.or((!direct.is_empty()).then_some(*host));
-                let number = taken.hold(*port, (held, place.range), target, &mut shown, endpoint)?;
+                // The firewall leads from this one. Whoever is at this port of 127.0.0.1 is another there.
+                let by = if held.is_some() { Answered::No } else { target.answered() };
+                let (number, relay) = taken.hold(*port, (held, place.range), by, endpoint)?;
+                // Where the container has IPv6 it is shown as published there.
+                if relay.is_some() && target.address6.is_none() {
+                    shown.push(binding(Ipv6Addr::UNSPECIFIED.into(), number));
+                }
                 taken.publish(*port, number, &translated, target, &mut shown);
             }
             taken.publish(*port, 0, &direct, target, &mut shown);
@@ -138,32 +147,27 @@ pub(super) fn take(plan: &Plan, target: &Target<'_>, endpoint: (&str, &str)) -> 
 }
 
 impl Taken {
-    /// Takes a port of the host, and has the shim answer at it where that is asked for; its number.
+    /// Takes a port of the host, and has the shim answer at it where that is asked for; its number, and the relay's.
     fn hold(
         &mut self,
         port: Port,
         (address, range): (Option<IpAddr>, PortRange),
-        target: &Target<'_>,
-        shown: &mut Vec<PortBinding>,
+        answered: Answered,
         endpoint: (&str, &str),
-    ) -> Result<u16> {
-        let reserved = reserve(port.protocol, address, range, target.answered())
+    ) -> Result<(u16, Option<usize>)> {
+        let reserved = reserve(port.protocol, address, range, answered)
             .map_err(|error| refused(&error, endpoint, address, range))?;
-        if let Some(place) = reserved.answered {
-            // Where the container has IPv6 it is shown as published there.
-            if address.is_some() || target.address6.is_none() {
-                let host = address.unwrap_or(IpAddr::V6(Ipv6Addr::UNSPECIFIED));
-                shown.push(PortBinding { host_ip: host.to_string(), host_port: reserved.port.to_string() });
-            }
+        let relay = reserved.answered.map(|place| {
             self.relays.push(Relay {
                 reserved: self.sockets.len() + place,
                 datagrams: port.protocol == Protocol::Udp,
                 // Which the firewall leads to wherever the container is.
                 to: (Ipv4Addr::LOCALHOST, reserved.port).into(),
             });
-        }
+            self.relays.len() - 1
+        });
         self.sockets.extend(reserved.sockets);
-        Ok(reserved.port)
+        Ok((reserved.port, relay))
     }
 
     /// Publishes at a port of the host, or (0) at the container's own addresses.
@@ -176,11 +180,16 @@ impl Taken {
         shown: &mut Vec<PortBinding>,
     ) {
         for (host, container) in pairs {
-            let host_port = if number == 0 { String::new() } else { number.to_string() };
-            shown.push(PortBinding { host_ip: host.to_string(), host_port });
+            shown.push(binding(*host, number));
             add(&mut self.published, port, (*host, number), *container, target);
         }
     }
+}
+
+/// What inspect shows of a port of the host, or (0) of one at the container's own address.
+fn binding(host: IpAddr, number: u16) -> PortBinding {
+    let host_port = if number == 0 { String::new() } else { number.to_string() };
+    PortBinding { host_ip: host.to_string(), host_port }
 }
 
 /// Adds what is published, and what is let in besides.
@@ -227,7 +236,7 @@ pub(super) fn again(
             let relayed = Target { relayed: number != 0, ..*target };
             if let (Some(host), Some(container)) = (relayed.answered_for(Some(host)), target.address4) {
                 if !is_led_with_ipv4(host, number, places) {
-                    add(&mut all, port, (stand_in(host).into(), number), container.into(), target);
+                    add(&mut all, port, stand_in(host, number), container.into(), target);
                 }
                 continue;
             }
@@ -348,8 +357,6 @@ fn refused(
 
 #[cfg(test)]
 mod tests {
-    use hull_network::ports::Answered;
-
     use super::*;
 
     pub(super) fn bindings(list: &[(&str, &str, &str)]) -> BTreeMap<String, Vec<PortBinding>> {
@@ -377,7 +384,7 @@ mod tests {
         let asked = bindings(&[
             ("80/tcp", "127.0.0.1", "3000"),
             ("80/tcp", "", "3001-3003"),
-            ("53/udp", "[::1]", "0"),
+            ("53/UDP", "[::1]", "0"),
             ("90", "", ""),
         ]);
         let plan = plan(&asked, &["443/tcp".into(), "80".into()], false).unwrap();

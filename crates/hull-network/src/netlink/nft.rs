@@ -371,6 +371,8 @@ pub(crate) enum Expression<'a> {
     Masquerade,
     Accept,
     Drop,
+    /// Drops it, and tells who sent it that the port is not reached.
+    Refuse,
     Return,
 }
 
@@ -456,6 +458,12 @@ impl Expression<'_> {
             Expression::Masquerade => named("masq", &|_| {}),
             Expression::Accept => named("immediate", &|a| verdict(a, 1)),
             Expression::Drop => named("immediate", &|a| verdict(a, 0)),
+            Expression::Refuse => named("reject", &|a| {
+                /// NFT_REJECT_ICMPX_UNREACH, NFT_REJECT_ICMPX_PORT_UNREACH.
+                const UNREACHABLE: u32 = 2;
+                const PORT: u8 = 1;
+                a.be32(1, UNREACHABLE).u8(2, PORT);
+            }),
             Expression::Return => named("immediate", &|a| verdict(a, -5)),
         }
     }

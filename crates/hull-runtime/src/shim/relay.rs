@@ -1,9 +1,10 @@
-//! Ports that are published on every address of the host, as they are reached by IPv6 where the container has none.
+//! Published ports, as they are reached by IPv6 where no firewall leads to the container: it has IPv4 alone, or `::1` was
+//! asked.
 //!
-//! No firewall translates from IPv6 to IPv4, so the shim, which holds the port's socket in any case, answers there: what
-//! comes goes on to the same port of 127.0.0.1, which the firewall leads to the container as it leads all others. So the
-//! shim need not know where the container is, and it goes on while no daemon is there. Nothing of this costs anything
-//! before the first client comes.
+//! No firewall translates from IPv6 to IPv4, so the shim, which holds the port's socket in any case, answers there. What
+//! comes to a port of every address goes on to the same port of 127.0.0.1, what comes to one of a single address to a place
+//! of 127.208.0.0/16 that stands for it; the firewall leads from both to the container. So the shim need not know where
+//! that is, and it goes on while no daemon is there. Nothing of this costs anything before the first client comes.
 
 mod connection;
 

@@ -1,11 +1,14 @@
 //! What shims answer by IPv6: no firewall translates it into IPv4, nor leads `::1` anywhere.
 
+use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
+use hull_network::STAND_INS;
 use hull_network::ports::Answered;
 
 use super::{Port, Taken, Target, add};
 use crate::model::PortBinding;
+use crate::{Error, Kind};
 
 impl Target<'_> {
     /// Who answers what comes by IPv6 to a port of every address and is not translated: all of it where the container has
@@ -37,11 +40,11 @@ impl Taken {
             if is_led_with_ipv4(*host, *number, shown) {
                 continue;
             }
-            let stands = stand_in(*host);
+            let stands = stand_in(*host, *number);
             if let Some(relay) = self.relays.get_mut(*relay) {
-                relay.to = (stands, *number).into();
+                relay.to = stands.into();
             }
-            add(&mut self.published, port, (stands.into(), *number), container, target);
+            add(&mut self.published, port, stands, container, target);
         }
     }
 }
@@ -54,13 +57,44 @@ pub(super) fn is_led_with_ipv4(host: Ipv6Addr, number: u16, shown: &[PortBinding
     host.is_unspecified() && shown.iter().any(every)
 }
 
-/// The address of this machine's loopback that stands for an IPv6 address at which the shim answers: the firewall leads
-/// from there to the container, wherever it is. It follows from the address, so that every daemon knows it.
-pub(super) fn stand_in(host: Ipv6Addr) -> Ipv4Addr {
-    let fold = |bits: u32, byte: u8| (bits ^ u32::from(byte)).wrapping_mul(0x0100_0193); // FNV-1a
-    let [_, b, c, d] = host.octets().into_iter().fold(0x811c_9dc5, fold).to_be_bytes();
-    // The lower half is the machine's own: resolvers listen there.
-    Ipv4Addr::new(127, b | 0x80, c, d)
+/// The address and port of this machine's loopback that stand for those of IPv6 at which the shim answers: the firewall
+/// leads from there to the container, wherever it is, and to nobody else ([`STAND_INS`]). They follow from what was asked
+/// for, so that every daemon knows them. Two may have one: by chance alone, once in some ten million pairs, and then
+/// another port of the host does.
+pub(super) fn stand_in(host: Ipv6Addr, number: u16) -> (IpAddr, u16) {
+    let fold = |bits: u64, byte: u8| (bits ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3); // FNV-1a
+    let bits = number.to_be_bytes().into_iter().chain(host.octets()).fold(0xcbf2_9ce4_8422_2325, fold);
+    let [a, b, c, d, ..] = (bits ^ bits << 32).to_be_bytes();
+    let [first, second] = STAND_INS;
+    (Ipv4Addr::new(first, second, a, b).into(), u16::from_be_bytes([c, d]).max(1))
+}
+
+/// What the firewall says of a container's ports, with the address that was asked for in the place of the one that stands
+/// for it.
+pub(in crate::networks) fn told(
+    error: hull_network::Error,
+    shown: &BTreeMap<String, Vec<PortBinding>>,
+) -> Error {
+    if let hull_network::Error::AlreadyPublished { protocol, address: Some(address), port } = &error
+        && let Some((host, number)) = stood_for(shown, (*address, *port))
+    {
+        return Error::new(
+            Kind::System,
+            format!(
+                "[{host}]:{number}/{protocol} cannot be published: what comes there would go on by {address}:{port}, as what \
+                 comes to a port of another container's does; publish another port of [{host}]"
+            ),
+        );
+    }
+    error.into()
+}
+
+/// Whose place on the loopback this is, among those of a container.
+fn stood_for(shown: &BTreeMap<String, Vec<PortBinding>>, at: (IpAddr, u16)) -> Option<(Ipv6Addr, u16)> {
+    let places = shown.values().flatten();
+    let mut read =
+        places.filter_map(|place| Some((place.host_ip.parse().ok()?, place.host_port.parse().ok()?)));
+    read.find(|(host, number)| stand_in(*host, *number) == at)
 }
 
 #[cfg(test)]
@@ -81,8 +115,9 @@ mod tests {
         assert_eq!(port.shown["80/tcp"][0].host_ip, "::1");
         // By an address that stands for it, which a daemon that comes back knows.
         let [led] = port.published.as_slice() else { panic!("{:?}", port.published) };
-        assert_eq!(port.relays[0].to, (led.host_address.unwrap(), number.parse().unwrap()).into());
-        assert!(led.host_address.unwrap().is_loopback() && led.host_address.unwrap() != Ipv4Addr::LOCALHOST);
+        assert_eq!(port.relays[0].to, (led.host_address.unwrap(), led.host_port).into());
+        let [first, second, ..] = led.host_address.unwrap().to_string().parse::<Ipv4Addr>().unwrap().octets();
+        assert_eq!([first, second], STAND_INS);
         assert_eq!(again(&port.shown, &Target { relayed: false, ..target }).unwrap(), port.published);
         // Every IPv6 address by itself, and beside every IPv4 address, whose way it goes.
         drop(port);
@@ -101,8 +136,56 @@ mod tests {
             ["::1", "fd00::1", "::", "127.0.0.1"].map(|host| answered(host, &dual)),
             [true, false, false, false]
         );
+        // There the shim does not answer too: at that port of 127.0.0.1 is another, if any.
+        drop(both);
+        for (target, places) in [
+            (dual, [("80/tcp", "::", "")].as_slice()),
+            (Target { host_binding: "::".parse().ok(), ..dual }, &[("80/tcp", "", "")]),
+            (Target { routed4: true, ..dual }, &[("80/tcp", "", "")]),
+            (Target { routed4: true, ..dual }, &[("80/tcp", "::", ""), ("80/udp", "::1", "")]),
+        ] {
+            let taken = taken(places, &target).unwrap();
+            assert!(taken.relays.is_empty(), "{places:?}: {:?}", taken.relays);
+            let six = taken.shown["80/tcp"].iter().filter(|place| place.host_ip == "::").count();
+            assert_eq!(six, 1, "{places:?}: {:?}", taken.shown);
+        }
+        // Of every address, it does.
+        let every = taken(&[("80/tcp", "", "")], &dual).unwrap();
+        assert_eq!((every.relays.len(), every.shown["80/tcp"].len()), (1, 2));
+        assert_eq!(every.relays[0].to.ip(), Ipv4Addr::LOCALHOST);
         // Without shims that answer it is told that there is no IPv6.
         assert!(taken(&[("80/tcp", "::1", "")], &Target { relayed: false, ..target }).is_err());
         assert!(taken(&[("80/sctp", "::1", "")], &target).is_err());
+    }
+    #[test]
+    fn each_ipv6_address_and_port_has_a_place_of_its_own() {
+        let mut places = std::collections::HashSet::new();
+        for last in 1..=100u128 {
+            for number in [22, 25, 53, 80, 443, 993, 3000, 8080, 8443, 65535] {
+                let host = Ipv6Addr::from(0x2001_0db8_u128 << 96 | last);
+                let at = stand_in(host, number);
+                assert!(at.1 != 0 && places.insert(at), "[{host}]:{number}");
+                let shown = bindings(&[
+                    ("80/tcp", "0.0.0.0", "80"),
+                    ("81/tcp", &host.to_string(), &number.to_string()),
+                ]);
+                assert_eq!(stood_for(&shown, at), Some((host, number)));
+            }
+        }
+    }
+
+    #[test]
+    fn a_place_that_is_anothers_is_told_of_by_the_address_that_was_asked_for() {
+        let shown = bindings(&[("80/tcp", "::1", "3165"), ("81/tcp", "127.0.0.1", "3165")]);
+        let (address, port) = stand_in(Ipv6Addr::LOCALHOST, 3165);
+        let error = |address, port| hull_network::Error::AlreadyPublished {
+            protocol: hull_network::Protocol::Tcp,
+            address: Some(address),
+            port,
+        };
+        let said = told(error(address, port), &shown).message;
+        assert!(said.starts_with("[::1]:3165/tcp cannot be published"), "{said}");
+        let other = told(error(Ipv4Addr::LOCALHOST.into(), 3165), &shown).message;
+        assert!(other.contains("127.0.0.1:3165/tcp is already published"), "{other}");
     }
 }
