@@ -12,10 +12,10 @@
 /// it.
 pub use hull_build::{ignore, is_elsewhere, listing};
 pub use hull_buildkit::{Agents, Holder, Keys};
-/// The grammar of images' names: clients look at what was typed before they ask.
-pub use hull_image::reference;
 /// A verifier of nobody's certificate: for clients of a daemon, too.
 pub use hull_image::registry::Unverified;
+/// The grammars of platforms and of images' names: clients look at what was typed before they ask.
+pub use hull_image::{Platform, reference};
 
 mod blocking;
 mod build;

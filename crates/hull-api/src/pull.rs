@@ -88,6 +88,7 @@ impl Told {
                         reference: reference.clone(),
                         platform: self.platform.clone(),
                         keep: Keep::Named,
+                        or_last: false,
                     };
                     let watch = self.engine.image_pull(wanted, self.who.clone());
                     self.current.insert((reference, watch))

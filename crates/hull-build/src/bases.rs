@@ -127,14 +127,25 @@ impl Build {
     async fn fetched(&self, name: &str, platform: Option<&Platform>, keep: Keep) -> Result<Taken> {
         let reference = Reference::parse(name)?.or_latest();
         let who = self.credentials(&reference.domain);
-        let wanted = Wanted { reference: reference.clone(), platform: platform.cloned(), keep };
+        let wanted = Wanted {
+            reference: reference.clone(),
+            platform: platform.cloned(),
+            keep,
+            // What has a name is found by that where nobody has it looked for anew: so is what has none.
+            or_last: keep == Keep::Unnamed && !self.request.pull,
+        };
         let mut watch = self.engine.image_pull(wanted, who);
         loop {
             match watch.next().await {
                 News::Steps(steps) => steps.iter().for_each(|step| self.tell.pulling(step)),
                 News::End(Ok(pulled)) => {
                     self.tell.pulled(&reference, &pulled);
-                    let Pulled { image, digest, draft, .. } = pulled;
+                    let Pulled { image, digest, draft, unanswered, .. } = pulled;
+                    if let Some(why) = unanswered {
+                        let what = "it is built on what the name led to last";
+                        let text = format!("{name}: its registry cannot be asked, so {what}: {why}");
+                        self.say(Event::Warning { text, excerpt: String::new() });
+                    }
                     let draft = draft.map_or_else(|| self.draft_of(&image), Ok)?;
                     return Ok(Taken { draft, manifest: Some(digest) });
                 }

@@ -137,10 +137,15 @@ pub struct Prune {
 }
 
 impl Prune {
+    /// Whether it depends on bytes what goes.
+    fn is_bounded_by_bytes(&self) -> bool {
+        self.keep > 0 || self.max_used > 0 || self.min_free > 0
+    }
+
     /// Up to how many bytes what is there may take, of so many that it takes and so many that are free; none: nothing
     /// bounds what goes.
     fn stays(&self, used: u64, free: u64) -> Option<u64> {
-        if self.keep == 0 && self.max_used == 0 && self.min_free == 0 {
+        if !self.is_bounded_by_bytes() {
             return None;
         }
         let mut stays = if self.max_used == 0 && self.min_free > 0 { used } else { self.max_used };
@@ -200,7 +205,7 @@ impl Builder {
     /// # Errors
     /// The store fails.
     pub fn prune(&self, prune: &Prune) -> Result<(Vec<String>, u64)> {
-        let mut all = self.things()?;
+        let mut all = self.things(prune)?;
         let mut left: u64 = all.iter().map(|thing| thing.frees).sum();
         // Where nobody can say how much is free, none is missing.
         let free = rustix::fs::statvfs(&self.places.caches)
@@ -225,9 +230,15 @@ impl Builder {
             };
             if is_taken {
                 left = left.saturating_sub(thing.frees);
+                reclaimed += match &thing.what {
+                    // The store says it.
+                    What::Step(_) => 0,
+                    What::CacheMount if !prune.is_bounded_by_bytes() => {
+                        size_of(&trash.path().join(&thing.id))
+                    }
+                    What::CacheMount | What::Context => thing.frees,
+                };
                 removed.push(thing.id);
-                // What a step frees, the store says.
-                reclaimed += if matches!(thing.what, What::Step(_)) { 0 } else { thing.frees };
             }
         }
         reclaimed += self.engine.images.forget_steps(&keys)?;
@@ -235,7 +246,9 @@ impl Builder {
         if !is_bounded && prune.shared != Some(true) {
             if prune.means(CONTEXT) {
                 // What is damaged is told nobody, nor is what came over sessions, and nothing says when that was used.
-                removed.extend(self.contexts.take(0, &trash)?);
+                let taken = self.contexts.take(0, &trash)?;
+                reclaimed += taken.iter().map(|name| size_of(&trash.path().join(name))).sum::<u64>();
+                removed.extend(taken);
                 reclaimed += self.places.take_received()?;
             }
             if prune.all && prune.kinds.is_empty() {
@@ -245,8 +258,11 @@ impl Builder {
         Ok((removed, reclaimed))
     }
 
-    /// All that stays of builds, with what its removal frees. Blocks: the sizes of folders are counted.
-    fn things(&self) -> Result<Vec<Thing>> {
+    /// What stays of builds, with what its removal frees: all of it where bytes bound what goes, or else what is meant, and of
+    /// cache mounts without their bytes. Blocks: where bytes count, folders are walked.
+    fn things(&self, prune: &Prune) -> Result<Vec<Thing>> {
+        let by_bytes = prune.is_bounded_by_bytes();
+        let counts = |kind: &str| by_bytes || prune.means(kind);
         let step = |step: hull_image::StepUsage| Thing {
             id: step.key.hex(),
             what: What::Step(step.key),
@@ -262,8 +278,19 @@ impl Builder {
             used: folder.used,
             frees: folder.size,
         };
-        let folders = self.caches()?.into_iter().filter(|folder| !folder.in_use).map(folder);
-        Ok(self.engine.images.steps()?.into_iter().map(step).chain(folders).collect())
+        let mut things = Vec::new();
+        if counts(STEP) {
+            things.extend(self.engine.images.steps()?.into_iter().map(step));
+        }
+        let mut folders = Vec::new();
+        if counts(CACHE_MOUNT) {
+            folders.extend(self.places.cache_mounts(by_bytes)?);
+        }
+        if counts(CONTEXT) {
+            folders.extend(self.contexts.folders()?);
+        }
+        things.extend(folders.into_iter().filter(|folder| !folder.in_use).map(folder));
+        Ok(things)
     }
 
     /// The folders of cache mounts, and of contexts that are kept. Blocks: their sizes are counted.
@@ -271,15 +298,27 @@ impl Builder {
     /// # Errors
     /// They cannot be read.
     pub fn caches(&self) -> Result<Vec<CacheFolder>> {
+        let mut caches = self.places.cache_mounts(true)?;
+        caches.extend(self.contexts.folders()?);
+        caches.sort_by(|a, b| a.description.cmp(&b.description));
+        Ok(caches)
+    }
+}
+
+impl Places {
+    /// The folders of cache mounts. Where their bytes are to be counted, each is walked, and one without a folder is not told: it
+    /// is pruned at this very moment, or was by a daemon that was ended then.
+    fn cache_mounts(&self, sized: bool) -> Result<Vec<CacheFolder>> {
         let failed = |error: std::io::Error| Failure::system("look at the caches of builds", error);
         let mut caches = Vec::new();
-        for entry in std::fs::read_dir(&self.places.caches).map_err(failed)? {
+        for entry in std::fs::read_dir(&self.caches).map_err(failed)? {
             let entry = entry.map_err(failed)?;
             let file = entry.file_name().to_string_lossy().into_owned();
             let Some(name) = file.strip_suffix(".id") else { continue };
             // One that is pruned at this very moment is not told.
             let Ok(id) = std::fs::read_to_string(entry.path()) else { continue };
-            let Ok(size) = hull_image::tree_size(&self.places.caches.join(name)) else { continue };
+            let size = if sized { hull_image::tree_size(&self.caches.join(name)) } else { Ok(0) };
+            let Ok(size) = size else { continue };
             let Ok(metadata) = entry.metadata() else { continue };
             let seconds = |time: std::io::Result<std::time::SystemTime>| {
                 let since = time.ok().and_then(|time| time.duration_since(std::time::UNIX_EPOCH).ok());
@@ -288,15 +327,18 @@ impl Builder {
             let used = seconds(metadata.modified());
             // Where the file system does not say when a file was made, it was no later than it was used.
             let created = Some(seconds(metadata.created())).filter(|time| *time > 0).unwrap_or(used);
-            let in_use = self.places.used.lock().unwrap_or_else(PoisonError::into_inner).contains_key(name);
+            let in_use = self.used.lock().unwrap_or_else(PoisonError::into_inner).contains_key(name);
             let (name, description) = (name.to_owned(), format!("cache mount {id}"));
             let kind = CACHE_MOUNT;
             caches.push(CacheFolder { name, kind, description, in_use, size, created, used });
         }
-        caches.extend(self.contexts.folders()?);
-        caches.sort_by(|a, b| a.description.cmp(&b.description));
         Ok(caches)
     }
+}
+
+/// The bytes in a folder that is removed; none where there is none.
+fn size_of(folder: &std::path::Path) -> u64 {
+    hull_image::tree_size(folder).unwrap_or_default()
 }
 
 #[cfg(test)]
@@ -363,6 +405,28 @@ mod tests {
         let left = |name: &str| places.caches.join(name).exists();
         assert_eq!(["a", "a.id", "b/files", "b.id"].map(left), [false, false, true, true]);
         assert!(trash.path().join("a/files").exists() && trash.path().join("a.id").exists());
+    }
+
+    #[test]
+    fn cache_mounts_are_walked_only_where_their_bytes_count() {
+        let root = Folder::beneath(&std::env::temp_dir()).unwrap();
+        let places = places(root.path());
+        std::fs::create_dir_all(places.caches.join("b")).unwrap();
+        std::fs::write(places.caches.join("b/file"), [1; 5000]).unwrap();
+        // Of `a` a daemon that was ended while it pruned has left the note alone.
+        for name in ["a", "b"] {
+            std::fs::write(places.caches.join(format!("{name}.id")), name).unwrap();
+        }
+        let told = |sized: bool| {
+            let mut folders = places.cache_mounts(sized).unwrap();
+            folders.sort_by(|one, other| one.name.cmp(&other.name));
+            folders.into_iter().map(|one| (one.name, one.size > 0)).collect::<Vec<_>>()
+        };
+        assert_eq!(told(true), [("b".to_owned(), true)]);
+        assert_eq!(told(false), [("a".to_owned(), false), ("b".to_owned(), false)]);
+        let trash = Folder::beneath(&places.temporary).unwrap();
+        assert!(places.take_cache("a", &trash).unwrap() && told(false).len() == 1);
+        assert!(size_of(&places.caches.join("b")) >= 5000 && size_of(&places.caches.join("a")) == 0);
     }
 
     #[test]

@@ -7,8 +7,12 @@ use hull_image::Platform;
 /// Where the kernel lists the emulators that it knows, where that is mounted.
 const KNOWN: &str = "/proc/sys/fs/binfmt_misc";
 
-/// What the kernel tells of the programs that it runs: of an amd64 one it has this where it runs those for 386, too.
-const RUNS_386: &str = "/proc/sys/abi/vsyscall32";
+/// An amd64 kernel has this where it was built for the programs of 386, too.
+const BUILT_FOR_386: &str = "/proc/sys/abi/vsyscall32";
+
+/// What the kernel was started with: since 6.7 that may keep it from those programs. Where its configuration does, nothing
+/// tells it.
+const STARTED_WITH: &str = "/proc/cmdline";
 
 /// How programs for a platform begin: its architecture and variant, the class and order of its words, and the machine's number
 /// in ELF.
@@ -51,7 +55,17 @@ fn head((_, _, class, order, number): &Machine) -> Vec<u8> {
 
 /// The other platforms whose programs run here.
 pub fn platforms() -> Vec<Platform> {
-    known_in(Path::new(KNOWN), Path::new(RUNS_386).exists())
+    let started_with = std::fs::read_to_string(STARTED_WITH).unwrap_or_default();
+    known_in(Path::new(KNOWN), Path::new(BUILT_FOR_386).exists() && !is_kept_from_386(&started_with))
+}
+
+/// Whether a kernel that was started with these words leaves the programs of 386 alone. The last word counts.
+fn is_kept_from_386(words: &str) -> bool {
+    let said = words.split_whitespace().filter_map(|word| word.strip_prefix("ia32_emulation=")).next_back();
+    // As the kernel reads it.
+    said.is_some_and(|said| {
+        said.starts_with(['0', 'n', 'N', 'f', 'F']) || said.to_ascii_lowercase().starts_with("of")
+    })
 }
 
 /// The architecture beside its own whose programs a machine runs by itself. That of 32-bit ARM depends on the processor, and
@@ -119,14 +133,26 @@ fn bytes(hex: &str) -> Option<Vec<u8>> {
     pairs.map(|pair| u8::from_str_radix(std::str::from_utf8(pair).ok()?, 16).ok()).collect()
 }
 
-/// What to do where no program of an image for another machine can be run; none where it is for this one, or its programs run
-/// here. An image that does not say what it is for is this machine's.
+/// What to do where the kernel could not run a program of an image for another machine; none where it is for this one, or has
+/// an emulator: then it is the program's own fault. An image that does not say what it is for is this machine's.
 pub(crate) fn advice(of: &Platform) -> Option<String> {
+    advice_in(Path::new(KNOWN), of)
+}
+
+fn advice_in(folder: &Path, of: &Platform) -> Option<String> {
     let (host, Platform { os, architecture, .. }) = (Platform::host(), of);
     let is_own =
         (os.is_empty() || *os == host.os) && (architecture.is_empty() || *architecture == host.architecture);
-    let runs = || platforms().iter().any(|known| known.os == *os && known.architecture == *architecture);
+    // Not what the kernel is said to run by itself: it has just said that it does not.
+    let emulated = || known_in(folder, false);
+    let runs = || emulated().iter().any(|known| known.os == *os && known.architecture == *architecture);
     (!is_own && !runs()).then(|| {
+        if runs_itself(&host.architecture, true) == Some(architecture.as_str()) {
+            return format!(
+                "the stage is for {of}, whose programs this machine ({host}) runs only where its kernel is built for them \
+                 and not kept from them: look for ia32_emulation=0 in {STARTED_WITH}, or start it with ia32_emulation=1"
+            );
+        }
         format!(
             "the stage is for {of}, and this machine ({host}) has no emulator for its programs: install one that \
              the kernel knows by binfmt_misc (Debian, Ubuntu: apt-get install qemu-user-static binfmt-support; Fedora: dnf \
@@ -180,6 +206,21 @@ mod tests {
                 known_in(none, true).iter().map(Platform::to_string).collect::<Vec<_>>(),
                 ["linux/386"]
             );
+            // The kernel has said that it does not, whatever it was built for.
+            let advice = advice_in(none, &"linux/386".parse().unwrap()).unwrap();
+            assert!(advice.contains("the stage is for linux/386,") && advice.contains("ia32_emulation=1"));
+        }
+    }
+
+    #[test]
+    fn a_kernel_may_be_kept_from_386() {
+        for words in ["ia32_emulation=0", "quiet ia32_emulation=off", "ia32_emulation=1 ia32_emulation=n\n"] {
+            assert!(is_kept_from_386(words), "{words}");
+        }
+        for words in
+            ["", "quiet", "ia32_emulation=on", "ia32_emulation=0 ia32_emulation=y", "x.ia32_emulation=0"]
+        {
+            assert!(!is_kept_from_386(words), "{words}");
         }
     }
 

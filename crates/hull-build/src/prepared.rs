@@ -140,9 +140,6 @@ const SIDE_BY_SIDE: usize = 8;
 
 /// What builds make that run side by side, in their order. Where one fails the others end.
 async fn all_made(builds: &[Arc<Build>]) -> Result<Vec<Made>> {
-    for build in builds {
-        Box::pin(build.begin()).await;
-    }
     let mut running = JoinSet::new();
     // A build waits for steps of those alone that have a place, too.
     let places = Arc::new(Semaphore::new(SIDE_BY_SIDE));
@@ -150,6 +147,8 @@ async fn all_made(builds: &[Arc<Build>]) -> Result<Vec<Made>> {
         let (build, places) = (Arc::clone(build), Arc::clone(&places));
         running.spawn(async move {
             let _place = places.acquire().await;
+            // What caches a registry has is fetched for one platform beside the other, too.
+            Box::pin(build.begin()).await;
             (number, build.make().await)
         });
     }

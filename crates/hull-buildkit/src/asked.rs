@@ -4,8 +4,9 @@ use std::collections::HashMap;
 
 use bollard_buildkit_proto::moby::buildkit::v1::{CacheOptionsEntry, SolveRequest};
 use bollard_buildkit_proto::pb;
-use hull_build::Failure;
+use hull_build::{Failure, Request};
 use hull_engine::Kind;
+use hull_image::Platform;
 
 use crate::order::{Order, grant};
 use crate::results::made_by;
@@ -89,19 +90,32 @@ pub(crate) fn order(
     for export in cache.flat_map(|cache| &cache.exports) {
         order.export_cache(&export.r#type, &export.attrs)?;
     }
-    // What is here already need not be fetched.
-    let images = &buildkit.engine.images;
-    let caches = std::mem::take(&mut order.request.cache_from_registry);
-    for name in caches {
-        let here = images.resolve(&name).is_ok();
-        let list = if here { &mut order.request.cache_from } else { &mut order.request.cache_from_registry };
-        list.push(name);
-    }
     let request = &mut order.request;
+    take_what_is_here(request, |name, platform| {
+        let image = buildkit.engine.images.resolve(name);
+        image.is_ok_and(|image| platform.is_none_or(|platform| image.is_for(platform)))
+    });
     grant(request, &asked.entitlements)?;
     guard.judge(request).map_err(Failure::from)?;
     request.socket = guard.socket();
     Ok(order)
+}
+
+/// Caches that are here need not be fetched, but for those platforms of the build that they are not for: a name means one image
+/// here, and another in its registry for each.
+fn take_what_is_here(request: &mut Request, is_here: impl Fn(&str, Option<&Platform>) -> bool) {
+    let platforms = request.all_platforms();
+    for name in std::mem::take(&mut request.cache_from_registry) {
+        let is_one_here = is_here(&name, None);
+        let is_for_all = || platforms.iter().all(|platform| is_here(&name, Some(platform)));
+        let is_fetched = !is_one_here || !is_for_all();
+        if is_one_here {
+            request.cache_from.push(name.clone());
+        }
+        if is_fetched {
+            request.cache_from_registry.push(name);
+        }
+    }
 }
 
 #[cfg(test)]
@@ -109,6 +123,26 @@ mod tests {
     use bollard_buildkit_proto::moby::buildkit::v1::Exporter;
 
     use super::*;
+
+    #[test]
+    fn a_cache_that_is_here_for_one_platform_is_fetched_for_the_others() {
+        let [amd64, arm64] = ["linux/amd64", "linux/arm64"].map(|name| name.parse::<Platform>().unwrap());
+        let taken = |platforms: &[&Platform]| {
+            let mut request = Request::default();
+            request.build_for(platforms.iter().map(|&platform| platform.clone()).collect()).unwrap();
+            request.cache_from_registry = ["here", "there"].map(str::to_owned).into();
+            take_what_is_here(&mut request, |name, platform| {
+                name == "here" && platform.is_none_or(|platform| *platform == amd64)
+            });
+            (request.cache_from, request.cache_from_registry)
+        };
+        let own = (vec!["here".to_owned()], vec!["there".to_owned()]);
+        assert_eq!(taken(&[]), own);
+        assert_eq!(taken(&[&amd64]), own);
+        let fetched = (vec!["here".to_owned()], vec!["here".to_owned(), "there".to_owned()]);
+        assert_eq!(taken(&[&arm64]), fetched);
+        assert_eq!(taken(&[&amd64, &arm64]), fetched);
+    }
 
     #[test]
     fn exporters_keep_the_numbers_that_the_client_knows_them_by() {

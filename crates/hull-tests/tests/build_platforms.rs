@@ -177,6 +177,40 @@ fn an_index_is_pushed_and_built_on() {
 }
 
 #[test]
+fn a_base_for_another_platform_is_there_without_its_registry() {
+    private_network();
+    let folder = tempfile::tempdir().expect("a folder");
+    let registry = DockerRegistry::start(folder.path(), "127.0.0.1:15214", "");
+    let daemon = Daemon::start();
+    daemon.session(&format!(
+        "$ {CROSS}\n{}",
+        unindented(
+            r#"
+        $ hull build -q --push --platform linux/amd64,linux/arm64 -t 127.0.0.1:15214/app:1 ctx >/dev/null; hull rmi 127.0.0.1:15214/app:1 >/dev/null
+        $ printf '%s\n' 'FROM 127.0.0.1:15214/app:1' 'COPY f /f' >Dockerfile; echo 1 >f; hull build -q --platform linux/arm64 -o out . >/dev/null; cat out/for; hull images -q 127.0.0.1:15214/app | wc -l
+        arm64
+        0
+        "#
+        )
+    ));
+    drop(registry);
+    daemon.session(
+        r#"
+        $ printf '%s\n' 'FROM 127.0.0.1:15214/app:1' 'COPY f /f' >Dockerfile; echo 2 >f; hull build --progress plain --platform linux/arm64 -o out . >log 2>&1; cat out/for out/f; grep -o 'its registry cannot be asked, so it is built on what the name led to last: .*' log | sort -u
+        arm64
+        2
+        its registry cannot be asked, so it is built on what the name led to last: Get "http://127.0.0.1:15214/v2/": dial tcp 127.0.0.1:15214: connect: connection refused
+        $ hull build --pull --platform linux/arm64 -o not . 2>&1 | grep -c 'failed to resolve source metadata: .*connection refused'; ls -d not 2>/dev/null || :
+        1
+        $ hull build --platform linux/s390x -o not . 2>&1 | grep -c 'failed to resolve source metadata: .*connection refused'
+        1
+        $ hull image prune -f >/dev/null; hull build --platform linux/arm64 -o not . 2>&1 | grep -c 'failed to resolve source metadata: .*connection refused'
+        1
+        "#,
+    );
+}
+
+#[test]
 fn a_layout_has_all_platforms_and_they_are_built_on() {
     Daemon::start().session(&format!(
         "$ {CROSS}\n{}",

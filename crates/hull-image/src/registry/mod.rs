@@ -16,6 +16,7 @@ mod connect;
 mod credentials;
 mod failure;
 mod fetch;
+mod last;
 pub mod manifest;
 mod pull;
 mod push;

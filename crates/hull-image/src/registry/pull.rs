@@ -12,6 +12,7 @@ use tokio::sync::{Semaphore, oneshot};
 
 use super::failure::{Answer, Failure};
 use super::fetch::{Fetch, Stopped, TICK};
+use super::last::held;
 use super::manifest::{self, Content, Descriptor, Manifest, Raw};
 use super::repository::Repository;
 use super::sources::Sources;
@@ -40,6 +41,9 @@ pub struct Wanted {
     pub platform: Option<Platform>,
     /// What of it stays.
     pub keep: Keep,
+    /// Where no registry answers, what the name led to last will do. That is known of what gets no names
+    /// ([`Keep::Unnamed`]).
+    pub or_last: bool,
 }
 
 /// What stays of a pulled image. A name means one image here: whoever runs it by that name has asked for no other.
@@ -65,6 +69,8 @@ pub struct Pulled {
     pub newer: bool,
     /// Has its layers stay where no name does; none of an image with names.
     pub draft: Option<Draft>,
+    /// Why no registry answered, where it is what the name led to last.
+    pub unanswered: Option<String>,
 }
 
 /// A step of a pull.
@@ -84,7 +90,7 @@ pub type Tell = Arc<dyn Fn(Step) + Send + Sync>;
 /// Pulls images, several at once; their layers share the downloads that may run at once.
 #[derive(Debug)]
 pub struct Puller {
-    store: Arc<Store>,
+    pub(super) store: Arc<Store>,
     registries: Registries,
     downloads: Arc<Semaphore>,
     /// How many more images may come.
@@ -138,12 +144,20 @@ impl Puller {
         if let Some(current) = sources.asked().await {
             tell_warnings(&current.repository, tell);
         }
-        pulled
+        let pulled = pulled?;
+        self.note(wanted, &pulled).await?;
+        Ok(pulled)
     }
 
     async fn pull_from(&self, wanted: &Wanted, sources: &Sources, tell: &Tell) -> Result<Pulled> {
         let of_pull = |failure: Failure| failure.of_pull(&wanted.reference);
-        if let Some(pulled) = self.still_there(wanted, sources, tell).await.map_err(of_pull)? {
+        let mut there = self.still_there(wanted, sources, tell).await;
+        if let Err(failure) = &there
+            && let Some(last) = self.last(wanted, failure).await?
+        {
+            there = Ok(Some(last));
+        }
+        if let Some(pulled) = there.map_err(of_pull)? {
             return Ok(pulled);
         }
         let found = self.find(wanted, sources, tell).await.map_err(of_pull)?;
@@ -189,17 +203,12 @@ impl Puller {
                 return Ok(None);
             };
             if wanted.keep != Keep::Named {
-                return match store.draft_of(&image) {
-                    Ok(draft) => Ok(Some(Pulled { image, digest, newer: false, draft: Some(draft) })),
-                    // Removed at this very moment.
-                    Err(error) if error.kind == Kind::NotFound => Ok(None),
-                    Err(error) => Err(error),
-                };
+                return held(&store, image, digest);
             }
             let newer = store.named(&wanted.reference) != Some(image.id);
             store.name_pulled(&image.id, &names(&wanted.reference, digest))?;
             let image = store.resolve(&image.id.to_string())?;
-            Ok(Some(Pulled { image, digest, newer, draft: None }))
+            Ok(Some(Pulled { image, digest, newer, draft: None, unanswered: None }))
         });
         let known = known.await?;
         if known.is_some() {
@@ -284,7 +293,7 @@ impl Puller {
         let (image, draft) =
             received?.ok_or_else(|| Error::new(Kind::System, "the image was not entered"))?;
         let newer = wanted.keep != Keep::Named || former != Some(id);
-        Ok(Pulled { newer, digest: found.digest, image, draft })
+        Ok(Pulled { newer, digest: found.digest, image, draft, unanswered: None })
     }
 
     async fn fetch_all(
@@ -533,7 +542,7 @@ fn check(config: &[u8], manifest: &Manifest, wanted: &Wanted) -> Result<()> {
 }
 
 /// Whether an image is for a platform; one that names no variant is for all.
-fn runs_on(config: &ImageConfig, platform: &Platform) -> bool {
+pub(super) fn runs_on(config: &ImageConfig, platform: &Platform) -> bool {
     let variant =
         platform.variant.is_empty() || config.variant.is_empty() || platform.variant == config.variant;
     config.os == platform.os && config.architecture == platform.architecture && variant

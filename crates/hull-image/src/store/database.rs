@@ -77,6 +77,9 @@ impl Database {
                  digest TEXT NOT NULL, image TEXT NOT NULL, media_type TEXT NOT NULL, content BLOB NOT NULL,
                  PRIMARY KEY (digest, image));
              CREATE TABLE IF NOT EXISTS unnamed (image TEXT PRIMARY KEY, since INTEGER NOT NULL);
+             CREATE TABLE IF NOT EXISTS led (
+                 reference TEXT NOT NULL, image TEXT NOT NULL, manifest TEXT NOT NULL, PRIMARY KEY (reference, image));
+             DELETE FROM led WHERE image NOT IN (SELECT id FROM images);
              DELETE FROM step_images WHERE image NOT IN (SELECT id FROM images);
              DELETE FROM manifests WHERE image NOT IN (SELECT id FROM images);
              DELETE FROM blobs WHERE diff_id NOT IN (SELECT diff_id FROM layers);
@@ -308,6 +311,24 @@ impl Database {
         Ok(rows.collect::<rusqlite::Result<_>>()?)
     }
 
+    /// What a name led to that is no image's name here; nothing is written where the image has gone meanwhile.
+    pub(super) fn put_led(&self, reference: &str, image: &ImageId, manifest: &Digest) -> Result<()> {
+        self.connection.execute(
+            "INSERT OR REPLACE INTO led (reference, image, manifest)
+             SELECT ?1, ?2, ?3 WHERE EXISTS (SELECT 1 FROM images WHERE id = ?2)",
+            [reference, &image.to_string(), &manifest.to_string()],
+        )?;
+        Ok(())
+    }
+
+    /// What a name led to, the latest first: images, each with the manifest or the index that the name was then.
+    pub(super) fn led(&self, reference: &str) -> Result<Vec<(ImageId, Digest)>> {
+        let query = "SELECT image, manifest FROM led WHERE reference = ? ORDER BY rowid DESC";
+        let mut statement = self.connection.prepare(query)?;
+        let rows = statement.query_map([reference], |row| Ok((digest(row, 0)?, digest(row, 1)?)))?;
+        Ok(rows.collect::<rusqlite::Result<_>>()?)
+    }
+
     pub(super) fn put_image(&self, id: &ImageId, config: &[u8], parent: Option<&ImageId>) -> Result<()> {
         self.connection.execute(
             "INSERT INTO images (id, config, parent, last_tagged) VALUES (?, ?, ?, 0) ON CONFLICT DO NOTHING",
@@ -327,6 +348,7 @@ impl Database {
         self.connection.execute("UPDATE images SET parent = NULL WHERE parent = ?", [id.to_string()])?;
         self.connection.execute("DELETE FROM manifests WHERE image = ?", [id.to_string()])?;
         self.connection.execute("DELETE FROM step_images WHERE image = ?", [id.to_string()])?;
+        self.connection.execute("DELETE FROM led WHERE image = ?", [id.to_string()])?;
         self.connection.execute("DELETE FROM images WHERE id = ?", [id.to_string()])?;
         Ok(())
     }
@@ -403,7 +425,7 @@ mod tests {
                 let query = format!("SELECT count(*) FROM {table}");
                 database.connection.query_row(&query, [], |row| row.get(0)).unwrap()
             };
-            (of("blobs"), of("manifests"))
+            (of("blobs"), of("manifests"), of("led"))
         };
         let database = Database::open(&path).unwrap();
         database.put_image(&here, b"{}", None).unwrap();
@@ -411,12 +433,28 @@ mod tests {
         for digest in [gone, here] {
             database.put_blob(&digest, &blob).unwrap();
             database.put_manifest(&raw, &digest).unwrap();
+            database.put_led("r/a:1", &digest, &raw.digest).unwrap();
         }
-        assert_eq!(count(&database), (1, 1));
+        assert_eq!(count(&database), (1, 1, 1));
         // As a daemon left them that did not look.
         database.connection.execute_batch("DELETE FROM images; DELETE FROM layers;").unwrap();
-        assert_eq!(count(&database), (1, 1));
+        assert_eq!(count(&database), (1, 1, 1));
         drop(database);
-        assert_eq!(count(&Database::open(&path).unwrap()), (0, 0));
+        assert_eq!(count(&Database::open(&path).unwrap()), (0, 0, 0));
+    }
+
+    #[test]
+    fn what_a_name_led_to_is_told_latest_first_and_goes_with_its_image() {
+        let folder = tempfile::tempdir().unwrap();
+        let database = Database::open(&folder.path().join("image.db")).unwrap();
+        let [one, other, index] = [&b"one"[..], b"other", b"index"].map(Digest::of);
+        for image in [one, other, one] {
+            database.put_image(&image, b"{}", None).unwrap();
+            database.put_led("r/a:1", &image, &index).unwrap();
+        }
+        assert_eq!(database.led("r/a:1").unwrap(), [(one, index), (other, index)]);
+        assert_eq!(database.led("r/a:2").unwrap(), []);
+        database.remove_image(&one).unwrap();
+        assert_eq!(database.led("r/a:1").unwrap(), [(other, index)]);
     }
 }

@@ -257,8 +257,9 @@ impl Store {
         Ok(unpacked)
     }
 
-    /// Writes down where an image came from; of layers that are no image's, where these did. That a layer is a blob is believed of those alone that `came`, and of those
-    /// of which it was seen before: a push would take the blob over in the layer's place.
+    /// Writes down where an image came from; of layers that are no image's, where these did, and nothing else. That a layer
+    /// is a blob is believed of those alone that `came`, and of those of which it was seen before: a push would take the
+    /// blob over in the layer's place.
     fn remember(&self, id: &ImageId, image: &Incoming, came: &HashSet<(Digest, Digest)>) -> Result<()> {
         let database = self.database();
         database.transaction(|database| {
@@ -289,6 +290,22 @@ impl Store {
         let ids = self.database().images_of_manifest(digest)?;
         let images = ids.iter().filter_map(|id| self.image(id).ok());
         Ok(images.into_iter().find(|image| fits(&image.config)))
+    }
+
+    /// Notes what a name led to that is no image's name here: an image, and what the name is in its registry.
+    pub(crate) fn note_led(&self, name: &Reference, image: &ImageId, manifest: &Digest) -> Result<()> {
+        self.database().put_led(&super::images::key(name), image, manifest)
+    }
+
+    /// What a name led to last of images that are still here and fit.
+    pub(crate) fn led(
+        &self,
+        name: &Reference,
+        fits: &dyn Fn(&ImageConfig) -> bool,
+    ) -> Result<Option<(Arc<Image>, Digest)>> {
+        let led = self.database().led(&super::images::key(name))?;
+        let images = led.into_iter().filter_map(|(id, manifest)| Some((self.image(&id).ok()?, manifest)));
+        Ok(images.into_iter().find(|(image, _)| fits(&image.config)))
     }
 
     /// The bytes of a manifest that an image came with, and their media type.

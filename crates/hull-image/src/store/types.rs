@@ -133,12 +133,35 @@ const ARCHITECTURES: [&str; 17] = [
     "ppc64", "ppc64le", "riscv64", "s390", "s390x", "wasm",
 ];
 
+/// An architecture and its variant in the words that images have, as Docker brings others to them: one platform is one,
+/// however it is asked for.
+fn folded<'a>(architecture: &'a str, variant: &'a str) -> (&'a str, &'a str) {
+    match (architecture, variant) {
+        ("i386", _) => ("386", ""),
+        ("amd64" | "x86_64" | "x86-64", "v1" | "") => ("amd64", ""),
+        ("x86_64" | "x86-64", variant) => ("amd64", variant),
+        ("arm64" | "aarch64", "8" | "v8" | "") => ("arm64", ""),
+        ("aarch64", variant) => ("arm64", variant),
+        ("armhf", _) => ("arm", "v7"),
+        ("armel", _) => ("arm", "v6"),
+        ("arm", "5") => ("arm", "v5"),
+        ("arm", "6") => ("arm", "v6"),
+        ("arm", "7") => ("arm", "v7"),
+        ("arm", "8") => ("arm", "v8"),
+        same => same,
+    }
+}
+
 impl FromStr for Platform {
     type Err = Error;
 
     fn from_str(text: &str) -> Result<Platform> {
         let parts: Vec<&str> = text.split('/').collect();
         let part = |index: usize| parts.get(index).copied().unwrap_or_default().to_ascii_lowercase();
+        let folded = |os: String, architecture: &str, variant: &str| {
+            let (architecture, variant) = folded(architecture, variant);
+            Platform { os, architecture: architecture.to_owned(), variant: variant.to_owned() }
+        };
         let known = |word: &str| word.bytes().all(|b| b.is_ascii_alphanumeric() || b"_.-()".contains(&b));
         if parts.len() > 3 || parts.iter().any(|part| part.is_empty() || !known(part)) {
             return Err(Error::invalid(format!(
@@ -146,19 +169,19 @@ impl FromStr for Platform {
             )));
         }
         if parts.len() == 1 {
-            let mut host = Platform::host();
-            match part(0).as_str() {
-                "linux" => {}
-                word if !ARCHITECTURES.contains(&word) => {
-                    return Err(Error::invalid(format!(
-                        "{text:?}: unknown operating system or architecture: invalid argument"
-                    )));
-                }
-                architecture => (host.architecture, host.variant) = (architecture.to_owned(), String::new()),
+            let (host, word) = (Platform::host(), part(0));
+            if word == "linux" {
+                return Ok(host);
             }
-            return Ok(host);
+            let alone = folded(host.os, &word, "");
+            if !ARCHITECTURES.contains(&alone.architecture.as_str()) {
+                return Err(Error::invalid(format!(
+                    "{text:?}: unknown operating system or architecture: invalid argument"
+                )));
+            }
+            return Ok(alone);
         }
-        Ok(Platform { os: part(0), architecture: part(1), variant: part(2) })
+        Ok(folded(part(0), &part(1), &part(2)))
     }
 }
 
@@ -298,4 +321,33 @@ pub struct ImageUsage {
     pub shared: u64,
     /// The part that is this image's alone.
     pub unique: u64,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn one_platform_has_one_name() {
+        let read =
+            |text: &str| text.parse::<Platform>().map(|platform| platform.to_string()).unwrap_or_default();
+        for (written, meant) in [
+            ("linux/x86_64", "linux/amd64"),
+            ("x86-64", "linux/amd64"),
+            ("Linux/AMD64/v1", "linux/amd64"),
+            ("linux/x86_64/v3", "linux/amd64/v3"),
+            ("aarch64", "linux/arm64"),
+            ("linux/arm64/v8", "linux/arm64"),
+            ("linux/aarch64/v9", "linux/arm64/v9"),
+            ("armhf", "linux/arm/v7"),
+            ("linux/arm/7", "linux/arm/v7"),
+            ("linux/arm", "linux/arm"),
+            ("i386", "linux/386"),
+            ("linux/alpha", "linux/alpha"),
+            ("what", ""),
+            ("linux/", ""),
+        ] {
+            assert_eq!(read(written), meant, "{written}");
+        }
+    }
 }

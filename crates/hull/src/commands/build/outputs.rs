@@ -4,6 +4,7 @@ use std::collections::HashSet;
 use std::io::IsTerminal as _;
 use std::path::PathBuf;
 
+use hull_api::Platform;
 use serde_json::{Map, Value, json};
 
 use super::BuildArgs;
@@ -260,12 +261,13 @@ pub(super) fn attestations(args: &BuildArgs) -> Result<Option<String>, Error> {
     Ok((!asked.is_empty()).then(|| Value::Object(asked).to_string()))
 }
 
-/// Whether several platforms are named, as far as their words tell: `arm64` is `linux/arm64`, and what `linux` is, the daemon
-/// knows.
+/// Whether several platforms are named, read as the daemon reads them. What `linux` is, the daemon alone knows, and of what is
+/// none it says so.
 fn is_for_several(platforms: &[String]) -> bool {
     let named = platforms.iter().flat_map(|list| list.split(',')).map(str::trim);
-    let named = named.filter(|name| !matches!(*name, "" | "linux"));
-    named.map(|name| name.strip_prefix("linux/").unwrap_or(name)).collect::<HashSet<_>>().len() > 1
+    let named = named.filter(|name| !name.eq_ignore_ascii_case("linux"));
+    let parsed: Result<HashSet<Platform>, _> = named.map(str::parse).collect();
+    parsed.is_ok_and(|platforms| platforms.len() > 1)
 }
 
 /// Whether images for several platforms go to an output in an index.
@@ -325,6 +327,10 @@ mod tests {
             |names: &[&str]| is_for_several(&names.iter().map(|&name| name.to_owned()).collect::<Vec<_>>());
         assert!(several(&["linux/amd64,linux/arm64"]) && several(&["amd64", "linux/arm/v7"]));
         assert!(!several(&["amd64,linux/amd64", "linux"]) && !several(&[]));
+        assert!(!several(&["amd64,x86_64", "Linux/AMD64"]) && !several(&["linux/arm64/v8,aarch64", "arm64"]));
+        assert!(several(&["linux/arm/v6", "linux/arm/7"]));
+        // The daemon refuses that, and says why.
+        assert!(!several(&["linux/amd64,what"]) && !several(&["linux/amd64,"]));
         assert!(
             has_index(&json!({ "Type": "image", "Attrs": { "push": "true" } }))
                 && has_index(&json!({ "Type": "oci" }))
