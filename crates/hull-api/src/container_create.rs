@@ -86,9 +86,6 @@ fn forget_what_came_later(config: &mut Config, host: &mut HostConfig, version: V
     if version < 25 {
         host.auto_remove = false;
     }
-    if version < 42 {
-        host.console_size = [0, 0];
-    }
     if version < 43 {
         host.annotations = None;
     }
@@ -101,12 +98,6 @@ fn forget_what_came_later(config: &mut Config, host: &mut HostConfig, version: V
         if let Some(options) = &mut mount.bind_options {
             options.non_recursive &= version >= 40;
             options.create_mountpoint &= version >= 42;
-        }
-        if version < 42 && mount.kind != "volume" {
-            mount.volume_options = None;
-        }
-        if version < 42 && mount.kind != "tmpfs" {
-            mount.tmpfs_options = None;
         }
     }
 }

@@ -172,7 +172,8 @@ struct UpdateBody {
 
 impl<'de> Deserialize<'de> for UpdateBody {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> std::result::Result<Self, D::Error> {
-        let (body, resources) = model::embedded(deserializer, |members| UpdateBody::deserialize(members))?;
+        let (body, resources) =
+            model::embedded(deserializer, "UpdateBody", |members| UpdateBody::deserialize(members))?;
         Ok(UpdateBody { resources, ..body })
     }
 }

@@ -48,6 +48,8 @@ struct Settings {
     group: Option<u32>,
     tls: Option<tokio_rustls::TlsAcceptor>,
     level: tracing::Level,
+    /// What of the configuration is not taken as it was written.
+    warnings: Vec<String>,
     /// Messages are JSON objects.
     json_log: bool,
     /// How long containers have to end with the daemon (none: as long as they need), where they are to.
@@ -95,6 +97,9 @@ fn start(flags: Flags, given: &ArgMatches) -> Result<()> {
     }
     let set_level = log_to_standard_error(settings.level, settings.json_log);
     docker::warn(&flags);
+    for warning in &settings.warnings {
+        tracing::warn!("{warning}");
+    }
     let reload = Reload { flags, given: given.clone(), set_level };
     fs::create_dir_all(&settings.engine.exec_root).map_err(|error| {
         Error::system(format_args!("make the folder {}", settings.engine.exec_root.display()), error)

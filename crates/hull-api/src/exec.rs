@@ -11,7 +11,7 @@ use crate::http::{self, Request, Response};
 use crate::policy::{Judge, Judged};
 
 pub(crate) async fn create(mut request: Request) -> Result<Response> {
-    let config: ExecConfig = request.json_that_is_there().await?;
+    let config: ExecConfig = request.json().await?;
     if config.cmd.as_ref().is_none_or(Vec::is_empty) {
         return Err(Error::invalid("No exec command specified"));
     }
@@ -37,7 +37,7 @@ impl Judged for StartBody {
 }
 
 pub(crate) async fn start(mut request: Request) -> Result<Response> {
-    let body: StartBody = request.json_that_is_there().await?;
+    let body: StartBody = request.json().await?;
     let engine = request.engine.clone();
     let (container, exec) = engine.exec(request.capture(0))?;
     if body.detach && exec.config.end_with_client {

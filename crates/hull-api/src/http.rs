@@ -10,6 +10,7 @@ use http_body_util::combinators::{BoxBody, UnsyncBoxBody};
 use http_body_util::{BodyExt, Full, Limited, StreamBody};
 use hull_build::Builder;
 use hull_buildkit::BuildKit;
+use hull_engine::filter::FilterSets;
 use hull_engine::{Engine, Error, Kind, Owner, Result, model};
 use hyper::body::Frame;
 use hyper::header::{CONTENT_TYPE, HeaderMap, HeaderValue};
@@ -121,13 +122,6 @@ impl Request {
     pub(crate) async fn json<T: DeserializeOwned + Default + Judged>(&mut self) -> Result<T> {
         let bytes = self.json_bytes().await?;
         let mut body = if bytes.is_empty() { T::default() } else { hull_engine::model::parse(&bytes)? };
-        self.judge(&mut body)?;
-        Ok(body)
-    }
-
-    /// The same where there has to be a body.
-    pub(crate) async fn json_that_is_there<T: DeserializeOwned + Judged>(&mut self) -> Result<T> {
-        let mut body = model::parse(&self.json_bytes().await?)?;
         self.judge(&mut body)?;
         Ok(body)
     }
@@ -272,20 +266,11 @@ impl Query {
     /// the older `{"a":["b"]}`.
     pub(crate) fn filters(&self) -> Result<BTreeMap<String, Vec<String>>> {
         let Some(text) = self.text("filters") else { return Ok(BTreeMap::new()) };
-        let error = match model::decode::<BTreeMap<String, BTreeMap<String, bool>>>(text.as_bytes()) {
-            Ok(sets) => {
-                let values = |set: BTreeMap<String, bool>| {
-                    set.into_iter().filter(|(_, on)| *on).map(|(value, _)| value).collect()
-                };
-                return Ok(sets.into_iter().map(|(name, set)| (name, values(set))).collect());
-            }
-            Err(error) => error.to_string(),
+        let mistake = match model::decode::<FilterSets>(text.as_bytes()) {
+            Ok(sets) => return Ok(sets.into_lists()),
+            Err(mistake) => mistake,
         };
-        model::decode(text.as_bytes()).map_err(|_| {
-            let wanted = if text.trim_start().starts_with('{') { "bool" } else { "map[string]bool" };
-            let error = error.replace("type map[string]string", &format!("type map[string]{wanted}"));
-            Error::invalid(format!("invalid filter: {error}"))
-        })
+        model::decode(text.as_bytes()).map_err(|_| Error::invalid(format!("invalid filter: {mistake}")))
     }
 }
 
@@ -386,6 +371,13 @@ mod tests {
         let of = |text: &str| query(&format!("filters={}", encoded(text))).filters();
         assert_eq!(of(r#"{"label":["a","b"]}"#).unwrap()["label"], ["a", "b"]);
         assert_eq!(of(r#"{"label":{"a":true,"b":false}}"#).unwrap()["label"], ["a"]);
-        assert!(of("[1]").is_err());
+        let refused = |text: &str| of(text).unwrap_err().message;
+        assert!(refused("[1]").ends_with("array into Go value of type map[string]map[string]bool"));
+        assert!(
+            refused(r#"{"type map[string]string":1}"#)
+                .ends_with("number into Go value of type map[string]bool")
+        );
+        assert!(refused(r#"{"a":{"b":1}}"#).ends_with("number into Go value of type bool"));
+        assert!(of(r#"{"label":null}"#).unwrap()["label"].is_empty());
     }
 }

@@ -92,6 +92,11 @@ fn told(pushing: Pushing) -> Vec<Value> {
 /// `POST /auth`: tries credentials.
 pub(crate) async fn auth(mut request: Request) -> Result<Response> {
     let body = request.bytes().await?;
+    if body.is_empty() {
+        return Err(Error::invalid(
+            "invalid JSON: got EOF while reading request body: it is to have username, password and serveraddress",
+        ));
+    }
     let who = Credentials::from_json(&body).map_err(|_| {
         Error::invalid("the request's body is no JSON of credentials (username, password, serveraddress)")
     })?;

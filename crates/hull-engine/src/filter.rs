@@ -2,6 +2,8 @@
 
 use std::collections::BTreeMap;
 
+use serde::Deserialize;
+
 pub use crate::system::moment_ns;
 use crate::{Error, Result};
 
@@ -12,6 +14,22 @@ pub struct Filters(BTreeMap<String, Vec<String>>);
 impl From<BTreeMap<String, Vec<String>>> for Filters {
     fn from(map: BTreeMap<String, Vec<String>>) -> Filters {
         Filters(map)
+    }
+}
+
+/// Filters as they come in a query: name to values, of which those count that are on. Its name and that of what is in it
+/// are known to [`crate::model::Mistake`], which tells of them in Go's words.
+#[derive(Debug, Deserialize)]
+pub struct FilterSets(BTreeMap<String, FilterSet>);
+
+#[derive(Debug, Deserialize)]
+struct FilterSet(BTreeMap<String, bool>);
+
+impl FilterSets {
+    /// The values that are on.
+    pub fn into_lists(self) -> BTreeMap<String, Vec<String>> {
+        let on = |set: FilterSet| set.0.into_iter().filter(|(_, on)| *on).map(|(value, _)| value).collect();
+        self.0.into_iter().map(|(name, set)| (name, on(set))).collect()
     }
 }
 

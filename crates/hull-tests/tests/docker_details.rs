@@ -167,8 +167,8 @@ fn odd_requests_are_answered_as_docker_answers_them() {
         ),
         ("/containers/odd/restart?t=1.5", "strconv.Atoi: parsing \"1.5\": invalid syntax"),
         ("/containers/odd/stop?t=99999999999999999999", "value out of range"),
-        ("/containers/odd/exec", "got EOF while reading request body"),
-        ("/exec/none/start", "got EOF while reading request body"),
+        ("/containers/odd/exec", "No exec command specified"),
+        ("/auth", "got EOF while reading request body"),
     ] {
         says(&api.post_empty(path).expect("an answer"), 400, words);
     }
@@ -183,6 +183,42 @@ fn odd_requests_are_answered_as_docker_answers_them() {
     ] {
         says(&create(&mut api, "", &body), 400, words);
     }
+    says(&api.post_empty("/exec/none/start").expect("an answer"), 404, "No such exec instance");
+    says(
+        &api.get("/networks/bridge?verbose=x").expect("an answer"),
+        400,
+        "invalid value for verbose: x: strconv.ParseBool",
+    );
+    // Who says nothing of a volume or an update says so: a body need not be there.
+    assert_eq!(api.post_empty("/volumes/create").expect("an answer").status, 201);
+    assert_eq!(api.post_empty("/containers/odd/update").expect("an answer").status, 200);
+    for (path, body, field) in [
+        ("/containers/odd/update", json!({ "Memory": "x" }), "UpdateConfig.Memory of type int64"),
+        ("/volumes/create", json!({ "Name": 5 }), "CreateRequest.Name of type string"),
+        ("/networks/create", json!({ "Name": 5 }), "CreateRequest.Name of type string"),
+        ("/networks/bridge/connect", json!({ "Container": 5 }), "ConnectRequest.Container of type string"),
+        ("/networks/bridge/disconnect", json!({ "Force": 5 }), "DisconnectRequest.Force of type bool"),
+    ] {
+        let words = format!("into Go struct field {field}");
+        says(&api.post(path, &body).expect("an answer"), 400, &words);
+    }
+    // Whatever version a client speaks: what is for another kind of mount is not dropped, and the terminal's size is kept.
+    let options = json!([{ "Type": "bind", "Source": "/etc", "Target": "/a", "VolumeOptions": {} }]);
+    for path in ["/containers/create", "/v1.41/containers/create"] {
+        let answer = api.post(path, &host(json!({ "Mounts": options }))).expect("an answer");
+        let words = "invalid mount config for type \"bind\": field VolumeOptions must not be specified";
+        says(&answer, 400, words);
+    }
+    let sized = host(json!({ "ConsoleSize": [1, 2] }));
+    assert_eq!(api.post("/v1.41/containers/create?name=sized", &sized).expect("an answer").status, 201);
+    let shown = api.get("/containers/sized/json").expect("an answer").json();
+    assert_eq!(shown["HostConfig"]["ConsoleSize"], json!([1, 2]));
+    let root = json!({ "Image": "busybox", "Volumes": { "/": {} } });
+    says(
+        &create(&mut api, "", &root),
+        400,
+        "invalid volume specification: '/': invalid mount config for type \"volume\": invalid specification: destination can't be '/'",
+    );
     let body = json!({
         "Image": "busybox", "Entrypoint": [], "WorkingDir": "/a/../b", "Healthcheck": { "Test": [], "Retries": 2 }
     });

@@ -67,6 +67,9 @@ fn a_read_only_socket_lets_no_endpoint_write() {
     daemon.ok(&["run", "-d", "--name", "box", "busybox", "sleep", "600"]);
     let before = daemon.ok(&["inspect", "box"]);
     let (path, _) = guarded(&daemon, &["read-only"]);
+    // What is not on the list is not answered, a method that has nothing to say neither.
+    let options = Client::new(&path).send("OPTIONS", "/containers/box/json", "", b"").expect("an answer");
+    assert!(options.status >= 400, "{}", options.status);
     for (method, pattern, reads) in endpoints() {
         let named = if pattern.contains("images") { "busybox" } else { "box" };
         let target = pattern.replace("{*}", named).replace("{}", named);

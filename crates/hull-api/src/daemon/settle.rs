@@ -56,7 +56,7 @@ pub(super) fn settle(flags: Flags, given: &ArgMatches) -> Result<Settings> {
     }
     let debug = flags.debug || file.debug;
     let level = log_level(flags.log_level.or(file.log_level).as_deref(), debug)?;
-    let log = log_config(flags.log_driver.or(file.log_driver), &flags.log_opt, file.log_opts)?;
+    let (log, log_warning) = log_config(flags.log_driver.or(file.log_driver), &flags.log_opt, file.log_opts)?;
     let pools = pools(flags.default_address_pool, file.default_address_pools);
     let userns_remap = flags.userns_remap.or(file.userns_remap).filter(|user| !user.is_empty());
     let userns_remap = userns_remap.map(|user| Remap::of(&user)).transpose()?;
@@ -78,6 +78,7 @@ pub(super) fn settle(flags: Flags, given: &ArgMatches) -> Result<Settings> {
         trusted: tls_files.verify || open,
         tls: use_tls.then(|| tls::acceptor(&tls_files)).transpose()?,
         level,
+        warnings: log_warning.into_iter().collect(),
         hosts,
         guards,
         engine: DaemonConfig {
@@ -212,20 +213,21 @@ pub(super) fn log_level(name: Option<&str>, debug: bool) -> Result<tracing::Leve
     }
 }
 
+/// How containers log unless they say otherwise, and what of it is not taken as it was written.
 fn log_config(
     driver: Option<String>,
     flags: &[String],
     mut options: BTreeMap<String, String>,
-) -> Result<LogConfig> {
+) -> Result<(LogConfig, Option<String>)> {
     for option in flags {
         let (name, value) = option
             .split_once('=')
             .ok_or_else(|| Error::invalid(format!("--log-opt {option}: it is NAME=VALUE")))?;
         options.insert(name.to_owned(), value.to_owned());
     }
-    let config = LogConfig { driver: driver.unwrap_or_else(|| "json-file".to_owned()), config: options };
-    hull_engine::container::check_log_config(&config)?;
-    Ok(config)
+    let mut config = LogConfig { driver: driver.unwrap_or_else(|| "json-file".to_owned()), config: options };
+    let warning = hull_engine::container::check_default_log_config(&mut config)?;
+    Ok((config, warning))
 }
 
 fn ulimits(flags: &[String], file: BTreeMap<String, FileUlimit>) -> Result<BTreeMap<String, Ulimit>> {
@@ -292,6 +294,17 @@ mod tests {
         for text in ["", "0s", "h", "5", "5d", "1.5h", "-1s", "99999999999999999999h"] {
             assert_eq!(seconds(text), None, "{text:?}");
         }
+    }
+
+    #[test]
+    fn a_daemon_with_too_many_log_files_starts_with_fewer() {
+        let options = |count: &str| BTreeMap::from([("max-file".to_owned(), count.to_owned())]);
+        let (config, warning) = log_config(Some("local".to_owned()), &[], options("2000")).unwrap();
+        assert_eq!(config.config["max-file"], "1000");
+        assert!(warning.is_some_and(|warning| warning.contains("2000 files are more than a log has")));
+        let (config, warning) = log_config(Some("local".to_owned()), &[], options("1000")).unwrap();
+        assert_eq!((config.config["max-file"].as_str(), warning), ("1000", None));
+        assert!(log_config(Some("local".to_owned()), &[], options("0")).is_err());
     }
 
     #[test]

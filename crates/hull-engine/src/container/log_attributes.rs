@@ -247,12 +247,11 @@ mod tests {
 
     fn of(template: &str) -> Result<String> {
         let record = Record {
-            id: "0123456789abcdef".to_owned(),
             name: "web éa".to_owned(),
             image_id: "sha256:fedcba9876543210".to_owned(),
             command: vec!["sleep".to_owned(), "1".to_owned()],
             config: Config { image: "busybox".to_owned(), ..Config::default() },
-            ..Record::default()
+            ..Record::named("0123456789abcdef")
         };
         rendered(template, Some(&record))
     }

@@ -46,17 +46,34 @@ pub struct LogOptions {
 ///
 /// # Errors
 /// The driver or an option is unknown or not supported; the sentence names it.
-pub fn check(config: &LogConfig) -> Result<()> {
-    let Parsed { max_file, .. } = parse(config)?;
-    if max_file > FILES_MAX {
-        return Err(invalid(
-            "max-file",
-            format!(
-                "{max_file} files are more than a log has in hull: at most {FILES_MAX}; raise max-size to keep more"
-            ),
-        ));
+pub(super) fn check(config: &LogConfig) -> Result<()> {
+    parse(config)?;
+    match too_many_files(config) {
+        Some(why) => Err(invalid("max-file", why)),
+        None => Ok(()),
     }
-    Ok(())
+}
+
+/// Checks the daemon's own log configuration, which was written for Docker or for hull before it had a bound on a log's
+/// files: too many are a warning and become as many as a log has, so that the daemon starts.
+///
+/// # Errors
+/// As [`check`] has them, but for the number of files.
+pub fn check_default(config: &mut LogConfig) -> Result<Option<String>> {
+    parse(config)?;
+    let Some(why) = too_many_files(config) else { return Ok(None) };
+    config.config.insert("max-file".to_owned(), FILES_MAX.to_string());
+    Ok(Some(format!("the log option max-file is taken as {FILES_MAX}: {why}")))
+}
+
+/// What is to be said where more files are asked for than a log has; [`parse`] gives as many as it has.
+fn too_many_files(config: &LogConfig) -> Option<String> {
+    let asked: u64 = config.config.get("max-file")?.parse().ok()?;
+    (config.driver != "none" && asked > u64::from(FILES_MAX)).then(|| {
+        format!(
+            "{asked} files are more than a log has in hull: at most {FILES_MAX}; raise max-size to keep more"
+        )
+    })
 }
 
 fn invalid(name: &str, why: String) -> Error {
@@ -107,6 +124,8 @@ fn parse(config: &LogConfig) -> Result<Parsed> {
                 if parsed.max_file < 1 {
                     return Err(invalid(name, "max-file cannot be less than 1".to_owned()));
                 }
+                // A container that was made before there was a bound keeps the newest.
+                parsed.max_file = parsed.max_file.min(FILES_MAX);
             }
             (_, "compress") => {
                 parsed.compress = truth(value)
@@ -209,8 +228,6 @@ pub(super) fn to_shim(record: &Record, folder: &Path) -> Result<Log> {
     let Parsed { max_size, max_file, compress, buffer } = parse(config)?;
     let Some(path) = path(folder, &record.id, &config.driver) else { return Ok(Log::None) };
     let attributes = log_attributes::attributes(record);
-    // A container that was made before there was a bound keeps the newest.
-    let max_file = max_file.min(FILES_MAX);
     let file = LogFile { path, max_size, max_file, attributes, compress, buffer };
     Ok(if config.driver == "local" { Log::Local(file) } else { Log::JsonFile(file) })
 }
@@ -260,6 +277,19 @@ mod tests {
         let told = |driver, options| check(&config(driver, options)).unwrap_err().message;
         check(&config("json-file", &[("max-file", "1000"), ("max-size", "1m")])).unwrap();
         assert!(told("local", &[("max-file", "1001")]).contains("at most 1000; raise max-size"));
+        let mut old = config("local", &[("max-file", "1001")]);
+        assert_eq!(
+            parse(&old).unwrap().max_file,
+            FILES_MAX,
+            "what was made before has as many as there may be"
+        );
+        assert!(
+            check_default(&mut old)
+                .unwrap()
+                .is_some_and(|warning| warning.contains("is taken as 1000: 1001"))
+        );
+        assert_eq!(check_default(&mut old).unwrap(), None);
+        check(&config("none", &[("max-file", "1001")])).expect("it keeps none");
         assert!(told("json-file", &[("max-file", "x")]).ends_with("a whole number from 1 on is expected"));
         let compressed = told("local", &[("max-file", "1"), ("compress", "true")]);
         assert!(compressed.ends_with("raise max-file to 2 or more, or set compress=false"), "{compressed}");

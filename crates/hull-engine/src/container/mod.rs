@@ -87,7 +87,7 @@ pub use explain::Explanation;
 pub(crate) use freeze::Still;
 pub(crate) use links::parse as parse_link;
 pub use list::ListOptions;
-pub use logs::{LogOptions, check as check_log_config};
+pub use logs::{LogOptions, check_default as check_default_log_config};
 pub(crate) use mounts::owner_of_key;
 pub use mounts::{MountKind, MountPlan, Owner};
 pub use read_logs::Logs;
@@ -164,7 +164,7 @@ pub(crate) struct Lifetime {
 }
 
 /// What is kept of a container.
-#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub(crate) struct Record {
     pub(crate) id: String,
     /// Without Docker's leading slash.

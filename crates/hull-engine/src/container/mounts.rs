@@ -171,7 +171,10 @@ impl Engine {
             by_place.insert(place, wanted);
         }
         for place in config.volumes.iter().flatten().map(|(place, _)| place) {
-            let place = destination(place)?;
+            let place = destination(place).map_err(|error| {
+                let why = format!("invalid mount config for type \"volume\": {}", error.message);
+                Error::invalid(format!("invalid volume specification: '{place}': {why}"))
+            })?;
             by_place.entry(place.clone()).or_insert_with(|| Wanted {
                 plan: MountPlan {
                     kind: MountKind::Volume,

@@ -43,7 +43,8 @@ pub struct CreateBody {
 
 impl<'de> Deserialize<'de> for CreateBody {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        let (body, config) = embedded(deserializer, |members| CreateBody::deserialize(members))?;
+        let (body, config) =
+            embedded(deserializer, "CreateBody", |members| CreateBody::deserialize(members))?;
         Ok(CreateBody { config, ..body })
     }
 }
@@ -218,7 +219,8 @@ pub struct HostConfig {
 
 impl<'de> Deserialize<'de> for HostConfig {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        let (host, resources) = embedded(deserializer, |members| HostConfig::deserialize(members))?;
+        let (host, resources) =
+            embedded(deserializer, "HostConfig", |members| HostConfig::deserialize(members))?;
         Ok(HostConfig { resources, ..host })
     }
 }
@@ -398,6 +400,9 @@ pub struct Mount {
     /// For tmpfs.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub tmpfs_options: Option<TmpfsOptions>,
+    /// For volumes of a cluster: refused.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub cluster_options: Option<serde_json::Value>,
 }
 
 /// Options of a bind.

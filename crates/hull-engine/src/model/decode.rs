@@ -14,7 +14,7 @@ use serde::de::{DeserializeOwned, DeserializeSeed, Deserializer, MapAccess, SeqA
 use serde::{Deserialize, forward_to_deserialize_any};
 
 use super::json::{self, Node};
-use super::mistake::{Mistake, struct_name};
+use super::mistake::{Mistake, map_name, struct_name};
 
 /// Reads a text.
 ///
@@ -37,13 +37,14 @@ pub(super) fn from_node<T: DeserializeOwned>(node: &Node) -> Result<T, Mistake> 
     T::deserialize(Folding::of(node))
 }
 
-/// Reads an object whose members are those of two structs, as Go's embedded ones. Serde's own `flatten` would ask for
-/// a map, and nobody would know the names to be folded.
+/// Reads an object whose members are those of two structs, as Go's embedded ones: a mistake in either is one in a field of
+/// the struct `of`. Serde's own `flatten` would ask for a map, and nobody would know the names to be folded.
 ///
 /// # Errors
 /// It is not of that shape.
 pub fn embedded<'de, D, A, B>(
     deserializer: D,
+    of: &'static str,
     outer: impl FnOnce(Folding<'_>) -> Result<A, Mistake>,
 ) -> Result<(A, B), D::Error>
 where
@@ -51,7 +52,10 @@ where
     B: DeserializeOwned,
 {
     let node = Node::deserialize(deserializer)?;
-    let read = || Ok((outer(Folding::of(&node))?, from_node(&node)?));
+    let read = || {
+        let outer = outer(Folding::of(&node))?;
+        Ok((outer, from_node(&node).map_err(|mistake: Mistake| mistake.embedded_in(of))?))
+    };
     read().map_err(Mistake::hand_on)
 }
 
@@ -191,7 +195,10 @@ impl<'de> Deserializer<'de> for Folding<'_> {
 
     fn deserialize_tuple<V: Visitor<'de>>(self, length: usize, visitor: V) -> Result<V::Value, Mistake> {
         self.check(&format!("[{length}]uint"), |node| matches!(node, Node::List(_)))?;
-        self.deserialize_any(visitor)
+        let Node::List(elements) = self.last() else { return self.deserialize_any(visitor) };
+        // An array in Go has its length: what is missing is zero, what is too much is dropped.
+        let missing = std::iter::repeat_n(&Node::Null, length.saturating_sub(elements.len()));
+        visitor.visit_seq(Elements(elements.iter().take(length).chain(missing)))
     }
 
     fn deserialize_map<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Mistake> {
@@ -210,6 +217,9 @@ impl<'de> Deserializer<'de> for Folding<'_> {
     ) -> Result<V::Value, Mistake> {
         if name == json::LENT {
             return json::lend(self.whole(), visitor, self);
+        }
+        if let Some(wanted) = map_name(name) {
+            self.check(wanted, |node| matches!(node, Node::Object(_)))?;
         }
         visitor.visit_newtype_struct(self)
     }
@@ -242,9 +252,9 @@ impl<'de> Deserializer<'de> for Folding<'_> {
 }
 
 /// The elements of a list.
-struct Elements<'a>(std::slice::Iter<'a, Node>);
+struct Elements<I>(I);
 
-impl<'de> SeqAccess<'de> for Elements<'_> {
+impl<'a, 'de, I: Iterator<Item = &'a Node>> SeqAccess<'de> for Elements<I> {
     type Error = Mistake;
 
     fn next_element_seed<S: DeserializeSeed<'de>>(&mut self, seed: S) -> Result<Option<S::Value>, Mistake> {
@@ -252,7 +262,7 @@ impl<'de> SeqAccess<'de> for Elements<'_> {
     }
 
     fn size_hint(&self) -> Option<usize> {
-        Some(self.0.len())
+        self.0.size_hint().1
     }
 }
 
@@ -353,6 +363,18 @@ mod tests {
         let labels = body.config.labels.unwrap();
         assert_eq!((labels["a"].as_str(), labels["b"].as_str()), ("1", "2"));
         assert_eq!(body.config.env, None);
+    }
+
+    #[test]
+    fn an_array_has_its_length() {
+        let size = |text: &str| {
+            body(&format!(r#"{{"HostConfig": {{"ConsoleSize": {text}}}}}"#)).host_config.console_size
+        };
+        assert_eq!(
+            [size("[1, 2]"), size("[1]"), size("[1, 2, 3]"), size("[]")],
+            [[1, 2], [1, 0], [1, 2], [0, 0]]
+        );
+        assert!(parse::<CreateBody>(br#"{"HostConfig": {"ConsoleSize": {}}}"#).is_err());
     }
 
     #[test]

@@ -65,6 +65,14 @@ impl Mistake {
         self
     }
 
+    /// The same, where the struct that the field is of is embedded in another one, whose field it is then.
+    pub(super) fn embedded_in(mut self, of: &'static str) -> Mistake {
+        if self.path.len() == 1 {
+            self.of = Some(of);
+        }
+        self
+    }
+
     /// Goes through a deserializer's own error whole, if that is of this kind.
     pub(super) fn hand_on<E: serde::de::Error>(self) -> E {
         HANDED_ON.set(Some(self.clone()));
@@ -163,12 +171,21 @@ pub(super) fn struct_name(of: &str) -> (&str, &str) {
         "Ipam" => ("network.IPAM", "IPAM"),
         "IpamConfig" => ("network.IPAMConfig", "IPAMConfig"),
         "ConfigFrom" => ("network.ConfigReference", "ConfigReference"),
-        "ConnectBody" => ("network.ConnectOptions", "ConnectOptions"),
-        "DisconnectBody" => ("network.DisconnectOptions", "DisconnectOptions"),
-        "VolumeCreate" => ("volume.CreateOptions", "CreateOptions"),
-        "ExecConfig" => ("container.ExecOptions", "ExecOptions"),
-        "StartBody" => ("container.ExecStartOptions", "ExecStartOptions"),
+        "ConnectBody" => ("network.ConnectRequest", "ConnectRequest"),
+        "DisconnectBody" => ("network.DisconnectRequest", "DisconnectRequest"),
+        "VolumeCreate" => ("volume.CreateRequest", "CreateRequest"),
+        "ExecConfig" => ("container.ExecCreateRequest", "ExecCreateRequest"),
+        "StartBody" => ("container.ExecStartRequest", "ExecStartRequest"),
         other => (other, other),
+    }
+}
+
+/// Go's type of what is a map and no struct's field: that of a new type around it.
+pub(super) fn map_name(of: &str) -> Option<&'static str> {
+    match of {
+        "FilterSets" => Some("map[string]map[string]bool"),
+        "FilterSet" => Some("map[string]bool"),
+        _ => None,
     }
 }
 

@@ -108,6 +108,7 @@ pub(super) fn parse_mount(mount: &Mount) -> Result<Wanted> {
             ("volume", "VolumeOptions", mount.volume_options.is_some()),
             ("tmpfs", "TmpfsOptions", mount.tmpfs_options.is_some()),
             ("image", "ImageOptions", mount.image_options.is_some()),
+            ("cluster", "ClusterOptions", mount.cluster_options.is_some()),
         ];
         match present.iter().find(|(of, _, there)| *there && *of != kind) {
             Some((_, field, _)) => Err(invalid(format!("field {field} must not be specified"))),
@@ -398,5 +399,19 @@ mod tests {
             ..Mount::default()
         };
         assert!(parse_mount(&mount).err().unwrap().message.contains("BindOptions"));
+        let mount = Mount {
+            kind: "bind".to_owned(),
+            source: "/".to_owned(),
+            target: "/t".to_owned(),
+            cluster_options: Some(serde_json::json!({})),
+            ..Mount::default()
+        };
+        assert!(
+            parse_mount(&mount)
+                .err()
+                .unwrap()
+                .message
+                .ends_with("field ClusterOptions must not be specified")
+        );
     }
 }

@@ -146,8 +146,8 @@ impl Whole {
         let folder = path.parent().ok_or(io::ErrorKind::NotFound)?;
         let mut prefix = path.file_name().ok_or(io::ErrorKind::NotFound)?.to_owned();
         prefix.push(".gz.");
-        // Nobody takes it for a leftover before it is locked.
-        let _lock = lock(path);
+        // Nobody takes it for a leftover before it is locked. Where the folder cannot be, the log stays uncompressed.
+        let _lock = lock(path).ok_or(io::ErrorKind::ResourceBusy)?;
         remove_leftovers(folder, &prefix)?;
         prefix.push(format!("{inode}{UNFINISHED}"));
         let name = folder.join(prefix);
@@ -184,10 +184,18 @@ fn remove_leftovers(folder: &Path, prefix: &OsStr) -> io::Result<()> {
         // To write, as a lock wants it where it goes to another machine.
         let Ok(file) = File::options().write(true).open(entry.path()) else { continue };
         if rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive).is_ok() {
-            std::fs::remove_file(entry.path())?;
+            removed(&entry.path())?;
         }
     }
     Ok(())
+}
+
+/// Removes a leftover, unless it is gone: whoever was at it has removed it, or given it its name.
+fn removed(leftover: &Path) -> io::Result<()> {
+    match std::fs::remove_file(leftover) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+        removed => removed,
+    }
 }
 
 impl Drop for Whole {
@@ -256,6 +264,10 @@ mod tests {
         assert_eq!(Whole::named(&log, 7).unwrap_err().kind(), io::ErrorKind::AlreadyExists);
         drop(Whole::named(&log, 8).unwrap());
         assert_eq!(names(), 2, "and what another is at stays");
+        removed(&folder.path().join("log.gz.8.tmp")).expect("what is gone is removed");
+        removed(folder.path()).expect_err("and what cannot be is told");
+        let nowhere = Whole::named(Path::new("/proc/self/fd/none/log"), 7).unwrap_err();
+        assert_eq!(nowhere.kind(), io::ErrorKind::ResourceBusy, "nothing is made without the lock");
         whole.call(&packed(&log, 1)).unwrap();
         let file = File::open(folder.path().join("log.1.gz")).unwrap();
         assert_eq!(Origin::read(&file), Some(Origin::of(&std::fs::metadata(&rotated).unwrap())));
