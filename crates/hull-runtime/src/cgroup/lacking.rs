@@ -70,7 +70,10 @@ fn refusal(place: Place<'_>, value: &str) -> Error {
             let doing = format!("set the limit {} to {value}", file.display());
             Error::refused(
                 doing,
-                format!("there is no {name} here: turn it on in the kernel, or {leave_out}"),
+                format!(
+                    "there is no {name} here: turn it on in the kernel (on v2 a cgroup that holds processes hands down \
+                     none: use one beside them), or {leave_out}"
+                ),
             )
         }
         Place::Controller(name) => {

@@ -10,7 +10,7 @@ use oci_spec::runtime::{
 
 use super::figures::Folders as _;
 use super::lacking::{Lacking, Notes, Place};
-use super::{Cgroup, devices, files, memory};
+use super::{Cgroup, devices, files, handed, hierarchy, memory};
 use crate::{Error, Result};
 
 /// When limits are set.
@@ -52,6 +52,7 @@ pub(super) fn set(
         devices::set(cgroup, rules)?;
     }
     if let Some(limits) = resources.memory() {
+        have_handed(cgroup, "memory");
         memory::set(cgroup, limits, &mut notes)?;
     }
     let mut writes = Vec::new();
@@ -80,11 +81,23 @@ pub(super) fn set(
     for (device, limits) in resources.rdma().iter().flatten() {
         writes.extend(rdma(device, limits));
     }
+    let mut controllers: Vec<&str> = writes.iter().map(|write| write.v2.0).collect();
+    controllers.dedup();
+    for controller in controllers {
+        have_handed(cgroup, controller);
+    }
     for write in &writes {
         apply(cgroup, write, &mut notes)?;
     }
     unified(cgroup, resources)?;
     Ok(notes.warnings)
+}
+
+/// Sees to it that a cgroup has a controller that is in the v2 hierarchy, if it can.
+fn have_handed(cgroup: &Cgroup, controller: &str) {
+    if let (Some(folder), Some(root)) = (cgroup.v2(controller), &hierarchy().unified) {
+        handed::to(&folder, root, controller);
+    }
 }
 
 /// The class of a container's packets, for `tc`, and their priorities by interface: v1 has controllers for them, v2 none.
@@ -347,6 +360,7 @@ fn unified(cgroup: &Cgroup, resources: &LinuxResources) -> Result<()> {
             let advice = format!("this machine does not have the controller {controller} on cgroup v2");
             return Err(Error::refused(doing(), advice));
         };
+        have_handed(cgroup, controller);
         let target = folder.join(file);
         for line in value.lines() {
             files::write(&target, line).map_err(|error| failed(&target, line, error))?;

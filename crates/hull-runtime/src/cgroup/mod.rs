@@ -20,6 +20,7 @@ mod devices;
 mod figures;
 mod files;
 mod further;
+mod handed;
 mod hierarchy;
 mod lacking;
 mod limits;
@@ -200,7 +201,7 @@ impl Cgroup {
     }
 
     fn make_unified(&self, unified: &Path, controllers: &[String]) -> Result<()> {
-        self.make_in(unified, |_, parent| hand_down(parent, controllers))
+        self.make_in(unified, |_, parent| handed::down(parent, controllers))
     }
 
     /// Makes the folder, with those above it, each of which `fit` fits to its parent. On the way of a container
@@ -610,29 +611,6 @@ fn inherit_cpuset(folder: &Path, parent: &Path) -> io::Result<()> {
         files::write(&folder.join(file), &of(parent, file)?)?;
     }
     files::write(&folder.join("cgroup.clone_children"), "1")
-}
-
-/// Lets the cgroups below `parent` have the controllers that containers use.
-fn hand_down(parent: &Path, controllers: &[String]) -> io::Result<()> {
-    // Those that a cgroup with processes refuses to hand down come first. It would hand down the others, and with
-    // one of them become the root of a threaded tree, below which no process can be put.
-    const USED: [&str; 7] = ["memory", "io", "hugetlb", "cpu", "cpuset", "pids", "rdma"];
-    let file = parent.join("cgroup.subtree_control");
-    let handed = files::text(&file)?;
-    for controller in USED.iter().filter(|used| controllers.iter().any(|own| own == *used)) {
-        if !handed.split_whitespace().any(|handed| handed == *controller) {
-            match files::write(&file, &format!("+{controller}")) {
-                // It holds processes, and hands nothing down. What is made below it (for an exec with limits of
-                // time) counts and kills without controllers; a limit that needs one fails by its own name.
-                Err(error) if error.raw_os_error() == Some(libc::EBUSY) => return Ok(()),
-                // It was not handed this one itself, as slices of systemd's are not handed hugetlb. That is for whoever
-                // made it to change; a limit that needs it does not hold ([`Lacking`]).
-                Err(error) if error.raw_os_error() == Some(libc::ENOENT) => {}
-                written => written?,
-            }
-        }
-    }
-    Ok(())
 }
 
 fn processes_below(folder: &Path, pids: &mut Vec<i32>) -> io::Result<()> {

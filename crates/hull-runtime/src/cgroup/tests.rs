@@ -184,3 +184,43 @@ fn many_at_once_below_a_folder_that_none_has_made_yet() {
         Cgroup::open(&above).unwrap().remove().unwrap();
     }
 }
+
+/// A limit of a controller that is in the v2 hierarchy of this machine, its file, and what is read there.
+fn limit_of_v2() -> Option<(&'static str, String, String, &'static str)> {
+    if hierarchy().is_unified("pids") {
+        return Some(("pids", r#"{"pids": {"limit": 7}}"#.to_owned(), "pids.max".to_owned(), "7"));
+    }
+    let (own, _) = Own::new("sizes", "{}");
+    let size = fs::read_dir(own.0.v2("hugetlb")?).unwrap().find_map(|entry| {
+        let name = entry.unwrap().file_name().into_string().unwrap();
+        Some(name.strip_prefix("hugetlb.")?.strip_suffix(".rsvd.max")?.to_owned())
+    })?;
+    let limit = format!(r#"{{"hugepageLimits": [{{"pageSize": "{size}", "limit": 0}}]}}"#);
+    Some(("hugetlb", limit, format!("hugetlb.{size}.max"), "0"))
+}
+
+#[test]
+fn a_limit_holds_below_cgroups_that_were_not_handed_its_controller() {
+    let Some((controller, limit, file, value)) = limit_of_v2() else {
+        eprintln!("not tested: no v2 hierarchy with pids or hugetlb");
+        return;
+    };
+    let limit: LinuxResources = serde_json::from_str(&limit).unwrap();
+    // As slices of systemd's are: made by somebody else, who hands down other controllers.
+    let slice = Own(Cgroup::leaf(&format!("/hull-cgroup-test-{}-slice", std::process::id())).unwrap());
+    let deep = Cgroup::leaf(&format!("{}/deep", slice.0.path())).unwrap();
+    let cgroup = Cgroup::begin(&format!("{}/c", deep.path())).unwrap();
+    let folder = cgroup.v2(controller).unwrap();
+    let own = |folder: &Path| fs::read_to_string(folder.join("cgroup.controllers")).unwrap();
+    assert!(!own(&folder).contains(controller));
+    // One of them holds a process, and can hand down nothing.
+    let sleeper = Sleeper::new();
+    fs::write(slice.0.unified().unwrap().join("cgroup.procs"), sleeper.pid().to_string()).unwrap();
+    let error = cgroup.complete(Some(&limit), Lacking::Refused).unwrap_err();
+    assert!(error.to_string().contains(&file), "{error}");
+    assert_eq!(fs::read_to_string(folder.join("cgroup.type")).unwrap(), "domain\n");
+    drop(sleeper);
+    assert_eq!(cgroup.complete(Some(&limit), Lacking::Refused).unwrap(), [] as [&str; 0]);
+    assert!(own(&folder).contains(controller));
+    assert_eq!(fs::read_to_string(folder.join(&file)).unwrap().trim(), value);
+}

@@ -191,8 +191,8 @@ impl Created {
     ///
     /// # Errors
     /// As of that.
-    pub fn wait_until_ready(&self) -> Result<Option<String>> {
-        let Some(notify) = &self.notify else { return Ok(None) };
+    pub fn wait_until_ready(&mut self) -> Result<Option<String>> {
+        let Some(notify) = &mut self.notify else { return Ok(None) };
         notify.wait(self.pidfd.as_fd(), self.container.record.pid)
     }
 

@@ -53,8 +53,7 @@ pub fn follow(
             PollFd::from_borrowed_fd(signals.as_fd(), PollFlags::IN),
             PollFd::from_borrowed_fd(pidfd.as_fd(), PollFlags::IN),
         ];
-        interests
-            .extend(notify.as_ref().map(|notify| PollFd::from_borrowed_fd(notify.socket(), PollFlags::IN)));
+        interests.extend(notify.as_ref().map(Notify::interest));
         let first_of_screen = interests.len();
         let watched = screen.as_ref().map_or(Watches::default(), |screen| screen.interests(&mut interests));
         match poll(&mut interests, None) {
@@ -73,9 +72,10 @@ pub fn follow(
             pass_on(signals, pidfd, screen.as_ref())?;
         }
         // Before its end, which may have come just behind.
-        if let Some(ready) = notify.take_if(|notify| notify.is_ready()) {
-            let told = ready.pass_on(rustix::process::getpid().as_raw_nonzero().get());
+        let told = notify.as_mut().map(|notify| notify.turn(own_pid())).transpose();
+        if let Some(told) = told.map(Option::flatten).transpose() {
             told.map_or_else(|error| warn(&error.to_string()), drop);
+            notify = None;
         }
         if !ready[1].is_empty() {
             if let Some(screen) = &mut screen {
@@ -84,6 +84,10 @@ pub fn follow(
             return status_of(pidfd);
         }
     }
+}
+
+fn own_pid() -> i32 {
+    rustix::process::getpid().as_raw_nonzero().get()
 }
 
 /// Reaps the child and says how it ended.

@@ -57,7 +57,7 @@ impl Container {
         started.map_err(of_process)?;
         self.has_started()?;
         match heard {
-            Some((notify, Some(pidfd))) => notify.wait(pidfd.as_fd(), self.record.pid),
+            Some((mut notify, Some(pidfd))) => notify.wait(pidfd.as_fd(), self.record.pid),
             Some((_, None)) | None => Ok(None),
         }
     }
