@@ -6,7 +6,8 @@ use std::path::PathBuf;
 use oci_spec::runtime::Process;
 
 use super::config;
-use super::create::{check_preserved, of_process, send_pidfd, send_terminal, write_pid};
+use super::create::{of_process, write_pid};
+use super::descriptors::{check_preserved, send_pidfd, send_terminal};
 use super::{Console, Container, Status};
 use crate::cgroup::Cgroup;
 use crate::container::{self, ContainerState, ExecIn, Step, Streams};

@@ -20,6 +20,7 @@ mod cgroup;
 mod config;
 mod create;
 mod crun;
+mod descriptors;
 mod events;
 mod exec;
 mod features;

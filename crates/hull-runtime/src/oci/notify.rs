@@ -26,7 +26,7 @@ use oci_spec::runtime::{Mount, Spec};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
 
-use super::create::{address, socket_at};
+use super::descriptors::{address, socket_at};
 use crate::error::Context;
 use crate::sys::sockets;
 use crate::{Error, Result};

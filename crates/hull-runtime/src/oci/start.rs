@@ -5,7 +5,8 @@ use std::os::fd::{AsFd, OwnedFd};
 
 use rustix::net::{AddressFamily, SocketFlags, SocketType};
 
-use super::create::{address, of_process, socket_at};
+use super::create::of_process;
+use super::descriptors::{address, socket_at};
 use super::watch::Watched;
 use super::{Container, Notify, Status};
 use crate::container::{Held, start_held, state_for_hooks};
