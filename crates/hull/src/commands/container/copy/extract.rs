@@ -4,7 +4,6 @@
 //! and without following a single link; device nodes are refused, and set-id bits are dropped unless owners are kept.
 
 use std::ffi::OsStr;
-use std::fs::File;
 use std::io::{self, Read};
 use std::os::fd::{AsFd as _, OwnedFd};
 use std::path::{Component, Path, PathBuf};
@@ -13,6 +12,7 @@ use rustix::fs::{AtFlags, CWD, FileType, Gid, Mode, OFlags, ResolveFlags, Timesp
 use tar::EntryType;
 
 use super::paths::Plan;
+use super::unfinished::Unfinished;
 use crate::error::Error;
 
 /// Extracts all of it. With `owners`, users and groups are as in the archive.
@@ -167,7 +167,8 @@ impl Extraction {
         Ok(())
     }
 
-    /// Writes a file beside its place: what was there stays until all of it has come, and a full disk leaves nothing half.
+    /// Writes a file that gets its name last: what was there stays until all of it has come, and neither a full disk nor a
+    /// kill leaves anything half. It is made anew, so its folder must be writable also where the file itself was.
     fn file(
         &self,
         entry: &mut tar::Entry<'_, impl Read>,
@@ -175,22 +176,12 @@ impl Extraction {
         name: &OsStr,
         attributes: Attributes,
     ) -> io::Result<()> {
-        let (flags, mode) = (OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW, Mode::from_raw_mode(0o600));
-        let unfinished = format!(".hull-unfinished-{}", std::process::id());
-        let file = rustix::fs::openat(parent, &unfinished, flags | OFlags::WRONLY | OFlags::CLOEXEC, mode)?;
-        let mut file = File::from(file);
-        let finished = io::copy(entry, &mut file)
-            .and_then(|_| self.finish_one(&file, attributes))
-            .and_then(|()| Ok(rustix::fs::renameat(parent, &unfinished, parent, name)?));
-        finished.map_err(|error| {
-            // What went wrong first is what is told.
-            let _ = rustix::fs::unlinkat(parent, &unfinished, AtFlags::empty());
-            match error.kind() {
-                io::ErrorKind::IsADirectory => {
-                    io::Error::other("cannot overwrite directory with non-directory")
-                }
-                _ => error,
-            }
+        let mut unfinished = Unfinished::new(parent)?;
+        io::copy(entry, &mut unfinished.file)?;
+        self.finish_one(&unfinished.file, attributes)?;
+        unfinished.name_it(name).map_err(|error| match error.kind() {
+            io::ErrorKind::IsADirectory => io::Error::other("cannot overwrite directory with non-directory"),
+            _ => error,
         })
     }
 

@@ -3,6 +3,7 @@
 mod extract;
 mod pack;
 mod paths;
+mod unfinished;
 
 use std::io::{self, IsTerminal as _, Read};
 use std::path::Path;
