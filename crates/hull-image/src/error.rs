@@ -76,6 +76,17 @@ impl From<rusqlite::Error> for Error {
                 " (image/image.db in the data root): restore it from a copy, or move it away with its -wal and -shm: hull begins \
                  without images then, what containers wrote is kept until theirs are here again, and volumes stay"
             }
+            Some(rusqlite::ErrorCode::CannotOpen) => {
+                " (image/image.db in the data root): it must be a file that the daemon may read and write, in a folder that it may \
+                 write to"
+            }
+            Some(rusqlite::ErrorCode::ReadOnly) => {
+                " (image/image.db in the data root): its file system or its file is read-only: mount it for writing (after errors \
+                 of the disk, check that first), or give the daemon the right to write, and start it again"
+            }
+            Some(rusqlite::ErrorCode::DiskFull) => {
+                " (image/image.db in the data root): make room on the data root's file system"
+            }
             _ => "",
         };
         Error::new(Kind::System, format!("the image store's database: {error}{advice}"))
@@ -94,6 +105,23 @@ impl Error {
 
 #[cfg(test)]
 mod tests {
+    #[test]
+    fn a_database_that_cannot_be_opened_or_written_is_told_with_what_to_do() {
+        let folder = tempfile::tempdir().unwrap();
+        std::fs::create_dir(folder.path().join("image.db")).unwrap();
+        std::fs::write(folder.path().join("image.db/x"), "").unwrap();
+        let error = crate::Store::open(folder.path(), &[]).unwrap_err().to_string();
+        assert!(error.contains("it must be a file that the daemon may read and write"), "{error}");
+        for (code, advice) in [
+            (rusqlite::ffi::SQLITE_READONLY, "mount it for writing"),
+            (rusqlite::ffi::SQLITE_FULL, "make room on the data root's file system"),
+        ] {
+            let failure = rusqlite::Error::SqliteFailure(rusqlite::ffi::Error::new(code), None);
+            let told = super::Error::from(failure).to_string();
+            assert!(told.contains(advice), "{told}");
+        }
+    }
+
     #[test]
     fn a_database_that_is_none_is_told_with_what_to_do() {
         let folder = tempfile::tempdir().unwrap();

@@ -113,7 +113,10 @@ impl Engine {
                 query.verbose,
             );
             // No image's and no container's any more: what clients of Docker's do not know is not among what they sum up.
-            let lost = self.images.lost()?;
+            let lost = self.images.lost().unwrap_or_else(|error| {
+                tracing::warn!(%error, "what lost layers take is not told");
+                Vec::new()
+            });
             if !lost.is_empty() {
                 usage["LostLayers"] = json!(lost);
                 usage["LostLayersInUse"] = json!(self.runs_on_lost_layers());

@@ -2,9 +2,9 @@
 //! They are put aside for [`Store::check`] to tell of, and to remove when it is to repair.
 
 use std::path::{Path, PathBuf};
-use std::sync::PoisonError;
+use std::sync::{MutexGuard, PoisonError};
 
-use serde::Serialize;
+use serde::{Serialize, Serializer};
 
 use super::Store;
 use super::check::{Check, Checked, Finding, Wrong, names};
@@ -66,6 +66,7 @@ fn count(root: &Path) -> Result<usize> {
 #[serde(rename_all = "PascalCase")]
 pub struct LostLayers {
     /// Where they are.
+    #[serde(serialize_with = "as_shown")]
     pub path: PathBuf,
     /// How many.
     pub layers: usize,
@@ -73,23 +74,53 @@ pub struct LostLayers {
     pub size: u64,
 }
 
+/// A path need not be UTF-8, and what is told of it is.
+fn as_shown<S: Serializer>(path: &Path, serializer: S) -> std::result::Result<S::Ok, S::Error> {
+    serializer.serialize_str(&path.to_string_lossy())
+}
+
 impl Store {
-    /// What was put aside, and has not been removed. Its trees are walked the first time: nobody changes them.
+    /// What was put aside, and has not been removed. What a tree takes is remembered, since nobody changes it; one that cannot
+    /// be walked is walked again the next time, and counts nothing until then.
     ///
     /// # Errors
     /// The folder cannot be read.
     pub fn lost(&self) -> Result<Vec<LostLayers>> {
-        let mut known = self.lost.lock().unwrap_or_else(PoisonError::into_inner);
         let folder = self.root.join(LOST);
         let paths: Vec<PathBuf> = names(&folder)?.into_iter().map(|name| folder.join(name)).collect();
-        known.retain(|lost| paths.contains(&lost.path));
+        let known = {
+            let mut known = self.known_lost();
+            known.retain(|lost| paths.contains(&lost.path));
+            known.clone()
+        };
+        // Not under the lock: who asks meanwhile walks too, and waits for nobody.
+        let mut all = Vec::new();
         for path in paths {
-            if !known.iter().any(|lost| lost.path == path) {
-                let size = super::tree_size(&path).unwrap_or_default();
-                known.push(LostLayers { layers: count(&path)?, size, path });
+            if let Some(known) = known.iter().find(|known| known.path == path) {
+                all.push(known.clone());
+                continue;
+            }
+            let counted = count(&path).and_then(|layers| Ok((layers, super::tree_size(&path)?)));
+            match counted {
+                Ok((layers, size)) => {
+                    let lost = LostLayers { path, layers, size };
+                    let mut known = self.known_lost();
+                    if !known.contains(&lost) {
+                        known.push(lost.clone());
+                    }
+                    all.push(lost);
+                }
+                Err(error) => {
+                    tracing::warn!(path = %path.display(), %error, "what these lost layers take is not known");
+                    all.push(LostLayers { layers: count(&path).unwrap_or_default(), size: 0, path });
+                }
             }
         }
-        Ok(known.clone())
+        Ok(all)
+    }
+
+    fn known_lost(&self) -> MutexGuard<'_, Vec<LostLayers>> {
+        self.lost.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Tells of what was put aside.
@@ -101,9 +132,52 @@ impl Store {
                 false => "remove them, and load or pull the images again",
             };
             let mut finding = Finding::new(Wrong::Orphan, what, &path, remedy);
-            finding.repaired = how.repair && !how.lost_is_used && self.trash.take(&path)?;
+            if how.repair && !how.lost_is_used {
+                // What a removal leaves that fails is less than it was.
+                self.known_lost().retain(|known| known.path != path);
+                finding.repaired = self.trash.take(&path)?;
+            }
             checked.findings.push(finding);
         }
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+    use std::os::unix::ffi::OsStrExt as _;
+
+    use super::*;
+
+    fn store(root: &Path) -> Store {
+        fs::create_dir_all(root).unwrap();
+        Store::open(root, &[]).unwrap()
+    }
+
+    #[test]
+    fn what_cannot_be_walked_is_walked_again() {
+        let root = tempfile::tempdir().unwrap();
+        let store = store(root.path());
+        let lost = root.path().join("lost/1");
+        fs::create_dir_all(lost.parent().unwrap()).unwrap();
+        // No folder: nothing can be counted.
+        fs::write(&lost, "").unwrap();
+        assert_eq!(store.lost().unwrap(), [LostLayers { path: lost.clone(), layers: 0, size: 0 }]);
+        fs::remove_file(&lost).unwrap();
+        fs::create_dir_all(lost.join("layers/a")).unwrap();
+        fs::write(lost.join("layers/a/file"), [0; 1000]).unwrap();
+        let counted = [LostLayers { path: lost.clone(), layers: 1, size: 1000 }];
+        assert_eq!(store.lost().unwrap(), counted);
+        // A folder that has been counted is not walked again.
+        fs::write(lost.join("layers/a/file"), "").unwrap();
+        assert_eq!(store.lost().unwrap(), counted);
+    }
+
+    #[test]
+    fn a_place_that_is_no_utf8_is_told_nonetheless() {
+        let path = PathBuf::from(std::ffi::OsStr::from_bytes(b"/d\xff/lost/1"));
+        let told = serde_json::to_value(LostLayers { path, layers: 1, size: 2 }).unwrap();
+        assert_eq!(told["Path"], "/d\u{fffd}/lost/1");
     }
 }
