@@ -183,7 +183,7 @@ fn an_image_s_files_are_mounted() {
         $ hull run --rm --volumes-from user busybox cat /i/data/file
         told
         $ hull run --rm --mount type=image,source=missing,target=/i busybox true
-        hull: Error response from daemon: --mount type=image,source=missing: No such image: missing:latest: pull it (hull pull missing), or name one that is here (hull images)
+        hull: Error response from daemon: No such image: missing:latest (which is to be mounted at /i)
 
         Run 'hull run --help' for more information
         [125]
@@ -225,7 +225,10 @@ fn an_image_s_files_are_mounted() {
         let answer = api.post(&format!("/{version}/containers/create"), &body).expect("an answer");
         (answer.status, answer.message())
     };
-    assert_eq!(create("v1.48", "no-such"), (404, "No such image: no-such:latest".to_owned()));
+    assert_eq!(
+        create("v1.48", "no-such"),
+        (404, "No such image: no-such:latest (which is to be mounted at /i)".to_owned())
+    );
     let old = create("v1.47", "busybox");
     assert_eq!(old, (400, "Mount type \"image\" needs API v1.48 or newer".to_owned()));
 }

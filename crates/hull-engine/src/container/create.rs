@@ -142,9 +142,7 @@ impl Engine {
         self.check_remapped_image(&host_config, image.as_deref())?;
         let mut wanted = self.wanted_mounts(&config, &host_config, caller, shallow)?;
         let mut pinned = Vec::from_iter(pinned);
-        for image in wanted.iter().map(|wanted| &wanted.plan.image).filter(|image| !image.is_empty()) {
-            pinned.push(self.pin(image, image)?);
-        }
+        pinned.extend(wanted.iter_mut().filter_map(|wanted| wanted.pinned.take()));
         for layered in layered {
             wanted.push(mounts::layered(layered)?);
         }
@@ -278,7 +276,7 @@ impl Engine {
     }
 
     /// Keeps the image of this id here. `asked` is what the caller calls it.
-    fn pin(&self, id: &str, asked: &str) -> Result<Pinned> {
+    pub(super) fn pin(&self, id: &str, asked: &str) -> Result<Pinned> {
         // Removed at this very moment: as if it had been a moment before.
         let gone = |_| Error::new(Kind::NotFound, format!("No such image: {asked}"));
         id.parse().and_then(|id| self.images.pin(&id)).map_err(gone)
@@ -369,7 +367,7 @@ impl Engine {
         root: Owner,
     ) -> Result<(Vec<MountPlan>, Vec<usize>)> {
         let (mut plans, mut fresh) = (Vec::new(), Vec::new());
-        for Wanted { mut plan, volume, create_source } in wanted {
+        for Wanted { mut plan, volume, create_source, pinned: _ } in wanted {
             if plan.anonymous && !plan.name.is_empty() {
                 // Another container's, by --volumes-from: it stays as nameless as it was.
                 self.volumes.retain(&plan.name, id);

@@ -4,6 +4,7 @@ mod parse;
 
 use std::collections::BTreeMap;
 
+use hull_image::Pinned;
 use serde::{Deserialize, Serialize};
 
 use self::parse::{destination, parse_bind, parse_mount, parse_tmpfs};
@@ -124,6 +125,8 @@ pub(super) struct Wanted {
     pub(super) volume: Option<WantedVolume>,
     /// A bind's source that is not there is made as a folder (`-v`) or refused (`--mount`).
     pub(super) create_source: bool,
+    /// Keeps the image that is mounted here until the container is known to use it.
+    pub(super) pinned: Option<Pinned>,
 }
 
 impl Engine {
@@ -143,7 +146,12 @@ impl Engine {
         for specification in host.volumes_from.iter().flatten() {
             for plan in self.mounts_of_other(specification)? {
                 let volume = (plan.kind == MountKind::Volume).then(WantedVolume::default);
-                by_place.insert(plan.destination.clone(), Wanted { plan, volume, create_source: false });
+                let pinned = match plan.kind {
+                    MountKind::Image => Some(self.pin(&plan.image, &plan.source)?),
+                    _ => None,
+                };
+                let wanted = Wanted { plan, volume, create_source: false, pinned };
+                by_place.insert(wanted.plan.destination.clone(), wanted);
             }
         }
         let mut written = Vec::new();
@@ -153,8 +161,13 @@ impl Engine {
         for mount in host.mounts.iter().flatten() {
             let mut wanted = parse_mount(mount)?;
             if wanted.plan.kind == MountKind::Image {
-                let image = self.images.resolve(&mount.source).map_err(crate::images::error)?;
+                let image = self.images.resolve(&mount.source).map_err(crate::images::error);
+                let image = image.map_err(|error| of_mount(error, &mount.target))?;
                 wanted.plan.image = image.id.to_string();
+                wanted.pinned = Some(
+                    self.pin(&wanted.plan.image, &mount.source)
+                        .map_err(|error| of_mount(error, &mount.target))?,
+                );
             }
             written.push(wanted);
         }
@@ -185,6 +198,7 @@ impl Engine {
                 },
                 volume: Some(WantedVolume { driver: host.volume_driver.clone(), ..WantedVolume::default() }),
                 create_source: false,
+                pinned: None,
             });
         }
         Ok(by_place.into_values().collect())
@@ -227,7 +241,12 @@ pub(super) fn layered(layered: crate::model::Layered) -> Result<Wanted> {
         layers: layered.lower,
         ..MountPlan::default()
     };
-    Ok(Wanted { plan, volume: None, create_source: false })
+    Ok(Wanted { plan, volume: None, create_source: false, pinned: None })
+}
+
+/// An image that is not here is not the one to be run: in Docker's words, and for which mount it is wanted.
+fn of_mount(error: Error, target: &str) -> Error {
+    Error { message: format!("{} (which is to be mounted at {target})", error.message), ..error }
 }
 
 /// The key of the snapshot that holds the image of a container's mount, by the mount's place in its list. It is made with

@@ -36,6 +36,7 @@ pub(super) fn parse_bind(text: &str, driver: &str, caller: Owner) -> Result<Want
         },
         volume: None,
         create_source: true,
+        pinned: None,
     };
     let plan = &mut wanted.plan;
     if source.starts_with('/') {
@@ -148,7 +149,7 @@ pub(super) fn parse_mount(mount: &Mount) -> Result<Wanted> {
             plan.recursive = !options.non_recursive;
             plan.read_only_recursive = mount.read_only && !options.read_only_non_recursive && plan.recursive;
             if options.create_mountpoint {
-                return Ok(Wanted { plan, volume: None, create_source: true });
+                return Ok(Wanted { plan, volume: None, create_source: true, pinned: None });
             }
             if let Err(error) = std::fs::symlink_metadata(&plan.source) {
                 if error.kind() == std::io::ErrorKind::NotFound {
@@ -156,7 +157,7 @@ pub(super) fn parse_mount(mount: &Mount) -> Result<Wanted> {
                 }
                 return Err(invalid(format!("bind source path {}: {error}", plan.source)));
             }
-            Ok(Wanted { plan, volume: None, create_source: false })
+            Ok(Wanted { plan, volume: None, create_source: false, pinned: None })
         }
         "volume" => {
             other_options("volume")?;
@@ -175,7 +176,7 @@ pub(super) fn parse_mount(mount: &Mount) -> Result<Wanted> {
                 options: driver.options.unwrap_or_default(),
                 labels: options.labels.unwrap_or_default(),
             };
-            Ok(Wanted { plan, volume: Some(volume), create_source: false })
+            Ok(Wanted { plan, volume: Some(volume), create_source: false, pinned: None })
         }
         "tmpfs" => {
             other_options("tmpfs")?;
@@ -194,7 +195,7 @@ pub(super) fn parse_mount(mount: &Mount) -> Result<Wanted> {
             for words in options.options.unwrap_or_default() {
                 plan.options.push(words.join("="));
             }
-            Ok(Wanted { plan, volume: None, create_source: false })
+            Ok(Wanted { plan, volume: None, create_source: false, pinned: None })
         }
         "image" => {
             other_options("image")?;
@@ -207,7 +208,7 @@ pub(super) fn parse_mount(mount: &Mount) -> Result<Wanted> {
             plan.writable = false;
             let options = mount.image_options.clone().unwrap_or_default();
             plan.subpath = subpath(options.subpath, "image").map_err(invalid)?;
-            Ok(Wanted { plan, volume: None, create_source: false })
+            Ok(Wanted { plan, volume: None, create_source: false, pinned: None })
         }
         "" => Err(invalid("mount type unknown: it is bind, volume, tmpfs or image".to_owned())),
         other @ "cluster" => Err(Error::unsupported(format_args!("a mount of type {other}"))),
@@ -306,7 +307,7 @@ pub(super) fn parse_tmpfs(place: &str, options: &str) -> Result<Wanted> {
         options: all,
         ..MountPlan::default()
     };
-    Ok(Wanted { plan, volume: None, create_source: false })
+    Ok(Wanted { plan, volume: None, create_source: false, pinned: None })
 }
 
 /// Checks and cleans a place in the container.

@@ -231,11 +231,10 @@ async fn make(context: &Context, flags: &ContainerFlags, image: &str, body: &Val
                 && flags.pull != "always"
                 && !is_id(image) =>
         {
-            // Other things can be missing as well: a volume's driver, a network. The image alone can be pulled.
-            if !error.message().to_lowercase().contains("image") {
+            // Other things can be missing as well: a network, an image that is to be mounted.
+            if is_here(context, image, flags).await? {
                 return Err(engine(error));
             }
-            all_mounted_are_here(context, body).await?;
             if !flags.quiet {
                 errln!("Unable to find image '{}' locally", image_name(image)?.or_latest().familiar());
             }
@@ -254,23 +253,15 @@ async fn make(context: &Context, flags: &ContainerFlags, image: &str, body: &Val
     Ok(id.to_owned())
 }
 
-/// An error where an image that is to be mounted is not here: it is not the one to be run that is missing then.
-async fn all_mounted_are_here(context: &Context, body: &Value) -> Result<(), Error> {
-    let mounts = body["HostConfig"]["Mounts"].as_array().into_iter().flatten();
-    for source in mounts.filter(|mount| mount["Type"] == "image").filter_map(|mount| mount["Source"].as_str())
-    {
-        let found: Result<Value, Error> =
-            context.client.get_json(&format!("/images/{}/json", segment(source))).await;
-        if found.is_err_and(|error| error.http_status() == Some(404)) {
-            let what = format!(
-                "--mount type=image,source={source}: No such image: {}: pull it (hull pull {source}), or name one that is here \
-                 (hull images)",
-                image_name(source).map_or_else(|_| source.to_owned(), |name| name.or_latest().familiar())
-            );
-            return Err(engine(Error::daemon(404, what)));
-        }
+/// Whether the image that is to be run is here, for the platform that is asked for.
+async fn is_here(context: &Context, image: &str, flags: &ContainerFlags) -> Result<bool, Error> {
+    let path = Query::new(format!("/images/{}/json", segment(image)))
+        .with_some("platform", flags.platform.as_deref().filter(|platform| !platform.is_empty()));
+    match context.client.get_json::<Value>(&path).await {
+        Ok(_) => Ok(true),
+        Err(error) if error.http_status() == Some(404) => Ok(false),
+        Err(error) => Err(engine(error)),
     }
-    Ok(())
 }
 
 fn is_id(image: &str) -> bool {
