@@ -19,8 +19,7 @@ pub(crate) async fn list(request: Request) -> Result<Response> {
 
 pub(crate) async fn create(mut request: Request) -> Result<Response> {
     let create: VolumeCreate = request.json().await?;
-    let engine = request.engine.clone();
-    let volume = blocking::run(move || engine.volumes.create(create)).await?;
+    let volume = request.engine.create_volume(create).await?;
     http::json(StatusCode::CREATED, &volume.shown())
 }
 

@@ -5,13 +5,13 @@
 //! [`Database::sync_behind`].
 
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use rusqlite::{Connection, params};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
+use tokio::sync::watch;
 
 use crate::{Error, Result};
 
@@ -43,8 +43,20 @@ pub(crate) struct Database {
     connection: Mutex<Connection>,
     /// Where the commits go first.
     log: PathBuf,
-    /// A sync is on its way that has not begun.
-    sync_waits: AtomicBool,
+    /// A sync that is on its way and has not begun.
+    gathering: Mutex<Option<Synced>>,
+}
+
+/// A sync that is on its way; see [`Database::sync_behind`].
+#[derive(Clone)]
+pub(crate) struct Synced(watch::Receiver<Option<bool>>);
+
+impl Synced {
+    /// Waits for its end: whether the disk has taken what was put.
+    pub(crate) async fn wait(mut self) -> bool {
+        // Nobody tells any more: the daemon ends.
+        self.0.wait_for(Option::is_some).await.is_ok_and(|synced| *synced == Some(true))
+    }
 }
 
 /// How long commits are gathered before they are synced: a power cut loses no more than this, and the disk is asked for no
@@ -87,7 +99,7 @@ impl Database {
         log.push("-wal");
         let log = PathBuf::from(log);
         hull_image::disk::reserve_log(&log);
-        Ok(Database { connection: Mutex::new(connection), log, sync_waits: AtomicBool::new(false) })
+        Ok(Database { connection: Mutex::new(connection), log, gathering: Mutex::default() })
     }
 
     /// Writes a document, whether it is there or not.
@@ -107,21 +119,30 @@ impl Database {
     /// Brings what was put to the disk, and with it, where the file system keeps a journal, the folders that were made
     /// before. It is done behind, within [`GATHER`] and the time that the disk needs; nobody waits for it. Called within
     /// the runtime.
-    pub(crate) fn sync_behind(self: &Arc<Self>) {
-        if self.sync_waits.swap(true, Ordering::SeqCst) {
-            return;
+    pub(crate) fn sync_behind(self: &Arc<Self>) -> Synced {
+        let mut gathering = self.gathering.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(synced) = &*gathering {
+            return synced.clone();
         }
+        let (done, synced) = watch::channel(None);
+        let synced = Synced(synced);
+        *gathering = Some(synced.clone());
+        drop(gathering);
         let database = Arc::clone(self);
         tokio::spawn(async move {
             tokio::time::sleep(GATHER).await;
             let synced = tokio::task::spawn_blocking(move || {
-                database.sync_waits.store(false, Ordering::SeqCst);
+                // Before it begins: what is put from here on is the next one's.
+                *database.gathering.lock().unwrap_or_else(PoisonError::into_inner) = None;
                 database.sync()
             });
-            if let Ok(Err(error)) = synced.await {
+            let synced = synced.await.unwrap_or_else(|error| Err(Error::system("sync the database", error)));
+            if let Err(error) = &synced {
                 tracing::error!(%error, "what was written last may not outlive a power cut");
             }
+            done.send_replace(Some(synced.is_ok()));
         });
+        synced
     }
 
     fn sync(&self) -> Result<()> {
@@ -160,7 +181,23 @@ impl Database {
 
 #[cfg(test)]
 mod tests {
-    use super::Database;
+    use std::sync::Arc;
+
+    use super::{Database, Table};
+
+    #[tokio::test]
+    async fn who_waits_is_told_whether_the_disk_has_it() {
+        let folder = tempfile::tempdir().unwrap();
+        let database = Arc::new(Database::open(&folder.path().join("hull.db")).unwrap());
+        database.put(Table::Volumes, "x", &1).unwrap();
+        let (one, other) = (database.sync_behind(), database.sync_behind());
+        assert!(one.0.same_channel(&other.0), "gathered");
+        assert!(one.wait().await && other.clone().wait().await);
+        let next = database.sync_behind();
+        assert!(!next.0.same_channel(&other.0), "what is put later is not on the disk by an earlier sync");
+        std::fs::remove_file(&database.log).unwrap();
+        assert!(!next.wait().await, "its log is gone");
+    }
 
     #[test]
     fn a_database_that_is_none_is_told_with_what_to_do() {

@@ -288,11 +288,10 @@ fn a_removal_that_a_power_cut_divided_is_finished() {
         daemon.ok(&["create", "--name", name, "-v", "data:/v", "busybox", "true"]).trim().to_owned()
     });
     daemon.kill();
-    // The folders' renames were on the disk, the deletion of the row was not.
-    fs::remove_dir_all(data(&daemon, &format!("image/snapshots/{gone}"))).expect("it is there");
-    for id in [&gone, &stays] {
-        fs::remove_dir_all(data(&daemon, &format!("containers/{id}"))).expect("it is there");
-    }
+    // The folder's rename was on the disk, and the deletion of the row was not.
+    let folder = data(&daemon, &format!("containers/{gone}"));
+    fs::rename(&folder, folder.with_extension("gone")).expect("it is there");
+    fs::remove_dir_all(data(&daemon, &format!("containers/{stays}"))).expect("it is there");
     daemon.begin();
     assert_eq!(daemon.ok(&["ps", "-a", "--format", "{{.Names}}"]), "stays", "its files are there");
     assert_eq!(fsck(&daemon, &[]), (4, vec!["missing the folder of the container stays".to_owned()]));
@@ -300,6 +299,33 @@ fn a_removal_that_a_power_cut_divided_is_finished() {
     daemon.ok(&["rm", "gone", "stays"]);
     daemon.ok(&["volume", "rm", "data"]);
     assert_eq!(fsck(&daemon, &[]), (0, vec![]));
+}
+
+#[test]
+fn containers_whose_files_are_elsewhere_for_a_while_are_kept() {
+    if docker() {
+        return;
+    }
+    let mut daemon = Daemon::start();
+    daemon.ok(&["create", "--name", "kept", "busybox", "echo", "here"]);
+    daemon.kill();
+    // A disk that did not come: all that a container has is missing.
+    let away =
+        |path: &str| (data(&daemon, path), data(&daemon, &format!("../away-{}", path.replace('/', "-"))));
+    let places = ["containers", "image/snapshots"].map(away);
+    for (here, away) in &places {
+        fs::rename(here, away).expect("it is there");
+        fs::create_dir(here).expect("a folder");
+    }
+    daemon.begin();
+    assert_eq!(daemon.ok(&["ps", "-a", "--format", "{{.Names}}"]), "kept");
+    daemon.kill();
+    for (here, away) in &places {
+        fs::remove_dir_all(here).expect("a folder");
+        fs::rename(away, here).expect("it is there");
+    }
+    daemon.begin();
+    assert_eq!(daemon.ok(&["start", "-a", "kept"]), "here");
 }
 
 #[test]

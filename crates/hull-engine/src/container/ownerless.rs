@@ -1,7 +1,6 @@
 //! What a container left behind whose row is gone: a crash came between the steps of its removal or its creation, or the
 //! data root is another one.
 
-use std::collections::HashSet;
 use std::ffi::OsStr;
 use std::path::Path;
 use std::{fs, io};
@@ -41,14 +40,13 @@ fn cgroup_of(folder: &Path, instance: &str) -> io::Result<Option<String>> {
 }
 
 impl Engine {
-    /// Containers whose removal is on the disk and whose row's is not: the power failed in between. What a creation makes is
-    /// on the disk before its row, so both folders are missing behind a removal alone.
-    pub(super) fn forget_removed(&self) -> Result<()> {
-        let snapshots: HashSet<String> = self.images.snapshots().into_iter().collect();
+    /// Goes on with removals that a power cut divided: what was put aside is on the disk, and the going of the row is not.
+    /// A folder that is only missing proves nothing: its disk may not have been mounted.
+    pub(super) fn finish_removals(&self) -> Result<()> {
         for container in self.containers.all() {
             let id = &container.id;
-            let folders = [self.container_dir(id), self.runtime_dir(id)];
-            if snapshots.contains(id) || folders.iter().any(|folder| folder.exists()) {
+            let folder = self.container_dir(id);
+            if folder.exists() || !super::remove::gone(&folder).exists() {
                 continue;
             }
             let name = container.record().name.clone();
@@ -59,6 +57,7 @@ impl Engine {
             );
             self.database.delete(Table::Containers, id)?;
             self.containers.remove(&container, &name);
+            self.containers.left(id);
         }
         Ok(())
     }

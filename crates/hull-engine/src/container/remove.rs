@@ -1,6 +1,6 @@
 //! Removing containers: the name is free at once, bytes are removed behind.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
@@ -173,6 +173,8 @@ impl Engine {
         // Who still asks for one is told that it is gone.
         drop(std::mem::take(&mut *locked(&container.execs)));
         fault::passed("remove", "row gone");
+        let folders = self.put_folders_aside(container);
+        fault::passed("remove", "folders aside");
         let of_mounts = container.record().image_mounts();
         for key in std::iter::once(container.id.clone()).chain(of_mounts) {
             if let Err(error) = self.images.remove_snapshot(&key) {
@@ -182,13 +184,8 @@ impl Engine {
         fault::passed("remove", "snapshot gone");
         let volumes = self.release_volumes(&container.id, volumes).await;
         fault::passed("remove", "volumes aside");
-        self.remove_folders_behind(container, volumes);
-        // The files' going reaches the disk by itself, in the file system's time; a row that outlived it would have none.
-        if !container.record().host_config.auto_remove {
-            self.database.sync_behind();
-        }
+        self.remove_bytes_behind(container, folders, volumes);
         self.free_labels(container.record().labels.as_ref());
-        fault::passed("remove", "folders aside");
         self.tell(container, "destroy");
         container.lifetime.send_modify(|lifetime| {
             lifetime.running = false;
@@ -214,33 +211,61 @@ impl Engine {
         })
     }
 
-    /// Its logs, its files of this boot and its anonymous volumes: away with a rename, their bytes behind. What a crash leaves of them has no
-    /// owner, and the next daemon removes it.
-    fn remove_folders_behind(self: &Arc<Self>, container: &Container, volumes: Vec<PathBuf>) {
-        let mut gone: Vec<PathBuf> = [self.container_dir(&container.id), self.runtime_dir(&container.id)]
-            .into_iter()
-            .filter_map(|folder| {
-                let gone = folder.with_extension("gone");
-                match fs::rename(&folder, &gone) {
-                    Ok(()) => Some(gone),
-                    Err(error) if error.kind() == io::ErrorKind::NotFound => None,
-                    Err(error) => {
-                        tracing::error!(container = container.id, %error, "{} could not be removed", folder.display());
-                        None
-                    }
-                }
-            })
-            .collect();
-        gone.extend(volumes);
-        let (engine, id) = (Arc::clone(self), container.id.clone());
-        tokio::task::spawn_blocking(move || {
-            for folder in gone {
-                if let Err(error) = hull_image::remove_tree(&folder) {
-                    tracing::error!(%error, "{} could not be removed", folder.display());
+    /// Its logs and its files of this boot, away with a rename; it is the first of all that goes. Where the power fails before
+    /// the row's going is on the disk, the folder's new name says that it was being removed, and the next daemon goes on with
+    /// it. What a crash leaves has no owner, and the next daemon removes it.
+    fn put_folders_aside(&self, container: &Container) -> Vec<PathBuf> {
+        let away = |folder: PathBuf| {
+            let gone = gone(&folder);
+            match fs::rename(&folder, &gone) {
+                Ok(()) => Some(gone),
+                Err(error) if error.kind() == io::ErrorKind::NotFound => None,
+                Err(error) => {
+                    tracing::error!(container = container.id, %error, "{} could not be removed", folder.display());
+                    None
                 }
             }
-            // Until here a look at the disk finds folders that are nobody's, and are no orphans.
-            engine.containers.left(&id);
+        };
+        [self.container_dir(&container.id), self.runtime_dir(&container.id)]
+            .into_iter()
+            .filter_map(away)
+            .collect()
+    }
+
+    /// The bytes of what was put aside. Nobody waits for that.
+    fn remove_bytes_behind(
+        self: &Arc<Self>,
+        container: &Container,
+        mut gone: Vec<PathBuf>,
+        volumes: Vec<PathBuf>,
+    ) {
+        gone.extend(volumes);
+        // Their going reaches the disk by itself, in the file system's time. The row's goes first: until it has, the folder
+        // stays and tells of the removal. What is removed at its end anyway is removed behind a power cut too.
+        let synced = (!container.record().host_config.auto_remove).then(|| self.database.sync_behind());
+        let (engine, id) = (Arc::clone(self), container.id.clone());
+        tokio::spawn(async move {
+            if let Some(synced) = synced
+                && !synced.wait().await
+            {
+                tracing::error!(container = id, "its files stay until the daemon starts again");
+                gone.clear();
+            }
+            let removal = move || {
+                for folder in gone {
+                    if let Err(error) = hull_image::remove_tree(&folder) {
+                        tracing::error!(%error, "{} could not be removed", folder.display());
+                    }
+                }
+                // Until here a look at the disk finds folders that are nobody's, and are no orphans.
+                engine.containers.left(&id);
+            };
+            tokio::task::spawn_blocking(removal)
         });
     }
+}
+
+/// Where a container's folder waits for the end of its removal.
+pub(super) fn gone(folder: &Path) -> PathBuf {
+    folder.with_extension("gone")
 }

@@ -25,7 +25,7 @@ type Ending = (Arc<Container>, Clearing, Over);
 impl Engine {
     /// Takes up every container of the database, then removes what no container owns.
     pub(crate) async fn take_up(self: &Arc<Self>) -> Result<()> {
-        self.forget_removed()?;
+        self.finish_removals()?;
         for container in self.containers.all() {
             let names = container.record().volume_names();
             for name in names {

@@ -16,7 +16,9 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 
 use super::uses::not_filled;
-use super::{ANONYMOUS, Entry, Mounted, Run, Volume, Volumes, check_name, locked, options, remove_tree};
+use super::{
+    ANONYMOUS, Entry, Mounted, Run, Volume, VolumeCreate, Volumes, check_name, locked, options, remove_tree,
+};
 use crate::blocking::{may_hang, see_through};
 use crate::container::{Still, now_ns, random_id, rfc3339};
 use crate::database::Table;
@@ -61,6 +63,21 @@ impl Cloned {
 }
 
 impl Engine {
+    /// Makes a volume; one of that name that is there already is the answer.
+    ///
+    /// # Errors
+    /// See [`Volumes::create`].
+    pub async fn create_volume(self: &Arc<Self>, create: VolumeCreate) -> Result<Arc<Volume>> {
+        let engine = Arc::clone(self);
+        see_through("make the volume", async move {
+            let database = Arc::clone(&engine.database);
+            let made = may_hang(move || engine.volumes.create(create)).await?;
+            database.sync_behind();
+            Ok(made)
+        })
+        .await
+    }
+
     /// Makes a volume with the files of another.
     ///
     /// # Errors
