@@ -260,7 +260,7 @@ impl Engine {
                 // Until here a look at the disk finds folders that are nobody's, and are no orphans.
                 engine.containers.left(&id);
             };
-            tokio::task::spawn_blocking(removal)
+            drop(tokio::task::spawn_blocking(removal));
         });
     }
 }
