@@ -2,7 +2,8 @@
 //!
 //! A step's layer is moved to its place and gets a name that is drawn (`hull_image::Unnamed`); what follows in its stage
 //! stands on that. Its digest is computed by a thread, one layer after the other, which keeps the step as soon as it is
-//! there, whatever becomes of those that follow; only a build that is cancelled computes no more of them. A stage ends when all its layers have their digests: nobody beyond it ever
+//! there, whatever becomes of those that follow; only a build that is cancelled computes no more of them. A stage ends
+//! when all its layers have their digests: nobody beyond it ever
 //! sees a drawn name.
 
 use std::collections::HashMap;

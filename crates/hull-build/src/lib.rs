@@ -10,7 +10,8 @@
 //!   [`metadata`] do it.
 //! - `intermediate`: the images and containers that the classic builder leaves of its steps.
 //! - `cache_mounts`: the files of cache mounts, exported and brought back.
-//! - `bases`: the images that a build takes; `borrowing`: steps that other images give; `behind`: layers whose digests are computed while the next steps run.
+//! - `bases`: the images that a build takes; `borrowing`: steps that other images give; `behind`: layers whose digests
+//!   are computed while the next steps run.
 //! - [`foreign`]: the platforms whose programs run here by an emulator.
 //! - `named`: contexts beside the build's own; `elsewhere` and `git`: those that the daemon fetches.
 //! - [`output`]: where what was built goes; [`attest`]: what is attested of it.

@@ -2,7 +2,8 @@
 //!
 //! - [`BuildKit`]: the sessions and builds of a daemon, and the two connections that clients open.
 //! - [`Agents`]: the one service that hull's own client has on a session.
-//! - `session`: what a build asks of its client, `hijack`: one within another connection; `ssh`, `filesync`, `upload`, [`Archives`]: its files;
+//! - `session`: what a build asks of its client, `hijack`: one within another connection; `ssh`, `filesync`, `upload`,
+//!   [`Archives`]: its files;
 //!   `store`: its content stores; `patience`: how long it is waited for.
 //! - `outgoing`: what goes to the client.
 //! - `order`: what is asked of the Dockerfile frontend; `job`: one build of it.

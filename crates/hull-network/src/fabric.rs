@@ -489,7 +489,8 @@ impl Fabric {
         &self.instance
     }
 
-    /// Removes everything of this instance: its bridges, the parents that it made, and its table. IP forwarding stays on, and so does the
+    /// Removes everything of this instance: its bridges, the parents that it made, and its table. IP forwarding stays
+    /// on, and so does the
     /// table that keeps other interfaces closed if this turned it on.
     pub fn close(self) -> Result<()> {
         let mut result = Ok(());

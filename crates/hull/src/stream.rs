@@ -8,7 +8,7 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
 use tokio::sync::mpsc;
 
-use crate::error::Error;
+use crate::error::{Error, words};
 use crate::terminal::Escape;
 
 /// How a pumping of streams ended.
@@ -131,7 +131,9 @@ pub async fn receive(mut from: impl AsyncRead + Unpin, multiplexed: bool) -> Res
             Err(e) if matches!(e.kind(), io::ErrorKind::ConnectionReset | io::ErrorKind::BrokenPipe) => {
                 return Ok(());
             }
-            Err(e) => return Err(Error::connection(format!("the connection to the daemon broke: {e}"))),
+            Err(e) => {
+                return Err(Error::connection(format!("the connection to the daemon broke: {}", words(&e))));
+            }
         };
         if !multiplexed {
             write(Target::Out, &buffer[..length]).await?;

@@ -4,7 +4,7 @@ use std::io::{self, IsTerminal as _};
 
 use rustix::termios::{LocalModes, OptionalActions, Termios, tcgetattr, tcgetwinsize, tcsetattr};
 
-use crate::error::Error;
+use crate::error::{Error, words};
 
 /// Puts standard input's terminal into raw mode; whichever way this is dropped, the terminal is as it was.
 pub struct Raw {
@@ -18,7 +18,9 @@ impl Raw {
         if !stdin.is_terminal() {
             return Ok(None);
         }
-        let wrong = |e: rustix::io::Errno| Error::new(format!("cannot set the terminal to raw mode: {e}"));
+        let wrong = |e: rustix::io::Errno| {
+            Error::new(format!("cannot set the terminal to raw mode: {}", words(&e.into())))
+        };
         let before = tcgetattr(&stdin).map_err(wrong)?;
         let mut raw = before.clone();
         raw.make_raw();
@@ -43,7 +45,9 @@ impl Silent {
     /// Turns the echo off. Lines are still edited and ended by the terminal, and its keys still signal.
     pub fn enter() -> Result<Self, Error> {
         let stdin = io::stdin();
-        let wrong = |e: rustix::io::Errno| Error::new(format!("cannot turn the terminal's echo off: {e}"));
+        let wrong = |e: rustix::io::Errno| {
+            Error::new(format!("cannot turn the terminal's echo off: {}", words(&e.into())))
+        };
         let before = tcgetattr(&stdin).map_err(wrong)?;
         let mut silent = before.clone();
         silent.local_modes.remove(LocalModes::ECHO);

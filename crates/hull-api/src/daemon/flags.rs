@@ -206,7 +206,8 @@ pub struct Flags {
     /// Packets of containers are forwarded: false is refused
     #[arg(long, value_name = "BOOL", num_args = 0..=1, require_equals = true, default_missing_value = "true", value_parser = Truth::new())]
     pub(super) ip_forward: Option<bool>,
-    /// Shims answer by IPv6 at the published ports of containers that have IPv4 only; all else is led by the kernel in any case [default: true]
+    /// Shims answer by IPv6 at the published ports of containers that have IPv4 only; all else is led by the kernel in
+    /// any case [default: true]
     #[arg(long, value_name = "BOOL", num_args = 0..=1, require_equals = true, default_missing_value = "true", value_parser = Truth::new())]
     pub(super) userland_proxy: Option<bool>,
     /// The size of /dev/shm of containers that do not say [default: 64m]

@@ -72,7 +72,8 @@ pub(super) struct Checkout<'a> {
     pub(super) stop: &'a AtomicBool,
 }
 
-/// Writes the files of a commit, as far as there is room for them. All get the time of the commit: the same commit makes the same files.
+/// Writes the files of a commit, as far as there is room for them. All get the time of the commit: the same commit
+/// makes the same files.
 pub(super) fn write(checkout: &Checkout<'_>, room: Room) -> Result<Written> {
     let Checkout { pack, subdir, root, at, .. } = *checkout;
     let commit = Commit::parse(&pack.object(checkout.commit, Kind::Commit)?)?;

@@ -47,7 +47,8 @@ pub fn unpack(file: &Path, to: &Path, entries: u64, keep_git_dir: bool) -> Resul
     Ok((objects.len(), written.links.len()))
 }
 
-/// Reads what a server says as if it were asked for its abilities, a reference and a pack, one behind the other: how many references
+/// Reads what a server says as if it were asked for its abilities, a reference and a pack, one behind the other: how
+/// many references
 /// there are, and how many bytes of a pack.
 ///
 /// # Errors

@@ -1,4 +1,5 @@
-//! Layers as they are compressed: the frames of gzip, zstd, xz and bzip2, several behind each other, cut off, and with what is skipped.
+//! Layers as they are compressed: the frames of gzip, zstd, xz and bzip2, several behind each other, cut off, and with
+//! what is skipped.
 
 use std::io::Write as _;
 

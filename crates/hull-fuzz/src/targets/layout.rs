@@ -1,4 +1,5 @@
-//! OCI layouts whose blobs are what their digests say: the documents of one, each behind a line `---`. The first is `index.json`; the
+//! OCI layouts whose blobs are what their digests say: the documents of one, each behind a line `---`. The first is
+//! `index.json`; the
 //! others are blobs, which are named by their number: `@digest-1`, `@size-1`. A layer is there as `@digest-0`.
 
 use std::io;

@@ -2,7 +2,8 @@
 //!
 //! Beneath the root: `layers/<number>` are the extracted layers, `split/<number>` what is in their archives besides
 //! the files' bytes, `snapshots/<key>` the containers' writable folders, `tmp` what is being made, `trash` what is
-//! being removed, `partial` what came of layers that are being fetched, `image.db` the rows. A folder without a row is removed when the store opens; rows come last.
+//! being removed, `partial` what came of layers that are being fetched, `image.db` the rows. A folder without a row is
+//! removed when the store opens; rows come last.
 //!
 //! Who changes rows holds the database's lock, then changes the state in memory; who reads asks the state only.
 

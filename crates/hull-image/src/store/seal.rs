@@ -161,7 +161,8 @@ impl Store {
         }
     }
 
-    /// As [`Store::seal`], without reading the files for their digest: they are moved to their place, and can be stood on at once. None
+    /// As [`Store::seal`], without reading the files for their digest: they are moved to their place, and can be stood
+    /// on at once. None
     /// where nothing was changed.
     ///
     /// # Errors

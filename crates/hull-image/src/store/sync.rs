@@ -1,6 +1,7 @@
 //! Brings what was entered to the disk, behind: first the layers' files, then the rows that say so.
 //!
-//! Nobody waits for it, and it begins at once: what the disk has not taken when the power fails is lost, whole. A layer's row says
+//! Nobody waits for it, and it begins at once: what the disk has not taken when the power fails is lost, whole. A
+//! layer's row says
 //! that its files are there only once they are, and that word is synced too, or the next daemon would believe it lost.
 
 use std::path::PathBuf;

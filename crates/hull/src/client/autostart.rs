@@ -55,8 +55,8 @@ pub async fn start() -> Result<(), Error> {
     let notice = folder.path().join("notify");
     let socket = UnixDatagram::bind(&notice)
         .map_err(|e| Error::from(e).context(format!("cannot listen at {}", notice.display())))?;
-    let log =
-        open_log().map_err(|e| Error::connection(format!("cannot write the daemon's log {LOG}: {e}")))?;
+    let log = open_log()
+        .map_err(|e| Error::connection(format!("cannot write the daemon's log {LOG}: {}", words(&e))))?;
     let log_start = log.metadata().map(|meta| meta.len()).unwrap_or(0);
     let mut child = spawn(&notice, &log)?;
     tokio::select! {
@@ -99,7 +99,7 @@ fn spawn(notice: &std::path::Path, log: &File) -> Result<Child, Error> {
     unsafe {
         command.pre_exec(|| rustix::process::setsid().map(|_| ()).map_err(io::Error::from));
     }
-    command.spawn().map_err(|e| Error::connection(format!("cannot start hull's daemon: {e}")))
+    command.spawn().map_err(|e| Error::connection(format!("cannot start hull's daemon: {}", words(&e))))
 }
 
 async fn until_ready(socket: &UnixDatagram) -> Result<(), Error> {

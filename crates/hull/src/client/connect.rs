@@ -129,14 +129,14 @@ pub(super) async fn connect(host: &Host, tls: Option<&TlsChoice>) -> io::Result<
 }
 
 /// The other machine's own client carries the bytes to its daemon: hull's, or where there is none, Docker's.
-fn dial_by_ssh(words: &[String]) -> io::Result<Box<dyn Io>> {
+fn dial_by_ssh(ssh: &[String]) -> io::Result<Box<dyn Io>> {
     let mut child = tokio::process::Command::new("ssh")
-        .args(words)
+        .args(ssh)
         .arg("sh -c 'command -v hull >/dev/null && exec hull system dial-stdio || exec docker system dial-stdio'")
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())
         .spawn()
-        .map_err(|e| io::Error::new(e.kind(), format!("cannot run ssh: {e}")))?;
+        .map_err(|e| io::Error::new(e.kind(), format!("cannot run ssh: {}", words(&e))))?;
     match (child.stdout.take(), child.stdin.take()) {
         (Some(output), Some(input)) => Ok(Box::new(Streams { output, input: Some(input) })),
         _ => Err(io::Error::other("ssh has no standard streams")),

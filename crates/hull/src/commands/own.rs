@@ -7,7 +7,7 @@ use clap::{Args, Command, ValueEnum as _};
 use super::{Entry, MANAGEMENT, ROOT as ALL};
 use crate::cli;
 use crate::context::Context;
-use crate::error::{Error, ExitStatus};
+use crate::error::{Error, ExitStatus, words};
 use crate::out;
 
 /// The commands at the root.
@@ -63,7 +63,7 @@ pub struct ManPagesArgs {
 
 async fn man_pages(args: ManPagesArgs, _: &Context) -> Result<ExitStatus, Error> {
     let wrong = |e: std::io::Error| {
-        Error::new(format!("cannot write the manual pages to {}: {e}", args.directory.display()))
+        Error::new(format!("cannot write the manual pages to {}: {}", args.directory.display(), words(&e)))
     };
     std::fs::create_dir_all(&args.directory).map_err(wrong)?;
     clap_mangen::generate_to(tree(), &args.directory).map_err(wrong)?;

@@ -1,4 +1,5 @@
-//! `hull oci`, and the binary called by the name `hull-oci` (or `runc`, `crun`): the OCI runtime's own command line, with runc's words. It
+//! `hull oci`, and the binary called by the name `hull-oci` (or `runc`, `crun`): the OCI runtime's own command line,
+//! with runc's words. It
 //! needs no daemon.
 
 mod container;

@@ -1,5 +1,6 @@
 //! `cargo xtask vm-test`: hull in virtual machines, for what this machine's own kernel is not set up to show: cgroup v1 and
-//! v2 each alone, systemd as the first process, SELinux, project quotas of ext4 and xfs, and a reset that takes the page cache along.
+//! v2 each alone, systemd as the first process, SELinux, project quotas of ext4 and xfs, and a reset that takes the
+//! page cache along.
 //!
 //! The machine is QEMU without KVM, so that it runs anywhere, with Debian's cloud kernel and a disk of this machine's
 //! own programs ([`disk`]), on which the tests from outside and those of the runtime run as they do here.

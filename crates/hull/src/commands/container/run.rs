@@ -17,7 +17,7 @@ use crate::client::{Client, Host, Query, Response, empty, segment};
 use crate::commands::shared::{image_name, progress, to_pull};
 use crate::context::Context;
 use crate::credentials::{registry_auth, server};
-use crate::error::{Error, ExitStatus};
+use crate::error::{Error, ExitStatus, words};
 use crate::stream::End;
 use crate::{errln, outln, terminal};
 
@@ -302,7 +302,7 @@ impl IdFile {
                     "container ID file found, make sure the other container isn't running or delete {path}"
                 )
             } else {
-                format!("failed to create the container ID file {path}: {e}")
+                format!("failed to create the container ID file {path}: {}", words(&e))
             };
             Error::new(why).with_status(125)
         })?;

@@ -42,7 +42,9 @@ struct Packer {
 
 impl Packer {
     fn add(&mut self, path: &Path, name: &Path, top: bool) -> io::Result<()> {
-        let in_path = |e: io::Error| io::Error::new(e.kind(), format!("{}: {e}", path.display()));
+        let in_path = |e: io::Error| {
+            io::Error::new(e.kind(), format!("{}: {}", path.display(), crate::error::words(&e)))
+        };
         let meta = fs::symlink_metadata(path).map_err(in_path)?;
         let kind = meta.file_type();
         // Sockets mean nothing in an archive.

@@ -4,7 +4,7 @@ use std::fs;
 use std::path::{Component, Path, PathBuf};
 
 use crate::commands::shared::upload;
-use crate::error::Error;
+use crate::error::{Error, words};
 
 /// One of the two arguments.
 #[derive(Debug, PartialEq, Eq)]
@@ -167,7 +167,7 @@ impl Destination {
                 Err(e) if e.kind() == std::io::ErrorKind::NotFound => {
                     return Ok(Self { path, exists: false, is_dir: false });
                 }
-                Err(e) => return Err(Error::new(format!("cannot copy to {typed}: {e}"))),
+                Err(e) => return Err(Error::new(format!("cannot copy to {typed}: {}", words(&e)))),
             }
         }
         Err(Error::new(format!("cannot copy to {typed}: too many links")))

@@ -46,7 +46,8 @@ pub fn tmpfs(specs: &[String]) -> Map<String, Value> {
 
 /// A relative path from the working directory, cleaned by its words alone as Go's filepath.Abs does.
 fn absolute(path: &str) -> Result<String, String> {
-    let here = std::env::current_dir().map_err(|e| format!("the working directory is not known: {e}"))?;
+    let here = std::env::current_dir()
+        .map_err(|e| format!("the working directory is not known: {}", crate::error::words(&e)))?;
     let mut clean = PathBuf::new();
     for part in here.join(path).components() {
         match part {

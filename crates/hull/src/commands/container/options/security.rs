@@ -4,7 +4,7 @@ use serde_json::Value;
 
 use super::flags::ContainerFlags;
 use super::{Object, bad, pairs};
-use crate::error::Error;
+use crate::error::{Error, words};
 
 /// Fills in what keeps a container apart.
 pub fn fill(host: &mut Object, flags: &ContainerFlags) -> Result<(), Error> {
@@ -102,7 +102,7 @@ fn options(given: &[String]) -> Result<(Vec<String>, bool), Error> {
 
 fn seccomp_profile(path: &str) -> Result<String, Error> {
     let text = std::fs::read(path)
-        .map_err(|e| Error::usage(format!("opening seccomp profile ({path}) failed: {e}")))?;
+        .map_err(|e| Error::usage(format!("opening seccomp profile ({path}) failed: {}", words(&e))))?;
     let profile: Value = serde_json::from_slice(&text)
         .map_err(|e| Error::usage(format!("the seccomp profile ({path}) is no valid JSON: {e}")))?;
     Ok(profile.to_string())
