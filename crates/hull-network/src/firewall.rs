@@ -70,7 +70,8 @@
 //! interfaces of that moment are elements of its set, and IPv4 packets from one of them to another are dropped.
 //! Interfaces that come later (another engine's bridges, a VPN's) are not in it. The table is shared by all daemons
 //! and stays, as the sysctl does, until the next boot. IPv6 forwarding is turned on in the same way, with a set of its
-//! own, when the first bridge with an IPv6 gateway is made; interfaces that take router advertisements (`accept_ra` 1) are set to go on doing so (`accept_ra` 2).
+//! own, when the first bridge with an IPv6 gateway is made; interfaces that take router advertisements (`accept_ra` 1)
+//! are set to go on doing so (`accept_ra` 2).
 //!
 //! **Connections that exist** when a port is published or taken back keep their way, since the NAT chains see a
 //! connection's first packet only. For UDP, where a peer may send on without a pause, the conntrack entries of the

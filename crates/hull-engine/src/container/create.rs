@@ -359,7 +359,8 @@ impl Engine {
         Ok(())
     }
 
-    /// Makes the volumes and sources that mounts need, the sources as the container's root has them; beside them the places of volumes that may be filled.
+    /// Makes the volumes and sources that mounts need, the sources as the container's root has them; beside them the
+    /// places of volumes that may be filled.
     fn acquire_mounts(
         &self,
         id: &str,

@@ -100,7 +100,8 @@ impl Networks {
         Ok(allocation)
     }
 
-    /// Makes the namespace, unless there is one `inside`, its interfaces and the published ports. Blocks for a few milliseconds. Not for `host`,
+    /// Makes the namespace, unless there is one `inside`, its interfaces and the published ports. Blocks for a few
+    /// milliseconds. Not for `host`,
     /// which has no namespace of its own.
     ///
     /// # Errors

@@ -67,7 +67,8 @@ pub struct BuildArgs {
     /// Additional build contexts (e.g., name=path): a folder, docker-image://IMAGE or oci-layout://FOLDER[:TAG|@DIGEST], or an address
     #[arg(long, value_name = "stringArray")]
     build_context: Vec<String>,
-    /// Set build-time variables; one without a value has that of the environment, and so has SOURCE_DATE_EPOCH where it is not named
+    /// Set build-time variables; one without a value has that of the environment, and so has SOURCE_DATE_EPOCH where it
+    /// is not named
     #[arg(long, value_name = "stringArray")]
     build_arg: Vec<String>,
     /// Add annotation to the image (format: "[manifest:|index:|manifest-descriptor:]KEY=VALUE"); it goes where the image is pushed

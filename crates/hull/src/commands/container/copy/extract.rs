@@ -19,16 +19,23 @@ use crate::error::Error;
 pub fn extract(source: impl Read, plan: &Plan, owners: bool) -> Result<(), Error> {
     let folder =
         rustix::fs::openat(CWD, plan.folder.as_str(), OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())
-            .map_err(|e| Error::new(format!("cannot extract into {}: {e}", plan.folder)))?;
+            .map_err(|e| {
+                Error::new(format!("cannot extract into {}: {}", plan.folder, crate::error::words(&e.into())))
+            })?;
     let mut extraction = Extraction { folder, owners, folders: Vec::new() };
     let mut archive = tar::Archive::new(source);
-    let broken = |e: io::Error| Error::new(format!("the archive is broken: {e}"));
+    let broken = |e: io::Error| Error::new(format!("the archive is broken: {}", crate::error::words(&e)));
     for entry in archive.entries().map_err(broken)? {
         let mut entry = entry.map_err(broken)?;
         let name = entry.path().map_err(broken)?.into_owned();
         let path = renamed(&name, plan)?;
         extraction.one(&mut entry, &path, plan).map_err(|e| {
-            Error::new(format!("cannot extract {} into {}: {e}", path.display(), plan.folder))
+            Error::new(format!(
+                "cannot extract {} into {}: {}",
+                path.display(),
+                plan.folder,
+                crate::error::words(&e)
+            ))
         })?;
     }
     extraction.finish()
@@ -208,7 +215,9 @@ impl Extraction {
     fn finish(self) -> Result<(), Error> {
         for (path, attributes) in self.folders.iter().rev() {
             let done = self.open_folder(path).and_then(|folder| self.finish_one(folder.as_fd(), *attributes));
-            done.map_err(|e| Error::new(format!("cannot set the mode of {}: {e}", path.display())))?;
+            done.map_err(|e| {
+                Error::new(format!("cannot set the mode of {}: {}", path.display(), crate::error::words(&e)))
+            })?;
         }
         Ok(())
     }
