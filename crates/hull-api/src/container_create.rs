@@ -99,6 +99,10 @@ fn forget_what_came_later(config: &mut Config, host: &mut HostConfig, version: V
             options.non_recursive &= version >= 40;
             options.create_mountpoint &= version >= 42;
         }
+        // Nobody looked whether they are another kind's until then.
+        if version < 42 && mount.kind != "tmpfs" {
+            mount.tmpfs_options = None;
+        }
     }
 }
 

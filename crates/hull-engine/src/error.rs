@@ -68,7 +68,10 @@ impl Error {
 
     /// The machine failed while `doing`.
     pub fn system(doing: impl std::fmt::Display, error: impl std::fmt::Display) -> Error {
-        Error::new(Kind::System, format!("{doing}: {error}"))
+        let reason = error.to_string();
+        // Rust's number behind the system's words tells nobody anything.
+        let number = reason.rfind(" (os error ").filter(|_| reason.ends_with(')'));
+        Error::new(Kind::System, format!("{doing}: {}", &reason[..number.unwrap_or(reason.len())]))
     }
 }
 

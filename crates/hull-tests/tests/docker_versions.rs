@@ -185,7 +185,7 @@ fn a_body_is_read_and_refused_as_go_does() {
         (
             "/networks/bridge/connect",
             "{\"Container\": 5}",
-            "cannot unmarshal number into Go struct field ConnectOptions.Container of type string",
+            "cannot unmarshal number into Go struct field ConnectRequest.Container of type string",
         ),
     ] {
         let refused = post(path, body);

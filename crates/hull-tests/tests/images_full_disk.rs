@@ -71,9 +71,11 @@ fn a_full_disk_leaves_nothing_half() {
     // A container takes all there is; the others go on, and what gives room back does.
     daemon.session(
         r#"
-        $ hull run --name greedy busybox sh -c 'cat /dev/urandom >/f' 2>&1 | grep -o 'No space left on device'; hull tag busybox other; hull rmi other; hull volume create more
+        $ hull run --rm -v data:/data busybox sh -c 'head -c 65536 /dev/zero >/data/spare'
+        $ hull run --name greedy busybox sh -c 'cat /dev/urandom >/f' 2>&1 | grep -o 'No space left on device'; hull tag busybox other; hull rmi other
         No space left on device
         Untagged: other:latest
+        $ rm "$(hull volume inspect -f '{{.Mountpoint}}' data)/spare"; hull volume create more
         more
         "#,
     );
