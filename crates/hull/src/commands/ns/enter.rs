@@ -72,10 +72,8 @@ pub struct EnterArgs {
     /// Working directory
     #[arg(long, value_name = "directory")]
     wd: Option<PathBuf>,
-    #[arg(value_name = "PID|CONTAINER")]
-    named: Option<String>,
-    #[arg(value_name = "PROGRAM", last = true)]
-    program: Vec<String>,
+    #[arg(value_name = "PID|CONTAINER", trailing_var_arg = true)]
+    words: Vec<String>,
 }
 
 impl EnterArgs {
@@ -93,20 +91,23 @@ impl EnterArgs {
         // None is all in which the target is not with the caller.
         asked.into_iter().filter(|(asked, _)| *asked && !self.all).map(|(_, kind)| kind).collect()
     }
+
+    /// Whose namespaces, by `--target` or else the first word, and the program, with or without `--` before it.
+    fn split(&self) -> Option<(&str, &[String])> {
+        let (target, program) = match &self.target {
+            Some(target) => (target, &self.words[..]),
+            None => self.words.split_first()?,
+        };
+        let program =
+            program.split_first().filter(|(first, _)| *first == "--").map_or(program, |(_, rest)| rest);
+        Some((target, program))
+    }
 }
 
 /// `ns enter`.
 pub async fn enter(args: EnterArgs, context: &Context) -> Result<ExitStatus, Error> {
-    let target = match (&args.target, &args.named) {
-        (Some(target), None) | (None, Some(target)) => target,
-        (None, None) => {
-            return Err(Error::usage("whose namespaces? name a process or container: hull ns enter PID"));
-        }
-        (Some(_), Some(extra)) => {
-            return Err(Error::usage(format!(
-                "{extra}: the program stands after --, as in: -t PID -- {extra}"
-            )));
-        }
+    let Some((target, program)) = args.split() else {
+        return Err(Error::usage("whose namespaces? name a process or container: hull ns enter PID"));
     };
     let (pid, container) = process::find_whose(context, target).await?;
     let wish = Enter {
@@ -118,8 +119,35 @@ pub async fn enter(args: EnterArgs, context: &Context) -> Result<ExitStatus, Err
         uid: args.setuid,
         gid: args.setgid,
         keep_credentials: args.preserve_credentials,
-        program: args.program,
+        program: program.to_vec(),
     };
     let status = enter::enter(&wish).map_err(failed)?;
     Ok(ExitStatus(u8::try_from(status).unwrap_or(u8::MAX)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::FromArgMatches as _;
+
+    #[test]
+    fn a_program_needs_no_dashes_before_it() {
+        for (words, target, program) in [
+            (vec!["web"], "web", vec![]),
+            (vec!["web", "ls", "-l"], "web", vec!["ls", "-l"]),
+            (vec!["web", "--", "ls", "-l"], "web", vec!["ls", "-l"]),
+            (vec!["-t", "7", "ls", "-l"], "7", vec!["ls", "-l"]),
+            (vec!["-t", "7", "--", "ls"], "7", vec!["ls"]),
+            (vec!["-t", "7"], "7", vec![]),
+            (vec!["--net", "web", "ip", "--", "x"], "web", vec!["ip", "--", "x"]),
+        ] {
+            let command = EnterArgs::augment_args(clap::Command::new("enter").no_binary_name(true));
+            let args = EnterArgs::from_arg_matches(&command.get_matches_from(&words)).unwrap();
+            assert_eq!(
+                args.split(),
+                Some((target, &program.iter().map(|&word| word.to_owned()).collect::<Vec<String>>()[..])),
+                "{words:?}"
+            );
+        }
+    }
 }

@@ -13,7 +13,7 @@ const ENTRIES: &[Entry] = &[
         [],
         Commands,
         "Run a program in the namespaces of a process or container",
-        "[OPTIONS] PID|CONTAINER [-- PROGRAM [ARG...]]",
+        "[OPTIONS] PID|CONTAINER [PROGRAM [ARG...]]",
         enter::EnterArgs,
         enter::enter
     ),
