@@ -145,7 +145,11 @@ impl Database {
         synced
     }
 
-    fn sync(&self) -> Result<()> {
+    /// Brings what was put to the disk; blocks as long as that takes.
+    ///
+    /// # Errors
+    /// The disk does not take it.
+    pub(crate) fn sync(&self) -> Result<()> {
         // Whole, and not its data alone: that is what makes the file system write its journal.
         std::fs::File::open(&self.log)
             .and_then(|log| log.sync_all())

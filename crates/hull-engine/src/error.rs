@@ -70,8 +70,10 @@ impl Error {
     pub fn system(doing: impl std::fmt::Display, error: impl std::fmt::Display) -> Error {
         let reason = error.to_string();
         // Rust's number behind the system's words tells nobody anything.
-        let number = reason.rfind(" (os error ").filter(|_| reason.ends_with(')'));
-        Error::new(Kind::System, format!("{doing}: {}", &reason[..number.unwrap_or(reason.len())]))
+        let is_number =
+            |rest: &str| rest.strip_suffix(')').is_some_and(|digits| digits.parse::<i32>().is_ok());
+        let words = reason.rsplit_once(" (os error ").filter(|(_, rest)| is_number(rest));
+        Error::new(Kind::System, format!("{doing}: {}", words.map_or(&*reason, |(words, _)| words)))
     }
 }
 

@@ -35,14 +35,25 @@ fn cgroup_of(folder: &Path, instance: &str) -> io::Result<Option<String>> {
     }
     let Some(name) = folder.file_name().and_then(OsStr::to_str) else { return Ok(None) };
     // A removal puts the folder aside under this name; the cgroup keeps its own.
-    let id = name.strip_suffix(".gone").unwrap_or(name);
+    let id = name.strip_suffix(ASIDE).unwrap_or(name);
     Ok(Some(spec::cgroup_path("", instance, id)))
+}
+
+/// What ends the name of a folder that a removal has put aside.
+const ASIDE: &str = ".gone";
+
+/// Why it is left there.
+const STAYS: &str = "what removed containers have left stays until the daemon starts again";
+
+fn is_aside(name: &OsStr) -> bool {
+    name.as_encoded_bytes().ends_with(ASIDE.as_bytes())
 }
 
 impl Engine {
     /// Goes on with removals that a power cut divided: what was put aside is on the disk, and the going of the row is not.
-    /// A folder that is only missing proves nothing: its disk may not have been mounted.
-    pub(super) fn finish_removals(&self) -> Result<()> {
+    /// A folder that is only missing proves nothing: its disk may not have been mounted. Whether the rows' going is on the
+    /// disk, so that what was put aside, which tells of it, may go as well.
+    pub(super) fn finish_removals(&self) -> Result<bool> {
         for container in self.containers.all() {
             let id = &container.id;
             let folder = self.container_dir(id);
@@ -59,11 +70,15 @@ impl Engine {
             self.containers.remove(&container, &name);
             self.containers.left(id);
         }
-        Ok(())
+        // An earlier daemon may have ended before it was.
+        let aside = fs::read_dir(self.config.data_root.join("containers"))
+            .is_ok_and(|entries| entries.flatten().any(|entry| is_aside(&entry.file_name())));
+        Ok(!aside || self.database.sync().inspect_err(|error| tracing::error!(%error, "{STAYS}")).is_ok())
     }
 
-    /// Folders, snapshots and cgroups of containers that are not in the database.
-    pub(super) fn remove_ownerless(&self) {
+    /// Folders, snapshots and cgroups of containers that are not in the database; what a removal put aside only where
+    /// that `may_go`.
+    pub(super) fn remove_ownerless(&self, may_go: bool) {
         let known = |name: &std::ffi::OsStr| {
             name.to_str().is_some_and(|id| {
                 id.len() == 64 && self.containers.find(id).is_ok_and(|found| found.id == id)
@@ -71,7 +86,8 @@ impl Engine {
         };
         for folder in [self.config.data_root.join("containers"), self.config.exec_root.join("c")] {
             let Ok(entries) = fs::read_dir(&folder) else { continue };
-            for entry in entries.flatten().filter(|entry| !known(&entry.file_name())) {
+            let stays = |name: &OsStr| known(name) || (!may_go && is_aside(name));
+            for entry in entries.flatten().filter(|entry| !stays(&entry.file_name())) {
                 tracing::warn!(path = %entry.path().display(), "a folder that no container owns is removed");
                 super::view::unmount_shared_memory(&entry.path());
                 if let Err(error) = self.end_ownerless(&entry.path()) {

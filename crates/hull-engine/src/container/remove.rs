@@ -242,14 +242,18 @@ impl Engine {
         gone.extend(volumes);
         // Their going reaches the disk by itself, in the file system's time. The row's goes first: until it has, the folder
         // stays and tells of the removal. What is removed at its end anyway is removed behind a power cut too.
-        let synced = (!container.record().host_config.auto_remove).then(|| self.database.sync_behind());
+        let goes_anyway = {
+            let record = container.record();
+            record.host_config.auto_remove && record.state.started_at != super::NEVER
+        };
+        let synced = (!goes_anyway).then(|| self.database.sync_behind());
         let (engine, id) = (Arc::clone(self), container.id.clone());
         tokio::spawn(async move {
             if let Some(synced) = synced
                 && !synced.wait().await
             {
                 tracing::error!(container = id, "its files stay until the daemon starts again");
-                gone.clear();
+                return;
             }
             let removal = move || {
                 for folder in gone {

@@ -25,7 +25,7 @@ type Ending = (Arc<Container>, Clearing, Over);
 impl Engine {
     /// Takes up every container of the database, then removes what no container owns.
     pub(crate) async fn take_up(self: &Arc<Self>) -> Result<()> {
-        self.finish_removals()?;
+        let may_go = self.finish_removals()?;
         for container in self.containers.all() {
             let names = container.record().volume_names();
             for name in names {
@@ -36,7 +36,7 @@ impl Engine {
             }
         }
         let endings = self.take_up_shims().await;
-        self.remove_ownerless();
+        self.remove_ownerless(may_go);
         self.take_up_places();
         self.networks.settle()?;
         // Only now: a policy that starts one again finds taken what others have.

@@ -446,6 +446,9 @@ mod tests {
         assert_eq!(chosen(&[("linux", "arm64", "v8")], "linux/arm64"), Some(0));
         assert_eq!(chosen(&[("linux", "arm64", "")], "linux/arm64/v8"), Some(0));
         assert_eq!(chosen(&[("linux", "amd64", "v4"), ("linux", "amd64", "")], "linux/amd64/v1"), Some(1));
+        // Whoever says the lowest gets no other, whatever this machine has.
+        assert_eq!(chosen(&[("linux", "amd64", "v2"), ("linux", "amd64", "")], "linux/amd64/v1"), Some(1));
+        assert_eq!(chosen(&[("linux", "amd64", "v3"), ("linux", "amd64", "v1")], "linux/amd64/v1"), Some(1));
         assert_eq!(chosen(&[("unknown", "unknown", ""), ("linux", "amd64", "")], "linux/amd64"), Some(1));
         assert_eq!(chosen(&[("windows", "amd64", "")], "linux/amd64"), None);
         assert_eq!(chosen(&[("linux", "riscv64", "")], "linux/riscv64"), Some(0));

@@ -145,7 +145,10 @@ impl Puller {
             tell_warnings(&current.repository, tell);
         }
         let pulled = pulled?;
-        self.note(wanted, &pulled).await?;
+        // The image is here all the same.
+        if let Err(error) = self.note(wanted, &pulled).await {
+            tracing::warn!(%error, "a build without this registry will not find what {} led to", wanted.reference);
+        }
         Ok(pulled)
     }
 
@@ -160,7 +163,11 @@ impl Puller {
         if let Some(pulled) = there.map_err(of_pull)? {
             return Ok(pulled);
         }
-        let found = self.find(wanted, sources, tell).await.map_err(of_pull)?;
+        let found = match self.find(wanted, sources, tell).await {
+            Ok(found) => found,
+            // Registries count what is fetched, and not what is asked for.
+            Err(failure) => return self.last(wanted, &failure).await?.ok_or_else(|| of_pull(failure)),
+        };
         let result = self.fetch_and_enter(wanted, sources, &found, tell).await;
         match result {
             // A layer that was here went amid the pull, with the last other image that had it.

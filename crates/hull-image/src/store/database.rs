@@ -318,6 +318,12 @@ impl Database {
              SELECT ?1, ?2, ?3 WHERE EXISTS (SELECT 1 FROM images WHERE id = ?2)",
             [reference, &image.to_string(), &manifest.to_string()],
         )?;
+        // Names cost whoever asks nothing: an image keeps the latest that led to it.
+        self.connection.execute(
+            "DELETE FROM led WHERE image = ?1
+             AND rowid NOT IN (SELECT rowid FROM led WHERE image = ?1 ORDER BY rowid DESC LIMIT 16)",
+            [&image.to_string()],
+        )?;
         Ok(())
     }
 

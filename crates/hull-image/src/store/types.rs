@@ -138,9 +138,9 @@ const ARCHITECTURES: [&str; 17] = [
 fn folded<'a>(architecture: &'a str, variant: &'a str) -> (&'a str, &'a str) {
     match (architecture, variant) {
         ("i386", _) => ("386", ""),
-        ("amd64" | "x86_64" | "x86-64", "v1" | "") => ("amd64", ""),
+        // The lowest variant stays where it was said: none means the machine's own, which may be a higher one.
         ("x86_64" | "x86-64", variant) => ("amd64", variant),
-        ("arm64" | "aarch64", "8" | "v8" | "") => ("arm64", ""),
+        ("arm64" | "aarch64", "8") => ("arm64", "v8"),
         ("aarch64", variant) => ("arm64", variant),
         ("armhf", _) => ("arm", "v7"),
         ("armel", _) => ("arm", "v6"),
@@ -334,10 +334,11 @@ mod tests {
         for (written, meant) in [
             ("linux/x86_64", "linux/amd64"),
             ("x86-64", "linux/amd64"),
-            ("Linux/AMD64/v1", "linux/amd64"),
+            ("Linux/AMD64", "linux/amd64"),
+            ("linux/amd64/v1", "linux/amd64/v1"),
             ("linux/x86_64/v3", "linux/amd64/v3"),
             ("aarch64", "linux/arm64"),
-            ("linux/arm64/v8", "linux/arm64"),
+            ("linux/arm64/8", "linux/arm64/v8"),
             ("linux/aarch64/v9", "linux/arm64/v9"),
             ("armhf", "linux/arm/v7"),
             ("linux/arm/7", "linux/arm/v7"),

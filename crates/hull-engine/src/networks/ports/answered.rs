@@ -59,7 +59,7 @@ pub(super) fn is_led_with_ipv4(host: Ipv6Addr, number: u16, shown: &[PortBinding
 
 /// The address and port of this machine's loopback that stand for those of IPv6 at which the shim answers: the firewall
 /// leads from there to the container, wherever it is, and to nobody else ([`STAND_INS`]). They follow from what was asked
-/// for, so that every daemon knows them. Two may have one: by chance alone, once in some ten million pairs, and then
+/// for, so that every daemon knows them. Two may have one: by chance alone, one pair in four thousand million, and then
 /// another port of the host does.
 pub(super) fn stand_in(host: Ipv6Addr, number: u16) -> (IpAddr, u16) {
     let fold = |bits: u64, byte: u8| (bits ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3); // FNV-1a

@@ -232,7 +232,7 @@ async fn make(context: &Context, flags: &ContainerFlags, image: &str, body: &Val
                 && !is_id(image) =>
         {
             // Other things can be missing as well: a network, an image that is to be mounted.
-            if is_here(context, image, flags).await? {
+            if is_here(context, image, flags).await {
                 return Err(engine(error));
             }
             if !flags.quiet {
@@ -253,15 +253,26 @@ async fn make(context: &Context, flags: &ContainerFlags, image: &str, body: &Val
     Ok(id.to_owned())
 }
 
-/// Whether the image that is to be run is here, for the platform that is asked for.
-async fn is_here(context: &Context, image: &str, flags: &ContainerFlags) -> Result<bool, Error> {
-    let path = Query::new(format!("/images/{}/json", segment(image)))
-        .with_some("platform", flags.platform.as_deref().filter(|platform| !platform.is_empty()));
-    match context.client.get_json::<Value>(&path).await {
-        Ok(_) => Ok(true),
-        Err(error) if error.http_status() == Some(404) => Ok(false),
-        Err(error) => Err(engine(error)),
-    }
+/// Whether the image that is to be run is here, for the platform that is asked for. Where that cannot be asked, it is not
+/// what is missing.
+async fn is_here(context: &Context, image: &str, flags: &ContainerFlags) -> bool {
+    let path = Query::new(format!("/images/{}/json", segment(image)));
+    let found = match context.client.get_json::<Value>(&path).await {
+        Ok(found) => found,
+        Err(error) => return error.http_status() != Some(404),
+    };
+    let asked = flags.platform.as_deref().filter(|platform| !platform.is_empty());
+    asked.is_none_or(|asked| is_for(&found, asked))
+}
+
+/// Whether an inspected image is for that platform; daemons of all versions tell what it is for. What is no platform is
+/// the daemon's to refuse.
+fn is_for(found: &Value, asked: &str) -> bool {
+    let Ok(asked) = asked.parse::<hull_api::Platform>() else { return true };
+    let is = |field: &str, wanted: &str| found[field].as_str().unwrap_or_default() == wanted;
+    is("Os", &asked.os)
+        && is("Architecture", &asked.architecture)
+        && (asked.variant.is_empty() || is("Variant", &asked.variant))
 }
 
 fn is_id(image: &str) -> bool {
@@ -320,6 +331,25 @@ impl Drop for IdFile {
     fn drop(&mut self) {
         if !self.written {
             let _ = std::fs::remove_file(&self.path);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_image_is_for_what_is_asked_for() {
+        let found = serde_json::json!({ "Os": "linux", "Architecture": "arm64", "Variant": "v8" });
+        for (asked, is) in [
+            ("linux/arm64", true),
+            ("linux/aarch64/v8", true),
+            ("linux/arm64/v9", false),
+            ("linux/amd64", false),
+            ("no/such/plat/form", true),
+        ] {
+            assert_eq!(is_for(&found, asked), is, "{asked}");
         }
     }
 }

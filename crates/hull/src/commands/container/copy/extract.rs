@@ -183,6 +183,12 @@ impl Extraction {
         name: &OsStr,
         attributes: Attributes,
     ) -> io::Result<()> {
+        // Before all its bytes are read.
+        if rustix::fs::statat(parent, name, AtFlags::SYMLINK_NOFOLLOW)
+            .is_ok_and(|stat| FileType::from_raw_mode(stat.st_mode) == FileType::Directory)
+        {
+            return Err(io::Error::other("cannot overwrite directory with non-directory"));
+        }
         let mut unfinished = Unfinished::new(parent)?;
         io::copy(entry, &mut unfinished.file)?;
         self.finish_one(&unfinished.file, attributes)?;
