@@ -72,8 +72,10 @@ pub struct EnterArgs {
     /// Working directory
     #[arg(long, value_name = "directory")]
     wd: Option<PathBuf>,
-    #[arg(value_name = "PID|CONTAINER", trailing_var_arg = true)]
-    words: Vec<String>,
+    #[arg(value_name = "PID|CONTAINER")]
+    named: Option<String>,
+    #[arg(value_name = "PROGRAM", trailing_var_arg = true)]
+    program: Vec<String>,
 }
 
 impl EnterArgs {
@@ -92,15 +94,13 @@ impl EnterArgs {
         asked.into_iter().filter(|(asked, _)| *asked && !self.all).map(|(_, kind)| kind).collect()
     }
 
-    /// Whose namespaces, by `--target` or else the first word, and the program, with or without `--` before it.
-    fn split(&self) -> Option<(&str, &[String])> {
-        let (target, program) = match &self.target {
-            Some(target) => (target, &self.words[..]),
-            None => self.words.split_first()?,
-        };
-        let program =
-            program.split_first().filter(|(first, _)| *first == "--").map_or(program, |(_, rest)| rest);
-        Some((target, program))
+    /// Whose namespaces, by `--target` or else the first word, and the program: with `--target` that word begins it.
+    fn split(&self) -> Option<(&str, Vec<String>)> {
+        match (&self.target, &self.named) {
+            (Some(target), first) => Some((target, first.iter().chain(&self.program).cloned().collect())),
+            (None, Some(named)) => Some((named, self.program.clone())),
+            (None, None) => None,
+        }
     }
 }
 
@@ -119,7 +119,7 @@ pub async fn enter(args: EnterArgs, context: &Context) -> Result<ExitStatus, Err
         uid: args.setuid,
         gid: args.setgid,
         keep_credentials: args.preserve_credentials,
-        program: program.to_vec(),
+        program,
     };
     let status = enter::enter(&wish).map_err(failed)?;
     Ok(ExitStatus(u8::try_from(status).unwrap_or(u8::MAX)))
@@ -136,18 +136,16 @@ mod tests {
             (vec!["web"], "web", vec![]),
             (vec!["web", "ls", "-l"], "web", vec!["ls", "-l"]),
             (vec!["web", "--", "ls", "-l"], "web", vec!["ls", "-l"]),
-            (vec!["-t", "7", "ls", "-l"], "7", vec!["ls", "-l"]),
+            (vec!["web", "--net", "ls", "--pid"], "web", vec!["ls", "--pid"]),
+            (vec!["-t", "7", "ls", "/"], "7", vec!["ls", "/"]),
             (vec!["-t", "7", "--", "ls"], "7", vec!["ls"]),
             (vec!["-t", "7"], "7", vec![]),
             (vec!["--net", "web", "ip", "--", "x"], "web", vec!["ip", "--", "x"]),
         ] {
             let command = EnterArgs::augment_args(clap::Command::new("enter").no_binary_name(true));
             let args = EnterArgs::from_arg_matches(&command.get_matches_from(&words)).unwrap();
-            assert_eq!(
-                args.split(),
-                Some((target, &program.iter().map(|&word| word.to_owned()).collect::<Vec<String>>()[..])),
-                "{words:?}"
-            );
+            let program: Vec<String> = program.into_iter().map(str::to_owned).collect();
+            assert_eq!(args.split(), Some((target, program)), "{words:?}");
         }
     }
 }
