@@ -43,10 +43,8 @@ impl Error {
     fn sentence(&self) -> String {
         let mut text = self.doing.clone();
         if let Some(errno) = self.errno {
-            let reason = std::io::Error::from_raw_os_error(errno).to_string();
-            let reason = reason.split(" (os error").next().unwrap_or_default().to_lowercase();
             text.push_str(": ");
-            text.push_str(&reason);
+            text.push_str(&words(&std::io::Error::from_raw_os_error(errno)).to_lowercase());
         }
         if !self.advice.is_empty() {
             text.push_str(": ");
@@ -54,6 +52,13 @@ impl Error {
         }
         text
     }
+}
+
+/// An error's words in the system's own way, without Rust's number after them, which tells nobody anything.
+pub fn words(error: &std::io::Error) -> String {
+    let text = error.to_string();
+    let number = error.raw_os_error().map(|number| format!(" (os error {number})"));
+    number.and_then(|number| text.strip_suffix(&number).map(str::to_owned)).unwrap_or(text)
 }
 
 /// Wraps a system call's failure with what was being done.

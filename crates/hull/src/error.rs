@@ -3,6 +3,8 @@
 use std::fmt;
 use std::io;
 
+pub use hull_runtime::error::words;
+
 /// The status with which the process ends.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ExitStatus(pub u8);
@@ -136,13 +138,6 @@ impl fmt::Display for Error {
 }
 
 impl std::error::Error for Error {}
-
-/// An error's words in the system's own way, without Rust's number after them, which tells nobody anything.
-pub fn words(error: &io::Error) -> String {
-    let text = error.to_string();
-    let number = error.raw_os_error().map(|number| format!(" (os error {number})"));
-    number.and_then(|number| text.strip_suffix(&number).map(str::to_owned)).unwrap_or(text)
-}
 
 impl From<io::Error> for Error {
     /// A closed pipe on standard output is the reader's wish, not an error: 141 is what SIGPIPE would have given.

@@ -47,8 +47,7 @@ fn ended(pid: i32) -> io::Result<()> {
 
 /// The kernel's reason, in its words.
 pub(super) fn reason(error: &io::Error) -> String {
-    let text = error.to_string();
-    text.split(" (os error").next().unwrap_or_default().to_lowercase()
+    crate::error::words(error).to_lowercase()
 }
 
 pub(super) fn namespace(kind: Kind) -> io::Result<()> {
